@@ -1,0 +1,1 @@
+//! The one table of commands, flags and variables.

@@ -1,0 +1,1 @@
+//! The running program: the reconciler thread and the supervision of all threads.

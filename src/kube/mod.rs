@@ -1,0 +1,1 @@
+//! The Kubernetes side: kubeconfig, HTTP client and the three watchers. No rules of the contract live here.

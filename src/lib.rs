@@ -1,0 +1,17 @@
+//! aci-sync keeps a Cisco ACI fabric in step with the Deployments of a Kubernetes cluster.
+//!
+//! The modules in reading order; `ARCHITECTURE.md` tells how data flows between them.
+
+pub mod model;
+
+pub mod backoff;
+pub mod net;
+pub mod secret;
+
+pub mod apic;
+pub mod kube;
+
+pub mod daemon;
+
+pub mod cli;
+pub mod config;

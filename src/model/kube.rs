@@ -1,0 +1,377 @@
+//! What is remembered of Deployments, Pods and Services: compact records, decoded from the API server's JSON.
+//!
+//! The rules that look at one object alone are applied while decoding (P1, P2, and which objects are worth
+//! remembering), so that a record holds nothing that no rule needs. How objects relate is the inventory's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer};
+
+/// The annotation that enrols a Deployment (D1).
+pub const ENROL_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
+
+/// The three kinds that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Service.
+    Service,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Kind; 3] = [Kind::Deployment, Kind::Pod, Kind::Service];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Deployment => "Deployment",
+            Kind::Pod => "Pod",
+            Kind::Service => "Service",
+        })
+    }
+}
+
+/// Namespace and name: what identifies an object of one kind at one time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// The name in it.
+    pub name: Box<str>,
+}
+
+impl Key {
+    /// A key from its two parts.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Labels or a selector, sorted by key.
+pub type Labels = BTreeMap<Box<str>, Box<str>>;
+
+/// An annotated Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "wire::Deployment")]
+pub struct Deployment {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
+    pub created: Box<str>,
+    /// The value of [`ENROL_ANNOTATION`].
+    pub annotation: Option<Box<str>>,
+    /// `spec.template.metadata.labels`, for S1.
+    pub template_labels: Labels,
+}
+
+/// A Pod that may export an address, that a Service may select for a Deployment, or that claims an address (P5).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "wire::Pod")]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
+    pub created: Box<str>,
+    /// The name of the Deployment that owns it by P1; whether one of that name exists is the inventory's to say.
+    pub deployment: Option<Box<str>>,
+    /// Its labels; empty where no Deployment owns it, because S1 asks no more.
+    pub labels: Labels,
+    /// The addresses it claims by P2: none for `hostNetwork` (they are the node's) and none once it has ended.
+    pub addresses: Vec<IpAddr>,
+    /// It has a deletion timestamp (P3, P5).
+    pub terminating: bool,
+    /// Its phase is Succeeded or Failed.
+    pub terminal: bool,
+}
+
+/// A Service of type LoadBalancer with a selector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "wire::Service")]
+pub struct Service {
+    /// Namespace and name.
+    pub key: Key,
+    /// `spec.selector`.
+    pub selector: Labels,
+    /// Each `status.loadBalancer.ingress[].ip`.
+    pub addresses: Vec<IpAddr>,
+    /// There are ingress entries, and none of them has an IP (S1: a finding).
+    pub hostname_only: bool,
+    /// `spec.type` is LoadBalancer.
+    pub load_balancer: bool,
+}
+
+/// One object of any of the three kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A Deployment.
+    Deployment(Deployment),
+    /// A Pod.
+    Pod(Pod),
+    /// A Service.
+    Service(Service),
+}
+
+impl Object {
+    /// Decodes one item of a list, or the object of a watch event.
+    pub fn decode(kind: Kind, json: &[u8]) -> Result<Object, serde_json::Error> {
+        Ok(match kind {
+            Kind::Deployment => Object::Deployment(serde_json::from_slice(json)?),
+            Kind::Pod => Object::Pod(serde_json::from_slice(json)?),
+            Kind::Service => Object::Service(serde_json::from_slice(json)?),
+        })
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Deployment(_) => Kind::Deployment,
+            Object::Pod(_) => Kind::Pod,
+            Object::Service(_) => Kind::Service,
+        }
+    }
+
+    /// Its namespace and name.
+    pub fn key(&self) -> &Key {
+        match self {
+            Object::Deployment(it) => &it.key,
+            Object::Pod(it) => &it.key,
+            Object::Service(it) => &it.key,
+        }
+    }
+
+    /// Whether any rule needs it. What is not worth keeping is treated as if it were not there, which makes an
+    /// ended Pod, a removed annotation and a changed Service type the same as a deletion.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Object::Deployment(it) => it.annotation.is_some(),
+            Object::Pod(it) => !it.terminal && (it.deployment.is_some() || !it.addresses.is_empty()),
+            Object::Service(it) => it.load_balancer && !it.selector.is_empty(),
+        }
+    }
+}
+
+/// Reads `null` as the default: API servers of all ages write empty lists and maps either way.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
+mod wire {
+    use super::{BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, nullable};
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: Box<str>,
+        #[serde(default)]
+        namespace: Box<str>,
+        #[serde(default)]
+        uid: Box<str>,
+        #[serde(default, deserialize_with = "nullable")]
+        creation_timestamp: Box<str>,
+        #[serde(default)]
+        deletion_timestamp: Option<Box<str>>,
+        #[serde(default, deserialize_with = "nullable")]
+        labels: Labels,
+        #[serde(default, deserialize_with = "nullable")]
+        owner_references: Vec<OwnerReference>,
+    }
+
+    impl Metadata {
+        fn key(&self) -> Key {
+            Key::new(&self.namespace, &self.name)
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct OwnerReference {
+        #[serde(default)]
+        kind: Box<str>,
+        #[serde(default)]
+        name: Box<str>,
+        #[serde(default)]
+        controller: Option<bool>,
+    }
+
+    #[derive(Deserialize)]
+    pub struct Deployment {
+        metadata: AnnotatedMetadata,
+        #[serde(default)]
+        spec: DeploymentSpec,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct AnnotatedMetadata {
+        name: Box<str>,
+        #[serde(default)]
+        namespace: Box<str>,
+        #[serde(default)]
+        uid: Box<str>,
+        #[serde(default, deserialize_with = "nullable")]
+        creation_timestamp: Box<str>,
+        #[serde(default, deserialize_with = "nullable")]
+        annotations: BTreeMap<Box<str>, Box<str>>,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct DeploymentSpec {
+        #[serde(default, deserialize_with = "nullable")]
+        template: Template,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct Template {
+        #[serde(default, deserialize_with = "nullable")]
+        metadata: TemplateMetadata,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct TemplateMetadata {
+        #[serde(default, deserialize_with = "nullable")]
+        labels: Labels,
+    }
+
+    impl From<Deployment> for super::Deployment {
+        fn from(wire: Deployment) -> Self {
+            let mut metadata = wire.metadata;
+            super::Deployment {
+                key: Key::new(&metadata.namespace, &metadata.name),
+                uid: metadata.uid,
+                created: metadata.creation_timestamp,
+                annotation: metadata.annotations.remove(ENROL_ANNOTATION),
+                template_labels: wire.spec.template.metadata.labels,
+            }
+        }
+    }
+
+    #[derive(Deserialize)]
+    pub struct Pod {
+        metadata: Metadata,
+        #[serde(default, deserialize_with = "nullable")]
+        spec: PodSpec,
+        #[serde(default, deserialize_with = "nullable")]
+        status: PodStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct PodSpec {
+        #[serde(default, deserialize_with = "nullable")]
+        host_network: bool,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct PodStatus {
+        #[serde(default, deserialize_with = "nullable")]
+        phase: Box<str>,
+        #[serde(default, rename = "podIP", deserialize_with = "nullable")]
+        pod_ip: Box<str>,
+        #[serde(default, rename = "podIPs", deserialize_with = "nullable")]
+        pod_ips: Vec<Ip>,
+    }
+
+    #[derive(Deserialize)]
+    struct Ip {
+        #[serde(default, deserialize_with = "nullable")]
+        ip: Box<str>,
+    }
+
+    impl From<Pod> for super::Pod {
+        fn from(wire: Pod) -> Self {
+            let deployment = owning_deployment(&wire.metadata);
+            let terminal = matches!(&*wire.status.phase, "Succeeded" | "Failed");
+            let mut addresses: Vec<IpAddr> = wire.status.pod_ips.iter().filter_map(|it| it.ip.parse().ok()).collect();
+            if addresses.is_empty() {
+                addresses.extend(wire.status.pod_ip.parse::<IpAddr>());
+            }
+            if wire.spec.host_network || terminal {
+                addresses.clear();
+            }
+            addresses.shrink_to_fit();
+            super::Pod {
+                key: wire.metadata.key(),
+                uid: wire.metadata.uid,
+                created: wire.metadata.creation_timestamp,
+                labels: if deployment.is_some() { wire.metadata.labels } else { Labels::new() },
+                deployment,
+                addresses,
+                terminating: wire.metadata.deletion_timestamp.is_some(),
+                terminal,
+            }
+        }
+    }
+
+    /// P1: the controller is a ReplicaSet named `{deployment}-{hash}`, hash being the Pod's own label.
+    fn owning_deployment(metadata: &Metadata) -> Option<Box<str>> {
+        let controller = metadata.owner_references.iter().find(|it| it.controller == Some(true))?;
+        if &*controller.kind != "ReplicaSet" {
+            return None;
+        }
+        let hash = metadata.labels.get("pod-template-hash")?;
+        let deployment = controller.name.strip_suffix(&**hash)?.strip_suffix('-')?;
+        (!deployment.is_empty()).then(|| deployment.into())
+    }
+
+    #[derive(Deserialize)]
+    pub struct Service {
+        metadata: Metadata,
+        #[serde(default, deserialize_with = "nullable")]
+        spec: ServiceSpec,
+        #[serde(default, deserialize_with = "nullable")]
+        status: ServiceStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct ServiceSpec {
+        #[serde(default, rename = "type", deserialize_with = "nullable")]
+        kind: Box<str>,
+        #[serde(default, deserialize_with = "nullable")]
+        selector: Labels,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct ServiceStatus {
+        #[serde(default, deserialize_with = "nullable")]
+        load_balancer: LoadBalancer,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct LoadBalancer {
+        #[serde(default, deserialize_with = "nullable")]
+        ingress: Vec<Ip>,
+    }
+
+    impl From<Service> for super::Service {
+        fn from(wire: Service) -> Self {
+            let ingress = &wire.status.load_balancer.ingress;
+            let addresses: Vec<IpAddr> = ingress.iter().filter_map(|it| it.ip.parse().ok()).collect();
+            super::Service {
+                key: wire.metadata.key(),
+                hostname_only: !ingress.is_empty() && addresses.is_empty(),
+                addresses,
+                selector: wire.spec.selector,
+                load_balancer: &*wire.spec.kind == "LoadBalancer",
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! TLS and HTTP agents for both sides.

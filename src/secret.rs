@@ -1,0 +1,37 @@
+//! A string that must not be seen: passwords, tokens, the websocket's path (rule A4).
+
+use std::fmt;
+
+/// Holds a secret. It has no `Display`, and its `Debug` shows nothing of the value, so that a secret cannot
+/// slip into a log line or an error by way of formatting.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value that came from outside.
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(value.into())
+    }
+
+    /// The value itself, for the one place that sends it to its peer.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A4: a debug print shows nothing of the value.
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
+    }
+}

@@ -1,0 +1,2 @@
+//! The lab: SimApic and SimKube as one process.
+fn main() {}
