@@ -3,5 +3,17 @@
 //! Nothing here knows sockets, threads, clocks or randomness; time is an argument. Bad input is a finding, never
 //! an error: the functions here cannot fail.
 
+pub mod dn;
+pub mod enrolment;
+pub mod finding;
 pub mod kube;
 pub mod mo;
+
+pub mod inventory;
+pub mod wanted;
+
+pub mod fabric;
+pub mod plan;
+
+pub mod diff;
+pub mod grace;

@@ -1,0 +1,331 @@
+//! Wanted against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::dn::{EepgDn, L3outDn, Prefix};
+use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Mark, Scope, Subnet};
+use super::finding::{Code, Finding};
+use super::plan::{Change, Form, Plan, Transaction};
+use super::wanted::{Vrf, Wanted, WantedEepg, WantedSubnet};
+
+/// What the configuration says about planning.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The flags that a subnet of ours always has (`--subnet-scope`).
+    pub scope: Scope,
+    /// An unwanted EEPG with contract relations stays, empty (`--keep-contracted`).
+    pub keep_contracted: bool,
+    /// The most objects in one request (`--batch`).
+    pub batch: usize,
+}
+
+/// Everything that a plan depends on.
+pub struct Situation<'a> {
+    /// What the cluster calls for.
+    pub wanted: &'a Wanted,
+    /// What the fabric holds.
+    pub fabric: &'a Fabric,
+    /// What the configuration says.
+    pub rules: &'a Rules,
+    /// Whether anything may be deleted now (W1, W5).
+    pub deletes: bool,
+    /// Whether the grace of an unwanted EEPG is over (D6).
+    pub grace_over: &'a dyn Fn(&EepgDn) -> bool,
+    /// Whether an EEPG is left alone for now, because the APIC refused what was sent there (W3, W8).
+    pub parked: &'a dyn Fn(&EepgDn) -> bool,
+}
+
+/// Compares and plans.
+///
+/// A move is not one step: this plan takes the address away where it is, and the create follows in the plan that is
+/// made once the mirror shows it free. So a pass plans and sends until nothing is left (W2).
+pub fn plan(situation: &Situation<'_>) -> Plan {
+    let mut planner = Planner::new(situation);
+    for (dn, wanted) in &situation.wanted.eepgs {
+        planner.wanted_eepg(dn, wanted);
+    }
+    for (dn, eepg) in situation.fabric.eepgs() {
+        if !situation.wanted.eepgs.contains_key(&dn) {
+            planner.unwanted_eepg(dn, eepg);
+        }
+    }
+    planner.finish()
+}
+
+/// Why an address that is wanted in one EEPG is not put there: who holds it elsewhere in the VRF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// We or a predecessor: a move, which waits until the old subnet is gone.
+    Us,
+    /// Somebody else, and it stays there.
+    Foreign,
+}
+
+struct Planner<'a> {
+    situation: &'a Situation<'a>,
+    plan: Plan,
+    /// A number for each VRF, so that an address in a VRF is cheap to look up.
+    vrfs: HashMap<L3outDn, usize>,
+    /// Where each address is wanted.
+    targets: HashMap<(usize, Prefix), &'a EepgDn>,
+    /// Which EEPGs hold an address that is wanted in another one of the VRF.
+    holders: HashMap<(usize, Prefix), Vec<(EepgDn, Holder)>>,
+    /// Addresses whose EEPG cannot be had yet: where they are in a subnet of ours, that stays (D3, D5).
+    stay: BTreeSet<Prefix>,
+    /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
+    held: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
+    /// The Deployments that wait for each missing L3Out.
+    missing: BTreeMap<&'a L3outDn, Vec<String>>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(situation: &'a Situation<'a>) -> Self {
+        let (wanted, fabric) = (situation.wanted, situation.fabric);
+        let mut numbers: HashMap<Vrf, usize> = HashMap::new();
+        let mut vrfs = HashMap::new();
+        for dn in fabric.l3outs().chain(wanted.eepgs.keys().map(|it| &it.l3out)) {
+            let next = numbers.len();
+            let number = *numbers.entry(fabric.vrf(dn)).or_insert(next);
+            vrfs.insert(dn.clone(), number);
+        }
+
+        let mut targets = HashMap::new();
+        let mut stay = wanted.unplaced.clone();
+        for (dn, eepg) in &wanted.eepgs {
+            let vrf = vrfs[&dn.l3out];
+            targets.extend(eepg.subnets.keys().map(|prefix| ((vrf, *prefix), dn)));
+            let can_be_had = fabric.eepg(dn).is_some() && !(situation.parked)(dn);
+            if !can_be_had {
+                stay.extend(eepg.subnets.keys());
+            }
+        }
+
+        let mut holders: HashMap<_, Vec<_>> = HashMap::new();
+        for (dn, eepg) in fabric.eepgs() {
+            let vrf = vrfs[&dn.l3out];
+            for (prefix, subnet) in &eepg.subnets {
+                if targets.get(&(vrf, *prefix)).is_some_and(|target| **target != dn) {
+                    let ours = matches!(subnet.mark, Mark::Ours | Mark::Predecessor);
+                    let holder = if ours { Holder::Us } else { Holder::Foreign };
+                    holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
+                }
+            }
+        }
+        let (held, missing) = (BTreeMap::new(), BTreeMap::new());
+        Planner { situation, plan: Plan::default(), vrfs, targets, holders, stay, held, missing }
+    }
+
+    fn finding(&mut self, code: Code, subject: &EepgDn, text: String) {
+        self.plan.findings.push(Finding::new(code, subject, text));
+    }
+
+    fn wanted_eepg(&mut self, dn: &'a EepgDn, wanted: &'a WantedEepg) {
+        let fabric = self.situation.fabric;
+        match fabric.l3out(&dn.l3out) {
+            None => return,
+            Some(L3out::Missing) => {
+                let waiting = wanted.deployments.iter().map(ToString::to_string);
+                self.missing.entry(&dn.l3out).or_default().extend(waiting);
+                return;
+            }
+            Some(L3out::Present { .. }) => {}
+        }
+        if (self.situation.parked)(dn) {
+            return;
+        }
+        let mut changes = Vec::new();
+        let Some(eepg) = fabric.eepg(dn) else {
+            changes.push(Change::CreateEepg { deployments: wanted.deployments.clone() });
+            for (prefix, subnet) in &wanted.subnets {
+                changes.extend(self.create(dn, *prefix, subnet));
+            }
+            self.send(dn, None, Form::Rooted, changes);
+            return;
+        };
+        let form = if eepg.is_ours() || eepg.mark == Mark::Predecessor { Form::Rooted } else { Form::Single };
+        if form == Form::Rooted && eepg.mark != Mark::Ours {
+            changes.push(Change::MarkEepg { from: eepg.mark });
+        }
+        let mut without_security = Vec::new();
+        for (prefix, subnet) in &wanted.subnets {
+            match eepg.subnets.get(prefix) {
+                None => changes.extend(self.create(dn, *prefix, subnet)),
+                Some(present) if may_repair(present, subnet) => changes.extend(self.repair(*prefix, present, subnet)),
+                Some(foreign) if !foreign.scope.has_flag(IMPORT_SECURITY) => without_security.push(*prefix),
+                Some(_) => {}
+            }
+        }
+        if !without_security.is_empty() {
+            let text = format!(
+                "{} of somebody else's lack {IMPORT_SECURITY}, so their traffic is not classified; aci-sync does not change them",
+                subnets(&without_security)
+            );
+            self.finding(Code::ForeignScope, dn, text);
+        }
+        changes.extend(self.leftovers(dn, eepg, Some(wanted)));
+        self.send(dn, Some(eepg), form, changes);
+    }
+
+    fn unwanted_eepg(&mut self, dn: EepgDn, eepg: &'a Eepg) {
+        let deletes = self.situation.deletes;
+        let changes = self.leftovers(&dn, eepg, None);
+        if eepg.mark != Mark::Ours {
+            match eepg.mark {
+                _ if eepg.seen_ours => {
+                    self.finding(Code::MarkLost, &dn, "lost our owner mark and is not wanted: it is left alone".into());
+                }
+                Mark::Predecessor => {
+                    let text = "bears a predecessor's mark and no Deployment names it: it is left alone".into();
+                    self.finding(Code::Predecessor, &dn, text);
+                }
+                _ => {}
+            }
+            self.send(&dn, Some(eepg), Form::Single, changes);
+            return;
+        }
+        if eepg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.stay.contains(prefix)) {
+            // The addresses of a Deployment on its way elsewhere keep the EEPG that they are in (D5).
+            self.send(&dn, Some(eepg), Form::Rooted, changes);
+            return;
+        }
+        self.plan.unwanted.insert(dn.clone());
+        let strangers = eepg.subnets.values().filter(|it| it.mark != Mark::Ours).count() + eepg.unreadable;
+        if strangers > 0 {
+            let text = format!(
+                "no Deployment names it any more, but it holds subnets that are not ours ({strangers}): it stays"
+            );
+            self.finding(Code::EepgStays, &dn, text);
+        } else if self.situation.rules.keep_contracted && eepg.contracts == Some(true) {
+            let text =
+                "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
+            self.finding(Code::EepgStays, &dn, text);
+        } else if deletes && (self.situation.grace_over)(&dn) {
+            if self.situation.rules.keep_contracted && eepg.contracts.is_none() {
+                self.plan.reads.insert(dn.clone());
+            }
+            let subnets = eepg.subnets.len();
+            self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets }]);
+            return;
+        }
+        self.send(&dn, Some(eepg), Form::Rooted, changes);
+    }
+
+    /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
+    fn create(&mut self, dn: &'a EepgDn, prefix: Prefix, wanted: &WantedSubnet) -> Option<Change> {
+        let vrf = self.vrfs[&dn.l3out];
+        if let Some((at, holder)) = self.holders.get(&(vrf, prefix)).and_then(|it| it.iter().max_by_key(|it| it.1)) {
+            self.held.entry((dn, *holder, at.clone())).or_default().push(prefix);
+            return None;
+        }
+        let scope = self.situation.rules.scope.clone();
+        Some(Change::CreateSubnet { prefix, name: wanted.name(), scope, source: wanted.source.clone() })
+    }
+
+    /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
+    fn repair(&self, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
+        let required = &self.situation.rules.scope;
+        let mark = present.mark != Mark::Ours;
+        let name = Some(wanted.name()).filter(|it| **it != *present.name);
+        let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
+        let drifted = mark || name.is_some() || scope.is_some();
+        drifted.then(|| Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
+    }
+
+    /// Subnets in an EEPG that are not wanted there: ours go, a predecessor's go with a move, all others stay (O2, O3).
+    fn leftovers(&mut self, dn: &EepgDn, eepg: &Eepg, wanted: Option<&WantedEepg>) -> Vec<Change> {
+        let vrf = self.vrfs[&dn.l3out];
+        let mut changes = Vec::new();
+        let (mut predecessors, mut lost) = (Vec::new(), Vec::new());
+        for (prefix, subnet) in &eepg.subnets {
+            if wanted.is_some_and(|it| it.subnets.contains_key(prefix)) {
+                continue;
+            }
+            let moves_to = self.targets.get(&(vrf, *prefix)).map(|it| (*it).clone());
+            let goes = match subnet.mark {
+                Mark::Ours => true,
+                Mark::Predecessor if moves_to.is_some() => true,
+                Mark::Predecessor => {
+                    predecessors.push(*prefix);
+                    false
+                }
+                Mark::None | Mark::Foreign => {
+                    if subnet.seen_ours {
+                        lost.push(*prefix);
+                    }
+                    false
+                }
+            };
+            if goes && self.situation.deletes && !self.stay.contains(prefix) {
+                changes.push(Change::DeleteSubnet { prefix: *prefix, before: subnet.clone(), moves_to });
+            }
+        }
+        if !predecessors.is_empty() {
+            let text =
+                format!("{} with a predecessor's mark are not wanted: they are left alone", subnets(&predecessors));
+            self.finding(Code::Predecessor, dn, text);
+        }
+        if !lost.is_empty() {
+            let text = format!("{} lost our owner mark and are not wanted: they are left alone", subnets(&lost));
+            self.finding(Code::MarkLost, dn, text);
+        }
+        changes
+    }
+
+    /// Puts changes into transactions, or asks for the read that has to come first (W7).
+    fn send(&mut self, dn: &EepgDn, eepg: Option<&Eepg>, form: Form, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let pure_creates = form == Form::Rooted && changes.iter().all(Change::is_create);
+        if !pure_creates && eepg.is_some_and(|it| !it.fresh) {
+            self.plan.reads.insert(dn.clone());
+        }
+        let at_once = if form == Form::Rooted { self.situation.rules.batch.max(1) } else { 1 };
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            let changes = changes.by_ref().take(at_once).collect();
+            self.plan.transactions.push(Transaction { eepg: dn.clone(), form, changes });
+        }
+    }
+
+    fn finish(mut self) -> Plan {
+        for ((dn, holder, at), prefixes) in &self.held {
+            let prefixes = subnets(prefixes);
+            let (code, text) = match holder {
+                Holder::Us if self.situation.deletes => {
+                    (Code::Waiting, format!("{prefixes} wait until they have left {at}"))
+                }
+                Holder::Us => (Code::Waiting, format!("{prefixes} wait until they may be deleted from {at}")),
+                Holder::Foreign => (
+                    Code::HeldByForeign,
+                    format!("{prefixes} are not created: {at} of the same VRF holds them, and they are not ours"),
+                ),
+            };
+            self.plan.findings.push(Finding::new(code, dn, text));
+        }
+        for (dn, deployments) in &self.missing {
+            let text = format!("there is no such L3Out; {} wait for it to be created", deployments.join(", "));
+            self.plan.findings.push(Finding::new(Code::L3outMissing, dn, text));
+        }
+        self.plan.findings.sort();
+        self.plan
+    }
+}
+
+/// R2, O3: ours, a predecessor's that is wanted where it is, or one without a mark that bears our name for it.
+fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
+    match present.mark {
+        Mark::Ours | Mark::Predecessor => true,
+        Mark::None => present.seen_ours || *present.name == *wanted.name(),
+        Mark::Foreign => present.seen_ours,
+    }
+}
+
+/// A few prefixes in words.
+fn subnets(prefixes: &[Prefix]) -> String {
+    match prefixes {
+        [one] => format!("subnet {one}"),
+        [first, ..] => format!("{} subnets ({first} and others)", prefixes.len()),
+        [] => "no subnets".to_owned(),
+    }
+}

@@ -1,0 +1,263 @@
+//! Checked names and the distinguished names made of them.
+//!
+//! Every string that reaches a DN, a URL or a filter went through a constructor here (D1). The allowed characters
+//! contain none of `/ [ ] " ? & = # %`, so a DN can be put into a URL path as it is.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The name of a tenant, an L3Out or an external EPG, by the APIC's own rules.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// A tenant's name: 1-63 of `[a-zA-Z0-9_.-]`. The error is the end of a sentence that begins with the key.
+    pub fn tenant(name: &str) -> Result<Name, String> {
+        Name::checked(name, 63, "_.-")
+    }
+
+    /// The name of an L3Out or an external EPG: 1-64 of `[a-zA-Z0-9_.:-]`.
+    pub fn object(name: &str) -> Result<Name, String> {
+        Name::checked(name, 64, "_.:-")
+    }
+
+    fn checked(name: &str, longest: usize, punctuation: &str) -> Result<Name, String> {
+        if name.is_empty() || name.len() > longest {
+            return Err(format!("must have 1 to {longest} characters"));
+        }
+        if !name.chars().all(|it| it.is_ascii_alphanumeric() || punctuation.contains(it)) {
+            return Err(format!("may hold letters, digits and any of {punctuation} only"));
+        }
+        if matches!(name, "." | "..") || name.starts_with("__ui_") || name.starts_with("__int_") {
+            return Err("is a name that the APIC keeps to itself".to_owned());
+        }
+        Ok(Name(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An L3Out: `uni/tn-{tenant}/out-{l3out}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct L3outDn {
+    /// The tenant's name.
+    pub tenant: Name,
+    /// The L3Out's name.
+    pub l3out: Name,
+}
+
+impl L3outDn {
+    /// The DN of one of its external EPGs.
+    pub fn eepg(&self, epg: Name) -> EepgDn {
+        EepgDn { l3out: self.clone(), epg }
+    }
+}
+
+impl fmt::Display for L3outDn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uni/tn-{}/out-{}", self.tenant, self.l3out)
+    }
+}
+
+/// An external EPG: `uni/tn-{tenant}/out-{l3out}/instP-{epg}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EepgDn {
+    /// The L3Out that it is in.
+    pub l3out: L3outDn,
+    /// Its own name.
+    pub epg: Name,
+}
+
+impl EepgDn {
+    /// The DN of a subnet in it, with the address as the APIC spells it.
+    pub fn subnet(&self, ip: &str) -> String {
+        format!("{self}/extsubnet-[{ip}]")
+    }
+}
+
+impl fmt::Display for EepgDn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/instP-{}", self.l3out, self.epg)
+    }
+}
+
+/// An address and a prefix length. IPv6 is shown in RFC 5952 form (P2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// The address; its host bits are kept as they were written.
+    pub address: IpAddr,
+    /// The prefix length in bits.
+    pub length: u8,
+}
+
+impl Prefix {
+    /// The host prefix of one address: /32 or /128.
+    pub fn host(address: IpAddr) -> Self {
+        Prefix { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, length) = text.split_once('/').ok_or(())?;
+        let address: IpAddr = address.parse().map_err(|_| ())?;
+        let length: u8 = length.parse().map_err(|_| ())?;
+        if length > Prefix::host(address).length {
+            return Err(());
+        }
+        Ok(Prefix { address, length })
+    }
+}
+
+/// What a DN from the fabric names, as far as the program knows the class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The L3Out itself.
+    L3out(L3outDn),
+    /// An external EPG.
+    Eepg(EepgDn),
+    /// A subnet of an external EPG, with the text between the brackets.
+    Subnet(EepgDn, String),
+    /// Something below an external EPG that is not a subnet.
+    BelowEepg(EepgDn),
+    /// Something else below an L3Out.
+    BelowL3out(L3outDn),
+}
+
+impl Place {
+    /// Reads a DN. Nothing for one that lies outside every L3Out or is malformed.
+    pub fn of(dn: &str) -> Option<Place> {
+        let mut rns = split_rns(dn).into_iter();
+        if rns.next()? != "uni" {
+            return None;
+        }
+        let tenant = Name::tenant(rns.next()?.strip_prefix("tn-")?).ok()?;
+        let l3out = Name::object(rns.next()?.strip_prefix("out-")?).ok()?;
+        let l3out = L3outDn { tenant, l3out };
+        let Some(rn) = rns.next() else { return Some(Place::L3out(l3out)) };
+        let Some(epg) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
+        let eepg = l3out.eepg(Name::object(epg).ok()?);
+        let Some(rn) = rns.next() else { return Some(Place::Eepg(eepg)) };
+        let subnet = rn.strip_prefix("extsubnet-[").and_then(|it| it.strip_suffix(']'));
+        match (subnet, rns.next()) {
+            (Some(ip), None) => Some(Place::Subnet(eepg, ip.to_owned())),
+            _ => Some(Place::BelowEepg(eepg)),
+        }
+    }
+}
+
+/// Splits a DN into its RNs. A slash inside brackets belongs to the RN: `extsubnet-[10.0.0.1/32]`.
+fn split_rns(dn: &str) -> Vec<&str> {
+    let mut rns = Vec::new();
+    let (mut start, mut depth) = (0, 0usize);
+    for (at, byte) in dn.bytes().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b'/' if depth == 0 => {
+                rns.push(&dn[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    rns.push(&dn[start..]);
+    rns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eepg() -> EepgDn {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        l3out.eepg(Name::object("E").unwrap())
+    }
+
+    /// D1: the names that the APIC takes, and none that could leave its place in a DN, a URL or a filter.
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "TEN_K8_C1", "a.b-c_d", &"x".repeat(63)] {
+            assert!(Name::tenant(good).is_ok(), "{good}");
+        }
+        assert!(Name::tenant("a:b").is_err());
+        assert!(Name::object("a:b").is_ok());
+        assert!(Name::tenant(&"x".repeat(64)).is_err());
+        assert!(Name::object(&"x".repeat(64)).is_ok());
+        for bad in [
+            "",
+            "..",
+            "a/../b",
+            "T/out-X/instP-Y",
+            "x]",
+            "[x",
+            "a\"",
+            "a'",
+            "a\nb",
+            "a%2fb",
+            "a?query-target=subtree",
+            "a&x=y",
+            "a#b",
+            "a,b",
+            "a)or(",
+            &"x".repeat(65),
+            "\u{430}bc",
+            "a\0",
+            " a",
+            "a ",
+            "__ui_x",
+            "__int_x",
+        ] {
+            assert!(Name::object(bad).is_err(), "{bad:?}");
+            assert!(Name::tenant(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    /// What is written is read back, brackets and all.
+    #[test]
+    fn dns_are_read_back() {
+        let eepg = eepg();
+        assert_eq!(Place::of(&eepg.l3out.to_string()), Some(Place::L3out(eepg.l3out.clone())));
+        assert_eq!(Place::of(&eepg.to_string()), Some(Place::Eepg(eepg.clone())));
+        for ip in ["10.0.0.1/32", "fd00::1/128"] {
+            assert_eq!(Place::of(&eepg.subnet(ip)), Some(Place::Subnet(eepg.clone(), ip.to_owned())));
+        }
+        let below = format!("{}/annotationKey-[a/b]", eepg.subnet("10.0.0.1/32"));
+        assert_eq!(Place::of(&below), Some(Place::BelowEepg(eepg.clone())));
+        assert_eq!(Place::of("uni/tn-T/out-L/rsectx"), Some(Place::BelowL3out(eepg.l3out)));
+        for other in ["", "uni", "uni/tn-T", "uni/tn-T/ctx-V", "topology/pod-1", "uni/tn-T/out-L/instP-a b"] {
+            assert_eq!(Place::of(other), None, "{other}");
+        }
+    }
+
+    /// P2: IPv4 as /32, IPv6 as /128 in RFC 5952 form; spelling does not matter for equality.
+    #[test]
+    fn prefixes_have_one_form() {
+        assert_eq!(Prefix::host("10.244.1.16".parse().unwrap()).to_string(), "10.244.1.16/32");
+        let v6 = Prefix::host("FD00:10:244:1:0:0:0:C8".parse().unwrap());
+        assert_eq!(v6.to_string(), "fd00:10:244:1::c8/128");
+        assert_eq!("fd00:10:244:1:0::c8/128".parse(), Ok(v6));
+        for bad in ["10.0.0.1", "10.0.0.1/33", "fd00::/129", "x/1", "10.0.0.1/", "10.0.0/8"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+}

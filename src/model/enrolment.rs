@@ -1,0 +1,131 @@
+//! The enrolment annotation: JSON that names the tenant, the L3Out and the external EPG (D1).
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+
+use super::dn::{EepgDn, L3outDn, Name};
+
+/// The longest annotation value that is read, in bytes.
+pub const LONGEST: usize = 4096;
+
+/// A valid annotation value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The external EPG that the Deployment's addresses belong to.
+    pub eepg: EepgDn,
+    /// Keys that nobody knows: a finding, not an error (D2).
+    pub unknown_keys: Vec<String>,
+}
+
+/// Reads an annotation value. The error is a sentence's end for people, and quotes nothing of the value unescaped.
+pub fn parse(value: &str) -> Result<Enrolment, String> {
+    if value.len() > LONGEST {
+        return Err(format!("is longer than {LONGEST} bytes"));
+    }
+    let Pairs(pairs) = serde_json::from_str(value).map_err(|error| format!("is not a JSON object ({error})"))?;
+    let (mut tenant, mut l3out, mut epg) = (None, None, None);
+    let mut unknown_keys = Vec::new();
+    for (key, value) in &pairs {
+        let slot = match key.as_str() {
+            "tenant" => &mut tenant,
+            "l3out" => &mut l3out,
+            "epg" => &mut epg,
+            _ => {
+                unknown_keys.push(key.clone());
+                continue;
+            }
+        };
+        let Value::String(text) = value else { return Err(format!("has a {key} that is not a string")) };
+        if slot.replace(text).is_some() {
+            return Err(format!("has {key} twice"));
+        }
+    }
+    let name = |key: &str, text: Option<&String>, check: fn(&str) -> Result<Name, String>| {
+        let text = text.ok_or_else(|| format!("has no {key}"))?;
+        check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
+    };
+    let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
+    Ok(Enrolment { eepg: l3out.eepg(name("epg", epg, Name::object)?), unknown_keys })
+}
+
+/// A JSON object as the pairs that were written: a map would hide that a key stands there twice.
+struct Pairs(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with the keys tenant, l3out and epg")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D1: the annotation of the README, with any white space and order of keys.
+    #[test]
+    fn a_valid_value_names_the_eepg() {
+        for value in [
+            r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#,
+            r#"{ "epg": "EPG_K8_APP_MCAST", "tenant":"TEN_K8_C1", "l3out": "L3O_K8_C1"  }"#,
+        ] {
+            let enrolment = parse(value).unwrap();
+            assert_eq!(enrolment.eepg.to_string(), "uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST");
+            assert!(enrolment.unknown_keys.is_empty());
+        }
+    }
+
+    /// D2: a key that nobody knows is told, and changes nothing else.
+    #[test]
+    fn an_unknown_key_is_no_error() {
+        let enrolment = parse(r#"{"tenant":"T","l3out":"L","epg":"E","colour":{"a":[1]}}"#).unwrap();
+        assert_eq!(enrolment.unknown_keys, ["colour"]);
+    }
+
+    /// D1: what is not a valid value is refused with the reason, and nothing of it becomes a name.
+    #[test]
+    fn invalid_values_are_refused() {
+        let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(LONGEST));
+        let deep = format!(r#"{{"x":{}}}"#, "[".repeat(1000));
+        for (value, reason) in [
+            ("", "not a JSON object"),
+            ("null", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            (r#"{"tenant":"T","l3out":"L","epg":"E"} x"#, "not a JSON object"),
+            (r#"{"tenant":"T","l3out":"L"}"#, "no epg"),
+            (r#"{"tenant":"T","l3out":"L","epg":7}"#, "not a string"),
+            (r#"{"tenant":"T","l3out":"L","epg":null}"#, "not a string"),
+            (r#"{"tenant":"T","l3out":"L","epg":["E"]}"#, "not a string"),
+            (r#"{"tenant":"T","tenant":"T","l3out":"L","epg":"E"}"#, "tenant twice"),
+            (r#"{"tenant":"T:x","l3out":"L","epg":"E"}"#, "may hold"),
+            (r#"{"tenant":"a/../b","l3out":"L","epg":"E"}"#, "may hold"),
+            (r#"{"tenant":"T","l3out":"L","epg":"x]"}"#, "may hold"),
+            (r#"{"tenant":"T","l3out":"L","epg":"\u0000"}"#, "may hold"),
+            (r#"{"tenant":"T","l3out":"L","epg":""}"#, "1 to 64"),
+            (long.as_str(), "longer than"),
+            (deep.as_str(), "not a JSON object"),
+        ] {
+            let error = parse(value).unwrap_err();
+            assert!(error.contains(reason), "{value:.60}: {error}");
+            assert!(!error.chars().any(char::is_control), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The mirror: what each L3Out of interest holds, as read and as written since, and whose it is (O1 to O3).
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::dn::{EepgDn, L3outDn, Name, Place, Prefix};
+use super::mo::{Mo, MoChange, Status};
+use super::plan::{Change, Transaction};
+use super::wanted::Vrf;
+
+/// The class of an L3Out.
+pub const L3OUT: &str = "l3extOut";
+/// The class of an external EPG.
+pub const EEPG: &str = "l3extInstP";
+/// The class of a subnet of an external EPG.
+pub const SUBNET: &str = "l3extSubnet";
+/// The class that ties an L3Out to its VRF.
+pub const VRF_RELATION: &str = "l3extRsEctx";
+/// The classes of an external EPG's contract relations.
+pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
+/// The flag that classifies traffic into the EEPG.
+pub const IMPORT_SECURITY: &str = "import-security";
+
+/// The `annotation` of the Python application that aci-sync replaces (O3).
+const PYTHON_MARK: &str = "orchestrator:aci-k8-haystack";
+
+/// Whose an object is, by its `annotation` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Our exact mark (O1).
+    Ours,
+    /// The Python application's, or that of an adopted cluster id (O3).
+    Predecessor,
+    /// No mark at all.
+    None,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// Our mark and those of our predecessors.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    mark: String,
+    predecessors: Vec<String>,
+}
+
+impl Owner {
+    /// The owner of a cluster id, heir of the Python application and of the adopted ids.
+    pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
+        let mark_of = |id: &str| format!("orchestrator:aci-sync:{id}");
+        let mut predecessors = vec![PYTHON_MARK.to_owned()];
+        predecessors.extend(adopted.iter().filter(|id| *id != cluster_id).map(|id| mark_of(id)));
+        Owner { mark: mark_of(cluster_id), predecessors }
+    }
+
+    /// The `annotation` that makes an object ours.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Our mark and the predecessors', for the queries that find what carries them (R4).
+    pub fn all_marks(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.mark.as_str()).chain(self.predecessors.iter().map(String::as_str))
+    }
+
+    /// Whose an `annotation` is.
+    pub fn classify(&self, annotation: &str) -> Mark {
+        if annotation == self.mark {
+            Mark::Ours
+        } else if self.predecessors.iter().any(|it| it == annotation) {
+            Mark::Predecessor
+        } else if annotation.is_empty() {
+            Mark::None
+        } else {
+            Mark::Foreign
+        }
+    }
+}
+
+/// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope(BTreeSet<Box<str>>);
+
+impl Scope {
+    /// Reads a comma list.
+    pub fn parse(text: &str) -> Scope {
+        Scope(text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Into::into).collect())
+    }
+
+    /// Whether all flags of `other` are in it.
+    pub fn has(&self, other: &Scope) -> bool {
+        other.0.is_subset(&self.0)
+    }
+
+    /// Whether one flag is in it.
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.0.contains(flag)
+    }
+
+    /// All flags of both.
+    pub fn and(&self, other: &Scope) -> Scope {
+        Scope(self.0.union(&other.0).cloned().collect())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, flag) in self.0.iter().enumerate() {
+            write!(f, "{}{flag}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A subnet as the fabric holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// The address as the APIC spells it: it names the object in a request.
+    pub ip: Box<str>,
+    /// Whose it is.
+    pub mark: Mark,
+    /// This process saw our mark on it and no deletion since (R2).
+    pub seen_ours: bool,
+    /// Its `name`.
+    pub name: Box<str>,
+    /// Its `scope`.
+    pub scope: Scope,
+}
+
+/// An external EPG as the fabric holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eepg {
+    /// Whose it is.
+    pub mark: Mark,
+    /// This process saw our mark on it and no deletion since (R2).
+    pub seen_ours: bool,
+    /// Its subnets.
+    pub subnets: BTreeMap<Prefix, Subnet>,
+    /// Subnets whose address cannot be read; they are somebody else's.
+    pub unreadable: usize,
+    /// Whether it has contract relations; known only where it was read whole by itself.
+    pub contracts: Option<bool>,
+    /// It was read in this pass (W7).
+    pub fresh: bool,
+}
+
+impl Eepg {
+    /// Ours, or ours with its mark taken away (R2).
+    pub fn is_ours(&self) -> bool {
+        self.mark == Mark::Ours || self.seen_ours
+    }
+}
+
+/// What is known of an L3Out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum L3out {
+    /// It was looked for and is not there (R3).
+    Missing,
+    /// It was read.
+    Present {
+        /// The DN of its VRF, where it could be read.
+        vrf: Option<String>,
+        /// Its external EPGs.
+        eepgs: BTreeMap<Name, Eepg>,
+    },
+}
+
+/// The L3Outs of interest. One that is not in here was not read yet.
+#[derive(Debug)]
+pub struct Fabric {
+    owner: Owner,
+    l3outs: BTreeMap<L3outDn, L3out>,
+}
+
+/// What an event means to the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// The mirror knows it already, mostly because we did it; or it concerns nothing that the mirror holds.
+    Nothing,
+    /// This EEPG is not what the mirror says: read it again.
+    Eepg(EepgDn),
+    /// This L3Out appeared or went: read it again.
+    L3out(L3outDn),
+}
+
+impl Fabric {
+    /// An empty mirror.
+    pub fn new(owner: Owner) -> Self {
+        Fabric { owner, l3outs: BTreeMap::new() }
+    }
+
+    /// Whose objects are ours.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// What is known of an L3Out; nothing where it was not read.
+    pub fn l3out(&self, dn: &L3outDn) -> Option<&L3out> {
+        self.l3outs.get(dn)
+    }
+
+    /// The L3Outs that were read.
+    pub fn l3outs(&self) -> impl Iterator<Item = &L3outDn> {
+        self.l3outs.keys()
+    }
+
+    /// All external EPGs that the mirror holds.
+    pub fn eepgs(&self) -> impl Iterator<Item = (EepgDn, &Eepg)> {
+        self.l3outs.iter().flat_map(|(dn, l3out)| {
+            let eepgs = match l3out {
+                L3out::Present { eepgs, .. } => Some(eepgs),
+                L3out::Missing => None,
+            };
+            eepgs.into_iter().flatten().map(|(epg, eepg)| (dn.eepg(epg.clone()), eepg))
+        })
+    }
+
+    /// One external EPG.
+    pub fn eepg(&self, dn: &EepgDn) -> Option<&Eepg> {
+        match self.l3outs.get(&dn.l3out)? {
+            L3out::Present { eepgs, .. } => eepgs.get(&dn.epg),
+            L3out::Missing => None,
+        }
+    }
+
+    fn eepg_mut(&mut self, dn: &EepgDn) -> Option<&mut Eepg> {
+        match self.l3outs.get_mut(&dn.l3out)? {
+            L3out::Present { eepgs, .. } => eepgs.get_mut(&dn.epg),
+            L3out::Missing => None,
+        }
+    }
+
+    /// The VRF of an L3Out (S3).
+    pub fn vrf(&self, dn: &L3outDn) -> Vrf {
+        match self.l3outs.get(dn) {
+            Some(L3out::Present { vrf: Some(vrf), .. }) => Vrf::Known(vrf.clone()),
+            _ => Vrf::Own(dn.clone()),
+        }
+    }
+
+    /// A new pass begins: nothing was read in it yet (W7).
+    pub fn begin_pass(&mut self) {
+        for l3out in self.l3outs.values_mut() {
+            if let L3out::Present { eepgs, .. } = l3out {
+                eepgs.values_mut().for_each(|it| it.fresh = false);
+            }
+        }
+    }
+
+    /// An L3Out is of no interest any more.
+    pub fn forget(&mut self, dn: &L3outDn) {
+        self.l3outs.remove(dn);
+    }
+
+    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs and subnets (R3), and its VRF.
+    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo], vrf: Option<String>) {
+        let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
+        if !present {
+            self.l3outs.insert(dn.clone(), L3out::Missing);
+            return;
+        }
+        let mut eepgs = read_eepgs(&self.owner, mos, dn);
+        if let Some(L3out::Present { eepgs: before, .. }) = self.l3outs.get(dn) {
+            for (epg, eepg) in &mut eepgs {
+                if let Some(before) = before.get(epg) {
+                    remember(eepg, before);
+                }
+            }
+        }
+        self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs });
+    }
+
+    /// Takes over the answer to a read of one whole EEPG with its subnets and contract relations (W7).
+    pub fn put_eepg(&mut self, dn: &EepgDn, mos: &[Mo]) {
+        let mut eepg = read_eepgs(&self.owner, mos, &dn.l3out).remove(&dn.epg);
+        if let Some(eepg) = &mut eepg {
+            eepg.contracts = Some(mos.iter().any(|mo| CONTRACTS.contains(&mo.class.as_str())));
+        }
+        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        match (eepgs.entry(dn.epg.clone()), eepg) {
+            (Entry::Occupied(mut before), Some(mut eepg)) => {
+                remember(&mut eepg, before.get());
+                before.insert(eepg);
+            }
+            (Entry::Vacant(place), Some(eepg)) => {
+                place.insert(eepg);
+            }
+            (Entry::Occupied(before), None) => {
+                before.remove();
+            }
+            (Entry::Vacant(_), None) => {}
+        }
+    }
+
+    /// Compares an event with the mirror (W7: our own echo costs no read). The mirror itself is changed by reads and
+    /// by our own writes only; an event at most says that something has to be read again.
+    pub fn hint(&mut self, change: &MoChange) -> Hint {
+        let gone = change.status == Status::Deleted;
+        let Some(place) = Place::of(&change.mo.dn) else { return Hint::Nothing };
+        match (change.mo.class.as_str(), place) {
+            (L3OUT, Place::L3out(dn)) => match self.l3outs.get(&dn) {
+                Some(L3out::Present { .. }) if gone => Hint::L3out(dn),
+                Some(L3out::Missing) if !gone => Hint::L3out(dn),
+                _ => Hint::Nothing,
+            },
+            (EEPG, Place::Eepg(dn)) | (SUBNET, Place::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
+                None => Hint::Nothing,
+                // An L3Out with something in it is there, whatever became of its own event.
+                Some(L3out::Missing) if gone => Hint::Nothing,
+                Some(L3out::Missing) => Hint::L3out(dn.l3out),
+                Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_hint(dn, change),
+                Some(L3out::Present { .. }) => self.subnet_hint(dn, change),
+            },
+            _ => Hint::Nothing,
+        }
+    }
+
+    fn eepg_hint(&mut self, dn: EepgDn, change: &MoChange) -> Hint {
+        let owner = self.owner.clone();
+        let known = self.eepg_mut(&dn);
+        let as_known = match (change.status, known) {
+            (Status::Deleted, Some(eepg)) => {
+                // What is made anew at this DN is not what we saw (R2).
+                eepg.seen_ours = false;
+                eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
+                false
+            }
+            (Status::Deleted, None) => true,
+            (Status::Created, Some(eepg)) => owner.classify(change.mo.get("annotation")) == eepg.mark,
+            (Status::Modified, Some(eepg)) => {
+                change.mo.attributes.get("annotation").is_none_or(|it| owner.classify(it) == eepg.mark)
+            }
+            (_, None) => false,
+        };
+        if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
+    }
+
+    fn subnet_hint(&mut self, dn: EepgDn, change: &MoChange) -> Hint {
+        let owner = self.owner.clone();
+        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Eepg(dn) };
+        let known = self.eepg_mut(&dn).and_then(|eepg| eepg.subnets.get_mut(&prefix));
+        let attribute = |name: &str| {
+            let sent = change.mo.attributes.get(name).map(String::as_str);
+            if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
+        };
+        let as_known = match (change.status, known) {
+            (Status::Deleted, Some(subnet)) => {
+                subnet.seen_ours = false;
+                false
+            }
+            (Status::Deleted, None) => true,
+            (_, Some(subnet)) => {
+                attribute("annotation").is_none_or(|it| owner.classify(it) == subnet.mark)
+                    && attribute("name").is_none_or(|it| it == &*subnet.name)
+                    && attribute("scope").is_none_or(|it| Scope::parse(it) == subnet.scope)
+            }
+            (_, None) => false,
+        };
+        if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
+    }
+
+    /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
+    pub fn apply(&mut self, transaction: &Transaction) {
+        let dn = &transaction.eepg;
+        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        for change in &transaction.changes {
+            match change {
+                Change::CreateEepg { .. } => {
+                    let eepg = Eepg {
+                        mark: Mark::Ours,
+                        seen_ours: true,
+                        subnets: BTreeMap::new(),
+                        unreadable: 0,
+                        contracts: None,
+                        fresh: false,
+                    };
+                    eepgs.insert(dn.epg.clone(), eepg);
+                }
+                Change::MarkEepg { .. } => {
+                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
+                        (eepg.mark, eepg.seen_ours) = (Mark::Ours, true);
+                    }
+                }
+                Change::DeleteEepg { .. } => {
+                    eepgs.remove(&dn.epg);
+                }
+                Change::CreateSubnet { prefix, name, scope, .. } => {
+                    let subnet = Subnet {
+                        ip: prefix.to_string().into(),
+                        mark: Mark::Ours,
+                        seen_ours: true,
+                        name: name.as_str().into(),
+                        scope: scope.clone(),
+                    };
+                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
+                        eepg.subnets.insert(*prefix, subnet);
+                    }
+                }
+                Change::RepairSubnet { prefix, mark, name, scope, .. } => {
+                    let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
+                    if let Some(subnet) = subnet {
+                        if *mark {
+                            (subnet.mark, subnet.seen_ours) = (Mark::Ours, true);
+                        }
+                        if let Some(name) = name {
+                            subnet.name = name.as_str().into();
+                        }
+                        if let Some(scope) = scope {
+                            subnet.scope = scope.clone();
+                        }
+                    }
+                }
+                Change::DeleteSubnet { prefix, .. } => {
+                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
+                        eepg.subnets.remove(prefix);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The prefix in a subnet's DN.
+fn prefix_of(dn: &str) -> Option<Prefix> {
+    match Place::of(dn)? {
+        Place::Subnet(_, ip) => ip.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Our mark was seen on it before, and it has been there all the time (R2).
+fn remember(now: &mut Eepg, before: &Eepg) {
+    now.seen_ours |= before.seen_ours;
+    for (prefix, subnet) in &mut now.subnets {
+        subnet.seen_ours |= before.subnets.get(prefix).is_some_and(|it| it.seen_ours);
+    }
+}
+
+/// Builds the EEPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
+fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg> {
+    let mut eepgs = BTreeMap::new();
+    for mo in mos.iter().filter(|mo| mo.class == EEPG) {
+        if let Some(Place::Eepg(dn)) = Place::of(&mo.dn)
+            && dn.l3out == *l3out
+        {
+            let mark = owner.classify(mo.get("annotation"));
+            let eepg = Eepg {
+                mark,
+                seen_ours: mark == Mark::Ours,
+                subnets: BTreeMap::new(),
+                unreadable: 0,
+                contracts: None,
+                fresh: true,
+            };
+            eepgs.insert(dn.epg, eepg);
+        }
+    }
+    for mo in mos.iter().filter(|mo| mo.class == SUBNET) {
+        let Some(Place::Subnet(dn, ip)) = Place::of(&mo.dn) else { continue };
+        let Some(eepg) = eepgs.get_mut(&dn.epg).filter(|_| dn.l3out == *l3out) else { continue };
+        let Ok(prefix) = ip.parse() else {
+            eepg.unreadable += 1;
+            continue;
+        };
+        let mark = owner.classify(mo.get("annotation"));
+        let subnet = Subnet {
+            ip: ip.into(),
+            mark,
+            seen_ours: mark == Mark::Ours,
+            name: mo.get("name").into(),
+            scope: Scope::parse(mo.get("scope")),
+        };
+        eepg.subnets.insert(prefix, subnet);
+    }
+    eepgs
+}

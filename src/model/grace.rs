@@ -1,0 +1,71 @@
+//! How long each unwanted EEPG has been unwanted: a reinstall must not cost the contracts that people gave it (D6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::dn::EepgDn;
+
+/// The unwanted EEPGs of ours, each since when.
+#[derive(Debug)]
+pub struct Grace {
+    length: Duration,
+    since: BTreeMap<EepgDn, Instant>,
+}
+
+impl Grace {
+    /// No EEPG is unwanted yet.
+    pub fn new(length: Duration) -> Self {
+        Grace { length, since: BTreeMap::new() }
+    }
+
+    /// Takes over which EEPGs are unwanted now. One that was wanted in between starts over.
+    pub fn update(&mut self, unwanted: &BTreeSet<EepgDn>, now: Instant) {
+        self.since.retain(|eepg, _| unwanted.contains(eepg));
+        for eepg in unwanted {
+            self.since.entry(eepg.clone()).or_insert(now);
+        }
+    }
+
+    /// Whether an EEPG has been unwanted for long enough to go.
+    pub fn is_over(&self, eepg: &EepgDn, now: Instant) -> bool {
+        self.since.get(eepg).is_some_and(|since| now.saturating_duration_since(*since) >= self.length)
+    }
+
+    /// When the next grace that still runs will be over.
+    pub fn next_end(&self, now: Instant) -> Option<Instant> {
+        self.since.values().map(|since| *since + self.length).filter(|end| *end > now).min()
+    }
+
+    /// How many EEPGs wait for their grace to end.
+    pub fn running(&self, now: Instant) -> usize {
+        self.since.keys().filter(|eepg| !self.is_over(eepg, now)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dn::{L3outDn, Name};
+
+    /// D6: the grace counts from the moment nobody wanted the EEPG, and starts over when somebody did in between.
+    #[test]
+    fn grace_runs_and_starts_over() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let eepg = l3out.eepg(Name::object("E").unwrap());
+        let unwanted = BTreeSet::from([eepg.clone()]);
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut grace = Grace::new(60 * second);
+        assert!(!grace.is_over(&eepg, start));
+        grace.update(&unwanted, start);
+        grace.update(&unwanted, start + 59 * second);
+        assert!(!grace.is_over(&eepg, start + 59 * second));
+        assert_eq!(grace.next_end(start), Some(start + 60 * second));
+        assert!(grace.is_over(&eepg, start + 60 * second));
+        assert_eq!(grace.next_end(start + 60 * second), None);
+        grace.update(&BTreeSet::new(), start + 60 * second);
+        grace.update(&unwanted, start + 61 * second);
+        assert!(!grace.is_over(&eepg, start + 62 * second));
+        assert_eq!(grace.running(start + 62 * second), 1);
+    }
+}

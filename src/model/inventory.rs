@@ -1,0 +1,248 @@
+//! What the cluster holds, as far as the three watches have told, and whether that view is complete (W1).
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::enrolment::{self, Enrolment};
+use super::kube::{Deployment, Key, Kind, Object, Pod, Service};
+
+/// How long a view without an open watch still counts as complete (W1).
+pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// A Deployment that carries the annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The Deployment as last seen.
+    pub deployment: Deployment,
+    /// What its annotation says now, or what is wrong with it.
+    pub annotation: Result<Enrolment, String>,
+    /// What counts: the last valid value that this process has seen of this very Deployment (D3).
+    pub in_force: Option<Enrolment>,
+}
+
+/// How much is known of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Never listed, or a relist is due or under way.
+    Incomplete,
+    /// Listed, and the watch is open.
+    Live,
+    /// Listed, and without an open watch since then.
+    Closed(Instant),
+}
+
+/// Deployments, Pods and Services by namespace and name.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The annotated Deployments.
+    pub members: BTreeMap<Key, Member>,
+    /// The Pods worth keeping (see [`Object::is_kept`]).
+    pub pods: HashMap<Key, Pod>,
+    /// The Services of type LoadBalancer that have a selector.
+    pub services: BTreeMap<Key, Service>,
+    views: BTreeMap<Kind, View>,
+    listed: BTreeMap<Kind, bool>,
+}
+
+impl Default for Inventory {
+    fn default() -> Self {
+        Inventory {
+            members: BTreeMap::new(),
+            pods: HashMap::new(),
+            services: BTreeMap::new(),
+            views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
+            listed: Kind::ALL.map(|kind| (kind, false)).into(),
+        }
+    }
+}
+
+impl Inventory {
+    /// A complete list replaces the old view of its kind at once, never piecemeal (W1). A list is as good as an
+    /// open watch until the watch that follows it is open.
+    pub fn listed(&mut self, kind: Kind, objects: Vec<Object>, now: Instant) {
+        let known = match kind {
+            Kind::Deployment => std::mem::take(&mut self.members),
+            Kind::Pod => {
+                self.pods = HashMap::with_capacity(objects.len());
+                BTreeMap::new()
+            }
+            Kind::Service => {
+                self.services.clear();
+                BTreeMap::new()
+            }
+        };
+        for object in objects {
+            if !object.is_kept() {
+                continue;
+            }
+            match object {
+                Object::Deployment(it) => {
+                    let before = known.get(&it.key);
+                    self.members.insert(it.key.clone(), member(it, before));
+                }
+                Object::Pod(it) => {
+                    self.pods.insert(it.key.clone(), it);
+                }
+                Object::Service(it) => {
+                    self.services.insert(it.key.clone(), it);
+                }
+            }
+        }
+        self.views.insert(kind, View::Closed(now));
+        self.listed.insert(kind, true);
+    }
+
+    /// An object was added or changed. True where that can change what is wanted.
+    pub fn upsert(&mut self, object: Object) -> bool {
+        if !object.is_kept() {
+            return self.gone(object.kind(), object.key());
+        }
+        match object {
+            Object::Deployment(it) => {
+                let before = self.members.get(&it.key);
+                if before.is_some_and(|before| before.deployment == it) {
+                    return false;
+                }
+                let member = member(it, before);
+                self.members.insert(member.deployment.key.clone(), member);
+                true
+            }
+            Object::Pod(it) => {
+                if self.pods.get(&it.key) == Some(&it) {
+                    return false;
+                }
+                self.pods.insert(it.key.clone(), it);
+                true
+            }
+            Object::Service(it) => {
+                if self.services.get(&it.key) == Some(&it) {
+                    return false;
+                }
+                self.services.insert(it.key.clone(), it);
+                true
+            }
+        }
+    }
+
+    /// An object is gone, or no rule needs it any more. True where that can change what is wanted.
+    pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
+        match kind {
+            Kind::Deployment => self.members.remove(key).is_some(),
+            Kind::Pod => self.pods.remove(key).is_some(),
+            Kind::Service => self.services.remove(key).is_some(),
+        }
+    }
+
+    /// A watch is open. It says nothing about a list: only [`Inventory::listed`] ends a relist.
+    pub fn live(&mut self, kind: Kind) {
+        if let Some(view @ View::Closed(_)) = self.views.get_mut(&kind) {
+            *view = View::Live;
+        }
+    }
+
+    /// A watch ended and is being resumed.
+    pub fn interrupted(&mut self, kind: Kind, now: Instant) {
+        if let Some(view @ View::Live) = self.views.get_mut(&kind) {
+            *view = View::Closed(now);
+        }
+    }
+
+    /// A relist is due or under way.
+    pub fn relisting(&mut self, kind: Kind) {
+        self.views.insert(kind, View::Incomplete);
+    }
+
+    /// Whether this kind was listed completely at least once.
+    pub fn was_listed(&self, kind: Kind) -> bool {
+        self.listed.get(&kind).copied().unwrap_or(false)
+    }
+
+    /// The kinds whose view is incomplete now. While there is one, nothing is deleted (W1).
+    pub fn incomplete(&self, now: Instant) -> Vec<Kind> {
+        let incomplete = |view: &View| match view {
+            View::Incomplete => true,
+            View::Live => false,
+            View::Closed(since) => now.saturating_duration_since(*since) >= CLOSED_WATCH_LIMIT,
+        };
+        self.views.iter().filter(|(_, view)| incomplete(view)).map(|(kind, _)| *kind).collect()
+    }
+}
+
+/// D3: an invalid annotation leaves the last valid one of the same Deployment in force.
+fn member(deployment: Deployment, before: Option<&Member>) -> Member {
+    let annotation = enrolment::parse(deployment.annotation.as_deref().unwrap_or_default());
+    let before = before.filter(|it| it.deployment.uid == deployment.uid).and_then(|it| it.in_force.clone());
+    let in_force = annotation.clone().ok().or(before);
+    Member { deployment, annotation, in_force }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(uid: &str, annotation: &str) -> Object {
+        let json = json!({"metadata": {"namespace": "n", "name": "d", "uid": uid,
+            "annotations": {"aci.haystacknetworks.com/l3o": annotation}}});
+        Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    }
+
+    const VALID: &str = r#"{"tenant":"T","l3out":"L","epg":"E"}"#;
+
+    /// W1: complete means listed, no relist due, and an open watch within the last 60 s.
+    #[test]
+    fn completeness() {
+        let start = Instant::now();
+        let mut inventory = Inventory::default();
+        assert_eq!(inventory.incomplete(start).len(), 3);
+        inventory.live(Kind::Pod);
+        assert_eq!(inventory.incomplete(start).len(), 3, "an open watch without a list is no view");
+        for kind in Kind::ALL {
+            inventory.listed(kind, vec![], start);
+        }
+        assert_eq!(inventory.incomplete(start), []);
+        assert_eq!(inventory.incomplete(start + CLOSED_WATCH_LIMIT).len(), 3, "no watch was ever opened");
+        for kind in Kind::ALL {
+            inventory.live(kind);
+        }
+        let later = start + 100 * CLOSED_WATCH_LIMIT;
+        assert_eq!(inventory.incomplete(later), []);
+        inventory.interrupted(Kind::Pod, later);
+        inventory.interrupted(Kind::Pod, later + CLOSED_WATCH_LIMIT / 2);
+        assert_eq!(inventory.incomplete(later + CLOSED_WATCH_LIMIT / 2), []);
+        assert_eq!(inventory.incomplete(later + CLOSED_WATCH_LIMIT), [Kind::Pod], "counted from the first end");
+        inventory.live(Kind::Pod);
+        inventory.relisting(Kind::Service);
+        inventory.live(Kind::Service);
+        assert_eq!(inventory.incomplete(later), [Kind::Service], "a relist is over when its list is there");
+    }
+
+    /// D3: a typo leaves the last valid enrolment of the same Deployment in force, also over a relist; a Deployment
+    /// that was made anew starts without one.
+    #[test]
+    fn a_typo_keeps_the_last_valid_enrolment() {
+        let key = Key::new("n", "d");
+        let mut inventory = Inventory::default();
+        inventory.upsert(deployment("1", "{"));
+        assert_eq!(inventory.members[&key].in_force, None);
+        inventory.upsert(deployment("1", VALID));
+        inventory.upsert(deployment("1", "{"));
+        assert!(inventory.members[&key].annotation.is_err());
+        assert!(inventory.members[&key].in_force.is_some());
+        inventory.listed(Kind::Deployment, vec![deployment("1", "{{")], Instant::now());
+        assert!(inventory.members[&key].in_force.is_some());
+        inventory.listed(Kind::Deployment, vec![deployment("2", "{{")], Instant::now());
+        assert_eq!(inventory.members[&key].in_force, None);
+    }
+
+    /// R6: an event that changes no record is no cause for a pass.
+    #[test]
+    fn equal_records_change_nothing() {
+        let mut inventory = Inventory::default();
+        assert!(inventory.upsert(deployment("1", VALID)));
+        assert!(!inventory.upsert(deployment("1", VALID)));
+        assert!(inventory.gone(Kind::Deployment, &Key::new("n", "d")));
+        assert!(!inventory.gone(Kind::Deployment, &Key::new("n", "d")));
+    }
+}

@@ -1,0 +1,203 @@
+//! The plan: what is to be sent, as plain data, and how a person reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::dn::{EepgDn, L3outDn, Prefix};
+use super::fabric::{Mark, Scope, Subnet};
+use super::finding::Finding;
+use super::kube::Key;
+use super::wanted::Source;
+
+/// What one look at wanted and fabric calls for.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// EEPGs that have to be read whole before anything can be said about them (W7). While there are any, the
+    /// transactions are not for sending: read, then plan again.
+    pub reads: BTreeSet<EepgDn>,
+    /// What to send, in this order. A transaction that fails stops those that follow it in the same EEPG.
+    pub transactions: Vec<Transaction>,
+    /// What people should know.
+    pub findings: Vec<Finding>,
+    /// EEPGs of ours that nothing wants and nothing holds: their grace runs (D6).
+    pub unwanted: BTreeSet<EepgDn>,
+}
+
+/// Changes in one EEPG that are sent as one request, and are done by the APIC all or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// The EEPG.
+    pub eepg: EepgDn,
+    /// How it is sent.
+    pub form: Form,
+    /// The changes; exactly one of them where the form is [`Form::Single`].
+    pub changes: Vec<Change>,
+}
+
+/// The two ways of writing into an EEPG (W2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// An EEPG of ours: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
+    Rooted,
+    /// A foreign EEPG: a POST rooted at one `l3extSubnet` and sent to the EEPG's URL, or a DELETE of it.
+    Single,
+}
+
+/// One change of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The EEPG is not there and is made, with our mark.
+    CreateEepg {
+        /// The Deployments that name it.
+        deployments: Vec<Key>,
+    },
+    /// The EEPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
+    MarkEepg {
+        /// Whose mark it bears now.
+        from: Mark,
+    },
+    /// The EEPG goes, with all that is in it (D6).
+    DeleteEepg {
+        /// How many subnets of ours fall with it.
+        subnets: usize,
+    },
+    /// A subnet is not there and is made, with our mark.
+    CreateSubnet {
+        /// The address.
+        prefix: Prefix,
+        /// Its `name`.
+        name: String,
+        /// Its `scope`.
+        scope: Scope,
+        /// The Pod or Service it comes from.
+        source: Source,
+    },
+    /// A subnet gets back what somebody changed (R2), or becomes ours (O3).
+    RepairSubnet {
+        /// The address.
+        prefix: Prefix,
+        /// The subnet as it was read.
+        before: Subnet,
+        /// Our mark is written.
+        mark: bool,
+        /// The `name` that is written.
+        name: Option<String>,
+        /// The whole `scope` that is written: what was there, and what was missing.
+        scope: Option<Scope>,
+    },
+    /// A subnet goes.
+    DeleteSubnet {
+        /// The address.
+        prefix: Prefix,
+        /// The subnet as it was read.
+        before: Subnet,
+        /// The EEPG that it moves to, where it moves (D5, S3).
+        moves_to: Option<EepgDn>,
+    },
+}
+
+impl Change {
+    /// Whether something is taken away.
+    pub fn is_delete(&self) -> bool {
+        matches!(self, Change::DeleteEepg { .. } | Change::DeleteSubnet { .. })
+    }
+
+    /// Whether something is made that is believed absent.
+    pub fn is_create(&self) -> bool {
+        matches!(self, Change::CreateEepg { .. } | Change::CreateSubnet { .. })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::CreateEepg { deployments } => {
+                write!(f, "+ EEPG  (Deployment")?;
+                for (n, key) in deployments.iter().enumerate() {
+                    write!(f, "{} {key}", if n == 0 { "" } else { "," })?;
+                }
+                f.write_str(")")
+            }
+            Change::MarkEepg { from: Mark::Predecessor } => f.write_str("~ EEPG  (taken over from a predecessor)"),
+            Change::MarkEepg { .. } => f.write_str("~ EEPG  (its owner mark was changed on the fabric)"),
+            Change::DeleteEepg { subnets } => {
+                write!(f, "- EEPG  (no Deployment names it any more; subnets of ours that go with it: {subnets})")
+            }
+            Change::CreateSubnet { prefix, scope, source, .. } => write!(f, "+ {prefix}  {scope}  ({source})"),
+            Change::RepairSubnet { prefix, before, mark, name, scope } => {
+                write!(f, "~ {prefix}")?;
+                if let Some(name) = name {
+                    write!(f, "  name {:?} -> {name:?}", before.name)?;
+                }
+                if let Some(scope) = scope {
+                    write!(f, "  scope {} -> {scope}", before.scope)?;
+                }
+                match (mark, before.mark) {
+                    (true, Mark::Predecessor) => f.write_str("  (taken over from a predecessor)"),
+                    (true, _) => f.write_str("  (its owner mark was changed on the fabric)"),
+                    (false, _) => f.write_str("  (changed on the fabric)"),
+                }
+            }
+            Change::DeleteSubnet { prefix, before, moves_to } => {
+                write!(f, "- {prefix}  was {:?}  (", before.name)?;
+                match moves_to {
+                    Some(eepg) => write!(f, "moves to {eepg})"),
+                    None => f.write_str("no longer wanted)"),
+                }
+            }
+        }
+    }
+}
+
+/// How many of each there are, for a summary in one line.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Objects made.
+    pub created: usize,
+    /// Objects changed.
+    pub changed: usize,
+    /// Objects taken away, cascades included.
+    pub deleted: usize,
+}
+
+impl Tally {
+    /// Counts the objects that transactions touch.
+    pub fn of<'a>(transactions: impl IntoIterator<Item = &'a Transaction>) -> Tally {
+        let mut tally = Tally::default();
+        for change in transactions.into_iter().flat_map(|it| &it.changes) {
+            match change {
+                Change::CreateEepg { .. } | Change::CreateSubnet { .. } => tally.created += 1,
+                Change::MarkEepg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
+                Change::DeleteEepg { subnets } => tally.deleted += 1 + subnets,
+                Change::DeleteSubnet { .. } => tally.deleted += 1,
+            }
+        }
+        tally
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to create, {} to change, {} to delete", self.created, self.changed, self.deleted)
+    }
+}
+
+/// Writes transactions for a person: by L3Out and EEPG, each change with its reason.
+pub fn describe(transactions: &[Transaction]) -> String {
+    let mut by_l3out: BTreeMap<&L3outDn, BTreeMap<&EepgDn, Vec<&Change>>> = BTreeMap::new();
+    for transaction in transactions {
+        let eepgs = by_l3out.entry(&transaction.eepg.l3out).or_default();
+        eepgs.entry(&transaction.eepg).or_default().extend(&transaction.changes);
+    }
+    let mut text = String::new();
+    for (l3out, eepgs) in by_l3out {
+        text += &format!("L3Out {l3out}\n");
+        for (eepg, changes) in eepgs {
+            text += &format!("  EEPG {}\n", eepg.epg);
+            for change in changes {
+                text += &format!("    {change}\n");
+            }
+        }
+    }
+    text
+}
