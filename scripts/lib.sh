@@ -1,0 +1,39 @@
+# What the other scripts share: where the project is, and how OpenSSL can be linked here. To be sourced.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.88 or newer"
+command -v cc >/dev/null || fail "there is no C compiler here; Debian: apt-get install build-essential, Fedora: dnf install gcc"
+
+# The system's OpenSSL where pkg-config finds it; else one built from source, which takes two minutes more.
+features=()
+if pkg-config --exists openssl 2>/dev/null; then
+    :
+elif command -v perl >/dev/null && command -v make >/dev/null; then
+    features=(--features vendored)
+else
+    fail "no way to link OpenSSL; Debian: apt-get install pkg-config libssl-dev, Fedora: dnf install pkgconf openssl-devel"
+fi
+
+# Builds the daemon by itself, so that no feature that only the lab needs gets into it, and puts it aside.
+build_daemon() {
+    cargo build --quiet --locked --package aci-sync --bin aci-sync "${features[@]}"
+    mkdir -p "$target/daemon"
+    cp "$target/debug/aci-sync" "$target/daemon/aci-sync"
+    daemon="$target/daemon/aci-sync"
+}
+
+# Builds the lab by itself.
+build_lab() {
+    cargo build --quiet --locked --package sim --bin lab "${features[@]}"
+    mkdir -p "$target/lab"
+    cp "$target/debug/lab" "$target/lab/lab"
+    lab="$target/lab/lab"
+}
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
