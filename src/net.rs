@@ -1,1 +1,0 @@
-//! TLS and HTTP agents for both sides.

@@ -1,0 +1,281 @@
+//! TLS and HTTP agents for both sides: whom to trust, who we are, and how a blocked read is ended from outside.
+//!
+//! One [`Tls`] is made for each side and shared by its REST requests and its websocket.
+
+mod connector;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use native_tls::{Certificate, HandshakeError, Identity, TlsConnector, TlsStream};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+use ureq::unversioned::resolver::DefaultResolver;
+
+use crate::secret::Secret;
+use connector::TlsLayer;
+
+/// How long a connection may take to come about, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whose signature on a certificate counts.
+#[derive(Debug, Clone, Default)]
+pub enum Roots {
+    /// The system's bundle.
+    #[default]
+    System,
+    /// The certificates of this PEM bundle and no others.
+    Pem(Vec<u8>),
+}
+
+/// What of a certificate is checked.
+#[derive(Debug, Clone, Default)]
+pub enum Verify {
+    /// Its chain and its name.
+    #[default]
+    Chain,
+    /// That the SHA-256 of the leaf certificate's DER is one of these; chain and name do not matter.
+    Fingerprints(Vec<[u8; 32]>),
+    /// Nothing: anybody can be the peer.
+    Nothing,
+}
+
+/// Who we are: a certificate chain and its key, both PEM.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    /// The certificate, and the intermediate ones after it.
+    pub chain: Vec<u8>,
+    /// The key: PKCS#8, PKCS#1 or SEC1.
+    pub key: Secret,
+}
+
+/// Everything that TLS towards one side depends on.
+#[derive(Debug, Clone, Default)]
+pub struct TlsSettings {
+    /// Whose signature counts.
+    pub roots: Roots,
+    /// What is checked.
+    pub verify: Verify,
+    /// Who we are, where the peer asks.
+    pub identity: Option<ClientIdentity>,
+    /// The name that is asked for and checked in place of the host's.
+    pub server_name: Option<String>,
+}
+
+/// Why TLS cannot be had: one sentence that names the thing and the mend.
+#[derive(Debug, Clone)]
+pub struct TlsError(String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// TLS towards one side. Cheap to clone.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    connector: TlsConnector,
+    verify: Verify,
+    server_name: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Tls {
+    /// Reads certificates and key. They are looked at now, so that a bad file is told at the start.
+    pub fn new(settings: &TlsSettings) -> Result<Tls, TlsError> {
+        let mut builder = TlsConnector::builder();
+        if let Roots::Pem(pem) = &settings.roots {
+            builder.disable_built_in_roots(true);
+            for certificate in certificates(pem, "CA bundle")? {
+                builder.add_root_certificate(certificate);
+            }
+        }
+        if !matches!(settings.verify, Verify::Chain) {
+            builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
+        }
+        if let Some(identity) = &settings.identity {
+            builder.identity(native_identity(identity)?);
+        }
+        let connector = builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
+        let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
+        Ok(Tls(Arc::new(Inner { connector, verify, server_name })))
+    }
+
+    /// Shakes hands over any stream. Fingerprints are checked before any byte is sent over the connection.
+    pub fn connect<S: Read + Write>(&self, host: &str, stream: S) -> Result<TlsStream<S>, ConnectError> {
+        let name = self.0.server_name.as_deref().unwrap_or(host);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let stream = self.0.connector.connect(name, stream).map_err(|error| match error {
+            HandshakeError::Failure(error) => ConnectError::from(error),
+            HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+        })?;
+        if let Verify::Fingerprints(trusted) = &self.0.verify {
+            let leaf = stream.peer_certificate().ok().flatten().and_then(|it| it.to_der().ok());
+            let leaf = leaf.and_then(|der| X509::from_der(&der).ok());
+            let known = leaf.as_ref().and_then(fingerprint).is_some_and(|it| trusted.contains(&it));
+            if !known {
+                let presented = leaf.map_or_else(|| "no certificate".to_owned(), |it| describe(&it));
+                return Err(ConnectError::Untrusted(format!(
+                    "the peer's certificate has none of the trusted fingerprints; it presented {presented}"
+                )));
+            }
+        }
+        Ok(stream)
+    }
+
+    /// An HTTP agent of its own: https only, no proxy, no redirects, and no error made of a status.
+    /// `Agent::shutdown` ends its blocked reads, for good.
+    pub fn agent(&self) -> ureq::Agent {
+        let config = ureq::config::Config::builder()
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .user_agent(concat!("aci-sync/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .max_response_header_size(64 * 1024)
+            .build();
+        ureq::Agent::with_parts(config, TlsLayer::chain(self.clone()), DefaultResolver::default())
+    }
+
+    /// What the peer at an address presents, for the person who has to decide about trust (A2). Nothing but the
+    /// handshake is sent, and no client certificate.
+    fn presented(&self, host: &str, address: SocketAddr) -> Option<String> {
+        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT / 2).ok()?;
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT / 2)).ok()?;
+        stream.set_write_timeout(Some(CONNECT_TIMEOUT / 2)).ok()?;
+        let settings =
+            TlsSettings { verify: Verify::Nothing, server_name: self.0.server_name.clone(), ..TlsSettings::default() };
+        let stream = Tls::new(&settings).ok()?.connect(host, stream).ok()?;
+        let der = stream.peer_certificate().ok()??.to_der().ok()?;
+        Some(describe(&X509::from_der(&der).ok()?))
+    }
+
+    /// Completes the message of a failed verification with what was presented.
+    pub fn explain(&self, error: ConnectError, host: &str, address: SocketAddr) -> ConnectError {
+        match error {
+            ConnectError::Untrusted(why) if matches!(self.0.verify, Verify::Chain) => {
+                let presented = self.presented(host, address);
+                let presented = presented.map_or_else(String::new, |it| format!("; it presented {it}"));
+                ConnectError::Untrusted(format!("{why}{presented}"))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The peer is not who it should be; trying again does not help.
+    Untrusted(String),
+    /// TLS failed for another reason.
+    Tls(String),
+    /// The connection failed or was too slow.
+    Io(io::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Untrusted(why) => write!(f, "the certificate is not trusted: {why}"),
+            ConnectError::Tls(why) => write!(f, "TLS: {why}"),
+            ConnectError::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<native_tls::Error> for ConnectError {
+    fn from(error: native_tls::Error) -> Self {
+        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(it) = cause {
+            if let Some(io) = it.downcast_ref::<io::Error>() {
+                return ConnectError::Io(io::Error::new(io.kind(), io.to_string()));
+            }
+            cause = it.source();
+        }
+        let text = error.to_string();
+        if text.contains("certificate verify failed") {
+            // OpenSSL's reason stands in parentheses at the end: "(self-signed certificate)".
+            let reason = text.rsplit_once('(').map_or(text.as_str(), |(_, it)| it.trim_end_matches(')'));
+            ConnectError::Untrusted(reason.to_owned())
+        } else {
+            ConnectError::Tls(text)
+        }
+    }
+}
+
+/// A request's error in words, without the request: no URL, so no token in one.
+pub fn words(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(phase) => format!("no answer in time ({phase})"),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Other(error) => error.to_string(),
+        ureq::Error::HostNotFound => "the host name cannot be resolved".to_owned(),
+        ureq::Error::ConnectionFailed => "the connection failed".to_owned(),
+        ureq::Error::BodyExceedsLimit(limit) => format!("the answer is larger than {limit} bytes"),
+        ureq::Error::LargeResponseHeader(_, limit) => format!("the answer's head is larger than {limit} bytes"),
+        ureq::Error::Protocol(error) => format!("this is not HTTP as it should be: {error}"),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the request cannot be written as HTTP".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// All certificates in a PEM text. One that cannot be read, or none at all, is an error.
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
+    let stack = X509::stack_from_pem(pem).map_err(|_| TlsError(format!("the {what} is not PEM")))?;
+    if stack.is_empty() {
+        return Err(TlsError(format!("the {what} holds no certificate")));
+    }
+    let der = stack.iter().map(|it| it.to_der().ok().and_then(|der| Certificate::from_der(&der).ok()));
+    der.collect::<Option<Vec<_>>>()
+        .ok_or_else(|| TlsError(format!("the {what} holds a certificate that cannot be read")))
+}
+
+/// native-tls takes keys in PKCS#8 only, so OpenSSL turns the other forms into it. An encrypted key is refused; the
+/// callback keeps OpenSSL from asking for its password on the terminal.
+fn native_identity(identity: &ClientIdentity) -> Result<Identity, TlsError> {
+    certificates(&identity.chain, "client certificate")?;
+    let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0));
+    let key = key.and_then(|it| it.private_key_to_pem_pkcs8());
+    let unreadable = "the client key cannot be read; it must be a PEM private key without a password";
+    let key = key.map_err(|_| TlsError(unreadable.to_owned()))?;
+    let fits = |error| TlsError(format!("the client certificate and its key do not go together ({error})"));
+    Identity::from_pkcs8(&identity.chain, &key).map_err(fits)
+}
+
+fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {
+    certificate.digest(MessageDigest::sha256()).ok()?.as_ref().try_into().ok()
+}
+
+/// A certificate in words.
+fn describe(certificate: &X509) -> String {
+    let name = |name: &openssl::x509::X509NameRef| {
+        let parts = name.entries().filter_map(|it| it.data().to_string().ok());
+        format!("{:?}", parts.collect::<Vec<_>>().join(", "))
+    };
+    let hex = fingerprint(certificate).unwrap_or_default().map(|byte| format!("{byte:02X}")).join(":");
+    format!(
+        "subject {}, issuer {}, valid from {} to {}, SHA-256 fingerprint {hex}",
+        name(certificate.subject_name()),
+        name(certificate.issuer_name()),
+        certificate.not_before(),
+        certificate.not_after(),
+    )
+}
