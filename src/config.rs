@@ -1,1 +1,307 @@
-//! Checked configuration values.
+//! Checked configuration values: what the rest of the program may rely on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::warn;
+
+use crate::cli::{Given, Invocation};
+use crate::model::fabric::{IMPORT_SECURITY, Scope};
+use crate::net::{Roots, TlsSettings, Verify};
+use crate::secret::Secret;
+
+/// The exit code of a wrong command line (X4).
+pub const EXIT_USAGE: u8 = 64;
+
+/// The exit code of a missing or bad value elsewhere (X4).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// The longest duration that makes sense anywhere.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
+/// The largest password file, in bytes.
+const LARGEST_PASSWORD: u64 = 4096;
+
+/// The flags of an `l3extSubnet`'s scope.
+const SCOPE_FLAGS: [&str; 5] = ["export-rtctrl", IMPORT_SECURITY, "import-rtctrl", "shared-rtctrl", "shared-security"];
+
+/// What may be sent to the fabric (W5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Everything.
+    Sync,
+    /// Nothing that deletes.
+    UpsertOnly,
+    /// Nothing.
+    Observe,
+}
+
+/// An APIC controller's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// A name, an IPv4 or an IPv6 address, the latter without brackets.
+    pub host: String,
+    /// The port; 443 by default.
+    pub port: u16,
+}
+
+impl Controller {
+    /// The address as it stands in a URL.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn parse(text: &str) -> Result<Controller, String> {
+        if text.starts_with("http://") {
+            return Err(format!("{text:?} begins with http://; the APIC is reached over https only"));
+        }
+        let address = text.strip_prefix("https://").unwrap_or(text);
+        let address = address.strip_suffix('/').unwrap_or(address);
+        let wrong = || format!("{text:?} is not host, host:port, [v6] or [v6]:port");
+        let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+            let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
+            host.parse::<Ipv6Addr>().map_err(|_| wrong())?;
+            (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some("443")))
+        } else if address.parse::<Ipv6Addr>().is_ok() {
+            (address, Some("443"))
+        } else {
+            let (host, port) = address.split_once(':').unwrap_or((address, "443"));
+            let is_name =
+                |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b".-_".contains(&it));
+            (host, is_name(host).then_some(port))
+        };
+        let port = port.and_then(|it| it.parse().ok()).filter(|it| *it != 0).ok_or_else(wrong)?;
+        Ok(Controller { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+/// Everything that a run depends on. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The kubeconfig file, where one was named.
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig context, where one was named.
+    pub context: Option<String>,
+    /// The APIC controllers, at least one.
+    pub controllers: Vec<Controller>,
+    /// Whom to trust there.
+    pub apic_tls: TlsSettings,
+    /// The APIC user.
+    pub username: String,
+    /// The APIC password.
+    pub password: Secret,
+    /// The cluster's id, where one was given.
+    pub cluster_id: Option<String>,
+    /// Former cluster ids.
+    pub adopt_ids: Vec<String>,
+    /// The flags that our subnets always have.
+    pub subnet_scope: Scope,
+    /// How long an unwanted EEPG stays.
+    pub epg_grace: Duration,
+    /// Unwanted EEPGs with contracts stay.
+    pub keep_contracted: bool,
+    /// What may be sent.
+    pub policy: Policy,
+    /// The most objects in one request.
+    pub batch: usize,
+    /// How often everything is compared.
+    pub resync: Duration,
+}
+
+/// A missing or bad value: one sentence that names the thing and the mend, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// 64 where the command line is wrong, 78 elsewhere.
+    pub code: u8,
+    /// The sentence.
+    pub why: String,
+}
+
+impl ConfigError {
+    fn missing(why: impl Into<String>) -> Self {
+        ConfigError { code: EXIT_CONFIG, why: why.into() }
+    }
+
+    fn wrong(given: &Given, why: impl fmt::Display) -> Self {
+        let code = if given.by_flag { EXIT_USAGE } else { EXIT_CONFIG };
+        ConfigError { code, why: format!("{}: {why}", given.origin) }
+    }
+}
+
+/// Checks everything.
+pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+    let get = |flag: &str| invocation.get(flag);
+    let first = |flag: &str| get(flag).and_then(|it| it.values.first()).cloned();
+    let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
+
+    let Some(apic) = get("apic") else {
+        return Err(ConfigError::missing("no APIC: name its controllers with --apic or ACI_APIC"));
+    };
+    let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
+    let controllers = controllers.map_err(|why| ConfigError::wrong(apic, why))?;
+    let Some(username) = variable("ACI_USERNAME") else {
+        return Err(ConfigError::missing("no APIC user: set ACI_USERNAME"));
+    };
+    let cluster_id = match get("cluster-id") {
+        Some(given) => Some(cluster_ids(given)?.remove(0)),
+        None => None,
+    };
+    Ok(Config {
+        kubeconfig: first("kubeconfig").map(PathBuf::from),
+        context: first("context"),
+        controllers,
+        apic_tls: apic_tls(invocation)?,
+        username: username.clone(),
+        password: password(get("password-file"), environment)?,
+        cluster_id,
+        adopt_ids: get("adopt-id").map(cluster_ids).transpose()?.unwrap_or_default(),
+        subnet_scope: get("subnet-scope").map_or_else(|| Ok(Scope::parse(IMPORT_SECURITY)), scope)?,
+        epg_grace: duration(get("epg-grace"), Duration::ZERO)?.unwrap_or(Duration::from_secs(60)),
+        keep_contracted: invocation.is_on("keep-contracted"),
+        policy: get("policy").map_or(Ok(Policy::Sync), policy)?,
+        batch: get("batch").map_or(Ok(500), batch)?,
+        resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
+    })
+}
+
+fn policy(given: &Given) -> Result<Policy, ConfigError> {
+    match given.values[0].as_str() {
+        "sync" => Ok(Policy::Sync),
+        "upsert-only" => Ok(Policy::UpsertOnly),
+        "observe" => Ok(Policy::Observe),
+        other => Err(ConfigError::wrong(given, format!("{other:?} is none of sync, upsert-only and observe"))),
+    }
+}
+
+fn batch(given: &Given) -> Result<usize, ConfigError> {
+    let number = given.values[0].parse().ok().filter(|it| (1..=1000).contains(it));
+    number.ok_or_else(|| ConfigError::wrong(given, format!("{:?} is not a number from 1 to 1000", given.values[0])))
+}
+
+/// `90`, `90s`, `10m`, `1h`.
+fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, ConfigError> {
+    let Some(given) = given else { return Ok(None) };
+    let text = given.values[0].as_str();
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let digits = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
+    let seconds = number.parse::<u64>().ok().filter(|_| digits).and_then(|it| it.checked_mul(unit));
+    let seconds = seconds
+        .ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a duration such as 90s, 10m or 1h")))?;
+    let duration = Duration::from_secs(seconds);
+    if duration < least || duration > LONGEST {
+        let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), LONGEST.as_secs());
+        return Err(ConfigError::wrong(given, range));
+    }
+    Ok(Some(duration))
+}
+
+fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
+    let is_id = |id: &str| {
+        (1..=40).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
+    };
+    match given.values.iter().find(|it| !is_id(it)) {
+        Some(bad) => {
+            Err(ConfigError::wrong(given, format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-")))
+        }
+        None => Ok(given.values.clone()),
+    }
+}
+
+fn scope(given: &Given) -> Result<Scope, ConfigError> {
+    if let Some(bad) = given.values.iter().find(|it| !SCOPE_FLAGS.contains(&it.as_str())) {
+        let known = SCOPE_FLAGS.join(", ");
+        return Err(ConfigError::wrong(given, format!("{bad:?} is no scope flag; there are {known}")));
+    }
+    let scope = Scope::parse(&given.values.join(","));
+    if scope.has_flag("shared-security") && !scope.has_flag(IMPORT_SECURITY) {
+        return Err(ConfigError::wrong(given, format!("shared-security needs {IMPORT_SECURITY}")));
+    }
+    Ok(scope)
+}
+
+fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
+    let (ca, fingerprints) = (invocation.get("apic-ca"), invocation.get("apic-fingerprint"));
+    let insecure = invocation.is_on("apic-insecure");
+    if usize::from(ca.is_some()) + usize::from(fingerprints.is_some()) + usize::from(insecure) > 1 {
+        let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one";
+        return Err(ConfigError { code: EXIT_USAGE, why: why.to_owned() });
+    }
+    let mut tls = TlsSettings::default();
+    if let Some(given) = ca {
+        let pem = std::fs::read(&given.values[0]);
+        let pem = pem.map_err(|error| {
+            ConfigError::missing(format!("{}: {:?} cannot be read: {error}", given.origin, given.values[0]))
+        })?;
+        tls.roots = Roots::Pem(pem);
+    }
+    if let Some(given) = fingerprints {
+        let parsed = given.values.iter().map(|it| fingerprint(it)).collect::<Option<_>>();
+        let help =
+            "not a SHA-256 fingerprint: 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
+        tls.verify = Verify::Fingerprints(parsed.ok_or_else(|| ConfigError::wrong(given, help))?);
+    }
+    if insecure {
+        tls.verify = Verify::Nothing;
+    }
+    Ok(tls)
+}
+
+/// 64 hexadecimal digits, with or without colons, with or without what openssl prints in front of them.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: String = text.rsplit('=').next()?.chars().filter(|it| *it != ':').collect();
+    if digits.len() != 64 || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+        return None;
+    }
+    let bytes: Vec<u8> = (0..64).step_by(2).filter_map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect();
+    bytes.try_into().ok()
+}
+
+/// A1: the password from a file, from systemd's credentials, or from the environment.
+fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ConfigError> {
+    if let Some(given) = file {
+        return password_in(Path::new(&given.values[0]), &given.origin);
+    }
+    if let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") {
+        let file = Path::new(folder).join("apic-password");
+        if file.exists() {
+            return password_in(&file, "the credential apic-password");
+        }
+    }
+    match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
+        Some(password) => Ok(Secret::new(password)),
+        None => Err(ConfigError::missing("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
+    }
+}
+
+fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
+    let failed = |why: &dyn fmt::Display| ConfigError::missing(format!("{origin}: {} {why}", file.display()));
+    let metadata = std::fs::metadata(file).map_err(|error| failed(&format!("cannot be read: {error}")))?;
+    if metadata.len() > LARGEST_PASSWORD {
+        return Err(failed(&format!("is larger than {LARGEST_PASSWORD} bytes, so it is no password")));
+    }
+    if origin.starts_with("--") && metadata.permissions().mode() & 0o077 != 0 {
+        warn!("{} can be read by others; chmod 600 would help", file.display());
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| failed(&format!("cannot be read: {error}")))?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    if password.is_empty() { Err(failed(&"is empty")) } else { Ok(Secret::new(password)) }
+}

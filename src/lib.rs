@@ -15,3 +15,4 @@ pub mod daemon;
 
 pub mod cli;
 pub mod config;
+pub mod logging;

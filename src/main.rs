@@ -1,3 +1,59 @@
 //! Arguments to configuration to command to exit code.
 
-fn main() {}
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use aci_sync::cli::{self, Command, Invocation, Usage};
+use aci_sync::config::{self, Config, EXIT_CONFIG, EXIT_USAGE};
+use aci_sync::daemon::threads::Failure;
+use aci_sync::daemon::{once, run};
+use aci_sync::kube;
+use aci_sync::logging::{self, Output};
+
+fn main() -> ExitCode {
+    // A variable whose name or value is not UTF-8 cannot be one of ours.
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let invocation = match cli::parse(std::env::args_os().skip(1), &environment) {
+        Ok(invocation) => invocation,
+        Err(Usage(why)) => return tell(&Failure { code: EXIT_USAGE, why }),
+    };
+    let once = invocation.is_on("once");
+    logging::start(if invocation.command == Command::Run { Output::Split } else { Output::Stderr });
+    let done = match invocation.command {
+        Command::Help => Ok(print(&cli::help(), 0)),
+        Command::Version => Ok(print(concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n"), 0)),
+        Command::Plan => configured(&invocation, &environment)
+            .and_then(|(config, cluster)| once::plan(config, &cluster))
+            .map(|preview| print(&preview.text, if preview.changes { 2 } else { 0 })),
+        Command::Run if once => configured(&invocation, &environment)
+            .and_then(|(config, cluster)| once::once(&config, &cluster))
+            .map(|all_done| u8::from(!all_done)),
+        Command::Run => configured(&invocation, &environment).and_then(|(config, cluster)| run::run(config, cluster)),
+    };
+    done.map_or_else(|failure| tell(&failure), ExitCode::from)
+}
+
+fn configured(
+    invocation: &Invocation,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Config, kube::Client), Failure> {
+    let config = config::load(invocation, environment).map_err(|error| Failure { code: error.code, why: error.why })?;
+    let failed = |error: kube::ConfigError| Failure { code: EXIT_CONFIG, why: error.to_string() };
+    let file = config.kubeconfig.as_deref();
+    let cluster = kube::load(file, config.context.as_deref(), &|name| std::env::var_os(name)).map_err(failed)?;
+    Ok((config, kube::Client::new(&cluster).map_err(failed)?))
+}
+
+/// A closed output is no reason to fail.
+fn print(text: &str, code: u8) -> u8 {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    code
+}
+
+fn tell(failure: &Failure) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "aci-sync: {}", failure.why);
+    ExitCode::from(failure.code)
+}

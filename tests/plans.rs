@@ -13,6 +13,8 @@
 //! ```
 //! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, a predecessor with `adopt=old`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 

@@ -1,1 +1,92 @@
-//! The APIC side: login, REST, websocket and subscriptions. No rules of the contract live here.
+//! The APIC side: login, REST, websocket and subscriptions; and the writer. No rules about what should be on the
+//! fabric live here.
+
+mod decode;
+mod error;
+mod query;
+
+mod client;
+mod link;
+mod listener;
+mod refresher;
+
+pub mod access;
+pub mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+pub use client::{Client, SubscriptionId};
+pub use error::Error;
+pub use link::Link;
+pub use listener::Listener;
+pub use query::Query;
+pub use refresher::Refresher;
+
+use crate::config::Controller;
+use crate::model::mo::MoChange;
+use crate::net::Tls;
+use crate::secret::Secret;
+
+/// Where the APIC is and who we are there.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The controllers, tried in turn (A1).
+    pub controllers: Vec<Controller>,
+    /// Whom to trust.
+    pub tls: Tls,
+    /// The user, with its login domain where it has one (`apic:DOMAIN\\user`).
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// What the APIC side tells the reconciler.
+#[derive(Debug)]
+pub enum Event {
+    /// Logged in, and the websocket is open. What was read or subscribed before is void.
+    Connected(Client),
+    /// Objects changed.
+    Changed {
+        /// The subscriptions that say so.
+        subscriptions: Vec<SubscriptionId>,
+        /// The changes.
+        changes: Vec<MoChange>,
+    },
+    /// Events may have been lost; the session goes on.
+    Gap {
+        /// The reason, for the log.
+        why: String,
+    },
+    /// The session is gone; a new one is being made.
+    Disconnected {
+        /// The reason, for the log.
+        why: String,
+    },
+}
+
+/// The two threads of the APIC side, and the handle that others have on their session.
+pub fn link(settings: Settings, events: Sender<Event>, stop: Receiver<()>) -> (Link, Listener, Refresher) {
+    let link = Link::default();
+    // Unbounded, but small: a handful of tasks for each L3Out.
+    let (task_sender, tasks) = unbounded();
+    let listener =
+        Listener { settings, events: events.clone(), tasks: task_sender, stop: stop.clone(), link: link.clone() };
+    let refresher = Refresher { tasks, events, stop, link: link.clone() };
+    (link, listener, refresher)
+}
+
+/// One session without a websocket, for `plan` and `run --once`. The controllers are tried in turn; where none
+/// answers, the last one's error is told. A refused password is not tried elsewhere: accounts get locked (W8).
+pub fn login(settings: &Settings) -> Result<Client, Error> {
+    let mut result = Err(Error::Unreachable("no controller is configured".to_owned()));
+    for controller in &settings.controllers {
+        result = Client::login(settings, controller, None, Arc::new(AtomicBool::new(true)));
+        if !matches!(result, Err(Error::Unreachable(_) | Error::Busy(_) | Error::Malformed(_))) {
+            break;
+        }
+    }
+    result
+}

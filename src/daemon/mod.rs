@@ -1,1 +1,49 @@
-//! The running program: the reconciler thread and the supervision of all threads.
+//! The running program: the engine that owns all state, the reconciler's loop around it, and the supervision of all
+//! threads.
+
+pub mod engine;
+mod parking;
+
+pub mod reconciler;
+pub mod threads;
+
+pub mod once;
+pub mod run;
+
+use threads::Failure;
+
+use crate::apic;
+use crate::config::{Config, EXIT_CONFIG};
+use crate::kube;
+use crate::model::diff::Rules;
+use crate::model::fabric::Owner;
+use crate::net::{Tls, Verify};
+
+use self::engine::Engine;
+
+/// An engine for this cluster: its id comes from the configuration or from the namespace `kube-system` (O1).
+fn engine_for(config: &Config, cluster: &kube::Client) -> Result<Engine, kube::Error> {
+    let id = match &config.cluster_id {
+        Some(id) => id.clone(),
+        None => cluster.cluster_uid()?,
+    };
+    let owner = Owner::new(&id, &config.adopt_ids);
+    log::info!("our mark is {}", owner.mark());
+    let rules =
+        Rules { scope: config.subnet_scope.clone(), keep_contracted: config.keep_contracted, batch: config.batch };
+    Ok(Engine::new(owner, rules, config.policy, config.epg_grace))
+}
+
+/// The APIC side's settings. A certificate or a fingerprint that makes no sense is told here.
+fn apic_settings(config: &Config) -> Result<apic::Settings, Failure> {
+    let failed = |error| Failure { code: EXIT_CONFIG, why: format!("the APIC's TLS: {error}") };
+    if matches!(config.apic_tls.verify, Verify::Nothing) {
+        log::warn!("--apic-insecure: anybody can pretend to be the APIC and take the password");
+    }
+    Ok(apic::Settings {
+        controllers: config.controllers.clone(),
+        tls: Tls::new(&config.apic_tls).map_err(failed)?,
+        username: config.username.clone(),
+        password: config.password.clone(),
+    })
+}

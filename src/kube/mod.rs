@@ -1,1 +1,55 @@
-//! The Kubernetes side: kubeconfig, HTTP client and the three watchers. No rules of the contract live here.
+//! The Kubernetes side: where the API server is, lists, and the three watchers. No rules of the contract live here.
+
+pub mod kubeconfig;
+mod yaml;
+
+pub mod decode;
+mod error;
+
+pub mod client;
+pub mod watcher;
+
+pub use client::Client;
+pub use error::Error;
+pub use kubeconfig::{ClusterConfig, ConfigError, load};
+pub use watcher::Watcher;
+
+use crate::model::kube::{Key, Kind, Object};
+
+/// What a watcher tells the reconciler.
+#[derive(Debug)]
+pub enum Event {
+    /// A complete list: it replaces the whole old view of that kind (W1).
+    Listed {
+        /// The kind.
+        kind: Kind,
+        /// The objects worth keeping.
+        objects: Vec<Object>,
+    },
+    /// An object was added or changed, and is worth keeping.
+    Upsert(Object),
+    /// An object was deleted, or is no longer worth keeping.
+    Gone {
+        /// The kind.
+        kind: Kind,
+        /// Which one.
+        key: Key,
+    },
+    /// A watch is open: the view is complete and live.
+    Live {
+        /// The kind.
+        kind: Kind,
+    },
+    /// The watch ended, and is being resumed where it ended.
+    Interrupted {
+        /// The kind.
+        kind: Kind,
+    },
+    /// A list is due or under way: the view is incomplete.
+    Relisting {
+        /// The kind.
+        kind: Kind,
+        /// The reason, for the log.
+        why: String,
+    },
+}

@@ -205,6 +205,15 @@ impl Fabric {
         self.l3outs.keys()
     }
 
+    /// The L3Outs that hold something with our mark or a predecessor's.
+    pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
+        let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
+        self.eepgs()
+            .filter(|(_, eepg)| marked(eepg.mark) || eepg.subnets.values().any(|it| marked(it.mark)))
+            .map(|(dn, _)| dn.l3out)
+            .collect()
+    }
+
     /// All external EPGs that the mirror holds.
     pub fn eepgs(&self) -> impl Iterator<Item = (EepgDn, &Eepg)> {
         self.l3outs.iter().flat_map(|(dn, l3out)| {

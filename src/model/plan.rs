@@ -176,6 +176,22 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// Both together.
+    pub fn and(self, other: Tally) -> Tally {
+        Tally {
+            created: self.created + other.created,
+            changed: self.changed + other.changed,
+            deleted: self.deleted + other.deleted,
+        }
+    }
+
+    /// The same in words, once it is done.
+    pub fn past(&self) -> String {
+        format!("{} created, {} changed, {} deleted", self.created, self.changed, self.deleted)
+    }
+}
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to create, {} to change, {} to delete", self.created, self.changed, self.deleted)

@@ -1,0 +1,308 @@
+//! One logged-in session at one controller: login, reads, subscriptions, writes, logout. What follows from an error
+//! is the caller's business; when a token or a subscription is renewed is the refresher's.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use serde_json::{Value, json};
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use super::Settings;
+use super::decode::{self, Answer};
+use super::error::Error;
+use super::query::{PAGE, Query};
+use super::refresher::Task;
+use crate::config::Controller;
+use crate::model::mo::Mo;
+use crate::net::{ConnectError, words};
+use crate::secret::Secret;
+
+/// How long one request may take in all (W8).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the logout may take at the stop (X2).
+const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// The largest answer that is read, in bytes.
+const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// How long a subscription lives where the APIC takes `refresh-timeout`, and where it does not.
+pub const EXTENDED_LIFE: Duration = Duration::from_secs(300);
+/// The APIC's default life of a subscription.
+pub const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+
+/// The id of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub(super) String);
+
+/// How long a session's token lives, as the APIC said at the login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// `refreshTimeoutSeconds`: until then the token has to be refreshed.
+    pub token: Duration,
+    /// `maximumLifetimeSeconds`: after that no refresh helps.
+    pub session: Duration,
+}
+
+/// A session. Clones are the same session.
+#[derive(Clone)]
+pub struct Client(Arc<Session>);
+
+struct Session {
+    settings: Settings,
+    controller: Controller,
+    agent: Agent,
+    token: RwLock<Secret>,
+    lifetimes: Lifetimes,
+    tasks: Option<Sender<Task>>,
+    /// Whether the APIC keeps to `refresh-timeout`. Shared by the sessions that follow one another.
+    extends: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.0.controller)
+    }
+}
+
+impl Client {
+    /// Logs in at one controller. The subscriptions of this session are handed to the refresher by `tasks`.
+    pub(super) fn login(
+        settings: &Settings,
+        controller: &Controller,
+        tasks: Option<Sender<Task>>,
+        extends: Arc<AtomicBool>,
+    ) -> Result<Client, Error> {
+        let agent = settings.tls.agent();
+        let mut session = Session {
+            settings: settings.clone(),
+            controller: controller.clone(),
+            agent,
+            token: RwLock::new(Secret::new("")),
+            lifetimes: Lifetimes { token: Duration::ZERO, session: Duration::ZERO },
+            tasks,
+            extends,
+        };
+        let user = json!({"name": settings.username, "pwd": settings.password.expose()});
+        let body = json!({"aaaUser": {"attributes": user}});
+        let answer = session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent)?;
+        let (token, lifetimes) = token_in(&answer)?;
+        (session.token, session.lifetimes) = (RwLock::new(token), lifetimes);
+        Ok(Client(Arc::new(session)))
+    }
+
+    /// The controller that the session is at.
+    pub fn controller(&self) -> &Controller {
+        &self.0.controller
+    }
+
+    /// How long the token of the login lives.
+    pub fn lifetimes(&self) -> Lifetimes {
+        self.0.lifetimes
+    }
+
+    /// The token, for the websocket's path and cookie.
+    pub(super) fn token(&self) -> Secret {
+        self.0.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads objects; children come flattened, with their DNs. A class query is read page by page; an object that
+    /// appears on two pages, because something changed in between, is taken once.
+    pub fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        if !query.is_paged() {
+            return Ok(self.get(&query.target(&[]))?.mos);
+        }
+        let mut mos: Vec<Mo> = Vec::new();
+        let mut seen = 0;
+        for page in 0.. {
+            let answer = self.get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
+            seen += answer.top_level;
+            mos.extend(answer.mos);
+            if answer.top_level == 0 || seen >= answer.total {
+                break;
+            }
+        }
+        mos.sort_by(|a, b| a.dn.cmp(&b.dn));
+        mos.dedup_by(|a, b| a.dn == b.dn);
+        Ok(mos)
+    }
+
+    /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
+    pub fn subscribe(&self, query: &Query) -> Result<(SubscriptionId, Vec<Mo>), Error> {
+        let plain = "subscription=yes".to_owned();
+        let answer = if self.0.extends.load(Ordering::Relaxed) {
+            let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
+            match self.get(&query.target(&[plain.clone(), longer])) {
+                // Releases before 3.2(3) do not know the parameter.
+                Err(Error::Rejected { .. }) => {
+                    self.0.extends.store(false, Ordering::Relaxed);
+                    self.get(&query.target(&[plain]))?
+                }
+                answer => answer?,
+            }
+        } else {
+            self.get(&query.target(&[plain]))?
+        };
+        let id = answer.subscription.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric()));
+        let id = SubscriptionId(id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?);
+        let life = if self.0.extends.load(Ordering::Relaxed) { EXTENDED_LIFE } else { DEFAULT_LIFE };
+        self.task(Task::Keep(id.clone(), life));
+        Ok((id, answer.mos))
+    }
+
+    /// A subscription is not needed any more; it is not refreshed and lapses by itself (R3).
+    pub fn forget(&self, id: &SubscriptionId) {
+        self.task(Task::Forget(id.clone()));
+    }
+
+    fn task(&self, task: Task) {
+        if let Some(tasks) = &self.0.tasks {
+            // Without a refresher the program is stopping.
+            let _ = tasks.send(task);
+        }
+    }
+
+    /// Refreshes the token: a new one from now on, for the same session (A3).
+    pub(super) fn refresh(&self) -> Result<Lifetimes, Error> {
+        let (token, lifetimes) = token_in(&self.get("/api/aaaRefresh.json")?)?;
+        *self.0.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        Ok(lifetimes)
+    }
+
+    /// Refreshes one subscription.
+    pub(super) fn refresh_subscription(&self, id: &SubscriptionId) -> Result<(), Error> {
+        self.get(&format!("/api/subscriptionRefresh.json?id={}", id.0)).map(drop)
+    }
+
+    /// The APIC did not keep to `refresh-timeout`: subscriptions made from now on do without it.
+    pub(super) fn do_not_extend(&self) {
+        self.0.extends.store(false, Ordering::Relaxed);
+    }
+
+    /// Sends a transaction. Only the writer calls it.
+    pub fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+        self.write(&format!("/api/mo/{dn}.json"), Some(body))
+    }
+
+    /// Deletes one object. Only the writer calls it.
+    pub fn delete(&self, dn: &str) -> Result<(), Error> {
+        self.write(&format!("/api/mo/{dn}.json"), None)
+    }
+
+    fn write(&self, target: &str, body: Option<&Value>) -> Result<(), Error> {
+        let session = &*self.0;
+        let url = format!("https://{}{target}", session.controller.authority());
+        let cookie = session.cookie();
+        let response = match body {
+            Some(body) => {
+                bounded(session.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body.to_string())
+            }
+            None => bounded(session.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
+        };
+        let response = response.map_err(|error| unanswered_write(&error))?;
+        let http = response.status().as_u16();
+        let body = read_body(response).map_err(Error::AnswerLost)?;
+        if !(200..300).contains(&http) {
+            return Err(decode::refusal(http, &body, true));
+        }
+        match decode::answer(&body) {
+            Err(Error::Malformed(why)) => Err(Error::AnswerLost(why)),
+            other => other.map(drop),
+        }
+    }
+
+    fn get(&self, target: &str) -> Result<Answer, Error> {
+        self.0.send(target, None, REQUEST_TIMEOUT, &self.0.agent)
+    }
+
+    /// Logs out, on an agent of its own, because the session's may be shut down. Best effort, and short.
+    pub fn logout(&self) {
+        let session = &*self.0;
+        let body = json!({"aaaUser": {"attributes": {"name": session.settings.username}}});
+        let agent = session.settings.tls.agent();
+        match session.send("/api/aaaLogout.json", Some(&body), LOGOUT_TIMEOUT, &agent) {
+            Ok(_) => log::debug!("logged out at {}", session.controller),
+            Err(error) => log::debug!("the logout at {} failed: {error}", session.controller),
+        }
+    }
+
+    /// Ends the requests in flight of this session, for good.
+    pub fn shutdown(&self) {
+        self.0.agent.clone().shutdown();
+    }
+}
+
+impl Session {
+    /// Exactly one cookie: a second one makes every subscription of the session silent.
+    fn cookie(&self) -> String {
+        format!("APIC-cookie={}", self.token.read().unwrap_or_else(PoisonError::into_inner).expose())
+    }
+
+    /// Sends a request that changes nothing on the fabric.
+    fn send(&self, target: &str, body: Option<&Value>, limit: Duration, agent: &Agent) -> Result<Answer, Error> {
+        let url = format!("https://{}{target}", self.controller.authority());
+        let has_token = !self.token.read().unwrap_or_else(PoisonError::into_inner).expose().is_empty();
+        let response = match body {
+            Some(body) => {
+                let request = bounded(agent.post(url), limit);
+                let request = if has_token { request.header("Cookie", self.cookie()) } else { request };
+                request.send(body.to_string())
+            }
+            None => bounded(agent.get(url).header("Cookie", self.cookie()), limit).call(),
+        };
+        let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
+        let http = response.status().as_u16();
+        let body = read_body(response).map_err(Error::Unreachable)?;
+        if (200..300).contains(&http) { decode::answer(&body) } else { Err(decode::refusal(http, &body, false)) }
+    }
+}
+
+fn bounded<T>(request: ureq::RequestBuilder<T>, limit: Duration) -> ureq::RequestBuilder<T> {
+    request.config().timeout_global(Some(limit)).build()
+}
+
+fn read_body(response: Response<Body>) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let mut reader = response.into_body().into_with_config().limit(LARGEST_ANSWER).reader();
+    let words = |error: std::io::Error| {
+        let inner = error.get_ref().and_then(|it| it.downcast_ref::<ureq::Error>());
+        inner.map_or_else(|| error.to_string(), words)
+    };
+    reader.read_to_end(&mut body).map_err(words)?;
+    Ok(body)
+}
+
+/// A write without an answer was perhaps taken, unless no connection came about.
+fn unanswered_write(error: &ureq::Error) -> Error {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected};
+    let not_sent = match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::Timeout(phase) => matches!(phase, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+        ureq::Error::Other(error) => error.is::<ConnectError>(),
+        ureq::Error::Io(error) => {
+            matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotConnected)
+        }
+        _ => false,
+    };
+    if not_sent { Error::Unreachable(words(error)) } else { Error::AnswerLost(words(error)) }
+}
+
+/// The token of a login or a refresh, with its life.
+fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
+    let no_token = || Error::Malformed("a login answer without a token".to_owned());
+    let login = answer.mos.first().ok_or_else(no_token)?;
+    let token = login.get("token");
+    // It goes into a header and a path as it is.
+    if token.is_empty() || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
+        return Err(no_token());
+    }
+    let seconds = |name: &str, default: u64| Duration::from_secs(login.get(name).parse().unwrap_or(default).max(2));
+    let lifetimes =
+        Lifetimes { token: seconds("refreshTimeoutSeconds", 300), session: seconds("maximumLifetimeSeconds", 86_400) };
+    Ok((Secret::new(token), lifetimes))
+}

@@ -1,0 +1,109 @@
+//! What the threads of the APIC side share: the session, its socket, and the wish for a new one.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::client::Client;
+
+/// A handle on the session for those who do not make it.
+#[derive(Clone, Default)]
+pub struct Link(Arc<Mutex<Shared>>);
+
+#[derive(Default)]
+struct Shared {
+    client: Option<Client>,
+    socket: Weak<TcpStream>,
+    request: Option<Request>,
+}
+
+/// Somebody's wish for a new session.
+pub(super) struct Request {
+    pub(super) why: String,
+    /// The APIC refused the session: the next login must not come too soon (W8).
+    pub(super) refused: bool,
+}
+
+impl Link {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, while there is one.
+    pub fn current(&self) -> Option<Client> {
+        self.shared().client.clone()
+    }
+
+    /// The APIC does not accept the session any more: log in again, at most once a minute after the first time (W8).
+    pub fn relogin(&self, why: &str) {
+        self.request(why, true);
+    }
+
+    /// The controller does not answer: make a session at the next one (A1).
+    pub fn reconnect(&self, why: &str) {
+        self.request(why, false);
+    }
+
+    fn request(&self, why: &str, refused: bool) {
+        let mut shared = self.shared();
+        if shared.client.is_some() {
+            shared.request.get_or_insert(Request { why: why.to_owned(), refused });
+            close(&shared.socket);
+        }
+    }
+
+    /// Ends the websocket, because the program stops.
+    pub fn stop(&self) {
+        close(&self.shared().socket);
+    }
+
+    pub(super) fn set_client(&self, client: Option<Client>) {
+        self.shared().client = client;
+    }
+
+    pub(super) fn set_socket(&self, socket: &Arc<TcpStream>) {
+        self.shared().socket = Arc::downgrade(socket);
+    }
+
+    pub(super) fn take_request(&self) -> Option<Request> {
+        self.shared().request.take()
+    }
+
+    /// Wishes that concern an older session.
+    pub(super) fn clear_request(&self) {
+        self.shared().request = None;
+    }
+}
+
+/// Ends reads that are blocked on a socket. It may be gone already; then there is nothing to end.
+fn close(socket: &Weak<TcpStream>) {
+    if let Some(socket) = socket.upgrade() {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// A TCP stream that several own. std has no `Read` for `Arc<TcpStream>`, and OpenSSL takes a read that a signal
+/// interrupted for the end of the connection, so that is hidden from it.
+#[derive(Debug)]
+pub(super) struct Sock(pub(super) Arc<TcpStream>);
+
+impl Read for Sock {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&*self.0).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Write for Sock {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self.0).flush()
+    }
+}

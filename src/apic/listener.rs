@@ -1,0 +1,258 @@
+//! The thread that makes sessions and listens: login, websocket, events, and again when either is lost (A1, W8).
+//! It is the only place that logs in for `run`, so there is never more than one login at a time.
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+use log::{debug, error, info, warn};
+use native_tls::TlsStream;
+use tungstenite::client::client_with_config;
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{ClientRequestBuilder, HandshakeError, Message, WebSocket};
+
+use super::client::{Client, SubscriptionId};
+use super::decode;
+use super::error::Error;
+use super::link::{Link, Sock};
+use super::refresher::Task;
+use super::{Event, Settings};
+use crate::backoff::{Backoff, stopped, stopped_within};
+use crate::config::Controller;
+use crate::net::CONNECT_TIMEOUT;
+
+/// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The largest websocket message, in bytes.
+const LARGEST_MESSAGE: usize = 16 << 20;
+
+/// The least time between logins that follow a refused session or a refused password: accounts get locked (W8).
+const LOGIN_PAUSE: Duration = Duration::from_secs(60);
+
+/// The APIC listener thread.
+pub struct Listener {
+    pub(super) settings: Settings,
+    pub(super) events: Sender<Event>,
+    pub(super) tasks: Sender<Task>,
+    pub(super) stop: Receiver<()>,
+    pub(super) link: Link,
+}
+
+type Socket = WebSocket<TlsStream<Sock>>;
+
+/// The program is stopping.
+struct Stopped;
+
+impl Listener {
+    /// Makes sessions and listens until the program stops.
+    pub fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let extends = Arc::new(AtomicBool::new(true));
+        let mut last_relogin: Option<Instant> = None;
+        let mut told = String::new();
+        for turn in 0.. {
+            let Some(controller) = self.settings.controllers.get(turn % self.settings.controllers.len().max(1)) else {
+                return;
+            };
+            let pause = match self.session(controller, &extends) {
+                Err(Stopped) => return,
+                Ok(Lost::NoLogin(error @ Error::Unauthorized(_))) => {
+                    error!(
+                        "login at the APIC {controller}: {error}; check user name and password; the next try comes in a minute"
+                    );
+                    LOGIN_PAUSE
+                }
+                Ok(Lost::NoLogin(why)) => {
+                    let text = format!("no session at the APIC {controller}: {why}");
+                    if told == text {
+                        debug!("{text}")
+                    } else {
+                        warn!("{text}; trying again with growing pauses")
+                    }
+                    told = text;
+                    backoff.pause()
+                }
+                Ok(Lost::Session { why, refused }) => {
+                    told.clear();
+                    if self.send(Event::Disconnected { why }).is_err() {
+                        return;
+                    }
+                    if refused {
+                        let now = Instant::now();
+                        let earliest = last_relogin.map(|it| it + LOGIN_PAUSE);
+                        last_relogin = Some(now);
+                        earliest.map_or(Duration::ZERO, |it| it.saturating_duration_since(now))
+                    } else {
+                        backoff.reset();
+                        backoff.pause()
+                    }
+                }
+            };
+            if stopped_within(&self.stop, pause) {
+                return;
+            }
+        }
+    }
+
+    /// One session from login to loss.
+    fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>) -> Result<Lost, Stopped> {
+        self.link.clear_request();
+        let client = match Client::login(&self.settings, controller, Some(self.tasks.clone()), extends.clone()) {
+            _ if stopped(&self.stop) => return Err(Stopped),
+            Ok(client) => client,
+            Err(error) => return Ok(Lost::NoLogin(error)),
+        };
+        self.link.set_client(Some(client.clone()));
+        let mut socket = match self.open(&client) {
+            Ok(socket) => socket,
+            Err(why) => {
+                client.logout();
+                self.link.set_client(None);
+                return Ok(Lost::NoLogin(Error::Unreachable(format!("websocket: {why}"))));
+            }
+        };
+        // Without a refresher the program is stopping.
+        let _ = self.tasks.send(Task::Session(client.clone()));
+        self.send(Event::Connected(client.clone()))?;
+        let why = self.listen(&mut socket)?;
+        let _ = self.tasks.send(Task::Ended);
+        self.link.set_client(None);
+        client.shutdown();
+        Ok(match self.link.take_request() {
+            Some(request) => Lost::Session { why: request.why, refused: request.refused },
+            None => Lost::Session { why: format!("websocket: {why}"), refused: false },
+        })
+    }
+
+    /// Opens `wss://controller/socket{token}`. The path is a secret: no error here may show it.
+    fn open(&self, client: &Client) -> Result<Socket, String> {
+        let controller = client.controller();
+        let (stream, address) = connect(controller)?;
+        let patience = Some(CONNECT_TIMEOUT);
+        stream
+            .set_read_timeout(patience)
+            .and_then(|()| stream.set_write_timeout(patience))
+            .map_err(|it| it.to_string())?;
+        let stream = Arc::new(stream);
+        self.link.set_socket(&stream);
+        let tls = self.settings.tls.connect(&controller.host, Sock(stream.clone()));
+        let tls = tls.map_err(|error| self.settings.tls.explain(error, &controller.host, address).to_string())?;
+
+        let token = client.token();
+        let uri = format!("wss://{}/socket{}", controller.authority(), token.expose());
+        let uri = uri.parse().map_err(|_| "the token does not fit into a path".to_owned())?;
+        let request = ClientRequestBuilder::new(uri).with_header("Cookie", format!("APIC-cookie={}", token.expose()));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(LARGEST_MESSAGE))
+            .max_frame_size(Some(LARGEST_MESSAGE))
+            .read_buffer_size(16 * 1024);
+        let (socket, _) = client_with_config(request, tls, Some(config)).map_err(|error| match error {
+            HandshakeError::Failure(error) => websocket_words(&error),
+            HandshakeError::Interrupted(_) => "no answer in time".to_owned(),
+        })?;
+        stream.set_read_timeout(Some(SILENCE)).map_err(|it| it.to_string())?;
+        Ok(socket)
+    }
+
+    /// Reads until the socket is lost, and says why.
+    fn listen(&self, socket: &mut Socket) -> Result<String, Stopped> {
+        let mut pinged = false;
+        loop {
+            let read = socket.read();
+            if stopped(&self.stop) {
+                return Err(Stopped);
+            }
+            match read {
+                Ok(Message::Text(text)) => self.message(text.as_bytes())?,
+                Ok(Message::Binary(bytes)) => self.message(&bytes)?,
+                Ok(Message::Close(_)) => return Ok("closed by the APIC".to_owned()),
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error)) if is_timeout(&error) => {
+                    if pinged {
+                        return Ok("the APIC has been silent for too long".to_owned());
+                    }
+                    if let Err(error) = socket.send(Message::Ping(Default::default())) {
+                        return Ok(websocket_words(&error));
+                    }
+                    pinged = true;
+                    continue;
+                }
+                Err(error) => return Ok(websocket_words(&error)),
+            }
+            pinged = false;
+        }
+    }
+
+    /// Hands an event over. The socket never waits for a busy reconciler: what does not fit becomes a gap, which
+    /// costs a comparison and loses nothing.
+    fn message(&self, body: &[u8]) -> Result<(), Stopped> {
+        let event = match decode::message(body) {
+            Ok(message) => {
+                let subscriptions = message.subscriptions.into_iter().map(SubscriptionId).collect();
+                Event::Changed { subscriptions, changes: message.changes }
+            }
+            Err(error) => Event::Gap { why: format!("a websocket message cannot be read: {error}") },
+        };
+        match self.events.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => {
+                info!("more events than can be served one by one");
+                self.send(Event::Gap { why: "too many events at once".to_owned() })
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Stopped),
+        }
+    }
+
+    fn send(&self, event: Event) -> Result<(), Stopped> {
+        select! {
+            send(self.events, event) -> sent => sent.map_err(|_| Stopped),
+            recv(self.stop) -> _ => Err(Stopped),
+        }
+    }
+}
+
+/// Why there is no session.
+enum Lost {
+    /// It never came about.
+    NoLogin(Error),
+    /// It ended; `refused` where the APIC did not accept it any more.
+    Session { why: String, refused: bool },
+}
+
+fn connect(controller: &Controller) -> Result<(TcpStream, std::net::SocketAddr), String> {
+    let addresses = (controller.host.as_str(), controller.port).to_socket_addrs();
+    let addresses = addresses.map_err(|_| "the host name cannot be resolved".to_owned())?;
+    let mut why = "the host name has no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                // Small frames should not wait for others.
+                let _ = stream.set_nodelay(true);
+                return Ok((stream, address));
+            }
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A websocket error in words. Only kinds that hold nothing of the request are shown as they are.
+fn websocket_words(error: &tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::Io(error) => error.to_string(),
+        tungstenite::Error::Http(response) => format!("the APIC answers HTTP {}", response.status().as_u16()),
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => "closed".to_owned(),
+        tungstenite::Error::Protocol(error) => error.to_string(),
+        tungstenite::Error::Capacity(_) => "a message is too large".to_owned(),
+        tungstenite::Error::Utf8(_) => "a message is not UTF-8".to_owned(),
+        _ => "an error of the websocket".to_owned(),
+    }
+}

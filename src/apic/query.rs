@@ -1,0 +1,85 @@
+//! What can be asked: paths and parameters made of checked parts only (D1).
+
+use std::fmt;
+
+/// Objects in a page of a class query; the APIC refuses answers of about 100,000 objects.
+pub const PAGE: usize = 10_000;
+
+/// A read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    path: String,
+    parameters: Vec<String>,
+    class: Option<&'static str>,
+}
+
+impl Query {
+    /// One object by its DN.
+    pub fn object(dn: &impl fmt::Display) -> Query {
+        Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), class: None }
+    }
+
+    /// All objects of a class, wherever they are. Read page by page.
+    pub fn class(class: &'static str) -> Query {
+        let parameters = vec![format!("order-by={class}.dn")];
+        Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class) }
+    }
+
+    /// The object and everything below it, of these classes, as a flat list.
+    pub fn subtree(mut self, classes: &[&str]) -> Query {
+        self.parameters.push("query-target=subtree".to_owned());
+        self.parameters.push(format!("target-subtree-class={}", classes.join(",")));
+        self
+    }
+
+    /// The object with its children of these classes.
+    pub fn with_children(mut self, classes: &[&str]) -> Query {
+        self.parameters.push("rsp-subtree=full".to_owned());
+        self.parameters.push(format!("rsp-subtree-class={}", classes.join(",")));
+        self
+    }
+
+    /// Only objects of a class query whose property has exactly this value, which holds no quote.
+    pub fn with_value(mut self, property: &str, value: &str) -> Query {
+        if let Some(class) = self.class {
+            self.parameters.push(format!("query-target-filter=eq({class}.{property},%22{value}%22)"));
+        }
+        self
+    }
+
+    /// Whether it is read page by page.
+    pub fn is_paged(&self) -> bool {
+        self.class.is_some()
+    }
+
+    /// The request's path with its parameters and some more.
+    pub fn target(&self, more: &[String]) -> String {
+        let parameters: Vec<&str> = self.parameters.iter().chain(more).map(String::as_str).collect();
+        let sign = if parameters.is_empty() { "" } else { "?" };
+        format!("{}{sign}{}", self.path, parameters.join("&"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R3, R4, W7: the three reads of the contract, letter by letter.
+    #[test]
+    fn targets() {
+        let dn = "uni/tn-T/out-L";
+        assert_eq!(Query::object(&dn).target(&[]), "/api/mo/uni/tn-T/out-L.json");
+        let l3out = Query::object(&dn).subtree(&["l3extOut", "l3extInstP"]).target(&["subscription=yes".to_owned()]);
+        assert_eq!(
+            l3out,
+            "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extOut,l3extInstP&subscription=yes"
+        );
+        let eepg = Query::object(&"uni/tn-T/out-L/instP-E").with_children(&["l3extSubnet", "fvRsCons"]).target(&[]);
+        assert_eq!(eepg, "/api/mo/uni/tn-T/out-L/instP-E.json?rsp-subtree=full&rsp-subtree-class=l3extSubnet,fvRsCons");
+        let marked = Query::class("l3extSubnet").with_value("annotation", "orchestrator:aci-sync:a").target(&[]);
+        assert_eq!(
+            marked,
+            "/api/class/l3extSubnet.json?order-by=l3extSubnet.dn&query-target-filter=eq(l3extSubnet.annotation,%22orchestrator:aci-sync:a%22)"
+        );
+    }
+}

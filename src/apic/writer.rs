@@ -1,0 +1,176 @@
+//! The one place that sends a write (W5). It knows the policy, it looks once more at whose object it is given, and it
+//! knows the two forms of a request (W2). What should be written is the plan's business.
+
+use serde_json::{Value, json};
+
+use super::Error;
+use super::access::Access;
+use crate::config::Policy;
+use crate::model::dn::Prefix;
+use crate::model::fabric::{EEPG, Eepg, Fabric, Mark, SUBNET, Subnet};
+use crate::model::plan::{Change, Form, Transaction};
+
+/// Why a transaction was not done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The policy does not allow it; it was not sent.
+    Policy,
+    /// It would touch something that is not ours, or that was not read in this pass; it was not sent. A plan that
+    /// leads here is a bug, and the fabric is safe from it.
+    NotOurs(String),
+    /// The APIC did not do it, or did not say.
+    Apic(Error),
+}
+
+/// Sends transactions.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer {
+    policy: Policy,
+}
+
+impl Writer {
+    /// A writer that keeps to a policy.
+    pub fn new(policy: Policy) -> Self {
+        Writer { policy }
+    }
+
+    /// Whether the policy lets anything be deleted.
+    pub fn deletes(&self) -> bool {
+        self.policy == Policy::Sync
+    }
+
+    /// Whether the policy lets anything be written.
+    pub fn writes(&self) -> bool {
+        self.policy != Policy::Observe
+    }
+
+    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the mirror that it was planned on.
+    pub fn send(&self, apic: &dyn Access, fabric: &Fabric, transaction: &Transaction) -> Result<(), Refusal> {
+        let deletes = transaction.changes.iter().any(Change::is_delete);
+        if !self.writes() || (deletes && !self.deletes()) {
+            return Err(Refusal::Policy);
+        }
+        check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
+        match request(fabric.owner().mark(), transaction) {
+            Request::Post { to, body } => apic.post(&to, &body),
+            Request::Delete { dn } => apic.delete(&dn),
+        }
+        .map_err(Refusal::Apic)
+    }
+}
+
+/// O1 and W7 once more, right before sending: what is changed or deleted is ours on the object as read in this pass,
+/// and what is created is not known to be there.
+fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
+    let eepg = fabric.eepg(&transaction.eepg);
+    let marks = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. } | Change::MarkEepg { .. }));
+    match (transaction.form, eepg) {
+        (Form::Rooted, Some(eepg)) if eepg.mark != Mark::Ours && !marks => return Err("the EEPG is not ours".into()),
+        (Form::Single, Some(_)) if transaction.changes.len() != 1 => return Err("more than one change at once".into()),
+        (Form::Single, None) => return Err("the EEPG is not there".into()),
+        _ => {}
+    }
+    transaction.changes.iter().try_for_each(|change| check_change(eepg, change))
+}
+
+fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
+    let need = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
+    if let Change::CreateEepg { .. } = change {
+        return need(eepg.is_none(), "the EEPG is there already");
+    }
+    let subnet = |eepg: &Eepg, prefix: &Prefix| eepg.subnets.get(prefix).cloned();
+    let Some(eepg) = eepg else {
+        return need(change.is_create(), "the EEPG is not there");
+    };
+    if !change.is_create() {
+        need(eepg.fresh, "the EEPG was not read in this pass")?;
+    }
+    match change {
+        Change::CreateEepg { .. } => Ok(()),
+        Change::MarkEepg { .. } => need(eepg.is_ours() || eepg.mark == Mark::Predecessor, "the EEPG is not ours"),
+        Change::DeleteEepg { .. } => {
+            let only_ours = eepg.subnets.values().all(|it| it.mark == Mark::Ours) && eepg.unreadable == 0;
+            need(eepg.mark == Mark::Ours, "the EEPG is not ours")?;
+            need(only_ours, "the EEPG holds subnets that are not ours")
+        }
+        Change::CreateSubnet { prefix, .. } => {
+            need(subnet(eepg, prefix).is_none(), &format!("{prefix} is there already"))
+        }
+        Change::RepairSubnet { prefix, mark, name, .. } => {
+            let ours = |it: &Subnet| {
+                let bears_our_name = it.mark == Mark::None && name.is_none();
+                it.mark == Mark::Ours || (*mark && (it.mark == Mark::Predecessor || it.seen_ours || bears_our_name))
+            };
+            need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
+        }
+        Change::DeleteSubnet { prefix, moves_to, .. } => {
+            let ours = |it: &Subnet| it.mark == Mark::Ours || (it.mark == Mark::Predecessor && moves_to.is_some());
+            need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
+        }
+    }
+}
+
+/// A transaction as it goes over the wire.
+#[derive(Debug, PartialEq)]
+enum Request {
+    Post { to: String, body: Value },
+    Delete { dn: String },
+}
+
+/// W2: in an EEPG of ours one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so that a missing L3Out is
+/// an error and is never made; in a foreign EEPG one subnet at a time, sent to the EEPG's URL for the same reason.
+fn request(mark: &str, transaction: &Transaction) -> Request {
+    let dn = &transaction.eepg;
+    if transaction.form == Form::Single
+        && let [change] = transaction.changes.as_slice()
+    {
+        return match change {
+            Change::DeleteSubnet { before, .. } => Request::Delete { dn: dn.subnet(&before.ip) },
+            other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or_default() },
+        };
+    }
+    let mut attributes = json!({"name": dn.epg.as_str()});
+    let mut children = Vec::new();
+    for change in &transaction.changes {
+        match change {
+            Change::CreateEepg { .. } => {
+                attributes["annotation"] = mark.into();
+                attributes["status"] = "created".into();
+            }
+            Change::MarkEepg { .. } => attributes["annotation"] = mark.into(),
+            Change::DeleteEepg { .. } => attributes["status"] = "deleted".into(),
+            _ => children.extend(child(mark, change)),
+        }
+    }
+    let mut root = json!({"attributes": attributes});
+    if !children.is_empty() {
+        root["children"] = children.into();
+    }
+    Request::Post { to: dn.l3out.to_string(), body: json!({ EEPG: root }) }
+}
+
+/// The `l3extSubnet` of one change. What is believed absent is sent with `status=created`, so that something that is
+/// there after all comes back as error 103 and is not overwritten.
+fn child(mark: &str, change: &Change) -> Option<Value> {
+    let attributes = match change {
+        Change::CreateSubnet { prefix, name, scope, .. } => json!({
+            "ip": prefix.to_string(), "name": name, "scope": scope.to_string(), "annotation": mark, "status": "created",
+        }),
+        Change::RepairSubnet { before, mark: write_mark, name, scope, .. } => {
+            let mut attributes = json!({"ip": &*before.ip});
+            if *write_mark {
+                attributes["annotation"] = mark.into();
+            }
+            if let Some(name) = name {
+                attributes["name"] = name.as_str().into();
+            }
+            if let Some(scope) = scope {
+                attributes["scope"] = scope.to_string().into();
+            }
+            attributes
+        }
+        Change::DeleteSubnet { before, .. } => json!({"ip": &*before.ip, "status": "deleted"}),
+        Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. } => return None,
+    };
+    Some(json!({ SUBNET: { "attributes": attributes } }))
+}

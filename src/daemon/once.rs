@@ -1,0 +1,138 @@
+//! `run --once` (X5) and `plan`: one look at both sides, without watches and without a websocket.
+
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::engine::{Engine, Report};
+use super::threads::Failure;
+use super::{apic_settings, engine_for};
+use crate::apic::access::{Access, ReadOnly, WithoutEvents};
+use crate::apic::{self, Client};
+use crate::backoff::Backoff;
+use crate::config::{Config, EXIT_CONFIG, Policy};
+use crate::kube;
+use crate::model::finding::Code;
+use crate::model::kube::Kind;
+use crate::model::plan::{Tally, describe};
+
+/// How often a pass that ended early, or left something for later, is tried again.
+const TRIES: u32 = 6;
+
+/// What `plan` found.
+pub struct Preview {
+    /// The text for people.
+    pub text: String,
+    /// Whether a run would change anything.
+    pub changes: bool,
+}
+
+/// What a run would change. Sends nothing but reads.
+pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failure> {
+    let policy = config.policy;
+    if policy == Policy::Observe {
+        config.policy = Policy::Sync;
+    }
+    config.epg_grace = Duration::ZERO;
+    let mut engine = listed_engine(&config, cluster)?;
+    let client = login(&config)?;
+    let report = pass(&mut engine, &ReadOnly(&client));
+    client.logout();
+    let report = report?;
+
+    let mut text = describe(&report.done);
+    for finding in engine.findings() {
+        text += &format!("finding: {finding}\n");
+    }
+    let changes = !report.done.is_empty();
+    text += &match (changes, policy) {
+        (false, _) => "Nothing to change: the fabric is in step with the cluster.\n".to_owned(),
+        (true, Policy::Observe) => {
+            format!("Plan: {}. The policy is observe: a run sends none of it.\n", Tally::of(&report.done))
+        }
+        (true, _) => format!("Plan: {}.\n", Tally::of(&report.done)),
+    };
+    Ok(Preview { text, changes })
+}
+
+/// One full comparison with its writes, and a read to check. True where nothing is left to do.
+pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
+    let mut engine = listed_engine(config, cluster)?;
+    let client = login(config)?;
+    let outcome = compare_and_check(&mut engine, &client);
+    client.logout();
+    outcome
+}
+
+fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failure> {
+    let mut written = Tally::default();
+    loop {
+        let report = pass(engine, &WithoutEvents(client))?;
+        written = written.and(Tally::of(&report.done));
+        let now = Instant::now();
+        let Some(end) = engine.next_grace_end(now) else { break };
+        let pause = end.saturating_duration_since(now);
+        info!(
+            "waiting {} s until the grace of {} unwanted EEPGs is over",
+            pause.as_secs() + 1,
+            engine.graces_running(now)
+        );
+        std::thread::park_timeout(pause);
+    }
+    engine.compare_all();
+    let left = pass(engine, &ReadOnly(client))?;
+    let open: Vec<_> = engine.findings().iter().filter(|it| is_open(it.code)).collect();
+    info!("done: {}; left: {}, {} findings that need somebody", written.past(), Tally::of(&left.done), open.len());
+    Ok(left.done.is_empty() && !left.unfinished && open.is_empty())
+}
+
+/// Findings that mean that something wanted is not there yet.
+fn is_open(code: Code) -> bool {
+    matches!(code, Code::Rejected | Code::Waiting | Code::L3outMissing | Code::HeldByForeign)
+}
+
+/// A pass, and further ones while the APIC is busy or something is left for later.
+fn pass(engine: &mut Engine, apic: &dyn Access) -> Result<Report, Failure> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
+    let mut all = Report::default();
+    for tries_left in (0..TRIES).rev() {
+        match engine.pass(apic, Instant::now(), &|| true) {
+            Ok(report) => {
+                all.done.extend(report.done);
+                all.unfinished = report.unfinished;
+                if !report.unfinished {
+                    return Ok(all);
+                }
+            }
+            Err(error) if tries_left == 0 => return Err(apic_failure(&error)),
+            Err(error) => warn!("the pass ended early: {error}; trying again"),
+        }
+        std::thread::park_timeout(backoff.pause());
+    }
+    Ok(all)
+}
+
+/// An engine with all three lists in it.
+fn listed_engine(config: &Config, cluster: &kube::Client) -> Result<Engine, Failure> {
+    let failed = |error: kube::Error| {
+        let code =
+            if matches!(error, kube::Error::Unauthorized | kube::Error::Forbidden { .. }) { EXIT_CONFIG } else { 1 };
+        Failure { code, why: format!("Kubernetes: {error}") }
+    };
+    let mut engine = engine_for(config, cluster).map_err(failed)?;
+    for kind in Kind::ALL {
+        let (objects, _) = cluster.list(kind).map_err(failed)?;
+        engine.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
+        engine.cluster_changed(kube::Event::Live { kind }, Instant::now());
+    }
+    Ok(engine)
+}
+
+fn login(config: &Config) -> Result<Client, Failure> {
+    apic::login(&apic_settings(config)?).map_err(|error| apic_failure(&error))
+}
+
+fn apic_failure(error: &apic::Error) -> Failure {
+    let code = if matches!(error, apic::Error::Unauthorized(_)) { EXIT_CONFIG } else { 1 };
+    Failure { code, why: format!("APIC: {error}") }
+}

@@ -1,0 +1,193 @@
+//! `run`: starts the threads, notices when one ends, and stops them all in order (X1, X2).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use log::{error, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::engine::Engine;
+use super::reconciler::{Command, Inbox, Reconciler};
+use super::threads::{End, Failure, Threads};
+use super::{apic_settings, engine_for};
+use crate::apic::{self, Link};
+use crate::backoff::{Backoff, stopped_within};
+use crate::config::{Config, EXIT_CONFIG};
+use crate::kube;
+use crate::model::kube::Kind;
+
+/// Events that wait for the reconciler. A full queue holds the watch streams back; the APIC listener never waits.
+const QUEUE: usize = 1024;
+
+/// How long a request in flight may go on after the stop (X2).
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a stop may take in all (X2).
+const LONGEST_STOP: Duration = Duration::from_millis(1900);
+
+/// How long a stop may take after a thread failed (X1).
+const LONGEST_FAILURE: Duration = Duration::from_millis(900);
+
+/// What a thread does.
+type Body = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+
+/// A thread that cannot fail.
+fn thread(run: impl FnOnce() + Send + 'static) -> Body {
+    Box::new(move || {
+        run();
+        Ok(())
+    })
+}
+
+/// Runs until a signal or a failure; the exit code.
+pub fn run(config: Config, cluster: kube::Client) -> Result<u8, Failure> {
+    let signals = signals()?;
+    let (stop_sender, stop) = bounded::<()>(0);
+    let (cluster_sender, cluster_events) = bounded(QUEUE);
+    let (fabric_sender, fabric_events) = bounded(QUEUE);
+    let (command_sender, commands) = bounded(8);
+    let settings = apic_settings(&config)?;
+    let (link, listener, refresher) = apic::link(settings, fabric_sender, stop.clone());
+
+    let mut threads = Threads::default();
+    let mut spawn = |name, body: Body| {
+        let failed = |error| Failure { code: 1, why: format!("cannot start the thread {name}: {error}") };
+        threads.spawn(name, body).map_err(failed)
+    };
+    for (kind, name) in Kind::ALL.into_iter().zip(["deployment-watcher", "pod-watcher", "service-watcher"]) {
+        let watcher = kube::Watcher::new(cluster.clone(), kind, cluster_sender.clone(), stop.clone());
+        spawn(name, thread(move || watcher.run()))?;
+    }
+    drop(cluster_sender);
+    spawn("apic-listener", thread(move || listener.run()))?;
+    spawn("subscription-refresh", thread(move || refresher.run()))?;
+    let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stop.clone() };
+    let reconciler = {
+        let (cluster, link) = (cluster.clone(), link.clone());
+        move || match own_engine(&config, &cluster, &stop)? {
+            Some(engine) => {
+                Reconciler::new(engine, inbox, link, config.resync).run();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    };
+    spawn("reconciler", Box::new(reconciler))?;
+
+    let code = supervise(&threads, &signals, &command_sender);
+    drop(stop_sender);
+    stop_all(threads, &cluster, &link, code);
+    Ok(code)
+}
+
+/// Waits for the end: a signal, or a thread that ended although nobody stopped it.
+fn supervise(threads: &Threads, signals: &Receiver<i32>, commands: &Sender<Command>) -> u8 {
+    loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGUSR1) => {
+                    if commands.try_send(Command::LogStatus).is_err() {
+                        warn!("the reconciler is busy; the status comes later");
+                    }
+                }
+                Ok(SIGHUP) => info!("SIGHUP: credentials are read again when they are next refused"),
+                _ => {
+                    info!("stopping; what is on the fabric stays");
+                    return 0;
+                }
+            },
+            recv(threads.ends()) -> end => {
+                let (name, end) = match end {
+                    Ok(end) => end,
+                    Err(_) => return 1,
+                };
+                match end {
+                    End::Returned => error!("the thread {name} ended unexpectedly"),
+                    End::Panicked(message) => error!("the thread {name} panicked: {message}; please report this"),
+                    End::Failed(failure) => {
+                        error!("{}", failure.why);
+                        return failure.code;
+                    }
+                }
+                return 1;
+            },
+        }
+    }
+}
+
+/// X2: Kubernetes and the websocket end at once, the APIC request in flight gets a second, then comes the logout.
+fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, code: u8) {
+    let begun = Instant::now();
+    let (last_request, longest) = match code {
+        0 => (LAST_REQUEST, LONGEST_STOP),
+        _ => (Duration::from_millis(300), LONGEST_FAILURE),
+    };
+    let session = link.current();
+    cluster.shutdown();
+    link.stop();
+    threads.wait_for("reconciler", begun + last_request);
+    if let Some(session) = session {
+        session.shutdown();
+        session.logout();
+    }
+    let running = threads.join(begun + longest);
+    if !running.is_empty() {
+        warn!("still running at the end: {}", running.join(", "));
+    }
+    info!("stopped");
+}
+
+/// The engine, once the cluster's id is known (O1). Nothing where the program stops before that.
+fn own_engine(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Engine>, Failure> {
+    let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
+    loop {
+        let why = match engine_for(config, cluster) {
+            Ok(engine) => return Ok(Some(engine)),
+            Err(kube::Error::Forbidden { message }) => {
+                return Err(no_id(&format!(
+                    "the API server does not let me read the namespace kube-system ({message})"
+                )));
+            }
+            Err(kube::Error::NotFound) => return Err(no_id("there is no namespace kube-system")),
+            Err(error) => error.to_string(),
+        };
+        let pause = backoff.pause();
+        if stopped_within(stop, Duration::ZERO) {
+            return Ok(None);
+        }
+        warn!("waiting for the API server: {why}");
+        if stopped_within(stop, pause) {
+            return Ok(None);
+        }
+    }
+}
+
+fn no_id(why: &str) -> Failure {
+    let mend = "give an id that never changes with --cluster-id, or allow `get` on that namespace";
+    Failure { code: EXIT_CONFIG, why: format!("no cluster id: {why}; {mend}") }
+}
+
+/// The signals that concern us, on a channel. A second SIGTERM or SIGINT ends the process at once.
+fn signals() -> Result<Receiver<i32>, Failure> {
+    let failed = |error: std::io::Error| Failure { code: 1, why: format!("cannot listen for signals: {error}") };
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // The order matters: the shutdown looks at the flag before this very signal sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, again.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, again.clone()).map_err(failed)?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(failed)?;
+    let (sender, receiver) = bounded(8);
+    // It blocks in the kernel for the whole life of the process and holds nothing: nobody waits for its end.
+    let forward = move || {
+        for signal in signals.forever() {
+            // A full channel holds signals that say the same already.
+            let _ = sender.try_send(signal);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(forward).map_err(failed)?;
+    Ok(receiver)
+}

@@ -1,0 +1,235 @@
+//! HTTP requests to the API server: pages of lists, the stream of a watch, and the one namespace that gives the
+//! cluster its id. What follows from an error is the caller's business.
+
+use std::io::{BufReader, Read};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::Response;
+use ureq::{Agent, Body, BodyReader};
+
+use super::decode::{self, Page};
+use super::error::Error;
+use super::kubeconfig::{ClusterConfig, ConfigError, Token, read_token};
+use crate::model::kube::{Kind, Object};
+use crate::net::{Tls, words};
+use crate::secret::Secret;
+
+/// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
+const PAGE: usize = 500;
+
+/// The largest page that is read, in bytes.
+const LARGEST_PAGE: u64 = 64 << 20;
+
+/// How long one page may take in all.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a list starts over because its continue token expired, before it counts as failed.
+const LIST_TRIES: usize = 3;
+
+/// The stream of an open watch, line by line.
+pub type Stream = BufReader<BodyReader<'static>>;
+
+/// One API server with our credentials. Clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    server: Arc<str>,
+    source: Option<Token>,
+    token: Arc<RwLock<Option<Secret>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.server)
+    }
+}
+
+impl Client {
+    /// A client for one API server. Nothing is sent yet.
+    pub fn new(config: &ClusterConfig) -> Result<Client, ConfigError> {
+        let tls = Tls::new(&config.tls).map_err(|error| ConfigError(format!("kubeconfig: {error}")))?;
+        let client = Client {
+            agent: tls.agent(),
+            server: config.server.as_str().into(),
+            source: config.token.clone(),
+            token: Arc::default(),
+        };
+        client.renew_token()?;
+        Ok(client)
+    }
+
+    /// Takes the token anew from where it comes from. True where it is another one than before.
+    pub fn renew_token(&self) -> Result<bool, ConfigError> {
+        let token = match &self.source {
+            None => return Ok(false),
+            Some(Token::Fixed(token)) => token.clone(),
+            Some(Token::File(file)) => read_token(file)?,
+        };
+        let mut current = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        let renewed = current.as_ref() != Some(&token);
+        *current = Some(token);
+        Ok(renewed)
+    }
+
+    /// The UID of the namespace `kube-system`: it lives as long as the cluster (O1).
+    pub fn cluster_uid(&self) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Namespace {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        struct Metadata {
+            uid: String,
+        }
+        let mut body = Vec::new();
+        self.get_whole("/api/v1/namespaces/kube-system", &mut body)?;
+        let namespace: Namespace =
+            serde_json::from_slice(&body).map_err(|error| Error::malformed("the namespace kube-system", &error))?;
+        Ok(namespace.metadata.uid)
+    }
+
+    /// A whole list with the version to watch from, page by page (K1). Pages of different lists are never mixed: an
+    /// expired token throws away what was read.
+    pub fn list(&self, kind: Kind) -> Result<(Vec<Object>, String), Error> {
+        for _ in 1..LIST_TRIES {
+            match self.list_once(kind) {
+                Err(Error::Expired) => {}
+                done => return done,
+            }
+        }
+        self.list_once(kind)
+    }
+
+    fn list_once(&self, kind: Kind) -> Result<(Vec<Object>, String), Error> {
+        let mut body = Vec::new();
+        let mut all = Vec::new();
+        let mut version: Option<String> = None;
+        let mut next = String::new();
+        loop {
+            let page = self.page(kind, &next, &mut body)?;
+            if version.as_ref().is_some_and(|it| *it != page.resource_version) {
+                return Err(Error::Expired);
+            }
+            all.extend(page.objects);
+            let repeats = !page.next.is_empty() && page.next == next;
+            if repeats || (page.total == 0 && !page.next.is_empty()) {
+                return Err(Error::Malformed("a list whose pages lead nowhere".to_owned()));
+            }
+            version = Some(page.resource_version);
+            next = page.next;
+            if next.is_empty() {
+                return Ok((all, version.unwrap_or_default()));
+            }
+        }
+    }
+
+    fn page(&self, kind: Kind, next: &str, body: &mut Vec<u8>) -> Result<Page, Error> {
+        let mut path = format!("{}?limit={PAGE}", path_of(kind));
+        if !next.is_empty() {
+            path += "&continue=";
+            path += &percent_encoded(next);
+        }
+        self.get_whole(&path, body)?;
+        decode::page(kind, body)
+    }
+
+    /// Opens a watch that starts after a version. The server ends it after `lifetime`; a stream that gives no byte
+    /// for a little longer than that is dead (K2).
+    pub fn watch(&self, kind: Kind, version: &str, lifetime: Duration) -> Result<Stream, Error> {
+        let path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
+            path_of(kind),
+            percent_encoded(version),
+            lifetime.as_secs()
+        );
+        let response = self.get(&path, |request| {
+            let limit = Some(lifetime + Duration::from_secs(10));
+            request.config().timeout_recv_response(Some(Duration::from_secs(30))).timeout_per_read(limit).build()
+        })?;
+        Ok(BufReader::with_capacity(64 * 1024, response.into_body().into_reader()))
+    }
+
+    /// Ends all requests and watches of this client and its clones, for good.
+    pub fn shutdown(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
+        let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
+        read_body(response, LARGEST_PAGE, body)
+    }
+
+    /// Sends a GET. A 401 is answered once with a token read anew, where there is a newer one.
+    fn get(
+        &self,
+        path: &str,
+        limits: impl Fn(
+            ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+        ) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+    ) -> Result<Response<Body>, Error> {
+        let send = || -> Result<Response<Body>, Error> {
+            let url = format!("{}{path}", self.server);
+            let mut request = self.agent.get(url).header("Accept", "application/json");
+            if let Some(token) = &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
+                request = request.header("Authorization", format!("Bearer {}", token.expose()));
+            }
+            let response = limits(request).call().map_err(|error| Error::Unreachable(words(&error)))?;
+            if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
+                return Err(Error::Malformed("a compressed answer, which was not asked for".to_owned()));
+            }
+            if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+        };
+        match send() {
+            Err(Error::Unauthorized) if self.renew_token() == Ok(true) => send(),
+            answer => answer,
+        }
+    }
+}
+
+fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result<(), Error> {
+    body.clear();
+    let mut reader = response.into_body().into_with_config().limit(limit).reader();
+    reader.read_to_end(body).map_err(|error| Error::Unreachable(io_words(&error)))?;
+    Ok(())
+}
+
+/// An I/O error in words; ureq hides its own kind of error in it.
+pub fn io_words(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref::<ureq::Error>());
+    inner.map_or_else(|| error.to_string(), words)
+}
+
+/// An answer that is not a success. The body is a `Status` mostly, but not always: a busy server answers in text.
+fn refusal(response: Response<Body>) -> Error {
+    let code = response.status().as_u16();
+    let after = response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
+    let mut body = Vec::new();
+    // Without a body the code alone decides.
+    let _ = read_body(response, 64 * 1024, &mut body);
+    let mut status = decode::status(&body);
+    status.code = code;
+    Error::of_status(&status, after.map(Duration::from_secs))
+}
+
+fn path_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deployment => "/apis/apps/v1/deployments",
+        Kind::Pod => "/api/v1/pods",
+        Kind::Service => "/api/v1/services",
+    }
+}
+
+/// A query value: tokens and versions are opaque, so everything but letters, digits and `-_.~` is encoded.
+fn percent_encoded(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded += &format!("%{byte:02X}");
+        }
+    }
+    encoded
+}

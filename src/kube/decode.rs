@@ -1,0 +1,123 @@
+//! Bytes into events: list pages, watch lines, Status bodies. Pure; sockets are the client's.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error::Error;
+use crate::model::kube::{Kind, Object};
+
+/// The longest line of a watch stream, in bytes. Objects are at most about 1.5 MiB in etcd.
+pub const LONGEST_LINE: usize = 4 << 20;
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The objects worth keeping.
+    pub objects: Vec<Object>,
+    /// How many objects the page held.
+    pub total: usize,
+    /// Where to watch from; the same on all pages of a list.
+    pub resource_version: String,
+    /// The token for the next page; empty on the last one.
+    pub next: String,
+}
+
+/// What a line of a watch stream says.
+#[derive(Debug)]
+pub enum Line {
+    /// The object was added or changed, or is no longer there; and the version that the stream is at now.
+    Changed {
+        /// The object as it is, or as it last was.
+        object: Object,
+        /// It was deleted.
+        deleted: bool,
+        /// The new version.
+        resource_version: String,
+    },
+    /// Nothing changed; the version that the stream is at now.
+    Bookmark(String),
+    /// The server ends the stream for this reason.
+    Failed(Error),
+    /// A type that nobody knows yet.
+    Unknown(String),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+/// Decodes a list page. A page is at most a few MiB, so it is in memory once as bytes and once as what is kept.
+pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
+    #[derive(Deserialize)]
+    struct Wire<T> {
+        metadata: ListMeta,
+        items: Option<Vec<T>>,
+    }
+    fn decode<T: for<'de> Deserialize<'de>>(body: &[u8], wrap: fn(T) -> Object) -> Result<Page, Error> {
+        let wire: Wire<T> = serde_json::from_slice(body).map_err(|error| Error::malformed("a list", &error))?;
+        let items = wire.items.unwrap_or_default();
+        let total = items.len();
+        let objects = items.into_iter().map(wrap).filter(Object::is_kept).collect();
+        let ListMeta { resource_version, next } = wire.metadata;
+        Ok(Page { objects, total, resource_version, next: next.unwrap_or_default() })
+    }
+    match kind {
+        Kind::Deployment => decode(body, Object::Deployment),
+        Kind::Pod => decode(body, Object::Pod),
+        Kind::Service => decode(body, Object::Service),
+    }
+}
+
+/// Decodes a line of a watch stream: the type first, then the object, because a bookmark's object has nothing in it
+/// but a version.
+pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        #[serde(rename = "type")]
+        kind: String,
+        #[serde(borrow)]
+        object: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    struct Versioned {
+        metadata: ListMeta,
+    }
+    let malformed = |error: serde_json::Error| Error::malformed("a watch event", &error);
+    let wire: Wire<'_> = serde_json::from_slice(line).map_err(malformed)?;
+    let object = wire.object.get();
+    let version = || -> Result<String, Error> {
+        let versioned: Versioned = serde_json::from_str(object).map_err(malformed)?;
+        Ok(versioned.metadata.resource_version)
+    };
+    Ok(match wire.kind.as_str() {
+        "ADDED" | "MODIFIED" | "DELETED" => Line::Changed {
+            object: Object::decode(kind, object.as_bytes()).map_err(malformed)?,
+            deleted: wire.kind == "DELETED",
+            resource_version: version()?,
+        },
+        "BOOKMARK" => Line::Bookmark(version()?),
+        "ERROR" => Line::Failed(Error::of_status(&status(object.as_bytes()), None)),
+        _ => Line::Unknown(wire.kind),
+    })
+}
+
+/// A `Status` body, as far as it matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The HTTP code.
+    pub code: u16,
+    /// The reason in one word.
+    pub reason: String,
+    /// The message for people; it names verb and resource where a right is missing.
+    pub message: String,
+}
+
+/// Reads a `Status`; empty where the body is none.
+pub fn status(body: &[u8]) -> Status {
+    serde_json::from_slice(body).unwrap_or_default()
+}

@@ -1,0 +1,272 @@
+//! Where the API server is and who we are there: kubeconfig files and the in-cluster environment (K3).
+//!
+//! Facts: client-go `tools/clientcmd/loader.go` (merging, relative paths) and `rest/config.go` (in-cluster).
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use log::warn;
+use serde_json::Value;
+
+use super::yaml;
+use crate::net::{ClientIdentity, Roots, TlsSettings, Verify};
+use crate::secret::Secret;
+
+/// The largest kubeconfig, certificate or token file that is read, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Where a ServiceAccount's files are inside a Pod.
+const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Why there is no usable configuration: one sentence that names the thing and the mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The bearer token, where the credentials are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// It stands in the kubeconfig.
+    Fixed(Secret),
+    /// It stands in a file that somebody renews.
+    File(PathBuf),
+}
+
+/// One API server and our credentials for it.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// `https://host[:port][/prefix]`, without a slash at the end.
+    pub server: String,
+    /// Trust and client certificate.
+    pub tls: TlsSettings,
+    /// The bearer token.
+    pub token: Option<Token>,
+}
+
+/// Finds the configuration: the given file, the files of `KUBECONFIG`, `~/.kube/config`, the Pod's own.
+pub fn load(
+    file: Option<&Path>,
+    context: Option<&str>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<ClusterConfig, ConfigError> {
+    let given = |name: &str| env(name).filter(|it| !it.is_empty());
+    if let Some(file) = file {
+        return Kubeconfig::read([file.to_owned()])?.choose(context);
+    }
+    if let Some(list) = given("KUBECONFIG") {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for file in std::env::split_paths(&list) {
+            if !file.as_os_str().is_empty() && !files.contains(&file) && file.exists() {
+                files.push(file);
+            }
+        }
+        if files.is_empty() {
+            return Err(ConfigError(format!("KUBECONFIG names no file that exists: {}", list.to_string_lossy())));
+        }
+        return Kubeconfig::read(files)?.choose(context);
+    }
+    let home = given("HOME").map(|it| PathBuf::from(it).join(".kube/config")).filter(|it| it.exists());
+    if let Some(file) = home {
+        return Kubeconfig::read([file])?.choose(context);
+    }
+    match (given("KUBERNETES_SERVICE_HOST"), given("KUBERNETES_SERVICE_PORT")) {
+        (Some(host), Some(port)) => in_cluster(&host.to_string_lossy(), &port.to_string_lossy()),
+        _ => Err(ConfigError(
+            "no kubeconfig: give one with --kubeconfig or KUBECONFIG, or put one at ~/.kube/config".to_owned(),
+        )),
+    }
+}
+
+fn in_cluster(host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
+    let folder = Path::new(IN_CLUSTER);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let roots = Roots::Pem(read(&folder.join("ca.crt"), "the cluster's CA")?);
+    let token = folder.join("token");
+    read(&token, "the ServiceAccount's token")?;
+    let tls = TlsSettings { roots, ..TlsSettings::default() };
+    Ok(ClusterConfig { server: format!("https://{host}:{port}"), tls, token: Some(Token::File(token)) })
+}
+
+/// The token that stands in a file.
+pub fn read_token(file: &Path) -> Result<Secret, ConfigError> {
+    let bytes = read(file, "the token file")?;
+    let text = String::from_utf8(bytes).ok().map(|it| it.trim().to_owned()).filter(|it| is_header_value(it));
+    text.map(Secret::new).ok_or_else(|| ConfigError(format!("the token file {} holds no token", file.display())))
+}
+
+fn is_header_value(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|it| (b'!'..=b'~').contains(&it))
+}
+
+fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {
+    let failed = |why: &dyn fmt::Display| ConfigError(format!("{what} {} cannot be read: {why}", file.display()));
+    let size = std::fs::metadata(file).map_err(|error| failed(&error))?.len();
+    if size > LARGEST_FILE {
+        return Err(failed(&format!("it is larger than {LARGEST_FILE} bytes")));
+    }
+    std::fs::read(file).map_err(|error| failed(&error))
+}
+
+/// Several files as one: a named entry comes whole from the first file that has it.
+struct Kubeconfig {
+    files: Vec<(PathBuf, Value)>,
+}
+
+/// A cluster or a user, with the file it comes from: relative paths count from that file's folder.
+struct Entry<'a> {
+    what: String,
+    file: &'a Path,
+    value: &'a Value,
+}
+
+impl Kubeconfig {
+    fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Kubeconfig, ConfigError> {
+        let mut read_files = Vec::new();
+        for file in files {
+            let text = String::from_utf8(read(&file, "the kubeconfig")?);
+            let text = text.map_err(|_| ConfigError(format!("the kubeconfig {} is not text", file.display())))?;
+            let value = yaml::parse(&text);
+            let value = value.map_err(|why| ConfigError(format!("the kubeconfig {} {why}", file.display())))?;
+            read_files.push((file, value));
+        }
+        Ok(Kubeconfig { files: read_files })
+    }
+
+    /// The entry of a kind (`cluster`, `user`, `context`) with a name.
+    fn entry(&self, kind: &str, name: &str) -> Result<Entry<'_>, ConfigError> {
+        for (file, value) in &self.files {
+            let entries = value[format!("{kind}s")].as_array().map(Vec::as_slice).unwrap_or_default();
+            if let Some(entry) = entries.iter().find(|it| it["name"] == name) {
+                return Ok(Entry { what: format!("{kind} {name:?}"), file, value: &entry[kind] });
+            }
+        }
+        let files: Vec<_> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
+        Err(ConfigError(format!("the kubeconfig {} has no {kind} named {name:?}", files.join(", "))))
+    }
+
+    fn choose(&self, context: Option<&str>) -> Result<ClusterConfig, ConfigError> {
+        let current = self.files.iter().filter_map(|(_, value)| value["current-context"].as_str());
+        let name = context.or_else(|| current.clone().find(|it| !it.is_empty()));
+        let no_context = "the kubeconfig has no current-context; choose one with --context";
+        let context = self.entry("context", name.ok_or_else(|| ConfigError(no_context.to_owned()))?)?;
+        let cluster = self.entry("cluster", context.text("cluster")?.unwrap_or_default())?;
+        let user = match context.text("user")? {
+            Some(user) if !user.is_empty() => Some(self.entry("user", user)?),
+            _ => None,
+        };
+        cluster.refuse(&["proxy-url"])?;
+        let (identity, token) = match &user {
+            Some(user) => user.credentials()?,
+            None => (None, None),
+        };
+        let tls = TlsSettings { identity, ..cluster.trust()? };
+        Ok(ClusterConfig { server: cluster.server()?, tls, token })
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn error(&self, why: impl fmt::Display) -> ConfigError {
+        ConfigError(format!("{} in the kubeconfig {}: {why}", self.what, self.file.display()))
+    }
+
+    /// A text field; nothing where it is absent or null.
+    fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        match &self.value[key] {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text)),
+            _ => Err(self.error(format!("{key} is not text"))),
+        }
+    }
+
+    /// Fields that would change who we are or where we go, and that are not built.
+    fn refuse(&self, keys: &[&str]) -> Result<(), ConfigError> {
+        for key in keys {
+            if !matches!(&self.value[*key], Value::Null) {
+                let mend = "use a client certificate or a token, and a direct connection";
+                return Err(self.error(format!("{key} is not supported; {mend}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that stand in `{key}-data` as base64, or else in the file named by `{key}`.
+    fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+        if let Some(data) = self.text(&format!("{key}-data"))?.filter(|it| !it.is_empty()) {
+            let packed: String = data.split_ascii_whitespace().collect();
+            let bytes = openssl::base64::decode_block(&packed);
+            return bytes.map(Some).map_err(|_| self.error(format!("{key}-data is not base64")));
+        }
+        match self.path(key)? {
+            Some(file) => read(&file, key).map(Some).map_err(|error| self.error(error)),
+            None => Ok(None),
+        }
+    }
+
+    fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+        let file = self.text(key)?.filter(|it| !it.is_empty());
+        let folder = self.file.parent().unwrap_or(Path::new(""));
+        Ok(file.map(|it| folder.join(it)))
+    }
+
+    fn server(&self) -> Result<String, ConfigError> {
+        let server = self.text("server")?.unwrap_or_default().trim_end_matches('/');
+        let rest = server.strip_prefix("https://").ok_or_else(|| {
+            self.error(format!("the server {server:?} does not begin with https://; credentials go over TLS only"))
+        })?;
+        if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '?', '#', ' ']) {
+            return Err(self.error(format!("the server {server:?} is not https://host[:port][/path]")));
+        }
+        Ok(server.to_owned())
+    }
+
+    fn trust(&self) -> Result<TlsSettings, ConfigError> {
+        let ca = self.bytes("certificate-authority")?;
+        let insecure = self.value["insecure-skip-tls-verify"] == true;
+        if insecure && ca.is_some() {
+            return Err(
+                self.error("insecure-skip-tls-verify and a certificate-authority exclude each other; remove one")
+            );
+        }
+        if insecure {
+            warn!("insecure-skip-tls-verify: anybody can pretend to be the API server and take our credentials");
+        }
+        Ok(TlsSettings {
+            roots: ca.map_or(Roots::System, Roots::Pem),
+            verify: if insecure { Verify::Nothing } else { Verify::Chain },
+            identity: None,
+            server_name: self.text("tls-server-name")?.filter(|it| !it.is_empty()).map(str::to_owned),
+        })
+    }
+
+    fn credentials(&self) -> Result<(Option<ClientIdentity>, Option<Token>), ConfigError> {
+        self.refuse(&["username", "password", "auth-provider", "exec", "as", "as-uid", "as-groups", "as-user-extra"])?;
+        let identity = match (self.bytes("client-certificate")?, self.bytes("client-key")?) {
+            (Some(chain), Some(key)) => {
+                let key = String::from_utf8(key).map_err(|_| self.error("the client-key is not PEM"))?;
+                Some(ClientIdentity { chain, key: Secret::new(key) })
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(self.error("there is a client-certificate but no client-key")),
+            (None, Some(_)) => return Err(self.error("there is a client-key but no client-certificate")),
+        };
+        // A token file is renewed by somebody, so it counts more than a token that stands beside it.
+        let token = match (self.path("tokenFile")?, self.text("token")?.filter(|it| !it.is_empty())) {
+            (Some(file), _) => {
+                read_token(&file)?;
+                Some(Token::File(file))
+            }
+            (None, Some(token)) if is_header_value(token) => Some(Token::Fixed(Secret::new(token))),
+            (None, Some(_)) => return Err(self.error("the token has characters that no token has")),
+            (None, None) => None,
+        };
+        Ok((identity, token))
+    }
+}

@@ -1,0 +1,223 @@
+//! One kind's watcher: list, watch, and what to do when either ends (K1, K2). It tells the reconciler what it knows
+//! and how much that is worth; it decides nothing about the fabric.
+
+use std::io::{self, BufRead, Read};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, select};
+use log::{debug, warn};
+
+use super::Event;
+use super::client::{Client, Stream, io_words};
+use super::decode::{self, LONGEST_LINE, Line};
+use super::error::Error;
+use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
+use crate::model::kube::{Kind, Object};
+
+/// A watch that ended sooner than this and said nothing does not work: the next step is a list.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+
+/// The pause before a watch is opened again after a normal end.
+const FLOOR: Duration = Duration::from_millis(100);
+
+/// After so long without trouble the pauses start over.
+const HEALTHY: Duration = Duration::from_secs(120);
+
+/// The watcher of one kind.
+pub struct Watcher {
+    client: Client,
+    kind: Kind,
+    events: Sender<Event>,
+    stop: Receiver<()>,
+    backoff: Backoff,
+    /// The trouble that was told last; the same is not told again.
+    told: Option<String>,
+}
+
+/// How a watch ended.
+enum End {
+    /// The server closed it, or the connection was cut: go on from the last version.
+    Resume,
+    /// It could not be opened, or the server is busy: wait, then go on from the last version.
+    Wait(Error),
+    /// What was seen is not enough to go on: list again.
+    Relist(String),
+}
+
+/// The program is stopping, or nobody listens any more.
+struct Stopped;
+
+impl Watcher {
+    /// A watcher that has not begun yet.
+    pub fn new(client: Client, kind: Kind, events: Sender<Event>, stop: Receiver<()>) -> Self {
+        // client-go's numbers (tools/cache/reflector.go).
+        let backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
+        Watcher { client, kind, events, stop, backoff, told: None }
+    }
+
+    /// Lists and watches until the program stops.
+    pub fn run(mut self) {
+        let mut why = "start".to_owned();
+        loop {
+            match self.list_and_watch(why) {
+                Ok(next) => why = next,
+                Err(Stopped) => return,
+            }
+            if stopped_within(&self.stop, self.backoff.pause()) {
+                return;
+            }
+        }
+    }
+
+    /// One list and the watches that follow it; why a new list is needed.
+    fn list_and_watch(&mut self, why: String) -> Result<String, Stopped> {
+        let kind = self.kind;
+        self.send(Event::Relisting { kind, why })?;
+        let mut version = loop {
+            match self.client.list(kind) {
+                Ok((objects, version)) => {
+                    self.send(Event::Listed { kind, objects })?;
+                    break version;
+                }
+                Err(error) => self.wait(&format!("{kind}s cannot be listed"), &error)?,
+            }
+        };
+        loop {
+            let opened = Instant::now();
+            match self.watch(&mut version)? {
+                End::Resume => {
+                    self.send(Event::Interrupted { kind })?;
+                    if opened.elapsed() >= HEALTHY {
+                        self.backoff.reset();
+                    }
+                    if stopped_within(&self.stop, FLOOR) {
+                        return Err(Stopped);
+                    }
+                }
+                End::Wait(error) => {
+                    self.send(Event::Interrupted { kind })?;
+                    self.wait(&format!("{kind}s cannot be watched"), &error)?;
+                }
+                End::Relist(why) => return Ok(why),
+            }
+        }
+    }
+
+    /// One watch from its opening to its end.
+    fn watch(&mut self, version: &mut String) -> Result<End, Stopped> {
+        let kind = self.kind;
+        // Spread, so that the three watches do not end in the same moment; below the usual idle limits of 5 minutes.
+        let lifetime = Duration::from_secs(240) + Duration::from_secs(50).mul_f64(random_unit());
+        let opened = Instant::now();
+        let mut stream = match self.client.watch(kind, version, lifetime) {
+            Ok(stream) => stream,
+            Err(Error::Expired) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
+            Err(error) => return Ok(End::Wait(error)),
+        };
+        self.healthy();
+        self.send(Event::Live { kind })?;
+        let mut line = Vec::new();
+        let mut events = 0usize;
+        loop {
+            match read_line(&mut stream, &mut line) {
+                Ok(true) => {}
+                Ok(false) | Err(ReadError::Cut(_)) if stopped(&self.stop) => return Err(Stopped),
+                Ok(false) => {
+                    debug!("the watch of {kind}s ended after {events} events");
+                    return Ok(if events == 0 && opened.elapsed() < TOO_SHORT {
+                        End::Relist("the watch ended at once".to_owned())
+                    } else {
+                        End::Resume
+                    });
+                }
+                Err(ReadError::Cut(why)) => {
+                    debug!("the watch of {kind}s was cut after {events} events: {why}");
+                    return Ok(if events == 0 && opened.elapsed() < TOO_SHORT {
+                        End::Wait(Error::Unreachable(why))
+                    } else {
+                        End::Resume
+                    });
+                }
+                Err(ReadError::TooLong) => return Ok(End::Relist("a watch event is too long".to_owned())),
+            }
+            events += 1;
+            match decode::line(kind, &line) {
+                Ok(Line::Changed { object, deleted, resource_version }) => {
+                    *version = resource_version;
+                    self.send(changed(object, deleted))?;
+                }
+                Ok(Line::Bookmark(resource_version)) => *version = resource_version,
+                Ok(Line::Failed(Error::Expired)) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
+                Ok(Line::Failed(error @ (Error::Busy { .. } | Error::Unauthorized | Error::Forbidden { .. }))) => {
+                    return Ok(End::Wait(error));
+                }
+                Ok(Line::Failed(error)) | Err(error) => return Ok(End::Relist(error.to_string())),
+                Ok(Line::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
+            }
+        }
+    }
+
+    /// Waits before the next try; the trouble is told once.
+    fn wait(&mut self, what: &str, error: &Error) -> Result<(), Stopped> {
+        if stopped(&self.stop) {
+            return Err(Stopped);
+        }
+        let asked = if let Error::Busy { after, .. } = error { *after } else { None };
+        let pause = self.backoff.pause().max(asked.unwrap_or_default().min(Duration::from_secs(60)));
+        let text = format!("{what}: {error}");
+        if self.told.as_ref() == Some(&text) {
+            debug!("{text}; trying again in {:.1} s", pause.as_secs_f64());
+        } else {
+            warn!("{text}; trying again with growing pauses");
+            self.told = Some(text);
+        }
+        if stopped_within(&self.stop, pause) { Err(Stopped) } else { Ok(()) }
+    }
+
+    fn healthy(&mut self) {
+        if let Some(trouble) = self.told.take() {
+            log::info!("well again: {trouble}");
+        }
+    }
+
+    /// Hands an event over; a full queue holds the stream back, a stop does not wait.
+    fn send(&self, event: Event) -> Result<(), Stopped> {
+        select! {
+            send(self.events, event) -> sent => sent.map_err(|_| Stopped),
+            recv(self.stop) -> _ => Err(Stopped),
+        }
+    }
+}
+
+/// What is no longer worth keeping is the same as gone.
+fn changed(object: Object, deleted: bool) -> Event {
+    if deleted || !object.is_kept() {
+        Event::Gone { kind: object.kind(), key: object.key().clone() }
+    } else {
+        Event::Upsert(object)
+    }
+}
+
+/// Why there is no whole line.
+enum ReadError {
+    /// The connection ended or failed; the part of a line that was read is worth nothing.
+    Cut(String),
+    /// The line is longer than [`LONGEST_LINE`].
+    TooLong,
+}
+
+/// Reads one line; false at the end of the stream.
+fn read_line(stream: &mut Stream, line: &mut Vec<u8>) -> Result<bool, ReadError> {
+    line.clear();
+    let limit = LONGEST_LINE as u64 + 1;
+    match stream.by_ref().take(limit).read_until(b'\n', line) {
+        Ok(0) => Ok(false),
+        Ok(_) if line.ends_with(b"\n") => Ok(true),
+        Ok(_) if line.len() > LONGEST_LINE => Err(ReadError::TooLong),
+        Ok(_) => Err(ReadError::Cut("in the middle of an event".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ReadError::Cut("the connection ended".to_owned()))
+        }
+        Err(error) => Err(ReadError::Cut(io_words(&error))),
+    }
+}

@@ -1,0 +1,118 @@
+//! YAML into a JSON value: as much of it as kubeconfig files use. Anchors, tags and duplicate keys are refused.
+
+use saphyr_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Map, Value};
+
+/// The deepest nesting that is read; a kubeconfig has about six levels.
+const DEEPEST: usize = 64;
+
+/// Reads one document. JSON is YAML, too. The error is the end of a sentence.
+pub fn parse(text: &str) -> Result<Value, String> {
+    let mut events = Parser::new_from_str(text);
+    let mut document = None;
+    while let Some(event) = next(&mut events)? {
+        match event {
+            Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
+            _ if document.is_some() => return Err("holds more than one document".to_owned()),
+            event => document = Some(node(event, &mut events, 0)?),
+        }
+    }
+    Ok(document.unwrap_or(Value::Null))
+}
+
+type Events<'a> = Parser<'a, saphyr_parser::StrInput<'a>>;
+
+fn next<'a>(events: &mut Events<'a>) -> Result<Option<Event<'a>>, String> {
+    match events.next_event() {
+        None => Ok(None),
+        Some(Ok((event, _))) => Ok(Some(event)),
+        Some(Err(error)) => {
+            Err(format!("is not YAML (line {}, column {})", error.marker().line(), error.marker().col()))
+        }
+    }
+}
+
+fn node(event: Event<'_>, events: &mut Events<'_>, depth: usize) -> Result<Value, String> {
+    if depth > DEEPEST {
+        return Err("is nested too deeply".to_owned());
+    }
+    let end = || "ends too early".to_owned();
+    match event {
+        Event::Scalar(text, style, 0, None) => Ok(scalar(&text, style)),
+        Event::SequenceStart(0, None) => {
+            let mut items = Vec::new();
+            loop {
+                match next(events)?.ok_or_else(end)? {
+                    Event::SequenceEnd => return Ok(items.into()),
+                    event => items.push(node(event, events, depth + 1)?),
+                }
+            }
+        }
+        Event::MappingStart(0, None) => {
+            let mut map = Map::new();
+            loop {
+                let key = match next(events)?.ok_or_else(end)? {
+                    Event::MappingEnd => return Ok(map.into()),
+                    Event::Scalar(key, _, 0, None) => key.into_owned(),
+                    _ => return Err("has a key that is not plain text".to_owned()),
+                };
+                let event = next(events)?.ok_or_else(end)?;
+                let value = node(event, events, depth + 1)?;
+                if map.contains_key(&key) {
+                    return Err(format!("has the key {key:?} twice in one place"));
+                }
+                map.insert(key, value);
+            }
+        }
+        _ => Err("uses anchors, aliases or tags, which are not understood".to_owned()),
+    }
+}
+
+/// Plain `null`, `true` and `false` are what they say; everything else, numbers too, stays text.
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    match (style, text) {
+        (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,
+        (ScalarStyle::Plain, "true" | "True" | "TRUE") => true.into(),
+        (ScalarStyle::Plain, "false" | "False" | "FALSE") => false.into(),
+        _ => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// K3: what kubeconfig files are made of.
+    #[test]
+    fn documents_are_read() {
+        for (text, value) in [
+            ("", Value::Null),
+            ("a: b\nc:\n- d: 'true'\n  e: true\n- ~\n", json!({"a": "b", "c": [{"d": "true", "e": true}, null]})),
+            ("{\"a\": [1, \"x\"], \"b\": {}}", json!({"a": ["1", "x"], "b": {}})),
+            ("key: |\n  one\n  two\n", json!({"key": "one\ntwo\n"})),
+            ("---\napiVersion: v1 # comment\n...\n", json!({"apiVersion": "v1"})),
+        ] {
+            assert_eq!(parse(text), Ok(value), "{text}");
+        }
+    }
+
+    /// X3: what could be larger, deeper or other than it looks is refused.
+    #[test]
+    fn tricks_are_refused() {
+        let deep = "[".repeat(1000);
+        for text in [
+            "a: 1\na: 2",
+            "a: &x 1\nb: *x",
+            "!!binary x",
+            "a: [",
+            "--- a\n--- b",
+            "? [a]\n: b",
+            deep.as_str(),
+            "a: b: c",
+        ] {
+            assert!(parse(text).is_err(), "{text:.40}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Log lines: one record is one line, whatever is in it; where they go, and how they begin.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Where log lines go (X6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// `info` and below to stdout, warnings and errors to stderr: for `run`.
+    Split,
+    /// Everything to stderr: for commands that print data.
+    Stderr,
+}
+
+/// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings unless named there.
+pub fn start(output: Output) {
+    let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
+    let filter = filter.unwrap_or_else(|| "warn,aci_sync=info".to_owned());
+    // A bare level means ours: at `debug` an HTTP library tells every byte of a request's head.
+    let bare = filter.parse::<LevelFilter>().is_ok();
+    let filter = if bare { format!("warn,aci_sync={filter}") } else { filter };
+    let filter = env_logger::Builder::new().parse_filters(&filter).build();
+    let level = filter.filter();
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    if log::set_boxed_logger(Box::new(Lines { filter, output, journal })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Lines {
+    filter: env_logger::Logger,
+    output: Output,
+    /// The journal has its own time, and takes the level from a prefix.
+    journal: bool,
+}
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        let message = one_line(&record.args().to_string());
+        let level = record.level();
+        let line = if self.journal {
+            format!("<{}>{message}\n", priority(level))
+        } else {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            format!("{} {level:<5} {message}\n", timestamp(now))
+        };
+        // A closed output must not end the program: it goes on without a log.
+        let _ = if self.output == Output::Split && level >= Level::Info {
+            std::io::stdout().write_all(line.as_bytes())
+        } else {
+            std::io::stderr().write_all(line.as_bytes())
+        };
+    }
+
+    fn flush(&self) {}
+}
+
+/// Names from a cluster or a fabric can hold anything; a control character in one must not become a line of its own.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        if character.is_control()
+            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Seconds since 1970 as RFC 3339 in UTC. Days to civil date after Howard Hinnant's `civil_from_days`.
+fn timestamp(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_827_696, "2000-02-29T12:34:56Z"),
+            (1_795_412_631, "2026-11-23T05:43:51Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(timestamp(seconds), text);
+        }
+    }
+
+    /// X6: one record is one line.
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(one_line("a\nb\u{1b}[31m\u{202e}é"), "a\\nb\\u{1b}[31m\\u{202e}é");
+    }
+}
