@@ -1,0 +1,190 @@
+//! What the fabric finds out about a configuration that it has accepted: relations that lead nowhere, and F0467, the
+//! fault about one prefix in two external EPGs of a VRF.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::classes::Class;
+use super::dn;
+use super::quirks::{HostBits, Quirks};
+use super::rules;
+use super::tree::{Attributes, Mo, Transaction, Tree};
+
+/// An F0467 that was raised: this EEPG could not have this prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PrefixInUse {
+    /// The DN of the EEPG.
+    pub eepg: String,
+    /// The prefix that another EEPG of the VRF holds.
+    pub prefix: String,
+}
+
+/// Who holds which prefix, and the faults raised about it.
+#[derive(Debug, Default)]
+pub struct Conflicts {
+    /// Subnets with `import-security` by prefix.
+    holders: HashMap<String, BTreeSet<String>>,
+    /// Prefixes that an EEPG cannot have, by EEPG.
+    raised: BTreeMap<String, BTreeSet<String>>,
+    /// All that was ever raised.
+    history: Vec<PrefixInUse>,
+}
+
+/// Relations: class, the property with the target's name, the target's prefix.
+const RELATIONS: &[(&str, &str, &str)] = &[
+    ("l3extRsEctx", "tnFvCtxName", "ctx-"),
+    ("fvRsCons", "tnVzBrCPName", "brc-"),
+    ("fvRsProv", "tnVzBrCPName", "brc-"),
+    ("fvRsIntraEpg", "tnVzBrCPName", "brc-"),
+];
+
+/// Resolves the relations whose ends were touched: in the own tenant, else in `common`, else nowhere.
+pub fn resolve_relations(tx: &mut Transaction<'_>) {
+    let touched: Vec<String> = tx.touched().map(str::to_owned).collect();
+    let class_of = |tx: &Transaction<'_>, dn: &str| tx.tree().get(dn).or(tx.before(dn)).map(|it| it.class.name);
+    let classes: BTreeSet<&str> = touched.iter().filter_map(|dn| class_of(tx, dn)).collect();
+    for (class, property, prefix) in RELATIONS {
+        let target_touched =
+            (*prefix == "ctx-" && classes.contains("fvCtx")) || (*prefix == "brc-" && classes.contains("vzBrCP"));
+        let concerned: Vec<String> = if target_touched {
+            tx.tree().of_class(class).map(|(dn, _)| dn.to_owned()).collect()
+        } else {
+            touched.iter().filter(|dn| tx.tree().get(dn).is_some_and(|it| it.class.name == *class)).cloned().collect()
+        };
+        for dn in concerned {
+            let target = target(tx.tree(), &dn, property, prefix);
+            let state = if target.is_empty() { "missing-target" } else { "formed" };
+            tx.set(&dn, "tDn", target);
+            tx.set(&dn, "state", state.to_owned());
+        }
+    }
+}
+
+fn target(tree: &Tree, dn: &str, property: &str, prefix: &str) -> String {
+    let name = tree.get(dn).map_or("", |mo| mo.get(property));
+    let tenants = [dn::tenant(dn).unwrap_or_default(), "uni/tn-common".to_owned()];
+    let candidates = tenants.into_iter().map(|tenant| format!("{tenant}/{prefix}{name}"));
+    if name.is_empty() {
+        String::new()
+    } else {
+        candidates.into_iter().find(|it| tree.get(it).is_some()).unwrap_or_default()
+    }
+}
+
+impl Conflicts {
+    /// Raises and clears F0467 after what was touched. Nothing may fail after this.
+    pub fn update(&mut self, tx: &mut Transaction<'_>, sequence: &mut u64) {
+        let touched: Vec<String> = tx.touched().map(str::to_owned).collect();
+        let mut prefixes = BTreeSet::new();
+        let mut bindings_changed = false;
+        for dn in touched {
+            let class = tx.tree().get(&dn).or(tx.before(&dn)).map_or("", |it| it.class.name);
+            bindings_changed |= matches!(class, "l3extRsEctx" | "fvCtx");
+            if class != "l3extSubnet" {
+                continue;
+            }
+            let (was, is) = (tx.before(&dn).and_then(held), tx.tree().get(&dn).and_then(held));
+            if let Some(prefix) = &was {
+                self.holders.entry(prefix.clone()).or_default().remove(&dn);
+            }
+            if let Some(prefix) = &is {
+                self.holders.entry(prefix.clone()).or_default().insert(dn);
+            }
+            prefixes.extend(was.into_iter().chain(is));
+        }
+        self.holders.retain(|_, dns| !dns.is_empty());
+        if bindings_changed {
+            prefixes.extend(self.holders.iter().filter(|(_, dns)| dns.len() > 1).map(|(prefix, _)| prefix.clone()));
+            prefixes.extend(self.raised.values().flatten().cloned());
+        }
+        let mut changed = BTreeSet::new();
+        for prefix in &prefixes {
+            changed.extend(self.judge(tx.tree(), prefix));
+        }
+        for eepg in changed {
+            self.publish(tx, &eepg, sequence);
+        }
+    }
+
+    /// The faults that stand now.
+    pub fn standing(&self) -> Vec<PrefixInUse> {
+        let all = self.raised.iter().flat_map(|(eepg, prefixes)| prefixes.iter().map(move |prefix| (eepg, prefix)));
+        all.map(|(eepg, prefix)| PrefixInUse { eepg: eepg.clone(), prefix: prefix.clone() }).collect()
+    }
+
+    /// All faults that were ever raised, also those that have gone.
+    pub fn history(&self) -> &[PrefixInUse] {
+        &self.history
+    }
+
+    /// Finds who cannot have this prefix: all but the first in each VRF. Returns the EEPGs whose faults changed.
+    fn judge(&mut self, tree: &Tree, prefix: &str) -> BTreeSet<String> {
+        let mut by_vrf: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        for dn in self.holders.get(prefix).into_iter().flatten() {
+            let Some(mo) = tree.get(dn) else { continue };
+            if let Some(vrf) = vrf(tree, &mo.parent) {
+                by_vrf.entry(vrf).or_default().push((mo.sequence, mo.parent.clone()));
+            }
+        }
+        let mut losers = BTreeSet::new();
+        for holders in by_vrf.values_mut() {
+            holders.sort();
+            let winner = holders[0].1.clone();
+            losers.extend(holders.drain(..).map(|it| it.1).filter(|it| *it != winner));
+        }
+        let mut changed = BTreeSet::new();
+        for (eepg, prefixes) in &mut self.raised {
+            if !losers.contains(eepg) && prefixes.remove(prefix) {
+                changed.insert(eepg.clone());
+            }
+        }
+        for eepg in losers {
+            if self.raised.entry(eepg.clone()).or_default().insert(prefix.to_owned()) {
+                self.history.push(PrefixInUse { eepg: eepg.clone(), prefix: prefix.to_owned() });
+                changed.insert(eepg);
+            }
+        }
+        self.raised.retain(|_, prefixes| !prefixes.is_empty());
+        changed
+    }
+
+    /// One `faultInst` an EEPG, as long as there is a prefix that it cannot have.
+    fn publish(&self, tx: &mut Transaction<'_>, eepg: &str, sequence: &mut u64) {
+        let parent = format!("topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[{eepg}]/nwissues");
+        let dn = format!("{parent}/fault-F0467");
+        let Some(prefix) = self.raised.get(eepg).and_then(|it| it.first()) else {
+            tx.remove(&dn);
+            return;
+        };
+        let descr = format!(
+            "Configuration failed for {eepg} due to Prefix Entry Already Used in Another EPG, debug message: \
+             prefix-entry-already-in-use: Prefix entry sys/ctx-[vxlan-2621440]/pfx-[{prefix}] is in use;"
+        );
+        if tx.tree().get(&dn).is_some() {
+            tx.set(&dn, "descr", descr);
+            return;
+        }
+        let Some(class) = Class::named("faultInst") else { return };
+        let mut attributes: Attributes = class.all_props().map(|it| (it.name, it.default.to_owned())).collect();
+        attributes.insert("code", "F0467".to_owned());
+        attributes.insert("descr", descr);
+        *sequence += 1;
+        let rn = "fault-F0467".to_owned();
+        tx.put(
+            &dn,
+            Mo { class, parent, rn, attributes, sequence: *sequence, born: Default::default(), transaction: 0 },
+        );
+    }
+}
+
+/// The prefix that a subnet classifies by: with `import-security`, in one spelling.
+fn held(mo: &Mo) -> Option<String> {
+    let one_spelling = Quirks { ipv6_canonical: true, host_bits: HostBits::Cleared, ..Quirks::default() };
+    mo.get("scope").split(',').any(|it| it == "import-security").then(|| rules::prefix(mo.get("ip"), &one_spelling))?
+}
+
+/// The VRF of an EEPG's L3Out; `None` where the relation leads nowhere: then nothing is deployed.
+fn vrf(tree: &Tree, eepg: &str) -> Option<String> {
+    let (l3out, _) = dn::split(eepg)?;
+    let vrf = tree.get(&format!("{l3out}/rsectx"))?.get("tDn").to_owned();
+    (!vrf.is_empty()).then_some(vrf)
+}

@@ -1,0 +1,179 @@
+//! Switches for what nobody could verify about a real APIC: each has the setting that the sources make likely, and
+//! the others, so that the daemon is tested against both.
+
+use std::time::Duration;
+
+/// In which order the objects of one change are announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Parents before their children, as in the recorded traces.
+    ParentsFirst,
+    /// Children before their parents.
+    ChildrenFirst,
+    /// The parents alone: what happened below them is not announced.
+    ParentsOnly,
+}
+
+/// What becomes of `10.1.2.3/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostBits {
+    /// Stored as it is written.
+    Kept,
+    /// Stored as `10.1.2.0/24`.
+    Cleared,
+    /// Refused with code 801.
+    Refused,
+}
+
+/// The answer to a POST with `rsp-subtree=full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostAnswer {
+    /// The posted root with all that is below it.
+    Nested,
+    /// The posted objects one beside the other.
+    Flat,
+}
+
+/// What the APIC calls its tokens like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenStyle {
+    /// Base64 with `/`, `+` and `=`, as in older releases.
+    Base64,
+    /// Three parts with dots, as in newer releases.
+    Jwt,
+}
+
+/// The switches. `Default` is what the sources make likely.
+#[derive(Debug, Clone)]
+pub struct Quirks {
+    /// HTTP status for an expired or unknown token: 403 or 401.
+    pub expired_status: u16,
+    /// How tokens look.
+    pub token_style: TokenStyle,
+    /// Whether the token from before an aaaRefresh stays good until its own end.
+    pub old_token_lives: bool,
+    /// Whether the websocket is closed as soon as the last token of its session ends.
+    pub socket_ends_with_token: bool,
+    /// Logins a second and controller, after a first burst of eight; more get a 503 in HTML. `None`: no limit.
+    pub login_throttle: Option<u32>,
+    /// Whether IPv6 prefixes are stored in RFC 5952 form, or as they were written.
+    pub ipv6_canonical: bool,
+    /// What becomes of host bits in a prefix.
+    pub host_bits: HostBits,
+    /// Whether a POST that touches two tenants is refused (a cluster of several controllers does).
+    pub reject_multi_tenant: bool,
+    /// Whether changes of `tagAnnotation` and `tagTag` are announced.
+    pub tag_events: bool,
+    /// Order of the events of what one POST creates and changes.
+    pub created_order: Order,
+    /// Order of the events of what falls with a deleted parent.
+    pub deleted_order: Order,
+    /// For so long after an object was made, changes below it (of later requests) are not announced; zero: all are.
+    pub settle: Duration,
+    /// After so long the fabric sets `configSt` and `pcTag` of a new EEPG by itself, announced; `None`: never.
+    pub late_changes: Option<Duration>,
+    /// Whether the fabric makes children of its own (`fvRsCustQosPol`, `fvRsTenantMonPol`).
+    pub implicit_children: bool,
+    /// Whether `status=modified` on an absent object creates it, or is an error.
+    pub modified_upserts: bool,
+    /// Code of the error about a missing parent.
+    pub missing_parent_code: u32,
+    /// Code of the error about an unknown property.
+    pub unknown_property_code: u32,
+    /// Answer to a POST with `rsp-subtree=full`.
+    pub post_answer: PostAnswer,
+    /// Whether a read with `rsp-subtree-class` shows the objects between the root and those of the classes asked for.
+    pub containers_kept: bool,
+    /// Whether `refresh-timeout` is understood, or a 400 (releases before 3.2(3)).
+    pub refresh_timeout_known: bool,
+    /// Life of a subscription that names no `refresh-timeout`.
+    pub subscription_lifetime: Duration,
+    /// Whether a subscription to a DN that does not exist is told of its creation.
+    pub missing_dn_announced: bool,
+    /// Whether a subscription falls silent once its time is over, or goes on being served although its id is lost.
+    pub lapsed_are_silent: bool,
+    /// `totalCount` as a number in place of a string.
+    pub numeric_total: bool,
+    /// `/` as `\/` in the texts of errors.
+    pub escaped_slashes: bool,
+    /// Quotes in the texts of errors are not escaped, so that the body is not JSON.
+    pub unescaped_quotes: bool,
+    /// Objects on a page at most, whatever `page-size` asks for.
+    pub page_cap: Option<usize>,
+    /// Every later page starts so many objects early (positive) or late (negative), as if others had changed things
+    /// between two pages.
+    pub pages_shift: isize,
+    /// More objects than this in one answer are refused.
+    pub result_limit: usize,
+    /// Longest request line in bytes; a longer one gets a 414 in HTML.
+    pub request_line: usize,
+    /// Largest body in bytes; a larger one gets a 413 in HTML.
+    pub body_limit: usize,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Quirks {
+            expired_status: 403,
+            token_style: TokenStyle::Base64,
+            old_token_lives: true,
+            socket_ends_with_token: true,
+            login_throttle: Some(2),
+            ipv6_canonical: true,
+            host_bits: HostBits::Kept,
+            reject_multi_tenant: true,
+            tag_events: true,
+            created_order: Order::ParentsFirst,
+            deleted_order: Order::ParentsFirst,
+            settle: Duration::ZERO,
+            late_changes: Some(Duration::from_millis(30)),
+            implicit_children: true,
+            modified_upserts: true,
+            missing_parent_code: 102,
+            unknown_property_code: 120,
+            post_answer: PostAnswer::Nested,
+            containers_kept: true,
+            refresh_timeout_known: true,
+            subscription_lifetime: Duration::from_secs(60),
+            missing_dn_announced: true,
+            lapsed_are_silent: true,
+            numeric_total: false,
+            escaped_slashes: false,
+            unescaped_quotes: false,
+            page_cap: None,
+            pages_shift: 0,
+            result_limit: 100_000,
+            request_line: 8 * 1024,
+            body_limit: 8 << 20,
+        }
+    }
+}
+
+impl Quirks {
+    /// The other setting of everything at once: what a daemon that trusts none of these facts must survive too.
+    pub fn contrary() -> Quirks {
+        Quirks {
+            expired_status: 401,
+            token_style: TokenStyle::Jwt,
+            old_token_lives: false,
+            socket_ends_with_token: false,
+            ipv6_canonical: false,
+            reject_multi_tenant: false,
+            tag_events: false,
+            created_order: Order::ChildrenFirst,
+            deleted_order: Order::ChildrenFirst,
+            settle: Duration::from_millis(500),
+            late_changes: None,
+            implicit_children: false,
+            modified_upserts: false,
+            post_answer: PostAnswer::Flat,
+            containers_kept: false,
+            refresh_timeout_known: false,
+            lapsed_are_silent: false,
+            numeric_total: true,
+            escaped_slashes: true,
+            page_cap: Some(50),
+            ..Quirks::default()
+        }
+    }
+}
