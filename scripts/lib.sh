@@ -7,7 +7,7 @@ fail() {
     exit 1
 }
 
-command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.88 or newer"
+command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.90 or newer"
 command -v cc >/dev/null || fail "there is no C compiler here; Debian: apt-get install build-essential, Fedora: dnf install gcc"
 
 # The system's OpenSSL where pkg-config finds it; else one built from source, which takes two minutes more.

@@ -3,5 +3,6 @@
 //! This crate knows nothing of the daemon's crate: code shared between the two would be wrong in both at once.
 
 pub mod apic;
+pub mod kube;
 pub mod net;
 pub mod pki;

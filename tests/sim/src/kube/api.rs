@@ -1,0 +1,369 @@
+//! The HTTP side: paths, verbs, rights, pages, watch streams, and errors in the recorded shapes.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::store::{Refusal, now, resource};
+use super::{Entry, Shared, controllers};
+use crate::net::{Connection, Request, Service};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A refused request: code, reason, message, and what else a `Status` carries.
+struct Refused {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    details: Value,
+    metadata: Value,
+}
+
+impl Refused {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Refused {
+        Refused { code, reason, message: message.into(), details: Value::Null, metadata: json!({}) }
+    }
+
+    fn status(&self) -> Value {
+        let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure",
+            "message": self.message, "reason": self.reason});
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status["code"] = self.code.into();
+        status
+    }
+}
+
+/// What a path names.
+struct Target<'a> {
+    resource: &'static str,
+    api: &'static str,
+    kind: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Service for Shared {
+    fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
+        let user = self.user(&request);
+        self.journal.lock().unwrap().push(Entry {
+            at: request.read_at,
+            method: request.method.clone(),
+            target: request.target.clone(),
+            user: user.clone().unwrap_or_default(),
+        });
+        let answer = user.ok_or_else(|| Refused::new(401, "Unauthorized", "Unauthorized"));
+        let answer = answer.and_then(|user| self.answer(&request, &user, connection));
+        match answer {
+            Ok(Some((code, value))) => respond(connection, code, &value),
+            Ok(None) => Ok(()),
+            Err(refused) if refused.code == 404 && refused.reason.is_empty() => {
+                connection.respond(404, &[("Content-Type", "text/plain; charset=utf-8")], b"404 page not found\n")
+            }
+            Err(refused) if refused.code == 0 => Err(io::ErrorKind::ConnectionAborted.into()),
+            Err(refused) => respond(connection, refused.code, &refused.status()),
+        }
+    }
+}
+
+fn respond(connection: &mut Connection, code: u16, value: &Value) -> io::Result<()> {
+    let mut body = serde_json::to_vec(value)?;
+    body.push(b'\n');
+    // Small bodies have a length, all others come in chunks whose borders lie anywhere.
+    if body.len() < 2048 {
+        return connection.respond(code, &[JSON], &body);
+    }
+    connection.start_chunked(code, &[JSON])?;
+    let (first, rest) = body.split_at(2048);
+    connection.chunk(first)?;
+    for piece in rest.chunks(32 * 1024) {
+        connection.chunk(piece)?;
+    }
+    connection.end()
+}
+
+impl Shared {
+    fn user(&self, request: &Request) -> Option<String> {
+        if let Some(token) = request.header("authorization").and_then(|it| it.strip_prefix("Bearer ")) {
+            return self.tokens.lock().unwrap().contains(token).then(|| "system:serviceaccount:sim".to_owned());
+        }
+        let client = request.client.as_ref()?;
+        (client.issuer == "sim-kubernetes-ca").then(|| client.user.clone())
+    }
+
+    fn answer(
+        &self,
+        request: &Request,
+        user: &str,
+        connection: &mut Connection,
+    ) -> Result<Option<(u16, Value)>, Refused> {
+        let nowhere = || Refused::new(404, "", "");
+        let path = request.path.strip_prefix(&self.options.prefix).ok_or_else(nowhere)?;
+        match path {
+            "/readyz" => {
+                return connection.respond(200, &[("Content-Type", "text/plain")], b"ok").map(|()| None).map_err(cut);
+            }
+            "/version" => return Ok(Some((200, json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0-sim"})))),
+            _ => {}
+        }
+        let target = target_of(path).ok_or_else(nowhere)?;
+        let watch = matches!(request.parameter("watch"), Some("true" | "1"));
+        let verb = match (request.method.as_str(), target.name.is_empty()) {
+            ("GET", true) if watch => "watch",
+            ("GET", true) => "list",
+            ("GET", false) => "get",
+            ("POST", true) => "create",
+            ("PUT", false) => "update",
+            ("PATCH", false) => "patch",
+            ("DELETE", false) => "delete",
+            _ => {
+                return Err(Refused::new(
+                    405,
+                    "MethodNotAllowed",
+                    "the server does not allow this method on the requested resource",
+                ));
+            }
+        };
+        self.check_right(user, verb, &target)?;
+        match verb {
+            "list" => self.list(request, &target).map(|it| Some((200, it))),
+            "watch" => self.watch(request, &target, connection).map(|()| None),
+            "get" => {
+                let object = self.store.get(target.resource, target.namespace, target.name);
+                object.map(|it| Some((200, it))).ok_or_else(|| not_found(&target))
+            }
+            _ => {
+                let answer = self.write(verb, request, &target);
+                if self.options.controllers {
+                    controllers::settle(&self.store);
+                }
+                answer.map(Some)
+            }
+        }
+    }
+
+    fn check_right(&self, user: &str, verb: &str, target: &Target<'_>) -> Result<(), Refused> {
+        if !self.denied.lock().unwrap().contains(&(verb.to_owned(), target.resource.to_owned())) {
+            return Ok(());
+        }
+        let group = target.api.split_once('/').map_or("", |it| it.0);
+        let full = if group.is_empty() { target.resource.to_owned() } else { format!("{}.{group}", target.resource) };
+        let message = format!(
+            "{full} is forbidden: User \"{user}\" cannot {verb} resource \"{}\" in API group \"{group}\" at the cluster scope",
+            target.resource
+        );
+        let mut details = json!({"kind": target.resource});
+        if !group.is_empty() {
+            details = json!({"group": group, "kind": target.resource});
+        }
+        Err(Refused { details, ..Refused::new(403, "Forbidden", message) })
+    }
+
+    fn list(&self, request: &Request, target: &Target<'_>) -> Result<Value, Refused> {
+        let limit = request.parameter("limit").and_then(|it| it.parse().ok()).unwrap_or(0);
+        let token = request.parameter("continue").filter(|it| !it.is_empty());
+        let after =
+            match token {
+                Some(token) => Some(read_continue(token).ok_or_else(|| {
+                    Refused::new(400, "BadRequest", "continue key is not valid: invalid continue token")
+                })?),
+                None => None,
+            };
+        let after = after.as_ref().map(|(version, start)| (*version, start.as_str()));
+        let Some(page) = self.store.page(target.resource, target.namespace, limit, after) else {
+            let message = "The provided continue parameter is too old to display a consistent list result.";
+            let start = after.map_or("", |it| it.1);
+            let metadata = json!({"continue": write_continue(-1, start)});
+            return Err(Refused { metadata, ..Refused::new(410, "Expired", message) });
+        };
+        let mut metadata = json!({"resourceVersion": page.version.to_string()});
+        if let Some((start, remaining)) = page.rest {
+            metadata["continue"] = write_continue(page.version as i64, &start).into();
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        let items: Vec<Value> = page
+            .items
+            .into_iter()
+            .map(|mut it| {
+                let fields = it.as_object_mut().unwrap();
+                fields.remove("kind");
+                fields.remove("apiVersion");
+                it
+            })
+            .collect();
+        Ok(
+            json!({"kind": format!("{}List", target.kind), "apiVersion": target.api, "metadata": metadata, "items": items}),
+        )
+    }
+
+    fn watch(&self, request: &Request, target: &Target<'_>, connection: &mut Connection) -> Result<(), Refused> {
+        let version = request.parameter("resourceVersion").unwrap_or("0");
+        let mut version: u64 =
+            version.parse().map_err(|_| Refused::new(500, "", "strconv.ParseUint: invalid syntax"))?;
+        let bookmarks = request.parameter("allowWatchBookmarks") == Some("true");
+        let lifetime = request.parameter("timeoutSeconds").and_then(|it| it.parse().ok()).unwrap_or(1800);
+        let begun = Instant::now();
+        let end = begun + Duration::from_secs(lifetime);
+        let mut bookmark_at = begun + Duration::from_secs(lifetime.saturating_sub(2).min(60));
+        let mut told = version;
+        if version == 0 {
+            version = self.store.version();
+        }
+        let too_old =
+            Refused::new(410, "Expired", format!("too old resource version: {version} ({})", self.store.version()));
+        if self.options.gone_as_status && self.store.changes(target.resource, version, Duration::ZERO).is_none() {
+            return Err(too_old);
+        }
+        connection.start_chunked(200, &[JSON]).map_err(cut)?;
+        while connection.is_live() {
+            let now = Instant::now();
+            if now >= end {
+                return connection.end().map_err(cut);
+            }
+            let patience = (end - now).min(bookmark_at.saturating_duration_since(now)).min(Duration::from_millis(50));
+            let Some((upto, changes)) = self.store.changes(target.resource, version, patience) else {
+                let event = json!({"type": "ERROR", "object": too_old.status()});
+                connection.chunk(format!("{event}\n").as_bytes()).map_err(cut)?;
+                return connection.end().map_err(cut);
+            };
+            version = upto;
+            for change in changes {
+                connection.chunk(&change.line).map_err(cut)?;
+                told = change.version;
+            }
+            if bookmarks && Instant::now() >= bookmark_at {
+                bookmark_at = Instant::now() + Duration::from_secs(60);
+                if version > told {
+                    told = version;
+                    let object = json!({"kind": target.kind, "apiVersion": target.api,
+                        "metadata": {"resourceVersion": version.to_string()}, "spec": {"containers": null}, "status": {}});
+                    let event = json!({"type": "BOOKMARK", "object": object});
+                    connection.chunk(format!("{event}\n").as_bytes()).map_err(cut)?;
+                }
+            }
+        }
+        Err(cut(io::ErrorKind::ConnectionAborted.into()))
+    }
+
+    fn write(&self, verb: &str, request: &Request, target: &Target<'_>) -> Result<(u16, Value), Refused> {
+        let object = || -> Result<Value, Refused> {
+            let bad =
+                |_| Refused::new(400, "BadRequest", "the object provided is unrecognized: couldn't get version/kind");
+            let mut object: Value = serde_json::from_slice(&request.body).map_err(bad)?;
+            if !object["metadata"].is_object() {
+                object["metadata"] = json!({});
+            }
+            if !target.namespace.is_empty() {
+                object["metadata"]["namespace"] = target.namespace.into();
+            }
+            Ok(object)
+        };
+        let done = match verb {
+            "create" => {
+                let object = object()?;
+                if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+                    return Err(Refused::new(
+                        422,
+                        "Invalid",
+                        "metadata.name: Required value: name or generateName is required",
+                    ));
+                }
+                self.store.create(target.resource, object).map(|it| (201, it))
+            }
+            "update" => self.store.replace(target.resource, object()?).map(|it| (200, it)),
+            "patch" => {
+                let patch: Value = serde_json::from_slice(&request.body)
+                    .map_err(|_| Refused::new(400, "BadRequest", "error decoding patch"))?;
+                self.store.patch(target.resource, target.namespace, target.name, &patch).map(|it| (200, it))
+            }
+            _ => return self.delete(request, target),
+        };
+        done.map_err(|refusal| match refusal {
+            Refusal::Missing => not_found(target),
+            Refusal::Exists => {
+                Refused::new(409, "AlreadyExists", format!("{} \"{}\" already exists", target.resource, target.name))
+            }
+            Refusal::Conflict => Refused::new(
+                409,
+                "Conflict",
+                format!(
+                    "Operation cannot be fulfilled on {} \"{}\": the object has been modified",
+                    target.resource, target.name
+                ),
+            ),
+        })
+    }
+
+    /// A Pod goes at once with a grace of 0 seconds, else it is marked and goes when somebody deletes it with 0. A
+    /// foreground deletion marks its object likewise.
+    fn delete(&self, request: &Request, target: &Target<'_>) -> Result<(u16, Value), Refused> {
+        let grace = request.parameter("gracePeriodSeconds").and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
+        let foreground = request.parameter("propagationPolicy") == Some("Foreground");
+        if (target.resource == "pods" && grace > 0) || foreground {
+            let mut metadata = json!({"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace});
+            if foreground {
+                metadata["finalizers"] = json!(["foregroundDeletion"]);
+            }
+            let marked =
+                self.store.patch(target.resource, target.namespace, target.name, &json!({"metadata": metadata}));
+            return marked.map(|it| (200, it)).map_err(|_| not_found(target));
+        }
+        let gone =
+            self.store.delete(target.resource, target.namespace, target.name).ok_or_else(|| not_found(target))?;
+        Ok((
+            200,
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": {"uid": gone["metadata"]["uid"]}}),
+        ))
+    }
+}
+
+/// The connection is gone; nobody is left to answer.
+fn cut(_: io::Error) -> Refused {
+    Refused::new(0, "", "")
+}
+
+fn not_found(target: &Target<'_>) -> Refused {
+    let group = target.api.split_once('/').map_or("", |it| it.0);
+    let full = if group.is_empty() { target.resource.to_owned() } else { format!("{}.{group}", target.resource) };
+    let details = json!({"name": target.name, "kind": target.resource});
+    Refused { details, ..Refused::new(404, "NotFound", format!("{full} \"{}\" not found", target.name)) }
+}
+
+/// `/api/v1/...` and `/apis/group/version/...`, with or without a namespace, a name and a subresource.
+fn target_of(path: &str) -> Option<Target<'_>> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (version, rest) = match parts.as_slice() {
+        ["api", "v1", rest @ ..] => ("v1".to_owned(), rest),
+        ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
+        _ => return None,
+    };
+    let (namespace, name, own) = match rest {
+        [own] => ("", "", *own),
+        ["namespaces", name] => ("", *name, "namespaces"),
+        ["namespaces", namespace, own] => (*namespace, "", *own),
+        ["namespaces", namespace, own, name] | ["namespaces", namespace, own, name, "status"] => {
+            (*namespace, *name, *own)
+        }
+        _ => return None,
+    };
+    let (resource, api, kind) = resource(own)?;
+    (api == version).then_some(Target { resource, api, kind, namespace, name })
+}
+
+/// A continue token: opaque for clients, base64 without padding.
+fn write_continue(version: i64, start: &str) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": version, "start": start}).to_string();
+    openssl::base64::encode_block(token.as_bytes()).trim_end_matches('=').replace('+', "-").replace('/', "_")
+}
+
+fn read_continue(token: &str) -> Option<(u64, String)> {
+    let mut token = token.replace('-', "+").replace('_', "/");
+    while token.len() % 4 != 0 {
+        token.push('=');
+    }
+    let token: Value = serde_json::from_slice(&openssl::base64::decode_block(&token).ok()?).ok()?;
+    // The inconsistent rest of an expired list has version -1; nobody should ask for it.
+    Some((token["rv"].as_i64()?.try_into().ok()?, token["start"].as_str()?.to_owned()))
+}

@@ -1,0 +1,254 @@
+//! SimKube: lists, watches and writes as a kube-apiserver answers them (reference: recordings of kube-apiserver 1.36
+//! and client-go's sources), enough of them for Deployments, ReplicaSets, Pods, Services and namespaces.
+
+mod api;
+mod controllers;
+mod store;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::net::{Fault, Server};
+use crate::pki::{Authority, KeyForm, Pair};
+use store::Store;
+
+/// How a SimKube is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 takes any.
+    pub address: SocketAddr,
+    /// Deployments get their ReplicaSet and running Pods by themselves.
+    pub controllers: bool,
+    /// A path in front of every path, as a proxy in front of several clusters has.
+    pub prefix: String,
+    /// The names in the server's certificate.
+    pub names: Vec<String>,
+    /// A watch that is too old is refused with HTTP 410; real servers do it in the stream.
+    pub gone_as_status: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            address: ([127, 0, 0, 1], 0).into(),
+            controllers: false,
+            prefix: String::new(),
+            names: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
+            gone_as_status: false,
+        }
+    }
+}
+
+/// One request as it was answered.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// When it was read.
+    pub at: Instant,
+    /// The method.
+    pub method: String,
+    /// The request target.
+    pub target: String,
+    /// Who asked.
+    pub user: String,
+}
+
+/// A credential in a kubeconfig.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// A client certificate whose key has this form.
+    Certificate(KeyForm),
+    /// A bearer token.
+    Token,
+    /// None at all.
+    Nothing,
+}
+
+/// The token that is accepted at first.
+pub const TOKEN: &str = "sim-kube-token-1";
+
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) ca: Authority,
+    pub(crate) options: Options,
+    pub(crate) journal: Mutex<Vec<Entry>>,
+    pub(crate) denied: Mutex<BTreeSet<(String, String)>>,
+    pub(crate) tokens: Mutex<BTreeSet<String>>,
+}
+
+/// A simulated API server. It stops when it is dropped.
+pub struct SimKube {
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+impl SimKube {
+    /// Starts one with an empty cluster, but for the namespaces every cluster has.
+    pub fn start(options: Options) -> SimKube {
+        let ca = Authority::new("sim-kubernetes-ca");
+        let names: Vec<&str> = options.names.iter().map(String::as_str).collect();
+        let identity: Pair = ca.server(&names);
+        let address = options.address;
+        let shared = Arc::new(Shared {
+            store: Store::default(),
+            ca,
+            options,
+            journal: Mutex::default(),
+            denied: Mutex::default(),
+            tokens: Mutex::new([TOKEN.to_owned()].into()),
+        });
+        for name in ["kube-system", "default"] {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            shared.store.create("namespaces", namespace).unwrap();
+        }
+        let server = Server::start(address, &identity, shared.clone()).unwrap();
+        SimKube { shared, server }
+    }
+
+    /// `https://host:port` and the prefix.
+    pub fn url(&self) -> String {
+        format!("https://{}{}", self.server.address(), self.shared.options.prefix)
+    }
+
+    /// The HTTPS server, for trouble and for being away.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Adds trouble.
+    pub fn fault(&self, fault: Fault) {
+        self.server.fault(fault);
+    }
+
+    /// The CA's certificate.
+    pub fn ca_pem(&self) -> String {
+        self.shared.ca.pem()
+    }
+
+    /// A client certificate of the cluster's CA.
+    pub fn client(&self, user: &str, form: KeyForm) -> Pair {
+        self.shared.ca.client(user, &["system:masters"], form)
+    }
+
+    /// A kubeconfig with everything in it.
+    pub fn kubeconfig(&self, credential: Credential) -> String {
+        let base64 = |text: &str| openssl::base64::encode_block(text.as_bytes());
+        let user = match credential {
+            Credential::Certificate(form) => {
+                let pair = self.client("kubernetes-admin", form);
+                json!({
+                    "client-certificate-data": base64(&pair.certificate_pem()),
+                    "client-key-data": base64(&pair.key_pem(form)),
+                })
+            }
+            Credential::Token => json!({"token": TOKEN}),
+            Credential::Nothing => json!({}),
+        };
+        let cluster = json!({"server": self.url(), "certificate-authority-data": base64(&self.ca_pem())});
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "sim",
+            "contexts": [{"name": "sim", "context": {"cluster": "sim", "user": "sim"}}],
+            "clusters": [{"name": "sim", "cluster": cluster}],
+            "users": [{"name": "sim", "user": user}],
+        });
+        serde_json::to_string_pretty(&config).unwrap()
+    }
+
+    /// What was asked so far.
+    pub fn journal(&self) -> Vec<Entry> {
+        self.shared.journal.lock().unwrap().clone()
+    }
+
+    /// Takes a right away from everybody: a verb (`list`, `watch`, `get` ...) on a resource (`pods` ...).
+    pub fn deny(&self, verb: &str, resource: &str) {
+        self.shared.denied.lock().unwrap().insert((verb.to_owned(), resource.to_owned()));
+    }
+
+    /// Gives it back.
+    pub fn allow(&self, verb: &str, resource: &str) {
+        self.shared.denied.lock().unwrap().remove(&(verb.to_owned(), resource.to_owned()));
+    }
+
+    /// Replaces the accepted tokens.
+    pub fn accept_tokens(&self, tokens: &[&str]) {
+        *self.shared.tokens.lock().unwrap() = tokens.iter().map(|it| (*it).to_owned()).collect();
+    }
+
+    /// Forgets the history, so that older versions get their 410, and with it the continue tokens.
+    pub fn compact(&self) {
+        self.shared.store.compact();
+    }
+
+    /// The UID of a namespace.
+    pub fn namespace_uid(&self, name: &str) -> String {
+        self.get("namespaces", "", name).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// One object. The resource is the plural word of the URL.
+    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.shared.store.get(resource, namespace, name)
+    }
+
+    /// All objects of a resource.
+    pub fn all(&self, resource: &str) -> Vec<Value> {
+        self.shared.store.list(resource, "").1
+    }
+
+    /// Makes an object, or changes it as a merge patch does.
+    pub fn apply(&self, resource: &str, object: Value) -> Value {
+        let done = self.shared.store.apply(resource, object);
+        self.settle();
+        done
+    }
+
+    /// A merge patch, of the status too.
+    pub fn patch(&self, resource: &str, namespace: &str, name: &str, patch: Value) -> Value {
+        let done = self.shared.store.patch(resource, namespace, name, &patch).unwrap();
+        self.settle();
+        done
+    }
+
+    /// Removes an object at once.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
+        self.shared.store.delete(resource, namespace, name);
+        self.settle();
+    }
+
+    /// Lets the controllers do what there is to do.
+    fn settle(&self) {
+        if self.shared.options.controllers {
+            controllers::settle(&self.shared.store);
+        }
+    }
+
+    /// A Deployment with one running Pod for each address. The Pods are `{name}-{hash}-{n}`; their names come back.
+    pub fn deploy(&self, namespace: &str, name: &str, annotation: Option<&str>, addresses: &[&str]) -> Vec<String> {
+        self.apply("deployments", controllers::deployment(namespace, name, annotation, addresses.len()));
+        let addresses = addresses.iter().enumerate();
+        addresses.map(|(n, address)| self.pod(namespace, name, &n.to_string(), &[address])).collect()
+    }
+
+    /// A running Pod of a Deployment, by the ReplicaSet in between; its name.
+    pub fn pod(&self, namespace: &str, deployment: &str, suffix: &str, addresses: &[&str]) -> String {
+        let replica_set = controllers::replica_set(&self.shared.store, namespace, deployment);
+        let name = format!("{}-{suffix}", replica_set["metadata"]["name"].as_str().unwrap());
+        self.apply("pods", controllers::pod(&replica_set, &name));
+        self.patch("pods", namespace, &name, controllers::running(addresses));
+        name
+    }
+
+    /// A Service of type LoadBalancer that selects `app: {app}`, with its addresses.
+    pub fn load_balancer(&self, namespace: &str, name: &str, app: &str, addresses: &[&str]) {
+        self.apply("services", controllers::load_balancer(namespace, name, app));
+        self.patch("services", namespace, name, controllers::ingress(addresses));
+    }
+
+    /// Changes the annotation, or removes it.
+    pub fn annotate(&self, namespace: &str, deployment: &str, annotation: Option<&str>) {
+        let annotations = json!({controllers::ANNOTATION: annotation});
+        self.patch("deployments", namespace, deployment, json!({"metadata": {"annotations": annotations}}));
+    }
+}
