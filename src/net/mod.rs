@@ -252,12 +252,16 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
 /// callback keeps OpenSSL from asking for its password on the terminal.
 fn native_identity(identity: &ClientIdentity) -> Result<Identity, TlsError> {
     certificates(&identity.chain, "client certificate")?;
-    let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0));
-    let key = key.and_then(|it| it.private_key_to_pem_pkcs8());
-    let unreadable = "the client key cannot be read; it must be a PEM private key without a password";
-    let key = key.map_err(|_| TlsError(unreadable.to_owned()))?;
-    let fits = |error| TlsError(format!("the client certificate and its key do not go together ({error})"));
-    Identity::from_pkcs8(&identity.chain, &key).map_err(fits)
+    let unreadable =
+        |_| TlsError("the client key cannot be read; it must be a PEM private key without a password".to_owned());
+    let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0)).map_err(unreadable)?;
+    let leaf = X509::from_pem(&identity.chain).and_then(|it| it.public_key());
+    if !leaf.is_ok_and(|it| it.public_eq(&key)) {
+        return Err(TlsError("the client certificate and its key do not go together".to_owned()));
+    }
+    let key = key.private_key_to_pem_pkcs8().map_err(unreadable)?;
+    let unusable = |error| TlsError(format!("the client certificate cannot be used ({error})"));
+    Identity::from_pkcs8(&identity.chain, &key).map_err(unusable)
 }
 
 fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {

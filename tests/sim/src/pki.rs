@@ -147,3 +147,8 @@ fn certificate(
     builder.sign(issuer.map_or(key, |it| &it.key), MessageDigest::sha256()).unwrap();
     builder.build()
 }
+
+/// Base64, as kubeconfig files carry PEM.
+pub fn base64(text: &str) -> String {
+    openssl::base64::encode_block(text.as_bytes())
+}

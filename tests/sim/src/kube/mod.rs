@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::net::{Fault, Server};
-use crate::pki::{Authority, KeyForm, Pair};
+use crate::pki::{Authority, KeyForm, Pair, base64};
 use store::Store;
 
 /// How a SimKube is started.
@@ -135,7 +135,6 @@ impl SimKube {
 
     /// A kubeconfig with everything in it.
     pub fn kubeconfig(&self, credential: Credential) -> String {
-        let base64 = |text: &str| openssl::base64::encode_block(text.as_bytes());
         let user = match credential {
             Credential::Certificate(form) => {
                 let pair = self.client("kubernetes-admin", form);

@@ -1,0 +1,129 @@
+//! Flags, variables and files: what is taken, and the one clear sentence for what is not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use aci_sync::cli;
+use aci_sync::config::{self, Config, Policy};
+use aci_sync::net::Verify;
+use sim::pki::Authority;
+use support::Folder;
+
+fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String)> {
+    let mut all: BTreeMap<String, String> =
+        [("ACI_USERNAME", "admin"), ("ACI_PASSWORD", "secret-word"), ("ACI_APIC", "apic1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+    for (name, value) in environment {
+        all.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let words = std::iter::once("run").chain(words.split_whitespace()).map(OsString::from);
+    let invocation = cli::parse(words, &all).map_err(|cli::Usage(why)| (64, why))?;
+    config::load(&invocation, &all).map_err(|error| (error.code, error.why))
+}
+
+/// Defaults, and every flag once.
+#[test]
+fn values() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.controllers[0].to_string(), "apic1:443");
+    assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(60), Duration::from_secs(600)));
+    assert_eq!((config.policy, config.batch, config.keep_contracted), (Policy::Sync, 500, false));
+    assert_eq!(config.subnet_scope.to_string(), "import-security");
+    assert!(matches!(config.apic_tls.verify, Verify::Chain));
+
+    let config = load(
+        "--apic https://a.example:8443,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
+         --subnet-scope import-security,shared-rtctrl --epg-grace 10m --keep-contracted --policy upsert-only --batch 7 \
+         --resync 1h --kubeconfig /k --context other",
+        &[],
+    );
+    let config = config.unwrap();
+    let controllers: Vec<String> = config.controllers.iter().map(ToString::to_string).collect();
+    assert_eq!(controllers, ["a.example:8443", "[fd00::1]:444", "[fd00::2]:443", "10.0.0.1:443"]);
+    assert_eq!(config.cluster_id.as_deref(), Some("prod-1"));
+    assert_eq!(config.adopt_ids, ["a", "b", "c"]);
+    assert_eq!(config.subnet_scope.to_string(), "import-security,shared-rtctrl");
+    assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(600), Duration::from_secs(3600)));
+    assert_eq!((config.policy, config.batch, config.keep_contracted), (Policy::UpsertOnly, 7, true));
+    assert_eq!(load("", &[("ACI_SYNC_EPG_GRACE", "90")]).unwrap().epg_grace, Duration::from_secs(90));
+}
+
+/// X4: a bad value is one sentence that names the thing; 64 on the command line, 78 elsewhere.
+#[test]
+fn bad_values() {
+    for (words, environment, code, complaint) in [
+        ("", &[("ACI_APIC", "")][..], 78, "no APIC: name its controllers"),
+        ("", &[("ACI_USERNAME", "")], 78, "set ACI_USERNAME"),
+        ("", &[("ACI_PASSWORD", "")], 78, "no APIC password"),
+        ("--apic http://apic1", &[], 64, "--apic: \"http://apic1\" begins with http://"),
+        ("", &[("ACI_APIC", "http://apic1")], 78, "ACI_APIC: \"http://apic1\""),
+        ("--apic apic1:0", &[], 64, "host:port"),
+        ("--apic apic1:99999", &[], 64, "host:port"),
+        ("--apic apic1/path", &[], 64, "host:port"),
+        ("--apic user@apic1", &[], 64, "host:port"),
+        ("--apic [::1", &[], 64, "host:port"),
+        ("--apic [::1]x", &[], 64, "host:port"),
+        ("--cluster-id a/b", &[], 64, "--cluster-id: \"a/b\" is not a cluster id"),
+        ("", &[("ACI_SYNC_CLUSTER_ID", "a b")], 78, "ACI_SYNC_CLUSTER_ID"),
+        ("--adopt-id ok,n:o", &[], 64, "\"n:o\" is not a cluster id"),
+        ("--subnet-scope import", &[], 64, "\"import\" is no scope flag"),
+        ("--subnet-scope shared-security", &[], 64, "shared-security needs import-security"),
+        ("--epg-grace soon", &[], 64, "not a duration"),
+        ("--epg-grace -1s", &[], 64, "not a duration"),
+        ("--epg-grace 99999h", &[], 64, "not between"),
+        ("--epg-grace 99999999999999999999", &[], 64, "not a duration"),
+        ("--resync 1s", &[], 64, "not between 10 s"),
+        ("--batch 0", &[], 64, "1 to 1000"),
+        ("--batch 1001", &[], 64, "1 to 1000"),
+        ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
+        ("--apic-fingerprint 12:34", &[], 64, "64 hexadecimal digits"),
+        ("--apic-insecure --apic-ca /x", &[], 64, "exclude one another"),
+        ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
+        ("--password-file /no/such/file", &[], 78, "--password-file: /no/such/file cannot be read"),
+    ] {
+        let (got, why) = load(words, environment).unwrap_err();
+        assert!(got == code && why.contains(complaint) && !why.contains('\n'), "{words} {environment:?}: {got} {why}");
+        assert!(!why.contains("secret-word"));
+    }
+}
+
+/// A1: the password from a file, then from systemd's credentials, then from the environment; A4: never shown.
+#[test]
+fn passwords() {
+    let folder = Folder::new();
+    let file = folder.file("password", "from-file\n");
+    folder.file("apic-password", "from-credential");
+    let credentials = ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap());
+    let password =
+        |words: &str, environment: &[(&str, &str)]| load(words, environment).unwrap().password.expose().to_owned();
+    assert_eq!(password(&format!("--password-file {}", file.display()), &[credentials]), "from-file");
+    assert_eq!(password("", &[("ACI_SYNC_PASSWORD_FILE", file.to_str().unwrap())]), "from-file");
+    assert_eq!(password("", &[credentials]), "from-credential");
+    assert_eq!(password("", &[]), "secret-word");
+    let empty = folder.file("empty", "\n");
+    let (code, why) = load(&format!("--password-file {}", empty.display()), &[]).unwrap_err();
+    assert_eq!((code, why.contains("is empty")), (78, true));
+    let large = folder.file("large", &"x".repeat(5000));
+    assert!(load(&format!("--password-file {}", large.display()), &[]).unwrap_err().1.contains("no password"));
+    assert!(!format!("{:?}", load("", &[]).unwrap()).contains("secret-word"));
+}
+
+/// A2: fingerprints in the forms that people paste.
+#[test]
+fn fingerprints() {
+    let printed = Authority::new("x").0.fingerprint();
+    let plain = printed.replace(':', "").to_lowercase();
+    for text in [printed.clone(), plain.clone(), format!("sha256Fingerprint={printed}")] {
+        let config = load(&format!("--apic-fingerprint {text}"), &[]).unwrap();
+        let Verify::Fingerprints(all) = config.apic_tls.verify else { panic!() };
+        assert_eq!(all[0].iter().map(|it| format!("{it:02x}")).collect::<String>(), plain);
+    }
+    let two = load(&format!("--apic-fingerprint {printed},{plain} --apic-fingerprint {printed}"), &[]).unwrap();
+    assert!(matches!(two.apic_tls.verify, Verify::Fingerprints(all) if all.len() == 3));
+}
