@@ -1,15 +1,29 @@
 //! SimApic: a controller cluster that behaves as documented. In reading order: the class table and the tree, reads,
 //! writes and what the fabric does by itself, sessions and subscriptions, the requests, the side door for tests.
 
-pub mod classes;
-pub mod conflicts;
-pub mod dn;
-pub mod error;
-pub mod fabric;
-pub mod filter;
-pub mod json;
-pub mod query;
-pub mod quirks;
-pub mod rules;
-pub mod tree;
-pub mod write;
+mod classes;
+mod cluster;
+mod conflicts;
+mod dn;
+mod door;
+mod error;
+mod fabric;
+mod filter;
+mod json;
+mod lab;
+mod query;
+mod quirks;
+mod requests;
+mod rules;
+mod session;
+mod sim;
+mod socket;
+mod tree;
+mod write;
+
+pub use cluster::Entry;
+pub use conflicts::PrefixInUse;
+pub use door::Door;
+pub use error::ApiError;
+pub use quirks::{HostBits, Order, PostAnswer, Quirks, TokenStyle};
+pub use sim::{Options, SimApic};

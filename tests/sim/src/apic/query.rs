@@ -144,7 +144,7 @@ impl Query {
         let total = found.len();
         if let Some((page, size)) = self.page {
             let shift = if page == 0 { 0 } else { quirks.pages_shift };
-            let from = page.saturating_mul(size).saturating_sub_signed(shift).min(total);
+            let from = page.saturating_mul(size).saturating_add_signed(-shift).min(total);
             found = found[from..from.saturating_add(size).min(total)].to_vec();
         }
         let mut out = String::with_capacity(found.len() * 600);

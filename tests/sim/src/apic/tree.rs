@@ -110,11 +110,6 @@ impl Tree {
         dns.filter_map(|dn| self.mos.get_key_value(dn).map(|(dn, mo)| (dn.as_str(), mo)))
     }
 
-    /// Everything, in order of the DN.
-    pub fn all(&self) -> impl Iterator<Item = (&str, &Mo)> {
-        self.mos.iter().map(|(dn, mo)| (dn.as_str(), mo))
-    }
-
     fn put(&mut self, dn: &str, mo: Mo) -> Option<Mo> {
         self.classes.entry(mo.class.name).or_default().insert(dn.to_owned());
         self.mos.insert(dn.to_owned(), mo)

@@ -1,0 +1,234 @@
+//! The side door for tests: what an administrator does, what the tree holds, what was asked, and trouble on demand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Entry, Hook, Rejection, User};
+use super::conflicts::PrefixInUse;
+use super::error::ApiError;
+use super::fabric::Author;
+use super::quirks::Quirks;
+use super::tree::Mo;
+use super::write::Forbidden;
+
+/// A key to the side door; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Door {
+    pub(super) cluster: Arc<Cluster>,
+}
+
+/// The side door's changes are another administrator's.
+const SOMEBODY: Author<'_> = Author { user: "", uid: "15399" };
+
+impl Door {
+    /// Changes the tree as another administrator would by a POST; events go out.
+    pub fn admin_post(&self, dn: &str, body: &Value) -> Result<(), ApiError> {
+        self.cluster.change(|state| {
+            let now = state.now();
+            let (_, changes) = state.fabric.post(now, SOMEBODY, dn, body.to_string().as_bytes())?;
+            state.announce(&changes);
+            Ok(())
+        })
+    }
+
+    /// Changes properties of one object that is there or not: `set("uni/…/instP-E", "l3extInstP", &[("descr", "x")])`.
+    pub fn set(&self, dn: &str, class: &str, attributes: &[(&str, &str)]) -> Result<(), ApiError> {
+        let attributes: serde_json::Map<String, Value> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        self.admin_post(dn, &json!({class: {"attributes": attributes}}))
+    }
+
+    /// Deletes an object and all that is below it, as another administrator would.
+    pub fn admin_delete(&self, dn: &str) -> Result<(), ApiError> {
+        self.cluster.change(|state| {
+            let now = state.now();
+            let changes = state.fabric.delete(now, SOMEBODY, dn)?;
+            state.announce(&changes);
+            Ok(())
+        })
+    }
+
+    /// Makes a tenant with a VRF and L3Outs that belong to it.
+    pub fn setup_tenant(&self, tenant: &str, vrf: &str, l3outs: &[&str]) -> Result<(), ApiError> {
+        let mut children = vec![json!({"fvCtx": {"attributes": {"name": vrf}}})];
+        for name in l3outs {
+            let relation = json!({"l3extRsEctx": {"attributes": {"tnFvCtxName": vrf}}});
+            children.push(json!({"l3extOut": {"attributes": {"name": name}, "children": [relation]}}));
+        }
+        self.admin_post("uni", &json!({"fvTenant": {"attributes": {"name": tenant}, "children": children}}))
+    }
+
+    /// The properties of an object, its `dn` included.
+    pub fn get(&self, dn: &str) -> Option<Value> {
+        let state = self.cluster.look();
+        state.fabric.tree.get(dn).map(|mo| properties(dn, mo))
+    }
+
+    /// Class and DN of everything below a DN, in order of the DN; `uni` for all.
+    pub fn tree(&self, dn: &str) -> Vec<(String, String)> {
+        let state = self.cluster.look();
+        state.fabric.tree.below(dn).map(|(dn, mo)| (mo.class.name.to_owned(), dn.to_owned())).collect()
+    }
+
+    /// The properties of all objects of a class by DN.
+    pub fn class(&self, class: &str) -> BTreeMap<String, Value> {
+        let state = self.cluster.look();
+        state.fabric.tree.of_class(class).map(|(dn, mo)| (dn.to_owned(), properties(dn, mo))).collect()
+    }
+
+    /// The names of the EEPGs of an L3Out.
+    pub fn eepgs(&self, l3out: &str) -> Vec<String> {
+        self.children(l3out, "l3extInstP")
+            .into_values()
+            .map(|it| it["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// The subnets of an EEPG by prefix.
+    pub fn subnets(&self, eepg: &str) -> BTreeMap<String, Value> {
+        let subnets = self.children(eepg, "l3extSubnet").into_values();
+        subnets.map(|it| (it["ip"].as_str().unwrap_or_default().to_owned(), it)).collect()
+    }
+
+    fn children(&self, dn: &str, class: &str) -> BTreeMap<String, Value> {
+        let state = self.cluster.look();
+        let below = state.fabric.tree.below(dn).filter(|(_, mo)| mo.parent == dn && mo.class.name == class);
+        below.map(|(dn, mo)| (dn.to_owned(), properties(dn, mo))).collect()
+    }
+
+    /// Every request that was answered, in order. Secrets stand in it as they were sent.
+    pub fn journal(&self) -> Vec<Entry> {
+        self.cluster.look().journal.clone()
+    }
+
+    /// The requests among them that change the tree.
+    pub fn writes(&self) -> Vec<Entry> {
+        self.cluster.look().journal.iter().filter(|it| it.is_write()).cloned().collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_journal(&self) {
+        self.cluster.change(|state| state.journal.clear());
+    }
+
+    /// All F0467 that were ever raised, also those that have gone.
+    pub fn faults_raised(&self) -> Vec<PrefixInUse> {
+        self.cluster.look().fabric.conflicts().history().to_vec()
+    }
+
+    /// The F0467 that stand now.
+    pub fn faults_standing(&self) -> Vec<PrefixInUse> {
+        self.cluster.look().fabric.conflicts().standing()
+    }
+
+    /// Turns switches.
+    pub fn quirks(&self, turn: impl FnOnce(&mut Quirks)) {
+        self.cluster.change(|state| turn(&mut state.fabric.quirks));
+    }
+
+    /// Puts the controllers' clock forward: lifetimes are that much nearer to their end.
+    pub fn advance(&self, time: Duration) {
+        self.cluster.change(|state| state.skipped += time);
+    }
+
+    /// All tokens end now.
+    pub fn expire_tokens(&self) {
+        self.cluster.change(|state| {
+            let now = state.now();
+            state.sessions.end_tokens(&state.fabric.quirks, now);
+        });
+    }
+
+    /// All subscriptions end now; nobody is told.
+    pub fn lapse_subscriptions(&self) {
+        self.cluster.change(|state| state.sessions.end_subscriptions());
+    }
+
+    /// Closes all websockets; the sessions stay.
+    pub fn drop_websockets(&self) {
+        self.cluster.change(|state| state.sessions.close_all());
+    }
+
+    /// Websockets stay open and say nothing, not even to a ping; or speak again. What happened meanwhile is lost.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.cluster.change(|state| state.deaf = deaf);
+    }
+
+    /// Another password from now on; sessions stay.
+    pub fn set_password(&self, user: &str, password: &str) {
+        self.cluster.change(|state| {
+            state.users.retain(|it| it.name != user);
+            state.users.push(User { name: user.to_owned(), password: password.to_owned() });
+        });
+    }
+
+    /// Takes the privilege to write at and below a DN from everybody who logs in: 403.
+    pub fn forbid(&self, dn: &str, class: Option<&str>) {
+        let forbidden = Forbidden { user: None, dn: dn.to_owned(), class: class.map(str::to_owned) };
+        self.cluster.change(|state| state.fabric.forbidden.push(forbidden));
+    }
+
+    /// Gives all privileges back.
+    pub fn allow(&self) {
+        self.cluster.change(|state| state.fabric.forbidden.clear());
+    }
+
+    /// Refuses writes whose DN or body contains a text, so many times or for ever.
+    pub fn reject(&self, containing: &str, error: ApiError, times: Option<usize>) {
+        self.cluster
+            .change(|state| state.rejections.push(Rejection { containing: containing.to_owned(), error, times }));
+    }
+
+    /// Ends all rejections.
+    pub fn clear_rejections(&self) {
+        self.cluster.change(|state| state.rejections.clear());
+    }
+
+    /// Does something once, right after the next request of this method whose target contains a text was done and
+    /// before its answer is sent: the moment between a read and the write that follows from it.
+    pub fn then(&self, method: &str, target: &str, then: impl FnOnce(&Door) + Send + 'static) {
+        let hook = Hook { method: method.to_owned(), target: target.to_owned(), then: Box::new(then) };
+        self.cluster.change(|state| state.hooks.push(hook));
+    }
+
+    /// The request targets that are subscribed now.
+    pub fn subscribed(&self) -> Vec<String> {
+        let state = self.cluster.look();
+        state.sessions.subscribed(state.now())
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.cluster.look().sessions.counts().0
+    }
+
+    /// How many websockets are open.
+    pub fn websockets(&self) -> usize {
+        self.cluster.look().sessions.counts().1
+    }
+
+    /// Waits until a condition holds, looking again whenever something has happened; false when it does not within
+    /// this time.
+    pub fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&Door) -> bool) -> bool {
+        let end = Instant::now() + limit;
+        loop {
+            let version = self.cluster.look().version;
+            if condition(self) {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.cluster.wait_while(left, |state| state.version == version);
+        }
+    }
+}
+
+fn properties(dn: &str, mo: &Mo) -> Value {
+    let pairs = mo.attributes.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+    Value::Object(pairs.chain([("dn".to_owned(), json!(dn))]).collect())
+}

@@ -1,0 +1,223 @@
+//! One request, one answer: paths, sessions, and which part of the simulator it is for.
+
+use serde_json::json;
+
+use super::cluster::State;
+use super::error::ApiError;
+use super::fabric::Author;
+use super::query::{self, Query, Scope};
+use super::quirks::PostAnswer;
+use super::session::Caller;
+use super::{dn, json};
+use crate::net::Request;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub kind: &'static str,
+    /// A token for `Set-Cookie`.
+    pub cookie: Option<String>,
+    /// The body.
+    pub body: String,
+}
+
+impl Reply {
+    fn json(body: String) -> Reply {
+        Reply { status: 200, kind: "application/json", cookie: None, body }
+    }
+
+    fn html(status: u16) -> Reply {
+        Reply { status, kind: "text/html", cookie: None, body: json::html(status) }
+    }
+}
+
+/// Answers a request; returns the login name with it.
+pub(super) fn answer(state: &mut State, controller: usize, request: &Request) -> (String, Reply) {
+    let quirks = &state.fabric.quirks;
+    let line = request.method.len() + request.target.len() + " HTTP/1.1".len() + 1;
+    if line > quirks.request_line {
+        return (String::new(), Reply::html(414));
+    }
+    if request.body.len() > quirks.body_limit {
+        return (String::new(), Reply::html(413));
+    }
+    let mut user = String::new();
+    let reply = route(state, controller, request, &mut user).unwrap_or_else(|error| {
+        let body = json::error(&error, &state.fabric.quirks);
+        Reply { status: error.status, ..Reply::json(body) }
+    });
+    (user, reply)
+}
+
+fn route(state: &mut State, controller: usize, request: &Request, user: &mut String) -> Result<Reply, ApiError> {
+    let Some(path) = request.path.strip_prefix("/api/").and_then(|it| it.strip_suffix(".json")) else {
+        return Ok(Reply::html(404));
+    };
+    let method = request.method.as_str();
+    match (method, path) {
+        ("POST", "aaaLogin") => return login(state, controller, request, user),
+        ("GET", "aaaListDomains") => {
+            let domains: Vec<_> = state.domains.iter().map(|it| json!({"name": it, "type": "OTHER"})).collect();
+            return Ok(Reply::json(json!({"imdata": domains}).to_string()));
+        }
+        _ => {}
+    }
+    let now = state.now();
+    let cookies: Vec<&str> = request.headers.iter().filter(|it| it.0 == "cookie").map(|it| it.1.as_str()).collect();
+    let caller = state.sessions.caller(controller, &cookies, &state.fabric.quirks, now)?;
+    user.clone_from(&caller.user);
+    let empty = |state: &State| Ok(Reply::json(json::envelope(0, "", None, &state.fabric.quirks)));
+    let path = path.strip_prefix("node/").unwrap_or(path);
+    match (method, path.split_once('/').unwrap_or((path, ""))) {
+        ("GET" | "POST", ("aaaRefresh", "")) => {
+            let token = state.sessions.refresh(caller.session, &state.fabric.quirks, now)?;
+            Ok(welcome(state, controller, &caller.user, token))
+        }
+        ("POST", ("aaaLogout", "")) => {
+            state.sessions.logout(caller.session);
+            empty(state)
+        }
+        ("GET", ("subscriptionRefresh", "")) => {
+            let id = request.parameter("id").unwrap_or_default();
+            state.sessions.refresh_subscription(&caller, id, now)?;
+            empty(state)
+        }
+        ("GET", ("mo", dn)) => {
+            let scope = Scope::Object(readable(state, dn)?);
+            read(state, &caller, request, scope)
+        }
+        ("GET", ("class", rest)) => {
+            let below = dn::split(rest).filter(|it| !it.0.is_empty());
+            let class = below.map_or(rest, |it| it.1).to_owned();
+            let below = below.map(|it| readable(state, it.0)).transpose()?;
+            read(state, &caller, request, Scope::Class { class, below })
+        }
+        ("POST", ("mo", dn)) => post(state, &caller, request, dn.trim_end_matches('/')),
+        ("DELETE", ("mo", dn)) => {
+            let dn = dn.trim_end_matches('/');
+            refuse_if_told(state, dn, "")?;
+            let author = Author { user: &caller.user, uid: &caller.uid };
+            let changes = state.fabric.delete(now, author, dn)?;
+            state.announce(&changes);
+            empty(state)
+        }
+        _ => Ok(Reply::html(404)),
+    }
+}
+
+fn login(state: &mut State, controller: usize, request: &Request, user: &mut String) -> Result<Reply, ApiError> {
+    let now = state.now();
+    if !state.sessions.login_allowed(controller, &state.fabric.quirks, now) {
+        return Ok(Reply::html(503));
+    }
+    let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|_| ApiError::incomplete())?;
+    let attributes = &body["aaaUser"]["attributes"];
+    let text = |name: &str| attributes[name].as_str().unwrap_or_default();
+    let (name, password) = (text("name"), text("pwd"));
+    *user = name.to_owned();
+    // `apic:DOMAIN\user` and `apic#DOMAIN\user` name a login domain.
+    let (domain, plain) = match name.strip_prefix("apic:").or(name.strip_prefix("apic#")) {
+        Some(rest) => rest.split_once('\\').unwrap_or(("", rest)),
+        None => ("", name),
+    };
+    let domain_known = domain.is_empty() || state.domains.iter().any(|it| it == domain);
+    let position = state.users.iter().position(|it| it.name == plain && it.password == password);
+    let Some(position) = position.filter(|_| domain_known) else {
+        let text = "Username or password is incorrect - FAILED local authentication";
+        return Err(ApiError::new(401, 401, text));
+    };
+    let uid = (15_374 + position).to_string();
+    let (_, token) = state.sessions.login(controller, name, &uid, &state.fabric.quirks, now);
+    Ok(welcome(state, controller, name, token))
+}
+
+/// The answer to aaaLogin and aaaRefresh.
+fn welcome(state: &State, controller: usize, user: &str, token: String) -> Reply {
+    let seconds = |it: std::time::Duration| it.as_secs().to_string();
+    let lifetimes = state.sessions.lifetimes;
+    let attributes = json!({
+        "token": token,
+        "siteFingerprint": "9GkLTxJ2bMkXlhVk",
+        "refreshTimeoutSeconds": seconds(lifetimes.token),
+        "maximumLifetimeSeconds": seconds(lifetimes.maximum),
+        "guiIdleTimeoutSeconds": "1200",
+        "restTimeoutSeconds": "90",
+        "creationTime": "1764000000",
+        "firstLoginTime": "1764000000",
+        "userName": user,
+        "remoteUser": "false",
+        "unixUserId": "15374",
+        "sessionId": "OlhcyLnpQOmnXVk1kWu8oA==",
+        "lastName": "",
+        "firstName": "",
+        "changePassword": "no",
+        "version": "6.0(9c)",
+        "buildTime": "Wed Apr 02 20:32:27 UTC 2025",
+        "node": format!("topology/pod-1/node-{}", controller + 1),
+    });
+    let domain = json!({"aaaUserDomain": {"attributes": {"name": "all", "rolesR": "admin", "rolesW": "admin"}}});
+    let body = json!({"aaaLogin": {"attributes": attributes, "children": [domain]}});
+    let body = json::envelope(1, &body.to_string(), None, &state.fabric.quirks);
+    Reply { cookie: Some(token), ..Reply::json(body) }
+}
+
+/// A DN that somebody asks for: of the policy universe in its one spelling, of the topology as it stands.
+fn readable(state: &State, dn: &str) -> Result<String, ApiError> {
+    let dn = dn.trim_end_matches('/');
+    let names = dn::rns(dn).ok_or_else(|| ApiError::bad_dn(dn, dn, 0))?;
+    match names[0] {
+        "topology" | "sys" | "comp" => Ok(dn.to_owned()),
+        _ => dn::place(dn, &state.fabric.quirks).map(|it| it.dn),
+    }
+}
+
+fn read(state: &mut State, caller: &Caller, request: &Request, scope: Scope) -> Result<Reply, ApiError> {
+    let now = state.now();
+    let fabric = &state.fabric;
+    let query = Query::new(scope, &request.query, &fabric.quirks)?;
+    let mut id = None;
+    match query.subscription {
+        Some(true) => id = Some(state.sessions.subscribe(caller, &request.target, &query, fabric, now)?),
+        Some(false) => state.sessions.unsubscribe(caller, &query),
+        None => {}
+    }
+    let (total, objects) = match id {
+        Some(_) if caller.doubled => (0, String::new()),
+        _ => query.run(&fabric.tree, &fabric.quirks)?,
+    };
+    Ok(Reply::json(json::envelope(total, &objects, id, &fabric.quirks)))
+}
+
+fn post(state: &mut State, caller: &Caller, request: &Request, dn: &str) -> Result<Reply, ApiError> {
+    refuse_if_told(state, dn, &String::from_utf8_lossy(&request.body))?;
+    let now = state.now();
+    let author = Author { user: &caller.user, uid: &caller.uid };
+    let (root, changes) = state.fabric.post(now, author, dn, &request.body)?;
+    state.announce(&changes);
+    let fabric = &state.fabric;
+    let changed = || changes.iter().map(|it| json::event_object(it, it.mo().get("modTs"))).collect::<Vec<_>>();
+    let objects = match (request.parameter("rsp-subtree"), fabric.quirks.post_answer) {
+        (Some("modified"), _) | (Some("full"), PostAnswer::Flat) => changed(),
+        (Some("full"), PostAnswer::Nested) => {
+            query::whole(&fabric.tree, &root.dn, &fabric.quirks).into_iter().collect()
+        }
+        _ => Vec::new(),
+    };
+    Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, &fabric.quirks)))
+}
+
+fn refuse_if_told(state: &mut State, dn: &str, body: &str) -> Result<(), ApiError> {
+    let fits = |text: &str| dn.contains(text) || body.contains(text);
+    let Some(at) = state.rejections.iter().position(|it| fits(&it.containing)) else { return Ok(()) };
+    let error = state.rejections[at].error.clone();
+    if let Some(times) = &mut state.rejections[at].times {
+        *times -= 1;
+        if *times == 0 {
+            state.rejections.remove(at);
+        }
+    }
+    Err(error)
+}

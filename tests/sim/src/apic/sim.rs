@@ -1,0 +1,299 @@
+//! SimApic: the servers over one cluster, how they are started and stopped, and their requests' way in.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::cluster::{Cluster, Entry, State, User};
+use super::door::Door;
+use super::fabric::Fabric;
+use super::lab;
+use super::quirks::Quirks;
+use super::requests::{self, Reply};
+use super::session::{Lifetimes, Sessions};
+use super::socket;
+use crate::net::{Connection, Fault, Request, Server, Service};
+use crate::pki::{Authority, Pair};
+
+/// How a cluster is set up.
+pub struct Options {
+    /// How many controllers.
+    pub controllers: usize,
+    /// Where they listen.
+    pub ip: IpAddr,
+    /// The first one's port, the others follow; 0: any.
+    pub port: u16,
+    /// Login name and password of the administrator.
+    pub admin: (String, String),
+    /// A token's life.
+    pub token_lifetime: Duration,
+    /// How long a session can be refreshed.
+    pub maximum_lifetime: Duration,
+    /// The switches.
+    pub quirks: Quirks,
+    /// The CA that signs the controllers' certificates; a new one if there is none.
+    pub authority: Option<Authority>,
+    /// The controllers' certificate; by default one for localhost and its addresses.
+    pub identity: Option<Pair>,
+    /// Whether `/lab/…` is served to everybody, without a login.
+    pub lab: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            controllers: 1,
+            ip: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            admin: ("admin".to_owned(), "Secret-apic-pw1".to_owned()),
+            token_lifetime: Duration::from_secs(600),
+            maximum_lifetime: Duration::from_secs(86_400),
+            quirks: Quirks::default(),
+            authority: None,
+            identity: None,
+            lab: false,
+        }
+    }
+}
+
+/// A running cluster; its side door is at hand by `Deref`. It stops when it is dropped.
+pub struct SimApic {
+    door: Door,
+    authority: Authority,
+    identity: Pair,
+    addresses: Vec<SocketAddr>,
+    servers: Mutex<BTreeMap<usize, Server>>,
+    admin: (String, String),
+    lab: bool,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl SimApic {
+    /// Starts a cluster. It panics where the machine gives no socket: nothing can be tested then.
+    pub fn start(options: Options) -> SimApic {
+        let authority = options.authority.unwrap_or_else(|| Authority::new("SimApic CA"));
+        let identity = options.identity.unwrap_or_else(|| authority.server(&["localhost", "127.0.0.1", "::1"]));
+        let lifetimes = Lifetimes { token: options.token_lifetime, maximum: options.maximum_lifetime };
+        let admin = User { name: options.admin.0.clone(), password: options.admin.1.clone() };
+        let state = State {
+            fabric: Fabric::new(options.quirks),
+            sessions: Sessions::new(lifetimes),
+            users: vec![admin],
+            domains: ["LOCAL", "fallback", "DefaultAuth"].map(str::to_owned).to_vec(),
+            journal: Vec::new(),
+            rejections: Vec::new(),
+            hooks: Vec::new(),
+            deaf: false,
+            stopped: false,
+            version: 0,
+            started: Instant::now(),
+            skipped: Duration::ZERO,
+        };
+        let door = Door { cluster: Arc::new(Cluster::new(state)) };
+        let kept = door.cluster.clone();
+        let keeper = thread::Builder::new().name("apic-keeper".to_owned()).spawn(move || kept.keep()).unwrap();
+        let mut apic = SimApic {
+            door,
+            authority,
+            identity,
+            addresses: Vec::new(),
+            servers: Mutex::default(),
+            admin: options.admin,
+            lab: options.lab,
+            keeper: Some(keeper),
+        };
+        for index in 0..options.controllers {
+            let port = if options.port == 0 { 0 } else { options.port + index as u16 };
+            let server = apic.serve(index, SocketAddr::new(options.ip, port)).unwrap();
+            apic.addresses.push(server.address());
+            apic.servers.lock().unwrap().insert(index, server);
+        }
+        apic
+    }
+
+    fn serve(&self, controller: usize, address: SocketAddr) -> io::Result<Server> {
+        let service = Controller { controller, door: self.door.clone(), lab: self.lab };
+        Server::start(address, &self.identity, Arc::new(service))
+    }
+
+    /// The addresses of the controllers; they stay the same over a stop.
+    pub fn controllers(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What `ACI_APIC` wants: all controllers, separated by commas.
+    pub fn apic(&self) -> String {
+        self.addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// The administrator's login name.
+    pub fn username(&self) -> &str {
+        &self.admin.0
+    }
+
+    /// The administrator's first password.
+    pub fn password(&self) -> &str {
+        &self.admin.1
+    }
+
+    /// The CA's certificate as PEM.
+    pub fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// The fingerprint of the controllers' certificate, as openssl prints it.
+    pub fn fingerprint(&self) -> String {
+        self.identity.fingerprint()
+    }
+
+    /// Another key to the side door.
+    pub fn door(&self) -> Door {
+        self.door.clone()
+    }
+
+    /// Stops a controller: its port is closed, its sessions are gone.
+    pub fn stop(&self, controller: usize) {
+        let server = self.servers.lock().unwrap().remove(&controller);
+        drop(server);
+        self.door.cluster.change(|state| state.sessions.forget_controller(controller));
+    }
+
+    /// Starts a stopped controller again, at its address.
+    pub fn start_again(&self, controller: usize) -> io::Result<()> {
+        let server = self.serve(controller, self.addresses[controller])?;
+        self.servers.lock().unwrap().insert(controller, server);
+        Ok(())
+    }
+
+    /// Cuts a controller's connections and every new one at once; its sessions stay.
+    pub fn pause(&self, controller: usize) {
+        self.with(controller, Server::pause);
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self, controller: usize) {
+        self.with(controller, Server::resume);
+    }
+
+    /// Cuts all connections of a controller once, websockets included.
+    pub fn cut(&self, controller: usize) {
+        self.with(controller, Server::cut_all);
+    }
+
+    /// Trouble with requests, at all controllers; the number of times counts at each.
+    pub fn fault(&self, fault: Fault) {
+        for server in self.servers.lock().unwrap().values() {
+            server.fault(fault.clone());
+        }
+    }
+
+    /// Ends all trouble with requests.
+    pub fn clear_faults(&self) {
+        for server in self.servers.lock().unwrap().values() {
+            server.clear_faults();
+        }
+    }
+
+    fn with(&self, controller: usize, work: impl FnOnce(&Server)) {
+        if let Some(server) = self.servers.lock().unwrap().get(&controller) {
+            work(server);
+        }
+    }
+}
+
+impl Deref for SimApic {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
+impl Drop for SimApic {
+    fn drop(&mut self) {
+        self.door.cluster.change(|state| state.stopped = true);
+        self.servers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// One controller's way in.
+struct Controller {
+    controller: usize,
+    door: Door,
+    lab: bool,
+}
+
+impl Controller {
+    fn journal(&self, request: &Request, user: String, status: u16) {
+        let entry = Entry {
+            at: request.read_at,
+            controller: self.controller,
+            user,
+            method: request.method.clone(),
+            path: request.path.clone(),
+            target: request.target.clone(),
+            headers: request.headers.clone(),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+            status,
+        };
+        self.door.cluster.change(|state| state.journal.push(entry));
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        let controller = self.controller;
+        let (user, reply) = self.door.cluster.change(|state| {
+            // What is over by now is over before the request is looked at.
+            let now = state.now();
+            state.sessions.expire(&state.fabric.quirks, now);
+            requests::answer(state, controller, request)
+        });
+        self.journal(request, user, reply.status);
+        let hook = self.door.cluster.change(|state| {
+            let fits = |it: &super::cluster::Hook| it.method == request.method && request.target.contains(&it.target);
+            state.hooks.iter().position(fits).map(|at| state.hooks.remove(at))
+        });
+        if let Some(hook) = hook {
+            (hook.then)(&self.door);
+        }
+        reply
+    }
+
+    /// The token stands in the path as it is, after `/socket`.
+    fn websocket(&self, request: &Request, connection: &mut Connection) -> io::Result<()> {
+        let target = request.target.trim_start_matches("/socket");
+        let token = target.split_once('?').map_or(target, |it| it.0);
+        let session = {
+            let state = self.door.cluster.look();
+            state.sessions.of_token(self.controller, token, state.now())
+        };
+        self.journal(request, String::new(), if session.is_some() { 101 } else { 403 });
+        match session {
+            Some(session) => socket::serve(&self.door.cluster, self.controller, session, request, connection),
+            None => connection.respond(403, &[("Content-Type", "text/html")], b"Forbidden"),
+        }
+    }
+}
+
+impl Service for Controller {
+    fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
+        if socket::is_upgrade(&request) {
+            return self.websocket(&request, connection);
+        }
+        if self.lab && request.path.starts_with("/lab/") {
+            let (status, body) = lab::answer(&self.door, &request);
+            return connection.respond(status, &[("Content-Type", "application/json")], body.as_bytes());
+        }
+        let reply = self.answer(&request);
+        let cookie = reply.cookie.map(|it| format!("APIC-cookie={it}; path=/; HttpOnly; Secure"));
+        let mut headers = vec![("Server", "Cisco APIC"), ("Content-Type", reply.kind)];
+        headers.extend(cookie.as_deref().map(|it| ("Set-Cookie", it)));
+        connection.respond(reply.status, &headers, reply.body.as_bytes())
+    }
+}

@@ -1,0 +1,8 @@
+//! Holds SimApic to what is documented and recorded about an APIC, and shows what each switch does.
+
+mod client;
+mod events;
+mod reads;
+mod sessions;
+mod switches;
+mod writes;
