@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::json;
-use sim::apic::{self, quirks::Quirks};
+use sim::apic::{self, Quirks};
 use sim::kube;
 use support::world::{DN_E, DN_F, E, F, MARK, World};
 

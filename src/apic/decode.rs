@@ -79,12 +79,20 @@ pub fn answer(body: &[u8]) -> Result<Answer, Error> {
     Ok(Answer { total, mos, top_level, subscription })
 }
 
-/// Children carry an `rn` in place of a `dn`; an object without either has no place and is passed over.
+/// Children carry an `rn` in place of a `dn`; a child without either has no place and is passed over. The answer to a
+/// login is at the top level and has neither, because it is no object of the tree.
 fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo>) {
     for (class, body) in entry {
         let dn = body.attribute("dn").filter(|it| !it.is_empty());
-        let under_parent = || Some(format!("{}/{}", parent?, body.attribute("rn").filter(|it| !it.is_empty())?));
-        let Some(dn) = dn.or_else(under_parent) else { continue };
+        let rn = || body.attribute("rn").filter(|it| !it.is_empty());
+        let dn = match (dn, parent) {
+            (Some(dn), _) => dn,
+            (None, None) => String::new(),
+            (None, Some(parent)) => match rn() {
+                Some(rn) => format!("{parent}/{rn}"),
+                None => continue,
+            },
+        };
         mos.push(mo(class, dn.clone(), &body.attributes));
         for child in body.children {
             flatten(child, Some(&dn), mos);
@@ -179,6 +187,15 @@ mod tests {
         assert_eq!(dns, ["uni/tn-T/out-L/instP-E", "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
         assert_eq!(answer.mos[0].get("annotation"), "x");
         assert!(!answer.mos[0].attributes.contains_key("childAction"));
+    }
+
+    /// A1: the answer to a login carries no DN.
+    #[test]
+    fn a_login_is_read() {
+        let body =
+            br#"{"totalCount":"1","imdata":[{"aaaLogin":{"attributes":{"token":"abc","refreshTimeoutSeconds":"600"},
+            "children":[{"aaaUserDomain":{"attributes":{"name":"all","rn":"userdomain-all"}}}]}}]}"#;
+        assert_eq!(answer(body).unwrap().mos[0].get("token"), "abc");
     }
 
     /// A missing object is an empty answer, with the count as a string or as a number.

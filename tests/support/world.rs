@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sim::apic::quirks::Quirks;
+use sim::apic::Quirks;
 use sim::apic::{self, SimApic};
 use sim::kube::{self, Credential, SimKube};
 use sim::pki::KeyForm;
@@ -16,7 +16,7 @@ use sim::pki::KeyForm;
 use super::Folder;
 
 /// How long anything may take before a test gives up: a guard against hanging, not a measure.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// The annotation of the EPG `E` of the L3Out `L` of the tenant `T`.
 pub const E: &str = r#"{"tenant":"T","l3out":"L","epg":"E"}"#;
@@ -58,6 +58,8 @@ impl World {
         let kube = SimKube::start(cluster);
         let apic = SimApic::start(fabric);
         apic.setup_tenant("T", "V", &["L", "M"]).unwrap();
+        // What is below a new object may not be announced for a while; this tenant has been there for long.
+        apic.advance(Duration::from_secs(60));
         let folder = Folder::new();
         folder.file("kubeconfig", &kube.kubeconfig(Credential::Certificate(KeyForm::Sec1)));
         folder.file("apic-ca.pem", &apic.ca_pem());
