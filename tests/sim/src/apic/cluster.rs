@@ -61,6 +61,9 @@ pub struct Rejection {
     pub times: Option<usize>,
 }
 
+/// Requests in the journal at most.
+const LONGEST_JOURNAL: usize = 50_000;
+
 type Then = Box<dyn FnOnce(&Door) + Send>;
 
 /// Something that happens right after a request was done, before its answer is sent.
@@ -93,6 +96,14 @@ impl State {
     /// Now, on the simulator's clock.
     pub fn now(&self) -> Duration {
         self.started.elapsed() + self.skipped
+    }
+
+    /// Keeps a request. A lab that runs for days forgets the oldest.
+    pub fn note(&mut self, entry: Entry) {
+        if self.journal.len() >= LONGEST_JOURNAL {
+            self.journal.drain(..LONGEST_JOURNAL / 2);
+        }
+        self.journal.push(entry);
     }
 
     /// Tells the subscriptions.

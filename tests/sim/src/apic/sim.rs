@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, Entry, State, User};
+use super::cluster::{Cluster, Entry, Hook, State, User};
 use super::door::Door;
 use super::fabric::Fabric;
 use super::lab;
@@ -231,8 +231,8 @@ struct Controller {
 }
 
 impl Controller {
-    fn journal(&self, request: &Request, user: String, status: u16) {
-        let entry = Entry {
+    fn entry(&self, request: &Request, user: String, status: u16) -> Entry {
+        Entry {
             at: request.read_at,
             controller: self.controller,
             user,
@@ -242,22 +242,20 @@ impl Controller {
             headers: request.headers.clone(),
             body: String::from_utf8_lossy(&request.body).into_owned(),
             status,
-        };
-        self.door.cluster.change(|state| state.journal.push(entry));
+        }
     }
 
     fn answer(&self, request: &Request) -> Reply {
-        let controller = self.controller;
-        let (user, reply) = self.door.cluster.change(|state| {
+        // One step: who sees what a request did finds it in the journal too.
+        let (reply, hook) = self.door.cluster.change(|state| {
             // What is over by now is over before the request is looked at.
             let now = state.now();
             state.sessions.expire(&state.fabric.quirks, now);
-            requests::answer(state, controller, request)
-        });
-        self.journal(request, user, reply.status);
-        let hook = self.door.cluster.change(|state| {
-            let fits = |it: &super::cluster::Hook| it.method == request.method && request.target.contains(&it.target);
-            state.hooks.iter().position(fits).map(|at| state.hooks.remove(at))
+            let (user, reply) = requests::answer(state, self.controller, request);
+            state.note(self.entry(request, user, reply.status));
+            let fits = |it: &Hook| it.method == request.method && request.target.contains(&it.target);
+            let hook = state.hooks.iter().position(fits).map(|at| state.hooks.remove(at));
+            (reply, hook)
         });
         if let Some(hook) = hook {
             (hook.then)(&self.door);
@@ -267,13 +265,13 @@ impl Controller {
 
     /// The token stands in the path as it is, after `/socket`.
     fn websocket(&self, request: &Request, connection: &mut Connection) -> io::Result<()> {
-        let target = request.target.trim_start_matches("/socket");
+        let target = request.target.strip_prefix("/socket").unwrap_or_default();
         let token = target.split_once('?').map_or(target, |it| it.0);
-        let session = {
-            let state = self.door.cluster.look();
-            state.sessions.of_token(self.controller, token, state.now())
-        };
-        self.journal(request, String::new(), if session.is_some() { 101 } else { 403 });
+        let session = self.door.cluster.change(|state| {
+            let session = state.sessions.of_token(self.controller, token, state.now());
+            state.note(self.entry(request, String::new(), if session.is_some() { 101 } else { 403 }));
+            session
+        });
         match session {
             Some(session) => socket::serve(&self.door.cluster, self.controller, session, request, connection),
             None => connection.respond(403, &[("Content-Type", "text/html")], b"Forbidden"),
