@@ -21,10 +21,11 @@ use crate::model::grace::Grace;
 use crate::model::inventory::Inventory;
 use crate::model::kube::Kind;
 use crate::model::mo::{Mo, MoChange};
-use crate::model::plan::{Plan, Tally, Transaction, describe};
+use crate::model::plan::{Change, Plan, Tally, Transaction, describe};
 use crate::model::wanted::{Wanted, wanted};
 
-/// An L3Out that has just appeared is read again this much later: events of its first children may be lost (R3).
+/// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
+/// read again this much later: events of the first children of a new object may be lost (R3).
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// How often a pass plans anew before it leaves the rest to the next one. A create, a move and a fresh read after an
@@ -240,8 +241,9 @@ impl Engine {
                 self.stale_l3outs.insert(dn.clone());
             }
         }
+        let needed: BTreeSet<L3outDn> = named.into_iter().chain(self.with_marks()).collect();
         while let Some(dn) = self.stale_l3outs.first().cloned() {
-            if named.contains(&dn) || self.marked.contains(&dn) {
+            if needed.contains(&dn) {
                 self.read_l3out(apic, &dn, now)?;
             } else {
                 self.forget(apic, &dn);
@@ -252,6 +254,11 @@ impl Engine {
             self.read_eepg(apic, &dn)?;
         }
         Ok(())
+    }
+
+    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
+    fn with_marks(&self) -> BTreeSet<L3outDn> {
+        self.marked.iter().cloned().chain(self.fabric.l3outs_with_marks()).collect()
     }
 
     /// The L3Outs that Deployments name.
@@ -331,6 +338,9 @@ impl Engine {
                 Ok(()) => {
                     log_done(&transaction);
                     self.fabric.apply(&transaction);
+                    if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
+                        self.settling.insert(dn.l3out.clone(), now + SETTLE);
+                    }
                     self.parking.release(&dn);
                     report.done.push(transaction);
                     continue;
@@ -410,11 +420,11 @@ impl Engine {
     fn forget_unneeded(&mut self, apic: &dyn Access) {
         let mut needed = self.named();
         needed.extend(self.fabric.l3outs_with_marks());
+        self.marked.retain(|dn| needed.contains(dn));
         let unneeded: Vec<L3outDn> = self.fabric.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
         for dn in unneeded {
             self.forget(apic, &dn);
         }
-        self.marked.retain(|dn| needed.contains(dn));
     }
 
     fn forget(&mut self, apic: &dyn Access, dn: &L3outDn) {

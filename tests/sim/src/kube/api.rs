@@ -360,7 +360,7 @@ fn write_continue(version: i64, start: &str) -> String {
 
 fn read_continue(token: &str) -> Option<(u64, String)> {
     let mut token = token.replace('-', "+").replace('_', "/");
-    while token.len() % 4 != 0 {
+    while !token.len().is_multiple_of(4) {
         token.push('=');
     }
     let token: Value = serde_json::from_slice(&openssl::base64::decode_block(&token).ok()?).ok()?;
