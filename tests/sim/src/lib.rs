@@ -3,6 +3,8 @@
 //! This crate knows nothing of the daemon's crate: code shared between the two would be wrong in both at once.
 
 pub mod apic;
+pub mod client;
 pub mod kube;
+pub mod lab;
 pub mod net;
 pub mod pki;

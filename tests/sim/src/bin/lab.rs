@@ -1,107 +1,117 @@
-//! The lab: a simulated APIC and a simulated Kubernetes API server as one program, for the demo, the benchmark and
-//! everybody who wants to play. It writes what one needs to talk to them into a folder and runs until SIGTERM.
+//! The lab: SimApic and SimKube as one process, and the words to act on a running one.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
 
-use sim::apic::{self, SimApic};
-use sim::kube::{self, Credential, SimKube};
-use sim::pki::KeyForm;
+use lexopt::prelude::*;
+use sim::client::Answer;
+use sim::lab::{Folder, Lab};
 
 const HELP: &str = "\
-lab: a simulated APIC and a simulated Kubernetes API server
+A Cisco ACI fabric and a Kubernetes API server to play with, over real TLS on this machine.
 
-Usage: lab --dir DIR [--controllers N] [--apic-port PORT] [--kube-port PORT]
-
-It writes into DIR: lab.env (shell variables with the addresses), kubeconfig, kube-ca.pem, kube-client.pem,
-kube-client.key, apic-ca.pem and apic-password; lab.env last, so that who waits for it finds the rest.
+  lab --dir DIR [--controllers N] [--apic-port PORT] [--kube-port PORT]
+      runs until SIGTERM or Ctrl-C; DIR gets all that is needed to talk to it, lab.env last
+  lab --dir DIR apic METHOD PATH [BODY]    a request as the administrator of the fabric
+  lab --dir DIR kube METHOD PATH [BODY]    a request as the administrator of the cluster
+      prints the answer's body; exit code 1 unless it is a 2xx; the body - is read from stdin
+  lab --dir DIR fabric [DN]                the external EPGs and subnets below a DN (uni) as a table
 ";
 
-struct Arguments {
-    folder: PathBuf,
-    controllers: usize,
+#[derive(Default)]
+struct Words {
+    dir: Option<PathBuf>,
+    controllers: Option<usize>,
     apic_port: u16,
     kube_port: u16,
+    rest: Vec<String>,
 }
 
-fn arguments() -> Result<Arguments, Box<dyn Error>> {
-    let mut parsed = Arguments { folder: PathBuf::new(), controllers: 1, apic_port: 0, kube_port: 0 };
+fn main() -> ExitCode {
+    let words = match parse() {
+        Ok(words) => words,
+        Err(error) => {
+            eprintln!("lab: {error}\n\n{HELP}");
+            return ExitCode::from(64);
+        }
+    };
+    match run(words) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse() -> Result<Words, lexopt::Error> {
+    let mut words = Words::default();
     let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        use lexopt::ValueExt;
-        match argument {
-            lexopt::Arg::Long("dir") => parsed.folder = parser.value()?.into(),
-            lexopt::Arg::Long("controllers") => parsed.controllers = parser.value()?.parse()?,
-            lexopt::Arg::Long("apic-port") => parsed.apic_port = parser.value()?.parse()?,
-            lexopt::Arg::Long("kube-port") => parsed.kube_port = parser.value()?.parse()?,
-            lexopt::Arg::Long("help") => {
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("dir") => words.dir = Some(parser.value()?.into()),
+            Long("controllers") => words.controllers = Some(parser.value()?.parse()?),
+            Long("apic-port") => words.apic_port = parser.value()?.parse()?,
+            Long("kube-port") => words.kube_port = parser.value()?.parse()?,
+            Long("help") | Short('h') => {
                 print!("{HELP}");
                 std::process::exit(0);
             }
-            other => return Err(other.unexpected().into()),
+            Value(value) => words.rest.push(value.string()?),
+            other => return Err(other.unexpected()),
         }
     }
-    if parsed.folder.as_os_str().is_empty() {
-        return Err("where to? give --dir DIR".into());
-    }
-    Ok(parsed)
+    Ok(words)
 }
 
-fn main() {
-    if let Err(error) = run() {
-        eprintln!("lab: {error}");
-        std::process::exit(64);
+/// False where a request was answered with something else than a 2xx.
+fn run(words: Words) -> io::Result<bool> {
+    let folder = Folder(words.dir.ok_or_else(|| io::Error::other("--dir is missing"))?);
+    let rest: Vec<&str> = words.rest.iter().map(String::as_str).collect();
+    match rest[..] {
+        [] => serve(&folder, words.controllers.unwrap_or(1), words.apic_port, words.kube_port),
+        ["fabric"] => show(&folder.fabric("uni")?),
+        ["fabric", dn] => show(&folder.fabric(dn)?),
+        [side @ ("apic" | "kube"), method, path] => ask(&folder, side, method, path, ""),
+        [side @ ("apic" | "kube"), method, path, "-"] => {
+            let mut body = String::new();
+            io::stdin().read_to_string(&mut body)?;
+            ask(&folder, side, method, path, &body)
+        }
+        [side @ ("apic" | "kube"), method, path, body] => ask(&folder, side, method, path, body),
+        _ => Err(io::Error::other("these words make no sense; see lab --help")),
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
-    let arguments = arguments()?;
-    let (sender, stopped) = mpsc::channel();
+fn serve(folder: &Folder, controllers: usize, apic_port: u16, kube_port: u16) -> io::Result<bool> {
+    let (end, ended) = channel();
     ctrlc::set_handler(move || {
-        // A second signal finds nobody who listens.
-        let _ = sender.send(());
-    })?;
-    let apic = SimApic::start(apic::Options {
-        controllers: arguments.controllers,
-        port: arguments.apic_port,
-        lab: true,
-        ..apic::Options::default()
-    });
-    let kube = SimKube::start(kube::Options {
-        address: ([127, 0, 0, 1], arguments.kube_port).into(),
-        controllers: true,
-        ..kube::Options::default()
-    });
-    std::fs::create_dir_all(&arguments.folder)?;
-    write(&arguments.folder, &apic, &kube)?;
-    // Without a sender left there is no signal to come either.
-    let _ = stopped.recv();
-    Ok(())
+        let _ = end.send(());
+    })
+    .map_err(io::Error::other)?;
+    let lab = Lab::start(controllers.max(1), apic_port, kube_port);
+    lab.describe(folder)?;
+    show(&lab.how_to(folder))?;
+    let _ = ended.recv();
+    Ok(true)
 }
 
-fn write(folder: &Path, apic: &SimApic, kube: &SimKube) -> std::io::Result<()> {
-    let form = KeyForm::Sec1;
-    let client = kube.client("kubernetes-admin", form);
-    let secret = |name: &str, text: &str| {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).open(folder.join(name))?.write_all(text.as_bytes())
+fn ask(folder: &Folder, side: &str, method: &str, path: &str, body: &str) -> io::Result<bool> {
+    let Answer { status, body, .. } = match side {
+        "apic" => folder.apic(method, path, body)?,
+        _ => folder.kube(method, path, body)?,
     };
-    secret("kubeconfig", &kube.kubeconfig(Credential::Certificate(form)))?;
-    secret("kube-client.key", &client.key_pem(form))?;
-    secret("apic-password", apic.password())?;
-    std::fs::write(folder.join("kube-client.pem"), client.certificate_pem())?;
-    std::fs::write(folder.join("kube-ca.pem"), kube.ca_pem())?;
-    std::fs::write(folder.join("apic-ca.pem"), apic.ca_pem())?;
-    let env = format!(
-        "ACI_APIC={}\nACI_USERNAME={}\nAPIC_URL=https://{}\nKUBE_URL={}\n",
-        apic.apic(),
-        apic.username(),
-        apic.controllers()[0],
-        kube.url()
-    );
-    std::fs::write(folder.join("lab.env.new"), env)?;
-    std::fs::rename(folder.join("lab.env.new"), folder.join("lab.env"))
+    show(body.trim_end())?;
+    show("\n")?;
+    Ok((200..300).contains(&status))
+}
+
+fn show(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(true)
 }
