@@ -1,0 +1,145 @@
+//! X1, X2, X4: every end is noticed and is prompt, also while a peer hangs, and says what it means by its exit code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod support;
+
+use std::time::Duration;
+
+use sim::net::{Fault, Trouble};
+use support::world::{Daemon, E, World, bare_command, output};
+
+/// Rules' deadlines are hang guards here, at five times their value.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// X2, A3: SIGTERM logs out, leaves everything on the fabric as it is, and exits with 0; SIGINT does the same.
+#[test]
+fn a_stop_is_clean() {
+    for signal in ["TERM", "INT"] {
+        let world = World::new();
+        let mut daemon = world.run(&["--epg-grace", "0"]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        daemon.signal(signal);
+        assert_eq!(daemon.wait().code(), Some(0));
+        assert!(world.holds("E", &["10.0.0.1"]));
+        assert_eq!(world.apic.sessions(), 0, "logged out");
+        let log = daemon.log();
+        assert!(log.contains("stopped") && !log.contains("still running"), "{log}");
+        assert_eq!(daemon.text("err"), "", "nothing to complain about");
+    }
+}
+
+/// X2: a peer that hangs does not hold the stop up, on either side, at any point.
+#[test]
+fn a_hanging_peer_holds_nothing_up() {
+    for (side, target) in [
+        ("kube", "/api/v1/pods"),
+        ("kube", "/api/v1/namespaces/kube-system"),
+        ("apic", "aaaLogin"),
+        ("apic", "/api/class"),
+        ("apic", "/api/mo/uni/tn-T/out-L.json"),
+        ("apic", "aaaLogout"),
+    ] {
+        let world = World::new();
+        let fault = Fault::on(target, Trouble::Hang);
+        if side == "kube" {
+            world.kube.fault(fault)
+        } else {
+            world.apic.fault(fault)
+        }
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        let mut command = world.command(&["run"]);
+        if target.ends_with("kube-system") {
+            command.env_remove("ACI_SYNC_CLUSTER_ID");
+        }
+        let mut daemon = Daemon::start(command);
+        match (side, target) {
+            ("kube", "/api/v1/pods") => daemon.until_logged("Pods are listed anew"),
+            ("kube", _) => world.until("everything is connected", |world| {
+                world.kube.server().connections() >= 4 && world.apic.websockets() == 1
+            }),
+            (_, "aaaLogout") => world.until_holds("E", &["10.0.0.1"]),
+            (_, "aaaLogin") => daemon.until_logged("Pods listed"),
+            _ => daemon.until_logged("websocket open"),
+        }
+        let (code, time) = daemon.stop();
+        assert_eq!(code, Some(0), "{side} {target}");
+        assert!(time < PROMPT, "{side} {target}: {time:?}");
+    }
+}
+
+/// X2: a second signal ends the process at once.
+#[test]
+fn a_second_signal_does_not_wait() {
+    let world = World::new();
+    world.apic.fault(Fault::on("/api/mo/uni/tn-T/out-L.json", Trouble::Hang));
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let mut daemon = world.run(&[]);
+    daemon.until_logged("websocket open");
+    daemon.signal("TERM");
+    daemon.until_logged("stopping");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(1));
+}
+
+/// X2: SIGUSR1 tells the full status with the subscriptions.
+#[test]
+fn the_status_is_told_on_demand() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("b", "typo", Some("{"), &[]);
+    world.until_holds("E", &["10.0.0.1"]);
+    daemon.until_logged("its annotation is not a JSON object");
+    daemon.signal("USR1");
+    daemon.until_logged("status: uni/tn-T/out-L: 1 EEPGs, subscribed");
+    daemon.until_logged("status: 2 Deployments enrolled, 1 Pods and 0 Services known");
+    daemon.until_logged("status: finding: Deployment b/typo: its annotation");
+    daemon.until_logged(&format!("status: logged in at the APIC {}", world.apic.apic()));
+}
+
+/// X4, X6: a wrong command line, a missing value, a bad file: one sentence on stderr, the right code, no backtrace.
+#[test]
+fn mistakes_are_one_sentence() {
+    let world = World::new();
+    let file = |name: &str, text: &str| world.folder.file(name, text).display().to_string();
+    let bad_config = file("bad-config", "current-context: gone");
+    let bad_ca = file("bad-ca", "no certificate");
+    let empty = file("empty", "");
+    for (words, code, complaint) in [
+        (vec!["run", "--colour"], 64, "there is no flag --colour"),
+        (vec!["run", "--leader-elect"], 64, "there is no flag --leader-elect"),
+        (vec!["run", "--batch", "many"], 64, "--batch: \"many\" is not a number"),
+        (vec!["run", "--kubeconfig", "/no/such/file"], 78, "/no/such/file cannot be read"),
+        (vec!["run", "--kubeconfig", &bad_config], 78, "has no context named \"gone\""),
+        (vec!["plan", "--context", "other"], 78, "has no context named \"other\""),
+        (vec!["run", "--apic-ca", &bad_ca], 78, "the CA bundle"),
+        (vec!["run", "--password-file", &empty], 78, "is empty"),
+        (vec!["run", "--apic", "http://x"], 64, "https only"),
+    ] {
+        let done = output(world.command(&words));
+        let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+        assert_eq!((done.status.code(), out.as_str()), (Some(code), ""), "{words:?}: {err}");
+        assert!(err.contains(complaint) && err.lines().count() == 1, "{words:?}: {err}");
+        assert!(!err.contains("panicked") && !err.contains(world.apic.password()), "{err}");
+    }
+    let done = output(bare_command(&["run"]));
+    assert_eq!(done.status.code(), Some(78));
+    assert!(String::from_utf8(done.stderr).unwrap().contains("no APIC: name its controllers with --apic or ACI_APIC"));
+}
+
+/// X6: help and version go to stdout; `info` of `run` goes to stdout, warnings go to stderr.
+#[test]
+fn every_line_goes_where_it_belongs() {
+    let help = output(bare_command(&["help"]));
+    assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("--keep-contracted"));
+    let version = String::from_utf8(output(bare_command(&["--version"])).stdout).unwrap();
+    assert_eq!(version, format!("aci-sync {}\n", env!("CARGO_PKG_VERSION")));
+    let world = World::new();
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some("{"), &[]);
+    daemon.until_logged("its annotation is not a JSON object");
+    assert!(daemon.text("err").lines().all(|it| it.contains(" WARN ")), "{}", daemon.text("err"));
+    assert!(daemon.text("out").lines().all(|it| it.contains(" INFO ")), "{}", daemon.text("out"));
+}
