@@ -245,7 +245,8 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
         let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one";
         return Err(ConfigError { code: EXIT_USAGE, why: why.to_owned() });
     }
-    let mut tls = TlsSettings::default();
+    let mend = "to trust it, give its CA with --apic-ca or its fingerprint with --apic-fingerprint";
+    let mut tls = TlsSettings { mend, ..TlsSettings::default() };
     if let Some(given) = ca {
         let pem = std::fs::read(&given.values[0]);
         let pem = pem.map_err(|error| {

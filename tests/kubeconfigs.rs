@@ -88,6 +88,7 @@ fn servers_are_verified() {
     let Error::Unreachable(why) = uid(&ours).unwrap_err() else { panic!() };
     assert!(why.contains("hostname mismatch") || why.contains("IP address mismatch"), "{why}");
     assert!(why.contains("kubernetes.example") && why.contains("SHA-256"), "what was presented: {why}");
+    assert!(why.contains("certificate-authority-data") && why.contains("tls-server-name"), "the mend: {why}");
     uid(&format!("{ours}, tls-server-name: kubernetes.example")).unwrap();
     let other = format!("certificate-authority-data: {}", base64(&Authority::new("other").pem()));
     assert!(matches!(uid(&format!("{other}, tls-server-name: kubernetes.example")), Err(Error::Unreachable(_))));
@@ -115,6 +116,16 @@ fn files_are_merged() {
     let home = home.parent().unwrap().parent().unwrap().as_os_str().to_owned();
     let read = load(None, None, &|name| (name == "HOME").then(|| home.clone())).unwrap();
     assert_eq!(read.server, "https://home");
+}
+
+/// K3: fields that would change who we are may be there with nothing in them, as templates leave them.
+#[test]
+fn empty_fields_are_no_fields() {
+    let folder = Folder::new();
+    let cluster = "server: 'https://h', proxy-url: '', tls-server-name: ''";
+    let user = "token: t, tokenFile: '', username: '', password: null, as: '', as-groups: [], client-key-data: ''";
+    let read = from(&folder.file("config", &config(cluster, user))).unwrap();
+    assert_eq!((read.token, read.tls.server_name), (Some(Token::Fixed(Secret::new("t"))), None));
 }
 
 /// K3, X4: what cannot be used is one sentence that names the thing and the mend.
@@ -146,6 +157,7 @@ fn bad_kubeconfigs() {
         ("a: b: c".to_owned(), "is not YAML"),
         ("{}".to_owned(), "no current-context; choose one with --context"),
         ("current-context: x".to_owned(), "has no context named \"x\""),
+        ("x".repeat((1 << 20) + 1), "larger than 1048576 bytes"),
         ("a: 1\na: 2".to_owned(), "the key \"a\" twice"),
     ] {
         let file = folder.file("config", &text);

@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use log::warn;
 use serde::Deserialize;
 use ureq::http::Response;
 use ureq::{Agent, Body, BodyReader};
@@ -21,6 +22,9 @@ const PAGE: usize = 500;
 
 /// The largest page that is read, in bytes.
 const LARGEST_PAGE: u64 = 64 << 20;
+
+/// The most pages of a list; a cluster of the largest size that Kubernetes supports has 300 of Pods.
+const MOST_PAGES: usize = 4000;
 
 /// How long one page may take in all.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,17 +64,19 @@ impl Client {
         Ok(client)
     }
 
-    /// Takes the token anew from where it comes from. True where it is another one than before.
-    pub fn renew_token(&self) -> Result<bool, ConfigError> {
+    /// Takes the token anew from where it comes from. Where that fails the old one stays.
+    pub fn renew_token(&self) -> Result<(), ConfigError> {
         let token = match &self.source {
-            None => return Ok(false),
+            None => return Ok(()),
             Some(Token::Fixed(token)) => token.clone(),
             Some(Token::File(file)) => read_token(file)?,
         };
-        let mut current = self.token.write().unwrap_or_else(PoisonError::into_inner);
-        let renewed = current.as_ref() != Some(&token);
-        *current = Some(token);
-        Ok(renewed)
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The UID of the namespace `kube-system`: it lives as long as the cluster (O1).
@@ -107,7 +113,7 @@ impl Client {
         let mut all = Vec::new();
         let mut version: Option<String> = None;
         let mut next = String::new();
-        loop {
+        for _ in 0..MOST_PAGES {
             let page = self.page(kind, &next, &mut body)?;
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
@@ -123,6 +129,7 @@ impl Client {
                 return Ok((all, version.unwrap_or_default()));
             }
         }
+        Err(Error::Malformed("a list without an end".to_owned()))
     }
 
     fn page(&self, kind: Kind, next: &str, body: &mut Vec<u8>) -> Result<Page, Error> {
@@ -161,7 +168,8 @@ impl Client {
         read_body(response, LARGEST_PAGE, body)
     }
 
-    /// Sends a GET. A 401 is answered once with a token read anew, where there is a newer one.
+    /// Sends a GET. A 401 is answered once with a token read anew, where there is another one than was sent: perhaps
+    /// it was another watcher that read it.
     fn get(
         &self,
         path: &str,
@@ -169,10 +177,10 @@ impl Client {
             ureq::RequestBuilder<ureq::typestate::WithoutBody>,
         ) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
     ) -> Result<Response<Body>, Error> {
-        let send = || -> Result<Response<Body>, Error> {
+        let send = |token: &Option<Secret>| -> Result<Response<Body>, Error> {
             let url = format!("{}{path}", self.server);
             let mut request = self.agent.get(url).header("Accept", "application/json");
-            if let Some(token) = &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(token) = token {
                 request = request.header("Authorization", format!("Bearer {}", token.expose()));
             }
             let response = limits(request).call().map_err(|error| Error::Unreachable(words(&error)))?;
@@ -181,10 +189,16 @@ impl Client {
             }
             if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
         };
-        match send() {
-            Err(Error::Unauthorized) if self.renew_token() == Ok(true) => send(),
-            answer => answer,
+        let sent = self.token();
+        let answer = send(&sent);
+        if !matches!(answer, Err(Error::Unauthorized)) {
+            return answer;
         }
+        if let Err(error) = self.renew_token() {
+            warn!("{error}; the old token stays");
+        }
+        let renewed = self.token();
+        if renewed == sent { answer } else { send(&renewed) }
     }
 }
 

@@ -50,25 +50,45 @@ struct ListMeta {
     next: Option<String>,
 }
 
+impl ListMeta {
+    /// The version. Without one nothing can be watched from there, and a watch from "" would tell of no deletion.
+    fn version(self, what: &str) -> Result<String, Error> {
+        if self.resource_version.is_empty() {
+            return Err(Error::Malformed(format!("{what} has no resource version")));
+        }
+        Ok(self.resource_version)
+    }
+}
+
 /// Decodes a list page. A page is at most a few MiB, so it is in memory once as bytes and once as what is kept.
+///
+/// Only a list of that kind counts: what else a proxy answers with 200 must never pass for an empty cluster (W1).
 pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
     #[derive(Deserialize)]
     struct Wire<T> {
+        #[serde(default)]
+        kind: String,
         metadata: ListMeta,
         items: Option<Vec<T>>,
     }
-    fn decode<T: for<'de> Deserialize<'de>>(body: &[u8], wrap: fn(T) -> Object) -> Result<Page, Error> {
-        let wire: Wire<T> = serde_json::from_slice(body).map_err(|error| Error::malformed("a list", &error))?;
+    fn decode<T>(kind: Kind, body: &[u8], wrap: fn(T) -> Object) -> Result<Page, Error>
+    where
+        T: for<'de> Deserialize<'de>,
+    {
+        let mut wire: Wire<T> = serde_json::from_slice(body).map_err(|error| Error::malformed("a list", &error))?;
+        if wire.kind != format!("{kind}List") {
+            return Err(Error::Malformed(format!("something else in place of a {kind}List")));
+        }
         let items = wire.items.unwrap_or_default();
         let total = items.len();
         let objects = items.into_iter().map(wrap).filter(Object::is_kept).collect();
-        let ListMeta { resource_version, next } = wire.metadata;
-        Ok(Page { objects, total, resource_version, next: next.unwrap_or_default() })
+        let next = wire.metadata.next.take().unwrap_or_default();
+        Ok(Page { objects, total, resource_version: wire.metadata.version("a list")?, next })
     }
     match kind {
-        Kind::Deployment => decode(body, Object::Deployment),
-        Kind::Pod => decode(body, Object::Pod),
-        Kind::Service => decode(body, Object::Service),
+        Kind::Deployment => decode(kind, body, Object::Deployment),
+        Kind::Pod => decode(kind, body, Object::Pod),
+        Kind::Service => decode(kind, body, Object::Service),
     }
 }
 
@@ -91,7 +111,7 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
     let object = wire.object.get();
     let version = || -> Result<String, Error> {
         let versioned: Versioned = serde_json::from_str(object).map_err(malformed)?;
-        Ok(versioned.metadata.resource_version)
+        versioned.metadata.version("a watch event")
     };
     Ok(match wire.kind.as_str() {
         "ADDED" | "MODIFIED" | "DELETED" => Line::Changed {

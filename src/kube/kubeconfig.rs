@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -15,6 +16,9 @@ use crate::secret::Secret;
 
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
+
+/// How to trust an API server (A2).
+const TRUST: &str = "to trust it, give its CA as certificate-authority-data, or the name in it as tls-server-name";
 
 /// Where a ServiceAccount's files are inside a Pod.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -91,7 +95,7 @@ fn in_cluster(host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
     let roots = Roots::Pem(read(&folder.join("ca.crt"), "the cluster's CA")?);
     let token = folder.join("token");
     read(&token, "the ServiceAccount's token")?;
-    let tls = TlsSettings { roots, ..TlsSettings::default() };
+    let tls = TlsSettings { roots, mend: TRUST, ..TlsSettings::default() };
     Ok(ClusterConfig { server: format!("https://{host}:{port}"), tls, token: Some(Token::File(token)) })
 }
 
@@ -108,11 +112,14 @@ fn is_header_value(text: &str) -> bool {
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {
     let failed = |why: &dyn fmt::Display| ConfigError(format!("{what} {} cannot be read: {why}", file.display()));
-    let size = std::fs::metadata(file).map_err(|error| failed(&error))?.len();
-    if size > LARGEST_FILE {
+    let mut bytes = Vec::new();
+    // Not the size that the file system tells: a pipe or a device has none.
+    let opened = std::fs::File::open(file).map_err(|error| failed(&error))?;
+    opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    if bytes.len() as u64 > LARGEST_FILE {
         return Err(failed(&format!("it is larger than {LARGEST_FILE} bytes")));
     }
-    std::fs::read(file).map_err(|error| failed(&error))
+    Ok(bytes)
 }
 
 /// Several files as one: a named entry comes whole from the first file that has it.
@@ -189,7 +196,9 @@ impl<'a> Entry<'a> {
     /// Fields that would change who we are or where we go, and that are not built.
     fn refuse(&self, keys: &[&str]) -> Result<(), ConfigError> {
         for key in keys {
-            if !matches!(&self.value[*key], Value::Null) {
+            let value = &self.value[*key];
+            let is_empty = value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty);
+            if !is_empty {
                 let mend = "use a client certificate or a token, and a direct connection";
                 return Err(self.error(format!("{key} is not supported; {mend}")));
             }
@@ -242,6 +251,7 @@ impl<'a> Entry<'a> {
             roots: ca.map_or(Roots::System, Roots::Pem),
             verify: if insecure { Verify::Nothing } else { Verify::Chain },
             identity: None,
+            mend: TRUST,
             server_name: self.text("tls-server-name")?.filter(|it| !it.is_empty()).map(str::to_owned),
         })
     }

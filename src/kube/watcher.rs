@@ -84,12 +84,13 @@ impl Watcher {
         };
         loop {
             let opened = Instant::now();
-            match self.watch(&mut version)? {
+            let end = self.watch(&mut version)?;
+            if opened.elapsed() >= HEALTHY {
+                self.backoff.reset();
+            }
+            match end {
                 End::Resume => {
                     self.send(Event::Interrupted { kind })?;
-                    if opened.elapsed() >= HEALTHY {
-                        self.backoff.reset();
-                    }
                     if stopped_within(&self.stop, FLOOR) {
                         return Err(Stopped);
                     }
@@ -112,6 +113,8 @@ impl Watcher {
         let mut stream = match self.client.watch(kind, version, lifetime) {
             Ok(stream) => stream,
             Err(Error::Expired) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
+            // The server does not take this version, and asking again will not change its mind.
+            Err(error @ (Error::Malformed(_) | Error::NotFound)) => return Ok(End::Relist(error.to_string())),
             Err(error) => return Ok(End::Wait(error)),
         };
         self.healthy();

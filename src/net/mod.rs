@@ -64,6 +64,8 @@ pub struct TlsSettings {
     pub identity: Option<ClientIdentity>,
     /// The name that is asked for and checked in place of the host's.
     pub server_name: Option<String>,
+    /// What a person does to trust the peer: the end of the message of a failed verification (A2).
+    pub mend: &'static str,
 }
 
 /// Why TLS cannot be had: one sentence that names the thing and the mend.
@@ -86,6 +88,7 @@ struct Inner {
     connector: TlsConnector,
     verify: Verify,
     server_name: Option<String>,
+    mend: &'static str,
 }
 
 impl fmt::Debug for Tls {
@@ -112,7 +115,7 @@ impl Tls {
         }
         let connector = builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
         let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
-        Ok(Tls(Arc::new(Inner { connector, verify, server_name })))
+        Ok(Tls(Arc::new(Inner { connector, verify, server_name, mend: settings.mend })))
     }
 
     /// Shakes hands over any stream. Fingerprints are checked before any byte is sent over the connection.
@@ -165,16 +168,19 @@ impl Tls {
         Some(describe(&X509::from_der(&der).ok()?))
     }
 
-    /// Completes the message of a failed verification with what was presented.
+    /// Completes the message of a failed verification with what was presented and how to trust it (A2).
     pub fn explain(&self, error: ConnectError, host: &str, address: SocketAddr) -> ConnectError {
-        match error {
-            ConnectError::Untrusted(why) if matches!(self.0.verify, Verify::Chain) => {
-                let presented = self.presented(host, address);
-                let presented = presented.map_or_else(String::new, |it| format!("; it presented {it}"));
-                ConnectError::Untrusted(format!("{why}{presented}"))
-            }
-            other => other,
+        let ConnectError::Untrusted(mut why) = error else { return error };
+        // A fingerprint is compared after the handshake, so there the message says it already.
+        if matches!(self.0.verify, Verify::Chain)
+            && let Some(presented) = self.presented(host, address)
+        {
+            why += &format!("; it presented {presented}");
         }
+        if !self.0.mend.is_empty() {
+            why += &format!("; {}", self.0.mend);
+        }
+        ConnectError::Untrusted(why)
     }
 }
 
