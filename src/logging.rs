@@ -14,11 +14,12 @@ pub enum Output {
     Stderr,
 }
 
-/// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings unless named there.
+/// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings, also when they are named
+/// there: at `trace` one of them would tell the websocket's path, which is the session's token (A4).
 pub fn start(output: Output) {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
     let filter = filter.unwrap_or_else(|| "warn,aci_sync=info".to_owned());
-    // A bare level means ours: at `debug` an HTTP library tells every byte of a request's head.
+    // A bare level means ours.
     let bare = filter.parse::<LevelFilter>().is_ok();
     let filter = if bare { format!("warn,aci_sync={filter}") } else { filter };
     let filter = env_logger::Builder::new().parse_filters(&filter).build();
@@ -42,7 +43,8 @@ impl Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
+        let is_ours = record.target().starts_with("aci_sync");
+        if !self.filter.matches(record) || (record.level() > Level::Warn && !is_ours) {
             return;
         }
         let message = one_line(&record.args().to_string());
