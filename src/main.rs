@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         Command::Run if once => configured(&invocation, &environment)
             .and_then(|(config, cluster)| once::once(&config, &cluster))
             .map(|all_done| u8::from(!all_done)),
-        Command::Run => configured(&invocation, &environment).and_then(|(config, cluster)| run::run(config, cluster)),
+        Command::Run => configured(&invocation, &environment)
+            .and_then(|(config, cluster)| run::run(config, cluster, &|| load(&invocation, &environment))),
     };
     done.map_or_else(|failure| tell(&failure), ExitCode::from)
 }
@@ -40,11 +41,15 @@ fn configured(
     invocation: &Invocation,
     environment: &BTreeMap<String, String>,
 ) -> Result<(Config, kube::Client), Failure> {
-    let config = config::load(invocation, environment).map_err(|error| Failure { code: error.code, why: error.why })?;
+    let config = load(invocation, environment)?;
     let failed = |error: kube::ConfigError| Failure { code: EXIT_CONFIG, why: error.to_string() };
     let file = config.kubeconfig.as_deref();
     let cluster = kube::load(file, config.context.as_deref(), &|name| std::env::var_os(name)).map_err(failed)?;
     Ok((config, kube::Client::new(&cluster).map_err(failed)?))
+}
+
+fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, Failure> {
+    config::load(invocation, environment).map_err(|error| Failure { code: error.code, why: error.why })
 }
 
 /// A closed output is no reason to fail.

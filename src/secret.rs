@@ -1,6 +1,7 @@
 //! A string that must not be seen: passwords, tokens, the websocket's path (rule A4).
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Holds a secret. It has no `Display`, and its `Debug` shows nothing of the value, so that a secret cannot
 /// slip into a log line or an error by way of formatting.
@@ -22,6 +23,27 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
+    }
+}
+
+/// A secret that is replaced now and then: a token that is refreshed, a password that is read again. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Renewable(Arc<RwLock<Secret>>);
+
+impl Renewable {
+    /// Wraps the first value.
+    pub fn new(secret: Secret) -> Self {
+        Renewable(Arc::new(RwLock::new(secret)))
+    }
+
+    /// The value that counts now.
+    pub fn get(&self) -> Secret {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this value counts.
+    pub fn set(&self, secret: Secret) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 }
 

@@ -143,3 +143,25 @@ fn every_line_goes_where_it_belongs() {
     assert!(daemon.text("err").lines().all(|it| it.contains(" WARN ")), "{}", daemon.text("err"));
     assert!(daemon.text("out").lines().all(|it| it.contains(" INFO ")), "{}", daemon.text("out"));
 }
+
+/// X2, X4: SIGHUP reads the password again; one that cannot be read leaves the old one in use.
+#[test]
+fn credentials_are_read_again_on_demand() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let old = world.apic.password();
+    world.folder.file("password", "");
+    daemon.signal("HUP");
+    daemon.until_logged("SIGHUP: the old credentials stay in use");
+    world.apic.drop_websockets();
+    daemon.until_logged_times("websocket open", 2);
+    world.apic.set_password("admin", "Another-word-2");
+    world.folder.file("password", "Another-word-2");
+    daemon.signal("HUP");
+    daemon.until_logged("SIGHUP: the credentials were read again");
+    world.apic.drop_websockets();
+    daemon.until_logged_times("websocket open", 3);
+    assert!(!daemon.log().contains(old) && !daemon.log().contains("Another-word"));
+}

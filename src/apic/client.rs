@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -20,7 +20,7 @@ use super::refresher::Task;
 use crate::config::Controller;
 use crate::model::mo::Mo;
 use crate::net::{ConnectError, words};
-use crate::secret::Secret;
+use crate::secret::{Renewable, Secret};
 
 /// How long one request may take in all (W8).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ struct Session {
     settings: Settings,
     controller: Controller,
     agent: Agent,
-    token: RwLock<Secret>,
+    token: Renewable,
     lifetimes: Lifetimes,
     tasks: Option<Sender<Task>>,
     /// Whether the APIC keeps to `refresh-timeout`. Shared by the sessions that follow one another.
@@ -83,16 +83,17 @@ impl Client {
             settings: settings.clone(),
             controller: controller.clone(),
             agent,
-            token: RwLock::new(Secret::new("")),
+            token: Renewable::new(Secret::new("")),
             lifetimes: Lifetimes { token: Duration::ZERO, session: Duration::ZERO },
             tasks,
             extends,
         };
-        let user = json!({"name": settings.username, "pwd": settings.password.expose()});
+        let user = json!({"name": settings.username, "pwd": settings.password.get().expose()});
         let body = json!({"aaaUser": {"attributes": user}});
         let answer = session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent)?;
         let (token, lifetimes) = token_in(&answer)?;
-        (session.token, session.lifetimes) = (RwLock::new(token), lifetimes);
+        session.token.set(token);
+        session.lifetimes = lifetimes;
         Ok(Client(Arc::new(session)))
     }
 
@@ -108,7 +109,7 @@ impl Client {
 
     /// The token, for the websocket's path and cookie.
     pub(super) fn token(&self) -> Secret {
-        self.0.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.token.get()
     }
 
     /// Reads objects; children come flattened, with their DNs. A class query is read page by page; an object that
@@ -170,7 +171,7 @@ impl Client {
     /// Refreshes the token: a new one from now on, for the same session (A3).
     pub(super) fn refresh(&self) -> Result<Lifetimes, Error> {
         let (token, lifetimes) = token_in(&self.get("/api/aaaRefresh.json")?)?;
-        *self.0.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        self.0.token.set(token);
         Ok(lifetimes)
     }
 
@@ -240,13 +241,13 @@ impl Client {
 impl Session {
     /// Exactly one cookie: a second one makes every subscription of the session silent.
     fn cookie(&self) -> String {
-        format!("APIC-cookie={}", self.token.read().unwrap_or_else(PoisonError::into_inner).expose())
+        format!("APIC-cookie={}", self.token.get().expose())
     }
 
     /// Sends a request that changes nothing on the fabric.
     fn send(&self, target: &str, body: Option<&Value>, limit: Duration, agent: &Agent) -> Result<Answer, Error> {
         let url = format!("https://{}{target}", self.controller.authority());
-        let has_token = !self.token.read().unwrap_or_else(PoisonError::into_inner).expose().is_empty();
+        let has_token = !self.token.get().expose().is_empty();
         let response = match body {
             Some(body) => {
                 let request = bounded(agent.post(url), limit);

@@ -28,7 +28,7 @@ pub use refresher::Refresher;
 use crate::config::Controller;
 use crate::model::mo::MoChange;
 use crate::net::Tls;
-use crate::secret::Secret;
+use crate::secret::Renewable;
 
 /// Where the APIC is and who we are there.
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ pub struct Settings {
     pub tls: Tls,
     /// The user, with its login domain where it has one (`apic:DOMAIN\\user`).
     pub username: String,
-    /// The password.
-    pub password: Secret,
+    /// The password; it counts from the next login on when it is renewed.
+    pub password: Renewable,
 }
 
 /// What the APIC side tells the reconciler.

@@ -18,6 +18,7 @@ use crate::kube;
 use crate::model::diff::Rules;
 use crate::model::fabric::Owner;
 use crate::net::{Tls, Verify};
+use crate::secret::Renewable;
 
 use self::engine::Engine;
 
@@ -44,6 +45,6 @@ fn apic_settings(config: &Config) -> Result<apic::Settings, Failure> {
         controllers: config.controllers.clone(),
         tls: Tls::new(&config.apic_tls).map_err(failed)?,
         username: config.username.clone(),
-        password: config.password.clone(),
+        password: Renewable::new(config.password.clone()),
     })
 }

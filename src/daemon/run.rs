@@ -18,6 +18,7 @@ use crate::backoff::{Backoff, stopped_within};
 use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
 use crate::model::kube::Kind;
+use crate::secret::Renewable;
 
 /// Events that wait for the reconciler. A full queue holds the watch streams back; the APIC listener never waits.
 const QUEUE: usize = 1024;
@@ -42,14 +43,15 @@ fn thread(run: impl FnOnce() + Send + 'static) -> Body {
     })
 }
 
-/// Runs until a signal or a failure; the exit code.
-pub fn run(config: Config, cluster: kube::Client) -> Result<u8, Failure> {
+/// Runs until a signal or a failure; the exit code. `reload` reads the configuration again, for SIGHUP.
+pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Config, Failure>) -> Result<u8, Failure> {
     let signals = signals()?;
     let (stop_sender, stop) = bounded::<()>(0);
     let (cluster_sender, cluster_events) = bounded(QUEUE);
     let (fabric_sender, fabric_events) = bounded(QUEUE);
     let (command_sender, commands) = bounded(8);
     let settings = apic_settings(&config)?;
+    let password = settings.password.clone();
     let (link, listener, refresher) = apic::link(settings, fabric_sender, stop.clone());
 
     let mut threads = Threads::default();
@@ -77,14 +79,16 @@ pub fn run(config: Config, cluster: kube::Client) -> Result<u8, Failure> {
     };
     spawn("reconciler", Box::new(reconciler))?;
 
-    let code = supervise(&threads, &signals, &command_sender);
+    let renew = || renew_credentials(reload, &password, &cluster);
+    let code = supervise(&mut threads, &signals, &command_sender, &renew);
     drop(stop_sender);
     stop_all(threads, &cluster, &link, code);
     Ok(code)
 }
 
 /// Waits for the end: a signal, or a thread that ended although nobody stopped it.
-fn supervise(threads: &Threads, signals: &Receiver<i32>, commands: &Sender<Command>) -> u8 {
+fn supervise(threads: &mut Threads, signals: &Receiver<i32>, commands: &Sender<Command>, renew: &dyn Fn()) -> u8 {
+    let ends = threads.ends().clone();
     loop {
         select! {
             recv(signals) -> signal => match signal {
@@ -93,17 +97,18 @@ fn supervise(threads: &Threads, signals: &Receiver<i32>, commands: &Sender<Comma
                         warn!("the reconciler is busy; the status comes later");
                     }
                 }
-                Ok(SIGHUP) => info!("SIGHUP: credentials are read again when they are next refused"),
+                Ok(SIGHUP) => renew(),
                 _ => {
                     info!("stopping; what is on the fabric stays");
                     return 0;
                 }
             },
-            recv(threads.ends()) -> end => {
+            recv(ends) -> end => {
                 let (name, end) = match end {
                     Ok(end) => end,
                     Err(_) => return 1,
                 };
+                threads.has_ended(name);
                 match end {
                     End::Returned => error!("the thread {name} ended unexpectedly"),
                     End::Panicked(message) => error!("the thread {name} panicked: {message}; please report this"),
@@ -115,6 +120,18 @@ fn supervise(threads: &Threads, signals: &Receiver<i32>, commands: &Sender<Comma
                 return 1;
             },
         }
+    }
+}
+
+/// SIGHUP: the APIC password and the Kubernetes token are read again. What cannot be read leaves the old value (X4).
+fn renew_credentials(reload: &dyn Fn() -> Result<Config, Failure>, password: &Renewable, cluster: &kube::Client) {
+    match reload() {
+        Ok(config) => password.set(config.password),
+        Err(failure) => return warn!("SIGHUP: the old credentials stay in use: {}", failure.why),
+    }
+    match cluster.renew_token() {
+        Ok(_) => info!("SIGHUP: the credentials were read again"),
+        Err(error) => warn!("SIGHUP: the old Kubernetes token stays in use: {error}"),
     }
 }
 
@@ -190,4 +207,27 @@ fn signals() -> Result<Receiver<i32>, Failure> {
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(forward).map_err(failed)?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// X1: a thread that panics, fails or just ends is noticed and ends the process with a code that says so.
+    #[test]
+    fn every_unexpected_end_ends_the_process() {
+        type Ending = fn() -> Result<(), Failure>;
+        let endings: [(Ending, u8); 3] = [
+            (|| panic!("a bug"), 1),
+            (|| Ok(()), 1),
+            (|| Err(Failure { code: EXIT_CONFIG, why: "a value".to_owned() }), EXIT_CONFIG),
+        ];
+        for (ending, code) in endings {
+            let mut threads = Threads::default();
+            threads.spawn("one", ending).unwrap();
+            let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
+            assert_eq!(supervise(&mut threads, &signals, &commands, &|| {}), code);
+            assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
+        }
+    }
 }

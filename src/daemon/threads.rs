@@ -83,11 +83,16 @@ impl Threads {
     /// Joins the next thread that reports its end; false where none does until the deadline.
     fn reap(&mut self, deadline: Instant) -> bool {
         let Ok((name, _)) = self.ends.recv_deadline(deadline) else { return false };
+        self.has_ended(name);
+        true
+    }
+
+    /// Joins a thread whose end was reported.
+    pub fn has_ended(&mut self, name: &str) {
         if let Some(handle) = self.running.remove(name) {
             // The report was its last act, so this takes no time; what a panic said was caught and reported.
             let _ = handle.join();
         }
-        true
     }
 }
 

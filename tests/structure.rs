@@ -1,0 +1,79 @@
+//! What the code promises about itself: the model is pure, and one place sends writes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
+            }
+        }
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+/// The part of a source file that is shipped.
+fn shipped(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+/// The model knows no sockets, threads, clock, files, environment or randomness, and nothing of those who do.
+#[test]
+fn the_model_is_pure() {
+    for (path, text) in sources("src/model") {
+        for word in [
+            "TcpStream",
+            "std::thread",
+            "Instant::now",
+            "SystemTime",
+            "RandomState",
+            "std::fs",
+            "std::env",
+            "crossbeam",
+            "ureq",
+            "log::",
+            "crate::apic",
+            "crate::kube",
+            "crate::daemon",
+            "crate::config",
+            "Mutex",
+        ] {
+            assert!(!shipped(&text).contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+/// W5: only the writer asks a session to write, and only the engine asks the writer.
+#[test]
+fn one_place_sends_writes() {
+    for (path, text) in sources("src") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = shipped(&text);
+        if !matches!(name, "writer.rs" | "access.rs") {
+            assert!(!text.contains("apic.post(") && !text.contains("apic.delete("), "{}", path.display());
+            assert!(!text.contains("client.post(") && !text.contains("client.delete("), "{}", path.display());
+        }
+        if !matches!(name, "engine.rs" | "writer.rs") {
+            assert!(!text.contains("writer.send("), "{}", path.display());
+        }
+    }
+}
+
+/// A newcomer finds the room for a change in a minute: no file is a maze.
+#[test]
+fn files_are_small() {
+    for folder in ["src", "tests"] {
+        for (path, text) in sources(folder) {
+            assert!(text.lines().count() <= 600, "{} is too long", path.display());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! W2, W5, W7: what the writer sends, byte by byte, and what it refuses to send.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+use std::cell::RefCell;
+
+use aci_sync::apic::access::Access;
+use aci_sync::apic::writer::{Refusal, Writer};
+use aci_sync::apic::{Error, Query, SubscriptionId};
+use aci_sync::config::Policy;
+use aci_sync::model::dn::{EepgDn, L3outDn, Name, Prefix};
+use aci_sync::model::fabric::{Fabric, Mark, Owner, Scope, Subnet};
+use aci_sync::model::kube::Key;
+use aci_sync::model::mo::Mo;
+use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::wanted::Source;
+use serde_json::{Value, json};
+
+/// Takes every write and remembers it.
+#[derive(Default)]
+struct Recorder(RefCell<Vec<(String, Value)>>);
+
+impl Access for Recorder {
+    fn read(&self, _: &Query) -> Result<Vec<Mo>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn subscribe(&self, _: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        Ok((None, Vec::new()))
+    }
+
+    fn forget(&self, _: &SubscriptionId) {}
+
+    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+        self.0.borrow_mut().push((format!("POST {dn}"), body.clone()));
+        Ok(())
+    }
+
+    fn delete(&self, dn: &str) -> Result<(), Error> {
+        self.0.borrow_mut().push((format!("DELETE {dn}"), Value::Null));
+        Ok(())
+    }
+}
+
+fn l3out() -> L3outDn {
+    L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() }
+}
+
+fn eepg(name: &str) -> EepgDn {
+    l3out().eepg(Name::object(name).unwrap())
+}
+
+/// An L3Out with an EEPG for each mark; each EEPG holds a subnet for each mark.
+fn fabric() -> Fabric {
+    let marks =
+        [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
+    let mo = |class: &str, dn: String, annotation: &str, name: &str| {
+        let attributes = [("annotation", annotation), ("name", name), ("scope", "import-security")];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Mo { class: class.to_owned(), dn, attributes }
+    };
+    let mut mos = vec![mo("l3extOut", l3out().to_string(), "", "L")];
+    for (name, annotation) in marks {
+        mos.push(mo("l3extInstP", eepg(name).to_string(), annotation, name));
+        for (n, (_, annotation)) in marks.iter().enumerate() {
+            mos.push(mo("l3extSubnet", eepg(name).subnet(&format!("10.0.0.{n}/32")), annotation, "a::b"));
+        }
+    }
+    mos.push(mo("l3extInstP", eepg("PURE").to_string(), marks[0].1, "PURE"));
+    mos.push(mo("l3extSubnet", eepg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
+    let mut fabric = Fabric::new(Owner::new("me", &[]));
+    fabric.put_l3out(&l3out(), &mos, None);
+    fabric
+}
+
+fn prefix(n: u8) -> Prefix {
+    Prefix::host([10, 0, 0, n].into())
+}
+
+fn before(n: u8) -> Subnet {
+    fabric().eepg(&eepg("OURS")).unwrap().subnets[&prefix(n)].clone()
+}
+
+fn create(n: u8) -> Change {
+    let source = Source { is_pod: true, key: Key::new("a", "b") };
+    Change::CreateSubnet { prefix: prefix(n), name: "a::b".to_owned(), scope: Scope::parse("import-security"), source }
+}
+
+fn delete(n: u8, moves: bool) -> Change {
+    Change::DeleteSubnet { prefix: prefix(n), before: before(n), moves_to: moves.then(|| eepg("PURE")) }
+}
+
+fn repair(n: u8, mark: bool) -> Change {
+    let scope = Some(Scope::parse("import-security,shared-rtctrl"));
+    let name = (n != 2).then(|| "a::c".to_owned());
+    Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope }
+}
+
+fn transaction(epg: &str, form: Form, changes: Vec<Change>) -> Transaction {
+    Transaction { eepg: eepg(epg), form, changes }
+}
+
+fn send(policy: Policy, transaction: &Transaction, fabric: &Fabric) -> Result<(String, Value), Refusal> {
+    let recorder = Recorder::default();
+    Writer::new(policy).send(&recorder, fabric, transaction)?;
+    let mut sent = recorder.0.into_inner();
+    assert_eq!(sent.len(), 1);
+    Ok(sent.remove(0))
+}
+
+/// W2: the form of every request.
+#[test]
+fn requests() {
+    let mark = "orchestrator:aci-sync:me";
+    let made = json!({"l3extSubnet": {"attributes": {"ip": "10.0.0.9/32", "name": "a::b", "scope": "import-security",
+        "annotation": mark, "status": "created"}}});
+    let deployments = vec![Key::new("a", "web")];
+    for (transaction, target, body) in [
+        (
+            transaction("NEW", Form::Rooted, vec![Change::CreateEepg { deployments }, create(9)]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "NEW", "annotation": mark, "status": "created"}, "children": [made]}}),
+        ),
+        (
+            transaction("OURS", Form::Rooted, vec![create(9), repair(0, false), delete(0, false)]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "OURS"}, "children": [
+                made,
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "name": "a::c", "scope": "import-security,shared-rtctrl"}}},
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "status": "deleted"}}},
+            ]}}),
+        ),
+        (
+            transaction("OLD", Form::Rooted, vec![Change::MarkEepg { from: Mark::Predecessor }, repair(1, true)]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "OLD", "annotation": mark}, "children": [
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.1/32", "annotation": mark, "name": "a::c",
+                    "scope": "import-security,shared-rtctrl"}}},
+            ]}}),
+        ),
+        (
+            transaction("PURE", Form::Rooted, vec![Change::DeleteEepg { subnets: 1 }]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "PURE", "status": "deleted"}}}),
+        ),
+        (transaction("OTHER", Form::Single, vec![create(9)]), "POST uni/tn-T/out-L/instP-OTHER", made.clone()),
+        (
+            transaction("OTHER", Form::Single, vec![delete(0, false)]),
+            "DELETE uni/tn-T/out-L/instP-OTHER/extsubnet-[10.0.0.0/32]",
+            Value::Null,
+        ),
+    ] {
+        assert_eq!(send(Policy::Sync, &transaction, &fabric()).unwrap(), (target.to_owned(), body));
+    }
+}
+
+/// W5, O1: a plan that is wrong about whose something is does not get through.
+#[test]
+fn what_is_not_ours_is_refused() {
+    use Form::{Rooted, Single};
+    for (epg, form, changes) in [
+        ("OTHER", Rooted, vec![create(9)]),
+        ("NONE", Rooted, vec![create(9)]),
+        ("OLD", Rooted, vec![create(9)]),
+        ("OTHER", Rooted, vec![Change::MarkEepg { from: Mark::Foreign }]),
+        ("OTHER", Single, vec![create(8), create(9)]),
+        ("GONE", Single, vec![create(9)]),
+        ("GONE", Rooted, vec![delete(0, false)]),
+        ("OURS", Rooted, vec![Change::CreateEepg { deployments: vec![] }]),
+        ("OURS", Rooted, vec![create(0)]),
+        ("OURS", Rooted, vec![delete(1, false)]),
+        ("OURS", Rooted, vec![delete(2, true)]),
+        ("OURS", Rooted, vec![delete(3, true)]),
+        ("OURS", Rooted, vec![repair(1, false)]),
+        ("OURS", Rooted, vec![repair(3, true)]),
+        ("OURS", Rooted, vec![Change::DeleteEepg { subnets: 1 }]),
+        ("OTHER", Rooted, vec![Change::DeleteEepg { subnets: 0 }]),
+        ("OTHER", Single, vec![delete(3, false)]),
+    ] {
+        let transaction = transaction(epg, form, changes);
+        let sent = send(Policy::Sync, &transaction, &fabric());
+        assert!(matches!(sent, Err(Refusal::NotOurs(_))), "{transaction:?}: {sent:?}");
+    }
+}
+
+/// W7: nothing is changed or deleted in an EEPG that was not read in the same pass; pure creates may trust the mirror.
+#[test]
+fn changes_need_a_fresh_read() {
+    let mut stale = fabric();
+    stale.begin_pass();
+    for change in [delete(0, false), repair(0, false)] {
+        let transaction = transaction("OURS", Form::Rooted, vec![change]);
+        assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
+    }
+    send(Policy::Sync, &transaction("OURS", Form::Rooted, vec![create(9)]), &stale).unwrap();
+}
+
+/// W5: the policy holds in the one place that sends.
+#[test]
+fn policies() {
+    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
+    let deletes = transaction("OURS", Form::Rooted, vec![create(9), delete(0, false)]);
+    send(Policy::UpsertOnly, &creates, &fabric()).unwrap();
+    for (policy, transaction) in
+        [(Policy::UpsertOnly, &deletes), (Policy::Observe, &creates), (Policy::Observe, &deletes)]
+    {
+        assert!(matches!(send(policy, transaction, &fabric()), Err(Refusal::Policy)), "{policy:?}");
+    }
+}
