@@ -219,3 +219,48 @@ fn served_in_foreign(world: &World) {
         world.writes()
     );
 }
+
+/// K1, K2, W1: watches that are cut, too old, truncated or refused, and an API server that is away for a moment: the
+/// fabric follows all the same, and nothing is deleted that should not be.
+#[test]
+fn lost_watches_lose_nothing() {
+    use sim::net::{Fault, Trouble};
+    World::both(|world| {
+        let _daemon = world.run(&["--epg-grace", "0"]);
+        served(world);
+        let troubles: [(&str, &dyn Fn()); 5] = [
+            ("cut", &|| world.kube.server().cut_all()),
+            ("too old", &|| {
+                world.kube.compact();
+                world.kube.server().cut_all();
+            }),
+            ("truncated", &|| {
+                world.kube.fault(Fault::on("watch=true", Trouble::CutAfter(700)).times(3));
+                world.kube.server().cut_all();
+            }),
+            ("garbage", &|| {
+                let garbage =
+                    Trouble::Answer(200, "application/json", "{\"type\":\"ADDED\",\"object\":{\"meta\n".to_owned());
+                world.kube.fault(Fault::on("watch=true", garbage).times(3));
+                world.kube.server().cut_all();
+            }),
+            ("away", &|| {
+                world.kube.server().pause();
+                world.kube.fault(
+                    Fault::on("/api", Trouble::Answer(429, "text/plain", "Too many requests".to_owned())).times(4),
+                );
+                world.kube.server().resume();
+            }),
+        ];
+        for (n, (what, trouble)) in troubles.into_iter().enumerate() {
+            trouble();
+            let address = format!("10.0.1.{n}");
+            world.kube.pod("a", "web", &format!("t{n}"), &[&address]);
+            world.until(&format!("it is served after: {what}"), |world| {
+                world.subnets("E").contains(&format!("{address}/32"))
+            });
+        }
+        assert_eq!(world.subnets("E").len(), 7);
+        assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted") && it.method != "DELETE"));
+    });
+}

@@ -77,3 +77,22 @@ fn files_are_small() {
         }
     }
 }
+
+/// Every test that ARCHITECTURE.md names for a rule is there.
+#[test]
+fn the_rule_table_is_true() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("## Rules and their tests").nth(1).unwrap();
+    let all: Vec<(PathBuf, String)> = ["src", "tests"].into_iter().flat_map(sources).collect();
+    let mut count = 0;
+    for name in table.split('`').filter(|it| it.contains("::")) {
+        let (file, test) = name.split_once("::").unwrap();
+        let is_there = |(path, text): &(PathBuf, String)| {
+            path.file_stem().is_some_and(|it| it == file) && text.contains(&format!("fn {test}()"))
+        };
+        let is_there = all.iter().any(is_there);
+        assert!(is_there, "{name} is not there");
+        count += 1;
+    }
+    assert!(count > 40, "only {count} tests are named");
+}
