@@ -122,10 +122,15 @@ impl Listener {
         let _ = self.tasks.send(Task::Ended);
         self.link.set_client(None);
         client.shutdown();
-        Ok(match self.link.take_request() {
+        let lost = match self.link.take_request() {
             Some(request) => Lost::Session { why: request.why, refused: request.refused },
             None => Lost::Session { why: format!("websocket: {why}"), refused: false },
-        })
+        };
+        if matches!(lost, Lost::Session { refused: false, .. }) {
+            // The next session is another one, and an APIC has room for so many only.
+            client.logout();
+        }
+        Ok(lost)
     }
 
     /// Opens `wss://controller/socket{token}`. The path is a secret: no error here may show it.
