@@ -57,6 +57,16 @@ fn a_create_never_overwrites() {
         assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], "orchestrator:terraform");
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "theirs");
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.2/32"]["annotation"], MARK);
+
+        // The same for a subnet in an EPG of ours, where a create trusts the mirror.
+        world.apic.set_deaf(true);
+        let dn = "uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.5/32]";
+        world.apic.set(dn, "l3extSubnet", &[("name", "theirs"), ("scope", "export-rtctrl")]).unwrap();
+        world.apic.set_deaf(false);
+        world.kube.pod("settled", "x", "5", &["10.0.0.5", "10.0.0.6"]);
+        world.until_holds("X", &["10.0.0.5", "10.0.0.6"]);
+        let theirs = world.apic.get(dn).unwrap();
+        assert_eq!((&theirs["name"], &theirs["scope"]), (&json!("theirs"), &json!("export-rtctrl")));
     });
 }
 
