@@ -150,7 +150,6 @@ impl Watcher {
                     self.send(changed(object, deleted))?;
                 }
                 Ok(Line::Bookmark(resource_version)) => *version = resource_version,
-                Ok(Line::Failed(Error::Expired)) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
                 Ok(Line::Failed(error @ (Error::Busy { .. } | Error::Unauthorized | Error::Forbidden { .. }))) => {
                     return Ok(End::Wait(error));
                 }
