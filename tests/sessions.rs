@@ -114,8 +114,20 @@ fn a_wrong_password_is_not_hammered() {
     world.apic.set_password("admin", "another");
     let mut daemon = world.run(&[]);
     daemon.until_logged("check user name and password");
-    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    daemon.until_logged("Deployments listed");
+    // Long enough for many more logins: every watch is cut, and opened again after a pause.
+    let watches = || world.kube.journal().iter().filter(|it| it.target.contains("watch=true")).count();
+    let end = std::time::Instant::now() + support::world::LIMIT;
+    for times in [3, 6] {
+        while watches() < times {
+            assert!(std::time::Instant::now() < end, "the watches are not opened again");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        world.kube.server().cut_all();
+    }
+    while watches() < 9 {
+        assert!(std::time::Instant::now() < end, "the watches are not opened again");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(world.apic.journal().len(), 1, "one login, and nothing else");
     assert!(!daemon.log().contains(world.apic.password()));
