@@ -1,6 +1,9 @@
 //! Log lines: one record is one line, whatever is in it; where they go, and how they begin.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -16,25 +19,46 @@ pub enum Output {
 
 /// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings, also when they are named
 /// there: at `trace` one of them would tell the websocket's path, which is the session's token (A4).
-pub fn start(output: Output) {
+/// A value that makes no sense is refused with one sentence.
+pub fn start(output: Output) -> Result<(), String> {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
-    let filter = filter.unwrap_or_else(|| "warn,aci_sync=info".to_owned());
+    let filter = filter.unwrap_or_else(|| "info".to_owned());
+    if !makes_sense(&filter) {
+        return Err(format!("RUST_LOG: {filter:?} is not a level such as debug, or aci_sync::kube=debug"));
+    }
     // A bare level means ours.
     let bare = filter.parse::<LevelFilter>().is_ok();
     let filter = if bare { format!("warn,aci_sync={filter}") } else { filter };
     let filter = env_logger::Builder::new().parse_filters(&filter).build();
     let level = filter.filter();
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let journal = [is_stream(&std::io::stdout(), &stream), is_stream(&std::io::stderr(), &stream)];
     if log::set_boxed_logger(Box::new(Lines { filter, output, journal })).is_ok() {
         log::set_max_level(level);
     }
+    Ok(())
+}
+
+/// Whether env_logger understands it: `module=level,...` and perhaps `/text`. It would tell so by itself on stderr,
+/// and panic where that is closed.
+fn makes_sense(filter: &str) -> bool {
+    let is_level = |it: &str| it.trim().is_empty() || it.trim().parse::<LevelFilter>().is_ok();
+    let (levels, text) = filter.split_once('/').unwrap_or((filter, ""));
+    !text.contains('/') && levels.split(',').all(|it| it.split_once('=').is_none_or(|(_, level)| is_level(level)))
 }
 
 struct Lines {
     filter: env_logger::Logger,
     output: Output,
-    /// The journal has its own time, and takes the level from a prefix.
-    journal: bool,
+    /// Whether stdout and stderr go to the journal, which has its own time and takes the level from a prefix.
+    journal: [bool; 2],
+}
+
+/// Whether an output is the journal's, named as systemd does: device, colon, inode (systemd.exec(5)). That the
+/// variable is set says little: whatever a service starts inherits it, with outputs of its own.
+fn is_stream(output: &impl AsFd, stream: &str) -> bool {
+    let file = output.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|it| it.metadata()).is_ok_and(|it| format!("{}:{}", it.dev(), it.ino()) == stream)
 }
 
 impl Log for Lines {
@@ -49,14 +73,15 @@ impl Log for Lines {
         }
         let message = one_line(&record.args().to_string());
         let level = record.level();
-        let line = if self.journal {
+        let stdout = self.output == Output::Split && level >= Level::Info;
+        let line = if self.journal[usize::from(!stdout)] {
             format!("<{}>{message}\n", priority(level))
         } else {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             format!("{} {level:<5} {message}\n", timestamp(now))
         };
         // A closed output must not end the program: it goes on without a log.
-        let _ = if self.output == Output::Split && level >= Level::Info {
+        let _ = if stdout {
             std::io::stdout().write_all(line.as_bytes())
         } else {
             std::io::stderr().write_all(line.as_bytes())
@@ -67,7 +92,7 @@ impl Log for Lines {
 }
 
 /// Names from a cluster or a fabric can hold anything; a control character in one must not become a line of its own.
-fn one_line(message: &str) -> String {
+pub fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     for character in message.chars() {
         if character.is_control()
@@ -118,11 +143,5 @@ mod tests {
         ] {
             assert_eq!(timestamp(seconds), text);
         }
-    }
-
-    /// X6: one record is one line.
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(one_line("a\nb\u{1b}[31m\u{202e}é"), "a\\nb\\u{1b}[31m\\u{202e}é");
     }
 }

@@ -21,7 +21,6 @@ fn main() -> ExitCode {
         Err(Usage(why)) => return tell(&Failure { code: EXIT_USAGE, why }),
     };
     let once = invocation.is_on("once");
-    logging::start(if invocation.command == Command::Run { Output::Split } else { Output::Stderr });
     let done = match invocation.command {
         Command::Help => Ok(print(&cli::help(), 0)),
         Command::Version => Ok(print(concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n"), 0)),
@@ -41,6 +40,8 @@ fn configured(
     invocation: &Invocation,
     environment: &BTreeMap<String, String>,
 ) -> Result<(Config, kube::Client), Failure> {
+    let output = if invocation.command == Command::Run { Output::Split } else { Output::Stderr };
+    logging::start(output).map_err(|why| Failure { code: EXIT_CONFIG, why })?;
     let config = load(invocation, environment)?;
     let failed = |error: kube::ConfigError| Failure { code: EXIT_CONFIG, why: error.to_string() };
     let file = config.kubeconfig.as_deref();
