@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use crate::config::ConfigError;
+
 /// The program's commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
@@ -128,10 +130,6 @@ const VARIABLES: &[(&str, &str)] = &[
     ("RUST_LOG", "The log level: `info` by default, `debug` tells more."),
 ];
 
-/// A wrong command line or environment: one sentence that names the thing and the mend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage(pub String);
-
 /// A command with its flags, each value with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
@@ -152,6 +150,10 @@ pub struct Given {
 }
 
 impl Invocation {
+    fn of(command: Command) -> Invocation {
+        Invocation { command, values: BTreeMap::new() }
+    }
+
     /// What was given for a flag.
     pub fn get(&self, flag: &str) -> Option<&Given> {
         self.values.get(flag)
@@ -168,68 +170,82 @@ pub fn variable(flag: &str) -> String {
     format!("ACI_SYNC_{}", flag.to_uppercase().replace('-', "_"))
 }
 
+/// The environment as text. A value of ours that is not UTF-8 is refused: to leave it out would be to ignore it.
+pub fn environment(
+    all: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut texts = BTreeMap::new();
+    for (name, value) in all {
+        let name = name.to_string_lossy().into_owned();
+        match value.into_string() {
+            Ok(value) => drop(texts.insert(name, value)),
+            Err(_) if name.starts_with("ACI_") => return Err(ConfigError::elsewhere(format!("{name} is not UTF-8"))),
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
+}
+
 /// Reads the command line and the environment. A flag wins over its variable, that over the older name.
+/// Who asks for help or for the version gets it, whatever else is wrong.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &BTreeMap<String, String>,
-) -> Result<Invocation, Usage> {
+) -> Result<Invocation, ConfigError> {
+    let usage = |why: String| ConfigError::usage(format!("{why}; see aci-sync help"));
     let mut command = None;
     let mut values: BTreeMap<&'static str, Given> = BTreeMap::new();
     let mut parser = lexopt::Parser::from_args(arguments);
-    let text = |value: OsString| value.into_string().map_err(|_| Usage("an argument is not UTF-8".to_owned()));
-    while let Some(argument) = parser.next().map_err(|error| Usage(format!("{error}; see aci-sync help")))? {
+    let text = |value: OsString| value.into_string().map_err(|it| usage(format!("the argument {it:?} is not UTF-8")));
+    while let Some(argument) = parser.next().map_err(|error| usage(error.to_string()))? {
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
-            lexopt::Arg::Value(word) => {
-                return Err(Usage(format!("one word too many: {:?}; see aci-sync help", text(word)?)));
-            }
-            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => command = Some(Command::Help),
-            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => command = Some(Command::Version),
-            lexopt::Arg::Short(short) => return Err(Usage(format!("there is no flag -{short}; see aci-sync help"))),
+            lexopt::Arg::Value(word) => return Err(usage(format!("one word too many: {:?}", text(word)?))),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
+            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::Version)),
+            lexopt::Arg::Short(short) => return Err(usage(format!("there is no flag -{short}"))),
             lexopt::Arg::Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|it| it.name == name) else {
-                    return Err(Usage(format!("there is no flag --{name}; see aci-sync help")));
+                    return Err(usage(format!("there is no flag --{name}")));
                 };
                 let name = flag.name;
                 let value = match flag.shape {
                     Shape::Switch => parser.optional_value().map_or_else(|| Ok("true".to_owned()), text)?,
-                    _ => {
-                        let value =
-                            parser.value().map_err(|_| Usage(format!("--{name} needs a value; see aci-sync help")))?;
-                        text(value)?
-                    }
+                    _ => text(parser.value().map_err(|_| usage(format!("--{name} needs a value")))?)?,
                 };
                 let origin = format!("--{name}");
                 let new = read(flag, &origin, true, &value)?;
                 match values.get_mut(flag.name) {
                     Some(given) if matches!(flag.shape, Shape::Many(_)) => given.values.extend(new.values),
-                    Some(_) => return Err(Usage(format!("--{name} stands there twice"))),
+                    Some(_) => return Err(usage(format!("--{name} stands there twice"))),
                     None => drop(values.insert(flag.name, new)),
                 }
             }
         }
     }
     let Some(command) = command else {
-        return Err(Usage("which command? run, plan, version or help".to_owned()));
+        return Err(ConfigError::usage("which command? run, plan, version or help"));
     };
-    from_environment(environment, &mut values)?;
-    let invocation = Invocation { command, values };
-    if let Some(once) = invocation.get("once")
-        && once.by_flag
-        && command != Command::Run
-    {
-        return Err(Usage("--once goes with run only".to_owned()));
+    if command != Command::Run && values.contains_key("once") {
+        return Err(usage("--once goes with run only".to_owned()));
     }
-    Ok(invocation)
+    if matches!(command, Command::Help | Command::Version) {
+        return match values.keys().next() {
+            Some(flag) => Err(usage(format!("--{flag} goes with run and plan only"))),
+            None => Ok(Invocation::of(command)),
+        };
+    }
+    from_environment(environment, &mut values)?;
+    Ok(Invocation { command, values })
 }
 
 fn from_environment(
     environment: &BTreeMap<String, String>,
     values: &mut BTreeMap<&'static str, Given>,
-) -> Result<(), Usage> {
+) -> Result<(), ConfigError> {
     for name in environment.keys().filter(|it| it.starts_with("ACI_SYNC_")) {
         if !FLAGS.iter().any(|flag| variable(flag.name) == *name) {
-            return Err(Usage(format!("there is no variable {name}; see aci-sync help")));
+            return Err(ConfigError::usage(format!("there is no variable {name}; see aci-sync help")));
         }
     }
     for flag in FLAGS {
@@ -244,28 +260,31 @@ fn from_environment(
     Ok(())
 }
 
-fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, Usage> {
+fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, ConfigError> {
     let values = match flag.shape {
-        Shape::Switch => match value {
-            "true" | "false" => vec![value.to_owned()],
-            _ => return Err(Usage(format!("{origin} is true or false, not {value:?}"))),
-        },
-        Shape::One(_) => vec![value.to_owned()],
         Shape::Many(_) => value.split(',').map(|it| it.trim().to_owned()).collect(),
+        _ => vec![value.to_owned()],
     };
-    if values.iter().any(String::is_empty) {
-        return Err(Usage(format!("{origin} has an empty value")));
+    let given = Given { origin: origin.to_owned(), by_flag, values };
+    if given.values.iter().any(String::is_empty) {
+        return Err(ConfigError::wrong(&given, "there is an empty value"));
     }
-    Ok(Given { origin: origin.to_owned(), by_flag, values })
+    if flag.shape == Shape::Switch && !matches!(value, "true" | "false") {
+        return Err(ConfigError::wrong(&given, format!("{value:?} is neither true nor false")));
+    }
+    Ok(given)
 }
 
-fn command_of(word: &str) -> Result<Command, Usage> {
+fn command_of(word: &str) -> Result<Command, ConfigError> {
     Ok(match word {
         "run" => Command::Run,
         "plan" => Command::Plan,
         "version" => Command::Version,
         "help" => Command::Help,
-        _ => return Err(Usage(format!("there is no command {word:?}; there are run, plan, version and help"))),
+        _ => {
+            let why = format!("there is no command {word:?}; there are run, plan, version and help");
+            return Err(ConfigError::usage(why));
+        }
     })
 }
 
@@ -322,70 +341,4 @@ pub fn markdown() -> String {
         text += &format!("| `{name}` | {help} |\n");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, Usage> {
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        parse(words.split_whitespace().map(OsString::from), &environment)
-    }
-
-    /// X4: a wrong command line is told in one sentence, whatever is wrong with it.
-    #[test]
-    fn wrong_command_lines() {
-        for (words, environment, complaint) in [
-            ("", &[][..], "which command"),
-            ("dance", &[], "no command \"dance\""),
-            ("run run", &[], "one word too many"),
-            ("run --color", &[], "no flag --color"),
-            ("run -x", &[], "no flag -x"),
-            // Rules that are not built yet have no flag: nothing is accepted and ignored.
-            ("run --leader-elect", &[], "no flag --leader-elect"),
-            ("run --max-deletes 5", &[], "no flag --max-deletes"),
-            ("run --policy", &[], "--policy needs a value"),
-            ("run --policy=", &[], "empty value"),
-            ("run --policy sync --policy sync", &[], "twice"),
-            ("run --apic-insecure=maybe", &[], "true or false"),
-            ("run --apic a,,b", &[], "empty value"),
-            ("plan --once", &[], "--once goes with run"),
-            ("run", &[("ACI_SYNC_EVENTS", "false")], "no variable ACI_SYNC_EVENTS"),
-            ("run", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], "ACI_SYNC_KEEP_CONTRACTED is true or false"),
-        ] {
-            let Usage(error) = parsed(words, environment).unwrap_err();
-            assert!(error.contains(complaint), "{words:?}: {error}");
-        }
-    }
-
-    /// Names: a flag wins over its variable, that over the older name; lists come either way.
-    #[test]
-    fn precedence() {
-        let all = [("ACI_APIC", "c"), ("ACI_SYNC_APIC", "b1, b2")];
-        let apic = |invocation: Result<Invocation, Usage>| invocation.unwrap().get("apic").unwrap().clone();
-        assert_eq!(apic(parsed("run --apic a1,a2 --apic a3", &all)).values, ["a1", "a2", "a3"]);
-        assert_eq!(apic(parsed("run", &all)).values, ["b1", "b2"]);
-        let oldest = apic(parsed("run", &all[..1]));
-        assert_eq!(
-            (oldest.values, oldest.origin, oldest.by_flag),
-            (vec!["c".to_owned()], "ACI_APIC".to_owned(), false)
-        );
-        assert!(parsed("run --apic-insecure", &[]).unwrap().is_on("apic-insecure"));
-        assert!(
-            !parsed("run --apic-insecure=false", &[("ACI_SYNC_APIC_INSECURE", "true")]).unwrap().is_on("apic-insecure")
-        );
-        assert_eq!(parsed("--version", &[]).unwrap().command, Command::Version);
-    }
-
-    /// The README shows this very table.
-    #[test]
-    fn the_readme_has_the_table() {
-        let readme = include_str!("../README.md");
-        let table = readme.split("<!-- flags -->\n").nth(1).and_then(|it| it.split("<!-- /flags -->").next());
-        assert_eq!(table.unwrap().trim(), markdown().trim());
-        for flag in FLAGS {
-            assert!(help().contains(&format!("--{}", flag.name)));
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use log::warn;
 
 use crate::cli::{Given, Invocation};
 use crate::model::fabric::{IMPORT_SECURITY, Scope};
-use crate::net::{Roots, TlsSettings, Verify};
+use crate::net::{Roots, Tls, TlsSettings, Verify};
 use crate::secret::Secret;
 
 /// The exit code of a wrong command line (X4).
@@ -25,6 +27,9 @@ const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 /// The largest password file, in bytes.
 const LARGEST_PASSWORD: u64 = 4096;
+
+/// The largest CA bundle, in bytes; a system's bundle of all roots has a quarter of it.
+const LARGEST_CA: u64 = 1 << 20;
 
 /// The flags of an `l3extSubnet`'s scope.
 const SCOPE_FLAGS: [&str; 5] = ["export-rtctrl", IMPORT_SECURITY, "import-rtctrl", "shared-rtctrl", "shared-security"];
@@ -60,6 +65,10 @@ impl Controller {
     }
 
     fn parse(text: &str) -> Result<Controller, String> {
+        if text.contains('@') {
+            // What stands before it may be a password, so nothing of it is shown (A4).
+            return Err("a user does not belong here; set ACI_USERNAME".to_owned());
+        }
         if text.starts_with("http://") {
             return Err(format!("{text:?} begins with http://; the APIC is reached over https only"));
         }
@@ -132,11 +141,18 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn missing(why: impl Into<String>) -> Self {
+    /// The command line is wrong.
+    pub(crate) fn usage(why: impl Into<String>) -> Self {
+        ConfigError { code: EXIT_USAGE, why: why.into() }
+    }
+
+    /// Something is missing or wrong elsewhere.
+    pub(crate) fn elsewhere(why: impl Into<String>) -> Self {
         ConfigError { code: EXIT_CONFIG, why: why.into() }
     }
 
-    fn wrong(given: &Given, why: impl fmt::Display) -> Self {
+    /// The value that was given is wrong, wherever it came from.
+    pub(crate) fn wrong(given: &Given, why: impl fmt::Display) -> Self {
         let code = if given.by_flag { EXIT_USAGE } else { EXIT_CONFIG };
         ConfigError { code, why: format!("{}: {why}", given.origin) }
     }
@@ -149,12 +165,12 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
     let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
 
     let Some(apic) = get("apic") else {
-        return Err(ConfigError::missing("no APIC: name its controllers with --apic or ACI_APIC"));
+        return Err(ConfigError::elsewhere("no APIC: name its controllers with --apic or ACI_APIC"));
     };
     let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
     let controllers = controllers.map_err(|why| ConfigError::wrong(apic, why))?;
     let Some(username) = variable("ACI_USERNAME") else {
-        return Err(ConfigError::missing("no APIC user: set ACI_USERNAME"));
+        return Err(ConfigError::elsewhere("no APIC user: set ACI_USERNAME"));
     };
     let cluster_id = match get("cluster-id") {
         Some(given) => Some(cluster_ids(given)?.remove(0)),
@@ -242,17 +258,18 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
     let (ca, fingerprints) = (invocation.get("apic-ca"), invocation.get("apic-fingerprint"));
     let insecure = invocation.is_on("apic-insecure");
     if usize::from(ca.is_some()) + usize::from(fingerprints.is_some()) + usize::from(insecure) > 1 {
-        let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one";
-        return Err(ConfigError { code: EXIT_USAGE, why: why.to_owned() });
+        let by_flag = ["apic-ca", "apic-fingerprint", "apic-insecure"].iter();
+        let by_flag = by_flag.filter_map(|it| invocation.get(it)).any(|it| it.by_flag);
+        let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one".to_owned();
+        return Err(ConfigError { code: if by_flag { EXIT_USAGE } else { EXIT_CONFIG }, why });
     }
     let mend = "to trust it, give its CA with --apic-ca or its fingerprint with --apic-fingerprint";
     let mut tls = TlsSettings { mend, ..TlsSettings::default() };
     if let Some(given) = ca {
-        let pem = std::fs::read(&given.values[0]);
-        let pem = pem.map_err(|error| {
-            ConfigError::missing(format!("{}: {:?} cannot be read: {error}", given.origin, given.values[0]))
-        })?;
-        tls.roots = Roots::Pem(pem);
+        let failed =
+            |why: &dyn fmt::Display| ConfigError::elsewhere(format!("{}: {:?} {why}", given.origin, given.values[0]));
+        tls.roots = Roots::Pem(contents(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?);
+        Tls::new(&tls).map_err(|error| failed(&format!("is of no use: {error}")))?;
     }
     if let Some(given) = fingerprints {
         let parsed = given.values.iter().map(|it| fingerprint(it)).collect::<Option<_>>();
@@ -279,30 +296,41 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 /// A1: the password from a file, from systemd's credentials, or from the environment.
 fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ConfigError> {
     if let Some(given) = file {
-        return password_in(Path::new(&given.values[0]), &given.origin);
+        let file = Path::new(&given.values[0]);
+        let password = password_in(file, &given.origin)?;
+        if std::fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o077 != 0) {
+            warn!("{} can be read by others; chmod 600 would help", file.display());
+        }
+        return Ok(password);
     }
     if let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") {
         let file = Path::new(folder).join("apic-password");
-        if file.exists() {
+        // One that is there but cannot be read is an error, not a reason to look elsewhere.
+        if file.try_exists().unwrap_or(true) {
             return password_in(&file, "the credential apic-password");
         }
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
-        None => Err(ConfigError::missing("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
+        None => Err(ConfigError::elsewhere("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
     }
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
-    let failed = |why: &dyn fmt::Display| ConfigError::missing(format!("{origin}: {} {why}", file.display()));
-    let metadata = std::fs::metadata(file).map_err(|error| failed(&format!("cannot be read: {error}")))?;
-    if metadata.len() > LARGEST_PASSWORD {
-        return Err(failed(&format!("is larger than {LARGEST_PASSWORD} bytes, so it is no password")));
-    }
-    if origin.starts_with("--") && metadata.permissions().mode() & 0o077 != 0 {
-        warn!("{} can be read by others; chmod 600 would help", file.display());
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| failed(&format!("cannot be read: {error}")))?;
+    let failed = |why: &str| ConfigError::elsewhere(format!("{origin}: {file:?} {why}"));
+    let bytes = contents(file, LARGEST_PASSWORD).map_err(|why| failed(&why))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
     let password = text.trim_end_matches(['\n', '\r']);
-    if password.is_empty() { Err(failed(&"is empty")) } else { Ok(Secret::new(password)) }
+    if password.is_empty() { Err(failed("is empty")) } else { Ok(Secret::new(password)) }
+}
+
+/// What a file holds. The limit is on what is read, since a pipe or a device has no length of its own.
+fn contents(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|it| it.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(length) if length as u64 > limit => Err(format!("is larger than {limit} bytes")),
+        Ok(_) => Ok(bytes),
+    }
 }

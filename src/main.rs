@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
-use aci_sync::cli::{self, Command, Invocation, Usage};
-use aci_sync::config::{self, Config, EXIT_CONFIG, EXIT_USAGE};
+use aci_sync::cli::{self, Command, Invocation};
+use aci_sync::config::{self, Config, ConfigError, EXIT_CONFIG};
 use aci_sync::daemon::threads::Failure;
 use aci_sync::daemon::{once, run};
 use aci_sync::kube;
 use aci_sync::logging::{self, Output};
 
 fn main() -> ExitCode {
-    // A variable whose name or value is not UTF-8 cannot be one of ours.
-    let environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let invocation = match cli::parse(std::env::args_os().skip(1), &environment) {
-        Ok(invocation) => invocation,
-        Err(Usage(why)) => return tell(&Failure { code: EXIT_USAGE, why }),
+    let environment = cli::environment(std::env::vars_os());
+    let read = environment.and_then(|it| Ok((cli::parse(std::env::args_os().skip(1), &it)?, it)));
+    let (invocation, environment) = match read {
+        Ok(read) => read,
+        Err(ConfigError { code, why }) => return tell(&Failure { code, why }),
     };
     let once = invocation.is_on("once");
     let done = match invocation.command {
@@ -60,6 +58,6 @@ fn print(text: &str, code: u8) -> u8 {
 }
 
 fn tell(failure: &Failure) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "aci-sync: {}", failure.why);
+    let _ = writeln!(std::io::stderr(), "aci-sync: {}", logging::one_line(&failure.why));
     ExitCode::from(failure.code)
 }

@@ -23,8 +23,8 @@ fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String
         all.insert((*name).to_owned(), (*value).to_owned());
     }
     let words = std::iter::once("run").chain(words.split_whitespace()).map(OsString::from);
-    let invocation = cli::parse(words, &all).map_err(|cli::Usage(why)| (64, why))?;
-    config::load(&invocation, &all).map_err(|error| (error.code, error.why))
+    let config = cli::parse(words, &all).and_then(|it| config::load(&it, &all));
+    config.map_err(|error| (error.code, error.why))
 }
 
 /// Defaults, and every flag once.
@@ -66,7 +66,9 @@ fn bad_values() {
         ("--apic apic1:0", &[], 64, "host:port"),
         ("--apic apic1:99999", &[], 64, "host:port"),
         ("--apic apic1/path", &[], 64, "host:port"),
-        ("--apic user@apic1", &[], 64, "host:port"),
+        ("--apic user:secret-word@apic1", &[], 64, "--apic: a user does not belong here"),
+        ("--apic http://user:secret-word@apic1", &[], 64, "set ACI_USERNAME"),
+        ("", &[("ACI_APIC", "secret-word@apic1")], 78, "ACI_APIC: a user does not belong here"),
         ("--apic [::1", &[], 64, "host:port"),
         ("--apic [::1]x", &[], 64, "host:port"),
         ("--cluster-id a/b", &[], 64, "--cluster-id: \"a/b\" is not a cluster id"),
@@ -84,8 +86,15 @@ fn bad_values() {
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
         ("--apic-fingerprint 12:34", &[], 64, "64 hexadecimal digits"),
         ("--apic-insecure --apic-ca /x", &[], 64, "exclude one another"),
+        ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude one another"),
+        ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude one another"),
         ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
-        ("--password-file /no/such/file", &[], 78, "--password-file: /no/such/file cannot be read"),
+        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is larger than 1048576 bytes"),
+        ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is of no use"),
+        ("--password-file /no/such/file", &[], 78, "--password-file: \"/no/such/file\" cannot be read"),
+        ("--password-file /dev/zero", &[], 78, "--password-file: \"/dev/zero\" is larger than 4096 bytes"),
+        ("--password-file /", &[], 78, "--password-file: \"/\" cannot be read"),
+        ("", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither true nor false"),
     ] {
         let (got, why) = load(words, environment).unwrap_err();
         assert!(got == code && why.contains(complaint) && !why.contains('\n'), "{words} {environment:?}: {got} {why}");
@@ -110,7 +119,12 @@ fn passwords() {
     let (code, why) = load(&format!("--password-file {}", empty.display()), &[]).unwrap_err();
     assert_eq!((code, why.contains("is empty")), (78, true));
     let large = folder.file("large", &"x".repeat(5000));
-    assert!(load(&format!("--password-file {}", large.display()), &[]).unwrap_err().1.contains("no password"));
+    assert!(load(&format!("--password-file {}", large.display()), &[]).unwrap_err().1.contains("larger than"));
+    folder.file("apic-password", "\n");
+    assert!(
+        load("", &[credentials]).unwrap_err().1.contains("is empty"),
+        "a bad credential is no reason to look elsewhere"
+    );
     assert!(!format!("{:?}", load("", &[]).unwrap()).contains("secret-word"));
 }
 
