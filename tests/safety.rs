@@ -206,6 +206,23 @@ fn a_busy_apic_is_waited_for() {
     });
 }
 
+/// W8: while the APIC is busy the pauses grow, also when something else has become due meanwhile.
+#[test]
+fn a_busy_apic_is_not_hammered() {
+    let world = World::new();
+    world.apic.forbid(DN_E, None);
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    daemon.until_logged("a privilege is missing at the APIC");
+    // From here on every pass ends early, and after ten seconds the refused EPG is due again.
+    world.apic.fault(Fault::on("/api/mo", Trouble::Answer(503, "text/html", "<html>503</html>".to_owned())));
+    world.apic.admin_delete("uni/tn-T/out-L").unwrap();
+    daemon.until_logged_times("the pass ended early", 5);
+    daemon.signal("USR1");
+    daemon.until_logged("status: ");
+    assert!(daemon.count("the pass ended early") <= 6, "{}", daemon.count("the pass ended early"));
+}
+
 /// D6: an EPG that holds somebody else's subnet stays when its Deployment goes.
 #[test]
 fn an_epg_with_foreign_subnets_stays() {
