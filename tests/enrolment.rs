@@ -1,0 +1,54 @@
+//! D1, D2: which annotation values are taken, and what is said of the others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+use aci_sync::model::enrolment::{LONGEST, parse};
+
+/// D1: the annotation of the README, with any white space and order of keys.
+#[test]
+fn a_valid_value_names_the_eepg() {
+    for value in [
+        r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#,
+        r#"{ "epg": "EPG_K8_APP_MCAST", "tenant":"TEN_K8_C1", "l3out": "L3O_K8_C1"  }"#,
+    ] {
+        let enrolment = parse(value).unwrap();
+        assert_eq!(enrolment.eepg.to_string(), "uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST");
+        assert!(enrolment.unknown_keys.is_empty());
+    }
+}
+
+/// D2: a key that nobody knows is told, and changes nothing else.
+#[test]
+fn an_unknown_key_is_no_error() {
+    let enrolment = parse(r#"{"tenant":"T","l3out":"L","epg":"E","colour":{"a":[1]}}"#).unwrap();
+    assert_eq!(enrolment.unknown_keys, ["colour"]);
+}
+
+/// D1: what is not a valid value is refused with the reason, and nothing of it becomes a name.
+#[test]
+fn invalid_values_are_refused() {
+    let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(LONGEST));
+    let deep = format!(r#"{{"x":{}}}"#, "[".repeat(1000));
+    for (value, reason) in [
+        ("", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        (r#"{"tenant":"T","l3out":"L","epg":"E"} x"#, "not a JSON object"),
+        (r#"{"tenant":"T","l3out":"L"}"#, "no epg"),
+        (r#"{"tenant":"T","l3out":"L","epg":7}"#, "not a string"),
+        (r#"{"tenant":"T","l3out":"L","epg":null}"#, "not a string"),
+        (r#"{"tenant":"T","l3out":"L","epg":["E"]}"#, "not a string"),
+        (r#"{"tenant":"T","tenant":"T","l3out":"L","epg":"E"}"#, "tenant twice"),
+        (r#"{"tenant":"T:x","l3out":"L","epg":"E"}"#, "may hold"),
+        (r#"{"tenant":"a/../b","l3out":"L","epg":"E"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":"x]"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":"\u0000"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":""}"#, "1 to 64"),
+        (long.as_str(), "longer than"),
+        (deep.as_str(), "not a JSON object"),
+    ] {
+        let error = parse(value).unwrap_err();
+        assert!(error.contains(reason), "{value:.60}: {error}");
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+    }
+}

@@ -1,0 +1,73 @@
+//! W1, D3, R6: what counts as a complete view, and what an event changes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+use std::time::Instant;
+
+use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Inventory};
+use aci_sync::model::kube::{Key, Kind, Object};
+use serde_json::json;
+
+fn deployment(uid: &str, annotation: &str) -> Object {
+    let json = json!({"metadata": {"namespace": "n", "name": "d", "uid": uid,
+        "annotations": {"aci.haystacknetworks.com/l3o": annotation}}});
+    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+}
+
+const VALID: &str = r#"{"tenant":"T","l3out":"L","epg":"E"}"#;
+
+/// W1: complete means listed, no relist due, and an open watch within the last 60 s.
+#[test]
+fn completeness() {
+    let start = Instant::now();
+    let mut inventory = Inventory::default();
+    assert_eq!(inventory.incomplete(start).len(), 3);
+    inventory.live(Kind::Pod);
+    assert_eq!(inventory.incomplete(start).len(), 3, "an open watch without a list is no view");
+    for kind in Kind::ALL {
+        inventory.listed(kind, vec![], start);
+    }
+    assert_eq!(inventory.incomplete(start), []);
+    assert_eq!(inventory.incomplete(start + CLOSED_WATCH_LIMIT).len(), 3, "no watch was ever opened");
+    for kind in Kind::ALL {
+        inventory.live(kind);
+    }
+    let later = start + 100 * CLOSED_WATCH_LIMIT;
+    assert_eq!(inventory.incomplete(later), []);
+    inventory.interrupted(Kind::Pod, later);
+    inventory.interrupted(Kind::Pod, later + CLOSED_WATCH_LIMIT / 2);
+    assert_eq!(inventory.incomplete(later + CLOSED_WATCH_LIMIT / 2), []);
+    assert_eq!(inventory.incomplete(later + CLOSED_WATCH_LIMIT), [Kind::Pod], "counted from the first end");
+    inventory.live(Kind::Pod);
+    inventory.relisting(Kind::Service);
+    inventory.live(Kind::Service);
+    assert_eq!(inventory.incomplete(later), [Kind::Service], "a relist is over when its list is there");
+}
+
+/// D3: a typo leaves the last valid enrolment of the same Deployment in force, also over a relist; a Deployment
+/// that was made anew starts without one.
+#[test]
+fn a_typo_keeps_the_last_valid_enrolment() {
+    let key = Key::new("n", "d");
+    let mut inventory = Inventory::default();
+    inventory.upsert(deployment("1", "{"));
+    assert_eq!(inventory.members[&key].in_force, None);
+    inventory.upsert(deployment("1", VALID));
+    inventory.upsert(deployment("1", "{"));
+    assert!(inventory.members[&key].annotation.is_err());
+    assert!(inventory.members[&key].in_force.is_some());
+    inventory.listed(Kind::Deployment, vec![deployment("1", "{{")], Instant::now());
+    assert!(inventory.members[&key].in_force.is_some());
+    inventory.listed(Kind::Deployment, vec![deployment("2", "{{")], Instant::now());
+    assert_eq!(inventory.members[&key].in_force, None);
+}
+
+/// R6: an event that changes no record is no cause for a pass.
+#[test]
+fn equal_records_change_nothing() {
+    let mut inventory = Inventory::default();
+    assert!(inventory.upsert(deployment("1", VALID)));
+    assert!(!inventory.upsert(deployment("1", VALID)));
+    assert!(inventory.gone(Kind::Deployment, &Key::new("n", "d")));
+    assert!(!inventory.gone(Kind::Deployment, &Key::new("n", "d")));
+}
