@@ -206,6 +206,22 @@ fn a_busy_apic_is_waited_for() {
     });
 }
 
+/// W7: an answer that says itself that it is not whole is not believed: nothing is deleted on it, and nothing created.
+#[test]
+fn half_an_answer_is_not_believed() {
+    let world = World::new();
+    let l3out = json!({"l3extOut": {"attributes": {"dn": "uni/tn-T/out-L", "name": "L"}}});
+    let half = json!({"totalCount": "7", "subscriptionId": "72057594037927999", "imdata": [l3out]}).to_string();
+    world
+        .apic
+        .fault(Fault::on("/api/mo/uni/tn-T/out-L.json?", Trouble::Answer(200, "application/json", half)).times(2));
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    daemon.until_logged_times("the APIC's answer makes no sense: 1 objects of 7", 2);
+    assert!(world.apic.writes().iter().all(|it| it.path.contains("aaaLog")));
+    world.until_holds("E", &["10.0.0.1"]);
+}
+
 /// W8: while the APIC is busy the pauses grow, also when something else has become due meanwhile.
 #[test]
 fn a_busy_apic_is_not_hammered() {

@@ -116,7 +116,7 @@ impl Client {
     /// appears on two pages, because something changed in between, is taken once.
     pub fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         if !query.is_paged() {
-            return Ok(self.get(&query.target(&[]))?.mos);
+            return Ok(whole(self.get(&query.target(&[]))?)?.mos);
         }
         let mut mos: Vec<Mo> = Vec::new();
         let mut seen = 0;
@@ -149,6 +149,7 @@ impl Client {
         } else {
             self.get(&query.target(&[plain]))?
         };
+        let answer = whole(answer)?;
         let id = answer.subscription.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric()));
         let id = SubscriptionId(id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?);
         let life = if self.0.extends.load(Ordering::Relaxed) { EXTENDED_LIFE } else { DEFAULT_LIFE };
@@ -291,6 +292,14 @@ fn unanswered_write(error: &ureq::Error) -> Error {
         _ => false,
     };
     if not_sent { Error::Unreachable(words(error)) } else { Error::AnswerLost(words(error)) }
+}
+
+/// An answer that says that there is more than it holds is no view to plan on: what it leaves out is not absent.
+fn whole(answer: Answer) -> Result<Answer, Error> {
+    if answer.total > answer.top_level {
+        return Err(Error::Malformed(format!("{} objects of {}", answer.top_level, answer.total)));
+    }
+    Ok(answer)
 }
 
 /// The token of a login or a refresh, with its life.
