@@ -66,6 +66,7 @@ fn a_hanging_peer_holds_nothing_up() {
         let (code, time) = daemon.stop();
         assert_eq!(code, Some(0), "{side} {target}");
         assert!(time < PROMPT, "{side} {target}: {time:?}");
+        assert_eq!(daemon.count("still running"), 0, "{side} {target}: all threads were joined");
     }
 }
 

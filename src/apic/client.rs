@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use ureq::{Agent, Body};
 use super::Settings;
 use super::decode::{self, Answer};
 use super::error::Error;
-use super::query::{PAGE, Query};
+use super::query::{MOST_PAGES, PAGE, Query};
 use super::refresher::Task;
 use crate::config::Controller;
 use crate::model::mo::Mo;
@@ -27,6 +27,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the logout may take at the stop (X2).
 const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// The longest life of a token or a session that is believed; an APIC grants a day.
+const LONGEST_LIFE: u64 = 30 * 86_400;
 
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: u64 = 64 << 20;
@@ -59,6 +62,7 @@ struct Session {
     agent: Agent,
     token: Renewable,
     lifetimes: Lifetimes,
+    since: Instant,
     tasks: Option<Sender<Task>>,
     /// Whether the APIC keeps to `refresh-timeout`. Shared by the sessions that follow one another.
     extends: Arc<AtomicBool>,
@@ -71,20 +75,22 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Logs in at one controller. The subscriptions of this session are handed to the refresher by `tasks`.
+    /// Logs in at one controller, by an agent that the session keeps. The subscriptions of this session are handed to
+    /// the refresher by `tasks`.
     pub(super) fn login(
         settings: &Settings,
         controller: &Controller,
+        agent: Agent,
         tasks: Option<Sender<Task>>,
         extends: Arc<AtomicBool>,
     ) -> Result<Client, Error> {
-        let agent = settings.tls.agent();
         let mut session = Session {
             settings: settings.clone(),
             controller: controller.clone(),
             agent,
             token: Renewable::new(Secret::new("")),
             lifetimes: Lifetimes { token: Duration::ZERO, session: Duration::ZERO },
+            since: Instant::now(),
             tasks,
             extends,
         };
@@ -107,6 +113,16 @@ impl Client {
         self.0.lifetimes
     }
 
+    /// When the login was asked for: the lifetimes count from then, to be on the safe side.
+    pub(super) fn since(&self) -> Instant {
+        self.0.since
+    }
+
+    /// Whether both are the same session. What is said about an older session must not touch its successor.
+    pub(super) fn is(&self, other: &Client) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The token, for the websocket's path and cookie.
     pub(super) fn token(&self) -> Secret {
         self.0.token.get()
@@ -120,29 +136,31 @@ impl Client {
         }
         let mut mos: Vec<Mo> = Vec::new();
         let mut seen = 0;
-        for page in 0.. {
+        for page in 0..MOST_PAGES {
             let answer = self.get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
             seen += answer.top_level;
             mos.extend(answer.mos);
             if answer.top_level == 0 || seen >= answer.total {
-                break;
+                mos.sort_by(|a, b| a.dn.cmp(&b.dn));
+                mos.dedup_by(|a, b| a.dn == b.dn);
+                return Ok(mos);
             }
         }
-        mos.sort_by(|a, b| a.dn.cmp(&b.dn));
-        mos.dedup_by(|a, b| a.dn == b.dn);
-        Ok(mos)
+        Err(Error::Malformed(format!("a class query of more than {MOST_PAGES} pages")))
     }
 
     /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
     pub fn subscribe(&self, query: &Query) -> Result<(SubscriptionId, Vec<Mo>), Error> {
+        let since = Instant::now();
         let plain = "subscription=yes".to_owned();
         let answer = if self.0.extends.load(Ordering::Relaxed) {
             let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
             match self.get(&query.target(&[plain.clone(), longer])) {
-                // Releases before 3.2(3) do not know the parameter.
+                // Releases before 3.2(3) do not know the parameter. What is refused without it too has another cause.
                 Err(Error::Rejected { .. }) => {
+                    let answer = self.get(&query.target(&[plain]))?;
                     self.0.extends.store(false, Ordering::Relaxed);
-                    self.get(&query.target(&[plain]))?
+                    answer
                 }
                 answer => answer?,
             }
@@ -153,7 +171,7 @@ impl Client {
         let id = answer.subscription.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric()));
         let id = SubscriptionId(id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?);
         let life = if self.0.extends.load(Ordering::Relaxed) { EXTENDED_LIFE } else { DEFAULT_LIFE };
-        self.task(Task::Keep(id.clone(), life));
+        self.task(Task::Keep { client: self.clone(), id: id.clone(), life, since });
         Ok((id, answer.mos))
     }
 
@@ -311,8 +329,80 @@ fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
     if token.is_empty() || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
         return Err(no_token());
     }
-    let seconds = |name: &str, default: u64| Duration::from_secs(login.get(name).parse().unwrap_or(default).max(2));
+    let seconds = |name: &str, default: u64| {
+        Duration::from_secs(login.get(name).parse().unwrap_or(default).clamp(2, LONGEST_LIFE))
+    };
     let lifetimes =
         Lifetimes { token: seconds("refreshTimeoutSeconds", 300), session: seconds("maximumLifetimeSeconds", 86_400) };
     Ok((Secret::new(token), lifetimes))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::net::{Tls, TlsSettings};
+
+    /// A session that nobody granted.
+    pub(in crate::apic) fn session() -> Client {
+        let tls = Tls::new(&TlsSettings::default()).unwrap();
+        let settings = Settings {
+            controllers: Vec::new(),
+            tls: tls.clone(),
+            username: "admin".to_owned(),
+            password: Renewable::new(Secret::new("hunter2")),
+        };
+        Client(Arc::new(Session {
+            settings,
+            controller: Controller { host: "apic.example".to_owned(), port: 443 },
+            agent: tls.agent(),
+            token: Renewable::new(Secret::new("a-token")),
+            lifetimes: Lifetimes { token: Duration::from_secs(600), session: Duration::from_secs(86_400) },
+            since: Instant::now(),
+            tasks: None,
+            extends: Arc::new(AtomicBool::new(true)),
+        }))
+    }
+
+    /// A3, X3: lifetimes as the APIC grants them, and those that no clock can count to or that would mean no pause.
+    #[test]
+    fn lifetimes_are_bounded() {
+        let seconds = Duration::from_secs;
+        for (token, session, expected) in [
+            ("600", "86400", (seconds(600), seconds(86_400))),
+            ("18446744073709551615", "18446744073709551615", (seconds(LONGEST_LIFE), seconds(LONGEST_LIFE))),
+            ("0", "0", (seconds(2), seconds(2))),
+            ("-1", "soon", (seconds(300), seconds(86_400))),
+        ] {
+            let body = format!(
+                r#"{{"imdata":[{{"aaaLogin":{{"attributes":{{"token":"t","refreshTimeoutSeconds":"{token}","maximumLifetimeSeconds":"{session}"}}}}}}]}}"#
+            );
+            let (_, lifetimes) = token_in(&decode::answer(body.as_bytes()).unwrap()).unwrap();
+            assert_eq!((lifetimes.token, lifetimes.session), expected, "{token} {session}");
+        }
+    }
+
+    /// A4: a token goes into a header and a path as it is, so one that would break out of either is no token.
+    #[test]
+    fn tokens_are_checked() {
+        let token = |text: &str| {
+            let attributes = json!({"token": text});
+            let body = json!({"imdata": [{"aaaLogin": {"attributes": attributes}}]}).to_string();
+            token_in(&decode::answer(body.as_bytes()).unwrap()).map(|(token, _)| token)
+        };
+        for good in ["eyJhbGciOi.J9-_x", "aB+/c=="] {
+            assert_eq!(token(good), Ok(Secret::new(good)));
+        }
+        for bad in ["", "a b", "a\r\nX: y", "a;b", "a,b", "a?b", "a#b", "a\"b", "\u{e9}", "a\0b"] {
+            assert_eq!(token(bad), Err(Error::Malformed("a login answer without a token".to_owned())), "{bad:?}");
+        }
+    }
+
+    /// A4: a session prints where it is, and nothing of its token, its user or its password.
+    #[test]
+    fn a_session_shows_no_secret() {
+        let session = session();
+        assert_eq!(format!("{session:?}"), "Client(apic.example:443)");
+        let settings = format!("{:?}", session.0.settings);
+        assert!(!settings.contains("hunter2"), "{settings}");
+    }
 }

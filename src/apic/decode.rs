@@ -109,18 +109,32 @@ fn mo(class: String, dn: String, attributes: &BTreeMap<String, Value>) -> Mo {
 fn error_in(envelope: &Envelope) -> Option<(u32, String)> {
     let error = envelope.imdata.iter().find_map(|it| it.get("error"))?;
     let code = error.attribute("code").and_then(|it| it.parse().ok()).unwrap_or(0);
-    // The text is the APIC's; a line break in it must not become one in the log.
-    let text = error.attribute("text").unwrap_or_default();
-    let text = text.chars().take(400).map(|it| if it.is_control() { ' ' } else { it }).collect();
-    Some((code, text))
+    Some((code, printable(&error.attribute("text").unwrap_or_default())))
 }
 
-/// The decision that an unsuccessful answer calls for. Errors of the web server in front are HTML, and some bodies
-/// of the APIC itself are not valid JSON: there the HTTP status decides.
+/// The code and the text of an error body that is not valid JSON: the APIC leaves quotes within the text as they are.
+fn error_in_broken_json(body: &[u8]) -> Option<(u32, String)> {
+    let body = std::str::from_utf8(body).ok()?;
+    let (_, error) = body.split_once("\"error\"")?;
+    let after = |name: &str| Some(error.split_once(name)?.1.trim_start_matches([' ', ':', '"']));
+    let code: String = after("\"code\"")?.chars().take_while(char::is_ascii_digit).collect();
+    let text = after("\"text\"").unwrap_or_default();
+    let text = text.rsplit_once("\"}").map_or(text, |(text, _)| text).trim_end_matches(['"', '}', ' ']);
+    Some((code.parse().ok()?, printable(text)))
+}
+
+/// The text is the APIC's; a line break in it must not become one in the log.
+fn printable(text: &str) -> String {
+    text.chars().take(400).map(|it| if it.is_control() { ' ' } else { it }).collect()
+}
+
+/// The decision that an unsuccessful answer calls for. Errors of the web server in front are HTML: there the HTTP
+/// status decides.
 pub fn refusal(http: u16, body: &[u8], is_write: bool) -> Error {
     let (code, text) = envelope(body)
         .ok()
         .and_then(|it| error_in(&it))
+        .or_else(|| error_in_broken_json(body))
         .unwrap_or_else(|| (http.into(), format!("HTTP {http} without an explanation")));
     let token = ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| text.contains(it));
     match http {
@@ -242,6 +256,9 @@ mod tests {
                 true,
                 "rejected 400",
             ),
+            (400, body("103", r#"object "x" already exists."#), true, "rejected 103"),
+            (403, body("403", r#"Token was invalid ("timeout")"#), false, "login"),
+            (403, body("403", r#"no privilege for "x""#), true, "forbidden"),
             (414, html.to_owned(), false, "rejected 414"),
             (429, String::new(), true, "busy"),
             (503, html.to_owned(), true, "busy"),
@@ -254,6 +271,12 @@ mod tests {
         assert_eq!(
             refusal(400, body("103", "object uni\\/tn-T exists\\nnow").as_bytes(), true),
             Error::Rejected { code: 103, text: "object uni/tn-T exists now".to_owned() }
+        );
+        let broken =
+            r#"{"totalCount":"1","imdata":[{"error":{"attributes":{"code":"801","text":"value 'a"b' is bad"}}}]}"#;
+        assert_eq!(
+            refusal(400, broken.as_bytes(), true),
+            Error::Rejected { code: 801, text: "value 'a\"b' is bad".to_owned() }
         );
     }
 

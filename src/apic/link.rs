@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use ureq::Agent;
+
 use super::client::Client;
 
 /// A handle on the session for those who do not make it.
@@ -13,6 +15,7 @@ pub struct Link(Arc<Mutex<Shared>>);
 #[derive(Default)]
 struct Shared {
     client: Option<Client>,
+    login: Option<Agent>,
     socket: Weak<TcpStream>,
     request: Option<Request>,
 }
@@ -34,27 +37,38 @@ impl Link {
         self.shared().client.clone()
     }
 
-    /// The APIC does not accept the session any more: log in again, at most once a minute after the first time (W8).
-    pub fn relogin(&self, why: &str) {
-        self.request(why, true);
+    /// The APIC does not accept this session any more: log in again, at most once a minute after the first time (W8).
+    pub fn relogin(&self, client: &Client, why: &str) {
+        self.request(client, why, true);
     }
 
-    /// The controller does not answer: make a session at the next one (A1).
-    pub fn reconnect(&self, why: &str) {
-        self.request(why, false);
+    /// The controller of this session does not answer, or the session has had its time: make one at the next
+    /// controller (A1).
+    pub fn reconnect(&self, client: &Client, why: &str) {
+        self.request(client, why, false);
     }
 
-    fn request(&self, why: &str, refused: bool) {
+    /// A complaint about a session that was replaced meanwhile is late, and its successor is left alone.
+    fn request(&self, client: &Client, why: &str, refused: bool) {
         let mut shared = self.shared();
-        if shared.client.is_some() {
+        if shared.client.as_ref().is_some_and(|it| it.is(client)) {
             shared.request.get_or_insert(Request { why: why.to_owned(), refused });
             close(&shared.socket);
         }
     }
 
-    /// Ends the websocket, because the program stops.
+    /// Ends the websocket and a login in flight, because the program stops.
     pub fn stop(&self) {
-        close(&self.shared().socket);
+        let mut shared = self.shared();
+        close(&shared.socket);
+        if let Some(agent) = shared.login.take() {
+            agent.shutdown();
+        }
+    }
+
+    /// The agent of a login in flight, which nobody else knows yet; nothing when it is over.
+    pub(super) fn set_login(&self, agent: Option<Agent>) {
+        self.shared().login = agent;
     }
 
     pub(super) fn set_client(&self, client: Option<Client>) {
@@ -105,5 +119,28 @@ impl Write for Sock {
 
     fn flush(&mut self) -> io::Result<()> {
         (&*self.0).flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apic::client::tests::session;
+
+    /// W8: a complaint about a session that is gone neither ends its successor nor costs a login.
+    #[test]
+    fn a_late_complaint_ends_no_new_session() {
+        let link = Link::default();
+        let (old, new) = (session(), session());
+        link.relogin(&old, "there is no session");
+        assert!(link.take_request().is_none());
+        link.set_client(Some(new.clone()));
+        link.relogin(&old, "403");
+        link.reconnect(&old, "silence");
+        assert!(link.take_request().is_none());
+        link.relogin(&new.clone(), "403");
+        link.reconnect(&new, "silence");
+        let request = link.take_request().unwrap();
+        assert_eq!((request.why.as_str(), request.refused), ("403", true), "the first reason counts");
     }
 }

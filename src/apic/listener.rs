@@ -1,14 +1,15 @@
 //! The thread that makes sessions and listens: login, websocket, events, and again when either is lost (A1, W8).
 //! It is the only place that logs in for `run`, so there is never more than one login at a time.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, select};
-use log::{debug, error, info, warn};
+use crossbeam_channel::{Receiver, Sender, select};
+use log::{debug, error, warn};
 use native_tls::TlsStream;
 use tungstenite::client::client_with_config;
 use tungstenite::protocol::WebSocketConfig;
@@ -18,6 +19,7 @@ use super::client::{Client, SubscriptionId};
 use super::decode;
 use super::error::Error;
 use super::link::{Link, Sock};
+use super::outbox::Outbox;
 use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
@@ -33,10 +35,14 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 /// The least time between logins that follow a refused session or a refused password: accounts get locked (W8).
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
+/// A session that lasted so long was a good one, and the pauses start over after it. One that is lost at once, again and
+/// again, must not cost a login a second.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// The APIC listener thread.
 pub struct Listener {
     pub(super) settings: Settings,
-    pub(super) events: Sender<Event>,
+    pub(super) outbox: Outbox,
     pub(super) tasks: Sender<Task>,
     pub(super) stop: Receiver<()>,
     pub(super) link: Link,
@@ -50,46 +56,39 @@ struct Stopped;
 impl Listener {
     /// Makes sessions and listens until the program stops.
     pub fn run(self) {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let mut pauses = Pauses::new();
         let extends = Arc::new(AtomicBool::new(true));
-        let mut last_relogin: Option<Instant> = None;
-        let mut told = String::new();
+        let mut told: BTreeMap<String, String> = BTreeMap::new();
         for turn in 0.. {
             let Some(controller) = self.settings.controllers.get(turn % self.settings.controllers.len().max(1)) else {
                 return;
             };
+            let begun = Instant::now();
             let pause = match self.session(controller, &extends) {
                 Err(Stopped) => return,
                 Ok(Lost::NoLogin(error @ Error::Unauthorized(_))) => {
                     error!(
                         "login at the APIC {controller}: {error}; check user name and password; the next try comes in a minute"
                     );
-                    LOGIN_PAUSE
+                    pauses.password_refused()
                 }
                 Ok(Lost::NoLogin(why)) => {
                     let text = format!("no session at the APIC {controller}: {why}");
-                    if told == text {
+                    if told.get(&controller.authority()) == Some(&text) {
                         debug!("{text}")
                     } else {
                         warn!("{text}; trying again with growing pauses")
                     }
-                    told = text;
-                    backoff.pause()
+                    told.insert(controller.authority(), text);
+                    pauses.no_login()
                 }
                 Ok(Lost::Session { why, refused }) => {
                     told.clear();
                     if self.send(Event::Disconnected { why }).is_err() {
                         return;
                     }
-                    if refused {
-                        let now = Instant::now();
-                        let earliest = last_relogin.map(|it| it + LOGIN_PAUSE);
-                        last_relogin = Some(now);
-                        earliest.map_or(Duration::ZERO, |it| it.saturating_duration_since(now))
-                    } else {
-                        backoff.reset();
-                        backoff.pause()
-                    }
+                    let now = Instant::now();
+                    if refused { pauses.session_refused(now) } else { pauses.session_lost(now - begun) }
                 }
             };
             if stopped_within(&self.stop, pause) {
@@ -101,9 +100,13 @@ impl Listener {
     /// One session from login to loss.
     fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>) -> Result<Lost, Stopped> {
         self.link.clear_request();
-        let client = match Client::login(&self.settings, controller, Some(self.tasks.clone()), extends.clone()) {
-            _ if stopped(&self.stop) => return Err(Stopped),
+        let client = match self.login(controller, extends) {
+            Ok(client) if stopped(&self.stop) => {
+                client.logout();
+                return Err(Stopped);
+            }
             Ok(client) => client,
+            Err(_) if stopped(&self.stop) => return Err(Stopped),
             Err(error) => return Ok(Lost::NoLogin(error)),
         };
         self.link.set_client(Some(client.clone()));
@@ -133,6 +136,19 @@ impl Listener {
         Ok(lost)
     }
 
+    /// Logs in, in a way that a stop ends at once.
+    fn login(&self, controller: &Controller, extends: &Arc<AtomicBool>) -> Result<Client, Error> {
+        let agent = self.settings.tls.agent();
+        self.link.set_login(Some(agent.clone()));
+        let result = if stopped(&self.stop) {
+            Err(Error::Unreachable("stopping".to_owned()))
+        } else {
+            Client::login(&self.settings, controller, agent, Some(self.tasks.clone()), extends.clone())
+        };
+        self.link.set_login(None);
+        result
+    }
+
     /// Opens `wss://controller/socket{token}`. The path is a secret: no error here may show it.
     fn open(&self, client: &Client) -> Result<Socket, String> {
         let controller = client.controller();
@@ -144,6 +160,10 @@ impl Listener {
             .map_err(|it| it.to_string())?;
         let stream = Arc::new(stream);
         self.link.set_socket(&stream);
+        // A stop that came before the socket was known has not ended it.
+        if stopped(&self.stop) {
+            return Err("stopping".to_owned());
+        }
         let tls = self.settings.tls.connect(&controller.host, Sock(stream.clone()));
         let tls = tls.map_err(|error| self.settings.tls.explain(error, &controller.host, address).to_string())?;
 
@@ -202,21 +222,52 @@ impl Listener {
             }
             Err(error) => Event::Gap { why: format!("a websocket message cannot be read: {error}") },
         };
-        match self.events.try_send(event) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => {
-                info!("more events than can be served one by one");
-                self.send(Event::Gap { why: "too many events at once".to_owned() })
-            }
-            Err(TrySendError::Disconnected(_)) => Err(Stopped),
-        }
+        if self.outbox.offer(event) { Ok(()) } else { Err(Stopped) }
     }
 
     fn send(&self, event: Event) -> Result<(), Stopped> {
         select! {
-            send(self.events, event) -> sent => sent.map_err(|_| Stopped),
+            send(self.outbox.events(), event) -> sent => sent.map_err(|_| Stopped),
             recv(self.stop) -> _ => Err(Stopped),
         }
+    }
+}
+
+/// How long to wait before the next login (W8).
+struct Pauses {
+    backoff: Backoff,
+    /// When the login that followed the last refused session was allowed.
+    relogin: Option<Instant>,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Pauses { backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)), relogin: None }
+    }
+
+    /// The password was refused.
+    fn password_refused(&self) -> Duration {
+        LOGIN_PAUSE
+    }
+
+    /// No session came about.
+    fn no_login(&mut self) -> Duration {
+        self.backoff.pause()
+    }
+
+    /// The connection to a session was lost after some time.
+    fn session_lost(&mut self, lasted: Duration) -> Duration {
+        if lasted >= SETTLED {
+            self.backoff.reset();
+        }
+        self.backoff.pause()
+    }
+
+    /// A session was refused: the first login after that comes at once, every other a minute after the one before.
+    fn session_refused(&mut self, now: Instant) -> Duration {
+        let at = self.relogin.map_or(now, |it| now.max(it + LOGIN_PAUSE));
+        self.relogin = Some(at);
+        at - now
     }
 }
 
@@ -259,5 +310,33 @@ fn websocket_words(error: &tungstenite::Error) -> String {
         tungstenite::Error::Capacity(_) => "a message is too large".to_owned(),
         tungstenite::Error::Utf8(_) => "a message is not UTF-8".to_owned(),
         _ => "an error of the websocket".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// W8: whenever a session is refused, the logins that follow are a minute apart, but for the first.
+    #[test]
+    fn logins_after_refusals_are_a_minute_apart() {
+        let start = Instant::now();
+        let mut pauses = Pauses::new();
+        for (refused_at, login_at) in [(0, 0), (5, 60), (66, 120), (121, 180), (300, 300), (301, 360)] {
+            let pause = pauses.session_refused(start + Duration::from_secs(refused_at));
+            assert_eq!(pause, Duration::from_secs(login_at - refused_at), "refused at {refused_at}");
+        }
+    }
+
+    /// W8: sessions that are lost at once cost fewer and fewer logins; after a good one the pauses start over.
+    #[test]
+    fn flapping_sessions_cost_fewer_and_fewer_logins() {
+        let mut pauses = Pauses::new();
+        let second = Duration::from_secs(1);
+        for longest in [1, 2, 4, 8, 16, 30, 30] {
+            let pause = pauses.session_lost(second);
+            assert!(pause >= longest * second / 2 && pause <= longest * second, "{pause:?} of {longest}");
+        }
+        assert!(pauses.session_lost(SETTLED) <= second);
     }
 }

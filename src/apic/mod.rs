@@ -8,6 +8,7 @@ mod query;
 mod client;
 mod link;
 mod listener;
+mod outbox;
 mod refresher;
 
 pub mod access;
@@ -24,6 +25,8 @@ pub use link::Link;
 pub use listener::Listener;
 pub use query::Query;
 pub use refresher::Refresher;
+
+use outbox::Outbox;
 
 use crate::config::Controller;
 use crate::model::mo::MoChange;
@@ -72,9 +75,9 @@ pub fn link(settings: Settings, events: Sender<Event>, stop: Receiver<()>) -> (L
     let link = Link::default();
     // Unbounded, but small: a handful of tasks for each L3Out.
     let (task_sender, tasks) = unbounded();
-    let listener =
-        Listener { settings, events: events.clone(), tasks: task_sender, stop: stop.clone(), link: link.clone() };
-    let refresher = Refresher { tasks, events, stop, link: link.clone() };
+    let outbox = Outbox::new(events.clone(), task_sender.clone());
+    let refresher = Refresher::new(tasks, events, stop.clone(), link.clone(), outbox.overflowed());
+    let listener = Listener { settings, outbox, tasks: task_sender, stop, link: link.clone() };
     (link, listener, refresher)
 }
 
@@ -83,7 +86,7 @@ pub fn link(settings: Settings, events: Sender<Event>, stop: Receiver<()>) -> (L
 pub fn login(settings: &Settings) -> Result<Client, Error> {
     let mut result = Err(Error::Unreachable("no controller is configured".to_owned()));
     for controller in &settings.controllers {
-        result = Client::login(settings, controller, None, Arc::new(AtomicBool::new(true)));
+        result = Client::login(settings, controller, settings.tls.agent(), None, Arc::new(AtomicBool::new(true)));
         if !matches!(result, Err(Error::Unreachable(_) | Error::Busy(_) | Error::Malformed(_))) {
             break;
         }

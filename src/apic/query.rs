@@ -5,6 +5,9 @@ use std::fmt;
 /// Objects in a page of a class query; the APIC refuses answers of about 100,000 objects.
 pub const PAGE: usize = 10_000;
 
+/// The most pages that are read: an APIC that never comes to an end is not believed.
+pub const MOST_PAGES: usize = 100;
+
 /// A read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {

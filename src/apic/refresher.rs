@@ -1,14 +1,19 @@
-//! The thread that keeps a session alive: its token, and each of its subscriptions (A3, R3).
+//! The thread that keeps a session alive: its token, and each of its subscriptions (A3, R3). It also tells of gaps, its
+//! own and the listener's, because it can wait until there is room in the queue.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, never, select};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use log::debug;
 
-use super::client::{Client, DEFAULT_LIFE, SubscriptionId};
+use super::client::{Client, DEFAULT_LIFE, Lifetimes, SubscriptionId};
 use super::error::Error;
+use super::outbox::Overflowed;
 use super::{Event, Link};
+
+/// The least pause between two tries to refresh the same token.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the refresher is told.
 #[derive(Debug)]
@@ -17,23 +22,29 @@ pub(super) enum Task {
     Session(Client),
     /// The session ended.
     Ended,
-    /// A subscription of the session, and how long it lives without a refresh.
-    Keep(SubscriptionId, Duration),
+    /// A subscription of a session, how long it lives without a refresh, and since when.
+    Keep { client: Client, id: SubscriptionId, life: Duration, since: Instant },
     /// A subscription that is not needed any more.
     Forget(SubscriptionId),
+    /// The listener had to drop events, because the queue was full.
+    Overflow,
 }
 
 /// The subscription refresh thread.
 pub struct Refresher {
-    pub(super) tasks: Receiver<Task>,
-    pub(super) events: Sender<Event>,
-    pub(super) stop: Receiver<()>,
-    pub(super) link: Link,
+    tasks: Receiver<Task>,
+    events: Sender<Event>,
+    stop: Receiver<()>,
+    link: Link,
+    overflowed: Overflowed,
+    session: Option<(Client, Timetable)>,
+    /// Why a full comparison is due, until there is room to say so.
+    gap: Option<String>,
 }
 
-/// What is due when.
+/// What is due when. It only reckons: the clock and the requests are the refresher's.
+#[derive(Debug)]
 struct Timetable {
-    client: Client,
     /// When the token is refreshed next.
     token_at: Instant,
     /// When the token ends unless it is refreshed.
@@ -51,88 +62,193 @@ struct Subscription {
     ends_at: Instant,
 }
 
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// A new login.
+    Login,
+    /// The token is to be refreshed.
+    Token,
+    /// A subscription is to be refreshed.
+    Subscription(SubscriptionId, Subscription),
+}
+
 impl Subscription {
     fn refreshed(life: Duration, now: Instant) -> Self {
         Subscription { life, refresh_at: now + life / 3, ends_at: now + life }
     }
+
+    /// The refresh failed: there are a few more tries before it ends.
+    fn later(self, now: Instant) -> Self {
+        Subscription { refresh_at: now + self.life / 12, ..self }
+    }
 }
 
 impl Timetable {
-    fn new(client: Client, now: Instant) -> Self {
-        let lifetimes = client.lifetimes();
+    fn new(lifetimes: Lifetimes, since: Instant) -> Self {
         Timetable {
-            client,
-            token_at: now + lifetimes.token / 2,
-            token_end: now + lifetimes.token,
-            session_end: now + lifetimes.session.mul_f64(0.95),
+            token_at: since + lifetimes.token / 2,
+            token_end: since + lifetimes.token,
+            session_end: since + lifetimes.session.mul_f64(0.95),
             subscriptions: BTreeMap::new(),
         }
     }
 
+    /// The earliest time at which something is due.
     fn next(&self) -> Instant {
         let subscription = self.subscriptions.values().map(|it| it.refresh_at).min();
         let token = self.token_at.min(self.session_end);
         subscription.map_or(token, |it| it.min(token))
     }
+
+    fn due(&self, now: Instant) -> Due {
+        if now >= self.session_end {
+            return Due::Login;
+        }
+        if now >= self.token_at {
+            return Due::Token;
+        }
+        let subscription = self.subscriptions.iter().find(|(_, it)| it.refresh_at <= now);
+        subscription.map_or(Due::Nothing, |(id, it)| Due::Subscription(id.clone(), *it))
+    }
+
+    fn token_refreshed(&mut self, token: Duration, since: Instant) {
+        self.token_at = since + token / 2;
+        self.token_end = since + token;
+    }
+
+    /// The refresh of the token failed: it is tried again, more often towards its end.
+    fn token_later(&mut self, now: Instant) {
+        self.token_at = now + (self.token_end.saturating_duration_since(now) / 8).max(RETRY);
+    }
 }
 
 impl Refresher {
+    pub(super) fn new(
+        tasks: Receiver<Task>,
+        events: Sender<Event>,
+        stop: Receiver<()>,
+        link: Link,
+        overflowed: Overflowed,
+    ) -> Self {
+        Refresher { tasks, events, stop, link, overflowed, session: None, gap: None }
+    }
+
     /// Refreshes until the program stops.
-    pub fn run(self) {
-        let mut timetable: Option<Timetable> = None;
+    pub fn run(mut self) {
+        // Nobody receives there, so nothing is ever sent: the send side of `never`.
+        let (nowhere, _nobody) = bounded(0);
         loop {
-            let now = Instant::now();
-            let timer = timetable.as_ref().map_or_else(never, |it| after(it.next().saturating_duration_since(now)));
+            let timer = self
+                .session
+                .as_ref()
+                .map_or_else(never, |(_, timetable)| after(timetable.next().saturating_duration_since(Instant::now())));
+            let gaps = if self.gap.is_some() { self.events.clone() } else { nowhere.clone() };
             select! {
                 recv(self.stop) -> _ => return,
                 recv(self.tasks) -> task => match task {
-                    Ok(Task::Session(client)) => timetable = Some(Timetable::new(client, Instant::now())),
-                    Ok(Task::Ended) => timetable = None,
-                    Ok(Task::Keep(id, life)) => {
-                        if let Some(it) = &mut timetable {
-                            it.subscriptions.insert(id, Subscription::refreshed(life, Instant::now()));
-                        }
-                    }
-                    Ok(Task::Forget(id)) => {
-                        if let Some(it) = &mut timetable {
-                            it.subscriptions.remove(&id);
-                        }
-                    }
+                    Ok(task) => self.take(task),
                     Err(_) => return,
                 },
-                recv(timer) -> _ => {
-                    if timetable.as_mut().is_some_and(|it| !self.serve(it)) {
-                        timetable = None;
-                    }
-                }
+                send(gaps, Event::Gap { why: self.gap.take().unwrap_or_default() }) -> sent => if sent.is_err() {
+                    return;
+                },
+                recv(timer) -> _ => self.serve(),
             }
         }
     }
 
-    /// Does what is due; false where the session is given up.
-    fn serve(&self, timetable: &mut Timetable) -> bool {
+    fn take(&mut self, task: Task) {
+        match task {
+            Task::Session(client) => {
+                let timetable = Timetable::new(client.lifetimes(), client.since());
+                self.session = Some((client, timetable));
+            }
+            Task::Ended => self.session = None,
+            Task::Keep { client, id, life, since } => {
+                // One that an older session made is of no use at this one.
+                if let Some((_, timetable)) = self.session.as_mut().filter(|(it, _)| it.is(&client)) {
+                    timetable.subscriptions.insert(id, Subscription::refreshed(life, since));
+                }
+            }
+            Task::Forget(id) => {
+                if let Some((_, timetable)) = &mut self.session {
+                    timetable.subscriptions.remove(&id);
+                }
+            }
+            Task::Overflow => {
+                self.overflowed.taken_up();
+                self.gap("too many events at once".to_owned());
+            }
+        }
+    }
+
+    fn gap(&mut self, why: String) {
+        self.gap.get_or_insert(why);
+    }
+
+    /// Does what is due.
+    fn serve(&mut self) {
+        let Some((client, mut timetable)) = self.session.take() else { return };
         let now = Instant::now();
-        if now >= timetable.session_end {
-            self.link.relogin("the session has nearly reached its longest life");
-            return false;
+        let goes_on = match timetable.due(now) {
+            Due::Nothing => true,
+            Due::Login => {
+                self.link.reconnect(&client, "the session has nearly reached its longest life");
+                false
+            }
+            Due::Token => self.refresh_token(&client, &mut timetable, now),
+            Due::Subscription(id, subscription) => {
+                self.refresh_subscription(&client, &mut timetable, id, subscription, now)
+            }
+        };
+        if goes_on {
+            self.session = Some((client, timetable));
         }
-        if now >= timetable.token_at {
-            return self.refresh_token(timetable, now);
+    }
+
+    /// Refreshes the token; false where the session is given up.
+    fn refresh_token(&self, client: &Client, timetable: &mut Timetable, since: Instant) -> bool {
+        let error = match client.refresh() {
+            Ok(lifetimes) => {
+                timetable.token_refreshed(lifetimes.token, since);
+                return true;
+            }
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        let goes_on = !matches!(error, Error::Unauthorized(_)) && now < timetable.token_end;
+        if goes_on {
+            debug!("the token could not be refreshed yet: {error}");
+            timetable.token_later(now);
+        } else {
+            self.link.relogin(client, &format!("the token could not be refreshed: {error}"));
         }
-        let due = timetable.subscriptions.iter().find(|(_, it)| it.refresh_at <= now);
-        let Some((id, subscription)) = due.map(|(id, it)| (id.clone(), *it)) else { return true };
-        match timetable.client.refresh_subscription(&id) {
+        goes_on
+    }
+
+    /// Refreshes one subscription; false where the session is given up.
+    fn refresh_subscription(
+        &mut self,
+        client: &Client,
+        timetable: &mut Timetable,
+        id: SubscriptionId,
+        subscription: Subscription,
+        since: Instant,
+    ) -> bool {
+        match client.refresh_subscription(&id) {
             Ok(()) => {
-                let life = subscription.life;
-                timetable.subscriptions.insert(id, Subscription::refreshed(life, Instant::now()));
+                timetable.subscriptions.insert(id, Subscription::refreshed(subscription.life, since));
             }
             Err(error @ Error::Unauthorized(_)) => {
-                self.link.relogin(&error.to_string());
+                self.link.relogin(client, &error.to_string());
                 return false;
             }
             Err(Error::Rejected { text, .. }) => {
                 if subscription.life > DEFAULT_LIFE {
-                    timetable.client.do_not_extend();
+                    client.do_not_extend();
                 }
                 timetable.subscriptions.remove(&id);
                 self.gap(format!("a subscription has lapsed ({text})"));
@@ -143,35 +259,112 @@ impl Refresher {
             }
             Err(error) => {
                 debug!("a subscription could not be refreshed yet: {error}");
-                let later = Subscription { refresh_at: Instant::now() + subscription.life / 12, ..subscription };
-                timetable.subscriptions.insert(id, later);
+                timetable.subscriptions.insert(id, subscription.later(Instant::now()));
             }
         }
         true
     }
+}
 
-    fn refresh_token(&self, timetable: &mut Timetable, now: Instant) -> bool {
-        match timetable.client.refresh() {
-            Ok(lifetimes) => {
-                timetable.token_at = now + lifetimes.token / 2;
-                timetable.token_end = now + lifetimes.token;
-            }
-            Err(error) if matches!(error, Error::Unauthorized(_)) || Instant::now() >= timetable.token_end => {
-                self.link.relogin(&format!("the token could not be refreshed: {error}"));
-                return false;
-            }
-            Err(error) => {
-                debug!("the token could not be refreshed yet: {error}");
-                timetable.token_at = Instant::now() + (timetable.token_end - now) / 8 + Duration::from_millis(100);
-            }
-        }
-        true
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apic::client::EXTENDED_LIFE;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
-    fn gap(&self, why: String) {
-        select! {
-            send(self.events, Event::Gap { why }) -> _ => {}
-            recv(self.stop) -> _ => {}
+    fn timetable(token: u64, session: u64, start: Instant) -> Timetable {
+        Timetable::new(Lifetimes { token: seconds(token), session: seconds(session) }, start)
+    }
+
+    /// A3: the token is due at half of its life, the login before the session's longest life; the login comes first.
+    #[test]
+    fn tokens_and_sessions() {
+        let start = Instant::now();
+        for (token, session, at, due) in [
+            (600, 86_400, 299, Due::Nothing),
+            (600, 86_400, 300, Due::Token),
+            (600, 86_400, 82_079, Due::Token),
+            (600, 86_400, 82_080, Due::Login),
+            (600, 100, 94, Due::Nothing),
+            (600, 100, 95, Due::Login),
+        ] {
+            let timetable = timetable(token, session, start);
+            assert_eq!(timetable.due(start + seconds(at)), due, "{token} {session} at {at}");
         }
+        assert_eq!(timetable(600, 86_400, start).next(), start + seconds(300));
+        assert_eq!(timetable(600, 100, start).next(), start + seconds(95));
+    }
+
+    /// A3, W8: a refreshed token lives anew; one that could not be refreshed is tried again until its end, never in a
+    /// hot loop.
+    #[test]
+    fn failed_refreshes_of_the_token() {
+        let start = Instant::now();
+        let mut timetable = timetable(600, 86_400, start);
+        timetable.token_refreshed(seconds(300), start + seconds(301));
+        assert_eq!((timetable.token_at, timetable.token_end), (start + seconds(451), start + seconds(601)));
+        let (mut now, mut tries) = (timetable.token_at, 0);
+        while now < timetable.token_end {
+            timetable.token_later(now);
+            assert!(timetable.token_at >= now + RETRY);
+            now = timetable.token_at;
+            tries += 1;
+        }
+        assert!((5..60).contains(&tries), "{tries}");
+        assert!(now <= start + seconds(602));
+    }
+
+    /// R3: a subscription is due at a third of the life it was granted, and after a failure again before its end.
+    #[test]
+    fn subscriptions() {
+        let start = Instant::now();
+        for (life, due_at, again_at) in [(DEFAULT_LIFE, 20, 25), (EXTENDED_LIFE, 100, 125)] {
+            let id = SubscriptionId("1".to_owned());
+            let subscription = Subscription::refreshed(life, start);
+            let mut timetable = timetable(600, 86_400, start);
+            timetable.subscriptions.insert(id.clone(), subscription);
+            assert_eq!(timetable.next(), start + seconds(due_at));
+            assert_eq!(timetable.due(start + seconds(due_at - 1)), Due::Nothing);
+            let due = start + seconds(due_at);
+            assert_eq!(timetable.due(due), Due::Subscription(id.clone(), subscription));
+            let later = subscription.later(due);
+            assert_eq!((later.refresh_at, later.ends_at), (start + seconds(again_at), start + life));
+            timetable.subscriptions.insert(id, later);
+            assert_eq!(timetable.due(due), Due::Nothing);
+        }
+    }
+
+    /// R3: a subscription that an older session made is not refreshed at the new one, a forgotten one not at all.
+    #[test]
+    fn only_what_is_needed_is_refreshed() {
+        use crate::apic::client::tests::session;
+        let (old, new) = (session(), session());
+        let (_tasks, tasks) = crossbeam_channel::unbounded();
+        let (events, _queue) = bounded(1);
+        let (_stop, stop) = bounded(0);
+        let mut refresher = Refresher::new(tasks, events, stop, Link::default(), Overflowed::default());
+        let keep = |client: &Client, id: &str| {
+            let (id, since) = (SubscriptionId(id.to_owned()), Instant::now());
+            Task::Keep { client: client.clone(), id, life: DEFAULT_LIFE, since }
+        };
+        let ids = |refresher: &Refresher| -> Vec<String> {
+            let session = refresher.session.as_ref();
+            session.map(|(_, it)| it.subscriptions.keys().map(|it| it.0.clone()).collect()).unwrap_or_default()
+        };
+        refresher.take(Task::Session(old.clone()));
+        refresher.take(keep(&old, "1"));
+        assert_eq!(ids(&refresher), ["1"]);
+        refresher.take(Task::Session(new.clone()));
+        refresher.take(keep(&old, "2"));
+        refresher.take(keep(&new, "3"));
+        refresher.take(keep(&new, "4"));
+        refresher.take(Task::Forget(SubscriptionId("3".to_owned())));
+        assert_eq!(ids(&refresher), ["4"]);
+        refresher.take(Task::Ended);
+        refresher.take(keep(&new, "5"));
+        assert_eq!(ids(&refresher), Vec::<String>::new());
     }
 }

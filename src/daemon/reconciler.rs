@@ -182,7 +182,7 @@ impl Reconciler {
             Err(_) if stopped(&stop) => {}
             Err(error @ apic::Error::Unauthorized(_)) => {
                 self.client = None;
-                self.link.relogin(&error.to_string());
+                self.link.relogin(&client, &error.to_string());
             }
             Err(error) => {
                 self.failures += 1;
@@ -192,7 +192,7 @@ impl Reconciler {
                 if matches!(error, apic::Error::Unreachable(_)) && self.failures >= PATIENCE {
                     self.failures = 0;
                     self.client = None;
-                    self.link.reconnect(&error.to_string());
+                    self.link.reconnect(&client, &error.to_string());
                 }
             }
         }
