@@ -1,7 +1,7 @@
 //! The APIC side: login, REST, websocket and subscriptions; and the writer. No rules about what should be on the
 //! fabric live here.
 
-mod decode;
+pub mod decode;
 mod error;
 mod query;
 

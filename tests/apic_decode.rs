@@ -1,0 +1,110 @@
+//! What an APIC sends, through the decoders: answers, refusals and websocket messages in the documented shapes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+use aci_sync::apic::Error;
+use aci_sync::apic::decode::*;
+use aci_sync::model::mo::Status;
+
+/// Reads: `totalCount` is a string, children carry an `rn` whose slash may stand in brackets.
+#[test]
+fn an_answer_is_flattened() {
+    let body = br#"{"totalCount":"7","subscriptionId":"72059075820650497","imdata":[{"l3extInstP":{"attributes":
+        {"dn":"uni/tn-T/out-L/instP-E","annotation":"x","childAction":"","status":""},"children":[
+        {"l3extSubnet":{"attributes":{"rn":"extsubnet-[10.0.0.1/32]","name":"a"}}},
+        {"l3extSubnet":{"attributes":{"name":"nowhere"}}}]}}]}"#;
+    let answer = answer(body).unwrap();
+    assert_eq!((answer.total, answer.top_level), (7, 1));
+    assert_eq!(answer.subscription.as_deref(), Some("72059075820650497"));
+    let dns: Vec<&str> = answer.mos.iter().map(|it| it.dn.as_str()).collect();
+    assert_eq!(dns, ["uni/tn-T/out-L/instP-E", "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
+    assert_eq!(answer.mos[0].get("annotation"), "x");
+    assert!(!answer.mos[0].attributes.contains_key("childAction"));
+}
+
+/// A1: the answer to a login carries no DN.
+#[test]
+fn a_login_is_read() {
+    let body = br#"{"totalCount":"1","imdata":[{"aaaLogin":{"attributes":{"token":"abc","refreshTimeoutSeconds":"600"},
+        "children":[{"aaaUserDomain":{"attributes":{"name":"all","rn":"userdomain-all"}}}]}}]}"#;
+    assert_eq!(answer(body).unwrap().mos[0].get("token"), "abc");
+}
+
+/// A missing object is an empty answer, with the count as a string or as a number.
+#[test]
+fn nothing_is_an_answer() {
+    for body in [&br#"{"totalCount":"0","imdata":[]}"#[..], br#"{"totalCount":0,"imdata":[]}"#] {
+        assert_eq!(answer(body), Ok(Answer::default()));
+    }
+    for body in [&b""[..], b"<html>", b"{", br#"{"imdata":{}}"#, b"[]", b"\xff\xfe"] {
+        assert!(matches!(answer(body), Err(Error::Malformed(_))), "{body:?}");
+    }
+}
+
+/// W3, W8: what each refusal leads to.
+#[test]
+fn refusals_are_decisions() {
+    let body = |code: &str, text: &str| {
+        format!(r#"{{"totalCount":"1","imdata":[{{"error":{{"attributes":{{"code":"{code}","text":"{text}"}}}}}}]}}"#)
+    };
+    let word = |http: u16, body: &str, is_write: bool| match refusal(http, body.as_bytes(), is_write) {
+        Error::Unreachable(_) => "unreachable".to_owned(),
+        Error::Busy(_) => "busy".to_owned(),
+        Error::Unauthorized(_) => "login".to_owned(),
+        Error::Forbidden(_) => "forbidden".to_owned(),
+        Error::Rejected { code, .. } => format!("rejected {code}"),
+        Error::AnswerLost(_) => "lost".to_owned(),
+        Error::Malformed(_) => "malformed".to_owned(),
+    };
+    let html = "<html><h1>503 Service Temporarily Unavailable</h1></html>";
+    for (http, body, is_write, decision) in [
+        (401, body("401", "Username or password is incorrect - FAILED local authentication"), false, "login"),
+        (403, body("403", "Token was invalid (Error: Token timeout)"), true, "login"),
+        (403, body("403", "Need a valid webtoken cookie (named APIC-Cookie) or ..."), false, "login"),
+        (403, body("403", "User has insufficient privileges"), true, "forbidden"),
+        (403, "<html>".to_owned(), true, "forbidden"),
+        (405, body("405", "unable to locate opened web socket"), false, "login"),
+        (400, body("102", "configured object ((Dn0)) not found Dn0=uni, "), true, "rejected 102"),
+        (400, body("103", "Cannot create; object uni\\/tn-T already exists."), true, "rejected 103"),
+        (
+            400,
+            "{\"imdata\":[{\"error\":{\"attributes\":{\"text\":\"an \"unescaped\" quote\"}}}]}".to_owned(),
+            true,
+            "rejected 400",
+        ),
+        (400, body("103", r#"object "x" already exists."#), true, "rejected 103"),
+        (403, body("403", r#"Token was invalid ("timeout")"#), false, "login"),
+        (403, body("403", r#"no privilege for "x""#), true, "forbidden"),
+        (414, html.to_owned(), false, "rejected 414"),
+        (429, String::new(), true, "busy"),
+        (503, html.to_owned(), true, "busy"),
+        (504, html.to_owned(), true, "lost"),
+        (502, html.to_owned(), false, "busy"),
+        (404, html.to_owned(), false, "malformed"),
+    ] {
+        assert_eq!(word(http, &body, is_write), decision, "{http} {body}");
+    }
+    assert_eq!(
+        refusal(400, body("103", "object uni\\/tn-T exists\\nnow").as_bytes(), true),
+        Error::Rejected { code: 103, text: "object uni/tn-T exists now".to_owned() }
+    );
+    let broken = r#"{"totalCount":"1","imdata":[{"error":{"attributes":{"code":"801","text":"value 'a"b' is bad"}}}]}"#;
+    assert_eq!(
+        refusal(400, broken.as_bytes(), true),
+        Error::Rejected { code: 801, text: "value 'a\"b' is bad".to_owned() }
+    );
+}
+
+/// Websocket events in the recorded shapes: created carries all, modified what changed, deleted nothing.
+#[test]
+fn messages() {
+    let body = br#"{"subscriptionId":["1","2"],"imdata":[{"l3extSubnet":{"attributes":{"childAction":"",
+        "dn":"uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]","modTs":"x","rn":"","status":"modified","scope":"a,b"}}},
+        {"l3extOut":{"attributes":{"dn":"uni/tn-T/out-L","status":"deleted"}}},{"odd":{}}]}"#;
+    let message = message(body).unwrap();
+    assert_eq!(message.subscriptions, ["1", "2"]);
+    assert_eq!(message.changes.len(), 2);
+    assert_eq!(message.changes[0].status, Status::Modified);
+    assert_eq!(message.changes[0].mo.get("scope"), "a,b");
+    assert_eq!(message.changes[1].status, Status::Deleted);
+}
