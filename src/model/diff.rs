@@ -157,7 +157,7 @@ impl<'a> Planner<'a> {
         }
         if !without_security.is_empty() {
             let text = format!(
-                "{} of somebody else's lack {IMPORT_SECURITY}, so their traffic is not classified; aci-sync does not change them",
+                "without {IMPORT_SECURITY}, so its traffic is not classified, and not ours to change: {}",
                 subnets(&without_security)
             );
             self.finding(Code::ForeignScope, dn, text);
@@ -260,12 +260,11 @@ impl<'a> Planner<'a> {
             }
         }
         if !predecessors.is_empty() {
-            let text =
-                format!("{} with a predecessor's mark are not wanted: they are left alone", subnets(&predecessors));
+            let text = format!("not wanted, with a predecessor's mark, and left alone: {}", subnets(&predecessors));
             self.finding(Code::Predecessor, dn, text);
         }
         if !lost.is_empty() {
-            let text = format!("{} lost our owner mark and are not wanted: they are left alone", subnets(&lost));
+            let text = format!("not wanted, without the owner mark it had, and left alone: {}", subnets(&lost));
             self.finding(Code::MarkLost, dn, text);
         }
         changes
@@ -293,18 +292,18 @@ impl<'a> Planner<'a> {
             let prefixes = subnets(prefixes);
             let (code, text) = match holder {
                 Holder::Us if self.situation.deletes => {
-                    (Code::Waiting, format!("{prefixes} wait until they have left {at}"))
+                    (Code::Waiting, format!("waiting for {at} to let go: {prefixes}"))
                 }
-                Holder::Us => (Code::Waiting, format!("{prefixes} wait until they may be deleted from {at}")),
+                Holder::Us => (Code::Waiting, format!("waiting until something may be deleted from {at}: {prefixes}")),
                 Holder::Foreign => (
                     Code::HeldByForeign,
-                    format!("{prefixes} are not created: {at} of the same VRF holds them, and they are not ours"),
+                    format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
                 ),
             };
             self.plan.findings.push(Finding::new(code, dn, text));
         }
         for (dn, deployments) in &self.missing {
-            let text = format!("there is no such L3Out; {} wait for it to be created", deployments.join(", "));
+            let text = format!("there is no such L3Out; it is waited for by {}", deployments.join(", "));
             self.plan.findings.push(Finding::new(Code::L3outMissing, dn, text));
         }
         self.plan.findings.sort();
