@@ -97,6 +97,12 @@ pub const FLAGS: &[Flag] = &[
         "none",
         "Former cluster ids: what bears their mark is taken over where it is wanted.",
     ),
+    flag(
+        "expose",
+        Shape::Many("WHAT"),
+        "`pods,services`",
+        "What a Deployment exports whose annotation does not say: the addresses of its `pods`, of its `services`.",
+    ),
     flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags that our subnets always have."),
     flag(
         "epg-grace",
@@ -110,6 +116,24 @@ pub const FLAGS: &[Flag] = &[
         Shape::One("POLICY"),
         "`sync`",
         "`sync` does all, `upsert-only` never deletes, `observe` never writes.",
+    ),
+    flag(
+        "max-deletes",
+        Shape::One("LIMIT"),
+        "`30%`",
+        "A comparison that would delete more of our objects at once holds them: `N`, `N%` (never less than 10), or `off`.",
+    ),
+    flag(
+        "allow",
+        Shape::Many("NS=TENANT/L3OUT[/EPG]"),
+        "all but the tenants infra and mgmt",
+        "Which namespaces may name which EPGs; `*` and `?` in NS and EPG. Where any is given, all else is refused.",
+    ),
+    flag(
+        "foreign-epg",
+        Shape::One("HOW"),
+        "`use`",
+        "`use`: a Deployment may name an EPG that is not ours, and its subnets go into it; `refuse`: it may not.",
     ),
     flag("batch", Shape::One("N"), "`500`", "The most objects in one request, 1-1000."),
     flag("resync", Shape::One("DURATION"), "`10m`", "How often everything is compared, `10s` at least."),

@@ -13,6 +13,7 @@ use log::warn;
 
 use crate::cli::{Given, Invocation};
 use crate::model::fabric::{IMPORT_SECURITY, Scope};
+use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
 use crate::net::{Roots, Tls, TlsSettings, Verify};
 use crate::secret::Secret;
 
@@ -117,16 +118,12 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// Former cluster ids.
     pub adopt_ids: Vec<String>,
-    /// The flags that our subnets always have.
-    pub subnet_scope: Scope,
+    /// What is wanted and what may be planned.
+    pub rules: Rules,
     /// How long an unwanted EEPG stays.
     pub epg_grace: Duration,
-    /// Unwanted EEPGs with contracts stay.
-    pub keep_contracted: bool,
     /// What may be sent.
     pub policy: Policy,
-    /// The most objects in one request.
-    pub batch: usize,
     /// How often everything is compared.
     pub resync: Duration,
 }
@@ -185,13 +182,55 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         password: password(get("password-file"), environment)?,
         cluster_id,
         adopt_ids: get("adopt-id").map(cluster_ids).transpose()?.unwrap_or_default(),
-        subnet_scope: get("subnet-scope").map_or_else(|| Ok(Scope::parse(IMPORT_SECURITY)), scope)?,
+        rules: rules(invocation)?,
         epg_grace: duration(get("epg-grace"), Duration::ZERO)?.unwrap_or(Duration::from_secs(60)),
-        keep_contracted: invocation.is_on("keep-contracted"),
         policy: get("policy").map_or(Ok(Policy::Sync), policy)?,
-        batch: get("batch").map_or(Ok(500), batch)?,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
     })
+}
+
+fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
+    let get = |flag: &str| invocation.get(flag);
+    let default = Rules::default();
+    Ok(Rules {
+        expose: get("expose").map_or(Ok(default.expose), expose)?,
+        allow: get("allow").map_or(Ok(default.allow), allow)?,
+        use_foreign: get("foreign-epg").map_or(Ok(default.use_foreign), use_foreign)?,
+        scope: get("subnet-scope").map_or(Ok(default.scope), scope)?,
+        keep_contracted: invocation.is_on("keep-contracted"),
+        batch: get("batch").map_or(Ok(default.batch), batch)?,
+        max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
+    })
+}
+
+fn expose(given: &Given) -> Result<Exports, ConfigError> {
+    let exports = Exports::of(given.values.iter().map(String::as_str));
+    exports.map_err(|bad| ConfigError::wrong(given, format!("{bad:?} is neither pods nor services")))
+}
+
+fn allow(given: &Given) -> Result<Vec<Allow>, ConfigError> {
+    let read = |text: &String| Allow::parse(text).map_err(|why| ConfigError::wrong(given, format!("{text:?} {why}")));
+    given.values.iter().map(read).collect()
+}
+
+fn use_foreign(given: &Given) -> Result<bool, ConfigError> {
+    match given.values[0].as_str() {
+        "use" => Ok(true),
+        "refuse" => Ok(false),
+        other => Err(ConfigError::wrong(given, format!("{other:?} is neither use nor refuse"))),
+    }
+}
+
+/// `N`, `N%` or `off`.
+fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
+    let text = given.values[0].as_str();
+    let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|it| it.is_ascii_digit()));
+    let read = match text.strip_suffix('%') {
+        _ if text == "off" => Some(MaxDeletes::Off),
+        Some(percent) => number(percent).filter(|it| *it <= 100).map(MaxDeletes::Percent),
+        None => number(text).map(MaxDeletes::Number),
+    };
+    read.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a number, a percentage or off")))
 }
 
 fn policy(given: &Given) -> Result<Policy, ConfigError> {

@@ -53,7 +53,7 @@ fn wrong_command_lines() {
         ("run -x", &[], 64, "no flag -x"),
         // Rules that are not built yet have no flag: nothing is accepted and ignored.
         ("run --leader-elect", &[], 64, "no flag --leader-elect"),
-        ("run --max-deletes 5", &[], 64, "no flag --max-deletes"),
+        ("run --listen 5", &[], 64, "no flag --listen"),
         ("run --policy", &[], 64, "--policy needs a value"),
         ("run --policy=", &[], 64, "--policy: there is an empty value"),
         ("run --policy sync --policy sync", &[], 64, "--policy stands there twice"),

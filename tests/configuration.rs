@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aci_sync::cli;
 use aci_sync::config::{self, Config, Policy};
+use aci_sync::model::rules::{Exports, MaxDeletes};
 use aci_sync::net::Verify;
 use sim::pki::Authority;
 use support::Folder;
@@ -33,9 +34,12 @@ fn values() {
     let config = load("", &[]).unwrap();
     assert_eq!(config.controllers[0].to_string(), "apic1:443");
     assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(60), Duration::from_secs(600)));
-    assert_eq!((config.policy, config.batch, config.keep_contracted), (Policy::Sync, 500, false));
-    assert_eq!(config.subnet_scope.to_string(), "import-security");
+    assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::Sync, 500, false));
+    assert_eq!(config.rules.scope.to_string(), "import-security");
     assert!(matches!(config.apic_tls.verify, Verify::Chain));
+    let rules = config.rules;
+    assert_eq!((rules.expose, rules.use_foreign), (Exports { pods: true, services: true }, true));
+    assert_eq!((rules.allow.len(), rules.max_deletes), (0, MaxDeletes::Percent(30)));
 
     let config = load(
         "--apic https://a.example:8443,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
@@ -48,9 +52,22 @@ fn values() {
     assert_eq!(controllers, ["a.example:8443", "[fd00::1]:444", "[fd00::2]:443", "10.0.0.1:443"]);
     assert_eq!(config.cluster_id.as_deref(), Some("prod-1"));
     assert_eq!(config.adopt_ids, ["a", "b", "c"]);
-    assert_eq!(config.subnet_scope.to_string(), "import-security,shared-rtctrl");
+    assert_eq!(config.rules.scope.to_string(), "import-security,shared-rtctrl");
     assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(600), Duration::from_secs(3600)));
-    assert_eq!((config.policy, config.batch, config.keep_contracted), (Policy::UpsertOnly, 7, true));
+    assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::UpsertOnly, 7, true));
+
+    let rules = |words: &str| load(words, &[]).unwrap().rules;
+    assert_eq!(rules("--expose services").expose, Exports { pods: false, services: true });
+    assert!(!rules("--foreign-epg refuse").use_foreign);
+    assert_eq!(rules("--allow a=T/L,b*=T/L/E --allow ?=T/L:1").allow.len(), 3);
+    for (text, most) in [
+        ("7", MaxDeletes::Number(7)),
+        ("0", MaxDeletes::Number(0)),
+        ("50%", MaxDeletes::Percent(50)),
+        ("off", MaxDeletes::Off),
+    ] {
+        assert_eq!(rules(&format!("--max-deletes {text}")).max_deletes, most);
+    }
     assert_eq!(load("", &[("ACI_SYNC_EPG_GRACE", "90")]).unwrap().epg_grace, Duration::from_secs(90));
 }
 
@@ -84,6 +101,17 @@ fn bad_values() {
         ("--batch 0", &[], 64, "1 to 1000"),
         ("--batch 1001", &[], 64, "1 to 1000"),
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
+        ("--expose pods,nodes", &[], 64, "\"nodes\" is neither pods nor services"),
+        ("--foreign-epg maybe", &[], 64, "neither use nor refuse"),
+        ("--max-deletes -1", &[], 64, "not a number, a percentage or off"),
+        ("--max-deletes 101%", &[], 64, "not a number, a percentage or off"),
+        ("--max-deletes +5", &[], 64, "not a number, a percentage or off"),
+        ("--allow a", &[], 64, "\"a\" is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=T", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=T/L/E/x", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow =T/L", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=*/L", &[], 64, "\"a=*/L\" has a tenant that may hold letters"),
+        ("", &[("ACI_SYNC_ALLOW", "a=T/L]x")], 78, "ACI_SYNC_ALLOW: \"a=T/L]x\" has an L3Out that may hold"),
         ("--apic-fingerprint 12:34", &[], 64, "64 hexadecimal digits"),
         ("--apic-insecure --apic-ca /x", &[], 64, "exclude one another"),
         ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude one another"),

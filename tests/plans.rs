@@ -5,31 +5,37 @@
 //!
 //! ```text
 //! D4: two Deployments share an EEPG
-//! deployment ns/name T/L/E [created=N] [labels=a:b,c:d] | deployment ns/name =TEXT (the annotation as it is)
+//! deployment ns/name T/L/E [created=N] [labels=a:b,c:d] [expose=pods,services] [paused]
+//! deployment ns/name =TEXT (the annotation as it is)
 //! pod ns/name [of=deployment] [ip=A,B] [created=N] [labels=..] [hostnetwork] [terminating] [phase=P]
 //! service ns/name [selector=a:b] [ip=A,B] [hostname] [type=T]
 //! l3out T/L [vrf=V]       eepg T/L/E mark [contracts]       subnet T/L/E prefix mark [name=N] [scope=S]
+//! tag T/L/E (our memory that the EPG is foreign) | untagged T/L/E (this process's own memory)
+//! parked T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
+//! allow=NS=T/L/E | expose=pods | foreign-epg=refuse | max-deletes=N|N%|off (the first round is counted, W4)
 //! ```
 //! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, a predecessor with `adopt=old`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use aci_sync::model::diff::{Rules, Situation, plan};
-use aci_sync::model::dn::{EepgDn, L3outDn, Name};
+use aci_sync::model::brake::Brake;
+use aci_sync::model::diff::{Situation, Untagged, plan};
+use aci_sync::model::dn::{EepgDn, L3outDn, Name, ObjectDn};
 use aci_sync::model::fabric::{Fabric, Owner, Scope};
 use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::plan::describe;
+use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
 use aci_sync::model::wanted::wanted;
 use serde_json::{Value, json};
 
-/// D1, D4-D6, P1-P5, S1-S4, O1-O3, R2, R3, R6, W1, W2: the stories in `tests/plans`, each with its rule.
+/// D1-D6, P1-P5, S1-S4, O1-O4, O6, R2, R3, R5, R6, W1-W4, W6: the stories in `tests/plans`, each with its rule.
 #[test]
 fn stories() {
     let mut count = 0;
@@ -83,6 +89,9 @@ struct World {
     l3outs: BTreeMap<String, Option<String>>,
     rules: Rules,
     adopt: Vec<String>,
+    untagged: BTreeMap<EepgDn, Untagged>,
+    parked: BTreeSet<ObjectDn>,
+    resting: BTreeSet<ObjectDn>,
     deletes: bool,
     grace_over: bool,
 }
@@ -93,8 +102,11 @@ impl World {
             inventory: Inventory::default(),
             mos: Vec::new(),
             l3outs: BTreeMap::new(),
-            rules: Rules { scope: Scope::parse("import-security"), keep_contracted: false, batch: 500 },
+            rules: Rules { max_deletes: MaxDeletes::Off, ..Rules::default() },
             adopt: Vec::new(),
+            untagged: BTreeMap::new(),
+            parked: BTreeSet::new(),
+            resting: BTreeSet::new(),
             deletes: true,
             grace_over: true,
         };
@@ -133,6 +145,17 @@ impl World {
                 let dn = eepg(first).subnet(prefix);
                 self.mo("l3extSubnet", dn, &[("annotation", annotation(options)), ("name", name), ("scope", scope)]);
             }
+            "tag" => {
+                let dn = eepg(first);
+                let key = format!("aci-sync:me:{}", dn.epg);
+                self.mo("tagAnnotation", dn.l3out.tag(&key), &[("key", &key)]);
+            }
+            "untagged" => {
+                let untagged = Untagged { why: "a privilege is missing".to_owned(), try_again: false };
+                self.untagged.insert(eepg(first), untagged);
+            }
+            "parked" => drop(self.parked.insert(object(first, options))),
+            "resting" => drop(self.resting.insert(object(first, options))),
             "incomplete" => self.deletes = false,
             "grace-runs" => self.grace_over = false,
             "keep-contracted" => self.rules.keep_contracted = true,
@@ -140,6 +163,14 @@ impl World {
                 Some(("batch", batch)) => self.rules.batch = batch.parse().unwrap(),
                 Some(("scope", scope)) => self.rules.scope = Scope::parse(scope),
                 Some(("adopt", id)) => self.adopt.push(id.to_owned()),
+                Some(("allow", rule)) => self.rules.allow.push(Allow::parse(rule).unwrap()),
+                Some(("expose", words)) => self.rules.expose = Exports::of(words.split(',')).unwrap(),
+                Some(("foreign-epg", "refuse")) => self.rules.use_foreign = false,
+                Some(("max-deletes", "off")) => self.rules.max_deletes = MaxDeletes::Off,
+                Some(("max-deletes", most)) => {
+                    let percent = most.strip_suffix('%').map(|it| MaxDeletes::Percent(it.parse().unwrap()));
+                    self.rules.max_deletes = percent.unwrap_or_else(|| MaxDeletes::Number(most.parse().unwrap()));
+                }
                 _ => panic!("what is {line:?}?"),
             },
         }
@@ -177,19 +208,27 @@ impl World {
             }
         }
         let mut rounds = Vec::new();
+        let mut brake = Brake::default();
         let findings: Vec<Finding> = loop {
-            let wanted = wanted(&self.inventory, &|dn| fabric.vrf(dn));
+            let wanted = wanted(&self.inventory, &self.rules, &|dn| fabric.vrf(dn));
             let plan = plan(&Situation {
                 wanted: &wanted,
                 fabric: &fabric,
                 rules: &self.rules,
                 deletes: self.deletes,
                 grace_over: &|_| self.grace_over,
-                parked: &|_| false,
+                parked: &|it| self.parked.contains(it),
+                resting: &|it| self.resting.contains(it),
+                held: brake.held(),
+                untagged: &self.untagged,
             });
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
+            if brake.count(&plan, fabric.count_ours(), self.rules.max_deletes) {
+                continue;
+            }
             if plan.transactions.is_empty() {
-                break wanted.findings.into_iter().chain(plan.findings).collect();
+                brake.keep(|it| plan.held.contains(it));
+                break wanted.findings.into_iter().chain(plan.findings).chain(brake.finding()).collect();
             }
             assert!(rounds.len() < 10, "no end: {rounds:?}");
             let most = plan.transactions.iter().map(|it| it.changes.len()).max().unwrap_or_default();
@@ -238,10 +277,17 @@ fn deployment(key: &str, options: &str) -> Value {
         None => {
             let mut names = options.split(' ').next().unwrap().split('/');
             let mut name = || names.next().expect("tenant/l3out/epg");
-            json!({"tenant": name(), "l3out": name(), "epg": name()}).to_string()
+            let mut annotation = json!({"tenant": name(), "l3out": name(), "epg": name()});
+            if let Some(words) = option(options, "expose") {
+                annotation["expose"] = words.split(',').filter(|it| !it.is_empty()).collect();
+            }
+            annotation.to_string()
         }
     };
     metadata["annotations"] = json!({"aci.haystacknetworks.com/l3o": annotation});
+    if has(options, "paused") {
+        metadata["annotations"]["aci.haystacknetworks.com/pause"] = json!("true");
+    }
     json!({"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels(option(options, "labels").unwrap_or(""))}}}})
 }
 
@@ -272,6 +318,13 @@ fn service(key: &str, options: &str) -> Value {
     let kind = option(options, "type").unwrap_or("LoadBalancer");
     let status = json!({"loadBalancer": {"ingress": ingress}});
     json!({"metadata": metadata(key, options), "spec": {"type": kind, "selector": selector}, "status": status})
+}
+
+fn object(dn: &str, prefix: &str) -> ObjectDn {
+    match prefix {
+        "" => ObjectDn::Eepg(eepg(dn)),
+        prefix => ObjectDn::Subnet(eepg(dn), prefix.parse().unwrap()),
+    }
 }
 
 fn l3out(text: &str) -> L3outDn {

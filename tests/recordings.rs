@@ -10,6 +10,7 @@ use aci_sync::kube::Error;
 use aci_sync::kube::decode::{self, Line, Status};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::Kind;
+use aci_sync::model::rules::Rules;
 use aci_sync::model::wanted::{Vrf, wanted};
 use serde_json::{Value, json};
 
@@ -279,7 +280,7 @@ fn the_recorded_life_leads_to_the_expected_subnets() {
     }
     assert!(events > 150, "only {events} events before the delete");
 
-    let wanted = wanted(&inventory, &|l3out| Vrf::Own(l3out.clone()));
+    let wanted = wanted(&inventory, &Rules::default(), &|l3out| Vrf::Own(l3out.clone()));
     let mut subnets = Vec::new();
     for (eepg, it) in &wanted.eepgs {
         for prefix in it.subnets.keys() {

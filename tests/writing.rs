@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
@@ -66,6 +67,8 @@ fn fabric() -> Fabric {
             mos.push(mo("l3extSubnet", eepg(name).subnet(&format!("10.0.0.{n}/32")), annotation, "a::b"));
         }
     }
+    let tag = l3out().tag("aci-sync:me:OTHER");
+    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: BTreeMap::new() });
     mos.push(mo("l3extInstP", eepg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", eepg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
     let mut fabric = Fabric::new(Owner::new("me", &[]));
@@ -94,6 +97,10 @@ fn repair(n: u8, mark: bool) -> Change {
     let scope = Some(Scope::parse("import-security,shared-rtctrl"));
     let name = (n != 2).then(|| "a::c".to_owned());
     Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope }
+}
+
+fn forget(key: &str) -> Change {
+    Change::Forget { tag: l3out().tag(key).into() }
 }
 
 fn transaction(epg: &str, form: Form, changes: Vec<Change>) -> Transaction {
@@ -149,6 +156,17 @@ fn requests() {
             "DELETE uni/tn-T/out-L/instP-OTHER/extsubnet-[10.0.0.0/32]",
             Value::Null,
         ),
+        (
+            transaction("NONE", Form::Tag, vec![Change::Remember]),
+            "POST uni/tn-T/out-L",
+            json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
+                "value": "external EPG of somebody else, in use", "status": "created"}}}),
+        ),
+        (
+            transaction("OTHER", Form::Tag, vec![forget("aci-sync:me:OTHER")]),
+            "DELETE uni/tn-T/out-L/annotationKey-[aci-sync:me:OTHER]",
+            Value::Null,
+        ),
     ] {
         assert_eq!(send(Policy::Sync, &transaction, &fabric()).unwrap(), (target.to_owned(), body));
     }
@@ -157,7 +175,7 @@ fn requests() {
 /// W5, O1: a plan that is wrong about whose something is does not get through.
 #[test]
 fn what_is_not_ours_is_refused() {
-    use Form::{Rooted, Single};
+    use Form::{Rooted, Single, Tag};
     for (epg, form, changes) in [
         ("OTHER", Rooted, vec![create(9)]),
         ("NONE", Rooted, vec![create(9)]),
@@ -176,6 +194,11 @@ fn what_is_not_ours_is_refused() {
         ("OURS", Rooted, vec![Change::DeleteEepg { subnets: 1 }]),
         ("OTHER", Rooted, vec![Change::DeleteEepg { subnets: 0 }]),
         ("OTHER", Single, vec![delete(3, false)]),
+        ("OTHER", Tag, vec![forget("aci-sync:other:OTHER")]),
+        ("NONE", Tag, vec![forget("aci-sync:me:OTHER")]),
+        ("OTHER", Tag, vec![create(9)]),
+        ("OTHER", Single, vec![forget("aci-sync:me:OTHER")]),
+        ("OURS", Rooted, vec![create(9), Change::Remember]),
     ] {
         let transaction = transaction(epg, form, changes);
         let sent = send(Policy::Sync, &transaction, &fabric());

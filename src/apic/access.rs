@@ -41,6 +41,45 @@ impl Access for Client {
     }
 }
 
+/// A session that tells somebody before and after each request, each of which takes its bounded time (X1).
+pub struct Watched<'a> {
+    /// The session.
+    pub apic: &'a dyn Access,
+    /// Whom it tells.
+    pub heard: &'a dyn Fn(),
+}
+
+impl Watched<'_> {
+    fn tell<T>(&self, request: impl FnOnce(&dyn Access) -> T) -> T {
+        (self.heard)();
+        let answer = request(self.apic);
+        (self.heard)();
+        answer
+    }
+}
+
+impl Access for Watched<'_> {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        self.tell(|apic| apic.read(query))
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        self.tell(|apic| apic.subscribe(query))
+    }
+
+    fn forget(&self, id: &SubscriptionId) {
+        self.apic.forget(id);
+    }
+
+    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+        self.tell(|apic| apic.post(dn, body))
+    }
+
+    fn delete(&self, dn: &str) -> Result<(), Error> {
+        self.tell(|apic| apic.delete(dn))
+    }
+}
+
 /// A session without a websocket: what is subscribed elsewhere is only read (`run --once`, X5).
 pub struct WithoutEvents<'a>(pub &'a Client);
 

@@ -50,6 +50,15 @@ impl Query {
         self
     }
 
+    /// Only objects of a class query whose property holds a text, which has no quote and nothing that a pattern knows
+    /// but for dots. It may show more than was asked for.
+    pub fn with_text(mut self, property: &str, text: &str) -> Query {
+        if let Some(class) = self.class {
+            self.parameters.push(format!("query-target-filter=wcard({class}.{property},%22{text}%22)"));
+        }
+        self
+    }
+
     /// Whether it is read page by page.
     pub fn is_paged(&self) -> bool {
         self.class.is_some()

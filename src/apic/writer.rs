@@ -7,8 +7,11 @@ use super::Error;
 use super::access::Access;
 use crate::config::Policy;
 use crate::model::dn::Prefix;
-use crate::model::fabric::{EEPG, Eepg, Fabric, Mark, SUBNET, Subnet};
+use crate::model::fabric::{EEPG, Eepg, Fabric, Mark, Owner, SUBNET, Subnet, TAG};
 use crate::model::plan::{Change, Form, Transaction};
+
+/// The value of our tags, for people: what counts is the key (O4).
+const TAG_VALUE: &str = "external EPG of somebody else, in use";
 
 /// Why a transaction was not done.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Writer {
             return Err(Refusal::Policy);
         }
         check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
-        match request(fabric.owner().mark(), transaction) {
+        match request(fabric.owner(), transaction) {
             Request::Post { to, body } => apic.post(&to, &body),
             Request::Delete { dn } => apic.delete(&dn),
         }
@@ -63,6 +66,13 @@ impl Writer {
 /// and what is created is not known to be there.
 fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
     let eepg = fabric.eepg(&transaction.eepg);
+    let is_tag = |it: &Change| matches!(it, Change::Remember | Change::Forget { .. });
+    if transaction.form == Form::Tag {
+        return check_tag(fabric, transaction);
+    }
+    if transaction.changes.iter().any(is_tag) {
+        return Err("a tag is no part of an EEPG".into());
+    }
     let marks = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. } | Change::MarkEepg { .. }));
     match (transaction.form, eepg) {
         (Form::Rooted, Some(eepg)) if eepg.mark != Mark::Ours && !marks => return Err("the EEPG is not ours".into()),
@@ -71,6 +81,16 @@ fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
         _ => {}
     }
     transaction.changes.iter().try_for_each(|change| check_change(eepg, change))
+}
+
+/// A tag is ours by its key: only one that the mirror holds under our prefix is deleted (O4).
+fn check_tag(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
+    let known = |tag: &str| fabric.tags().any(|(eepg, dn)| eepg == transaction.eepg && dn == tag);
+    match transaction.changes.as_slice() {
+        [Change::Remember] => Ok(()),
+        [Change::Forget { tag }] if known(tag) => Ok(()),
+        _ => Err("the tag is not ours".into()),
+    }
 }
 
 fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
@@ -86,7 +106,7 @@ fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
         need(eepg.fresh, "the EEPG was not read in this pass")?;
     }
     match change {
-        Change::CreateEepg { .. } => Ok(()),
+        Change::CreateEepg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
         Change::MarkEepg { .. } => need(eepg.is_ours() || eepg.mark == Mark::Predecessor, "the EEPG is not ours"),
         Change::DeleteEepg { .. } => {
             let only_ours = eepg.subnets.values().all(|it| it.mark == Mark::Ours) && eepg.unreadable == 0;
@@ -119,13 +139,18 @@ enum Request {
 
 /// W2: in an EEPG of ours one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so that a missing L3Out is
 /// an error and is never made; in a foreign EEPG one subnet at a time, sent to the EEPG's URL for the same reason.
-fn request(mark: &str, transaction: &Transaction) -> Request {
-    let dn = &transaction.eepg;
-    if transaction.form == Form::Single
+fn request(owner: &Owner, transaction: &Transaction) -> Request {
+    let (dn, mark) = (&transaction.eepg, owner.mark());
+    if transaction.form != Form::Rooted
         && let [change] = transaction.changes.as_slice()
     {
         return match change {
             Change::DeleteSubnet { before, .. } => Request::Delete { dn: dn.subnet(&before.ip) },
+            Change::Forget { tag } => Request::Delete { dn: tag.to_string() },
+            Change::Remember => {
+                let attributes = json!({"key": owner.tag_key(&dn.epg), "value": TAG_VALUE, "status": "created"});
+                Request::Post { to: dn.l3out.to_string(), body: json!({ TAG: { "attributes": attributes } }) }
+            }
             other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or_default() },
         };
     }
@@ -170,7 +195,11 @@ fn child(mark: &str, change: &Change) -> Option<Value> {
             attributes
         }
         Change::DeleteSubnet { before, .. } => json!({"ip": &*before.ip, "status": "deleted"}),
-        Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. } => return None,
+        Change::CreateEepg { .. }
+        | Change::MarkEepg { .. }
+        | Change::DeleteEepg { .. }
+        | Change::Remember
+        | Change::Forget { .. } => return None,
     };
     Some(json!({ SUBNET: { "attributes": attributes } }))
 }

@@ -2,26 +2,32 @@
 //!
 //! The engine decides and asks; it knows no threads and no clock. Its loop of events and timers is the reconciler's.
 
+mod reading;
+mod sending;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 
 use super::parking::Parking;
 use crate::apic::access::Access;
-use crate::apic::writer::{Refusal, Writer};
-use crate::apic::{Error, Query, SubscriptionId};
+use crate::apic::writer::Writer;
+use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
-use crate::model::diff::{self, Rules, Situation};
-use crate::model::dn::{EepgDn, L3outDn, Place};
-use crate::model::fabric::{CONTRACTS, EEPG, Fabric, Hint, L3OUT, L3out, Owner, SUBNET, VRF_RELATION};
+use crate::model::brake::Brake;
+use crate::model::diff::{self, Situation, Untagged};
+use crate::model::dn::{EepgDn, L3outDn, ObjectDn};
+use crate::model::fabric::{Fabric, Hint, L3out, Owner};
+use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
 use crate::model::inventory::Inventory;
 use crate::model::kube::Kind;
-use crate::model::mo::{Mo, MoChange};
-use crate::model::plan::{Change, Plan, Tally, Transaction, describe};
+use crate::model::mo::MoChange;
+use crate::model::plan::{Plan, Tally, Transaction, describe};
+use crate::model::rules::Rules;
 use crate::model::wanted::{Wanted, wanted};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
@@ -49,7 +55,12 @@ pub struct Engine {
     rules: Rules,
     writer: Writer,
     grace: Grace,
-    parking: Parking,
+    parking: Parking<ObjectDn>,
+    /// L3Outs that the APIC does not let us read.
+    unreadable: Parking<L3outDn>,
+    fights: Fights,
+    brake: Brake,
+    untagged: BTreeMap<EepgDn, Untagged>,
     subscriptions: BTreeMap<L3outDn, SubscriptionId>,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
     marked: BTreeSet<L3outDn>,
@@ -71,6 +82,10 @@ impl Engine {
             writer: Writer::new(policy),
             grace: Grace::new(grace),
             parking: Parking::default(),
+            unreadable: Parking::default(),
+            fights: Fights::default(),
+            brake: Brake::default(),
+            untagged: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             marked: BTreeSet::new(),
             comparison_due: true,
@@ -93,6 +108,7 @@ impl Engine {
             kube::Event::Listed { kind, objects } => {
                 info!("{kind}s listed: {} that matter", objects.len());
                 self.inventory.listed(kind, objects, now);
+                self.brake.count_next();
                 true
             }
             kube::Event::Upsert(object) => self.inventory.upsert(object),
@@ -159,7 +175,15 @@ impl Engine {
     /// When the engine wants a pass although nothing happened.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
-        [self.grace.next_end(now), self.parking.next_end(), settled].into_iter().flatten().min()
+        let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end(now)];
+        tried_again.into_iter().chain([self.grace.next_end(now), settled]).flatten().min()
+    }
+
+    /// Somebody consents to the deletions that are held (W4). True where there are any.
+    pub fn release_held(&mut self) -> bool {
+        let released = self.brake.release();
+        info!("{released} deletions that were held may go on");
+        released > 0
     }
 
     /// When the next grace that still runs will be over (D6).
@@ -180,25 +204,28 @@ impl Engine {
         self.read_stale(apic, now)?;
         let mut report = Report { unfinished: true, ..Report::default() };
         for _ in 0..ROUNDS {
-            let wanted = wanted(&self.inventory, &|l3out| self.fabric.vrf(l3out));
+            let wanted = wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
             let plan = self.plan(&wanted, now);
             if !plan.reads.is_empty() {
                 for eepg in &plan.reads {
-                    self.read_eepg(apic, eepg)?;
+                    self.read_eepg(apic, eepg, now)?;
                 }
+                continue;
+            }
+            if self.deletes(now) && self.brake.count(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
                 continue;
             }
             if self.inventory.was_listed(Kind::Deployment) {
                 self.grace.update(&plan.unwanted, now);
             }
-            self.parking.keep(|eepg| wanted.eepgs.contains_key(eepg) || self.fabric.eepg(eepg).is_some());
+            self.keep_of_interest(&wanted, &plan, now);
             if plan.transactions.is_empty() {
                 self.parking.all_done(now);
             }
             if plan.transactions.is_empty() || !self.writer.writes() || !go_on() {
                 self.observe(&plan);
                 report.unfinished = !plan.transactions.is_empty() && self.writer.writes();
-                self.tell(wanted, plan);
+                self.tell(wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
@@ -212,182 +239,37 @@ impl Engine {
             wanted,
             fabric: &self.fabric,
             rules: &self.rules,
-            deletes: self.writer.deletes() && self.inventory.incomplete(now).is_empty(),
+            deletes: self.deletes(now),
             grace_over: &|eepg| self.grace.is_over(eepg, now),
-            parked: &|eepg| self.parking.is_parked(eepg, now),
+            parked: &|object| self.parking.is_parked(object, now),
+            resting: &|object| self.fights.is_resting(object, now),
+            held: self.brake.held(),
+            untagged: &self.untagged,
         })
     }
 
-    /// L3Outs whose time to settle is over are read again (R3).
-    fn settle(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.settling).into_iter().partition(|(_, at)| *at <= now);
-        self.settling = later;
-        let due: BTreeMap<L3outDn, Instant> = due;
-        self.stale_l3outs.extend(due.into_keys());
+    /// W1, W5: whether anything may be deleted now.
+    fn deletes(&self, now: Instant) -> bool {
+        self.writer.deletes() && self.inventory.incomplete(now).is_empty()
     }
 
-    /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
-    /// read fails.
-    fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
-        if self.comparison_due {
-            self.marked = self.find_marked(apic)?;
-            self.stale_l3outs.extend(self.marked.iter().cloned());
-            self.stale_l3outs.extend(self.fabric.l3outs().cloned());
-            self.comparison_due = false;
-        }
-        let named = self.named();
-        for dn in &named {
-            if self.fabric.l3out(dn).is_none() || !self.subscriptions.contains_key(dn) {
-                self.stale_l3outs.insert(dn.clone());
-            }
-        }
-        let needed: BTreeSet<L3outDn> = named.into_iter().chain(self.with_marks()).collect();
-        while let Some(dn) = self.stale_l3outs.first().cloned() {
-            if needed.contains(&dn) {
-                self.read_l3out(apic, &dn, now)?;
-            } else {
-                self.forget(apic, &dn);
-            }
-            self.stale_l3outs.remove(&dn);
-        }
-        while let Some(dn) = self.stale_eepgs.first().cloned() {
-            self.read_eepg(apic, &dn)?;
-        }
-        Ok(())
-    }
-
-    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
-    fn with_marks(&self) -> BTreeSet<L3outDn> {
-        self.marked.iter().cloned().chain(self.fabric.l3outs_with_marks()).collect()
-    }
-
-    /// The L3Outs that Deployments name.
-    fn named(&self) -> BTreeSet<L3outDn> {
-        let members = self.inventory.members.values();
-        members.filter_map(|it| it.in_force.as_ref()).map(|it| it.eepg.l3out.clone()).collect()
-    }
-
-    /// R4: everything that bears our mark or a predecessor's, in whatever L3Out.
-    fn find_marked(&self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
-        let mut l3outs = BTreeSet::new();
-        for mark in self.fabric.owner().all_marks() {
-            for class in [EEPG, SUBNET] {
-                for mo in apic.read(&Query::class(class).with_value("annotation", mark))? {
-                    match Place::of(&mo.dn) {
-                        Some(Place::Eepg(dn) | Place::Subnet(dn, _)) => l3outs.insert(dn.l3out),
-                        _ => false,
-                    };
-                }
-            }
-        }
-        Ok(l3outs)
-    }
-
-    /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3).
-    fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        let query = Query::object(dn).subtree(&[L3OUT, EEPG, SUBNET, "tagAnnotation"]);
-        let mos = if self.subscriptions.contains_key(dn) {
-            apic.read(&query)?
-        } else {
-            let (id, mos) = apic.subscribe(&query)?;
-            if let Some(id) = id {
-                self.subscriptions.insert(dn.clone(), id);
-            }
-            mos
+    /// What is remembered of objects that are of no interest any more is forgotten.
+    fn keep_of_interest(&mut self, wanted: &Wanted, plan: &Plan, now: Instant) {
+        let is_wanted = |object: &ObjectDn| match (wanted.eepgs.get(object.eepg()), object) {
+            (Some(eepg), ObjectDn::Subnet(_, prefix)) => eepg.subnets.contains_key(prefix),
+            (eepg, _) => eepg.is_some(),
         };
-        let vrf = if mos.is_empty() { None } else { read_vrf(apic, dn)? };
-        let was_missing = self.fabric.l3out(dn) == Some(&L3out::Missing);
-        self.fabric.put_l3out(dn, &mos, vrf);
-        if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
-            info!("{dn} has appeared");
-            self.settling.insert(dn.clone(), now + SETTLE);
-        }
-        self.stale_eepgs.retain(|eepg| eepg.l3out != *dn);
-        Ok(())
+        let fabric = &self.fabric;
+        self.parking.keep(|object| is_wanted(object) || fabric.eepg(object.eepg()).is_some());
+        self.fights.keep(now, is_wanted);
+        self.untagged.retain(|eepg, _| wanted.eepgs.contains_key(eepg) && !fabric.is_tagged(eepg));
+        self.brake.keep(|object| plan.held.contains(object) || fabric.l3out(&object.eepg().l3out).is_none());
     }
 
-    /// Reads one EEPG whole, with its contract relations (W7).
-    fn read_eepg(&mut self, apic: &dyn Access, dn: &EepgDn) -> Result<(), Error> {
-        let mut classes = vec![SUBNET, "tagAnnotation"];
-        classes.extend(CONTRACTS);
-        let mos = apic.read(&Query::object(dn).with_children(&classes))?;
-        self.fabric.put_eepg(dn, &mos);
-        self.stale_eepgs.remove(dn);
-        Ok(())
-    }
-
-    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG.
-    fn send(
-        &mut self,
-        apic: &dyn Access,
-        transactions: Vec<Transaction>,
-        now: Instant,
-        go_on: &dyn Fn() -> bool,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        let mut failed = BTreeSet::new();
-        for transaction in transactions {
-            if failed.contains(&transaction.eepg) {
-                continue;
-            }
-            if !go_on() {
-                return Ok(());
-            }
-            let dn = transaction.eepg.clone();
-            match self.writer.send(apic, &self.fabric, &transaction) {
-                Ok(()) => {
-                    log_done(&transaction);
-                    self.fabric.apply(&transaction);
-                    if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
-                        self.settling.insert(dn.l3out.clone(), now + SETTLE);
-                    }
-                    self.parking.release(&dn);
-                    report.done.push(transaction);
-                    continue;
-                }
-                Err(Refusal::Apic(error)) => self.not_done(apic, &dn, error, now)?,
-                Err(Refusal::NotOurs(why)) => {
-                    error!("not sent, because the plan is wrong; please report this: {why}");
-                    self.parking.park(&dn, now, Finding::new(Code::Rejected, &dn, format!("not written: {why}")));
-                }
-                Err(Refusal::Policy) => {}
-            }
-            failed.insert(dn);
-        }
-        Ok(())
-    }
-
-    /// What follows from an error on a write (W2, W3, W7, W8). An error that concerns the session ends the pass.
-    fn not_done(&mut self, apic: &dyn Access, dn: &EepgDn, error: Error, now: Instant) -> Result<(), Error> {
-        match &error {
-            // Something is there that we took for absent, or nobody knows what became of the write: look.
-            Error::Rejected { code: 103, .. } | Error::AnswerLost(_) => {
-                info!("{dn}: {error}; it is read again");
-                self.stale_eepgs.insert(dn.clone());
-                if matches!(error, Error::Rejected { .. }) && self.parking.again(dn) {
-                    self.parking.park(dn, now, rejected(dn, &error));
-                }
-                self.read_eepg(apic, dn)
-            }
-            // A parent is missing: the L3Out has gone.
-            Error::Rejected { code: 102, .. } => {
-                info!("{dn}: {error}; its L3Out is read again");
-                self.stale_l3outs.insert(dn.l3out.clone());
-                self.parking.park(dn, now, rejected(dn, &error));
-                self.read_l3out(apic, &dn.l3out, now)?;
-                self.stale_l3outs.remove(&dn.l3out);
-                Ok(())
-            }
-            Error::Rejected { .. } | Error::Forbidden(_) => {
-                self.stale_eepgs.insert(dn.clone());
-                self.parking.park(dn, now, rejected(dn, &error));
-                Ok(())
-            }
-            Error::Unreachable(_) | Error::Busy { .. } | Error::Unauthorized(_) | Error::Malformed(_) => {
-                self.stale_eepgs.insert(dn.clone());
-                Err(error)
-            }
-        }
+    /// An object is left alone for a while.
+    fn park(&mut self, object: ObjectDn, error: &Error, now: Instant) {
+        let text = format!("the APIC does not take what is asked there: {error}; it is tried again");
+        self.parking.park(&object, now, Finding::new(Code::Rejected, &object, text));
     }
 
     /// Under `observe` a plan is told and not sent.
@@ -404,9 +286,11 @@ impl Engine {
     }
 
     /// A finding is told when it appears and when it goes.
-    fn tell(&mut self, wanted: Wanted, plan: Plan) {
+    fn tell(&mut self, wanted: Wanted, plan: Plan, now: Instant) {
         let mut findings: BTreeSet<Finding> = wanted.findings.into_iter().chain(plan.findings).collect();
-        findings.extend(self.parking.findings().cloned());
+        findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
+        findings.extend(self.fights.findings(now));
+        findings.extend(self.brake.finding());
         for finding in findings.difference(&self.findings) {
             warn!("{finding}");
         }
@@ -414,25 +298,6 @@ impl Engine {
             info!("settled: {finding}");
         }
         self.findings = findings;
-    }
-
-    /// An L3Out that nobody names and that holds nothing of ours or a predecessor's is of no interest any more (R3).
-    fn forget_unneeded(&mut self, apic: &dyn Access) {
-        let mut needed = self.named();
-        needed.extend(self.fabric.l3outs_with_marks());
-        self.marked.retain(|dn| needed.contains(dn));
-        let unneeded: Vec<L3outDn> = self.fabric.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
-        for dn in unneeded {
-            self.forget(apic, &dn);
-        }
-    }
-
-    fn forget(&mut self, apic: &dyn Access, dn: &L3outDn) {
-        if let Some(id) = self.subscriptions.remove(dn) {
-            apic.forget(&id);
-        }
-        self.fabric.forget(dn);
-        self.settling.remove(dn);
     }
 
     /// The state in lines, for SIGUSR1.
@@ -455,35 +320,5 @@ impl Engine {
         }
         lines.extend(self.findings.iter().map(|it| format!("finding: {it}")));
         lines
-    }
-}
-
-fn rejected(dn: &EepgDn, error: &Error) -> Finding {
-    Finding::new(
-        Code::Rejected,
-        dn,
-        format!("the APIC does not take what is written there: {error}; it is tried again"),
-    )
-}
-
-/// S3: the VRF that an L3Out is in.
-fn read_vrf(apic: &dyn Access, dn: &L3outDn) -> Result<Option<String>, Error> {
-    let mos: Vec<Mo> = apic.read(&Query::object(&format_args!("{dn}/rsectx")))?;
-    let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION).map(|mo| mo.get("tDn"));
-    Ok(vrf.filter(|it| !it.is_empty()).map(str::to_owned))
-}
-
-fn log_done(transaction: &Transaction) {
-    const TOLD_ONE_BY_ONE: usize = 20;
-    let dn = &transaction.eepg;
-    if transaction.changes.len() > TOLD_ONE_BY_ONE {
-        info!("{dn}: {}", Tally::of([transaction]).past());
-    }
-    for change in &transaction.changes {
-        if transaction.changes.len() > TOLD_ONE_BY_ONE {
-            debug!("{dn}: {change}");
-        } else {
-            info!("{dn}: {change}");
-        }
     }
 }

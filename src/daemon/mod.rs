@@ -4,6 +4,8 @@
 pub mod engine;
 mod parking;
 
+mod heart;
+
 pub mod reconciler;
 pub mod threads;
 
@@ -15,7 +17,6 @@ use threads::Failure;
 use crate::apic;
 use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
-use crate::model::diff::Rules;
 use crate::model::fabric::Owner;
 use crate::net::{Tls, Verify};
 use crate::secret::Renewable;
@@ -30,9 +31,7 @@ fn engine_for(config: &Config, cluster: &kube::Client) -> Result<Engine, kube::E
     };
     let owner = Owner::new(&id, &config.adopt_ids);
     log::info!("our mark is {}", owner.mark());
-    let rules =
-        Rules { scope: config.subnet_scope.clone(), keep_contracted: config.keep_contracted, batch: config.batch };
-    Ok(Engine::new(owner, rules, config.policy, config.epg_grace))
+    Ok(Engine::new(owner, config.rules.clone(), config.policy, config.epg_grace))
 }
 
 /// The APIC side's settings. A certificate or a fingerprint that makes no sense is told here.

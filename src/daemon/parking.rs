@@ -1,9 +1,8 @@
-//! EEPGs that are left alone for a while, because the APIC refused what was sent there (W3, W8).
+//! Objects that are left alone for a while, because the APIC refused what was asked of it there (W3, W8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::model::dn::EepgDn;
 use crate::model::finding::Finding;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -16,41 +15,52 @@ struct Parked {
     finding: Finding,
 }
 
-/// The parked EEPGs, each with its finding.
-#[derive(Debug, Default)]
-pub struct Parking {
-    parked: BTreeMap<EepgDn, Parked>,
-    /// EEPGs where something was found that was believed absent, once (W3: only a second time is a refusal).
-    surprises: BTreeSet<EepgDn>,
+/// The parked objects, each with its finding.
+#[derive(Debug)]
+pub struct Parking<K> {
+    parked: BTreeMap<K, Parked>,
+    /// Objects where something was found that was believed absent, once (W3: only a second time is a refusal).
+    surprises: BTreeSet<K>,
 }
 
-impl Parking {
-    /// Leaves an EEPG alone; each time in a row for twice as long.
-    pub fn park(&mut self, eepg: &EepgDn, now: Instant, finding: Finding) {
-        let pause = self.parked.get(eepg).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
-        self.parked.insert(eepg.clone(), Parked { until: now + pause, pause, finding });
+impl<K: Ord> Default for Parking<K> {
+    fn default() -> Self {
+        Parking { parked: BTreeMap::new(), surprises: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Parking<K> {
+    /// Leaves an object alone; each time in a row for twice as long.
+    pub fn park(&mut self, object: &K, now: Instant, finding: Finding) {
+        let pause = self.parked.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
+        self.parked.insert(object.clone(), Parked { until: now + pause, pause, finding });
     }
 
-    /// Whether an EEPG is left alone now.
-    pub fn is_parked(&self, eepg: &EepgDn, now: Instant) -> bool {
-        self.parked.get(eepg).is_some_and(|it| it.until > now)
+    /// Whether an object was refused and has not been taken since.
+    pub fn is_known(&self, object: &K) -> bool {
+        self.parked.contains_key(object)
+    }
+
+    /// Whether an object is left alone now.
+    pub fn is_parked(&self, object: &K, now: Instant) -> bool {
+        self.parked.get(object).is_some_and(|it| it.until > now)
     }
 
     /// Notes a surprise; true where it is not the first one since the last success.
-    pub fn again(&mut self, eepg: &EepgDn) -> bool {
-        !self.surprises.insert(eepg.clone())
+    pub fn again(&mut self, object: &K) -> bool {
+        !self.surprises.insert(object.clone())
     }
 
-    /// A write was taken: all is well there.
-    pub fn release(&mut self, eepg: &EepgDn) {
-        self.parked.remove(eepg);
-        self.surprises.remove(eepg);
+    /// What was asked was taken: all is well there.
+    pub fn release(&mut self, object: &K) {
+        self.parked.remove(object);
+        self.surprises.remove(object);
     }
 
-    /// Forgets the EEPGs that are of no interest any more.
-    pub fn keep(&mut self, of_interest: impl Fn(&EepgDn) -> bool) {
-        self.parked.retain(|eepg, _| of_interest(eepg));
-        self.surprises.retain(|eepg| of_interest(eepg));
+    /// Forgets the objects that are of no interest any more.
+    pub fn keep(&mut self, of_interest: impl Fn(&K) -> bool) {
+        self.parked.retain(|object, _| of_interest(object));
+        self.surprises.retain(|object| of_interest(object));
     }
 
     /// A pass found nothing left to do: what was to be tried again needs no try any more.
@@ -58,7 +68,12 @@ impl Parking {
         self.parked.retain(|_, it| it.until > now);
     }
 
-    /// When the next EEPG is tried again.
+    /// The parked objects that are to be tried again.
+    pub fn due(&self, now: Instant) -> impl Iterator<Item = &K> {
+        self.parked.iter().filter(move |(_, it)| it.until <= now).map(|(object, _)| object)
+    }
+
+    /// When the next object is tried again.
     pub fn next_end(&self) -> Option<Instant> {
         self.parked.values().map(|it| it.until).min()
     }

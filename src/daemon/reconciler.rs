@@ -4,10 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, never, select};
+use crossbeam_channel::{Receiver, after, never, select, tick};
 use log::{info, warn};
 
 use super::engine::Engine;
+use super::heart::{BEAT, Heart};
+use crate::apic::access::Watched;
 use crate::apic::{self, Client, Link};
 use crate::backoff::{Backoff, stopped};
 use crate::kube;
@@ -27,6 +29,8 @@ const PATIENCE: u32 = 3;
 pub enum Command {
     /// SIGUSR1: log the full status.
     LogStatus,
+    /// SIGUSR2: the deletions that the brake holds may go on (W4).
+    ReleaseHeld,
 }
 
 /// Everything that can happen to the reconciler.
@@ -36,6 +40,8 @@ enum Event {
     Command(Command),
     /// A deadline has come: a pass or a comparison is due.
     Timer,
+    /// Nothing happened: the loop turns all the same (X1).
+    Beat,
     /// The program is stopping, or nobody is left who could say anything.
     Stop,
 }
@@ -45,6 +51,8 @@ pub struct Reconciler {
     engine: Engine,
     inbox: Inbox,
     link: Link,
+    heart: Heart,
+    beat: Receiver<Instant>,
     resync: Duration,
     client: Option<Client>,
     pass_at: Option<Instant>,
@@ -68,12 +76,14 @@ pub struct Inbox {
 
 impl Reconciler {
     /// A reconciler that has not seen anything yet.
-    pub fn new(engine: Engine, inbox: Inbox, link: Link, resync: Duration) -> Self {
+    pub fn new(engine: Engine, inbox: Inbox, link: Link, heart: Heart, resync: Duration) -> Self {
         let now = Instant::now();
         Reconciler {
             engine,
             inbox,
             link,
+            heart,
+            beat: tick(BEAT),
             resync,
             client: None,
             pass_at: None,
@@ -87,6 +97,7 @@ impl Reconciler {
     /// Serves events until the program stops.
     pub fn run(mut self) {
         loop {
+            self.heart.beat();
             match self.next_event() {
                 Event::Stop => return,
                 event => self.handle(event),
@@ -106,6 +117,7 @@ impl Reconciler {
             recv(self.inbox.fabric) -> event => event.map_or(Event::Stop, Event::Fabric),
             recv(self.inbox.commands) -> command => command.map_or(Event::Stop, Event::Command),
             recv(timer) -> _ => Event::Timer,
+            recv(self.beat) -> _ => Event::Beat,
         }
     }
 
@@ -140,6 +152,11 @@ impl Reconciler {
                 self.client = None;
             }
             Event::Command(Command::LogStatus) => self.log_status(now),
+            Event::Command(Command::ReleaseHeld) => {
+                if self.engine.release_held() {
+                    self.pass_soon(now);
+                }
+            }
             Event::Timer => {
                 if self.compare_at <= now {
                     self.compare_at = now + self.resync;
@@ -147,7 +164,7 @@ impl Reconciler {
                 }
                 self.pass(now);
             }
-            Event::Stop => {}
+            Event::Beat | Event::Stop => {}
         }
     }
 
@@ -165,7 +182,8 @@ impl Reconciler {
             return;
         }
         let stop = self.inbox.stop.clone();
-        let outcome = self.engine.pass(&client, now, &|| !stopped(&stop));
+        let apic = Watched { apic: &client, heard: &|| self.heart.beat() };
+        let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop));
         let now = Instant::now();
         match outcome {
             Ok(report) => {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use log::{error, info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::engine::Engine;
+use super::heart::{BEAT, Heart, Watch};
 use super::reconciler::{Command, Inbox, Reconciler};
 use super::threads::{End, Failure, Threads};
 use super::{apic_settings, engine_for};
@@ -67,11 +68,12 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     spawn("apic-listener", thread(move || listener.run()))?;
     spawn("subscription-refresh", thread(move || refresher.run()))?;
     let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stop.clone() };
+    let heart = Heart::default();
     let reconciler = {
-        let (cluster, link) = (cluster.clone(), link.clone());
-        move || match own_engine(&config, &cluster, &stop)? {
+        let (cluster, link, heart) = (cluster.clone(), link.clone(), heart.clone());
+        move || match own_engine(&config, &cluster, &heart, &stop)? {
             Some(engine) => {
-                Reconciler::new(engine, inbox, link, config.resync).run();
+                Reconciler::new(engine, inbox, link, heart, config.resync).run();
                 Ok(())
             }
             None => Ok(()),
@@ -80,23 +82,44 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     spawn("reconciler", Box::new(reconciler))?;
 
     let renew = || renew_credentials(reload, &password, &cluster);
-    let code = supervise(&mut threads, &signals, &command_sender, &renew);
+    let watched = Watched { heart: Watch::new(heart), looks: tick(BEAT) };
+    let code = supervise(&mut threads, watched, &signals, &command_sender, &renew);
     drop(stop_sender);
     stop_all(threads, &cluster, &link, code);
     Ok(code)
 }
 
-/// Waits for the end: a signal, or a thread that ended although nobody stopped it.
-fn supervise(threads: &mut Threads, signals: &Receiver<i32>, commands: &Sender<Command>, renew: &dyn Fn()) -> u8 {
+/// The reconciler's heart, and when it is looked at.
+struct Watched {
+    heart: Watch,
+    looks: Receiver<Instant>,
+}
+
+/// Waits for the end: a signal, a thread that ended although nobody stopped it, or a reconciler that stands still.
+fn supervise(
+    threads: &mut Threads,
+    mut watched: Watched,
+    signals: &Receiver<i32>,
+    commands: &Sender<Command>,
+    renew: &dyn Fn(),
+) -> u8 {
     let ends = threads.ends().clone();
+    let ask = |command| {
+        if commands.try_send(command).is_err() {
+            warn!("the reconciler is busy; what was asked for by a signal is not done, ask again");
+        }
+    };
     loop {
         select! {
-            recv(signals) -> signal => match signal {
-                Ok(SIGUSR1) => {
-                    if commands.try_send(Command::LogStatus).is_err() {
-                        warn!("the reconciler is busy; the status comes later");
-                    }
+            recv(watched.looks) -> _ => {
+                if watched.heart.stands_still() {
+                    error!("the reconciler's loop has not turned for 60 s; please report this");
+                    return 1;
                 }
+            },
+            recv(signals) -> signal => match signal {
+                Ok(SIGUSR1) => ask(Command::LogStatus),
+                Ok(SIGUSR2) => ask(Command::ReleaseHeld),
                 Ok(SIGHUP) => renew(),
                 _ => {
                     info!("stopping; what is on the fabric stays");
@@ -158,9 +181,15 @@ fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, code: u8)
 }
 
 /// The engine, once the cluster's id is known (O1). Nothing where the program stops before that.
-fn own_engine(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Engine>, Failure> {
+fn own_engine(
+    config: &Config,
+    cluster: &kube::Client,
+    heart: &Heart,
+    stop: &Receiver<()>,
+) -> Result<Option<Engine>, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
     loop {
+        heart.beat();
         let why = match engine_for(config, cluster) {
             Ok(engine) => return Ok(Some(engine)),
             Err(kube::Error::Forbidden { message }) => {
@@ -196,7 +225,7 @@ fn signals() -> Result<Receiver<i32>, Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, 1, again.clone()).map_err(failed)?;
         signal_hook::flag::register(signal, again.clone()).map_err(failed)?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(failed)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(failed)?;
     let (sender, receiver) = bounded(8);
     // It blocks in the kernel for the whole life of the process and holds nothing: nobody waits for its end.
     let forward = move || {
@@ -211,6 +240,8 @@ fn signals() -> Result<Receiver<i32>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::never;
+
     use super::*;
 
     /// X1: a thread that panics, fails or just ends is noticed and ends the process with a code that says so.
@@ -226,8 +257,38 @@ mod tests {
             let mut threads = Threads::default();
             threads.spawn("one", ending).unwrap();
             let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
-            assert_eq!(supervise(&mut threads, &signals, &commands, &|| {}), code);
+            let watched = Watched { heart: Watch::new(Heart::default()), looks: never() };
+            assert_eq!(supervise(&mut threads, watched, &signals, &commands, &|| {}), code);
             assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
         }
+    }
+
+    /// X1: a reconciler that hangs ends the process after twelve looks, one that turns in between does not.
+    #[test]
+    fn a_reconciler_that_stands_still_ends_the_process() {
+        let ((hang, hanging), heart) = (bounded::<()>(0), Heart::default());
+        let mut threads = Threads::default();
+        let wait = move || {
+            let _ = hanging.recv();
+            Ok(())
+        };
+        threads.spawn("reconciler", wait).unwrap();
+        let (look, looks) = bounded(0);
+        let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
+        let code = std::thread::scope(|scope| {
+            let watched = Watched { heart: Watch::new(heart.clone()), looks };
+            let main = scope.spawn(|| supervise(&mut threads, watched, &signals, &commands, &|| {}));
+            for turn in 0..3 {
+                heart.beat();
+                // The thirteenth look at a still heart is nobody's any more: the twelfth was the last.
+                let looked = (0..12).take_while(|_| look.send(Instant::now()).is_ok()).count();
+                assert_eq!(looked, 12, "turn {turn}");
+            }
+            let _ = look.send(Instant::now());
+            main.join().unwrap()
+        });
+        assert_eq!(code, 1);
+        drop(hang);
+        assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
     }
 }

@@ -2,22 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::dn::{EepgDn, L3outDn, Prefix};
-use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Mark, Scope, Subnet};
+use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
+use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Mark, Subnet};
 use super::finding::{Code, Finding};
 use super::plan::{Change, Form, Plan, Transaction};
+use super::rules::Rules;
 use super::wanted::{Vrf, Wanted, WantedEepg, WantedSubnet};
-
-/// What the configuration says about planning.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// The flags that a subnet of ours always has (`--subnet-scope`).
-    pub scope: Scope,
-    /// An unwanted EEPG with contract relations stays, empty (`--keep-contracted`).
-    pub keep_contracted: bool,
-    /// The most objects in one request (`--batch`).
-    pub batch: usize,
-}
 
 /// Everything that a plan depends on.
 pub struct Situation<'a> {
@@ -31,8 +21,24 @@ pub struct Situation<'a> {
     pub deletes: bool,
     /// Whether the grace of an unwanted EEPG is over (D6).
     pub grace_over: &'a dyn Fn(&EepgDn) -> bool,
-    /// Whether an EEPG is left alone for now, because the APIC refused what was sent there (W3, W8).
-    pub parked: &'a dyn Fn(&EepgDn) -> bool,
+    /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EEPG with all
+    /// that is in it.
+    pub parked: &'a dyn Fn(&ObjectDn) -> bool,
+    /// Whether an object is left alone for now because somebody fights over it (R5).
+    pub resting: &'a dyn Fn(&ObjectDn) -> bool,
+    /// What must not be deleted until somebody consents (W4).
+    pub held: &'a BTreeSet<ObjectDn>,
+    /// The foreign EEPGs that this process itself remembers (O4).
+    pub untagged: &'a BTreeMap<EepgDn, Untagged>,
+}
+
+/// A foreign EEPG whose tag the fabric does not take (O4).
+#[derive(Debug, Clone)]
+pub struct Untagged {
+    /// Why not.
+    pub why: String,
+    /// The tag is to be tried once more.
+    pub try_again: bool,
 }
 
 /// Compares and plans.
@@ -49,6 +55,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
             planner.unwanted_eepg(dn, eepg);
         }
     }
+    planner.needless_tags();
     planner.finish()
 }
 
@@ -57,8 +64,27 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
 enum Holder {
     /// We or a predecessor: a move, which waits until the old subnet is gone.
     Us,
+    /// An EEPG whose Deployment is paused (D2).
+    Paused,
     /// Somebody else, and it stays there.
     Foreign,
+}
+
+/// Why an EEPG that a Deployment names cannot be had (D5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    /// Its L3Out was not read.
+    Unread,
+    /// There is no such L3Out (R3).
+    L3outMissing,
+    /// A Deployment that names it is paused (D2).
+    Paused,
+    /// It is left alone for now (W3, W8, R5).
+    LeftAlone,
+    /// It is not ours, and foreign ones are refused (W6).
+    Refused,
+    /// It was not ours, and somebody deleted it (O4).
+    ForeignGone,
 }
 
 struct Planner<'a> {
@@ -72,8 +98,10 @@ struct Planner<'a> {
     holders: HashMap<(usize, Prefix), Vec<(EepgDn, Holder)>>,
     /// Addresses whose EEPG cannot be had yet: where they are in a subnet of ours, that stays (D3, D5).
     stay: BTreeSet<Prefix>,
+    /// Addresses in paused EEPGs that would have to leave them (D2).
+    pinned: HashMap<Prefix, EepgDn>,
     /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
-    held: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
+    waiting: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
     missing: BTreeMap<&'a L3outDn, Vec<String>>,
 }
@@ -94,16 +122,22 @@ impl<'a> Planner<'a> {
         for (dn, eepg) in &wanted.eepgs {
             let vrf = vrfs[&dn.l3out];
             targets.extend(eepg.subnets.keys().map(|prefix| ((vrf, *prefix), dn)));
-            let can_be_had = fabric.eepg(dn).is_some() && !(situation.parked)(dn);
+            let can_be_had = fabric.eepg(dn).is_some() && obstacle(situation, dn, eepg).is_none();
             if !can_be_had {
                 stay.extend(eepg.subnets.keys());
             }
         }
 
         let mut holders: HashMap<_, Vec<_>> = HashMap::new();
+        let mut pinned = HashMap::new();
         for (dn, eepg) in fabric.eepgs() {
             let vrf = vrfs[&dn.l3out];
+            let wanted = wanted.eepgs.get(&dn);
             for (prefix, subnet) in &eepg.subnets {
+                let belongs = wanted.is_none_or(|it| it.paused_by.is_empty() || it.subnets.contains_key(prefix));
+                if !belongs && matches!(subnet.mark, Mark::Ours | Mark::Predecessor) {
+                    pinned.insert(*prefix, dn.clone());
+                }
                 if targets.get(&(vrf, *prefix)).is_some_and(|target| **target != dn) {
                     let ours = matches!(subnet.mark, Mark::Ours | Mark::Predecessor);
                     let holder = if ours { Holder::Us } else { Holder::Foreign };
@@ -111,8 +145,12 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        let (held, missing) = (BTreeMap::new(), BTreeMap::new());
-        Planner { situation, plan: Plan::default(), vrfs, targets, holders, stay, held, missing }
+        let (waiting, missing) = (BTreeMap::new(), BTreeMap::new());
+        Planner { situation, plan: Plan::default(), vrfs, targets, holders, stay, pinned, waiting, missing }
+    }
+
+    fn is_left_alone(&self, object: &ObjectDn) -> bool {
+        (self.situation.parked)(object) || (self.situation.resting)(object)
     }
 
     fn finding(&mut self, code: Code, subject: &EepgDn, text: String) {
@@ -121,17 +159,8 @@ impl<'a> Planner<'a> {
 
     fn wanted_eepg(&mut self, dn: &'a EepgDn, wanted: &'a WantedEepg) {
         let fabric = self.situation.fabric;
-        match fabric.l3out(&dn.l3out) {
-            None => return,
-            Some(L3out::Missing) => {
-                let waiting = wanted.deployments.iter().map(ToString::to_string);
-                self.missing.entry(&dn.l3out).or_default().extend(waiting);
-                return;
-            }
-            Some(L3out::Present { .. }) => {}
-        }
-        if (self.situation.parked)(dn) {
-            return;
+        if let Some(obstacle) = obstacle(self.situation, dn, wanted) {
+            return self.not_to_be_had(dn, wanted, obstacle);
         }
         let mut changes = Vec::new();
         let Some(eepg) = fabric.eepg(dn) else {
@@ -142,15 +171,30 @@ impl<'a> Planner<'a> {
             self.send(dn, None, Form::Rooted, changes);
             return;
         };
-        let form = if eepg.is_ours() || eepg.mark == Mark::Predecessor { Form::Rooted } else { Form::Single };
+        // While somebody fights over the EEPG's mark (R5), its subnets are written as in a foreign one.
+        let lost = eepg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Eepg(dn.clone()));
+        let form = if belongs_to_us(eepg) && !lost { Form::Rooted } else { Form::Single };
         if form == Form::Rooted && eepg.mark != Mark::Ours {
             changes.push(Change::MarkEepg { from: eepg.mark });
+        }
+        if !belongs_to_us(eepg) && !wanted.subnets.is_empty() {
+            self.remember(dn, eepg);
+        }
+        if !eepg.other_clusters.is_empty() {
+            let ids = eepg.other_clusters.iter().map(|it| &**it).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "it holds objects of another aci-sync ({ids}), which are not touched; if that was this cluster's own id \
+                 before it was rebuilt, --adopt-id takes them over"
+            );
+            self.finding(Code::OtherCluster, dn, text);
         }
         let mut without_security = Vec::new();
         for (prefix, subnet) in &wanted.subnets {
             match eepg.subnets.get(prefix) {
                 None => changes.extend(self.create(dn, *prefix, subnet)),
-                Some(present) if may_repair(present, subnet) => changes.extend(self.repair(*prefix, present, subnet)),
+                Some(present) if may_repair(present, subnet) => {
+                    changes.extend(self.repair(dn, *prefix, present, subnet));
+                }
                 Some(foreign) if !foreign.scope.has_flag(IMPORT_SECURITY) => without_security.push(*prefix),
                 Some(_) => {}
             }
@@ -169,6 +213,10 @@ impl<'a> Planner<'a> {
     fn unwanted_eepg(&mut self, dn: EepgDn, eepg: &'a Eepg) {
         let deletes = self.situation.deletes;
         let changes = self.leftovers(&dn, eepg, None);
+        if (self.situation.parked)(&ObjectDn::Eepg(dn.clone())) {
+            self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
+            return;
+        }
         if eepg.mark != Mark::Ours {
             match eepg.mark {
                 _ if eepg.seen_ours => {
@@ -189,6 +237,7 @@ impl<'a> Planner<'a> {
             return;
         }
         self.plan.unwanted.insert(dn.clone());
+        let object = ObjectDn::Eepg(dn.clone());
         let strangers = eepg.subnets.values().filter(|it| it.mark != Mark::Ours).count() + eepg.unreadable;
         if strangers > 0 {
             let text = format!(
@@ -199,13 +248,18 @@ impl<'a> Planner<'a> {
             let text =
                 "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if deletes && (self.situation.grace_over)(&dn) {
-            if self.situation.rules.keep_contracted && eepg.contracts.is_none() {
-                self.plan.reads.insert(dn.clone());
+        } else if self.situation.held.contains(&object) {
+            self.plan.held.insert(object);
+        } else if deletes && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
+            self.plan.deletions.insert(object);
+            if (self.situation.grace_over)(&dn) {
+                if self.situation.rules.keep_contracted && eepg.contracts.is_none() {
+                    self.plan.reads.insert(dn.clone());
+                }
+                let subnets = eepg.subnets.len();
+                self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets }]);
+                return;
             }
-            let subnets = eepg.subnets.len();
-            self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets }]);
-            return;
         }
         self.send(&dn, Some(eepg), Form::Rooted, changes);
     }
@@ -213,8 +267,15 @@ impl<'a> Planner<'a> {
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
     fn create(&mut self, dn: &'a EepgDn, prefix: Prefix, wanted: &WantedSubnet) -> Option<Change> {
         let vrf = self.vrfs[&dn.l3out];
+        if let Some(at) = self.pinned.get(&prefix) {
+            self.waiting.entry((dn, Holder::Paused, at.clone())).or_default().push(prefix);
+            return None;
+        }
         if let Some((at, holder)) = self.holders.get(&(vrf, prefix)).and_then(|it| it.iter().max_by_key(|it| it.1)) {
-            self.held.entry((dn, *holder, at.clone())).or_default().push(prefix);
+            self.waiting.entry((dn, *holder, at.clone())).or_default().push(prefix);
+            return None;
+        }
+        if self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
         let scope = self.situation.rules.scope.clone();
@@ -222,13 +283,97 @@ impl<'a> Planner<'a> {
     }
 
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
-    fn repair(&self, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
+    fn repair(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
         let required = &self.situation.rules.scope;
         let mark = present.mark != Mark::Ours;
         let name = Some(wanted.name()).filter(|it| **it != *present.name);
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
         let drifted = mark || name.is_some() || scope.is_some();
-        drifted.then(|| Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
+        if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
+            return None;
+        }
+        Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
+    }
+
+    /// An EEPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
+    fn not_to_be_had(&mut self, dn: &'a EepgDn, wanted: &'a WantedEepg, obstacle: Obstacle) {
+        match obstacle {
+            // The finding about that is the engine's: it knows why.
+            Obstacle::Unread | Obstacle::LeftAlone => {}
+            Obstacle::L3outMissing => {
+                let waiting = wanted.deployments.iter().map(ToString::to_string);
+                self.missing.entry(&dn.l3out).or_default().extend(waiting);
+            }
+            Obstacle::Paused => {
+                let by = wanted.paused_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let text = format!("nothing is written there while it is paused (by the Deployment {by})");
+                self.finding(Code::Paused, dn, text);
+                let stays = self.pinned.iter().filter(|(_, at)| *at == dn).map(|(prefix, _)| *prefix);
+                let mut stays: Vec<Prefix> = stays.collect();
+                stays.sort();
+                if !stays.is_empty() {
+                    let text = format!("stays there because of the pause, although not wanted: {}", subnets(&stays));
+                    self.finding(Code::Paused, dn, text);
+                }
+            }
+            Obstacle::Refused => {
+                let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
+                self.finding(Code::ForeignRefused, dn, text);
+                if let Some(eepg) = self.situation.fabric.eepg(dn) {
+                    let changes = self.leftovers(dn, eepg, Some(wanted));
+                    self.send(dn, Some(eepg), Form::Single, changes);
+                }
+            }
+            Obstacle::ForeignGone => {
+                let mend = match self.situation.fabric.is_tagged(dn) {
+                    true => format!("delete {}", dn.l3out.tag(&self.situation.fabric.owner().tag_key(&dn.epg))),
+                    false => "start aci-sync anew".to_owned(),
+                };
+                let text = format!(
+                    "was not ours and has been deleted: it is waited for, not made anew; if aci-sync shall make it, {mend}"
+                );
+                self.finding(Code::ForeignGone, dn, text);
+            }
+        }
+    }
+
+    /// O4: before the first subnet goes into a foreign EEPG, a tag remembers that it is foreign. One that carries any
+    /// aci-sync's mark is never remembered so: it may be ours from before.
+    fn remember(&mut self, dn: &EepgDn, eepg: &Eepg) {
+        if eepg.mark == Mark::OtherCluster || self.situation.fabric.is_tagged(dn) {
+            return;
+        }
+        match self.situation.untagged.get(dn) {
+            Some(Untagged { why, try_again: false }) => {
+                let text = format!(
+                    "is not ours, and the tag that remembers that cannot be written ({why}): it is used all the same, \
+                     but if somebody deletes it, aci-sync makes it as its own after a restart"
+                );
+                self.finding(Code::Unremembered, dn, text);
+            }
+            _ => self.send(dn, None, Form::Tag, vec![Change::Remember]),
+        }
+    }
+
+    /// O4: tags about EEPGs that no Deployment names any more, or that are not foreign any more, go.
+    fn needless_tags(&mut self) {
+        let situation = self.situation;
+        for (dn, tag) in situation.fabric.tags() {
+            let wanted = situation.wanted.eepgs.get(&dn);
+            let marked =
+                situation.fabric.eepg(&dn).is_some_and(|it| belongs_to_us(it) || it.mark == Mark::OtherCluster);
+            let needed = wanted.is_some_and(|it| !marked || !it.paused_by.is_empty());
+            let object = ObjectDn::Tag(dn.clone());
+            if needed || (situation.parked)(&object) {
+                continue;
+            }
+            if situation.held.contains(&object) {
+                self.plan.held.insert(object);
+            } else if situation.deletes {
+                self.plan.deletions.insert(object);
+                self.send(&dn, None, Form::Tag, vec![Change::Forget { tag: tag.into() }]);
+            }
+        }
     }
 
     /// Subnets in an EEPG that are not wanted there: ours go, a predecessor's go with a move, all others stay (O2, O3).
@@ -248,14 +393,23 @@ impl<'a> Planner<'a> {
                     predecessors.push(*prefix);
                     false
                 }
-                Mark::None | Mark::Foreign => {
+                Mark::None | Mark::OtherCluster | Mark::Foreign => {
                     if subnet.seen_ours {
                         lost.push(*prefix);
                     }
                     false
                 }
             };
-            if goes && self.situation.deletes && !self.stay.contains(prefix) {
+            if !goes || self.stay.contains(prefix) {
+                continue;
+            }
+            let object = ObjectDn::Subnet(dn.clone(), *prefix);
+            if moves_to.is_none() && self.situation.held.contains(&object) {
+                self.plan.held.insert(object);
+            } else if self.situation.deletes && !(self.situation.parked)(&object) {
+                if moves_to.is_none() {
+                    self.plan.deletions.insert(object);
+                }
                 changes.push(Change::DeleteSubnet { prefix: *prefix, before: subnet.clone(), moves_to });
             }
         }
@@ -276,7 +430,7 @@ impl<'a> Planner<'a> {
             return;
         }
         let pure_creates = form == Form::Rooted && changes.iter().all(Change::is_create);
-        if !pure_creates && eepg.is_some_and(|it| !it.fresh) {
+        if form != Form::Tag && !pure_creates && eepg.is_some_and(|it| !it.fresh) {
             self.plan.reads.insert(dn.clone());
         }
         let at_once = if form == Form::Rooted { self.situation.rules.batch.max(1) } else { 1 };
@@ -288,13 +442,14 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self) -> Plan {
-        for ((dn, holder, at), prefixes) in &self.held {
+        for ((dn, holder, at), prefixes) in &self.waiting {
             let prefixes = subnets(prefixes);
             let (code, text) = match holder {
                 Holder::Us if self.situation.deletes => {
                     (Code::Waiting, format!("waiting for {at} to let go: {prefixes}"))
                 }
                 Holder::Us => (Code::Waiting, format!("waiting until something may be deleted from {at}: {prefixes}")),
+                Holder::Paused => (Code::Waiting, format!("waiting for {at}, which is paused, to let go: {prefixes}")),
                 Holder::Foreign => (
                     Code::HeldByForeign,
                     format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
@@ -311,12 +466,37 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// An EEPG that is ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
+fn belongs_to_us(eepg: &Eepg) -> bool {
+    eepg.is_ours() || eepg.mark == Mark::Predecessor
+}
+
+/// D5: why an EEPG cannot be had, apart from not having been made yet.
+fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Option<Obstacle> {
+    let fabric = situation.fabric;
+    match fabric.l3out(&dn.l3out) {
+        None => return Some(Obstacle::Unread),
+        Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
+        Some(L3out::Present { .. }) => {}
+    }
+    let object = ObjectDn::Eepg(dn.clone());
+    match fabric.eepg(dn) {
+        _ if !wanted.paused_by.is_empty() => Some(Obstacle::Paused),
+        Some(eepg) if !belongs_to_us(eepg) && !situation.rules.use_foreign => Some(Obstacle::Refused),
+        None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
+        eepg => {
+            let is_left_alone = (situation.parked)(&object) || (eepg.is_none() && (situation.resting)(&object));
+            is_left_alone.then_some(Obstacle::LeftAlone)
+        }
+    }
+}
+
 /// R2, O3: ours, a predecessor's that is wanted where it is, or one without a mark that bears our name for it.
 fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
         Mark::None => present.seen_ours || *present.name == *wanted.name(),
-        Mark::Foreign => present.seen_ours,
+        Mark::OtherCluster | Mark::Foreign => present.seen_ours,
     }
 }
 

@@ -62,6 +62,11 @@ impl L3outDn {
     pub fn eepg(&self, epg: Name) -> EepgDn {
         EepgDn { l3out: self.clone(), epg }
     }
+
+    /// The DN of a `tagAnnotation` of it.
+    pub fn tag(&self, key: &str) -> String {
+        format!("{self}/annotationKey-[{key}]")
+    }
 }
 
 impl fmt::Display for L3outDn {
@@ -128,6 +133,36 @@ impl FromStr for Prefix {
     }
 }
 
+/// An object that aci-sync may write.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectDn {
+    /// An external EPG.
+    Eepg(EepgDn),
+    /// A subnet of an external EPG.
+    Subnet(EepgDn, Prefix),
+    /// The `tagAnnotation` that remembers that an external EPG is not ours (O4).
+    Tag(EepgDn),
+}
+
+impl ObjectDn {
+    /// The external EPG that it is, is in, or is about.
+    pub fn eepg(&self) -> &EepgDn {
+        match self {
+            ObjectDn::Eepg(eepg) | ObjectDn::Subnet(eepg, _) | ObjectDn::Tag(eepg) => eepg,
+        }
+    }
+}
+
+impl fmt::Display for ObjectDn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectDn::Eepg(eepg) => eepg.fmt(f),
+            ObjectDn::Subnet(eepg, prefix) => f.write_str(&eepg.subnet(&prefix.to_string())),
+            ObjectDn::Tag(eepg) => write!(f, "the tag about {eepg}"),
+        }
+    }
+}
+
 /// What a DN from the fabric names, as far as the program knows the class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -139,6 +174,8 @@ pub enum Place {
     Subnet(EepgDn, String),
     /// Something below an external EPG that is not a subnet.
     BelowEepg(EepgDn),
+    /// A `tagAnnotation` of the L3Out, with its key.
+    Tag(L3outDn, String),
     /// Something else below an L3Out.
     BelowL3out(L3outDn),
 }
@@ -154,6 +191,12 @@ impl Place {
         let l3out = Name::object(rns.next()?.strip_prefix("out-")?).ok()?;
         let l3out = L3outDn { tenant, l3out };
         let Some(rn) = rns.next() else { return Some(Place::L3out(l3out)) };
+        // Written with brackets and, by old releases and tools, without.
+        let key = rn.strip_prefix("annotationKey-").map(|it| it.strip_prefix('[').unwrap_or(it));
+        if let Some(key) = key.map(|it| it.strip_suffix(']').unwrap_or(it)) {
+            let place = if rns.next().is_none() { Place::Tag(l3out, key.to_owned()) } else { Place::BelowL3out(l3out) };
+            return Some(place);
+        }
         let Some(epg) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
         let eepg = l3out.eepg(Name::object(epg).ok()?);
         let Some(rn) = rns.next() else { return Some(Place::Eepg(eepg)) };

@@ -7,6 +7,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
 use super::dn::{EepgDn, L3outDn, Name};
+use super::rules::Exports;
 
 /// The longest annotation value that is read, in bytes.
 pub const LONGEST: usize = 4096;
@@ -16,6 +17,8 @@ pub const LONGEST: usize = 4096;
 pub struct Enrolment {
     /// The external EPG that the Deployment's addresses belong to.
     pub eepg: EepgDn,
+    /// What it exports, where it says so (D2).
+    pub expose: Option<Exports>,
     /// Keys that nobody knows: a finding, not an error (D2).
     pub unknown_keys: Vec<String>,
 }
@@ -27,12 +30,19 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
     }
     let Pairs(pairs) = serde_json::from_str(value).map_err(|error| format!("is not a JSON object ({error})"))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);
+    let mut expose = None;
     let mut unknown_keys = Vec::new();
     for (key, value) in &pairs {
         let slot = match key.as_str() {
             "tenant" => &mut tenant,
             "l3out" => &mut l3out,
             "epg" => &mut epg,
+            "expose" if expose.is_some() => return Err("has expose twice".to_owned()),
+            "expose" => {
+                expose =
+                    Some(exports(value).ok_or("has an expose that is not a list out of \"pods\" and \"services\"")?);
+                continue;
+            }
             _ => {
                 unknown_keys.push(key.clone());
                 continue;
@@ -48,7 +58,13 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
         check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
     };
     let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
-    Ok(Enrolment { eepg: l3out.eepg(name("epg", epg, Name::object)?), unknown_keys })
+    Ok(Enrolment { eepg: l3out.eepg(name("epg", epg, Name::object)?), expose, unknown_keys })
+}
+
+/// D2: the value of `expose`.
+fn exports(value: &Value) -> Option<Exports> {
+    let words: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
+    Exports::of(words).ok()
 }
 
 /// A JSON object as the pairs that were written: a map would hide that a key stands there twice.

@@ -1,10 +1,9 @@
 //! The mirror: what each L3Out of interest holds, as read and as written since, and whose it is (O1 to O3).
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::dn::{EepgDn, L3outDn, Name, Place, Prefix};
+use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
 use super::plan::{Change, Transaction};
 use super::wanted::Vrf;
@@ -15,12 +14,17 @@ pub const L3OUT: &str = "l3extOut";
 pub const EEPG: &str = "l3extInstP";
 /// The class of a subnet of an external EPG.
 pub const SUBNET: &str = "l3extSubnet";
+/// The class of a tag, such as the one that remembers a foreign EEPG (O4).
+pub const TAG: &str = "tagAnnotation";
 /// The class that ties an L3Out to its VRF.
 pub const VRF_RELATION: &str = "l3extRsEctx";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
 /// The flag that classifies traffic into the EEPG.
 pub const IMPORT_SECURITY: &str = "import-security";
+
+/// What comes before a cluster id in the `annotation` of every aci-sync (O1).
+const MARK_PREFIX: &str = "orchestrator:aci-sync:";
 
 /// The `annotation` of the Python application that aci-sync replaces (O3).
 const PYTHON_MARK: &str = "orchestrator:aci-k8-haystack";
@@ -34,6 +38,8 @@ pub enum Mark {
     Predecessor,
     /// No mark at all.
     None,
+    /// That of another aci-sync: another cluster's, or this one's before it was rebuilt (O5, O6).
+    OtherCluster,
     /// Somebody else's.
     Foreign,
 }
@@ -42,16 +48,32 @@ pub enum Mark {
 #[derive(Debug, Clone)]
 pub struct Owner {
     mark: String,
+    tag_prefix: String,
     predecessors: Vec<String>,
 }
 
 impl Owner {
     /// The owner of a cluster id, heir of the Python application and of the adopted ids.
     pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
-        let mark_of = |id: &str| format!("orchestrator:aci-sync:{id}");
+        let mark_of = |id: &str| format!("{MARK_PREFIX}{id}");
         let mut predecessors = vec![PYTHON_MARK.to_owned()];
         predecessors.extend(adopted.iter().filter(|id| *id != cluster_id).map(|id| mark_of(id)));
-        Owner { mark: mark_of(cluster_id), predecessors }
+        Owner { mark: mark_of(cluster_id), tag_prefix: format!("aci-sync:{cluster_id}:"), predecessors }
+    }
+
+    /// The key of the tag that remembers that an EEPG of its L3Out is not ours (O4).
+    pub fn tag_key(&self, epg: &Name) -> String {
+        format!("{}{epg}", self.tag_prefix)
+    }
+
+    /// What all keys of our tags begin with.
+    pub fn tag_prefix(&self) -> &str {
+        &self.tag_prefix
+    }
+
+    /// The EEPG that a tag with this key is about, if it is a tag of ours.
+    fn tagged(&self, key: &str) -> Option<Name> {
+        Name::object(key.strip_prefix(&self.tag_prefix)?).ok()
     }
 
     /// The `annotation` that makes an object ours.
@@ -72,6 +94,8 @@ impl Owner {
             Mark::Predecessor
         } else if annotation.is_empty() {
             Mark::None
+        } else if annotation.starts_with(MARK_PREFIX) {
+            Mark::OtherCluster
         } else {
             Mark::Foreign
         }
@@ -139,6 +163,8 @@ pub struct Eepg {
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
     pub unreadable: usize,
+    /// The ids of other aci-syncs whose marks it or its subnets bear (O6).
+    pub other_clusters: BTreeSet<Box<str>>,
     /// Whether it has contract relations; known only where it was read whole by itself.
     pub contracts: Option<bool>,
     /// It was read in this pass (W7).
@@ -163,6 +189,8 @@ pub enum L3out {
         vrf: Option<String>,
         /// Its external EPGs.
         eepgs: BTreeMap<Name, Eepg>,
+        /// The foreign EEPGs that our tags remember, each with its tag's DN as the APIC spells it (O4).
+        tags: BTreeMap<Name, Box<str>>,
     },
 }
 
@@ -205,13 +233,38 @@ impl Fabric {
         self.l3outs.keys()
     }
 
-    /// The L3Outs that hold something with our mark or a predecessor's.
+    /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
     pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
         let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
         self.eepgs()
             .filter(|(_, eepg)| marked(eepg.mark) || eepg.subnets.values().any(|it| marked(it.mark)))
             .map(|(dn, _)| dn.l3out)
+            .chain(self.tags().map(|(dn, _)| dn.l3out))
             .collect()
+    }
+
+    /// How many objects are ours (W4).
+    pub fn count_ours(&self) -> usize {
+        let ours = |eepg: &Eepg| {
+            usize::from(eepg.mark == Mark::Ours) + eepg.subnets.values().filter(|it| it.mark == Mark::Ours).count()
+        };
+        self.eepgs().map(|(_, eepg)| ours(eepg)).sum::<usize>() + self.tags().count()
+    }
+
+    /// Our tags: the EEPG that each is about, and its own DN (O4).
+    pub fn tags(&self) -> impl Iterator<Item = (EepgDn, &str)> {
+        self.l3outs.iter().flat_map(|(dn, l3out)| {
+            let tags = match l3out {
+                L3out::Present { tags, .. } => Some(tags),
+                L3out::Missing => None,
+            };
+            tags.into_iter().flatten().map(|(epg, tag)| (dn.eepg(epg.clone()), &**tag))
+        })
+    }
+
+    /// Whether a tag of ours remembers that an EEPG is not ours (O4).
+    pub fn is_tagged(&self, dn: &EepgDn) -> bool {
+        matches!(self.l3outs.get(&dn.l3out), Some(L3out::Present { tags, .. }) if tags.contains_key(&dn.epg))
     }
 
     /// All external EPGs that the mirror holds.
@@ -262,44 +315,42 @@ impl Fabric {
         self.l3outs.remove(dn);
     }
 
-    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs and subnets (R3), and its VRF.
-    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo], vrf: Option<String>) {
+    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and its VRF.
+    /// What of ours somebody else took away or changed since the mirror last saw it is told (R5).
+    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo], vrf: Option<String>) -> Vec<ObjectDn> {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
             self.l3outs.insert(dn.clone(), L3out::Missing);
-            return;
+            return Vec::new();
         }
         let mut eepgs = read_eepgs(&self.owner, mos, dn);
+        let mut undone = Vec::new();
         if let Some(L3out::Present { eepgs: before, .. }) = self.l3outs.get(dn) {
-            for (epg, eepg) in &mut eepgs {
-                if let Some(before) = before.get(epg) {
-                    remember(eepg, before);
-                }
+            for (epg, before) in before {
+                undone.extend(compare(&dn.eepg(epg.clone()), before, eepgs.get_mut(epg)));
             }
         }
-        self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs });
+        let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match Place::of(&mo.dn)? {
+            Place::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
+            _ => None,
+        });
+        let tags = tags.collect();
+        self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs, tags });
+        undone
     }
 
-    /// Takes over the answer to a read of one whole EEPG with its subnets and contract relations (W7).
-    pub fn put_eepg(&mut self, dn: &EepgDn, mos: &[Mo]) {
+    /// Takes over the answer to a read of one whole EEPG with its subnets and contract relations (W7). What was
+    /// undone is told as by [`Fabric::put_l3out`].
+    pub fn put_eepg(&mut self, dn: &EepgDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let mut eepg = read_eepgs(&self.owner, mos, &dn.l3out).remove(&dn.epg);
         if let Some(eepg) = &mut eepg {
             eepg.contracts = Some(mos.iter().any(|mo| CONTRACTS.contains(&mo.class.as_str())));
         }
-        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
-        match (eepgs.entry(dn.epg.clone()), eepg) {
-            (Entry::Occupied(mut before), Some(mut eepg)) => {
-                remember(&mut eepg, before.get());
-                before.insert(eepg);
-            }
-            (Entry::Vacant(place), Some(eepg)) => {
-                place.insert(eepg);
-            }
-            (Entry::Occupied(before), None) => {
-                before.remove();
-            }
-            (Entry::Vacant(_), None) => {}
-        }
+        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
+        let before = eepgs.remove(&dn.epg);
+        let undone = before.map(|before| compare(dn, &before, eepg.as_mut())).unwrap_or_default();
+        eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+        undone
     }
 
     /// Compares an event with the mirror (W7: our own echo costs no read). The mirror itself is changed by reads and
@@ -320,6 +371,10 @@ impl Fabric {
                 Some(L3out::Missing) => Hint::L3out(dn.l3out),
                 Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_hint(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_hint(dn, change),
+            },
+            (TAG, Place::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
+                (Some(L3out::Present { tags, .. }), Some(epg)) if tags.contains_key(&epg) == gone => Hint::L3out(dn),
+                _ => Hint::Nothing,
             },
             _ => Hint::Nothing,
         }
@@ -372,7 +427,8 @@ impl Fabric {
     /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
     pub fn apply(&mut self, transaction: &Transaction) {
         let dn = &transaction.eepg;
-        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        let key = self.owner.tag_key(&dn.epg);
+        let Some(L3out::Present { eepgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
         for change in &transaction.changes {
             match change {
                 Change::CreateEepg { .. } => {
@@ -381,6 +437,7 @@ impl Fabric {
                         seen_ours: true,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
+                        other_clusters: BTreeSet::new(),
                         contracts: None,
                         fresh: false,
                     };
@@ -425,6 +482,12 @@ impl Fabric {
                         eepg.subnets.remove(prefix);
                     }
                 }
+                Change::Remember => {
+                    tags.insert(dn.epg.clone(), dn.l3out.tag(&key).into());
+                }
+                Change::Forget { .. } => {
+                    tags.remove(&dn.epg);
+                }
             }
         }
     }
@@ -438,12 +501,32 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Our mark was seen on it before, and it has been there all the time (R2).
-fn remember(now: &mut Eepg, before: &Eepg) {
+/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps that our mark was seen on it
+/// (R2); told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
+/// the mirror already (R5). What falls with its EEPG is not told.
+fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
+    let mut undone = Vec::new();
+    let Some(now) = now else {
+        undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Eepg(dn.clone())));
+        return undone;
+    };
     now.seen_ours |= before.seen_ours;
-    for (prefix, subnet) in &mut now.subnets {
-        subnet.seen_ours |= before.subnets.get(prefix).is_some_and(|it| it.seen_ours);
+    if before.mark == Mark::Ours && now.mark != Mark::Ours {
+        undone.push(ObjectDn::Eepg(dn.clone()));
     }
+    for (prefix, before) in &before.subnets {
+        let now = now.subnets.get_mut(prefix);
+        let as_before = now
+            .as_ref()
+            .is_some_and(|now| now.mark == before.mark && now.name == before.name && now.scope.has(&before.scope));
+        if before.mark == Mark::Ours && !as_before {
+            undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
+        }
+        if let Some(now) = now {
+            now.seen_ours |= before.seen_ours;
+        }
+    }
+    undone
 }
 
 /// Builds the EEPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
@@ -459,6 +542,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
                 seen_ours: mark == Mark::Ours,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
+                other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
                 contracts: None,
                 fresh: true,
             };
@@ -473,6 +557,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             continue;
         };
         let mark = owner.classify(mo.get("annotation"));
+        eepg.other_clusters.extend(other_cluster(mo.get("annotation"), mark));
         let subnet = Subnet {
             ip: ip.into(),
             mark,
@@ -483,4 +568,9 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
         eepg.subnets.insert(prefix, subnet);
     }
     eepgs
+}
+
+/// The id in another aci-sync's mark.
+fn other_cluster(annotation: &str, mark: Mark) -> Option<Box<str>> {
+    annotation.strip_prefix(MARK_PREFIX).filter(|_| mark == Mark::OtherCluster).map(Into::into)
 }

@@ -35,8 +35,10 @@ pub enum Code {
     InvalidAnnotation,
     /// An annotation with a key that nobody knows (D2).
     UnknownKey,
-    /// A tenant that is refused (W6).
-    RefusedTenant,
+    /// An annotation that names what its namespace may not have (W6).
+    NotAllowed,
+    /// An EEPG that a Deployment's pause keeps as it is (D2).
+    Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
     /// Two Deployments want one address in two EEPGs of one VRF (S3).
@@ -47,6 +49,14 @@ pub enum Code {
     ForeignScope,
     /// A tenant or an L3Out that is not there (R3).
     L3outMissing,
+    /// A foreign EEPG that a Deployment names and may not use (W6).
+    ForeignRefused,
+    /// A foreign EEPG that was used, and that somebody deleted (O4).
+    ForeignGone,
+    /// The fabric does not take the tag that remembers a foreign EEPG (O4).
+    Unremembered,
+    /// Objects of another aci-sync where ours are wanted (O6).
+    OtherCluster,
     /// A move that cannot be made yet (D5, W2).
     Waiting,
     /// An unwanted EEPG of ours that has to stay (D6).
@@ -55,6 +65,10 @@ pub enum Code {
     Predecessor,
     /// An object that lost our mark (R2).
     MarkLost,
+    /// Somebody undoes again and again what we do (R5).
+    Fight,
+    /// Deletions that wait for somebody's consent (W4).
+    Held,
     /// A write that the APIC refused (W3, W8).
     Rejected,
     /// A side that cannot be reached, or deletes that wait for it (W1, W8).

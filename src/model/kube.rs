@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer};
 /// The annotation that enrols a Deployment (D1).
 pub const ENROL_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
 
+/// The annotation that keeps all hands off a Deployment's EEPG while it is `true` (D2).
+pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
+
 /// The three kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -75,6 +78,8 @@ pub struct Deployment {
     pub created: Box<str>,
     /// The value of [`ENROL_ANNOTATION`].
     pub annotation: Option<Box<str>>,
+    /// Its [`PAUSE_ANNOTATION`] is `true`.
+    pub paused: bool,
     /// `spec.template.metadata.labels`, for S1.
     pub template_labels: Labels,
 }
@@ -174,7 +179,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
 
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
-    use super::{BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, nullable};
+    use super::{BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, PAUSE_ANNOTATION, nullable};
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -257,6 +262,7 @@ mod wire {
                 uid: metadata.uid,
                 created: metadata.creation_timestamp,
                 annotation: metadata.annotations.remove(ENROL_ANNOTATION),
+                paused: metadata.annotations.get(PAUSE_ANNOTATION).is_some_and(|it| &**it == "true"),
                 template_labels: wire.spec.template.metadata.labels,
             }
         }

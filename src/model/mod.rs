@@ -8,6 +8,7 @@ pub mod enrolment;
 pub mod finding;
 pub mod kube;
 pub mod mo;
+pub mod rules;
 
 pub mod inventory;
 pub mod wanted;
@@ -15,5 +16,7 @@ pub mod wanted;
 pub mod fabric;
 pub mod plan;
 
+pub mod brake;
 pub mod diff;
+pub mod fights;
 pub mod grace;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::dn::{EepgDn, L3outDn, Prefix};
+use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Mark, Scope, Subnet};
 use super::finding::Finding;
 use super::kube::Key;
@@ -21,6 +21,10 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// EEPGs of ours that nothing wants and nothing holds: their grace runs (D6).
     pub unwanted: BTreeSet<EepgDn>,
+    /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
+    pub deletions: BTreeSet<ObjectDn>,
+    /// What it would delete if it were not held (W4).
+    pub held: BTreeSet<ObjectDn>,
 }
 
 /// Changes in one EEPG that are sent as one request, and are done by the APIC all or none.
@@ -41,6 +45,27 @@ pub enum Form {
     Rooted,
     /// A foreign EEPG: a POST rooted at one `l3extSubnet` and sent to the EEPG's URL, or a DELETE of it.
     Single,
+    /// A tag of the L3Out that remembers the EEPG (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
+    /// URL, or a DELETE of it.
+    Tag,
+}
+
+impl Transaction {
+    /// A transaction that was refused for its content, in parts: what concerns the EEPG itself alone, then the rest;
+    /// or two halves. Nothing where it is one object
+    /// already (W3).
+    pub fn parts(&self) -> Option<[Transaction; 2]> {
+        let own = self.changes.iter().take_while(|it| it.is_of_eepg()).count();
+        let at = if own > 0 { own } else { self.changes.len() / 2 };
+        let (first, rest) = self.changes.split_at(at);
+        let part = |changes: &[Change]| Transaction { changes: changes.to_vec(), ..self.clone() };
+        (!first.is_empty() && !rest.is_empty()).then(|| [part(first), part(rest)])
+    }
+
+    /// The objects that it makes, changes or deletes.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectDn> {
+        self.changes.iter().map(|it| it.object(&self.eepg))
+    }
 }
 
 /// One change of one object.
@@ -94,17 +119,41 @@ pub enum Change {
         /// The EEPG that it moves to, where it moves (D5, S3).
         moves_to: Option<EepgDn>,
     },
+    /// The L3Out gets the tag that remembers that the EEPG is not ours (O4).
+    Remember,
+    /// That tag goes.
+    Forget {
+        /// Its DN as the APIC spells it.
+        tag: Box<str>,
+    },
 }
 
 impl Change {
     /// Whether something is taken away.
     pub fn is_delete(&self) -> bool {
-        matches!(self, Change::DeleteEepg { .. } | Change::DeleteSubnet { .. })
+        matches!(self, Change::DeleteEepg { .. } | Change::DeleteSubnet { .. } | Change::Forget { .. })
+    }
+
+    /// Whether it concerns the EEPG itself.
+    fn is_of_eepg(&self) -> bool {
+        matches!(self, Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. })
+    }
+
+    /// The object that it makes, changes or deletes.
+    pub fn object(&self, eepg: &EepgDn) -> ObjectDn {
+        let eepg = eepg.clone();
+        match self {
+            Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. } => ObjectDn::Eepg(eepg),
+            Change::CreateSubnet { prefix, .. }
+            | Change::RepairSubnet { prefix, .. }
+            | Change::DeleteSubnet { prefix, .. } => ObjectDn::Subnet(eepg, *prefix),
+            Change::Remember | Change::Forget { .. } => ObjectDn::Tag(eepg),
+        }
     }
 
     /// Whether something is made that is believed absent.
     pub fn is_create(&self) -> bool {
-        matches!(self, Change::CreateEepg { .. } | Change::CreateSubnet { .. })
+        matches!(self, Change::CreateEepg { .. } | Change::CreateSubnet { .. } | Change::Remember)
     }
 }
 
@@ -145,6 +194,8 @@ impl fmt::Display for Change {
                     None => f.write_str("no longer wanted)"),
                 }
             }
+            Change::Remember => f.write_str("+ tag at the L3Out  (remembers that the EEPG is not ours)"),
+            Change::Forget { .. } => f.write_str("- tag at the L3Out  (need not be remembered any more)"),
         }
     }
 }
@@ -166,10 +217,10 @@ impl Tally {
         let mut tally = Tally::default();
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
-                Change::CreateEepg { .. } | Change::CreateSubnet { .. } => tally.created += 1,
+                Change::CreateEepg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
                 Change::MarkEepg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
                 Change::DeleteEepg { subnets } => tally.deleted += 1 + subnets,
-                Change::DeleteSubnet { .. } => tally.deleted += 1,
+                Change::DeleteSubnet { .. } | Change::Forget { .. } => tally.deleted += 1,
             }
         }
         tally

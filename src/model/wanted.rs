@@ -1,6 +1,7 @@
 //! What the cluster's present state calls for: which EEPGs, and which subnets in them.
 //!
-//! A pure function of the inventory and of which VRF each L3Out is in. What the fabric holds does not matter here.
+//! A pure function of the inventory, the rules and which VRF each L3Out is in. What the fabric holds does not matter
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use super::dn::{EepgDn, L3outDn, Prefix};
 use super::finding::{Code, Finding};
 use super::inventory::{Inventory, Member};
 use super::kube::{Key, Kind, Labels, Pod};
+use super::rules::{Exports, Rules};
 
 /// The EEPGs and subnets that should be there.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Wanted {
 pub struct WantedEepg {
     /// The Deployments that name it.
     pub deployments: Vec<Key>,
+    /// Those of them whose pause keeps all hands off it (D2).
+    pub paused_by: Vec<Key>,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, WantedSubnet>,
 }
@@ -77,14 +81,22 @@ struct Claim<'a> {
     source: Source,
 }
 
+/// The L3Outs that Deployments name.
+pub fn named_l3outs(inventory: &Inventory, rules: &Rules) -> BTreeSet<L3outDn> {
+    inventory.members.values().filter_map(|it| placed(it, rules)).map(|it| it.l3out.clone()).collect()
+}
+
 /// Computes what is wanted. `vrf_of` tells which VRF an L3Out is in.
-pub fn wanted(inventory: &Inventory, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted {
+pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted {
     let mut wanted = Wanted::default();
     let mut findings = Vec::new();
     for member in inventory.members.values() {
-        findings.extend(annotation_findings(member));
-        if let Some(enrolment) = placed(member) {
-            wanted.eepgs.entry(enrolment.clone()).or_default().deployments.push(member.deployment.key.clone());
+        findings.extend(annotation_findings(member, rules));
+        if let Some(eepg) = placed(member, rules) {
+            let key = &member.deployment.key;
+            let eepg = wanted.eepgs.entry(eepg.clone()).or_default();
+            eepg.deployments.push(key.clone());
+            eepg.paused_by.extend(member.deployment.paused.then(|| key.clone()));
         }
     }
 
@@ -96,10 +108,14 @@ pub fn wanted(inventory: &Inventory, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted
     let mut by_eepg: BTreeMap<(Prefix, &EepgDn), (Source, &Member)> = BTreeMap::new();
     for claim in claims {
         let Some(member) = inventory.members.get(claim.deployment) else { continue };
+        let exports = exports(member, rules);
+        if !(if claim.source.is_pod { exports.pods } else { exports.services }) {
+            continue;
+        }
         if member.in_force.is_none() {
             wanted.unplaced.insert(claim.prefix);
         }
-        let Some(eepg) = placed(member) else { continue };
+        let Some(eepg) = placed(member, rules) else { continue };
         by_eepg
             .entry((claim.prefix, eepg))
             .and_modify(|(source, oldest)| {
@@ -151,14 +167,19 @@ pub fn wanted(inventory: &Inventory, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted
     wanted
 }
 
-/// The EEPG that a Deployment's addresses belong to, if one is known and may be used.
-fn placed(member: &Member) -> Option<&EepgDn> {
-    member.in_force.as_ref().map(|it| &it.eepg).filter(|eepg| !is_refused(eepg))
+/// The EEPG that a Deployment's addresses belong to, if one is known. An annotation that names what its namespace may
+/// not have counts as none (W6).
+fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
+    let eepg = &member.in_force.as_ref()?.eepg;
+    rules.admits(&member.deployment.key.namespace, eepg).then_some(eepg)
 }
 
-/// W6: `infra` and `mgmt` carry the fabric's own life; an annotation that names them counts as none.
-fn is_refused(eepg: &EepgDn) -> bool {
-    matches!(eepg.l3out.tenant.as_str(), "infra" | "mgmt")
+/// D2: what a Deployment exports. Where its enrolment is not known, all that it may ever have exported (D3).
+fn exports(member: &Member, rules: &Rules) -> Exports {
+    match &member.in_force {
+        Some(enrolment) => enrolment.expose.unwrap_or(rules.expose),
+        None => Exports { pods: true, services: true },
+    }
 }
 
 /// S3: the older Deployment comes first, then namespace/name.
@@ -166,7 +187,7 @@ fn age(member: &Member) -> (&str, &Key) {
     (&member.deployment.created, &member.deployment.key)
 }
 
-fn annotation_findings(member: &Member) -> Vec<Finding> {
+fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
     let subject = format!("Deployment {}", member.deployment.key);
     let mut findings = Vec::new();
     match (&member.annotation, &member.in_force) {
@@ -189,13 +210,15 @@ fn annotation_findings(member: &Member) -> Vec<Finding> {
         })),
     }
     if let Some(enrolment) = &member.in_force
-        && is_refused(&enrolment.eepg)
+        && placed(member, rules).is_none()
     {
-        findings.push(Finding::new(
-            Code::RefusedTenant,
-            &subject,
-            format!("the tenant {} is the fabric's own and is never written to", enrolment.eepg.l3out.tenant),
-        ));
+        let why = if rules.allow.is_empty() {
+            format!("the tenant {} is the fabric's own, and no --allow names it", enrolment.eepg.l3out.tenant)
+        } else {
+            let namespace = &member.deployment.key.namespace;
+            format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", enrolment.eepg)
+        };
+        findings.push(Finding::new(Code::NotAllowed, &subject, why));
     }
     findings
 }

@@ -1,0 +1,186 @@
+//! What a pass reads, and which L3Outs it reads and hears of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use log::info;
+
+use super::{Engine, SETTLE};
+use crate::apic::access::Access;
+use crate::apic::{Error, Query};
+use crate::model::dn::{EepgDn, L3outDn, ObjectDn, Place};
+use crate::model::fabric::{CONTRACTS, EEPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
+use crate::model::finding::{Code, Finding};
+use crate::model::mo::Mo;
+use crate::model::wanted::named_l3outs;
+
+impl Engine {
+    /// L3Outs whose time to settle is over are read again (R3).
+    pub(super) fn settle(&mut self, now: Instant) {
+        let (due, later) = std::mem::take(&mut self.settling).into_iter().partition(|(_, at)| *at <= now);
+        self.settling = later;
+        let due: BTreeMap<L3outDn, Instant> = due;
+        self.stale_l3outs.extend(due.into_keys());
+    }
+
+    /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
+    /// read fails.
+    pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+        if self.comparison_due {
+            self.marked = self.find_marked(apic)?;
+            self.stale_l3outs.extend(self.marked.iter().cloned());
+            self.stale_l3outs.extend(self.fabric.l3outs().cloned());
+            self.comparison_due = false;
+            self.brake.count_next();
+            self.untagged.values_mut().for_each(|it| it.try_again = true);
+        }
+        self.stale_l3outs.extend(self.unreadable.due(now).cloned());
+        let named = self.named();
+        for dn in &named {
+            let is_known = self.fabric.l3out(dn).is_some() && self.subscriptions.contains_key(dn);
+            if !is_known && !self.unreadable.is_parked(dn, now) {
+                self.stale_l3outs.insert(dn.clone());
+            }
+        }
+        let needed: BTreeSet<L3outDn> = named.into_iter().chain(self.with_marks()).collect();
+        while let Some(dn) = self.stale_l3outs.first().cloned() {
+            if needed.contains(&dn) {
+                self.read_l3out(apic, &dn, now)?;
+            } else {
+                self.forget(apic, &dn);
+            }
+            self.stale_l3outs.remove(&dn);
+        }
+        while let Some(dn) = self.stale_eepgs.first().cloned() {
+            self.read_eepg(apic, &dn, now)?;
+        }
+        Ok(())
+    }
+
+    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
+    fn with_marks(&self) -> BTreeSet<L3outDn> {
+        self.marked.iter().cloned().chain(self.fabric.l3outs_with_marks()).collect()
+    }
+
+    /// The L3Outs that Deployments name.
+    pub(super) fn named(&self) -> BTreeSet<L3outDn> {
+        named_l3outs(&self.inventory, &self.rules)
+    }
+
+    /// R4: everything that bears our mark or a predecessor's, and the L3Outs with tags of ours, in whatever L3Out.
+    fn find_marked(&self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
+        let mut l3outs = BTreeSet::new();
+        for mark in self.fabric.owner().all_marks() {
+            for class in [EEPG, SUBNET] {
+                for mo in apic.read(&Query::class(class).with_value("annotation", mark))? {
+                    match Place::of(&mo.dn) {
+                        Some(Place::Eepg(dn) | Place::Subnet(dn, _)) => l3outs.insert(dn.l3out),
+                        _ => false,
+                    };
+                }
+            }
+        }
+        for mo in apic.read(&Query::class(TAG).with_text("key", self.fabric.owner().tag_prefix()))? {
+            if let Some(Place::Tag(dn, key)) = Place::of(&mo.dn)
+                && key.starts_with(self.fabric.owner().tag_prefix())
+            {
+                l3outs.insert(dn);
+            }
+        }
+        Ok(l3outs)
+    }
+
+    /// Reads an L3Out whole. One that the APIC does not let us read is left alone, and stops no other: nothing is
+    /// written to what was not read.
+    pub(super) fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
+        match self.subscribe_and_read(apic, dn, now) {
+            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
+                self.forget(apic, dn);
+                let text = format!("the APIC does not let it be read: {error}; it is tried again");
+                self.unreadable.park(dn, now, Finding::new(Code::Rejected, dn, text));
+                Ok(())
+            }
+            Ok(()) => {
+                if self.unreadable.is_known(dn) {
+                    self.unreadable.release(dn);
+                    self.brake.count_next();
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3).
+    fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
+        let query = Query::object(dn).subtree(&[L3OUT, EEPG, SUBNET, TAG]);
+        let mos = if self.subscriptions.contains_key(dn) {
+            apic.read(&query)?
+        } else {
+            let (id, mos) = apic.subscribe(&query)?;
+            if let Some(id) = id {
+                self.subscriptions.insert(dn.clone(), id);
+            }
+            mos
+        };
+        let vrf = if mos.is_empty() { None } else { read_vrf(apic, dn)? };
+        let was_missing = self.fabric.l3out(dn) == Some(&L3out::Missing);
+        let undone = self.fabric.put_l3out(dn, &mos, vrf);
+        self.fights.undone(undone);
+        if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
+            info!("{dn} has appeared");
+            self.settling.insert(dn.clone(), now + SETTLE);
+        }
+        self.stale_eepgs.retain(|eepg| eepg.l3out != *dn);
+        Ok(())
+    }
+
+    /// Reads one EEPG whole, with its contract relations (W7).
+    pub(super) fn read_eepg(&mut self, apic: &dyn Access, dn: &EepgDn, now: Instant) -> Result<(), Error> {
+        let mut classes = vec![SUBNET];
+        classes.extend(CONTRACTS);
+        self.stale_eepgs.insert(dn.clone());
+        match apic.read(&Query::object(dn).with_children(&classes)) {
+            Ok(mos) => {
+                let undone = self.fabric.put_eepg(dn, &mos);
+                self.fights.undone(undone);
+            }
+            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
+                self.park(ObjectDn::Eepg(dn.clone()), &error, now)
+            }
+            Err(error) => return Err(error),
+        }
+        self.stale_eepgs.remove(dn);
+        Ok(())
+    }
+
+    /// An L3Out that nobody names and that holds nothing of ours or a predecessor's is of no interest any more (R3).
+    pub(super) fn forget_unneeded(&mut self, apic: &dyn Access) {
+        let mut needed = self.named();
+        needed.extend(self.fabric.l3outs_with_marks());
+        self.marked.retain(|dn| needed.contains(dn));
+        let unneeded: Vec<L3outDn> = self.fabric.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
+        for dn in unneeded {
+            self.forget(apic, &dn);
+        }
+        self.unreadable.keep(|dn| needed.contains(dn));
+    }
+
+    fn forget(&mut self, apic: &dyn Access, dn: &L3outDn) {
+        if let Some(id) = self.subscriptions.remove(dn) {
+            apic.forget(&id);
+        }
+        self.fabric.forget(dn);
+        self.settling.remove(dn);
+    }
+}
+
+/// S3: the VRF that an L3Out is in; nothing where it cannot be read.
+fn read_vrf(apic: &dyn Access, dn: &L3outDn) -> Result<Option<String>, Error> {
+    let mos: Vec<Mo> = match apic.read(&Query::object(&format_args!("{dn}/rsectx"))) {
+        Err(Error::Forbidden(_) | Error::Rejected { .. }) => return Ok(None),
+        other => other?,
+    };
+    let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION).map(|mo| mo.get("tDn"));
+    Ok(vrf.filter(|it| !it.is_empty()).map(str::to_owned))
+}

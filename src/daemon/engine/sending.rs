@@ -1,0 +1,168 @@
+//! How a plan is sent, and what follows where the APIC does not take it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+use log::{debug, error, info};
+
+use super::{Engine, Report, SETTLE};
+use crate::apic::Error;
+use crate::apic::access::Access;
+use crate::apic::writer::Refusal;
+use crate::model::diff::Untagged;
+use crate::model::dn::{EepgDn, ObjectDn};
+use crate::model::finding::{Code, Finding};
+use crate::model::plan::{Change, Form, Tally, Transaction};
+
+/// After so many refused objects in one pass the rest of a refused transaction is left for later, untried (W3).
+const MOST_REFUSALS: usize = 200;
+
+impl Engine {
+    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG.
+    pub(super) fn send(
+        &mut self,
+        apic: &dyn Access,
+        transactions: Vec<Transaction>,
+        now: Instant,
+        go_on: &dyn Fn() -> bool,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let mut failed = BTreeSet::new();
+        let mut queue = VecDeque::from(transactions);
+        let mut refusals = 0;
+        while let Some(transaction) = queue.pop_front() {
+            let dn = &transaction.eepg;
+            if failed.contains(dn) {
+                continue;
+            }
+            if !go_on() {
+                return Ok(());
+            }
+            match self.writer.send(apic, &self.fabric, &transaction) {
+                Ok(()) => {
+                    self.is_done(&transaction, now);
+                    report.done.push(transaction);
+                    continue;
+                }
+                Err(Refusal::Apic(error @ (Error::Rejected { .. } | Error::Forbidden(_))))
+                    if transaction.form == Form::Tag =>
+                {
+                    self.tag_refused(&transaction, &error, now);
+                    continue;
+                }
+                Err(Refusal::Apic(error)) if self.is_about_content(dn, &error) => {
+                    refusals += 1;
+                    match transaction.parts() {
+                        Some(parts) if refusals <= MOST_REFUSALS => {
+                            parts.into_iter().rev().for_each(|it| queue.push_front(it))
+                        }
+                        _ => transaction.objects().for_each(|it| self.park(it, &error, now)),
+                    }
+                    continue;
+                }
+                Err(Refusal::Apic(error)) => self.not_done(apic, &transaction, error, now)?,
+                Err(Refusal::NotOurs(why)) => {
+                    error!("not sent, because the plan is wrong; please report this: {why}");
+                    let finding = Finding::new(Code::Rejected, dn, format!("not written: {why}"));
+                    self.parking.park(&ObjectDn::Eepg(dn.clone()), now, finding);
+                }
+                Err(Refusal::Policy) => {}
+            }
+            failed.insert(dn.clone());
+        }
+        Ok(())
+    }
+
+    /// W3: whether an error is about what was sent, and not about a parent that is missing. That something is there
+    /// which was taken for absent is so only if it comes again after the fresh read.
+    fn is_about_content(&mut self, dn: &EepgDn, error: &Error) -> bool {
+        match error {
+            Error::Rejected { code: 102, .. } => false,
+            Error::Rejected { code: 103, .. } => self.parking.again(&ObjectDn::Eepg(dn.clone())),
+            Error::Rejected { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// A transaction was taken.
+    fn is_done(&mut self, transaction: &Transaction, now: Instant) {
+        log_done(transaction);
+        self.fabric.apply(transaction);
+        if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
+            self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
+        }
+        self.parking.release(&ObjectDn::Eepg(transaction.eepg.clone()));
+        for object in transaction.objects() {
+            self.parking.release(&object);
+            self.fights.written(&object, now);
+        }
+    }
+
+    /// What follows from an error on a write (W2, W7, W8), apart from a content that is refused (W3). An error that
+    /// concerns the session ends the pass.
+    fn not_done(
+        &mut self,
+        apic: &dyn Access,
+        transaction: &Transaction,
+        error: Error,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let dn = &transaction.eepg;
+        match &error {
+            // A parent is missing, or nobody knows what became of a tag: its L3Out is looked at.
+            Error::Rejected { code: 102, .. } => {
+                info!("{dn}: {error}; its L3Out is read again");
+                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                self.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(apic, &dn.l3out, now)?;
+                self.stale_l3outs.remove(&dn.l3out);
+                Ok(())
+            }
+            Error::AnswerLost(_) if transaction.form == Form::Tag => {
+                self.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(apic, &dn.l3out, now)?;
+                self.stale_l3outs.remove(&dn.l3out);
+                Ok(())
+            }
+            // Something is there that we took for absent, or nobody knows what became of the write: look.
+            Error::Rejected { .. } | Error::AnswerLost(_) => {
+                info!("{dn}: {error}; it is read again");
+                self.read_eepg(apic, dn, now)
+            }
+            Error::Forbidden(_) => {
+                self.stale_eepgs.insert(dn.clone());
+                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                Ok(())
+            }
+            Error::Unreachable(_) | Error::Busy { .. } | Error::Unauthorized(_) | Error::Malformed(_) => {
+                self.stale_eepgs.insert(dn.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// O4: a tag that the fabric does not take stops nothing. What it should have remembered, this process remembers.
+    fn tag_refused(&mut self, transaction: &Transaction, error: &Error, now: Instant) {
+        let dn = transaction.eepg.clone();
+        if transaction.changes.iter().any(Change::is_delete) {
+            self.park(ObjectDn::Tag(dn), error, now);
+        } else {
+            self.untagged.insert(dn, Untagged { why: error.to_string(), try_again: false });
+        }
+    }
+}
+
+fn log_done(transaction: &Transaction) {
+    const TOLD_ONE_BY_ONE: usize = 20;
+    let dn = &transaction.eepg;
+    if transaction.changes.len() > TOLD_ONE_BY_ONE {
+        info!("{dn}: {}", Tally::of([transaction]).past());
+    }
+    for change in &transaction.changes {
+        if transaction.changes.len() > TOLD_ONE_BY_ONE {
+            debug!("{dn}: {change}");
+        } else {
+            info!("{dn}: {change}");
+        }
+    }
+}

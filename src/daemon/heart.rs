@@ -1,0 +1,46 @@
+//! Whether the reconciler's loop still turns: a daemon that looks alive and does nothing is worse than none (X1).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often the idle loop turns, and how often somebody looks.
+pub const BEAT: Duration = Duration::from_secs(5);
+
+/// After so many looks without a turn in between the loop stands still: 60 s. Looks are counted and not seconds, so
+/// that a process that was stopped and goes on is not taken for a hanging one.
+const PATIENCE: u32 = 12;
+
+/// Counts the turns of the loop, the bounded requests within it included.
+#[derive(Debug, Clone, Default)]
+pub struct Heart(Arc<AtomicU64>);
+
+impl Heart {
+    /// The loop turns.
+    pub fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Looks at a heart, once a [`BEAT`].
+#[derive(Debug)]
+pub struct Watch {
+    heart: Heart,
+    last: u64,
+    looks: u32,
+}
+
+impl Watch {
+    /// A watch that has not looked yet.
+    pub fn new(heart: Heart) -> Watch {
+        Watch { heart, last: 0, looks: 0 }
+    }
+
+    /// Looks; true where the heart stands still.
+    pub fn stands_still(&mut self) -> bool {
+        let now = self.heart.0.load(Ordering::Relaxed);
+        self.looks = if now == self.last { self.looks + 1 } else { 0 };
+        self.last = now;
+        self.looks >= PATIENCE
+    }
+}

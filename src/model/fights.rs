@@ -1,0 +1,110 @@
+//! Who keeps undoing what we do: repairs of an object that somebody fights over become rare (R5).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::dn::ObjectDn;
+use super::finding::{Code, Finding};
+
+/// So many repairs of one object within [`WINDOW`] are a coincidence; more are a fight.
+const COINCIDENCES: usize = 5;
+const WINDOW: Duration = Duration::from_secs(600);
+/// How often an object is repaired that is fought over.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What others undid, and when it was repaired.
+#[derive(Debug, Default)]
+pub struct Fights {
+    /// Undone by somebody else and not repaired yet.
+    undone: BTreeSet<ObjectDn>,
+    /// The last repairs of each object, oldest first.
+    repairs: BTreeMap<ObjectDn, VecDeque<Instant>>,
+}
+
+impl Fights {
+    /// Somebody else took an object of ours away, or changed it.
+    pub fn undone(&mut self, objects: impl IntoIterator<Item = ObjectDn>) {
+        self.undone.extend(objects);
+    }
+
+    /// We wrote an object. It is a repair where somebody else had undone it.
+    pub fn written(&mut self, object: &ObjectDn, now: Instant) {
+        if !self.undone.remove(object) {
+            return;
+        }
+        let repairs = self.repairs.entry(object.clone()).or_default();
+        repairs.push_back(now);
+        while repairs.len() > COINCIDENCES + 1 {
+            repairs.pop_front();
+        }
+    }
+
+    /// Forgets what is of no interest any more: objects that nobody wants, and repairs of long ago.
+    pub fn keep(&mut self, now: Instant, of_interest: impl Fn(&ObjectDn) -> bool) {
+        self.undone.retain(&of_interest);
+        self.repairs.retain(|object, repairs| {
+            repairs.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+            !repairs.is_empty() && of_interest(object)
+        });
+    }
+
+    /// Whether an object is left alone now, because it is fought over and was repaired a moment ago.
+    pub fn is_resting(&self, object: &ObjectDn, now: Instant) -> bool {
+        self.repairs.get(object).and_then(|it| rests_until(it, now)).is_some_and(|end| end > now)
+    }
+
+    /// When the next object is repaired again.
+    pub fn next_end(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.undone.iter().filter_map(|it| rests_until(self.repairs.get(it)?, now));
+        waiting.filter(|end| *end > now).min()
+    }
+
+    /// What people should know of them.
+    pub fn findings(&self, now: Instant) -> impl Iterator<Item = Finding> {
+        let fought_over = self.repairs.iter().filter(move |(_, repairs)| is_fight(repairs, now));
+        fought_over.map(|(object, _)| {
+            let text = "somebody undoes again and again what aci-sync does there: it is repaired once a minute only";
+            Finding::new(Code::Fight, object, text)
+        })
+    }
+}
+
+fn is_fight(repairs: &VecDeque<Instant>, now: Instant) -> bool {
+    repairs.iter().filter(|at| now.saturating_duration_since(**at) < WINDOW).count() > COINCIDENCES
+}
+
+fn rests_until(repairs: &VecDeque<Instant>, now: Instant) -> Option<Instant> {
+    repairs.back().filter(|_| is_fight(repairs, now)).map(|last| *last + PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dn::{L3outDn, Name};
+
+    /// R5: five repairs in ten minutes are none of anybody's business; a sixth begins a fight, which ends when nobody
+    /// undoes anything for a while.
+    #[test]
+    fn a_fight_begins_and_ends() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let object = ObjectDn::Eepg(l3out.eepg(Name::object("E").unwrap()));
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let mut fights = Fights::default();
+        for n in 0..6 {
+            let now = start + n * second;
+            assert!(!fights.is_resting(&object, now), "after {n} repairs");
+            fights.written(&object, now);
+            fights.undone([object.clone()]);
+            fights.written(&object, now);
+        }
+        let last = start + 5 * second;
+        fights.undone([object.clone()]);
+        assert!(fights.is_resting(&object, last + 59 * second));
+        assert_eq!(fights.next_end(last), Some(last + 60 * second));
+        assert!(!fights.is_resting(&object, last + 60 * second));
+        assert_eq!(fights.findings(last).count(), 1);
+        assert_eq!(fights.findings(start + 601 * second).count(), 0);
+        fights.keep(last, |_| false);
+        assert!(!fights.is_resting(&object, last));
+    }
+}
