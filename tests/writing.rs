@@ -183,6 +183,7 @@ fn what_is_not_ours_is_refused() {
         ("OTHER", Rooted, vec![Change::MarkEepg { from: Mark::Foreign }]),
         ("OTHER", Single, vec![create(8), create(9)]),
         ("GONE", Single, vec![create(9)]),
+        ("GONE", Rooted, vec![create(9)]),
         ("GONE", Rooted, vec![delete(0, false)]),
         ("OURS", Rooted, vec![Change::CreateEepg { deployments: vec![] }]),
         ("OURS", Rooted, vec![create(0)]),

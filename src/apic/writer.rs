@@ -78,6 +78,8 @@ fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
         (Form::Rooted, Some(eepg)) if eepg.mark != Mark::Ours && !marks => return Err("the EEPG is not ours".into()),
         (Form::Single, Some(_)) if transaction.changes.len() != 1 => return Err("more than one change at once".into()),
         (Form::Single, None) => return Err("the EEPG is not there".into()),
+        // Such a request would make the EEPG, without our mark.
+        (Form::Rooted, None) if !marks => return Err("the EEPG is not there".into()),
         _ => {}
     }
     transaction.changes.iter().try_for_each(|change| check_change(eepg, change))

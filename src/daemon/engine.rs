@@ -19,7 +19,7 @@ use crate::kube;
 use crate::model::brake::Brake;
 use crate::model::diff::{self, Situation, Untagged};
 use crate::model::dn::{EepgDn, L3outDn, ObjectDn};
-use crate::model::fabric::{Fabric, Hint, L3out, Owner};
+use crate::model::fabric::{Eepg, Fabric, Hint, L3out, Owner};
 use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
@@ -37,6 +37,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How often a pass plans anew before it leaves the rest to the next one. A create, a move and a fresh read after an
 /// error need five.
 const ROUNDS: usize = 12;
+
+/// How many held deletions the status names.
+const MOST_TOLD: usize = 1000;
 
 /// What a pass did.
 #[derive(Debug, Default)]
@@ -260,9 +263,16 @@ impl Engine {
             (eepg, _) => eepg.is_some(),
         };
         let fabric = &self.fabric;
-        self.parking.keep(|object| is_wanted(object) || fabric.eepg(object.eepg()).is_some());
+        let is_there = |object: &ObjectDn| match object {
+            ObjectDn::Tag(eepg) => fabric.is_tagged(eepg),
+            object => fabric.eepg(object.eepg()).is_some(),
+        };
+        self.parking.keep(|object| is_wanted(object) || is_there(object));
         self.fights.keep(now, is_wanted);
-        self.untagged.retain(|eepg, _| wanted.eepgs.contains_key(eepg) && !fabric.is_tagged(eepg));
+        self.untagged.retain(|eepg, _| {
+            let is_foreign = fabric.eepg(eepg).is_none_or(Eepg::is_foreign);
+            wanted.eepgs.contains_key(eepg) && is_foreign && !fabric.is_tagged(eepg)
+        });
         self.brake.keep(|object| plan.held.contains(object) || fabric.l3out(&object.eepg().l3out).is_none());
     }
 
@@ -318,6 +328,7 @@ impl Engine {
             let subscription = if self.subscriptions.contains_key(dn) { "subscribed" } else { "not subscribed" };
             lines.push(format!("{dn}: {state}, {subscription}"));
         }
+        lines.extend(self.brake.held().iter().take(MOST_TOLD).map(|it| format!("held: {it}")));
         lines.extend(self.findings.iter().map(|it| format!("finding: {it}")));
         lines
     }

@@ -177,8 +177,8 @@ impl<'a> Planner<'a> {
         if form == Form::Rooted && eepg.mark != Mark::Ours {
             changes.push(Change::MarkEepg { from: eepg.mark });
         }
-        if !belongs_to_us(eepg) && !wanted.subnets.is_empty() {
-            self.remember(dn, eepg);
+        if eepg.is_foreign() && !wanted.subnets.is_empty() {
+            self.remember(dn);
         }
         if !eepg.other_clusters.is_empty() {
             let ids = eepg.other_clusters.iter().map(|it| &**it).collect::<Vec<_>>().join(", ");
@@ -213,6 +213,9 @@ impl<'a> Planner<'a> {
     fn unwanted_eepg(&mut self, dn: EepgDn, eepg: &'a Eepg) {
         let deletes = self.situation.deletes;
         let changes = self.leftovers(&dn, eepg, None);
+        let object = ObjectDn::Eepg(dn.clone());
+        let is_held = self.situation.held.contains(&object) && eepg.mark == Mark::Ours;
+        self.plan.held.extend(is_held.then(|| object.clone()));
         if (self.situation.parked)(&ObjectDn::Eepg(dn.clone())) {
             self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
             return;
@@ -237,7 +240,6 @@ impl<'a> Planner<'a> {
             return;
         }
         self.plan.unwanted.insert(dn.clone());
-        let object = ObjectDn::Eepg(dn.clone());
         let strangers = eepg.subnets.values().filter(|it| it.mark != Mark::Ours).count() + eepg.unreadable;
         if strangers > 0 {
             let text = format!(
@@ -248,8 +250,6 @@ impl<'a> Planner<'a> {
             let text =
                 "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if self.situation.held.contains(&object) {
-            self.plan.held.insert(object);
         } else if deletes && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
             self.plan.deletions.insert(object);
             if (self.situation.grace_over)(&dn) {
@@ -339,8 +339,8 @@ impl<'a> Planner<'a> {
 
     /// O4: before the first subnet goes into a foreign EEPG, a tag remembers that it is foreign. One that carries any
     /// aci-sync's mark is never remembered so: it may be ours from before.
-    fn remember(&mut self, dn: &EepgDn, eepg: &Eepg) {
-        if eepg.mark == Mark::OtherCluster || self.situation.fabric.is_tagged(dn) {
+    fn remember(&mut self, dn: &EepgDn) {
+        if self.situation.fabric.is_tagged(dn) {
             return;
         }
         match self.situation.untagged.get(dn) {
@@ -360,9 +360,8 @@ impl<'a> Planner<'a> {
         let situation = self.situation;
         for (dn, tag) in situation.fabric.tags() {
             let wanted = situation.wanted.eepgs.get(&dn);
-            let marked =
-                situation.fabric.eepg(&dn).is_some_and(|it| belongs_to_us(it) || it.mark == Mark::OtherCluster);
-            let needed = wanted.is_some_and(|it| !marked || !it.paused_by.is_empty());
+            let is_foreign = situation.fabric.eepg(&dn).is_none_or(Eepg::is_foreign);
+            let needed = wanted.is_some_and(|it| is_foreign || !it.paused_by.is_empty());
             let object = ObjectDn::Tag(dn.clone());
             if needed || (situation.parked)(&object) {
                 continue;

@@ -176,6 +176,11 @@ impl Eepg {
     pub fn is_ours(&self) -> bool {
         self.mark == Mark::Ours || self.seen_ours
     }
+
+    /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.mark, Mark::None | Mark::Foreign) && !self.seen_ours
+    }
 }
 
 /// What is known of an L3Out.

@@ -96,11 +96,13 @@ impl Engine {
         match self.subscribe_and_read(apic, dn, now) {
             Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
                 self.forget(apic, dn);
+                self.stale_l3outs.remove(dn);
                 let text = format!("the APIC does not let it be read: {error}; it is tried again");
                 self.unreadable.park(dn, now, Finding::new(Code::Rejected, dn, text));
                 Ok(())
             }
             Ok(()) => {
+                self.stale_l3outs.remove(dn);
                 if self.unreadable.is_known(dn) {
                     self.unreadable.release(dn);
                     self.brake.count_next();

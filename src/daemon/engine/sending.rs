@@ -44,21 +44,21 @@ impl Engine {
                     report.done.push(transaction);
                     continue;
                 }
-                Err(Refusal::Apic(error @ (Error::Rejected { .. } | Error::Forbidden(_))))
-                    if transaction.form == Form::Tag =>
-                {
-                    self.tag_refused(&transaction, &error, now);
+                Err(Refusal::Apic(error)) if transaction.form == Form::Tag => {
+                    self.tag_not_done(apic, &transaction, error, now)?;
                     continue;
                 }
                 Err(Refusal::Apic(error)) if self.is_about_content(dn, &error) => {
                     refusals += 1;
-                    match transaction.parts() {
-                        Some(parts) if refusals <= MOST_REFUSALS => {
-                            parts.into_iter().rev().for_each(|it| queue.push_front(it))
-                        }
-                        _ => transaction.objects().for_each(|it| self.park(it, &error, now)),
+                    if let Some(parts) = transaction.parts().filter(|_| refusals <= MOST_REFUSALS) {
+                        parts.into_iter().rev().for_each(|it| queue.push_front(it));
+                        continue;
                     }
-                    continue;
+                    let refused: Vec<ObjectDn> = transaction.objects().collect();
+                    refused.iter().for_each(|it| self.park(it.clone(), &error, now));
+                    if !refused.contains(&ObjectDn::Eepg(dn.clone())) {
+                        continue;
+                    }
                 }
                 Err(Refusal::Apic(error)) => self.not_done(apic, &transaction, error, now)?,
                 Err(Refusal::NotOurs(why)) => {
@@ -109,20 +109,12 @@ impl Engine {
     ) -> Result<(), Error> {
         let dn = &transaction.eepg;
         match &error {
-            // A parent is missing, or nobody knows what became of a tag: its L3Out is looked at.
+            // A parent is missing: the L3Out has gone.
             Error::Rejected { code: 102, .. } => {
                 info!("{dn}: {error}; its L3Out is read again");
                 self.park(ObjectDn::Eepg(dn.clone()), &error, now);
                 self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now)?;
-                self.stale_l3outs.remove(&dn.l3out);
-                Ok(())
-            }
-            Error::AnswerLost(_) if transaction.form == Form::Tag => {
-                self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now)?;
-                self.stale_l3outs.remove(&dn.l3out);
-                Ok(())
+                self.read_l3out(apic, &dn.l3out, now)
             }
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
@@ -142,12 +134,30 @@ impl Engine {
     }
 
     /// O4: a tag that the fabric does not take stops nothing. What it should have remembered, this process remembers.
-    fn tag_refused(&mut self, transaction: &Transaction, error: &Error, now: Instant) {
-        let dn = transaction.eepg.clone();
-        if transaction.changes.iter().any(Change::is_delete) {
-            self.park(ObjectDn::Tag(dn), error, now);
-        } else {
-            self.untagged.insert(dn, Untagged { why: error.to_string(), try_again: false });
+    fn tag_not_done(
+        &mut self,
+        apic: &dyn Access,
+        transaction: &Transaction,
+        error: Error,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let dn = &transaction.eepg;
+        let tag = ObjectDn::Tag(dn.clone());
+        match &error {
+            // The tag is there, the L3Out is not, or nobody knows: look, once.
+            Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.parking.again(&tag) => {
+                self.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(apic, &dn.l3out, now)
+            }
+            Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => {
+                if transaction.changes.iter().any(Change::is_delete) {
+                    self.park(tag, &error, now);
+                } else {
+                    self.untagged.insert(dn.clone(), Untagged { why: error.to_string(), try_again: false });
+                }
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 }
