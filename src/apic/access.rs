@@ -41,42 +41,36 @@ impl Access for Client {
     }
 }
 
-/// A session that tells somebody before and after each request, each of which takes its bounded time (X1).
+/// A session that tells somebody before each request that it goes on: each takes its bounded time (X1).
 pub struct Watched<'a> {
     /// The session.
-    pub apic: &'a dyn Access,
+    pub client: &'a Client,
     /// Whom it tells.
-    pub heard: &'a dyn Fn(),
-}
-
-impl Watched<'_> {
-    fn tell<T>(&self, request: impl FnOnce(&dyn Access) -> T) -> T {
-        (self.heard)();
-        let answer = request(self.apic);
-        (self.heard)();
-        answer
-    }
+    pub goes_on: &'a dyn Fn(),
 }
 
 impl Access for Watched<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.tell(|apic| apic.read(query))
+        self.client.read_pages(query, self.goes_on)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        self.tell(|apic| apic.subscribe(query))
+        (self.goes_on)();
+        Access::subscribe(self.client, query)
     }
 
     fn forget(&self, id: &SubscriptionId) {
-        self.apic.forget(id);
+        self.client.forget(id);
     }
 
     fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
-        self.tell(|apic| apic.post(dn, body))
+        (self.goes_on)();
+        self.client.post(dn, body)
     }
 
     fn delete(&self, dn: &str) -> Result<(), Error> {
-        self.tell(|apic| apic.delete(dn))
+        (self.goes_on)();
+        self.client.delete(dn)
     }
 }
 

@@ -128,15 +128,22 @@ impl Client {
         self.0.token.get()
     }
 
-    /// Reads objects; children come flattened, with their DNs. A class query is read page by page; an object that
-    /// appears on two pages, because something changed in between, is taken once.
+    /// Reads objects; children come flattened, with their DNs.
     pub fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        self.read_pages(query, &|| {})
+    }
+
+    /// The same; somebody is told before each request. A class query is read page by page; an object that appears on
+    /// two pages, because something changed in between, is taken once.
+    pub fn read_pages(&self, query: &Query, goes_on: &dyn Fn()) -> Result<Vec<Mo>, Error> {
+        goes_on();
         if !query.is_paged() {
             return Ok(whole(self.get(&query.target(&[]))?)?.mos);
         }
         let mut mos: Vec<Mo> = Vec::new();
         let mut seen = 0;
         for page in 0..MOST_PAGES {
+            goes_on();
             let answer = self.get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
             seen += answer.top_level;
             mos.extend(answer.mos);

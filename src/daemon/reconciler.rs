@@ -182,7 +182,7 @@ impl Reconciler {
             return;
         }
         let stop = self.inbox.stop.clone();
-        let apic = Watched { apic: &client, heard: &|| self.heart.beat() };
+        let apic = Watched { client: &client, goes_on: &|| self.heart.beat() };
         let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop));
         let now = Instant::now();
         match outcome {

@@ -340,7 +340,7 @@ impl<'a> Planner<'a> {
     /// O4: before the first subnet goes into a foreign EEPG, a tag remembers that it is foreign. One that carries any
     /// aci-sync's mark is never remembered so: it may be ours from before.
     fn remember(&mut self, dn: &EepgDn) {
-        if self.situation.fabric.is_tagged(dn) {
+        if self.situation.fabric.is_tagged(dn) || (self.situation.resting)(&ObjectDn::Tag(dn.clone())) {
             return;
         }
         match self.situation.untagged.get(dn) {

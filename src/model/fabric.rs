@@ -330,16 +330,18 @@ impl Fabric {
         }
         let mut eepgs = read_eepgs(&self.owner, mos, dn);
         let mut undone = Vec::new();
-        if let Some(L3out::Present { eepgs: before, .. }) = self.l3outs.get(dn) {
-            for (epg, before) in before {
-                undone.extend(compare(&dn.eepg(epg.clone()), before, eepgs.get_mut(epg)));
-            }
-        }
         let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match Place::of(&mo.dn)? {
             Place::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
             _ => None,
         });
-        let tags = tags.collect();
+        let tags: BTreeMap<Name, Box<str>> = tags.collect();
+        if let Some(L3out::Present { eepgs: before, tags: tags_before, .. }) = self.l3outs.get(dn) {
+            for (epg, before) in before {
+                undone.extend(compare(&dn.eepg(epg.clone()), before, eepgs.get_mut(epg)));
+            }
+            let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
+            undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
+        }
         self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs, tags });
         undone
     }
