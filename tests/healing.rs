@@ -272,3 +272,19 @@ fn lost_watches_lose_nothing() {
         assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted") && it.method != "DELETE"));
     });
 }
+
+/// W2, R1: an EPG of ours that somebody deletes in the very moment of a write into it is made by that write, and stays
+/// ours.
+#[test]
+fn an_epg_deleted_in_the_moment_of_a_write_stays_ours() {
+    World::both(|world| {
+        let _daemon = world.run(&[]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        world.apic.set_deaf(true);
+        world.apic.admin_delete(DN_E).unwrap();
+        world.kube.pod("a", "web", "2", &["10.0.0.2"]);
+        world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+        world.until("it is ours", |world| world.apic.get(DN_E).unwrap()["annotation"] == MARK);
+    });
+}

@@ -12,7 +12,7 @@ use aci_sync::config::Policy;
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Prefix};
 use aci_sync::model::fabric::{Fabric, Mark, Owner, Scope, Subnet};
 use aci_sync::model::kube::Key;
-use aci_sync::model::mo::Mo;
+use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::plan::{Change, Form, Transaction};
 use aci_sync::model::wanted::Source;
 use serde_json::{Value, json};
@@ -32,9 +32,9 @@ impl Access for Recorder {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
         self.0.borrow_mut().push((format!("POST {dn}"), body.clone()));
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn delete(&self, dn: &str) -> Result<(), Error> {

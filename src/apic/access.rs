@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Client, Error, Query, SubscriptionId};
-use crate::model::mo::Mo;
+use crate::model::mo::{Mo, MoChange};
 
 /// Reads, subscriptions and writes of one session.
 pub trait Access {
@@ -13,8 +13,8 @@ pub trait Access {
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error>;
     /// A subscription that is not needed any more.
     fn forget(&self, id: &SubscriptionId);
-    /// Sends a transaction. Only the writer calls it.
-    fn post(&self, dn: &str, body: &Value) -> Result<(), Error>;
+    /// Sends a transaction; what it made, changed and deleted, as far as the APIC says. Only the writer calls it.
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error>;
     /// Deletes one object. Only the writer calls it.
     fn delete(&self, dn: &str) -> Result<(), Error>;
 }
@@ -32,7 +32,7 @@ impl Access for Client {
         Client::forget(self, id);
     }
 
-    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
         Client::post(self, dn, body)
     }
 
@@ -63,7 +63,7 @@ impl Access for Watched<'_> {
         self.client.forget(id);
     }
 
-    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
         (self.goes_on)();
         self.client.post(dn, body)
     }
@@ -88,7 +88,7 @@ impl Access for WithoutEvents<'_> {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
         self.0.post(dn, body)
     }
 
@@ -111,8 +111,8 @@ impl Access for ReadOnly<'_> {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, _: &str, _: &Value) -> Result<(), Error> {
-        Ok(())
+    fn post(&self, _: &str, _: &Value) -> Result<Vec<MoChange>, Error> {
+        Ok(Vec::new())
     }
 
     fn delete(&self, _: &str) -> Result<(), Error> {

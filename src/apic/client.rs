@@ -18,7 +18,7 @@ use super::error::Error;
 use super::query::{MOST_PAGES, PAGE, Query};
 use super::refresher::Task;
 use crate::config::Controller;
-use crate::model::mo::Mo;
+use crate::model::mo::{Mo, MoChange};
 use crate::net::{ConnectError, words};
 use crate::secret::{Renewable, Secret};
 
@@ -211,17 +211,17 @@ impl Client {
         self.0.extends.store(false, Ordering::Relaxed);
     }
 
-    /// Sends a transaction. Only the writer calls it.
-    pub fn post(&self, dn: &str, body: &Value) -> Result<(), Error> {
-        self.write(&format!("/api/mo/{dn}.json"), Some(body))
+    /// Sends a transaction; what it made, changed and deleted, as far as the APIC says. Only the writer calls it.
+    pub fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
+        self.write(&format!("/api/mo/{dn}.json?rsp-subtree=modified"), Some(body))
     }
 
     /// Deletes one object. Only the writer calls it.
     pub fn delete(&self, dn: &str) -> Result<(), Error> {
-        self.write(&format!("/api/mo/{dn}.json"), None)
+        self.write(&format!("/api/mo/{dn}.json"), None).map(drop)
     }
 
-    fn write(&self, target: &str, body: Option<&Value>) -> Result<(), Error> {
+    fn write(&self, target: &str, body: Option<&Value>) -> Result<Vec<MoChange>, Error> {
         let session = &*self.0;
         let url = format!("https://{}{target}", session.controller.authority());
         let cookie = session.cookie();
@@ -237,9 +237,9 @@ impl Client {
         if !(200..300).contains(&http) {
             return Err(decode::refusal(http, &body, true));
         }
-        match decode::answer(&body) {
+        match decode::answer(&body).and_then(|_| decode::message(&body)) {
             Err(Error::Malformed(why)) => Err(Error::AnswerLost(why)),
-            other => other.map(drop),
+            other => other.map(|it| it.changes),
         }
     }
 

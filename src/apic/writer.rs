@@ -8,6 +8,7 @@ use super::access::Access;
 use crate::config::Policy;
 use crate::model::dn::Prefix;
 use crate::model::fabric::{EEPG, Eepg, Fabric, Mark, Owner, SUBNET, Subnet, TAG};
+use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Transaction};
 
 /// The value of our tags, for people: what counts is the key (O4).
@@ -47,8 +48,14 @@ impl Writer {
         self.policy != Policy::Observe
     }
 
-    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the mirror that it was planned on.
-    pub fn send(&self, apic: &dyn Access, fabric: &Fabric, transaction: &Transaction) -> Result<(), Refusal> {
+    /// Sends one transaction; the APIC does all of it or nothing, and may say what it did. `fabric` is the mirror that
+    /// it was planned on.
+    pub fn send(
+        &self,
+        apic: &dyn Access,
+        fabric: &Fabric,
+        transaction: &Transaction,
+    ) -> Result<Vec<MoChange>, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
@@ -56,7 +63,7 @@ impl Writer {
         check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
         match request(fabric.owner(), transaction) {
             Request::Post { to, body } => apic.post(&to, &body),
-            Request::Delete { dn } => apic.delete(&dn),
+            Request::Delete { dn } => apic.delete(&dn).map(|()| Vec::new()),
         }
         .map_err(Refusal::Apic)
     }

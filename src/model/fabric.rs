@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
-use super::plan::{Change, Transaction};
+use super::plan::{Change, Form, Transaction};
 use super::wanted::Vrf;
 
 /// The class of an L3Out.
@@ -429,6 +429,22 @@ impl Fabric {
             (_, None) => false,
         };
         if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
+    }
+
+    /// Whether a transaction made the EEPG that it took for present, because somebody had deleted it in that moment.
+    /// It is ours then, but does not say so, since only a request that makes an EEPG on purpose carries the mark: the
+    /// mirror shows it as one of ours that lost its mark, which is put back (R2).
+    pub fn made_by_the_way(&mut self, transaction: &Transaction, changes: &[MoChange]) -> bool {
+        let on_purpose = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. }));
+        let dn = transaction.eepg.to_string();
+        let made = |it: &MoChange| it.mo.class == EEPG && it.mo.dn == dn && it.status == Status::Created;
+        if transaction.form != Form::Rooted || on_purpose || !changes.iter().any(made) {
+            return false;
+        }
+        if let Some(eepg) = self.eepg_mut(&transaction.eepg) {
+            (eepg.mark, eepg.seen_ours) = (Mark::None, true);
+        }
+        true
     }
 
     /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.

@@ -12,6 +12,7 @@ use crate::apic::writer::Refusal;
 use crate::model::diff::Untagged;
 use crate::model::dn::{EepgDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
+use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 /// After so many refused objects in one pass the rest of a refused transaction is left for later, untried (W3).
@@ -39,8 +40,8 @@ impl Engine {
                 return Ok(());
             }
             match self.writer.send(apic, &self.fabric, &transaction) {
-                Ok(()) => {
-                    self.is_done(&transaction, now);
+                Ok(changes) => {
+                    self.is_done(&transaction, &changes, now);
                     report.done.push(transaction);
                     continue;
                 }
@@ -85,9 +86,13 @@ impl Engine {
     }
 
     /// A transaction was taken.
-    fn is_done(&mut self, transaction: &Transaction, now: Instant) {
+    fn is_done(&mut self, transaction: &Transaction, changes: &[MoChange], now: Instant) {
         log_done(transaction);
         self.fabric.apply(transaction);
+        if self.fabric.made_by_the_way(transaction, changes) {
+            info!("{}: somebody had deleted it a moment before; it is read again", transaction.eepg);
+            self.stale_eepgs.insert(transaction.eepg.clone());
+        }
         if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
             self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
         }
