@@ -7,8 +7,9 @@ use super::Error;
 use super::access::Access;
 use crate::config::Policy;
 use crate::model::dn::Prefix;
-use crate::model::fabric::{EEPG, Eepg, Fabric, Mark, Owner, SUBNET, Subnet, TAG};
+use crate::model::fabric::{EEPG, Eepg, Fabric, SUBNET, Subnet, TAG};
 use crate::model::mo::MoChange;
+use crate::model::owner::{Mark, Owner};
 use crate::model::plan::{Change, Form, Transaction};
 
 /// The value of our tags, for people: what counts is the key (O4).

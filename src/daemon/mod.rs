@@ -17,7 +17,7 @@ use threads::Failure;
 use crate::apic;
 use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
-use crate::model::fabric::Owner;
+use crate::model::owner::Owner;
 use crate::net::{Tls, Verify};
 use crate::secret::Renewable;
 

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Mark, Subnet};
+use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Subnet};
 use super::finding::{Code, Finding};
+use super::owner::Mark;
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
 use super::wanted::{Vrf, Wanted, WantedEepg, WantedSubnet};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
+use super::owner::{Mark, Owner, other_cluster};
 use super::plan::{Change, Form, Transaction};
 use super::wanted::Vrf;
 
@@ -22,85 +23,6 @@ pub const VRF_RELATION: &str = "l3extRsEctx";
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
 /// The flag that classifies traffic into the EEPG.
 pub const IMPORT_SECURITY: &str = "import-security";
-
-/// What comes before a cluster id in the `annotation` of every aci-sync (O1).
-const MARK_PREFIX: &str = "orchestrator:aci-sync:";
-
-/// The `annotation` of the Python application that aci-sync replaces (O3).
-const PYTHON_MARK: &str = "orchestrator:aci-k8-haystack";
-
-/// Whose an object is, by its `annotation` alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
-    /// Our exact mark (O1).
-    Ours,
-    /// The Python application's, or that of an adopted cluster id (O3).
-    Predecessor,
-    /// No mark at all.
-    None,
-    /// That of another aci-sync: another cluster's, or this one's before it was rebuilt (O5, O6).
-    OtherCluster,
-    /// Somebody else's.
-    Foreign,
-}
-
-/// Our mark and those of our predecessors.
-#[derive(Debug, Clone)]
-pub struct Owner {
-    mark: String,
-    tag_prefix: String,
-    predecessors: Vec<String>,
-}
-
-impl Owner {
-    /// The owner of a cluster id, heir of the Python application and of the adopted ids.
-    pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
-        let mark_of = |id: &str| format!("{MARK_PREFIX}{id}");
-        let mut predecessors = vec![PYTHON_MARK.to_owned()];
-        predecessors.extend(adopted.iter().filter(|id| *id != cluster_id).map(|id| mark_of(id)));
-        Owner { mark: mark_of(cluster_id), tag_prefix: format!("aci-sync:{cluster_id}:"), predecessors }
-    }
-
-    /// The key of the tag that remembers that an EEPG of its L3Out is not ours (O4).
-    pub fn tag_key(&self, epg: &Name) -> String {
-        format!("{}{epg}", self.tag_prefix)
-    }
-
-    /// What all keys of our tags begin with.
-    pub fn tag_prefix(&self) -> &str {
-        &self.tag_prefix
-    }
-
-    /// The EEPG that a tag with this key is about, if it is a tag of ours.
-    fn tagged(&self, key: &str) -> Option<Name> {
-        Name::object(key.strip_prefix(&self.tag_prefix)?).ok()
-    }
-
-    /// The `annotation` that makes an object ours.
-    pub fn mark(&self) -> &str {
-        &self.mark
-    }
-
-    /// Our mark and the predecessors', for the queries that find what carries them (R4).
-    pub fn all_marks(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.mark.as_str()).chain(self.predecessors.iter().map(String::as_str))
-    }
-
-    /// Whose an `annotation` is.
-    pub fn classify(&self, annotation: &str) -> Mark {
-        if annotation == self.mark {
-            Mark::Ours
-        } else if self.predecessors.iter().any(|it| it == annotation) {
-            Mark::Predecessor
-        } else if annotation.is_empty() {
-            Mark::None
-        } else if annotation.starts_with(MARK_PREFIX) {
-            Mark::OtherCluster
-        } else {
-            Mark::Foreign
-        }
-    }
-}
 
 /// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -591,9 +513,4 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
         eepg.subnets.insert(prefix, subnet);
     }
     eepgs
-}
-
-/// The id in another aci-sync's mark.
-fn other_cluster(annotation: &str, mark: Mark) -> Option<Box<str>> {
-    annotation.strip_prefix(MARK_PREFIX).filter(|_| mark == Mark::OtherCluster).map(Into::into)
 }

@@ -8,6 +8,7 @@ pub mod enrolment;
 pub mod finding;
 pub mod kube;
 pub mod mo;
+pub mod owner;
 pub mod rules;
 
 pub mod inventory;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Mark, Scope, Subnet};
+use super::fabric::{Scope, Subnet};
 use super::finding::Finding;
 use super::kube::Key;
+use super::owner::Mark;
 use super::wanted::Source;
 
 /// What one look at wanted and fabric calls for.
