@@ -259,6 +259,7 @@ impl Engine {
 
     /// What is remembered of objects that are of no interest any more is forgotten.
     fn keep_of_interest(&mut self, wanted: &Wanted, plan: &Plan, now: Instant) {
+        let deletes = self.deletes(now);
         let is_wanted = |object: &ObjectDn| match (wanted.eepgs.get(object.eepg()), object) {
             (Some(eepg), ObjectDn::Subnet(_, prefix)) => eepg.subnets.contains_key(prefix),
             (eepg, _) => eepg.is_some(),
@@ -274,7 +275,7 @@ impl Engine {
             let is_foreign = fabric.eepg(eepg).is_none_or(Eepg::is_foreign);
             wanted.eepgs.contains_key(eepg) && is_foreign && !fabric.is_tagged(eepg)
         });
-        self.brake.keep(|object| plan.held.contains(object) || fabric.l3out(&object.eepg().l3out).is_none());
+        self.brake.keep(plan, |object| !deletes || fabric.l3out(&object.eepg().l3out).is_none());
     }
 
     /// An object is left alone for a while.

@@ -18,12 +18,14 @@ const NAMED: usize = 5;
 pub struct Brake {
     due: bool,
     held: BTreeSet<ObjectDn>,
+    /// What somebody consented to and is not done yet, such as an EEPG in its grace: it is not counted again.
+    released: BTreeSet<ObjectDn>,
 }
 
 impl Default for Brake {
     /// The first plan of a process is counted.
     fn default() -> Self {
-        Brake { due: true, held: BTreeSet::new() }
+        Brake { due: true, held: BTreeSet::new(), released: BTreeSet::new() }
     }
 }
 
@@ -36,9 +38,10 @@ impl Brake {
     /// Counts a plan if it is due, before anything of it is sent. True where its deletions are held now, so that
     /// another plan has to be made.
     pub fn count(&mut self, plan: &Plan, objects: usize, most: MaxDeletes) -> bool {
-        let exceeded = std::mem::take(&mut self.due) && most.is_exceeded(plan.deletions.len(), objects);
+        let deletions: BTreeSet<&ObjectDn> = plan.deletions.iter().filter(|it| !self.released.contains(it)).collect();
+        let exceeded = std::mem::take(&mut self.due) && most.is_exceeded(deletions.len(), objects);
         if exceeded {
-            self.held.extend(plan.deletions.iter().cloned());
+            self.held.extend(deletions.into_iter().cloned());
         }
         exceeded
     }
@@ -48,13 +51,15 @@ impl Brake {
         &self.held
     }
 
-    /// What is wanted again, moves, or is gone leaves the hold.
-    pub fn keep(&mut self, is_still_unwanted: impl Fn(&ObjectDn) -> bool) {
-        self.held.retain(is_still_unwanted);
+    /// What is wanted again, moves, or is gone leaves the hold. `is_unknown` tells what the plan could not look at.
+    pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool) {
+        self.held.retain(|object| plan.held.contains(object) || is_unknown(object));
+        self.released.retain(|object| plan.deletions.contains(object) || is_unknown(object));
     }
 
     /// Somebody consents; how many deletions that concerns.
     pub fn release(&mut self) -> usize {
+        self.released.append(&mut self.held.clone());
         std::mem::take(&mut self.held).len()
     }
 
@@ -69,5 +74,31 @@ impl Brake {
             first.join(", ")
         );
         (!self.held.is_empty()).then(|| Finding::new(Code::Held, "the brake", text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dn::{L3outDn, Name};
+
+    /// W4: only the plan after a list or a comparison is counted; what was released is not held again by the next one,
+    /// until it was wanted in between.
+    #[test]
+    fn consent_holds_until_it_is_used() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let object = |name: &str| ObjectDn::Eepg(l3out.eepg(Name::object(name).unwrap()));
+        let plan = Plan { deletions: BTreeSet::from([object("A"), object("B")]), ..Plan::default() };
+        let most = MaxDeletes::Number(1);
+        let mut brake = Brake::default();
+        assert!(brake.count(&plan, 9, most) && brake.held().len() == 2);
+        assert_eq!(brake.release(), 2);
+        brake.keep(&plan, |_| false);
+        brake.count_next();
+        assert!(!brake.count(&plan, 9, most) && brake.held().is_empty());
+        brake.keep(&Plan::default(), |_| false);
+        assert!(!brake.count(&plan, 9, most), "an event alone is not counted");
+        brake.count_next();
+        assert!(brake.count(&plan, 9, most));
     }
 }
