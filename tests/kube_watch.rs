@@ -410,7 +410,11 @@ fn a_watch_that_cannot_go_on_leads_to_a_list() {
         (false, Some(Trouble::Answer(200, JSON, "{\"type\":\"ADDED\"}\n".to_owned())), "cannot be read"),
         (
             false,
-            Some(Trouble::Answer(200, JSON, "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{}}}\n".to_owned())),
+            Some(Trouble::Answer(
+                200,
+                JSON,
+                "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Pod\",\"metadata\":{}}}\n".to_owned(),
+            )),
             "no resource version",
         ),
         (false, Some(Trouble::Answer(200, JSON, "x".repeat((4 << 20) + 2))), "too long"),

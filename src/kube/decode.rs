@@ -62,13 +62,17 @@ impl ListMeta {
 
 /// Decodes a list page. A page is at most a few MiB, so it is in memory once as bytes and once as what is kept.
 ///
-/// Only a list of that kind counts: what else a proxy answers with 200 must never pass for an empty cluster (W1).
+/// Only a list of that kind with its items counts: what else a proxy answers with 200 must never pass for an empty
+/// cluster (W1).
 pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
     #[derive(Deserialize)]
+    #[serde(bound = "T: Deserialize<'de>")]
     struct Wire<T> {
         #[serde(default)]
         kind: String,
         metadata: ListMeta,
+        // `null` is how Go writes an empty list. By this detour serde does not take a missing one for the same.
+        #[serde(deserialize_with = "Option::deserialize")]
         items: Option<Vec<T>>,
     }
     fn decode<T>(kind: Kind, body: &[u8], wrap: fn(T) -> Object) -> Result<Page, Error>
@@ -104,6 +108,8 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
     }
     #[derive(Deserialize)]
     struct Versioned {
+        #[serde(default)]
+        kind: String,
         metadata: ListMeta,
     }
     let malformed = |error: serde_json::Error| Error::malformed("a watch event", &error);
@@ -111,6 +117,9 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
     let object = wire.object.get();
     let version = || -> Result<String, Error> {
         let versioned: Versioned = serde_json::from_str(object).map_err(malformed)?;
+        if versioned.kind != kind.to_string() {
+            return Err(Error::Malformed(format!("a watch event of something else than a {kind}")));
+        }
         versioned.metadata.version("a watch event")
     };
     Ok(match wire.kind.as_str() {
