@@ -72,7 +72,7 @@ fn prefixes_have_one_form() {
     let v6 = Prefix::host("FD00:10:244:1:0:0:0:C8".parse().unwrap());
     assert_eq!(v6.to_string(), "fd00:10:244:1::c8/128");
     assert_eq!("fd00:10:244:1:0::c8/128".parse(), Ok(v6));
-    for bad in ["10.0.0.1", "10.0.0.1/33", "fd00::/129", "x/1", "10.0.0.1/", "10.0.0/8"] {
+    for bad in ["10.0.0.1", "10.0.0.1/33", "fd00::/129", "x/1", "10.0.0.1/", "10.0.0/8", "10.0.0.1/+32"] {
         assert!(bad.parse::<Prefix>().is_err(), "{bad}");
     }
 }

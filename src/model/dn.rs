@@ -125,6 +125,10 @@ impl FromStr for Prefix {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (address, length) = text.split_once('/').ok_or(())?;
         let address: IpAddr = address.parse().map_err(|_| ())?;
+        // Digits only: Rust would take "+32" as well, and the text gets into a URL as it is.
+        if !length.bytes().all(|it| it.is_ascii_digit()) {
+            return Err(());
+        }
         let length: u8 = length.parse().map_err(|_| ())?;
         if length > Prefix::host(address).length {
             return Err(());
