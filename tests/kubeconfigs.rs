@@ -141,7 +141,11 @@ fn bad_kubeconfigs() {
         (config("server: 'https://h', proxy-url: 'http://p'", "token: t"), "cluster \"k\"|proxy-url is not supported"),
         (config("server: 'http://h'", "token: t"), "does not begin with https://"),
         (config("server: 'https:///x'", "token: t"), "is not https://host"),
-        (config("server: 'https://u@h'", "token: t"), "is not https://host"),
+        (config("server: 'https://u:p4ssw0rd@h'", "token: t"), "is not https://host"),
+        (config("server: 'p4ssw0rd@h'", "token: t"), "a user does not belong into it"),
+        (config("server: 'https://h:65536'", "token: t"), "is not https://host"),
+        (config("server: \"https://h\\t\"", "token: t"), "is not https://host"),
+        (config("server: 'https://h?x'", "token: t"), "is not https://host"),
         (config("", "token: t"), "does not begin with https://"),
         (
             config("server: 'https://h', insecure-skip-tls-verify: true, certificate-authority-data: eA==", ""),
@@ -165,7 +169,7 @@ fn bad_kubeconfigs() {
         for part in complaint.split('|') {
             assert!(why.contains(part), "{text}\n{why}");
         }
-        assert!(!why.contains('\n'), "{why}");
+        assert!(!why.contains('\n') && !why.contains("p4ssw0rd"), "{why}");
     }
     for (environment, complaint) in [
         (("NOTHING", ""), "give one with --kubeconfig or KUBECONFIG"),

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use log::warn;
 use serde_json::Value;
+use ureq::http::Uri;
+use ureq::http::uri::Authority;
 
 use super::yaml;
 use crate::net::{ClientIdentity, Roots, TlsSettings, Verify};
@@ -227,10 +229,18 @@ impl<'a> Entry<'a> {
 
     fn server(&self) -> Result<String, ConfigError> {
         let server = self.text("server")?.unwrap_or_default().trim_end_matches('/');
+        if server.contains('@') {
+            // What stands before it may be a password, so nothing of it is shown (A4).
+            return Err(self.error("the server is not https://host[:port][/path]; a user does not belong into it"));
+        }
         let rest = server.strip_prefix("https://").ok_or_else(|| {
             self.error(format!("the server {server:?} does not begin with https://; credentials go over TLS only"))
         })?;
-        if rest.is_empty() || rest.starts_with('/') || rest.contains(['@', '?', '#', ' ']) {
+        // What cannot be asked is told now, and not at every request.
+        let address: Option<Uri> = server.parse().ok().filter(|_| !rest.contains(['?', '#']));
+        let authority = address.as_ref().and_then(Uri::authority);
+        let is_whole = |it: &Authority| !it.host().is_empty() && (it.port().is_some() || it.as_str() == it.host());
+        if !authority.is_some_and(is_whole) {
             return Err(self.error(format!("the server {server:?} is not https://host[:port][/path]")));
         }
         Ok(server.to_owned())
