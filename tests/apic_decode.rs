@@ -41,6 +41,22 @@ fn nothing_is_an_answer() {
     }
 }
 
+/// X3: children below a name that goes on and on are not multiplied by it; an answer of 64 MiB would become terabytes.
+#[test]
+fn dns_have_an_end() {
+    let child = r#"{"l3extSubnet":{"attributes":{"rn":"x"}}}"#;
+    let body = |rn: usize, children: usize| {
+        let (rn, children) = ("x".repeat(rn), vec![child; children].join(","));
+        format!(
+            r#"{{"imdata":[{{"a":{{"attributes":{{"dn":"uni"}},"children":[{{"b":{{"attributes":{{"rn":"{rn}"}},
+            "children":[{children}]}}}}]}}}}]}}"#
+        )
+    };
+    assert_eq!(answer(body(4000, 3).as_bytes()).unwrap().mos.len(), 5);
+    assert!(matches!(answer(body(4093, 3).as_bytes()), Err(Error::Malformed(_))), "the child's DN is too long");
+    assert!(matches!(answer(body(10_000, 1000).as_bytes()), Err(Error::Malformed(_))));
+}
+
 /// W3, W8: what each refusal leads to.
 #[test]
 fn refusals_are_decisions() {

@@ -8,6 +8,10 @@ use serde_json::Value;
 use super::error::Error;
 use crate::model::mo::{Mo, MoChange, Status};
 
+/// The longest DN that is believed, in bytes. A child's DN begins with its parent's, so without a limit the DNs could be
+/// far larger than the answer that they come from.
+const LONGEST_DN: usize = 4096;
+
 /// An answer: how many objects there are in all, and those of this page, children flattened.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -74,14 +78,14 @@ pub fn answer(body: &[u8]) -> Result<Answer, Error> {
     let top_level = envelope.imdata.len();
     let mut mos = Vec::with_capacity(top_level);
     for entry in envelope.imdata {
-        flatten(entry, None, &mut mos);
+        flatten(entry, None, &mut mos)?;
     }
     Ok(Answer { total, mos, top_level, subscription })
 }
 
 /// Children carry an `rn` in place of a `dn`; a child without either has no place and is passed over. The answer to a
 /// login is at the top level and has neither, because it is no object of the tree.
-fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo>) {
+fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo>) -> Result<(), Error> {
     for (class, body) in entry {
         let dn = body.attribute("dn").filter(|it| !it.is_empty());
         let rn = || body.attribute("rn").filter(|it| !it.is_empty());
@@ -93,11 +97,15 @@ fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo
                 None => continue,
             },
         };
+        if dn.len() > LONGEST_DN {
+            return Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes")));
+        }
         mos.push(mo(class, dn.clone(), &body.attributes));
         for child in body.children {
-            flatten(child, Some(&dn), mos);
+            flatten(child, Some(&dn), mos)?;
         }
     }
+    Ok(())
 }
 
 fn mo(class: String, dn: String, attributes: &BTreeMap<String, Value>) -> Mo {
