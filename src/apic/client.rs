@@ -328,7 +328,7 @@ fn whole(answer: Answer) -> Result<Answer, Error> {
 }
 
 /// The token of a login or a refresh, with its life.
-fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
+pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
     let no_token = || Error::Malformed("a login answer without a token".to_owned());
     let login = answer.mos.first().ok_or_else(no_token)?;
     let token = login.get("token");

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-pub use client::{Client, SubscriptionId};
+pub use client::{Client, Lifetimes, SubscriptionId, token_in};
 pub use error::Error;
 pub use link::Link;
 pub use listener::Listener;

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, warn};
 
 use super::Event;
-use super::client::{Client, Stream, io_words};
+use super::client::{Client, io_words};
 use super::decode::{self, LONGEST_LINE, Line};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
@@ -201,7 +201,8 @@ fn changed(object: Object, deleted: bool) -> Event {
 }
 
 /// Why there is no whole line.
-enum ReadError {
+#[derive(Debug)]
+pub enum ReadError {
     /// The connection ended or failed; the part of a line that was read is worth nothing.
     Cut(String),
     /// The line is longer than [`LONGEST_LINE`].
@@ -209,7 +210,7 @@ enum ReadError {
 }
 
 /// Reads one line; false at the end of the stream.
-fn read_line(stream: &mut Stream, line: &mut Vec<u8>) -> Result<bool, ReadError> {
+pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, ReadError> {
     line.clear();
     let limit = LONGEST_LINE as u64 + 1;
     match stream.by_ref().take(limit).read_until(b'\n', line) {

@@ -110,8 +110,8 @@ impl Tls {
         if !matches!(settings.verify, Verify::Chain) {
             builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
         }
-        if let Some(identity) = &settings.identity {
-            builder.identity(native_identity(identity)?);
+        if let Some(own) = &settings.identity {
+            builder.identity(identity(own)?);
         }
         let connector = builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
         let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
@@ -244,7 +244,7 @@ pub fn words(error: &ureq::Error) -> String {
 }
 
 /// All certificates in a PEM text. One that cannot be read, or none at all, is an error.
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
+pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
     let stack = X509::stack_from_pem(pem).map_err(|_| TlsError(format!("the {what} is not PEM")))?;
     if stack.is_empty() {
         return Err(TlsError(format!("the {what} holds no certificate")));
@@ -254,9 +254,9 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
         .ok_or_else(|| TlsError(format!("the {what} holds a certificate that cannot be read")))
 }
 
-/// native-tls takes keys in PKCS#8 only, so OpenSSL turns the other forms into it. An encrypted key is refused; the
-/// callback keeps OpenSSL from asking for its password on the terminal.
-fn native_identity(identity: &ClientIdentity) -> Result<Identity, TlsError> {
+/// Who we are, as TLS takes it. native-tls takes keys in PKCS#8 only, so OpenSSL turns the other forms into it. An
+/// encrypted key is refused; the callback keeps OpenSSL from asking for its password on the terminal.
+pub fn identity(identity: &ClientIdentity) -> Result<Identity, TlsError> {
     certificates(&identity.chain, "client certificate")?;
     let unreadable =
         |_| TlsError("the client key cannot be read; it must be a PEM private key without a password".to_owned());

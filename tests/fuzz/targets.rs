@@ -1,0 +1,418 @@
+//! The decoders, and what must hold of whatever they make of an input. What JSON says is asked of `serde_json::Value`,
+//! which knows nothing of the decoders; where it refuses an input there is nothing to compare with.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::BufReader;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use aci_sync::apic;
+use aci_sync::config::{self, Policy};
+use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
+use aci_sync::kube::watcher::{ReadError, read_line};
+use aci_sync::model::dn::{EepgDn, L3outDn, Name, Place, Prefix};
+use aci_sync::model::enrolment;
+use aci_sync::model::fabric::{Fabric, Hint, Owner, Scope};
+use aci_sync::model::inventory::Inventory;
+use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::wanted::{Vrf, wanted};
+use aci_sync::net::{self, ClientIdentity};
+use aci_sync::secret::Secret;
+use aci_sync::{cli, kube, logging};
+use serde_json::Value;
+
+/// What is told of an input has an end, and no line of its own.
+fn told(text: &str, longest: usize) {
+    assert!(!text.contains(char::is_control), "a control character in {text:?}");
+    assert!(text.len() <= longest, "{} bytes are told", text.len());
+}
+
+// --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+pub fn takes_watch_line(input: &[u8]) -> bool {
+    Kind::ALL.iter().any(|kind| decode::line(*kind, input).is_ok())
+}
+
+/// An event has the type, the object and the version that the line says, and is never made of a `Status`.
+pub fn watch_line(input: &[u8]) {
+    let value: Option<Value> = serde_json::from_slice(input).ok();
+    for kind in Kind::ALL {
+        let line = match decode::line(kind, input) {
+            Ok(Line::Failed(error)) => return told(&error.to_string(), 1400),
+            Err(error) => return told(&error.to_string(), 1400),
+            Ok(line) => line,
+        };
+        let Some(value) = &value else { continue };
+        let (word, object) = (value["type"].as_str().unwrap_or_default(), &value["object"]);
+        match line {
+            Line::Changed { object: decoded, deleted, resource_version } => {
+                assert_eq!(object["kind"], kind.to_string(), "something else was taken for a {kind}");
+                assert_eq!(deleted, word == "DELETED");
+                assert_eq!(object["metadata"]["resourceVersion"], resource_version);
+                assert!(!resource_version.is_empty());
+                assert_eq!(decoded.kind(), kind);
+                assert!(is_key_of(object, &decoded));
+                model(vec![decoded]);
+            }
+            Line::Bookmark(version) => {
+                assert_eq!((word, &object["metadata"]["resourceVersion"]), ("BOOKMARK", &Value::from(version)));
+            }
+            Line::Failed(_) => {}
+            Line::Unknown(unknown) => assert_eq!(unknown, word),
+        }
+    }
+}
+
+fn is_key_of(json: &Value, object: &Object) -> bool {
+    let (metadata, key) = (&json["metadata"], object.key());
+    metadata["name"] == *key.name && metadata["namespace"].as_str().unwrap_or_default() == &*key.namespace
+}
+
+/// Lines are the same whatever the pieces that they came in, and what is not a whole line is none.
+pub fn watch_stream(input: &[u8]) {
+    let lines = |capacity: usize| {
+        let mut stream = BufReader::with_capacity(capacity, input);
+        let (mut lines, mut line) = (Vec::new(), Vec::new());
+        let end = loop {
+            match read_line(&mut stream, &mut line) {
+                Ok(true) => lines.push(line.clone()),
+                Ok(false) => break "end",
+                Err(ReadError::Cut(_)) => break "cut",
+                Err(ReadError::TooLong) => break "too long",
+            }
+        };
+        (lines, end)
+    };
+    let (whole, end) = lines(1 << 20);
+    assert!(whole.iter().all(|it| it.ends_with(b"\n") && it.len() <= LONGEST_LINE + 1));
+    let read: Vec<u8> = whole.concat();
+    assert!(input.starts_with(&read));
+    let rest = &input[read.len()..];
+    match end {
+        "end" => assert!(rest.is_empty()),
+        "cut" => assert!(!rest.is_empty() && !rest.contains(&b'\n')),
+        _ => assert!(rest.len() > LONGEST_LINE),
+    }
+    if input.len() < 1 << 13 {
+        assert_eq!(lines(1), (whole.clone(), end));
+        assert_eq!(lines(7), (whole, end));
+    }
+}
+
+pub fn takes_list_page(input: &[u8]) -> bool {
+    Kind::ALL.iter().any(|kind| decode::page(*kind, input).is_ok())
+}
+
+/// A page holds what its list holds, and nothing but a list of that kind is one (W1).
+pub fn list_page(input: &[u8]) {
+    let value: Option<Value> = serde_json::from_slice(input).ok();
+    for kind in Kind::ALL {
+        let page = match decode::page(kind, input) {
+            Ok(page) => page,
+            Err(error) => {
+                told(&error.to_string(), 200);
+                continue;
+            }
+        };
+        assert!(page.objects.len() <= page.total && !page.resource_version.is_empty());
+        if let Some(value) = &value {
+            assert_eq!(value["kind"], format!("{kind}List"));
+            assert_eq!(value["metadata"]["resourceVersion"], page.resource_version);
+            assert_eq!(value["metadata"]["continue"].as_str().unwrap_or_default(), page.next);
+            let none = Vec::new();
+            let items = value.get("items").expect("a list has items").as_array().unwrap_or(&none);
+            assert_eq!(items.len(), page.total);
+            let mut items = items.iter();
+            for object in &page.objects {
+                assert!(items.any(|it| is_key_of(it, object)), "{:?} is not in the list", object.key());
+            }
+        }
+        model(page.objects);
+    }
+}
+
+/// Whatever objects there are, only checked names and host prefixes come out of the model (D1, P2).
+fn model(objects: Vec<Object>) {
+    let mut inventory = Inventory::default();
+    for kind in Kind::ALL {
+        let objects = objects.iter().filter(|it| it.kind() == kind).cloned().collect();
+        inventory.listed(kind, objects, Instant::now());
+    }
+    for (eepg, it) in wanted(&inventory, &|l3out| Vrf::Own(l3out.clone())).eepgs {
+        checked(&eepg);
+        for (prefix, subnet) in it.subnets {
+            assert_eq!(prefix, Prefix::host(prefix.address));
+            assert!(subnet.name().chars().count() <= 63);
+        }
+    }
+}
+
+pub fn takes_status(input: &[u8]) -> bool {
+    let status = decode::status(input);
+    status.code != 0 || !status.reason.is_empty() || !status.message.is_empty()
+}
+
+/// A refusal is a decision that can be told, whatever its body; 410 is the only way to `Expired` that a code has.
+pub fn status(input: &[u8]) {
+    let mut status = decode::status(input);
+    for code in [status.code, 0, 200, 401, 403, 404, 410, 429, 500, 504, 600, u16::MAX] {
+        status.code = code;
+        let error = kube::Error::of_status(&status, Some(Duration::MAX));
+        told(&error.to_string(), 1400);
+        let by_reason = matches!(status.reason.as_str(), "Expired" | "Gone");
+        assert_eq!(error == kube::Error::Expired, code == 410 || (by_reason && !matches!(code, 401 | 403 | 404)));
+    }
+}
+
+/// A configuration that can be had goes over TLS to a host and has credentials that fit into a header (K3).
+pub fn kubeconfig(input: &[u8]) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let file = std::env::temp_dir().join(format!("aci-sync-fuzz-{}-{number}", std::process::id()));
+    std::fs::write(&file, input).unwrap();
+    let read = kube::load(Some(&file), None, &|_| None);
+    std::fs::remove_file(&file).unwrap();
+    let Ok(read) = read else { return };
+    let server: ureq::http::Uri = format!("{}/api", read.server).parse().expect("an address");
+    assert_eq!((server.scheme_str(), server.query()), (Some("https"), None));
+    assert!(server.host().is_some_and(|it| !it.is_empty()) && server.path().ends_with("/api"));
+    if let Some(kube::kubeconfig::Token::Fixed(token)) = read.token {
+        assert!(!token.expose().is_empty() && token.expose().bytes().all(|it| it.is_ascii_graphic()));
+    }
+}
+
+// --- APIC ------------------------------------------------------------------------------------------------------------
+
+pub fn takes_apic_answer(input: &[u8]) -> bool {
+    !matches!(apic::decode::answer(input), Err(apic::Error::Malformed(_)))
+}
+
+/// An answer holds no more objects than the envelope, and the mirror takes of them what belongs to its L3Out.
+pub fn apic_answer(input: &[u8]) {
+    let answer = match apic::decode::answer(input) {
+        Ok(answer) => answer,
+        Err(error) => return told(&error.to_string(), 2000),
+    };
+    if let Ok(value) = serde_json::from_slice::<Value>(input) {
+        assert!(answer.mos.len() <= objects(&value["imdata"]), "more objects than the envelope holds");
+        assert_eq!(Some(answer.top_level), value["imdata"].as_array().map(Vec::len));
+    }
+    assert!(answer.mos.iter().all(|it| it.class != "error"));
+    if let Ok((token, lifetimes)) = apic::token_in(&answer) {
+        let odd = |it: u8| !it.is_ascii_graphic() || b"\";,?#".contains(&it);
+        assert!(!token.expose().is_empty() && !token.expose().bytes().any(odd));
+        assert!(lifetimes.token >= Duration::from_secs(2) && lifetimes.session >= Duration::from_secs(2));
+    }
+    answer.mos.iter().for_each(|mo| place(&mo.dn));
+    let fabric = fabric(&answer.mos);
+    for (dn, eepg) in fabric.eepgs() {
+        assert_eq!(dn.l3out, l3out());
+        checked(&dn);
+        for (prefix, subnet) in &eepg.subnets {
+            assert_eq!(subnet.ip.parse(), Ok(*prefix));
+            assert_eq!(Place::of(&dn.subnet(&subnet.ip)), Some(Place::Subnet(dn.clone(), subnet.ip.to_string())));
+            is_prefix(&subnet.ip);
+            assert_eq!(Scope::parse(&subnet.scope.to_string()), subnet.scope);
+        }
+    }
+}
+
+/// How many objects stand in a list and below it.
+fn objects(list: &Value) -> usize {
+    let entries = list.as_array().into_iter().flatten().filter_map(Value::as_object).flat_map(|it| it.values());
+    entries.map(|it| 1 + objects(&it["children"])).sum()
+}
+
+fn l3out() -> L3outDn {
+    L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() }
+}
+
+fn fabric(mos: &[Mo]) -> Fabric {
+    let mut fabric = Fabric::new(Owner::new("prod-1", &[]));
+    fabric.put_l3out(&l3out(), mos, None);
+    fabric
+}
+
+pub fn takes_apic_event(input: &[u8]) -> bool {
+    apic::decode::message(input).is_ok()
+}
+
+/// An event tells of no more objects than it holds, and leads to no other read than of the L3Out that is looked at.
+pub fn apic_event(input: &[u8]) {
+    let message = match apic::decode::message(input) {
+        Ok(message) => message,
+        Err(error) => return told(&error.to_string(), 200),
+    };
+    if let Ok(value) = serde_json::from_slice::<Value>(input) {
+        assert!(message.changes.len() <= objects(&value["imdata"]));
+    }
+    let mos: Vec<Mo> = message.changes.iter().map(|it| it.mo.clone()).collect();
+    for mut fabric in [fabric(&[]), fabric(&mos)] {
+        for MoChange { status, mo } in &message.changes {
+            place(&mo.dn);
+            match fabric.hint(&MoChange { status: *status, mo: mo.clone() }) {
+                Hint::Nothing => {}
+                Hint::Eepg(dn) => {
+                    assert_eq!(dn.l3out, l3out());
+                    assert!(mo.dn.starts_with(&dn.to_string()));
+                }
+                Hint::L3out(dn) => assert_eq!(dn, l3out()),
+            }
+        }
+    }
+}
+
+/// A refusal is a refusal, whatever its body, and a write whose fate is not known is told as such (W7).
+pub fn apic_refusal(input: &[u8]) {
+    for http in [0, 300, 400, 401, 403, 404, 405, 413, 429, 500, 502, 503, 504, 999] {
+        for is_write in [false, true] {
+            let error = apic::decode::refusal(http, input, is_write);
+            told(&error.to_string(), 2000);
+            let lost = matches!(error, apic::Error::AnswerLost(_));
+            assert_eq!(lost, is_write && matches!(http, 500 | 502 | 504), "{http}");
+            assert!(http != 401 || matches!(error, apic::Error::Unauthorized(_)));
+            assert!(http != 400 || matches!(error, apic::Error::Rejected { .. }));
+        }
+    }
+}
+
+// --- names -----------------------------------------------------------------------------------------------------------
+
+fn checked(dn: &EepgDn) {
+    let is_name = |name: &Name, longest: usize, punctuation: &str| {
+        let name = name.as_str();
+        let fits = |it: char| it.is_ascii_alphanumeric() || punctuation.contains(it);
+        (1..=longest).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
+    };
+    assert!(is_name(&dn.l3out.tenant, 63, "_.-"), "{dn}");
+    assert!(is_name(&dn.l3out.l3out, 64, "_.:-") && is_name(&dn.epg, 64, "_.:-"), "{dn}");
+    assert_eq!(Place::of(&dn.to_string()), Some(Place::Eepg(dn.clone())));
+}
+
+/// A DN that is understood is understood whole: printed again it is the same.
+fn place(dn: &str) {
+    match Place::of(dn) {
+        None => {}
+        Some(Place::L3out(it)) => assert_eq!(it.to_string(), dn),
+        Some(Place::Eepg(it)) => assert_eq!(it.to_string(), dn),
+        Some(Place::Subnet(it, ip)) => assert_eq!(it.subnet(&ip), dn),
+        Some(Place::BelowEepg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+        Some(Place::BelowL3out(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+    }
+    match Place::of(dn) {
+        Some(Place::Eepg(it) | Place::Subnet(it, _) | Place::BelowEepg(it)) => checked(&it),
+        Some(Place::L3out(it) | Place::BelowL3out(it)) => checked(&it.eepg(Name::object("E").unwrap())),
+        None => {}
+    }
+}
+
+pub fn dn(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    place(&text);
+    for part in text.split('/') {
+        let eepg = |tenant: &str, object: &str| {
+            let (tenant, object) = (Name::tenant(tenant).ok()?, Name::object(object).ok()?);
+            Some(L3outDn { tenant, l3out: object.clone() }.eepg(object))
+        };
+        [eepg(part, "x"), eepg("x", part)].iter().flatten().for_each(checked);
+    }
+}
+
+fn is_prefix(text: &str) {
+    assert!(text.bytes().all(|it| it.is_ascii_hexdigit() || b".:/".contains(&it)), "{text:?} is no prefix");
+}
+
+/// A prefix is read back as it was printed, and nothing but a prefix gets into a DN in its place (D1).
+pub fn prefix(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Ok(prefix) = text.parse::<Prefix>() {
+        is_prefix(&text);
+        assert_eq!(prefix.to_string().parse(), Ok(prefix));
+    }
+}
+
+pub fn takes_enrolment(input: &[u8]) -> bool {
+    std::str::from_utf8(input).is_ok_and(|it| enrolment::parse(it).is_ok())
+}
+
+/// An enrolment names what the annotation names, in the characters of D1, and an error quotes nothing that could be
+/// a line of its own.
+pub fn enrolment(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let enrolment = match enrolment::parse(&text) {
+        Ok(enrolment) => enrolment,
+        Err(why) => return told(&why, 8 * enrolment::LONGEST),
+    };
+    assert!(text.len() <= enrolment::LONGEST);
+    checked(&enrolment.eepg);
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(value["tenant"], enrolment.eepg.l3out.tenant.as_str());
+    assert_eq!(value["l3out"], enrolment.eepg.l3out.l3out.as_str());
+    assert_eq!(value["epg"], enrolment.eepg.epg.as_str());
+}
+
+// --- what the operator gives -----------------------------------------------------------------------------------------
+
+/// What is no certificate or key is refused in one sentence, and leaves nothing behind that spoils the next one.
+pub fn certificates(input: &[u8]) {
+    let good = &*crate::seeds::certificates().remove(0);
+    let identity = |chain: &[u8], key: &[u8]| {
+        let key = Secret::new(String::from_utf8_lossy(key));
+        net::identity(&ClientIdentity { chain: chain.to_vec(), key }).map(drop)
+    };
+    for result in [
+        net::certificates(input, "CA bundle").map(|it| assert!(!it.is_empty())),
+        identity(good, input),
+        identity(input, good),
+        identity(input, input),
+    ] {
+        if let Err(error) = result {
+            told(&error.to_string(), 500);
+        }
+    }
+    identity(good, good).expect("a good certificate and its key");
+}
+
+/// A command line leads to values in their ranges or to one sentence that shows no password.
+pub fn command_line(input: &[u8]) {
+    let password = "correct-horse";
+    let mut environment: BTreeMap<String, String> =
+        [("ACI_USERNAME", "admin"), ("ACI_PASSWORD", password)].map(|(name, value)| (name.into(), value.into())).into();
+    let mut words = Vec::new();
+    for line in input.split(|it| *it == b'\n') {
+        match std::str::from_utf8(line).ok().filter(|it| it.starts_with("ACI_")).and_then(|it| it.split_once('=')) {
+            Some((name, value)) => drop(environment.insert(name.to_owned(), value.to_owned())),
+            None => words.push(OsString::from_vec(line.to_vec())),
+        }
+    }
+    let config = match cli::parse(words, &environment).and_then(|it| config::load(&it, &environment)) {
+        Ok(config) => config,
+        Err(error) => {
+            assert!(matches!(error.code, 64 | 78) && !error.why.is_empty() && !error.why.contains(password));
+            return;
+        }
+    };
+    for controller in &config.controllers {
+        let uri: ureq::http::Uri = format!("https://{}/", controller.authority()).parse().expect("an address");
+        assert_eq!(uri.port_u16(), Some(controller.port));
+        assert_eq!(uri.host().unwrap_or_default().trim_matches(['[', ']']), controller.host);
+    }
+    assert!(!config.controllers.is_empty() && (1..=1000).contains(&config.batch));
+    let week = Duration::from_secs(7 * 86_400);
+    assert!(config.epg_grace <= week && config.resync <= week && config.resync >= Duration::from_secs(10));
+    let is_id = |it: &String| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it));
+    assert!(config.cluster_id.iter().chain(&config.adopt_ids).all(is_id));
+    assert!(matches!(config.policy, Policy::Sync | Policy::UpsertOnly | Policy::Observe));
+    assert!(!format!("{config:?}").contains(password), "a password is shown");
+}
+
+/// Whatever is logged stays in one line, and what is fit for a line stays as it is.
+pub fn log_line(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let line = logging::one_line(&text);
+    told(&line, 10 * text.len());
+    assert_eq!(logging::one_line(&line), line);
+}
