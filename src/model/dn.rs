@@ -195,11 +195,11 @@ impl Place {
         let l3out = Name::object(rns.next()?.strip_prefix("out-")?).ok()?;
         let l3out = L3outDn { tenant, l3out };
         let Some(rn) = rns.next() else { return Some(Place::L3out(l3out)) };
-        // Written with brackets and, by old releases and tools, without.
-        let key = rn.strip_prefix("annotationKey-").map(|it| it.strip_prefix('[').unwrap_or(it));
-        if let Some(key) = key.map(|it| it.strip_suffix(']').unwrap_or(it)) {
-            let place = if rns.next().is_none() { Place::Tag(l3out, key.to_owned()) } else { Place::BelowL3out(l3out) };
-            return Some(place);
+        if let Some(key) = rn.strip_prefix("annotationKey-") {
+            // Written with brackets and, by old releases and tools, without.
+            let key = key.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(key);
+            let is_tag = rns.next().is_none() && !key.contains(['[', ']']);
+            return Some(if is_tag { Place::Tag(l3out, key.to_owned()) } else { Place::BelowL3out(l3out) });
         }
         let Some(epg) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
         let eepg = l3out.eepg(Name::object(epg).ok()?);

@@ -14,10 +14,12 @@ use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Place, Prefix};
 use aci_sync::model::enrolment;
-use aci_sync::model::fabric::{Fabric, Hint, Owner, Scope};
+use aci_sync::model::fabric::{Fabric, Hint, Scope};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
 use aci_sync::model::wanted::{Vrf, wanted};
 use aci_sync::net::{self, ClientIdentity};
 use aci_sync::secret::Secret;
@@ -141,7 +143,7 @@ fn model(objects: Vec<Object>) {
         let objects = objects.iter().filter(|it| it.kind() == kind).cloned().collect();
         inventory.listed(kind, objects, Instant::now());
     }
-    for (eepg, it) in wanted(&inventory, &|l3out| Vrf::Own(l3out.clone())).eepgs {
+    for (eepg, it) in wanted(&inventory, &Rules::default(), &|l3out| Vrf::Own(l3out.clone())).eepgs {
         checked(&eepg);
         for (prefix, subnet) in it.subnets {
             assert_eq!(prefix, Prefix::host(prefix.address));
@@ -300,11 +302,14 @@ fn place(dn: &str) {
         Some(Place::Eepg(it)) => assert_eq!(it.to_string(), dn),
         Some(Place::Subnet(it, ip)) => assert_eq!(it.subnet(&ip), dn),
         Some(Place::BelowEepg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+        Some(Place::Tag(it, key)) => assert!(dn == it.tag(&key) || dn == it.tag(&key).replace(['[', ']'], "")),
         Some(Place::BelowL3out(it)) => assert!(dn.starts_with(&format!("{it}/"))),
     }
     match Place::of(dn) {
         Some(Place::Eepg(it) | Place::Subnet(it, _) | Place::BelowEepg(it)) => checked(&it),
-        Some(Place::L3out(it) | Place::BelowL3out(it)) => checked(&it.eepg(Name::object("E").unwrap())),
+        Some(Place::L3out(it) | Place::Tag(it, _) | Place::BelowL3out(it)) => {
+            checked(&it.eepg(Name::object("E").unwrap()))
+        }
         None => {}
     }
 }
@@ -400,7 +405,7 @@ pub fn command_line(input: &[u8]) {
         assert_eq!(uri.port_u16(), Some(controller.port));
         assert_eq!(uri.host().unwrap_or_default().trim_matches(['[', ']']), controller.host);
     }
-    assert!(!config.controllers.is_empty() && (1..=1000).contains(&config.batch));
+    assert!(!config.controllers.is_empty() && (1..=1000).contains(&config.rules.batch));
     let week = Duration::from_secs(7 * 86_400);
     assert!(config.epg_grace <= week && config.resync <= week && config.resync >= Duration::from_secs(10));
     let is_id = |it: &String| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it));
