@@ -23,9 +23,14 @@ impl Backoff {
 
     /// The pause to make now; the following one is twice as long.
     pub fn pause(&mut self) -> Duration {
+        self.pause_by(random_unit())
+    }
+
+    /// The same, with a random number in [0, 1) of the caller's.
+    pub fn pause_by(&mut self, random: f64) -> Duration {
         let pause = self.next;
         self.next = (self.next * 2).min(self.longest);
-        pause.mul_f64(0.5 + random_unit() / 2.0)
+        pause.mul_f64(0.5 + random / 2.0)
     }
 
     /// After a success the pauses start over.

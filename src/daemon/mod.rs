@@ -5,6 +5,7 @@ pub mod engine;
 mod parking;
 
 mod heart;
+pub mod pacing;
 
 pub mod reconciler;
 pub mod threads;

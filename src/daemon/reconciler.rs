@@ -1,28 +1,20 @@
-//! The reconciler's loop: the one place that waits, the one place that handles, and when a pass is due.
+//! The reconciler's loop: the one place that waits, the one place that handles.
 //!
-//! What a pass does is the engine's business.
+//! When a pass is due is the pacing's business, and what it does the engine's.
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, never, select, tick};
+use crossbeam_channel::{Receiver, after, select, tick};
 use log::{info, warn};
 
 use super::engine::Engine;
 use super::heart::{BEAT, Heart};
+use super::pacing::{Pacing, Verdict};
 use crate::apic::access::Watched;
 use crate::apic::{self, Client, Link};
-use crate::backoff::{Backoff, stopped};
+use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::model::plan::Tally;
-
-/// A pass starts this long after the first event that it serves, so that events that belong together share it.
-const GATHER: Duration = Duration::from_millis(20);
-
-/// How long the first pass waits for all three lists. What is known by then is created; nothing is deleted (W1).
-const FIRST_LISTS: Duration = Duration::from_secs(10);
-
-/// After so many passes in a row that could not reach the APIC the session is given up for another controller (A1).
-const PATIENCE: u32 = 3;
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -53,13 +45,8 @@ pub struct Reconciler {
     link: Link,
     heart: Heart,
     beat: Receiver<Instant>,
-    resync: Duration,
     client: Option<Client>,
-    pass_at: Option<Instant>,
-    compare_at: Instant,
-    started: Instant,
-    backoff: Backoff,
-    failures: u32,
+    pacing: Pacing,
 }
 
 /// What the reconciler waits for.
@@ -77,21 +64,8 @@ pub struct Inbox {
 impl Reconciler {
     /// A reconciler that has not seen anything yet.
     pub fn new(engine: Engine, inbox: Inbox, link: Link, heart: Heart, resync: Duration) -> Self {
-        let now = Instant::now();
-        Reconciler {
-            engine,
-            inbox,
-            link,
-            heart,
-            beat: tick(BEAT),
-            resync,
-            client: None,
-            pass_at: None,
-            compare_at: now + resync,
-            started: now,
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
-            failures: 0,
-        }
+        let pacing = Pacing::new(resync, Instant::now());
+        Reconciler { engine, inbox, link, heart, beat: tick(BEAT), client: None, pacing }
     }
 
     /// Serves events until the program stops.
@@ -108,9 +82,7 @@ impl Reconciler {
     fn next_event(&self) -> Event {
         let now = Instant::now();
         let wake = self.engine.next_wake(now).filter(|_| self.client.is_some());
-        // A pass that is due already is not brought forward: it may be waiting because the APIC is busy (W8).
-        let deadline = [self.pass_at.or(wake), Some(self.compare_at)].into_iter().flatten().min();
-        let timer = deadline.map_or_else(never, |it| after(it.saturating_duration_since(now)));
+        let timer = after(self.pacing.deadline(wake).saturating_duration_since(now));
         select! {
             recv(self.inbox.stop) -> _ => Event::Stop,
             recv(self.inbox.cluster) -> event => event.map_or(Event::Stop, Event::Cluster),
@@ -126,25 +98,24 @@ impl Reconciler {
         match event {
             Event::Cluster(event) => {
                 if self.engine.cluster_changed(event, now) {
-                    self.pass_soon(now);
+                    self.pacing.pass_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Changed { subscriptions, changes }) => {
                 if self.engine.fabric_changed(&subscriptions, &changes) {
-                    self.pass_soon(now);
+                    self.pacing.pass_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Connected(client)) => {
                 info!("logged in at the APIC {}, websocket open", client.controller());
                 self.engine.subscriptions_lost(None);
                 self.client = Some(client);
-                self.failures = 0;
-                self.pass_soon(now);
+                self.pacing.connected(now);
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
                 self.engine.subscriptions_lost(self.client.as_ref().map(|it| it as &dyn apic::access::Access));
-                self.pass_soon(now);
+                self.pacing.pass_soon(now);
             }
             Event::Fabric(apic::Event::Disconnected { why }) => {
                 warn!("the APIC session is gone: {why}");
@@ -154,64 +125,46 @@ impl Reconciler {
             Event::Command(Command::LogStatus) => self.log_status(now),
             Event::Command(Command::ReleaseHeld) => {
                 if self.engine.release_held() {
-                    self.pass_soon(now);
+                    self.pacing.pass_soon(now);
                 }
             }
             Event::Timer => {
-                if self.compare_at <= now {
-                    self.compare_at = now + self.resync;
-                    self.engine.compare_all();
+                if self.pacing.is_pass_due(&mut self.engine, self.client.is_some(), now) {
+                    self.pass(now);
                 }
-                self.pass(now);
             }
             Event::Beat | Event::Stop => {}
         }
     }
 
-    /// Asks for a pass; the first one who asks sets the time.
-    fn pass_soon(&mut self, now: Instant) {
-        self.pass_at.get_or_insert(now + GATHER);
-    }
-
     fn pass(&mut self, now: Instant) {
-        self.pass_at = None;
         let Some(client) = self.client.clone() else { return };
-        let lists_due = self.started + FIRST_LISTS;
-        if !self.engine.is_listed() && now < lists_due {
-            self.pass_at = Some(lists_due);
-            return;
-        }
         let stop = self.inbox.stop.clone();
         let apic = Watched { client: &client, goes_on: &|| self.heart.beat() };
         let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop));
-        let now = Instant::now();
-        match outcome {
-            Ok(report) => {
-                self.failures = 0;
-                if !report.done.is_empty() {
-                    info!("pass done: {}", Tally::of(&report.done).past());
-                }
-                if report.unfinished {
-                    self.pass_at = Some(now + self.backoff.pause());
-                } else {
-                    self.backoff.reset();
-                }
+        if let Ok(report) = &outcome
+            && !report.done.is_empty()
+        {
+            info!("pass done: {}", Tally::of(&report.done).past());
+        }
+        if outcome.is_err() && stopped(&stop) {
+            return;
+        }
+        let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        match self.pacing.pass_ended(&outcome, random_unit(), Instant::now()) {
+            Verdict::Done => {}
+            Verdict::Again(_) if outcome.is_ok() => {}
+            Verdict::Again(pause) => {
+                warn!("the pass ended early: {why}; the next one comes in {:.1} s", pause.as_secs_f64());
             }
-            Err(_) if stopped(&stop) => {}
-            Err(error @ apic::Error::Unauthorized(_)) => {
+            Verdict::Relogin => {
                 self.client = None;
-                self.link.relogin(&client, &error.to_string());
+                self.link.relogin(&client, &why);
             }
-            Err(error) => {
-                self.failures += 1;
-                let pause = self.backoff.pause();
-                warn!("the pass ended early: {error}; the next one comes in {:.1} s", pause.as_secs_f64());
-                self.pass_at = Some(now + pause);
-                if matches!(error, apic::Error::Unreachable(_)) && self.failures >= PATIENCE {
-                    self.failures = 0;
-                    self.client = None;
-                    self.link.reconnect(&client, &error.to_string());
-                }
+            Verdict::Reconnect => {
+                warn!("the pass ended early: {why}; another session is tried");
+                self.client = None;
+                self.link.reconnect(&client, &why);
             }
         }
     }
