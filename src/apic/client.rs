@@ -15,7 +15,8 @@ use ureq::{Agent, Body};
 use super::Settings;
 use super::decode::{self, Answer};
 use super::error::Error;
-use super::query::{MOST_PAGES, PAGE, Query};
+use super::query::Query;
+use super::reading;
 use super::refresher::Task;
 use crate::config::Controller;
 use crate::model::mo::{Mo, MoChange};
@@ -133,27 +134,12 @@ impl Client {
         self.read_pages(query, &|| {})
     }
 
-    /// The same; somebody is told before each request. A class query is read page by page; an object that appears on
-    /// two pages, because something changed in between, is taken once.
+    /// The same; somebody is told before each request.
     pub fn read_pages(&self, query: &Query, goes_on: &dyn Fn()) -> Result<Vec<Mo>, Error> {
-        goes_on();
-        if !query.is_paged() {
-            return Ok(whole(self.get(&query.target(&[]))?)?.mos);
-        }
-        let mut mos: Vec<Mo> = Vec::new();
-        let mut seen = 0;
-        for page in 0..MOST_PAGES {
+        reading::read(query, &mut |target| {
             goes_on();
-            let answer = self.get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
-            seen += answer.top_level;
-            mos.extend(answer.mos);
-            if answer.top_level == 0 || seen >= answer.total {
-                mos.sort_by(|a, b| a.dn.cmp(&b.dn));
-                mos.dedup_by(|a, b| a.dn == b.dn);
-                return Ok(mos);
-            }
-        }
-        Err(Error::Malformed(format!("a class query of more than {MOST_PAGES} pages")))
+            self.get(target)
+        })
     }
 
     /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
@@ -174,12 +160,10 @@ impl Client {
         } else {
             self.get(&query.target(&[plain]))?
         };
-        let answer = whole(answer)?;
-        let id = answer.subscription.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric()));
-        let id = SubscriptionId(id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?);
+        let (id, mos) = reading::snapshot(answer)?;
         let life = if self.0.extends.load(Ordering::Relaxed) { EXTENDED_LIFE } else { DEFAULT_LIFE };
         self.task(Task::Keep { client: self.clone(), id: id.clone(), life, since });
-        Ok((id, answer.mos))
+        Ok((id, mos))
     }
 
     /// A subscription is not needed any more; it is not refreshed and lapses by itself (R3).
@@ -234,13 +218,7 @@ impl Client {
         let response = response.map_err(|error| unanswered_write(&error))?;
         let http = response.status().as_u16();
         let body = read_body(response).map_err(Error::AnswerLost)?;
-        if !(200..300).contains(&http) {
-            return Err(decode::refusal(http, &body, true));
-        }
-        match decode::answer(&body).and_then(|_| decode::message(&body)) {
-            Err(Error::Malformed(why)) => Err(Error::AnswerLost(why)),
-            other => other.map(|it| it.changes),
-        }
+        decode::written(http, &body)
     }
 
     fn get(&self, target: &str) -> Result<Answer, Error> {
@@ -285,7 +263,7 @@ impl Session {
         let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
         let http = response.status().as_u16();
         let body = read_body(response).map_err(Error::Unreachable)?;
-        if (200..300).contains(&http) { decode::answer(&body) } else { Err(decode::refusal(http, &body, false)) }
+        decode::read(http, &body)
     }
 }
 
@@ -317,14 +295,6 @@ fn unanswered_write(error: &ureq::Error) -> Error {
         _ => false,
     };
     if not_sent { Error::Unreachable(words(error)) } else { Error::AnswerLost(words(error)) }
-}
-
-/// An answer that says that there is more than it holds is no view to plan on: what it leaves out is not absent.
-fn whole(answer: Answer) -> Result<Answer, Error> {
-    if answer.total > answer.top_level {
-        return Err(Error::Malformed(format!("{} objects of {}", answer.top_level, answer.total)));
-    }
-    Ok(answer)
 }
 
 /// The token of a login or a refresh, with its life.

@@ -67,6 +67,22 @@ fn category(error: &serde_json::Error) -> &'static str {
     }
 }
 
+/// The answer to a read, with its HTTP status.
+pub fn read(http: u16, body: &[u8]) -> Result<Answer, Error> {
+    if (200..300).contains(&http) { answer(body) } else { Err(refusal(http, body, false)) }
+}
+
+/// The answer to a write: what it made, changed and deleted, as far as it says. One that makes no sense is none.
+pub fn written(http: u16, body: &[u8]) -> Result<Vec<MoChange>, Error> {
+    if !(200..300).contains(&http) {
+        return Err(refusal(http, body, true));
+    }
+    match answer(body).and_then(|_| message(body)) {
+        Err(Error::Malformed(why)) => Err(Error::AnswerLost(why)),
+        other => other.map(|it| it.changes),
+    }
+}
+
 /// Decodes the body of a successful answer.
 pub fn answer(body: &[u8]) -> Result<Answer, Error> {
     let envelope = envelope(body)?;

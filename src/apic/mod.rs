@@ -4,6 +4,7 @@
 pub mod decode;
 mod error;
 mod query;
+pub mod reading;
 
 mod client;
 mod link;

@@ -87,7 +87,8 @@ pub(super) struct State {
     pub stopped: bool,
     /// Grows with everything that happens.
     pub version: u64,
-    pub started: Instant,
+    /// When the clock began to run; it stands still without that, and is only put forward.
+    pub started: Option<Instant>,
     /// How far the clock was put forward.
     pub skipped: Duration,
 }
@@ -95,7 +96,7 @@ pub(super) struct State {
 impl State {
     /// Now, on the simulator's clock.
     pub fn now(&self) -> Duration {
-        self.started.elapsed() + self.skipped
+        self.started.map_or(Duration::ZERO, |it| it.elapsed()) + self.skipped
     }
 
     /// Keeps a request. A lab that runs for days forgets the oldest.

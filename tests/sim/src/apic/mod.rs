@@ -4,6 +4,7 @@
 mod classes;
 mod cluster;
 mod conflicts;
+mod desk;
 mod dn;
 mod door;
 mod error;
@@ -23,6 +24,7 @@ mod write;
 
 pub use cluster::Entry;
 pub use conflicts::PrefixInUse;
+pub use desk::{Desk, Seat};
 pub use door::Door;
 pub use error::ApiError;
 pub use quirks::{HostBits, Order, PostAnswer, Quirks, TokenStyle};

@@ -90,7 +90,7 @@ impl SimApic {
             deaf: false,
             stopped: false,
             version: 0,
-            started: Instant::now(),
+            started: Some(Instant::now()),
             skipped: Duration::ZERO,
         };
         let door = Door { cluster: Arc::new(Cluster::new(state)) };
