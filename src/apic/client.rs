@@ -42,7 +42,15 @@ pub const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// The id of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(pub(super) String);
+pub struct SubscriptionId(String);
+
+impl SubscriptionId {
+    /// An id as the APIC gives it. It goes into a URL, so it has letters and digits only.
+    pub fn new(text: &str) -> Option<SubscriptionId> {
+        let is_id = !text.is_empty() && text.bytes().all(|it| it.is_ascii_alphanumeric());
+        is_id.then(|| SubscriptionId(text.to_owned()))
+    }
+}
 
 /// How long a session's token lives, as the APIC said at the login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -217,7 +217,7 @@ impl Listener {
     fn message(&self, body: &[u8]) -> Result<(), Stopped> {
         let event = match decode::message(body) {
             Ok(message) => {
-                let subscriptions = message.subscriptions.into_iter().map(SubscriptionId).collect();
+                let subscriptions = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
                 Event::Changed { subscriptions, changes: message.changes }
             }
             Err(error) => Event::Gap { why: format!("a websocket message cannot be read: {error}") },

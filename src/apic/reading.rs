@@ -30,8 +30,8 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
 /// The answer to a subscription: its id, and the snapshot that events follow.
 pub fn snapshot(answer: Answer) -> Result<(SubscriptionId, Vec<Mo>), Error> {
     let answer = whole(answer)?;
-    let id = answer.subscription.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric()));
-    let id = SubscriptionId(id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?);
+    let id = answer.subscription.as_deref().and_then(SubscriptionId::new);
+    let id = id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?;
     Ok((id, answer.mos))
 }
 

@@ -322,7 +322,7 @@ mod tests {
     fn subscriptions() {
         let start = Instant::now();
         for (life, due_at, again_at) in [(DEFAULT_LIFE, 20, 25), (EXTENDED_LIFE, 100, 125)] {
-            let id = SubscriptionId("1".to_owned());
+            let id = SubscriptionId::new("1").unwrap();
             let subscription = Subscription::refreshed(life, start);
             let mut timetable = timetable(600, 86_400, start);
             timetable.subscriptions.insert(id.clone(), subscription);
@@ -347,7 +347,7 @@ mod tests {
         let (_stop, stop) = bounded(0);
         let mut refresher = Refresher::new(tasks, events, stop, Link::default(), Overflowed::default());
         let keep = |client: &Client, id: &str| {
-            let (id, since) = (SubscriptionId(id.to_owned()), Instant::now());
+            let (id, since) = (SubscriptionId::new(id).unwrap(), Instant::now());
             Task::Keep { client: client.clone(), id, life: DEFAULT_LIFE, since }
         };
         let ids = |refresher: &Refresher| -> Vec<String> {
@@ -361,7 +361,7 @@ mod tests {
         refresher.take(keep(&old, "2"));
         refresher.take(keep(&new, "3"));
         refresher.take(keep(&new, "4"));
-        refresher.take(Task::Forget(SubscriptionId("3".to_owned())));
+        refresher.take(Task::Forget(SubscriptionId::new("3").unwrap()));
         assert_eq!(ids(&refresher), ["4"]);
         refresher.take(Task::Ended);
         refresher.take(keep(&new, "5"));

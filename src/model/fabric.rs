@@ -6,7 +6,7 @@ use std::fmt;
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
 use super::owner::{Mark, Owner, other_cluster};
-use super::plan::{Change, Form, Transaction};
+use super::plan::{Change, Transaction};
 use super::wanted::Vrf;
 
 /// The class of an L3Out.
@@ -353,20 +353,35 @@ impl Fabric {
         if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
     }
 
-    /// Whether a transaction made the EEPG that it took for present, because somebody had deleted it in that moment.
-    /// It is ours then, but does not say so, since only a request that makes an EEPG on purpose carries the mark: the
-    /// mirror shows it as one of ours that lost its mark, which is put back (R2).
+    /// Whether a transaction made something that it took for present, because somebody had deleted it in that moment:
+    /// the EEPG, or a subnet that was to be changed. That is ours then, but does not say so, since only what is made
+    /// on purpose carries the mark: the mirror shows it as ours with its mark lost, which is put back (R2).
     pub fn made_by_the_way(&mut self, transaction: &Transaction, changes: &[MoChange]) -> bool {
-        let on_purpose = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. }));
-        let dn = transaction.eepg.to_string();
-        let made = |it: &MoChange| it.mo.class == EEPG && it.mo.dn == dn && it.status == Status::Created;
-        if transaction.form != Form::Rooted || on_purpose || !changes.iter().any(made) {
-            return false;
+        let on_purpose: BTreeSet<ObjectDn> =
+            transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.eepg)).collect();
+        let mut made = false;
+        for change in changes.iter().filter(|it| it.status == Status::Created) {
+            let (dn, prefix) = match Place::of(&change.mo.dn) {
+                Some(Place::Eepg(dn)) => (dn, None),
+                Some(Place::Subnet(dn, ip)) => (dn, ip.parse().ok()),
+                _ => continue,
+            };
+            let object = prefix.map_or(ObjectDn::Eepg(dn.clone()), |it| ObjectDn::Subnet(dn.clone(), it));
+            let Some(eepg) = self.eepg_mut(&dn).filter(|_| dn == transaction.eepg) else { continue };
+            if on_purpose.contains(&object) {
+                continue;
+            }
+            made = true;
+            match prefix {
+                None => (eepg.mark, eepg.seen_ours) = (Mark::None, true),
+                Some(prefix) => {
+                    if let Some(subnet) = eepg.subnets.get_mut(&prefix) {
+                        (subnet.mark, subnet.seen_ours) = (Mark::None, true);
+                    }
+                }
+            }
         }
-        if let Some(eepg) = self.eepg_mut(&transaction.eepg) {
-            (eepg.mark, eepg.seen_ours) = (Mark::None, true);
-        }
-        true
+        made
     }
 
     /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
@@ -447,7 +462,8 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
 }
 
 /// Compares an EEPG with what the mirror had of it. What has been there all the time keeps that our mark was seen on it
-/// (R2); told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
+/// (R2), unless another aci-sync's is on it now: that one made it anew, and two that each took it back would never end
+/// (O5). Told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
 /// the mirror already (R5). What falls with its EEPG is not told.
 fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
@@ -455,7 +471,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Eepg(dn.clone())));
         return undone;
     };
-    now.seen_ours |= before.seen_ours;
+    now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -468,7 +484,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
             undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
-            now.seen_ours |= before.seen_ours;
+            now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
         }
     }
     undone

@@ -32,8 +32,8 @@ impl Engine {
         let mut queue = VecDeque::from(transactions);
         let mut refusals = 0;
         while let Some(transaction) = queue.pop_front() {
-            let dn = &transaction.eepg;
-            if failed.contains(dn) {
+            let dn = transaction.eepg.clone();
+            if failed.contains(&dn) {
                 continue;
             }
             if !go_on() {
@@ -41,15 +41,28 @@ impl Engine {
             }
             match self.writer.send(apic, &self.fabric, &transaction) {
                 Ok(changes) => {
-                    self.is_done(&transaction, &changes, now);
+                    let as_planned = self.is_done(&transaction, &changes, now);
                     report.done.push(transaction);
-                    continue;
+                    if as_planned {
+                        continue;
+                    }
                 }
                 Err(Refusal::Apic(error)) if transaction.form == Form::Tag => {
-                    self.tag_not_done(apic, &transaction, error, now)?;
+                    if self.tag_not_done(apic, &transaction, error, now)? {
+                        queue.retain(|it| it.eepg.l3out != dn.l3out);
+                    }
                     continue;
                 }
-                Err(Refusal::Apic(error)) if self.is_about_content(dn, &error) => {
+                Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
+                    // A parent is missing: the L3Out has gone. What was planned there is out of date.
+                    info!("{dn}: {error}; its L3Out is read again");
+                    self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                    self.stale_l3outs.insert(dn.l3out.clone());
+                    self.read_l3out(apic, &dn.l3out, now)?;
+                    queue.retain(|it| it.eepg.l3out != dn.l3out);
+                    continue;
+                }
+                Err(Refusal::Apic(error)) if self.is_about_content(&dn, &error) => {
                     refusals += 1;
                     if let Some(parts) = transaction.parts().filter(|_| refusals <= MOST_REFUSALS) {
                         parts.into_iter().rev().for_each(|it| queue.push_front(it));
@@ -64,33 +77,33 @@ impl Engine {
                 Err(Refusal::Apic(error)) => self.not_done(apic, &transaction, error, now)?,
                 Err(Refusal::NotOurs(why)) => {
                     error!("not sent, because the plan is wrong; please report this: {why}");
-                    let finding = Finding::new(Code::Rejected, dn, format!("not written: {why}"));
+                    let finding = Finding::new(Code::Rejected, &dn, format!("not written: {why}"));
                     self.parking.park(&ObjectDn::Eepg(dn.clone()), now, finding);
                 }
                 Err(Refusal::Policy) => {}
             }
-            failed.insert(dn.clone());
+            failed.insert(dn);
         }
         Ok(())
     }
 
-    /// W3: whether an error is about what was sent, and not about a parent that is missing. That something is there
-    /// which was taken for absent is so only if it comes again after the fresh read.
+    /// W3: whether an error is about what was sent. That something is there which was taken for absent is so only if it
+    /// comes again after the fresh read.
     fn is_about_content(&mut self, dn: &EepgDn, error: &Error) -> bool {
         match error {
-            Error::Rejected { code: 102, .. } => false,
             Error::Rejected { code: 103, .. } => self.parking.again(&ObjectDn::Eepg(dn.clone())),
             Error::Rejected { .. } => true,
             _ => false,
         }
     }
 
-    /// A transaction was taken.
-    fn is_done(&mut self, transaction: &Transaction, changes: &[MoChange], now: Instant) {
+    /// A transaction was taken. False where it found something else than was planned on.
+    fn is_done(&mut self, transaction: &Transaction, changes: &[MoChange], now: Instant) -> bool {
         log_done(transaction);
         self.fabric.apply(transaction);
-        if self.fabric.made_by_the_way(transaction, changes) {
-            info!("{}: somebody had deleted it a moment before; it is read again", transaction.eepg);
+        let as_planned = !self.fabric.made_by_the_way(transaction, changes);
+        if !as_planned {
+            info!("{}: somebody had just deleted what was written to; it is read again", transaction.eepg);
             self.stale_eepgs.insert(transaction.eepg.clone());
         }
         if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
@@ -101,6 +114,7 @@ impl Engine {
             self.parking.release(&object);
             self.fights.written(&object, now);
         }
+        as_planned
     }
 
     /// What follows from an error on a write (W2, W7, W8), apart from a content that is refused (W3). An error that
@@ -114,13 +128,6 @@ impl Engine {
     ) -> Result<(), Error> {
         let dn = &transaction.eepg;
         match &error {
-            // A parent is missing: the L3Out has gone.
-            Error::Rejected { code: 102, .. } => {
-                info!("{dn}: {error}; its L3Out is read again");
-                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
-                self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now)
-            }
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!("{dn}: {error}; it is read again");
@@ -139,20 +146,21 @@ impl Engine {
     }
 
     /// O4: a tag that the fabric does not take stops nothing. What it should have remembered, this process remembers.
+    /// True where the L3Out was read again, so that what was planned there is out of date.
     fn tag_not_done(
         &mut self,
         apic: &dyn Access,
         transaction: &Transaction,
         error: Error,
         now: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let dn = &transaction.eepg;
         let tag = ObjectDn::Tag(dn.clone());
         match &error {
             // The tag is there, the L3Out is not, or nobody knows: look, once.
             Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.parking.again(&tag) => {
                 self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now)
+                self.read_l3out(apic, &dn.l3out, now).map(|()| true)
             }
             Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => {
                 if transaction.changes.iter().any(Change::is_delete) {
@@ -160,7 +168,7 @@ impl Engine {
                 } else {
                     self.untagged.insert(dn.clone(), Untagged { why: error.to_string(), try_again: false });
                 }
-                Ok(())
+                Ok(false)
             }
             _ => Err(error),
         }

@@ -1,0 +1,331 @@
+//! A session at the simulated fabric, with the trouble of networks and people in it, and a judge who looks at each
+//! write: was it allowed to touch what it touched?
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use aci_sync::apic::access::Access;
+use aci_sync::apic::decode::{self, Answer};
+use aci_sync::apic::{Error, Query, SubscriptionId, reading};
+use aci_sync::model::mo::{Mo, MoChange};
+use serde_json::Value;
+use sim::apic::{Desk, Door, Seat};
+
+use crate::coverage::Coverage;
+use crate::random::Random;
+
+/// One object as the judge sees it: its attributes without what the fabric changes by itself.
+pub type Attributes = BTreeMap<String, String>;
+
+/// The objects that aci-sync may write, and all others by class alone.
+pub type Snapshot = BTreeMap<String, (String, Attributes)>;
+
+/// Marks and keys of one side.
+#[derive(Clone)]
+pub struct Marks {
+    pub own: String,
+    pub tag_prefix: String,
+}
+
+impl Marks {
+    pub fn of(id: &str) -> Marks {
+        Marks { own: format!("orchestrator:aci-sync:{id}"), tag_prefix: format!("aci-sync:{id}:") }
+    }
+}
+
+/// The mark of the Python application.
+pub const PYTHON: &str = "orchestrator:aci-k8-haystack";
+
+/// How often, in percent of the requests, each trouble comes.
+#[derive(Clone, Default)]
+pub struct Trouble {
+    pub unreachable: u64,
+    pub busy: u64,
+    pub lost_before: u64,
+    pub lost_after: u64,
+    pub cut: u64,
+    pub unauthorized: u64,
+    pub dies: u64,
+    pub admin: u64,
+}
+
+/// What one side's session is like, and what was seen on it.
+pub struct Line {
+    pub desk: Rc<Desk>,
+    pub marks: Marks,
+    pub coverage: Rc<RefCell<Coverage>>,
+    pub inner: RefCell<Inner>,
+}
+
+pub struct Inner {
+    pub seat: Option<Seat>,
+    pub random: Random,
+    pub trouble: Trouble,
+    /// The process was killed at a request.
+    pub dead: bool,
+    /// Nothing may be deleted now (W1).
+    pub may_delete: bool,
+    /// Requests and writes since it was last asked.
+    pub requests: usize,
+    pub writes: usize,
+    /// Deleted by this process in this pass.
+    pub deleted: BTreeSet<String>,
+    /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
+    pub ever_ours: BTreeSet<String>,
+    /// What an administrator did between two requests of one pass.
+    pub meddled: BTreeSet<String>,
+    /// The first broken promise.
+    pub broken: Option<String>,
+    pub log: Vec<String>,
+}
+
+impl Line {
+    pub fn new(desk: Rc<Desk>, id: &str, coverage: Rc<RefCell<Coverage>>, random: Random) -> Line {
+        let inner = Inner {
+            seat: None,
+            random,
+            trouble: Trouble::default(),
+            dead: false,
+            may_delete: false,
+            requests: 0,
+            writes: 0,
+            deleted: BTreeSet::new(),
+            ever_ours: BTreeSet::new(),
+            meddled: BTreeSet::new(),
+            broken: None,
+            log: Vec::new(),
+        };
+        Line { desk, marks: Marks::of(id), coverage, inner: RefCell::new(inner) }
+    }
+
+    fn covered(&self, what: &'static str) {
+        self.coverage.borrow_mut().count(what);
+    }
+
+    /// The trouble that comes before a request, if any.
+    fn before(&self) -> Result<(), Error> {
+        let mut inner = self.inner.borrow_mut();
+        inner.requests += 1;
+        let trouble = inner.trouble.clone();
+        if inner.dead {
+            return Err(Error::Unreachable("dead".to_owned()));
+        }
+        let fails = [
+            (trouble.unreachable, "fault: unreachable", Error::Unreachable("simulated".to_owned())),
+            (trouble.busy, "fault: 503", Error::Busy("simulated".to_owned())),
+            (trouble.unauthorized, "fault: token refused", Error::Unauthorized("simulated".to_owned())),
+        ];
+        for (percent, name, error) in fails {
+            if inner.random.percent(percent) {
+                self.covered(name);
+                return Err(error);
+            }
+        }
+        if inner.random.percent(trouble.dies) {
+            inner.dead = true;
+            self.covered("fault: killed before a request");
+            return Err(Error::Unreachable("killed".to_owned()));
+        }
+        if inner.random.percent(trouble.admin) {
+            self.meddle(&mut inner);
+        }
+        Ok(())
+    }
+
+    /// Somebody does something between two requests of a pass: takes an object away, or makes one where nothing is.
+    /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
+    fn meddle(&self, inner: &mut Inner) {
+        let door = &self.desk.door;
+        let eepgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
+        let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
+        let all: Vec<String> = eepgs.iter().chain(&subnets).cloned().collect();
+        if inner.random.percent(50) {
+            let Some(dn) = inner.random.one_of(&all).cloned() else { return };
+            self.covered("people: delete within a pass");
+            inner.log.push(format!("      meanwhile {dn} is deleted"));
+            inner.meddled.insert(dn.clone());
+            door.admin_delete(&dn).unwrap();
+        } else {
+            let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));
+            let eepg = format!("uni/tn-T/out-{l3out}/instP-E{epg}");
+            let host = inner.random.below(8);
+            let (dn, class) = match inner.random.percent(40) {
+                true => (eepg, "l3extInstP"),
+                false => (format!("{eepg}/extsubnet-[10.0.0.{host}/32]"), "l3extSubnet"),
+            };
+            let parent_is_there = class == "l3extInstP" || door.get(dn.rsplit_once("/ext").unwrap().0).is_some();
+            if door.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && door.get(&dn).is_none() {
+                self.covered("people: create within a pass");
+                inner.log.push(format!("      meanwhile {dn} is made"));
+                inner.meddled.insert(dn.clone());
+                let _ = door.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
+            }
+        }
+    }
+
+    fn get(&self, target: &str) -> Result<Answer, Error> {
+        self.before()?;
+        let mut inner = self.inner.borrow_mut();
+        let Some(seat) = &inner.seat else { return Err(Error::Unauthorized("no session".to_owned())) };
+        let (status, mut body) = seat.ask("GET", target, "");
+        let cut = inner.trouble.cut;
+        if inner.random.percent(cut) && !body.is_empty() {
+            self.covered("fault: half an answer");
+            let at = inner.random.below(body.len() as u64) as usize;
+            body.truncate((0..=at).rev().find(|at| body.is_char_boundary(*at)).unwrap_or(0));
+        }
+        decode::read(status, body.as_bytes())
+    }
+
+    fn write(&self, method: &str, target: &str, body: &str) -> Result<Vec<MoChange>, Error> {
+        self.before()?;
+        let mut inner = self.inner.borrow_mut();
+        let trouble = inner.trouble.clone();
+        if inner.random.percent(trouble.lost_before) {
+            self.covered("fault: a write is lost");
+            return Err(Error::AnswerLost("simulated".to_owned()));
+        }
+        let before = snapshot(&self.desk.door);
+        let Some(seat) = &inner.seat else { return Err(Error::Unauthorized("no session".to_owned())) };
+        let (status, answer) = seat.ask(method, target, body);
+        let after = snapshot(&self.desk.door);
+        inner.writes += 1;
+        inner.log.push(format!("      {method} {target} {body} -> {status}"));
+        if inner.broken.is_none() {
+            inner.broken = self.judge(&mut inner, &before, &after).err().map(|why| format!("{method} {target}: {why}"));
+        }
+        if inner.random.percent(trouble.dies) {
+            inner.dead = true;
+            self.covered("fault: killed after a write");
+            return Err(Error::AnswerLost("killed".to_owned()));
+        }
+        if inner.random.percent(trouble.lost_after) {
+            self.covered("fault: an answer is lost");
+            return Err(Error::AnswerLost("simulated".to_owned()));
+        }
+        decode::written(status, answer.as_bytes())
+    }
+
+    /// I3, I4, I8: what one write did is compared with what it was allowed to do.
+    fn judge(&self, inner: &mut Inner, before: &Snapshot, after: &Snapshot) -> Result<(), String> {
+        let own = &self.marks.own;
+        let annotation = |it: &Attributes| it.get("annotation").cloned().unwrap_or_default();
+        for (dn, (class, was)) in before {
+            let Some((_, is)) = after.get(dn) else {
+                let cascade = before.iter().any(|(parent, (class, it))| {
+                    class == "l3extInstP"
+                        && dn != parent
+                        && is_below(dn, parent)
+                        && !after.contains_key(parent)
+                        && annotation(it) == *own
+                });
+                let ours = match class.as_str() {
+                    "l3extInstP" => annotation(was) == *own,
+                    "l3extSubnet" => annotation(was) == *own || (annotation(was) == PYTHON && !cascade),
+                    "tagAnnotation" => dn.contains(&format!("[{}", self.marks.tag_prefix)) || cascade,
+                    _ => cascade,
+                };
+                let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
+                if !ours && !(cascade && meddled) {
+                    return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
+                }
+                if !inner.may_delete {
+                    return Err(format!("I4: {dn} was deleted on an incomplete view"));
+                }
+                inner.deleted.insert(dn.clone());
+                inner.ever_ours.remove(dn);
+                continue;
+            };
+            if was == is {
+                continue;
+            }
+            let changed: Vec<&str> =
+                is.keys().chain(was.keys()).filter(|it| was.get(*it) != is.get(*it)).map(String::as_str).collect();
+            let managed: &[&str] = match class.as_str() {
+                "l3extInstP" => &["annotation"],
+                "l3extSubnet" => &["annotation", "name", "scope"],
+                _ => &[],
+            };
+            if let Some(other) = changed.iter().find(|it| !managed.contains(it)) {
+                return Err(format!("I8: {other} of {dn} was changed: {was:?} -> {is:?}"));
+            }
+            let mark = annotation(was);
+            let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
+            let may = mark == *own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name;
+            if !may {
+                return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
+            }
+            let flags = |it: &Attributes| -> BTreeSet<String> {
+                it.get("scope")
+                    .map(|it| it.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect())
+                    .unwrap_or_default()
+            };
+            if class == "l3extSubnet" && !flags(was).is_subset(&flags(is)) {
+                return Err(format!("I8: {dn} lost a scope flag: {was:?} -> {is:?}"));
+            }
+            if annotation(is) == *own {
+                inner.ever_ours.insert(dn.clone());
+            }
+        }
+        for (dn, (class, is)) in after.iter().filter(|(dn, _)| !before.contains_key(*dn)) {
+            let allowed = match class.as_str() {
+                // Without a mark: by the way, because somebody had just deleted it. It has to be marked then.
+                "l3extInstP" => annotation(is) == *own || annotation(is).is_empty(),
+                "l3extSubnet" => annotation(is) == *own || annotation(is).is_empty(),
+                "tagAnnotation" => is.get("key").is_some_and(|it| it.starts_with(&self.marks.tag_prefix)),
+                // The fabric's own children of a new EEPG.
+                "fvRsCustQosPol" | "fvRsTenantMonPol" => true,
+                _ => false,
+            };
+            if !allowed {
+                return Err(format!("I3: {dn} ({class}) was made: {is:?}"));
+            }
+            if class != "tagAnnotation" {
+                inner.ever_ours.insert(dn.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a DN is another one or below it.
+pub fn is_below(dn: &str, parent: &str) -> bool {
+    dn.strip_prefix(parent).is_some_and(|it| it.is_empty() || it.starts_with('/'))
+}
+
+/// Everything below the tenant that somebody configured.
+pub fn snapshot(door: &Door) -> Snapshot {
+    let mut all: Snapshot = door.tree("uni").into_iter().map(|(class, dn)| (dn, (class, Attributes::new()))).collect();
+    for class in ["l3extInstP", "l3extSubnet", "tagAnnotation"] {
+        for (dn, object) in door.class(class) {
+            let kept = ["annotation", "name", "scope", "descr", "nameAlias", "key", "ip", "prefGrMemb"];
+            // The EEPG's own `scope` is the VRF's number, which the fabric sets by itself.
+            let kept = kept.iter().filter(|it| class != "l3extInstP" || **it != "scope");
+            let kept = kept.filter_map(|it| Some(((*it).to_owned(), object[*it].as_str()?.to_owned())));
+            all.insert(dn, (class.to_owned(), kept.collect()));
+        }
+    }
+    all
+}
+
+impl Access for Line {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        reading::read(query, &mut |target| self.get(target))
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        let (id, mos) = reading::snapshot(self.get(&query.target(&["subscription=yes".to_owned()]))?)?;
+        Ok((Some(id), mos))
+    }
+
+    fn forget(&self, _: &SubscriptionId) {}
+
+    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
+        self.write("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())
+    }
+
+    fn delete(&self, dn: &str) -> Result<(), Error> {
+        self.write("DELETE", &format!("/api/mo/{dn}.json"), "").map(drop)
+    }
+}

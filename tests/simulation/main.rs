@@ -1,0 +1,67 @@
+//! The whole program's decisions, lived through by seed: a cluster, a fabric, people and trouble in memory, under a
+//! clock that only the simulation moves. The promises are checked after each step, and in the end the fabric is
+//! compared with what a deliberately simple function says.
+//!
+//! `SIMULATION_SEEDS` says how many seeds (200), `SIMULATION_FROM` from which on (0); `scripts/simulate` does more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+#![allow(clippy::print_stdout, reason = "the summary is for people")]
+
+mod apic;
+mod cluster;
+mod coverage;
+mod oracle;
+mod people;
+mod random;
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coverage::Coverage;
+use world::World;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |it| it.parse().unwrap())
+}
+
+/// I1-I8, I11: seed after seed; each replays exactly.
+#[test]
+fn worlds_by_seed() {
+    let (from, seeds) = (setting("SIMULATION_FROM", 0), setting("SIMULATION_SEEDS", 200));
+    let next = AtomicU64::new(from);
+    let outcome: Mutex<(Coverage, Vec<String>)> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds || outcome.lock().unwrap().1.len() >= 3 {
+                        break;
+                    }
+                    let (coverage, broken) = live(seed);
+                    let mut outcome = outcome.lock().unwrap();
+                    outcome.0.add(coverage);
+                    outcome.1.extend(broken);
+                }
+            });
+        }
+    });
+    let (coverage, broken) = outcome.into_inner().unwrap();
+    for (what, count) in &coverage.0 {
+        println!("{count:10} {what}");
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
+}
+
+/// One seed: what it covered, and the broken promise with the story that led to it.
+fn live(seed: u64) -> (Coverage, Option<String>) {
+    let mut world = World::new(seed);
+    let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live()));
+    let broken = match lived {
+        Ok(lived) => lived.err(),
+        Err(panic) => Some(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())),
+    };
+    let coverage = world.coverage.borrow().clone();
+    (coverage, broken.map(|why| format!("seed {seed}:\n{}\n{why}", world.log.join("\n"))))
+}

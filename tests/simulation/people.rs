@@ -1,0 +1,316 @@
+//! What people do: to their clusters, and to the fabric behind everybody's back.
+
+use std::net::IpAddr;
+
+use aci_sync::model::kube::Kind;
+use serde_json::json;
+
+use crate::apic::PYTHON;
+use crate::cluster::{Annotation, Deployment, Name, Pod, Service};
+use crate::random::Random;
+use crate::world::World;
+
+const L3OUTS: [&str; 3] = ["L", "M", "N"];
+const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
+
+/// A small pool, so that addresses are used again and again.
+fn ip(random: &mut Random) -> IpAddr {
+    let host = random.below(8);
+    let text = if random.percent(25) { format!("fd00::{host}") } else { format!("10.0.0.{host}") };
+    text.parse().unwrap()
+}
+
+fn name(random: &mut Random, prefix: &str, most: u64) -> Name {
+    (if random.percent(70) { "a" } else { "b" }, format!("{prefix}{}", random.below(most)))
+}
+
+fn annotation(random: &mut Random) -> Annotation {
+    match random.below(12) {
+        0 => Annotation::None,
+        1 => Annotation::Broken,
+        _ => {
+            let exports = random.percent(30).then(|| (random.percent(70), random.percent(70)));
+            let l3out = L3OUTS[random.below(3) as usize];
+            Annotation::Names(l3out, EPGS[random.below(4) as usize], exports)
+        }
+    }
+}
+
+/// Somebody does something.
+pub fn act(world: &mut World) {
+    let side = world.random.below(world.sides.len() as u64) as usize;
+    match world.random.below(100) {
+        0..=16 => deployment(world, side),
+        17..=45 => pod(world, side),
+        46..=55 => service(world, side),
+        56..=84 => fabric(world),
+        85..=87 => lapse(world, side),
+        88..=90 => {
+            world.sides[side].late = !world.sides[side].late;
+            world.coverage.borrow_mut().count("fault: late events");
+        }
+        91 | 92 => world.restart(side),
+        93 => world.release(side),
+        94 | 95 => wrong_plan(world, side),
+        _ => refusal(world),
+    }
+}
+
+fn count(world: &World, what: &str) {
+    world.coverage.borrow_mut().count(what);
+}
+
+fn deployment(world: &mut World, side: usize) {
+    let key = name(&mut world.random, "d", 3);
+    let number = world.sides[side].cluster.number();
+    let random = &mut world.random;
+    let deployments = &mut world.sides[side].cluster.deployments;
+    let what = match (deployments.get_mut(&key), random.below(10)) {
+        (None, _) => {
+            let app = random.below(3);
+            let annotation = annotation(random);
+            deployments
+                .insert(key.clone(), Deployment { uid: number, created: number, annotation, paused: false, app });
+            "people: deploy"
+        }
+        (Some(_), 0 | 1) => {
+            deployments.remove(&key);
+            "people: delete a Deployment"
+        }
+        (Some(it), 2 | 3) => {
+            it.paused = !it.paused;
+            "people: pause"
+        }
+        (Some(it), 4) => {
+            // Deleted and made again, seen as one change.
+            (it.uid, it.created) = (number, number);
+            it.annotation = annotation(random);
+            "people: replace a Deployment"
+        }
+        (Some(it), _) => {
+            it.annotation = annotation(random);
+            "people: annotate"
+        }
+    };
+    count(world, what);
+    let text = format!("{:?}", world.sides[side].cluster.deployments.get(&key));
+    world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
+    world.sides[side].cluster.changed(Kind::Deployment, &key);
+}
+
+fn pod(world: &mut World, side: usize) {
+    let key = name(&mut world.random, "p", 6);
+    let number = world.sides[side].cluster.number();
+    let random = &mut world.random;
+    let pods = &mut world.sides[side].cluster.pods;
+    let what = match (pods.get_mut(&key), random.below(10)) {
+        (None, _) => {
+            let mut ips: Vec<IpAddr> = (0..random.below(3)).map(|_| ip(random)).collect();
+            ips.dedup();
+            let owner = random.percent(80).then(|| format!("d{}", random.below(3)));
+            let (app, host_network) = (random.below(3), random.percent(8));
+            let pod =
+                Pod { uid: number, created: number, owner, app, ips, host_network, ended: false, terminating: false };
+            pods.insert(key.clone(), pod);
+            "people: start a Pod"
+        }
+        (Some(_), 0..=3) => {
+            pods.remove(&key);
+            "people: remove a Pod"
+        }
+        (Some(it), 4) => {
+            it.ended = true;
+            "people: end a Pod"
+        }
+        (Some(it), 5 | 6) => {
+            it.terminating = true;
+            "people: terminate a Pod"
+        }
+        (Some(it), _) => {
+            it.ips.push(ip(random));
+            it.ips.dedup();
+            "people: give a Pod an address"
+        }
+    };
+    count(world, what);
+    let text = format!("{:?}", world.sides[side].cluster.pods.get(&key));
+    world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
+    world.sides[side].cluster.changed(Kind::Pod, &key);
+}
+
+fn service(world: &mut World, side: usize) {
+    let key = name(&mut world.random, "s", 3);
+    let random = &mut world.random;
+    let services = &mut world.sides[side].cluster.services;
+    if services.contains_key(&key) && random.percent(30) {
+        services.remove(&key);
+    } else {
+        let service = Service {
+            load_balancer: random.percent(85),
+            selector: random.percent(90).then(|| random.below(3)),
+            ips: (0..random.below(3)).map(|_| ip(random)).collect(),
+            hostname: random.percent(15),
+        };
+        services.insert(key.clone(), service);
+    }
+    count(world, "people: change a Service");
+    let text = format!("{:?}", world.sides[side].cluster.services.get(&key));
+    world.say(format!("{} Service {key:?} {text}", world.sides[side].id));
+    world.sides[side].cluster.changed(Kind::Service, &key);
+}
+
+/// An administrator at the fabric.
+fn fabric(world: &mut World) {
+    let desk = world.desk.clone();
+    let door = &desk.door;
+    let eepgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
+    let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
+    let tags: Vec<String> = door.class("tagAnnotation").into_keys().collect();
+    let random = &mut world.random;
+    let l3out = L3OUTS[random.below(3) as usize];
+    let eepg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
+    let marks = ["orchestrator:terraform", "", PYTHON, "orchestrator:terraform"];
+    let mark = marks[random.below(4) as usize];
+    let (what, dn) = match random.below(24) {
+        0..=2 => ("people: delete an EEPG", random.one_of(&eepgs).cloned()),
+        3..=6 => ("people: delete a subnet", random.one_of(&subnets).cloned()),
+        7..=9 => ("people: change a scope", random.one_of(&subnets).cloned()),
+        10 => ("people: change a name", random.one_of(&subnets).cloned()),
+        11 | 12 => ("people: change a mark", random.one_of(&[&eepgs[..], &subnets[..]].concat()).cloned()),
+        13 => ("people: describe", random.one_of(&[&eepgs[..], &subnets[..]].concat()).cloned()),
+        14 => ("people: contract", random.one_of(&eepgs).cloned()),
+        15..=17 => ("people: make an EEPG", Some(eepg)),
+        18..=20 => {
+            let host = random.below(8);
+            ("people: make a subnet", random.one_of(&eepgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
+        }
+        21 => ("people: delete a tag", random.one_of(&tags).cloned()),
+        22 => ("people: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
+        _ => ("people: make an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
+    };
+    let Some(dn) = dn else { return };
+    let class = if dn.contains("/extsubnet-") { "l3extSubnet" } else { "l3extInstP" };
+    match what {
+        "people: delete an EEPG" | "people: delete a subnet" | "people: delete a tag" => {
+            door.admin_delete(&dn).unwrap();
+        }
+        "people: delete an L3Out" => {
+            if world.random.percent(60) {
+                return;
+            }
+            door.admin_delete(&dn).unwrap();
+        }
+        "people: change a scope" => {
+            let scope = ["", "import-security,shared-rtctrl", "export-rtctrl", "import-security,export-rtctrl"];
+            door.set(&dn, class, &[("scope", scope[world.random.below(4) as usize])]).unwrap();
+        }
+        "people: change a name" => door.set(&dn, class, &[("name", "renamed")]).unwrap(),
+        "people: change a mark" => {
+            // Nobody gives his objects our mark, and nobody takes those of the Python application away.
+            let mark = if mark == PYTHON { "orchestrator:mine" } else { mark };
+            door.set(&dn, class, &[("annotation", mark)]).unwrap();
+        }
+        "people: describe" => door.set(&dn, class, &[("descr", "by hand")]).unwrap(),
+        "people: contract" => {
+            let contract = json!({"fvRsCons": {"attributes": {"tnVzBrCPName": "web"}}});
+            door.admin_post(&dn, &contract).unwrap();
+        }
+        "people: make an L3Out" => make_l3out(world, &dn),
+        _ => {
+            let parent = dn.rsplit_once(if class == "l3extSubnet" { "/extsubnet" } else { "/instP" }).unwrap().0;
+            if door.get(parent).is_none() || door.get(&dn).is_some() {
+                return;
+            }
+            let _ = door.set(&dn, class, &[("annotation", mark)]);
+        }
+    }
+    count(world, what);
+    world.say(format!("{what} {dn} {mark}"));
+}
+
+fn make_l3out(world: &mut World, dn: &str) {
+    if world.desk.door.get(dn).is_some() {
+        return;
+    }
+    let name = dn.rsplit_once("out-").unwrap().1;
+    let vrf = if name == "N" { "W" } else { "V" };
+    let relation = json!({"l3extRsEctx": {"attributes": {"tnFvCtxName": vrf}}});
+    let l3out = json!({"l3extOut": {"attributes": {"name": name}, "children": [relation]}});
+    world.desk.door.admin_post("uni/tn-T", &l3out).unwrap();
+}
+
+/// Events are lost: with the knowledge of the program, or without.
+fn lapse(world: &mut World, side: usize) {
+    match world.random.below(4) {
+        0 => {
+            count(world, "fault: subscriptions lapse unheard");
+            world.desk.door.lapse_subscriptions();
+            world.say("subscriptions lapse");
+        }
+        1 => {
+            count(world, "fault: gap");
+            world.say("a gap");
+            world.gap(side);
+        }
+        2 => {
+            world.desk.door.drop_websockets();
+            world.say("websockets end");
+        }
+        _ => {
+            let deaf = world.random.percent(50);
+            count(world, "fault: deaf");
+            world.desk.door.set_deaf(deaf);
+            world.say(format!("deaf: {deaf}"));
+        }
+    }
+}
+
+/// The fabric refuses something for a while: an address for its content, or an EEPG for want of a privilege.
+fn refusal(world: &mut World) {
+    let random = &mut world.random;
+    let door = &world.desk.door;
+    match random.below(5) {
+        0 | 1 => {
+            let codes = [104, 106, 107, 120, 121, 801, 103, 102, 400];
+            let code = codes[random.below(codes.len() as u64) as usize];
+            let text = format!("10.0.0.{}/", random.below(8));
+            let times = random.percent(50).then(|| 1 + random.below(4) as usize);
+            door.reject(&text, sim::apic::ApiError::bad(code, "simulated"), times);
+            world.coverage.borrow_mut().count("fault: refused content");
+            world.log.push(format!("{text} is refused with {code}, {times:?}"));
+        }
+        2 => {
+            let dn = format!("uni/tn-T/out-{}", L3OUTS[random.below(3) as usize]);
+            let class = random.percent(60).then_some("tagAnnotation");
+            door.forbid(&dn, class);
+            world.coverage.borrow_mut().count("fault: forbidden");
+            world.log.push(format!("forbidden: {dn} {class:?}"));
+        }
+        3 => door.allow(),
+        _ => door.clear_rejections(),
+    }
+}
+
+fn wrong_plan(_world: &mut World, _side: usize) {}
+
+/// What only people can settle, settled: privileges, refusals, missing L3Outs, broken annotations, pauses.
+pub fn make_peace(world: &mut World) {
+    world.desk.door.allow();
+    world.desk.door.clear_rejections();
+    world.desk.door.set_deaf(false);
+    for l3out in L3OUTS {
+        make_l3out(world, &format!("uni/tn-T/out-{l3out}"));
+    }
+    for side in 0..world.sides.len() {
+        let keys: Vec<Name> = world.sides[side].cluster.deployments.keys().cloned().collect();
+        for key in keys {
+            let cluster = &mut world.sides[side].cluster;
+            let Some(it) = cluster.deployments.get_mut(&key) else { continue };
+            it.paused = false;
+            if it.annotation == Annotation::Broken {
+                it.annotation = Annotation::None;
+            }
+            cluster.changed(Kind::Deployment, &key);
+        }
+    }
+}

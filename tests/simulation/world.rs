@@ -1,0 +1,511 @@
+//! One seed's world: two clusters, a fabric, people, trouble, and the program in the middle, step by step under a
+//! clock that only this file moves.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use aci_sync::apic::{Error, SubscriptionId, decode};
+use aci_sync::config::Policy;
+use aci_sync::daemon::engine::Engine;
+use aci_sync::daemon::pacing::{Pacing, Verdict};
+use aci_sync::model::finding::Code;
+use aci_sync::model::kube::Kind;
+use aci_sync::model::mo::Status;
+use aci_sync::model::owner::Owner;
+use aci_sync::model::plan::Change;
+use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use sim::apic::{Desk, Quirks};
+
+use crate::apic::{Line, Trouble, is_below, snapshot};
+use crate::cluster::Cluster;
+use crate::coverage::Coverage;
+use crate::oracle::{self, Settings};
+use crate::people;
+use crate::random::Random;
+
+const GRACE: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// A cluster and its program.
+pub struct Side {
+    pub id: &'static str,
+    pub cluster: Cluster,
+    pub settings: Settings,
+    pub rules: Rules,
+    engine: Engine,
+    pacing: Pacing,
+    pub line: Line,
+    /// When a new session will be open, if there is none.
+    connect_at: Option<Instant>,
+    /// Websocket messages are held back.
+    pub late: bool,
+    /// Deletions that one pass after a comparison may do (W4), if such a pass comes next.
+    counted: bool,
+    compare_at: Instant,
+    released: bool,
+}
+
+/// Everything of one seed.
+pub struct World {
+    pub random: Random,
+    pub desk: Rc<Desk>,
+    pub sides: Vec<Side>,
+    pub coverage: Rc<RefCell<Coverage>>,
+    pub now: Instant,
+    pub log: Vec<String>,
+    steps: usize,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let quirks = if random.percent(50) { Quirks::default() } else { Quirks::contrary() };
+        let desk = Rc::new(Desk::new(quirks));
+        desk.door.setup_tenant("T", "V", &["L", "M"]).unwrap();
+        desk.door.setup_tenant("T", "W", &["N"]).unwrap();
+        desk.door.advance(Duration::from_secs(60));
+        let coverage: Rc<RefCell<Coverage>> = Rc::default();
+        let now = Instant::now();
+        let mut sides = Vec::new();
+        let ids: &[&'static str] = if random.percent(40) { &["me", "you"] } else { &["me"] };
+        for id in ids {
+            let settings = Settings {
+                expose: (true, random.percent(85)),
+                only_a: random.percent(15),
+                keep_contracted: random.percent(20),
+            };
+            let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N"] } else { Vec::new() };
+            let rules = Rules {
+                expose: Exports { pods: settings.expose.0, services: settings.expose.1 },
+                allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
+                keep_contracted: settings.keep_contracted,
+                batch: if random.percent(30) { 3 } else { 500 },
+                max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
+                ..Rules::default()
+            };
+            let line = Line::new(desk.clone(), id, coverage.clone(), Random::new(random.next()));
+            sides.push(Side {
+                id,
+                cluster: Cluster::new(),
+                settings,
+                engine: Engine::new(Owner::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
+                rules,
+                pacing: Pacing::new(RESYNC, now),
+                line,
+                connect_at: Some(now),
+                late: false,
+                counted: true,
+                compare_at: now + RESYNC,
+                released: false,
+            });
+        }
+        let steps = 30 + random.below(60) as usize;
+        let mut world = World { random, desk, sides, coverage, now, log: Vec::new(), steps };
+        for _ in 0..world.random.below(12) {
+            people::act(&mut world);
+        }
+        world
+    }
+
+    pub fn say(&mut self, what: impl Into<String>) {
+        self.log.push(what.into());
+    }
+
+    /// Lives through a seed. The error is the broken promise.
+    pub fn live(&mut self) -> Result<(), String> {
+        for step in 0..self.steps {
+            if step % 16 == 0 {
+                self.choose_trouble();
+            }
+            people::act(self);
+            for side in 0..self.sides.len() {
+                self.watches(side);
+                self.websocket(side);
+            }
+            let pause = match self.random.below(20) {
+                0 => Duration::from_secs(700),
+                1 | 2 => Duration::from_secs(70),
+                3..=5 => Duration::from_secs(11),
+                _ => Duration::from_millis(30 + self.random.below(900)),
+            };
+            self.pass_time(pause)?;
+        }
+        self.peace()
+    }
+
+    /// For the next steps: which trouble there is, and how often. Many worlds have none, or one sort only.
+    fn choose_trouble(&mut self) {
+        for side in 0..self.sides.len() {
+            let mut trouble = Trouble::default();
+            for rate in [
+                &mut trouble.unreachable,
+                &mut trouble.busy,
+                &mut trouble.lost_before,
+                &mut trouble.lost_after,
+                &mut trouble.cut,
+                &mut trouble.unauthorized,
+                &mut trouble.dies,
+                &mut trouble.admin,
+            ] {
+                if self.random.percent(25) {
+                    *rate = 1 + self.random.below(15);
+                }
+            }
+            self.sides[side].line.inner.borrow_mut().trouble = trouble;
+        }
+    }
+
+    /// What the watches of a side tell in this step.
+    fn watches(&mut self, side: usize) {
+        let now = self.now;
+        for kind in Kind::ALL {
+            let it = &mut self.sides[side];
+            let mut events = Vec::new();
+            match self.random.below(30) {
+                0 => events.extend(it.cluster.expire(kind)),
+                1 => events.extend(it.cluster.interrupt(kind, now)),
+                2..=14 => {
+                    events.extend(it.cluster.list(kind));
+                    events.extend(it.cluster.resume(kind));
+                }
+                _ => {}
+            }
+            if self.random.percent(70) {
+                let most = self.random.below(6) as usize;
+                events.extend(it.cluster.deliver(kind, most));
+            }
+            self.tell(side, events);
+        }
+    }
+
+    fn tell(&mut self, side: usize, events: Vec<aci_sync::kube::Event>) {
+        let now = self.now;
+        let it = &mut self.sides[side];
+        for event in events {
+            let text = format!("{event:?}");
+            let what = match &event {
+                aci_sync::kube::Event::Listed { .. } => {
+                    it.counted = true;
+                    "watch: listed"
+                }
+                aci_sync::kube::Event::Relisting { .. } => "watch: relist",
+                aci_sync::kube::Event::Interrupted { .. } => "watch: interrupted",
+                _ => "watch: event",
+            };
+            self.coverage.borrow_mut().count(what);
+            if it.engine.cluster_changed(event, now) {
+                it.pacing.pass_soon(now);
+            }
+            self.log.push(format!("    {} hears {}", it.id, text.chars().take(160).collect::<String>()));
+        }
+    }
+
+    /// What the websocket of a side says in this step.
+    fn websocket(&mut self, side: usize) {
+        let now = self.now;
+        if self.sides[side].late && self.random.percent(70) {
+            return;
+        }
+        let it = &mut self.sides[side];
+        let texts = it.line.inner.borrow().seat.as_ref().map(|it| it.events());
+        match texts {
+            None => {}
+            Some(None) => {
+                it.line.inner.borrow_mut().seat = None;
+                it.engine.subscriptions_lost(None);
+                it.counted = true;
+                it.connect_at = Some(now + Duration::from_secs(1));
+                self.coverage.borrow_mut().count("fault: websocket lost");
+                self.say(format!("    {}'s websocket is gone", self.sides[side].id));
+            }
+            Some(Some(texts)) => {
+                for text in texts {
+                    let message = decode::message(text.as_bytes()).unwrap();
+                    let gone = message.changes.iter().filter(|it| it.status == Status::Deleted);
+                    for change in gone {
+                        it.line.inner.borrow_mut().ever_ours.retain(|dn| !is_below(dn, &change.mo.dn));
+                    }
+                    let ids: Vec<SubscriptionId> =
+                        message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+                    // An event may come twice.
+                    for _ in 0..=u64::from(self.random.percent(10)) {
+                        if it.engine.fabric_changed(&ids, &message.changes) {
+                            it.pacing.pass_soon(now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Time passes; what is due is done.
+    fn pass_time(&mut self, pause: Duration) -> Result<(), String> {
+        let end = self.now + pause;
+        loop {
+            let due = (0..self.sides.len()).map(|side| (self.deadline(side), side)).min();
+            let Some((at, side)) = due.filter(|it| it.0 <= end) else { break };
+            self.clock(at.max(self.now));
+            self.turn(side)?;
+        }
+        self.clock(end);
+        Ok(())
+    }
+
+    fn clock(&mut self, at: Instant) {
+        self.desk.door.advance(at - self.now);
+        self.now = at;
+    }
+
+    fn deadline(&self, side: usize) -> Instant {
+        let it = &self.sides[side];
+        let wake = it.engine.next_wake(self.now).filter(|_| it.connect_at.is_none());
+        let deadline = it.pacing.deadline(wake);
+        it.connect_at.map_or(deadline, |at| at.min(deadline))
+    }
+
+    /// One turn of a side's loop: a new session, or a pass.
+    fn turn(&mut self, side: usize) -> Result<(), String> {
+        let now = self.now;
+        let it = &mut self.sides[side];
+        if it.connect_at.is_some_and(|at| at <= now) {
+            it.connect_at = None;
+            it.line.inner.borrow_mut().seat = Some(self.desk.sit_down(it.id));
+            it.engine.subscriptions_lost(None);
+            it.counted = true;
+            it.pacing.connected(now);
+            return Ok(());
+        }
+        let has_session = it.connect_at.is_none();
+        if it.compare_at <= now {
+            it.compare_at = now + RESYNC;
+            it.counted = true;
+        }
+        if !it.pacing.is_pass_due(&mut it.engine, has_session, now) {
+            return Ok(());
+        }
+        self.pass(side)
+    }
+
+    fn pass(&mut self, side: usize) -> Result<(), String> {
+        let now = self.now;
+        let it = &mut self.sides[side];
+        let may_delete = !it.cluster.watches.values().any(|it| it.is_incomplete(now));
+        {
+            let mut inner = it.line.inner.borrow_mut();
+            inner.may_delete = may_delete;
+            inner.deleted.clear();
+            inner.meddled.clear();
+            inner.log.clear();
+        }
+        let own = it.line.marks.own.clone();
+        let fabric = snapshot(&self.desk.door);
+        let ours = fabric.iter().filter(|(_, (_, it))| it.get("annotation") == Some(&own));
+        let owned = ours.clone().count();
+        it.line.inner.borrow_mut().ever_ours.extend(ours.map(|it| it.0.clone()));
+        let line = &it.line;
+        let outcome = it.engine.pass(line, now, &|| !line.inner.borrow().dead);
+        let mut inner = it.line.inner.borrow_mut();
+        self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
+        self.log.append(&mut inner.log);
+        if let Some(broken) = inner.broken.take() {
+            return Err(broken);
+        }
+        if let Ok(report) = &outcome {
+            let mut coverage = self.coverage.borrow_mut();
+            for change in report.done.iter().flat_map(|it| &it.changes) {
+                coverage.count(match change {
+                    Change::CreateEepg { .. } => "change: EEPG made",
+                    Change::MarkEepg { .. } => "change: EEPG marked",
+                    Change::DeleteEepg { .. } => "change: EEPG deleted",
+                    Change::CreateSubnet { .. } => "change: subnet made",
+                    Change::RepairSubnet { .. } => "change: subnet repaired",
+                    Change::DeleteSubnet { moves_to: Some(_), .. } => "change: subnet moved",
+                    Change::DeleteSubnet { .. } => "change: subnet deleted",
+                    Change::Remember => "change: tag written",
+                    Change::Forget { .. } => "change: tag deleted",
+                });
+            }
+            for finding in it.engine.findings() {
+                coverage.count(&format!("finding: {:?}", finding.code));
+                // A plan that the writer refuses is a bug in the plan.
+                if finding.text.starts_with("not written") {
+                    return Err(format!("the plan was wrong: {finding}"));
+                }
+            }
+        }
+        // I5: what one counted pass deletes; what was released before is done without counting.
+        if it.counted && !it.released {
+            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !is_still_wanted(it, dn)).count();
+            if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
+                return Err(format!("I5: one pass deleted {gone} of {owned}: {:?}", inner.deleted));
+            }
+        }
+        // While nothing may be deleted nothing is counted.
+        it.counted &= !may_delete;
+        let dead = inner.dead;
+        drop(inner);
+        if dead {
+            self.restart(side);
+            return Ok(());
+        }
+        let it = &mut self.sides[side];
+        let unit = self.random.unit();
+        match it.pacing.pass_ended(&outcome, unit, now) {
+            Verdict::Done | Verdict::Again(_) => {}
+            Verdict::Relogin => {
+                it.line.inner.borrow_mut().seat = None;
+                it.connect_at = Some(now + Duration::from_secs(60));
+            }
+            Verdict::Reconnect => {
+                it.line.inner.borrow_mut().seat = None;
+                it.connect_at = Some(now + Duration::from_secs(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// The process ends, however, and another one starts.
+    pub fn restart(&mut self, side: usize) {
+        self.coverage.borrow_mut().count("fault: restart");
+        self.say(format!("  {} starts anew", self.sides[side].id));
+        let it = &mut self.sides[side];
+        it.engine = Engine::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
+        it.pacing = Pacing::new(RESYNC, self.now);
+        it.compare_at = self.now + RESYNC;
+        it.cluster.start_watching();
+        it.connect_at = Some(self.now + Duration::from_millis(100));
+        it.counted = true;
+        it.released = false;
+        let mut inner = it.line.inner.borrow_mut();
+        inner.seat = None;
+        inner.dead = false;
+        inner.ever_ours.clear();
+    }
+
+    /// Events were lost, and the program knows.
+    pub fn gap(&mut self, side: usize) {
+        let it = &mut self.sides[side];
+        if it.connect_at.is_none() {
+            it.engine.subscriptions_lost(Some(&it.line));
+            it.counted = true;
+            it.pacing.pass_soon(self.now);
+        }
+    }
+
+    /// SIGUSR2.
+    pub fn release(&mut self, side: usize) {
+        let it = &mut self.sides[side];
+        if it.engine.release_held() {
+            it.released = true;
+            it.pacing.pass_soon(self.now);
+            self.coverage.borrow_mut().count("people: SIGUSR2");
+        }
+    }
+
+    /// Everything is told, and nothing goes wrong any more.
+    fn flush(&mut self) {
+        for side in 0..self.sides.len() {
+            for kind in Kind::ALL {
+                let cluster = &mut self.sides[side].cluster;
+                let mut events = cluster.resume(kind);
+                events.extend(cluster.list(kind));
+                events.extend(cluster.deliver(kind, usize::MAX));
+                self.tell(side, events);
+            }
+            self.sides[side].late = false;
+            self.websocket(side);
+        }
+    }
+
+    /// Faults stop and inputs stop changing: the fabric becomes what it should be, and then nobody writes any more.
+    fn peace(&mut self) -> Result<(), String> {
+        self.say("peace");
+        for it in &mut self.sides {
+            it.line.inner.borrow_mut().trouble = Trouble::default();
+        }
+        people::make_peace(self);
+        // Two resyncs and the longest back-off there are (I1), in pieces, so that people can settle what only they can.
+        for _ in 0..24 {
+            self.flush();
+            self.pass_time(Duration::from_secs(150))?;
+            for side in 0..self.sides.len() {
+                self.release(side);
+                let findings: Vec<_> = self.sides[side].engine.findings().iter().cloned().collect();
+                for finding in findings.iter().filter(|it| it.code == Code::ForeignGone) {
+                    self.say(format!("  somebody makes {} again", finding.subject));
+                    let _ = self.desk.door.set(&finding.subject, "l3extInstP", &[]);
+                }
+            }
+        }
+        self.compare("after peace")?;
+        let writes = self.writes();
+        for side in 0..self.sides.len() {
+            self.gap(side);
+        }
+        self.pass_time(Duration::from_secs(700))?;
+        self.no_write_since(writes, "after a comparison")?;
+        for side in 0..self.sides.len() {
+            self.restart(side);
+        }
+        self.flush();
+        self.pass_time(Duration::from_secs(120))?;
+        self.no_write_since(writes, "after a restart")?;
+        self.compare("after a restart")
+    }
+
+    fn writes(&self) -> usize {
+        self.sides.iter().map(|it| it.line.inner.borrow().writes).sum()
+    }
+
+    /// I2: a converged fabric is left alone.
+    fn no_write_since(&self, writes: usize, when: &str) -> Result<(), String> {
+        if self.writes() == writes { Ok(()) } else { Err(format!("I2: something was written {when}")) }
+    }
+
+    /// I1: the fabric holds of each side what the simple function says.
+    fn compare(&self, when: &str) -> Result<(), String> {
+        let fabric = snapshot(&self.desk.door);
+        let vrf = |l3out: &str| {
+            let relation = self.desk.door.get(&format!("{l3out}/rsectx"));
+            relation.map_or(l3out.to_owned(), |it| it["tDn"].as_str().unwrap_or_default().to_owned())
+        };
+        for it in &self.sides {
+            let expected = oracle::expected(&it.cluster, &it.settings, &it.line.marks, &fabric, &vrf);
+            let actual = oracle::actual(&it.line.marks, &fabric);
+            if expected != actual {
+                let findings: Vec<String> =
+                    it.engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+                return Err(format!(
+                    "I1: {} {when}:\n expected {expected:#?}\n there is {actual:#?}\n findings {findings:#?}\n fabric {:#?}",
+                    it.id,
+                    fabric
+                        .iter()
+                        .filter(|it| it.0.contains("/out-"))
+                        .map(|(dn, it)| format!("{dn} {:?}", it.1))
+                        .collect::<Vec<_>>()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A deletion that is part of a move: the address is wanted somewhere else.
+fn is_still_wanted(side: &Side, dn: &str) -> bool {
+    let Some(ip) = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()).and_then(|it| it.parse().ok())
+    else {
+        return false;
+    };
+    side.cluster.pods.values().any(|it| it.ips.contains(&ip))
+        || side.cluster.services.values().any(|it| it.ips.contains(&ip))
+}
+
+fn told(outcome: &Result<aci_sync::daemon::engine::Report, Error>) -> String {
+    match outcome {
+        Ok(report) => {
+            format!("{} transactions{}", report.done.len(), if report.unfinished { ", unfinished" } else { "" })
+        }
+        Err(error) => error.to_string(),
+    }
+}
