@@ -222,9 +222,16 @@ impl World {
             Some(Some(texts)) => {
                 for text in texts {
                     let message = decode::message(text.as_bytes()).unwrap();
-                    let gone = message.changes.iter().filter(|it| it.status == Status::Deleted);
-                    for change in gone {
-                        it.line.inner.borrow_mut().ever_ours.retain(|dn| !is_below(dn, &change.mo.dn));
+                    let told: Vec<String> =
+                        message.changes.iter().map(|it| format!("{:?} {}", it.status, it.mo.dn)).collect();
+                    self.log.push(format!("    {}'s websocket: {}", it.id, told.join(", ")));
+                    for change in &message.changes {
+                        let seen = &mut it.line.inner.borrow_mut().ever_ours;
+                        if change.status == Status::Deleted {
+                            seen.retain(|dn| !is_below(dn, &change.mo.dn));
+                        } else if change.mo.get("annotation") == it.line.marks.own {
+                            seen.insert(change.mo.dn.clone());
+                        }
                     }
                     let ids: Vec<SubscriptionId> =
                         message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
