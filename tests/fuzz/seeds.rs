@@ -94,6 +94,7 @@ pub fn dns() -> Vec<Vec<u8>> {
         "uni/tn-T/out-L/instP-E/extsubnet-[fd00:10:244:1::c8/128]",
         "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]/annotationKey-[a/b]",
         "uni/tn-T/out-L/annotationKey-[aci-sync:prod-1:E]",
+        "uni/tn-T/out-L/annotationKey-aci-sync:prod-1:E",
         "uni/tn-T/out-L/lnodep-N/lifp-I/rspathL3OutAtt-[topology/pod-1/protpaths-101-102/pathep-[vpcgrp]]",
         "uni/tn-T/out-L/rsectx",
         "uni/tn-common/ctx-V",
@@ -160,6 +161,7 @@ pub fn command_lines() -> Vec<Vec<u8>> {
     let fingerprint = format!("run\n--apic\nhttps://[fd00::1]:8443/\n--apic-fingerprint\n{fingerprint}");
     texts(&[
         "run\n--apic\napic1.example,10.0.0.1:443,[fd00::1]:444,fd00::2\n--resync\n10m\n--epg-grace=1h\n--batch\n7",
+        "run\n--apic\na\n--allow\nteam-*=T/L/E?,shop=infra/L\n--max-deletes\n30%\n--expose=pods\n--foreign-epg\nrefuse",
         "plan\n--apic=a\n--cluster-id\nprod-1\n--adopt-id\na,b\n--adopt-id\nc\n--subnet-scope\nimport-security,shared-rtctrl",
         "run\n--once\n--apic\na\n--policy\nupsert-only\n--keep-contracted=false\n--apic-insecure\n--context\nother",
         "ACI_SYNC_RESYNC=90s\nACI_SYNC_BATCH=1000\nACI_APIC=apic1\nACI_SYNC_POLICY=observe\nrun",
