@@ -13,6 +13,7 @@ use log::warn;
 
 use crate::cli::{Given, Invocation};
 use crate::model::fabric::{IMPORT_SECURITY, Scope};
+use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
 use crate::net::{Roots, Tls, TlsSettings, Verify};
 use crate::secret::Secret;
@@ -270,10 +271,7 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
 }
 
 fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
-    let is_id = |id: &str| {
-        (1..=40).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
-    };
-    match given.values.iter().find(|it| !is_id(it)) {
+    match given.values.iter().find(|it| !Owner::is_id(it)) {
         Some(bad) => {
             Err(ConfigError::wrong(given, format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-")))
         }

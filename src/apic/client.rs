@@ -32,6 +32,12 @@ const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
 /// The longest life of a token or a session that is believed; an APIC grants a day.
 const LONGEST_LIFE: u64 = 30 * 86_400;
 
+/// The longest token that is believed, in bytes; it goes into every request's head. An APIC's has about a hundred.
+const LONGEST_TOKEN: usize = 8192;
+
+/// The longest id of a subscription, in bytes; an APIC's has 17 digits.
+const LONGEST_ID: usize = 64;
+
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: u64 = 64 << 20;
 
@@ -47,7 +53,7 @@ pub struct SubscriptionId(String);
 impl SubscriptionId {
     /// An id as the APIC gives it. It goes into a URL, so it has letters and digits only.
     pub fn new(text: &str) -> Option<SubscriptionId> {
-        let is_id = !text.is_empty() && text.bytes().all(|it| it.is_ascii_alphanumeric());
+        let is_id = (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric());
         is_id.then(|| SubscriptionId(text.to_owned()))
     }
 }
@@ -311,7 +317,8 @@ pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
     let login = answer.mos.first().ok_or_else(no_token)?;
     let token = login.get("token");
     // It goes into a header and a path as it is.
-    if token.is_empty() || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
+    let fits = (1..=LONGEST_TOKEN).contains(&token.len());
+    if !fits || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
         return Err(no_token());
     }
     let seconds = |name: &str, default: u64| {
@@ -374,10 +381,22 @@ pub(super) mod tests {
             let body = json!({"imdata": [{"aaaLogin": {"attributes": attributes}}]}).to_string();
             token_in(&decode::answer(body.as_bytes()).unwrap()).map(|(token, _)| token)
         };
-        for good in ["eyJhbGciOi.J9-_x", "aB+/c=="] {
+        for good in ["eyJhbGciOi.J9-_x", "aB+/c==", &"x".repeat(LONGEST_TOKEN)] {
             assert_eq!(token(good), Ok(Secret::new(good)));
         }
-        for bad in ["", "a b", "a\r\nX: y", "a;b", "a,b", "a?b", "a#b", "a\"b", "\u{e9}", "a\0b"] {
+        for bad in [
+            &*"x".repeat(LONGEST_TOKEN + 1),
+            "",
+            "a b",
+            "a\r\nX: y",
+            "a;b",
+            "a,b",
+            "a?b",
+            "a#b",
+            "a\"b",
+            "\u{e9}",
+            "a\0b",
+        ] {
             assert_eq!(token(bad), Err(Error::Malformed("a login answer without a token".to_owned())), "{bad:?}");
         }
     }

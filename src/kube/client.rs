@@ -14,6 +14,7 @@ use super::decode::{self, Page};
 use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError, Token, read_token};
 use crate::model::kube::{Kind, Object};
+use crate::model::owner::Owner;
 use crate::net::{Tls, words};
 use crate::secret::Secret;
 
@@ -93,6 +94,10 @@ impl Client {
         self.get_whole("/api/v1/namespaces/kube-system", &mut body)?;
         let namespace: Namespace =
             serde_json::from_slice(&body).map_err(|error| Error::malformed("the namespace kube-system", &error))?;
+        // It becomes a part of our mark, and so of filters in URLs (D1).
+        if !Owner::is_id(&namespace.metadata.uid) {
+            return Err(Error::Malformed("the UID of the namespace kube-system is none".to_owned()));
+        }
         Ok(namespace.metadata.uid)
     }
 

@@ -32,6 +32,11 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Whether a text can be a cluster id: 1-40 of `[a-zA-Z0-9_.-]` (O1).
+    pub fn is_id(text: &str) -> bool {
+        (1..=40).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
+    }
+
     /// The owner of a cluster id, heir of the Python application and of the adopted ids.
     pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
         let mark_of = |id: &str| format!("{MARK_PREFIX}{id}");

@@ -1,0 +1,113 @@
+//! X3: what a peer sends has an end, and what is beyond it is refused in words, not kept.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod support;
+
+use aci_sync::apic::{self, Query, Settings};
+use aci_sync::config::Controller;
+use aci_sync::kube::{self, Client, Error};
+use aci_sync::model::kube::Kind;
+use aci_sync::net::{Roots, Tls, TlsSettings};
+use aci_sync::secret::{Renewable, Secret};
+use serde_json::json;
+use sim::apic::SimApic;
+use sim::kube::{Credential, SimKube};
+use sim::net::{Fault, Trouble};
+use support::Folder;
+
+const JSON: &str = "application/json";
+
+/// An answer of a megabyte more than is read.
+fn flood() -> Trouble {
+    Trouble::Answer(200, JSON, " ".repeat(65 << 20))
+}
+
+/// An answer with a head of 70 kB.
+fn long_head() -> Trouble {
+    Trouble::Answer(200, "x".repeat(70_000).leak(), "{}".to_owned())
+}
+
+fn cluster(kube: &SimKube, folder: &Folder) -> Client {
+    let file = folder.file("config", &kube.kubeconfig(Credential::Token));
+    Client::new(&kube::load(Some(&file), None, &|_| None).unwrap()).unwrap()
+}
+
+/// Answers of an API server: bodies, heads, and refusals whose body nobody needs.
+#[test]
+fn an_api_server_is_not_read_for_ever() {
+    let kube = SimKube::start(sim::kube::Options::default());
+    let folder = Folder::new();
+    let client = cluster(&kube, &folder);
+    let answer = |trouble| {
+        kube.server().clear_faults();
+        kube.fault(Fault::on("pods", trouble));
+        client.list(Kind::Pod).map(|_| ()).unwrap_err()
+    };
+    for (trouble, complaint) in [(flood(), "larger than 67108864 bytes"), (long_head(), "head is larger than")] {
+        let Error::Unreachable(why) = answer(trouble) else { panic!() };
+        assert!(why.contains(complaint), "{why}");
+    }
+    for (length, told) in [(60_000, "x".repeat(300)), (70_000, "no message".to_owned())] {
+        let refusal = json!({"kind": "Status", "code": 500, "message": "x".repeat(length)}).to_string();
+        let Error::Busy { message, .. } = answer(Trouble::Answer(500, JSON, refusal)) else { panic!() };
+        assert_eq!(message, told, "a body of more than 64 KiB is not needed to know what 500 means");
+    }
+}
+
+/// D1, O1: the UID that becomes a part of our mark is checked like a cluster id that somebody gives.
+#[test]
+fn the_clusters_uid_is_checked() {
+    let kube = SimKube::start(sim::kube::Options::default());
+    let folder = Folder::new();
+    let client = cluster(&kube, &folder);
+    client.cluster_uid().unwrap();
+    for bad in ["", "a b", "x\"),eq(a.b,\"", "a/b", &"x".repeat(41)] {
+        kube.server().clear_faults();
+        let namespace = json!({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": bad}});
+        kube.fault(Fault::on("kube-system", Trouble::Answer(200, JSON, namespace.to_string())));
+        assert!(matches!(client.cluster_uid(), Err(Error::Malformed(_))), "{bad}");
+    }
+}
+
+/// Answers of an APIC: bodies, heads, pages without an end, and ids that are none.
+#[test]
+fn an_apic_is_not_read_for_ever() {
+    let fabric = SimApic::start(sim::apic::Options::default());
+    fabric.setup_tenant("T", "V", &["L"]).unwrap();
+    let address = fabric.controllers()[0];
+    let tls = TlsSettings { roots: Roots::Pem(fabric.ca_pem().into_bytes()), ..TlsSettings::default() };
+    let client = apic::login(&Settings {
+        controllers: vec![Controller { host: address.ip().to_string(), port: address.port() }],
+        tls: Tls::new(&tls).unwrap(),
+        username: fabric.username().to_owned(),
+        password: Renewable::new(Secret::new(fabric.password())),
+    });
+    let client = client.unwrap();
+    let dn = "uni/tn-T/out-L";
+    assert_eq!(client.read(&Query::object(&dn)).unwrap().len(), 1);
+    let with = |trouble| {
+        fabric.clear_faults();
+        fabric.fault(Fault::on("/api/", trouble));
+    };
+
+    for (trouble, complaint) in [(flood(), "larger than 67108864 bytes"), (long_head(), "head is larger than")] {
+        with(trouble.clone());
+        let Err(apic::Error::Unreachable(why)) = client.read(&Query::object(&dn)) else { panic!() };
+        assert!(why.contains(complaint), "{why}");
+        let Err(apic::Error::AnswerLost(why)) = client.delete(dn) else { panic!("perhaps it was done") };
+        assert!(why.contains(complaint), "{why}");
+    }
+
+    let page = json!({"totalCount": "1000000", "imdata": [{"l3extOut": {"attributes": {"dn": dn}}}]});
+    with(Trouble::Answer(200, JSON, page.to_string()));
+    let Err(apic::Error::Malformed(why)) = client.read(&Query::class("l3extOut")) else { panic!() };
+    assert!(why.contains("more than 100 pages"), "{why}");
+
+    for bad in ["", "1&a=b", &"1".repeat(65)] {
+        with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": bad}).to_string()));
+        assert!(matches!(client.subscribe(&Query::object(&dn)), Err(apic::Error::Malformed(_))), "{bad}");
+    }
+    with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": "1".repeat(64)}).to_string()));
+    client.subscribe(&Query::object(&dn)).unwrap();
+}
