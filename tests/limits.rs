@@ -4,17 +4,25 @@
 
 mod support;
 
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread;
+
 use aci_sync::apic::{self, Query, Settings};
 use aci_sync::config::Controller;
 use aci_sync::kube::{self, Client, Error};
 use aci_sync::model::kube::Kind;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::secret::{Renewable, Secret};
+use crossbeam_channel::bounded;
 use serde_json::json;
 use sim::apic::SimApic;
 use sim::kube::{Credential, SimKube};
-use sim::net::{Fault, Trouble};
+use sim::net::{Connection, Fault, Request, Server, Service, Trouble};
+use sim::pki::Authority;
 use support::Folder;
+use support::world::LIMIT;
+use tungstenite::handshake::derive_accept_key;
 
 const JSON: &str = "application/json";
 
@@ -110,4 +118,52 @@ fn an_apic_is_not_read_for_ever() {
     }
     with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": "1".repeat(64)}).to_string()));
     client.subscribe(&Query::object(&dn)).unwrap();
+}
+
+/// An APIC that grants every login, and says these bytes over every websocket.
+struct Shouting(Vec<u8>);
+
+impl Service for Shouting {
+    fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
+        let Some(key) = request.header("sec-websocket-key") else {
+            let login = json!({"imdata": [{"aaaLogin": {"attributes": {"token": "a-token"}}}]});
+            return connection.respond(200, &[("Content-Type", JSON)], login.to_string().as_bytes());
+        };
+        let accept = derive_accept_key(key.as_bytes());
+        let (stream, _) = connection.upgrade();
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+        stream.write_all(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes())?;
+        stream.write_all(&self.0)?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    }
+}
+
+/// Websocket messages: by the length that is announced, and by the pieces that come without an end.
+#[test]
+fn a_websocket_message_has_an_end() {
+    let megabyte = |first: u8| [&[first, 127, 0, 0, 0, 0, 0, 16, 0, 0], vec![b' '; 1 << 20].as_slice()].concat();
+    let announced = vec![0x81, 127, 0, 0, 0, 0, 1, 16, 0, 0];
+    let pieces = [megabyte(0x01), megabyte(0x00).repeat(16)].concat();
+    for bytes in [announced, pieces] {
+        let ca = Authority::new("ca");
+        let service = Arc::new(Shouting(bytes));
+        let server = Server::start(([127, 0, 0, 1], 0).into(), &ca.server(&["127.0.0.1"]), service).unwrap();
+        let tls = TlsSettings { roots: Roots::Pem(ca.pem().into_bytes()), ..TlsSettings::default() };
+        let settings = Settings {
+            controllers: vec![Controller { host: "127.0.0.1".to_owned(), port: server.address().port() }],
+            tls: Tls::new(&tls).unwrap(),
+            username: "admin".to_owned(),
+            password: Renewable::new(Secret::new("secret")),
+        };
+        let (events, said) = bounded(8);
+        let (stop, stopped) = bounded(0);
+        let (link, listener, refresher) = apic::link(settings, events, stopped);
+        let threads = [thread::spawn(move || listener.run()), thread::spawn(move || refresher.run())];
+        assert!(matches!(said.recv_timeout(LIMIT), Ok(apic::Event::Connected(_))));
+        let Ok(apic::Event::Disconnected { why }) = said.recv_timeout(LIMIT) else { panic!() };
+        assert!(why.contains("a message is too large"), "{why}");
+        drop(stop);
+        link.stop();
+        threads.into_iter().for_each(|it| it.join().unwrap());
+    }
 }

@@ -32,6 +32,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The largest websocket message, in bytes.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
+/// What may wait to be sent over the websocket, in bytes: pings and pongs of at most 125 bytes each.
+const LARGEST_BACKLOG: usize = 1 << 20;
+
+/// The most addresses of a controller that are tried, each with its own time to connect.
+const MOST_ADDRESSES: usize = 8;
+
 /// The least time between logins that follow a refused session or a refused password: accounts get locked (W8).
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
@@ -174,6 +180,7 @@ impl Listener {
         let config = WebSocketConfig::default()
             .max_message_size(Some(LARGEST_MESSAGE))
             .max_frame_size(Some(LARGEST_MESSAGE))
+            .max_write_buffer_size(LARGEST_BACKLOG)
             .read_buffer_size(16 * 1024);
         let (socket, _) = client_with_config(request, tls, Some(config)).map_err(|error| match error {
             HandshakeError::Failure(error) => websocket_words(&error),
@@ -283,7 +290,7 @@ fn connect(controller: &Controller) -> Result<(TcpStream, std::net::SocketAddr),
     let addresses = (controller.host.as_str(), controller.port).to_socket_addrs();
     let addresses = addresses.map_err(|_| "the host name cannot be resolved".to_owned())?;
     let mut why = "the host name has no address".to_owned();
-    for address in addresses {
+    for address in addresses.take(MOST_ADDRESSES) {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 // Small frames should not wait for others.
