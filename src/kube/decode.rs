@@ -38,7 +38,7 @@ pub enum Line {
     Bookmark(String),
     /// The server ends the stream for this reason.
     Failed(Error),
-    /// A type that nobody knows yet.
+    /// A type that nobody knows yet, cut for the log.
     Unknown(String),
 }
 
@@ -130,7 +130,7 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
         },
         "BOOKMARK" => Line::Bookmark(version()?),
         "ERROR" => Line::Failed(Error::of_status(&status(object.as_bytes()), None)),
-        _ => Line::Unknown(wire.kind),
+        unknown => Line::Unknown(unknown.chars().take(40).collect()),
     })
 }
 

@@ -23,6 +23,9 @@ const FLOOR: Duration = Duration::from_millis(100);
 /// After so long without trouble the pauses start over.
 const HEALTHY: Duration = Duration::from_secs(120);
 
+/// The longest pause that a server may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+
 /// The watcher of one kind.
 pub struct Watcher {
     client: Client,
@@ -164,8 +167,7 @@ impl Watcher {
         if stopped(&self.stop) {
             return Err(Stopped);
         }
-        let asked = if let Error::Busy { after, .. } = error { *after } else { None };
-        let pause = self.backoff.pause().max(asked.unwrap_or_default().min(Duration::from_secs(60)));
+        let pause = pause(self.backoff.pause(), error);
         let text = format!("{what}: {error}");
         if self.told.as_ref() == Some(&text) {
             debug!("{text}; trying again in {:.1} s", pause.as_secs_f64());
@@ -189,6 +191,12 @@ impl Watcher {
             recv(self.stop) -> _ => Err(Stopped),
         }
     }
+}
+
+/// How long to wait: what the server asks for counts where it is longer than our own pause, within reason.
+fn pause(own: Duration, error: &Error) -> Duration {
+    let asked = if let Error::Busy { after, .. } = error { *after } else { None };
+    own.max(asked.unwrap_or_default().min(LONGEST_ASKED))
 }
 
 /// What is no longer worth keeping is the same as gone.
@@ -222,5 +230,22 @@ pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, 
             Err(ReadError::Cut("the connection ended".to_owned()))
         }
         Err(error) => Err(ReadError::Cut(io_words(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// X3: a server may ask for a pause, but not for ever.
+    #[test]
+    fn pauses_that_a_server_asks_for() {
+        let seconds = Duration::from_secs;
+        let busy = |after| Error::Busy { message: String::new(), after };
+        assert_eq!(pause(seconds(2), &busy(None)), seconds(2));
+        assert_eq!(pause(seconds(2), &busy(Some(seconds(1)))), seconds(2));
+        assert_eq!(pause(seconds(2), &busy(Some(seconds(30)))), seconds(30));
+        assert_eq!(pause(seconds(2), &busy(Some(Duration::MAX))), LONGEST_ASKED);
+        assert_eq!(pause(seconds(2), &Error::NotFound), seconds(2));
     }
 }
