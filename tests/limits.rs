@@ -16,12 +16,12 @@ use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::secret::{Renewable, Secret};
 use crossbeam_channel::bounded;
 use serde_json::json;
-use sim::apic::SimApic;
+use sim::apic::{ApiError, SimApic};
 use sim::kube::{Credential, SimKube};
 use sim::net::{Connection, Fault, Request, Server, Service, Trouble};
 use sim::pki::Authority;
 use support::Folder;
-use support::world::LIMIT;
+use support::world::{E, LIMIT, World};
 use tungstenite::handshake::derive_accept_key;
 
 const JSON: &str = "application/json";
@@ -118,6 +118,20 @@ fn an_apic_is_not_read_for_ever() {
     }
     with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": "1".repeat(64)}).to_string()));
     client.subscribe(&Query::object(&dn)).unwrap();
+}
+
+/// W3: objects that are all refused cost hundreds of requests at most, and not two for each of them.
+#[test]
+fn a_mass_of_refusals_costs_no_mass_of_requests() {
+    let world = World::new();
+    world.apic.reject("l3extSubnet", ApiError::bad(120, "unknown property value"), None);
+    let addresses: Vec<String> = (0..500).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
+    world.kube.deploy("a", "web", Some(E), &addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    let daemon = world.run(&[]);
+    daemon.until_logged("extsubnet-[10.1.0.0/32]: the APIC does not take what is asked there");
+    let requests = world.apic.writes().len();
+    assert!((200..250).contains(&requests), "{requests} requests");
+    assert_eq!(world.subnets("E").len(), 0);
 }
 
 /// An APIC that grants every login, and says these bytes over every websocket.
