@@ -6,16 +6,23 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use aci_sync::apic::{self, Query, Settings};
-use aci_sync::config::Controller;
-use aci_sync::kube::{self, Client, Error};
+use aci_sync::apic::access::Access;
+use aci_sync::apic::{self, Query, Settings, SubscriptionId};
+use aci_sync::config::{Controller, Policy};
+use aci_sync::daemon::engine::Engine;
+use aci_sync::kube::{self, Client, Error, decode};
 use aci_sync::model::kube::Kind;
+use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::secret::{Renewable, Secret};
 use crossbeam_channel::bounded;
-use serde_json::json;
+use serde_json::{Value, json};
 use sim::apic::{ApiError, SimApic};
 use sim::kube::{Credential, SimKube};
 use sim::net::{Connection, Fault, Request, Server, Service, Trouble};
@@ -132,6 +139,50 @@ fn a_mass_of_refusals_costs_no_mass_of_requests() {
     let requests = world.apic.writes().len();
     assert!((200..250).contains(&requests), "{requests} requests");
     assert_eq!(world.subnets("E").len(), 0);
+}
+
+/// An APIC that answers every read the same, and never a write.
+struct Mute(AtomicUsize);
+
+impl Access for Mute {
+    fn read(&self, _: &Query) -> Result<Vec<Mo>, apic::Error> {
+        let body = json!({"imdata": [{"l3extOut": {"attributes": {"dn": "uni/tn-T/out-L"}}}]}).to_string();
+        Ok(apic::decode::answer(body.as_bytes())?.mos)
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), apic::Error> {
+        Ok((None, self.read(query)?))
+    }
+
+    fn forget(&self, _: &SubscriptionId) {}
+
+    fn post(&self, _: &str, _: &Value) -> Result<Vec<MoChange>, apic::Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(apic::Error::AnswerLost("silence".to_owned()))
+    }
+
+    fn delete(&self, _: &str) -> Result<(), apic::Error> {
+        panic!("nothing is there to delete")
+    }
+}
+
+/// W7: where nobody ever says what became of a write and the fabric does not show it, a pass tries a dozen times and
+/// leaves the rest to the next one.
+#[test]
+fn a_pass_has_an_end() {
+    let owner = Owner::new("me", &[]);
+    let mut engine = Engine::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
+    let deployment = json!({"kind": "DeploymentList", "metadata": {"resourceVersion": "7"}, "items": [
+        {"metadata": {"namespace": "a", "name": "web", "annotations": {"aci.haystacknetworks.com/l3o": E}}}]});
+    let page = decode::page(Kind::Deployment, deployment.to_string().as_bytes()).unwrap();
+    let now = Instant::now();
+    engine.cluster_changed(kube::Event::Listed { kind: Kind::Deployment, objects: page.objects }, now);
+    let apic = Mute(AtomicUsize::new(0));
+    for passes in 1..3 {
+        let report = engine.pass(&apic, now, &|| true).unwrap();
+        assert!(report.unfinished && report.done.is_empty());
+        assert_eq!(apic.0.load(Ordering::SeqCst), 12 * passes);
+    }
 }
 
 /// An APIC that grants every login, and says these bytes over every websocket.
