@@ -48,7 +48,7 @@ pub const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// The id of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(String);
+pub struct SubscriptionId(pub(super) String);
 
 impl SubscriptionId {
     /// An id as the APIC gives it. It goes into a URL, so it has letters and digits only.
