@@ -1,6 +1,5 @@
 //! What the threads of the APIC side share: the session, its socket, and the wish for a new one.
 
-use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -93,32 +92,6 @@ impl Link {
 fn close(socket: &Weak<TcpStream>) {
     if let Some(socket) = socket.upgrade() {
         let _ = socket.shutdown(Shutdown::Both);
-    }
-}
-
-/// A TCP stream that several own. std has no `Read` for `Arc<TcpStream>`, and OpenSSL takes a read that a signal
-/// interrupted for the end of the connection, so that is hidden from it.
-#[derive(Debug)]
-pub(super) struct Sock(pub(super) Arc<TcpStream>);
-
-impl Read for Sock {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match (&*self.0).read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
-        }
-    }
-}
-
-impl Write for Sock {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        (&*self.0).flush()
     }
 }
 

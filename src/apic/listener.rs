@@ -18,13 +18,13 @@ use tungstenite::{ClientRequestBuilder, HandshakeError, Message, WebSocket};
 use super::client::{Client, SubscriptionId};
 use super::decode;
 use super::error::Error;
-use super::link::{Link, Sock};
+use super::link::Link;
 use super::outbox::Outbox;
 use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
-use crate::net::CONNECT_TIMEOUT;
+use crate::net::{CONNECT_TIMEOUT, Sock};
 
 /// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -159,18 +159,13 @@ impl Listener {
     fn open(&self, client: &Client) -> Result<Socket, String> {
         let controller = client.controller();
         let (stream, address) = connect(controller)?;
-        let patience = Some(CONNECT_TIMEOUT);
-        stream
-            .set_read_timeout(patience)
-            .and_then(|()| stream.set_write_timeout(patience))
-            .map_err(|it| it.to_string())?;
         let stream = Arc::new(stream);
         self.link.set_socket(&stream);
         // A stop that came before the socket was known has not ended it.
         if stopped(&self.stop) {
             return Err("stopping".to_owned());
         }
-        let tls = self.settings.tls.connect(&controller.host, Sock(stream.clone()));
+        let tls = self.settings.tls.connect(&controller.host, Sock::new(stream, CONNECT_TIMEOUT));
         let tls = tls.map_err(|error| self.settings.tls.explain(error, &controller.host, address).to_string())?;
 
         let token = client.token();
@@ -182,11 +177,11 @@ impl Listener {
             .max_frame_size(Some(LARGEST_MESSAGE))
             .max_write_buffer_size(LARGEST_BACKLOG)
             .read_buffer_size(16 * 1024);
-        let (socket, _) = client_with_config(request, tls, Some(config)).map_err(|error| match error {
+        let opened = client_with_config(request, tls, Some(config));
+        let (socket, _) = opened.map_err(|error| match error {
             HandshakeError::Failure(error) => websocket_words(&error),
             HandshakeError::Interrupted(_) => "no answer in time".to_owned(),
         })?;
-        stream.set_read_timeout(Some(SILENCE)).map_err(|it| it.to_string())?;
         Ok(socket)
     }
 
@@ -194,6 +189,8 @@ impl Listener {
     fn listen(&self, socket: &mut Socket) -> Result<String, Stopped> {
         let mut pinged = false;
         loop {
+            // For a whole message: one that drips is silence, too.
+            socket.get_mut().get_mut().extend(SILENCE);
             let read = socket.read();
             if stopped(&self.stop) {
                 return Err(Stopped);
@@ -207,6 +204,7 @@ impl Listener {
                     if pinged {
                         return Ok("the APIC has been silent for too long".to_owned());
                     }
+                    socket.get_mut().get_mut().extend(SILENCE);
                     if let Err(error) = socket.send(Message::Ping(Default::default())) {
                         return Ok(websocket_words(&error));
                     }

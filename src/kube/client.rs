@@ -28,7 +28,7 @@ const LARGEST_PAGE: u64 = 64 << 20;
 const MOST_PAGES: usize = 4000;
 
 /// How long one page may take in all.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a list starts over because its continue token expired, before it counts as failed.
 const LIST_TRIES: usize = 3;
@@ -147,8 +147,8 @@ impl Client {
         decode::page(kind, body)
     }
 
-    /// Opens a watch that starts after a version. The server ends it after `lifetime`; a stream that gives no byte
-    /// for a little longer than that is dead (K2).
+    /// Opens a watch that starts after a version. The server ends it after `lifetime`; where that end does not come,
+    /// it is taken a little later for granted, whatever still drips in (K2).
     pub fn watch(&self, kind: Kind, version: &str, lifetime: Duration) -> Result<Stream, Error> {
         let path = format!(
             "{}?watch=true&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
@@ -158,7 +158,7 @@ impl Client {
         );
         let response = self.get(&path, |request| {
             let limit = Some(lifetime + Duration::from_secs(10));
-            request.config().timeout_recv_response(Some(Duration::from_secs(30))).timeout_per_read(limit).build()
+            request.config().timeout_recv_response(Some(Duration::from_secs(30))).timeout_global(limit).build()
         })?;
         Ok(BufReader::with_capacity(64 * 1024, response.into_body().into_reader()))
     }

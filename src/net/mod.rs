@@ -3,6 +3,7 @@
 //! One [`Tls`] is made for each side and shared by its REST requests and its websocket.
 
 mod connector;
+mod sock;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,6 +19,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 
 use crate::secret::Secret;
 use connector::TlsLayer;
+pub use sock::Sock;
 
 /// How long a connection may take to come about, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,8 +161,7 @@ impl Tls {
     /// handshake is sent, and no client certificate.
     fn presented(&self, host: &str, address: SocketAddr) -> Option<String> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT / 2).ok()?;
-        stream.set_read_timeout(Some(CONNECT_TIMEOUT / 2)).ok()?;
-        stream.set_write_timeout(Some(CONNECT_TIMEOUT / 2)).ok()?;
+        let stream = Sock::new(Arc::new(stream), CONNECT_TIMEOUT / 2);
         let settings =
             TlsSettings { verify: Verify::Nothing, server_name: self.0.server_name.clone(), ..TlsSettings::default() };
         let stream = Tls::new(&settings).ok()?.connect(host, stream).ok()?;

@@ -8,3 +8,4 @@ pub mod kube;
 pub mod lab;
 pub mod net;
 pub mod pki;
+pub mod wire;

@@ -89,6 +89,17 @@ pub enum Trouble {
     Drip(Duration),
     /// Nothing is done, and this is answered: status, content type, body.
     Answer(u16, &'static str, String),
+    /// Nothing is done, and these bytes are sent in place of an answer, as they are; then the connection ends.
+    Bytes(Vec<u8>),
+    /// The same, and then others over and over, with a pause in between, until the client ends the connection.
+    Endless {
+        /// What comes once.
+        begin: Vec<u8>,
+        /// What comes again and again.
+        over: Vec<u8>,
+        /// How long after the last time.
+        pause: Duration,
+    },
 }
 
 /// Trouble for the requests that it fits.
@@ -348,6 +359,17 @@ impl Connection {
                 self.wait_until(Instant::now() + Duration::from_secs(3600)).and(Err(io::ErrorKind::TimedOut.into()))
             }
             Some(Trouble::Cut) => return false,
+            Some(Trouble::Bytes(bytes)) => {
+                let _ = self.stream.write_all(&bytes);
+                return false;
+            }
+            Some(Trouble::Endless { begin, over, pause }) => {
+                let mut done = self.stream.write_all(&begin);
+                while done.is_ok() {
+                    done = self.wait_until(Instant::now() + pause).and_then(|()| self.stream.write_all(&over));
+                }
+                return false;
+            }
             Some(Trouble::Answer(status, kind, body)) => {
                 self.respond(status, &[("Content-Type", kind)], body.as_bytes())
             }
