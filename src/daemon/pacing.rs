@@ -52,8 +52,10 @@ impl Pacing {
         }
     }
 
-    /// Asks for a pass; the first one who asks sets the time.
+    /// Asks for a pass; the first one who asks sets the time. A pass that waits for the first lists does not make
+    /// others wait: with each event it is looked again whether it still has to.
     pub fn pass_soon(&mut self, now: Instant) {
+        self.pass_at.take_if(|at| *at == self.lists_due);
         self.pass_at.get_or_insert(now + GATHER);
     }
 
@@ -104,5 +106,52 @@ impl Pacing {
             return Verdict::Reconnect;
         }
         Verdict::Again(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Policy;
+    use crate::kube;
+
+    use crate::model::kube::Kind;
+    use crate::model::owner::Owner;
+    use crate::model::rules::Rules;
+
+    fn engine() -> Engine {
+        Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
+    }
+
+    /// W1: the first pass waits for the lists, and no longer than for the last of them.
+    #[test]
+    fn the_first_pass_waits_for_the_lists_only() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        let mut engine = engine();
+        let mut pacing = Pacing::new(600 * second, start);
+        pacing.connected(start);
+        for (n, kind) in (1..).zip(Kind::ALL) {
+            let due = pacing.deadline(None);
+            assert_eq!(due, start + (n - 1) * second + GATHER);
+            assert!(!pacing.is_pass_due(&mut engine, true, due), "{kind}s are not listed");
+            assert_eq!(pacing.deadline(None), start + FIRST_LISTS);
+            assert!(engine.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
+            pacing.pass_soon(start + n * second);
+        }
+        let due = pacing.deadline(None);
+        assert_eq!(due, start + 3 * second + GATHER);
+        assert!(pacing.is_pass_due(&mut engine, true, due));
+    }
+
+    /// W1: a list that does not come holds the first pass up for a while only.
+    #[test]
+    fn the_first_pass_waits_ten_seconds_at_most() {
+        let start = Instant::now();
+        let mut engine = engine();
+        let mut pacing = Pacing::new(60 * FIRST_LISTS, start);
+        pacing.connected(start);
+        assert!(!pacing.is_pass_due(&mut engine, true, start + GATHER));
+        assert!(pacing.is_pass_due(&mut engine, true, pacing.deadline(None)));
     }
 }
