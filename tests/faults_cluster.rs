@@ -86,11 +86,11 @@ fn a_watch_that_is_dead_ends() {
     let wire = Wire::to(kube.server().address());
     let tls = TlsSettings { roots: Roots::Pem(kube.ca_pem().into_bytes()), ..TlsSettings::default() };
     let token = Some(Token::Fixed(Secret::new(TOKEN)));
-    let server = format!("https://{}", wire.address());
-    let client = Client::new(&ClusterConfig { server, tls, token }).unwrap();
+    let client =
+        |server: String| Client::new(&ClusterConfig { server, tls: tls.clone(), token: token.clone() }).unwrap();
     let version = version(&kube);
     let (send, ended) = crossbeam_channel::unbounded();
-    let open = |what: &'static str| {
+    let open = |what: &'static str, client: Client| {
         let (mut stream, send) = (client.watch(Kind::Pod, &version, Duration::from_secs(1)).unwrap(), send.clone());
         std::thread::spawn(move || send.send((what, stream.read_to_end(&mut Vec::new()).is_err())));
     };
@@ -100,11 +100,12 @@ fn a_watch_that_is_dead_ends() {
         pause: Duration::from_millis(300),
     };
     kube.fault(Fault::on("watch=true", drip).times(1));
-    open("drips");
-    assert_eq!(ended.recv_timeout(LIMIT), Ok(("drips", true)));
-    open("is silent");
+    open("drips", client(kube.url()));
+    open("is silent", client(format!("https://{}", wire.address())));
     wire.set(Flow::Mute);
-    assert_eq!(ended.recv_timeout(LIMIT), Ok(("is silent", true)));
+    let mut both = [ended.recv_timeout(LIMIT).unwrap(), ended.recv_timeout(LIMIT).unwrap()];
+    both.sort();
+    assert_eq!(both, [("drips", true), ("is silent", true)]);
 }
 
 /// F6 (R6, I6): events that come twice, out of order, or about what was never there do no harm, and a list puts right
@@ -229,28 +230,28 @@ fn a_watch_that_is_not_allowed_stops_no_other_kind() {
 /// ends the hold.
 #[test]
 fn an_empty_list_takes_nothing_away() {
-    let world = World::new();
-    let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
-    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    world.kube.deploy("a", "web", Some(E), &addresses);
-    let daemon = world.run(&["--epg-grace", "0"]);
-    world.until_holds("E", &addresses);
-    for (turn, (resource, kind)) in [("deployments", "Deployment"), ("pods", "Pod")].into_iter().enumerate() {
+    for (resource, kind) in [("deployments", "Deployment"), ("pods", "Pod")] {
+        let world = World::new();
+        let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        world.kube.deploy("a", "web", Some(E), &addresses);
+        let daemon = world.run(&["--epg-grace", "0"]);
+        world.until_holds("E", &addresses);
         let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "items": [],
             "metadata": {"resourceVersion": version(&world.kube)}});
         let target = format!("/{resource}?limit");
         world.kube.fault(Fault::on(&target, Trouble::Answer(200, JSON, list.to_string())).times(1));
         say(&world, resource, &[json!("nonsense")]);
         daemon.until_logged(&format!("{kind}s listed: 0 that matter"));
-        daemon.until_logged_times("deletions are held", turn + 1);
+        daemon.until_logged("deletions are held");
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         say(&world, resource, &[json!("nonsense")]);
-        daemon.until_logged_times("settled: the brake", turn + 1);
+        daemon.until_logged("settled: the brake");
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
+        assert_eq!(deletions(&world, "10.0.0."), 0);
     }
-    assert_eq!(deletions(&world, "10.0.0."), 0);
 }
 
 /// F29, F2 (I9): thousands of Pods, a page token that expires in the middle of them, and objects with a megabyte that
