@@ -5,16 +5,23 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aci_sync::apic;
+use aci_sync::kube;
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig, Error};
 use aci_sync::model::kube::Kind;
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
-use sim::kube::{Options, SimKube, TOKEN};
+use serde_json::{Value, json};
+use sim::kube::{Credential, Options, SimKube, TOKEN};
 use sim::net::{Fault, Trouble};
-use support::world::{E, World};
+
+use support::world::{DN_E, E, World};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
@@ -117,4 +124,232 @@ fn every_request_ends_in_time() {
             });
         }
     });
+}
+
+/// F32 (X3, I9): floods from the APIC, wherever they come: at the login, at the opening of the websocket, at a read, at
+/// a write. Each is cut off, in little memory, and what was to be done is done.
+#[test]
+fn floods_of_the_apic_are_cut_off() {
+    std::thread::scope(|scope| {
+        for (what, flood) in floods() {
+            scope.spawn(move || {
+                let world = World::new();
+                world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+                for target in ["aaaLogin", "/socket", "subscription=yes"] {
+                    world.apic.fault(Fault::on(target, flood.clone()).times(1));
+                }
+                let daemon = world.run(&[]);
+                world.until_holds("E", &["10.0.0.1"]);
+                world.apic.fault(Fault::on("/api/mo/", flood).method("POST").times(1));
+                world.kube.pod("a", "web", "2", &["10.0.0.2"]);
+                world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+                let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+                let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+                assert!(peak.parse::<u64>().unwrap() < 200_000, "{what}: {peak} kB at most");
+                assert!(daemon.log().lines().all(|it| it.len() < 400), "{what}: no line is a flood");
+            });
+        }
+    });
+}
+
+/// An answer as its bytes.
+fn bytes(head: &str, body: &[u8]) -> Trouble {
+    let head = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n", body.len());
+    Trouble::Bytes([head.as_bytes(), body].concat())
+}
+
+/// What is not the answer to anything, nor half of one.
+fn garbage() -> Vec<(&'static str, Trouble)> {
+    let json = "200 OK\r\nContent-Type: application/json";
+    let html = b"<html><body>Welcome</body></html>";
+    vec![
+        ("nothing", bytes(json, b"")),
+        ("no object", bytes(json, b"null")),
+        ("a list", bytes(json, b"[]")),
+        ("an empty object", bytes(json, b"{}")),
+        ("NUL", bytes(json, b"\0\0\0\0")),
+        ("NUL behind it", bytes(json, b"{\"kind\":\"PodList\",\"metadata\":{\"resourceVersion\":\"1\"},\"totalCount\":\"0\",\"imdata\":[],\"items\":[]}\0")),
+        ("half a character", bytes(json, b"{\"totalCount\":\"0\",\"imdata\":[],\"items\":[\"\xc3\"]}")),
+        ("no UTF-8", bytes(json, b"\xff\xfe{\0}\0")),
+        ("a long way down", bytes(json, &b"{\"imdata\":[{\"a\":".repeat(100_000))),
+        ("a web page", bytes("200 OK\r\nContent-Type: text/html", html)),
+        ("no such page", bytes("404 Not Found\r\nContent-Type: text/html", html)),
+        ("a bad gateway", bytes("502 Bad Gateway\r\nContent-Type: text/html", html)),
+        ("gzip", bytes(&format!("{json}\r\nContent-Encoding: gzip"), b"\x1f\x8b\x08\0\0\0\0\0")),
+        ("no content", Trouble::Bytes(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())),
+        ("less than was promised", Trouble::Bytes(format!("HTTP/1.1 {json}\r\nContent-Length: 99\r\n\r\n{{").into_bytes())),
+        ("two lengths", Trouble::Bytes(format!("HTTP/1.1 {json}\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes())),
+    ]
+}
+
+/// F5 (W1, K1): whatever the API server answers in place of a list is no list, and is not quoted.
+#[test]
+fn garbage_is_no_list() {
+    let kube = SimKube::start(Options::default());
+    kube.deploy("a", "web", None, &["10.0.0.1"]);
+    let client = client(&kube.url(), &kube.ca_pem());
+    for (what, trouble) in garbage() {
+        kube.fault(Fault::on("/pods?", trouble).times(1));
+        let error = client.list(Kind::Pod).unwrap_err().to_string();
+        assert!(!error.contains("Welcome") && !error.chars().any(char::is_control), "{what}: {error}");
+        assert_eq!(client.list(Kind::Pod).unwrap().0.len(), 1, "{what}");
+    }
+}
+
+/// F5 (W1, K2, X3): no part of an answer passes for the whole, at whatever byte it was cut, nor with a byte more.
+#[test]
+fn no_part_is_the_whole() {
+    let kube = SimKube::start(Options::default());
+    kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"L","epg":"\u20ac\u00e9"}"#), &["10.0.0.1", "fd00::1"]);
+    let list = |kind: &str, items: Vec<Value>| {
+        json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": items}).to_string()
+    };
+    let pods = list("PodList", kube.all("pods"));
+    let event = json!({"type": "ADDED", "object": kube.all("deployments")[0]}).to_string();
+    let attributes = json!({"dn": DN_E, "name": "E", "annotation": "orchestrator:aci-sync:me", "status": "created"});
+    let imdata =
+        json!({"totalCount": "1", "subscriptionId": ["1"], "imdata": [{"l3extInstP": {"attributes": attributes}}]});
+    let imdata = imdata.to_string();
+    type Decodes = fn(&[u8]) -> bool;
+    let decoders: [(&str, Decodes); 4] = [
+        (&pods, |it| kube::decode::page(Kind::Pod, it).is_ok()),
+        (&event, |it| kube::decode::line(Kind::Deployment, it).is_ok()),
+        (&imdata, |it| apic::decode::answer(it).is_ok()),
+        (&imdata, |it| apic::decode::message(it).is_ok()),
+    ];
+    for (text, decodes) in decoders {
+        assert!(decodes(text.as_bytes()), "{text}");
+        for length in 0..text.len() {
+            assert!(!decodes(&text.as_bytes()[..length]), "{length} bytes of {text}");
+        }
+        for more in ["x", "\0", "}", "{}", "\u{feff}"] {
+            assert!(!decodes(format!("{text}{more}").as_bytes()), "{more:?} behind {text}");
+        }
+    }
+}
+
+/// F5, F32 (W1, W7, X3): whatever the APIC answers in place of what was asked, to a read or to a write, nothing is
+/// deleted and nothing goes wrong on its account: it is asked again.
+#[test]
+fn garbage_of_the_apic_changes_nothing() {
+    let cuts = [1, 20, 90, 150, 200, 300, 500].map(|it| ("a cut", Trouble::CutAfter(it)));
+    let all: Vec<_> = garbage().into_iter().chain(cuts).collect();
+    std::thread::scope(|scope| {
+        for some in all.chunks(4) {
+            scope.spawn(|| {
+                let world = World::new();
+                world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+                let daemon = world.run(&["--epg-grace", "0"]);
+                world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+                let subnet = format!("{DN_E}/extsubnet-[10.0.0.1/32]");
+                for (n, (what, trouble)) in some.iter().enumerate() {
+                    // The change of a name is reverted after a read.
+                    world.apic.fault(Fault::on("/api/mo/", trouble.clone()).method("GET").times(1));
+                    world.apic.set(&subnet, "l3extSubnet", &[("name", "changed")]).unwrap();
+                    world.until(&format!("{what}: the name is back"), |world| {
+                        world.apic.get(&subnet).unwrap()["name"] != "changed"
+                    });
+                    world.apic.fault(Fault::on("/api/mo/", trouble.clone()).method("POST").times(1));
+                    let address = format!("10.0.1.{n}");
+                    world.kube.pod("a", "web", &format!("more-{n}"), &[&address]);
+                    world.until(what, |world| world.subnets("E").contains(&format!("{address}/32")));
+                }
+                assert!(world.apic.writes().iter().all(|it| it.method == "POST" && !it.body.contains("deleted")));
+                assert!(!daemon.log().contains("Welcome"), "nothing of it is quoted");
+            });
+        }
+    });
+}
+
+/// F32 (W7, I3): objects that the APIC tells of and that were not asked for, with our mark and anywhere, are not
+/// touched: what is deleted was shown by a read of its own place.
+#[test]
+fn objects_from_elsewhere_are_not_touched() {
+    let world = World::new();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let mut daemon = world.run(&["--epg-grace", "0"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    daemon.kill();
+    world.apic.clear_journal();
+    let ours =
+        |class: &str, dn: &str| json!({class: {"attributes": {"dn": dn, "annotation": "orchestrator:aci-sync:me"}}});
+    let imdata = [
+        ours("l3extInstP", "uni/tn-OTHER/out-X/instP-Y"),
+        ours("l3extSubnet", "uni/tn-OTHER/out-X/instP-Y/extsubnet-[10.0.0.1/32]"),
+        ours("l3extSubnet", "uni/tn-OTHER/out-L/instP-E/extsubnet-[10.0.0.9/32]"),
+        ours("l3extInstP", "uni/tn-T/out-L/instP-E/../../../tn-OTHER"),
+        ours("l3extInstP", "uni/tn-T/out-L/instP-OTHER?query-target=subtree"),
+        ours("fvTenant", "uni/tn-OTHER"),
+        ours("l3extOut", "uni/tn-OTHER/out-X"),
+        ours("l3extInstP", "OTHER"),
+        ours("l3extInstP", ""),
+    ];
+    let lie = json!({"totalCount": imdata.len().to_string(), "subscriptionId": "4711", "imdata": imdata}).to_string();
+    for target in ["/api/class/l3extInstP", "/api/class/l3extSubnet", "/api/mo/uni/tn-T/out-L.json", "/api/mo/"] {
+        let lie = Trouble::Answer(200, "application/json", lie.clone());
+        world.apic.fault(Fault::on(target, lie).method("GET").times(1));
+    }
+    // The next comparison sees what is there after all.
+    let _daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
+    world.kube.pod("a", "web", "2", &["10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    world.settle();
+    for entry in world.apic.writes() {
+        assert!(!entry.target.contains("OTHER") && !entry.body.contains("OTHER"), "{} {}", entry.target, entry.body);
+        assert!(!entry.body.contains("deleted") && entry.method == "POST", "{} {}", entry.target, entry.body);
+    }
+}
+
+/// A server without TLS, which says the same to everybody and keeps what it was told.
+fn plain(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let keep = heard.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = vec![0; 4096];
+            let read = stream.read(&mut bytes).unwrap_or_default();
+            bytes.truncate(read);
+            keep.lock().unwrap().push(bytes);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (address, heard)
+}
+
+/// F31 (I13, A2): a server without TLS on the port hears nothing but the beginning of a handshake, on either side; it is
+/// told, and tried again.
+#[test]
+fn nothing_is_said_without_tls() {
+    let world = World::new();
+    let (address, heard) = plain("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let kubeconfig = world.kube.kubeconfig(Credential::Token).replace(&world.kube.url(), &format!("https://{address}"));
+    let mut command = world.command(&["run"]);
+    command.env("ACI_APIC", address.to_string());
+    command.env("ACI_SYNC_KUBECONFIG", world.folder.file("plain", &kubeconfig));
+    let mut daemon = support::world::Daemon::start(command);
+    daemon.until_logged("Pods cannot be listed: the API server cannot be reached: TLS: ");
+    daemon.until_logged("the APIC cannot be reached: TLS: ");
+    assert_eq!(daemon.stop().0, Some(0));
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() >= 4);
+    assert!(heard.iter().all(|it| it.starts_with(&[0x16, 3])), "a handshake is all that was heard");
+}
+
+/// F31 (I13, A2): nobody is followed to where an answer points: neither the password nor a token gets there.
+#[test]
+fn nobody_is_redirected() {
+    let world = World::new();
+    let (elsewhere, heard) = plain("");
+    for (n, status) in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"].into_iter().enumerate() {
+        let head = format!("{status}\r\nLocation: https://{elsewhere}/api/aaaLogin.json");
+        world.apic.fault(Fault::on("aaaLogin", bytes(&head, b"")).times(1));
+        world.kube.fault(Fault::on("/pods?", bytes(&head, b"")).times(1));
+        world.kube.deploy("a", &format!("web{n}"), Some(E), &[&format!("10.0.0.{n}")]);
+    }
+    let daemon = world.run(&[]);
+    world.until_holds("E", &["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert!(daemon.count("301") >= 2, "it is told: {}", daemon.log());
+    assert!(heard.lock().unwrap().is_empty());
 }
