@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -109,6 +109,8 @@ pub struct Fault {
     pub method: Option<&'static str>,
     /// A part of the request target.
     pub target: String,
+    /// How many requests that it fits it lets through first.
+    pub skip: usize,
     /// How often it happens; for ever without a number.
     pub times: Option<usize>,
     /// What happens.
@@ -118,12 +120,17 @@ pub struct Fault {
 impl Fault {
     /// Trouble for every request whose target contains a text, until it is cleared.
     pub fn on(target: &str, trouble: Trouble) -> Fault {
-        Fault { method: None, target: target.to_owned(), times: None, trouble }
+        Fault { method: None, target: target.to_owned(), skip: 0, times: None, trouble }
     }
 
     /// The same for one method only.
     pub fn method(self, method: &'static str) -> Fault {
         Fault { method: Some(method), ..self }
+    }
+
+    /// The same after so many requests that it leaves alone.
+    pub fn after(self, skip: usize) -> Fault {
+        Fault { skip, ..self }
     }
 
     /// The same so many times only.
@@ -139,6 +146,7 @@ struct State {
     next: AtomicU64,
     live: Mutex<HashMap<u64, TcpStream>>,
     faults: Mutex<Vec<Fault>>,
+    troubled: AtomicUsize,
 }
 
 /// A running server. It stops when it is dropped.
@@ -204,6 +212,11 @@ impl Server {
     /// Adds trouble.
     pub fn fault(&self, fault: Fault) {
         self.state.faults.lock().unwrap().push(fault);
+    }
+
+    /// How many requests met with trouble so far.
+    pub fn troubled(&self) -> usize {
+        self.state.troubled.load(Ordering::SeqCst)
     }
 
     /// Ends all trouble.
@@ -382,7 +395,12 @@ impl Connection {
     fn next_trouble(&self, request: &Request) -> Option<Trouble> {
         let mut faults = self.state.faults.lock().unwrap();
         let fits = |it: &Fault| it.method.is_none_or(|it| it == request.method) && request.target.contains(&it.target);
-        let at = faults.iter().position(fits)?;
+        let at = faults.iter_mut().position(|it| {
+            let lets_through = fits(it) && it.skip > 0;
+            it.skip -= usize::from(lets_through);
+            fits(it) && !lets_through
+        })?;
+        self.state.troubled.fetch_add(1, Ordering::SeqCst);
         let trouble = faults[at].trouble.clone();
         if let Some(times) = &mut faults[at].times {
             *times -= 1;

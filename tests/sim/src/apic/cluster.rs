@@ -1,6 +1,8 @@
 //! The controllers' common state behind one lock, and the thread that does what is due: tokens that end, changes
 //! that the fabric makes by itself.
 
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use super::door::Door;
 use super::error::ApiError;
 use super::fabric::Fabric;
 use super::session::Sessions;
-use super::tree::Change;
+use super::tree::{Change, Tree};
 
 /// A request that was answered.
 #[derive(Debug, Clone)]
@@ -73,6 +75,18 @@ pub(super) struct Hook {
     pub then: Then,
 }
 
+/// A request that is to be held.
+pub(super) struct Hold {
+    /// How many requests are let through before it.
+    pub skip: usize,
+    /// It is held after it was done, else before.
+    pub done: bool,
+    /// Told when it is held.
+    pub arrived: Sender<()>,
+    /// Ends when it is to be let go.
+    pub key: Receiver<()>,
+}
+
 /// What the lock guards.
 pub(super) struct State {
     pub fabric: Fabric,
@@ -82,6 +96,9 @@ pub(super) struct State {
     pub journal: Vec<Entry>,
     pub rejections: Vec<Rejection>,
     pub hooks: Vec<Hook>,
+    pub hold: Option<Hold>,
+    /// What controllers show that are behind the others.
+    pub lagging: BTreeMap<usize, Tree>,
     /// Websockets stay open and hear and say nothing.
     pub deaf: bool,
     pub stopped: bool,
@@ -97,6 +114,18 @@ impl State {
     /// Now, on the simulator's clock.
     pub fn now(&self) -> Duration {
         self.started.map_or(Duration::ZERO, |it| it.elapsed()) + self.skipped
+    }
+
+    /// The hold, where it is for the request that comes now.
+    pub fn next_hold(&mut self) -> Option<Hold> {
+        match &mut self.hold {
+            Some(Hold { skip: 0, .. }) => self.hold.take(),
+            Some(hold) => {
+                hold.skip -= 1;
+                None
+            }
+            None => None,
+        }
     }
 
     /// Keeps a request. A lab that runs for days forgets the oldest.

@@ -1,6 +1,7 @@
 //! The same APIC without sockets, threads and wall clock: for tests that live through thousands of small worlds.
 //! Time passes only by `Door::advance`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ impl Desk {
             journal: Vec::new(),
             rejections: Vec::new(),
             hooks: Vec::new(),
+            hold: None,
+            lagging: BTreeMap::new(),
             deaf: false,
             stopped: false,
             version: 0,
@@ -88,6 +91,8 @@ impl Seat {
         loop {
             match self.events.try_recv() {
                 Ok(Outgoing::Text(text)) => texts.push(text),
+                // Here are no frames that bytes could be of.
+                Ok(Outgoing::Bytes(_)) => {}
                 Err(TryRecvError::Empty) => return Some(texts),
                 Ok(Outgoing::Close) | Err(TryRecvError::Disconnected) => return None,
             }

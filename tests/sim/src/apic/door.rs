@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Entry, Hook, Rejection, User};
+use super::cluster::{Cluster, Entry, Hold, Hook, Rejection, User};
 use super::conflicts::PrefixInUse;
 use super::error::ApiError;
 use super::fabric::Author;
@@ -18,6 +19,19 @@ use super::write::Forbidden;
 #[derive(Clone)]
 pub struct Door {
     pub(super) cluster: Arc<Cluster>,
+}
+
+/// A request that is held: its connection ends without an answer when this is dropped.
+pub struct Held {
+    arrived: Receiver<()>,
+    _key: Sender<()>,
+}
+
+impl Held {
+    /// Whether the request has come by now.
+    pub fn has_arrived(&self) -> bool {
+        self.arrived.try_recv().is_ok()
+    }
 }
 
 /// The side door's changes are another administrator's.
@@ -192,6 +206,33 @@ impl Door {
     pub fn then(&self, method: &str, target: &str, then: impl FnOnce(&Door) + Send + 'static) {
         let hook = Hook { method: method.to_owned(), target: target.to_owned(), then: Box::new(then) };
         self.cluster.change(|state| state.hooks.push(hook));
+    }
+
+    /// Holds one request: the one that comes after `skip` others, before it is done or after.
+    pub fn hold(&self, skip: usize, done: bool) -> Held {
+        let ((arrived, arrival), (_key, key)) = (channel(), channel());
+        self.cluster.change(|state| state.hold = Some(Hold { skip, done, arrived, key }));
+        Held { arrived: arrival, _key }
+    }
+
+    /// A controller falls behind: it takes writes, and shows what there is now from now on.
+    pub fn fall_behind(&self, controller: usize) {
+        self.cluster.change(|state| state.lagging.insert(controller, state.fabric.tree.clone()));
+    }
+
+    /// It has caught up.
+    pub fn catch_up(&self, controller: usize) {
+        self.cluster.change(|state| state.lagging.remove(&controller));
+    }
+
+    /// Sends bytes on all websockets, whatever the protocol says of them.
+    pub fn websocket_bytes(&self, bytes: &[u8]) {
+        self.cluster.change(|state| state.sessions.send_bytes(bytes));
+    }
+
+    /// The ids of all subscriptions.
+    pub fn subscription_ids(&self) -> Vec<String> {
+        self.cluster.look().sessions.subscription_ids()
     }
 
     /// The request targets that are subscribed now.

@@ -25,7 +25,7 @@ mod write;
 pub use cluster::Entry;
 pub use conflicts::PrefixInUse;
 pub use desk::{Desk, Seat};
-pub use door::Door;
+pub use door::{Door, Held};
 pub use error::ApiError;
 pub use quirks::{HostBits, Order, PostAnswer, Quirks, TokenStyle};
 pub use sim::{Options, SimApic};

@@ -92,6 +92,8 @@ pub struct Quirks {
     pub missing_dn_announced: bool,
     /// Whether a subscription falls silent once its time is over, or goes on being served although its id is lost.
     pub lapsed_are_silent: bool,
+    /// Whether the refresh of an id that is lost is answered with 200 all the same.
+    pub dead_ids_refreshed: bool,
     /// `totalCount` as a number in place of a string.
     pub numeric_total: bool,
     /// `/` as `\/` in the texts of errors.
@@ -137,6 +139,7 @@ impl Default for Quirks {
             subscription_lifetime: Duration::from_secs(60),
             missing_dn_announced: true,
             lapsed_are_silent: true,
+            dead_ids_refreshed: false,
             numeric_total: false,
             escaped_slashes: false,
             unescaped_quotes: false,

@@ -82,18 +82,18 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
         }
         ("GET", ("subscriptionRefresh", "")) => {
             let id = request.parameter("id").unwrap_or_default();
-            state.sessions.refresh_subscription(&caller, id, now)?;
+            state.sessions.refresh_subscription(&caller, id, &state.fabric.quirks, now)?;
             empty(state)
         }
         ("GET", ("mo", dn)) => {
             let scope = Scope::Object(readable(state, dn)?);
-            read(state, &caller, request, scope)
+            read(state, controller, &caller, request, scope)
         }
         ("GET", ("class", rest)) => {
             let below = dn::split(rest).filter(|it| !it.0.is_empty());
             let class = below.map_or(rest, |it| it.1).to_owned();
             let below = below.map(|it| readable(state, it.0)).transpose()?;
-            read(state, &caller, request, Scope::Class { class, below })
+            read(state, controller, &caller, request, Scope::Class { class, below })
         }
         ("POST", ("mo", dn)) => post(state, &caller, request, dn.trim_end_matches('/')),
         ("DELETE", ("mo", dn)) => {
@@ -174,7 +174,13 @@ fn readable(state: &State, dn: &str) -> Result<String, ApiError> {
     }
 }
 
-fn read(state: &mut State, caller: &Caller, request: &Request, scope: Scope) -> Result<Reply, ApiError> {
+fn read(
+    state: &mut State,
+    controller: usize,
+    caller: &Caller,
+    request: &Request,
+    scope: Scope,
+) -> Result<Reply, ApiError> {
     let now = state.now();
     let fabric = &state.fabric;
     let query = Query::new(scope, &request.query, &fabric.quirks)?;
@@ -186,7 +192,7 @@ fn read(state: &mut State, caller: &Caller, request: &Request, scope: Scope) -> 
     }
     let (total, objects) = match id {
         Some(_) if caller.doubled => (0, String::new()),
-        _ => query.run(&fabric.tree, &fabric.quirks)?,
+        _ => query.run(state.lagging.get(&controller).unwrap_or(&fabric.tree), &fabric.quirks)?,
     };
     Ok(Reply::json(json::envelope(total, &objects, id, &fabric.quirks)))
 }

@@ -17,6 +17,8 @@ use super::tree::Change;
 pub enum Outgoing {
     /// A message.
     Text(String),
+    /// Bytes as they are, whatever the protocol says of them.
+    Bytes(Vec<u8>),
     /// A close frame, and the end.
     Close,
 }
@@ -191,6 +193,18 @@ impl Sessions {
         self.subscriptions.retain(|_, it| it.socket != socket);
     }
 
+    /// Sends bytes on all websockets.
+    pub fn send_bytes(&self, bytes: &[u8]) {
+        for socket in self.sockets.values() {
+            let _ = socket.outgoing.send(Outgoing::Bytes(bytes.to_vec()));
+        }
+    }
+
+    /// The ids of all subscriptions.
+    pub fn subscription_ids(&self) -> Vec<String> {
+        self.subscriptions.keys().map(u64::to_string).collect()
+    }
+
     /// Ends all websockets; the sessions stay.
     pub fn close_all(&mut self) {
         let sockets: Vec<u64> = self.sockets.keys().copied().collect();
@@ -238,13 +252,22 @@ impl Sessions {
     }
 
     /// Prolongs a subscription. Of the id only the digits at its beginning count.
-    pub fn refresh_subscription(&mut self, caller: &Caller, id: &str, now: Duration) -> Result<(), ApiError> {
+    pub fn refresh_subscription(
+        &mut self,
+        caller: &Caller,
+        id: &str,
+        quirks: &Quirks,
+        now: Duration,
+    ) -> Result<(), ApiError> {
         let digits = id.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
         let id: u64 = digits.parse().unwrap_or_default();
         let live = |it: &&mut Subscription| it.session == caller.session && now < it.ends;
         let subscription = self.subscriptions.get_mut(&id).filter(live);
-        let subscription = subscription.ok_or_else(|| ApiError::bad(400, "Subscription refresh timeout"))?;
-        subscription.ends = now + subscription.life;
+        match subscription {
+            Some(subscription) => subscription.ends = now + subscription.life,
+            None if quirks.dead_ids_refreshed => {}
+            None => return Err(ApiError::bad(400, "Subscription refresh timeout")),
+        }
         Ok(())
     }
 

@@ -87,6 +87,8 @@ impl SimApic {
             journal: Vec::new(),
             rejections: Vec::new(),
             hooks: Vec::new(),
+            hold: None,
+            lagging: BTreeMap::new(),
             deaf: false,
             stopped: false,
             version: 0,
@@ -191,6 +193,16 @@ impl SimApic {
         }
     }
 
+    /// Trouble with requests at one controller.
+    pub fn fault_at(&self, controller: usize, fault: Fault) {
+        self.with(controller, |server| server.fault(fault));
+    }
+
+    /// How many requests met with trouble so far, at the controllers that run.
+    pub fn troubled(&self) -> usize {
+        self.servers.lock().unwrap().values().map(Server::troubled).sum()
+    }
+
     /// Ends all trouble with requests.
     pub fn clear_faults(&self) {
         for server in self.servers.lock().unwrap().values() {
@@ -281,6 +293,16 @@ impl Controller {
 
 impl Service for Controller {
     fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
+        let hold = self.door.cluster.change(|state| state.next_hold());
+        if let Some(hold) = hold {
+            if hold.done && !socket::is_upgrade(&request) {
+                self.answer(&request);
+            }
+            let _ = hold.arrived.send(());
+            // The other end is dropped, nothing is ever sent.
+            let _ = hold.key.recv();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if socket::is_upgrade(&request) {
             return self.websocket(&request, connection);
         }

@@ -69,6 +69,7 @@ fn write(socket: &Shared<'_>, tcp: &TcpStream, messages: Receiver<Outgoing>) {
     for message in messages {
         let sent = match message {
             Outgoing::Text(text) => lock(socket).send(Message::text(text)),
+            Outgoing::Bytes(bytes) => lock(socket).get_mut().write_all(&bytes).map_err(Error::from),
             Outgoing::Close => {
                 let mut socket = lock(socket);
                 let _ = socket.close(None);

@@ -79,7 +79,7 @@ impl Change {
 }
 
 /// All objects by DN, and the DNs of each class.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Tree {
     mos: BTreeMap<String, Mo>,
     classes: HashMap<&'static str, BTreeSet<String>>,
