@@ -227,7 +227,7 @@ impl Line {
                     _ => cascade,
                 };
                 let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
-                if !ours && !(cascade && meddled) {
+                if !(ours || cascade && meddled) {
                     return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
                 }
                 if !inner.may_delete {
