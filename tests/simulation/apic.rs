@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use aci_sync::apic::access::Access;
 use aci_sync::apic::decode::{self, Answer};
@@ -37,6 +38,9 @@ impl Marks {
 /// The mark of the Python application.
 pub const PYTHON: &str = "orchestrator:aci-k8-haystack";
 
+/// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
+const MOST_REPAIRS: usize = 20;
+
 /// How often, in percent of the requests, each trouble comes.
 #[derive(Clone, Default)]
 pub struct Trouble {
@@ -69,6 +73,10 @@ pub struct Inner {
     /// Requests and writes since it was last asked.
     pub requests: usize,
     pub writes: usize,
+    /// The time of the pass.
+    pub now: Option<Instant>,
+    /// When each subnet was made (R5).
+    pub made: BTreeMap<String, Vec<Instant>>,
     /// Deleted by this process in this pass.
     pub deleted: BTreeSet<String>,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
@@ -90,6 +98,8 @@ impl Line {
             may_delete: false,
             requests: 0,
             writes: 0,
+            now: None,
+            made: BTreeMap::new(),
             deleted: BTreeSet::new(),
             ever_ours: BTreeSet::new(),
             meddled: BTreeSet::new(),
@@ -283,6 +293,14 @@ impl Line {
             }
             if class != "tagAnnotation" {
                 inner.ever_ours.insert(dn.clone());
+            }
+            if let Some(now) = inner.now {
+                let made = inner.made.entry(dn.clone()).or_default();
+                made.retain(|at| now - *at < Duration::from_secs(600));
+                made.push(now);
+                if made.len() > MOST_REPAIRS {
+                    return Err(format!("R5: {dn} was made {} times in ten minutes", made.len()));
+                }
             }
         }
         Ok(())

@@ -54,6 +54,19 @@ fn worlds_by_seed() {
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
+/// A seed replays exactly, step by step.
+#[test]
+fn seeds_replay() {
+    for seed in 0..20 {
+        let story = || {
+            let mut world = World::new(seed);
+            let lived = world.live();
+            (lived, world.log)
+        };
+        assert_eq!(story(), story(), "seed {seed}");
+    }
+}
+
 /// One seed: what it covered, and the broken promise with the story that led to it.
 fn live(seed: u64) -> (Coverage, Option<String>) {
     let mut world = World::new(seed);

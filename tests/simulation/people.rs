@@ -2,7 +2,16 @@
 
 use std::net::IpAddr;
 
-use aci_sync::model::kube::Kind;
+use aci_sync::apic::Query;
+use aci_sync::apic::access::Access;
+use aci_sync::apic::writer::{Refusal, Writer};
+use aci_sync::config::Policy;
+use aci_sync::model::dn::{self, EepgDn, L3outDn};
+use aci_sync::model::fabric::{Eepg, Fabric, Scope};
+use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::wanted::Source;
 use serde_json::json;
 
 use crate::apic::PYTHON;
@@ -291,13 +300,96 @@ fn refusal(world: &mut World) {
     }
 }
 
-fn wrong_plan(_world: &mut World, _side: usize) {}
+/// A plan that is wrong: the writer gets whatever comes to mind, with a mirror that was just read. It is the second lock
+/// behind the planner; what it lets through is judged like everything else (I3).
+fn wrong_plan(world: &mut World, side: usize) {
+    let owner = Owner::new(world.sides[side].id, &[]);
+    let line = &world.sides[side].line;
+    if line.inner.borrow().seat.is_none() {
+        return;
+    }
+    let trouble = std::mem::take(&mut line.inner.borrow_mut().trouble);
+    let mut mirror = Fabric::new(owner);
+    for l3out in L3OUTS {
+        let dn = L3outDn { tenant: dn::Name::tenant("T").unwrap(), l3out: dn::Name::object(l3out).unwrap() };
+        let query = Query::object(&dn).subtree(&["l3extOut", "l3extInstP", "l3extSubnet", "tagAnnotation"]);
+        let mos = line.read(&query).unwrap_or_default();
+        mirror.put_l3out(&dn, &mos, None);
+    }
+    let random = &mut world.random;
+    let eepgs: Vec<(EepgDn, Eepg)> = mirror.eepgs().map(|(dn, eepg)| (dn, eepg.clone())).collect();
+    let tags: Vec<String> = world.desk.door.class("tagAnnotation").into_keys().collect();
+    if let Some((dn, eepg)) = random.one_of(&eepgs).cloned() {
+        let subnets: Vec<_> = eepg.subnets.iter().collect();
+        let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, (*it).clone()));
+        let scope = || Scope::parse("import-security");
+        let change = match (random.below(7), subnet) {
+            (0, _) => Some(Change::DeleteEepg { subnets: 0 }),
+            (1, _) => Some(Change::MarkEepg { from: eepg.mark }),
+            (2, _) => random.one_of(&tags).map(|it| Change::Forget { tag: it.as_str().into() }),
+            (3, Some((prefix, before))) => {
+                let moves_to = random.percent(50).then(|| dn.clone());
+                Some(Change::DeleteSubnet { prefix, before, moves_to })
+            }
+            (4, Some((prefix, before))) => {
+                let (mark, name) = (random.percent(50), Some("wrong".to_owned()));
+                Some(Change::RepairSubnet { prefix, before, mark, name, scope: None })
+            }
+            (5, Some((prefix, _))) => {
+                let source = Source { is_pod: true, key: Key::new("a", "wrong") };
+                Some(Change::CreateSubnet { prefix, name: "wrong".to_owned(), scope: scope(), source })
+            }
+            (6, _) => Some(Change::CreateEepg { deployments: Vec::new() }),
+            _ => None,
+        };
+        if let Some(change) = change {
+            let form = match &change {
+                Change::Forget { .. } => Form::Tag,
+                _ if random.percent(50) => Form::Rooted,
+                _ => Form::Single,
+            };
+            world.log.push(format!("{} gets a wrong plan: {form:?} {change:?} in {dn}", world.sides[side].id));
+            let line = &world.sides[side].line;
+            line.inner.borrow_mut().may_delete = true;
+            let transaction = Transaction { eepg: dn, form, changes: vec![change] };
+            let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction) {
+                Ok(_) => "wrong plan: harmless",
+                Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",
+                Err(_) => "wrong plan: refused by the fabric",
+            };
+            let mut inner = line.inner.borrow_mut();
+            world.log.append(&mut inner.log);
+            world.coverage.borrow_mut().count(what);
+        }
+    }
+    world.sides[side].line.inner.borrow_mut().trouble = trouble;
+}
+
+/// Somebody who begins to delete an object of ours again and again, and one day stops.
+pub fn fight(world: &mut World) {
+    match &world.fought_over {
+        None if world.random.percent(3) => {
+            let ours = |it: &serde_json::Value| it["annotation"].as_str().is_some_and(|it| it.contains("aci-sync:"));
+            let subnets = world.desk.door.class("l3extSubnet").into_iter().filter(|it| ours(&it.1)).map(|it| it.0);
+            let subnets: Vec<String> = subnets.collect();
+            world.fought_over = world.random.one_of(&subnets).cloned();
+        }
+        Some(_) if world.random.percent(7) => world.fought_over = None,
+        Some(dn) if world.desk.door.get(dn).is_some() => {
+            world.log.push(format!("the fighter deletes {dn}"));
+            world.desk.door.admin_delete(dn).unwrap();
+            count(world, "people: undo what aci-sync did");
+        }
+        _ => {}
+    }
+}
 
 /// What only people can settle, settled: privileges, refusals, missing L3Outs, broken annotations, pauses.
 pub fn make_peace(world: &mut World) {
     world.desk.door.allow();
     world.desk.door.clear_rejections();
     world.desk.door.set_deaf(false);
+    world.fought_over = None;
     for l3out in L3OUTS {
         make_l3out(world, &format!("uni/tn-T/out-{l3out}"));
     }

@@ -54,6 +54,8 @@ pub struct World {
     pub coverage: Rc<RefCell<Coverage>>,
     pub now: Instant,
     pub log: Vec<String>,
+    /// What somebody deletes again and again.
+    pub fought_over: Option<String>,
     steps: usize,
 }
 
@@ -101,7 +103,7 @@ impl World {
             });
         }
         let steps = 30 + random.below(60) as usize;
-        let mut world = World { random, desk, sides, coverage, now, log: Vec::new(), steps };
+        let mut world = World { random, desk, sides, coverage, now, log: Vec::new(), fought_over: None, steps };
         for _ in 0..world.random.below(12) {
             people::act(&mut world);
         }
@@ -119,6 +121,8 @@ impl World {
                 self.choose_trouble();
             }
             people::act(self);
+            people::fight(self);
+            self.no_promise_is_broken()?;
             for side in 0..self.sides.len() {
                 self.watches(side);
                 self.websocket(side);
@@ -132,6 +136,10 @@ impl World {
             self.pass_time(pause)?;
         }
         self.peace()
+    }
+
+    fn no_promise_is_broken(&self) -> Result<(), String> {
+        self.sides.iter().try_for_each(|it| it.line.inner.borrow_mut().broken.take().map_or(Ok(()), Err))
     }
 
     /// For the next steps: which trouble there is, and how often. Many worlds have none, or one sort only.
@@ -301,6 +309,7 @@ impl World {
         {
             let mut inner = it.line.inner.borrow_mut();
             inner.may_delete = may_delete;
+            inner.now = Some(now);
             inner.deleted.clear();
             inner.meddled.clear();
             inner.log.clear();
