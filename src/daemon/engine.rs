@@ -39,6 +39,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// error need five.
 const ROUNDS: usize = 12;
 
+/// After so many refused objects the rest of a pass is left for the next one (W3).
+const MOST_REFUSALS: usize = 200;
+
 /// How many held deletions the status names.
 const MOST_TOLD: usize = 1000;
 
@@ -74,6 +77,10 @@ pub struct Engine {
     settling: BTreeMap<L3outDn, Instant>,
     findings: BTreeSet<Finding>,
     observed: String,
+    /// How much the APIC refused in this pass.
+    refusals: usize,
+    /// Why it could not be asked for all that is ours, in whatever L3Out (R4).
+    unasked: Option<String>,
 }
 
 impl Engine {
@@ -98,6 +105,8 @@ impl Engine {
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
             observed: String::new(),
+            refusals: 0,
+            unasked: None,
         }
     }
 
@@ -144,9 +153,11 @@ impl Engine {
         if !subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id)) {
             return false;
         }
-        let before = self.stale_eepgs.len() + self.stale_l3outs.len();
+        let mut news = false;
         for change in changes {
-            match self.fabric.hint(change) {
+            let hint = self.fabric.hint(change);
+            news |= hint != Hint::Nothing;
+            match hint {
                 Hint::Nothing => {}
                 Hint::Eepg(dn) => {
                     debug!("{} {:?}: {dn} is read again", change.mo.dn, change.status);
@@ -158,7 +169,7 @@ impl Engine {
                 }
             }
         }
-        self.stale_eepgs.len() + self.stale_l3outs.len() > before
+        news
     }
 
     /// Events may have been lost, or time has passed: the next pass compares everything (R4).
@@ -179,7 +190,7 @@ impl Engine {
     /// When the engine wants a pass although nothing happened.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
-        let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end(now)];
+        let tried_again = [self.parking.next_end(now), self.unreadable.next_end(now), self.fights.next_end(now)];
         tried_again.into_iter().chain([self.grace.next_end(now), settled]).flatten().min()
     }
 
@@ -206,8 +217,14 @@ impl Engine {
         self.fabric.begin_pass();
         self.settle(now);
         self.read_stale(apic, now)?;
+        if self.parking.due(now).any(|it| matches!(it, ObjectDn::Eepg(_))) {
+            // What it would have deleted there was not counted.
+            self.brake.count_next();
+        }
+        self.refusals = 0;
         let mut report = Report { unfinished: true, ..Report::default() };
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
+            self.read_stale_eepgs(apic, now)?;
             let wanted = wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
             let plan = self.plan(&wanted, now);
             if !plan.reads.is_empty() {
@@ -223,10 +240,11 @@ impl Engine {
                 self.grace.update(&plan.unwanted, now);
             }
             self.keep_of_interest(&wanted, &plan, now);
-            if plan.transactions.is_empty() {
+            let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();
+            if nothing_to_send {
                 self.parking.all_done(now);
             }
-            if plan.transactions.is_empty() || !self.writer.writes() || !go_on() {
+            if nothing_to_send || !go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
                 report.unfinished = !plan.transactions.is_empty() && self.writer.writes();
                 self.tell(wanted, plan, now);
@@ -269,13 +287,22 @@ impl Engine {
             ObjectDn::Tag(eepg) => fabric.is_tagged(eepg),
             object => fabric.eepg(object.eepg()).is_some(),
         };
+        for eepg in &plan.unremembered {
+            let untagged = Untagged { why: "somebody keeps deleting it".to_owned(), try_again: true };
+            self.untagged.entry(eepg.clone()).or_insert(untagged);
+        }
         self.parking.keep(|object| is_wanted(object) || is_there(object));
         self.fights.keep(now, is_wanted);
         self.untagged.retain(|eepg, _| {
             let is_foreign = fabric.eepg(eepg).is_none_or(Eepg::is_foreign);
             wanted.eepgs.contains_key(eepg) && is_foreign && !fabric.is_tagged(eepg)
         });
-        self.brake.keep(plan, |object| !deletes || fabric.l3out(&object.eepg().l3out).is_none());
+        let parking = &self.parking;
+        let is_out_of_reach = |eepg: &EepgDn| {
+            let is_paused = wanted.eepgs.get(eepg).is_some_and(|it| !it.paused_by.is_empty());
+            is_paused || parking.is_parked(&ObjectDn::Eepg(eepg.clone()), now) || fabric.l3out(&eepg.l3out).is_none()
+        };
+        self.brake.keep(plan, |object| !deletes || is_out_of_reach(object.eepg()));
     }
 
     /// An object is left alone for a while.
@@ -303,6 +330,10 @@ impl Engine {
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.brake.finding());
+        findings.extend(self.unasked.as_ref().map(|why| {
+            let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
+            Finding::new(Code::Unavailable, "the APIC", text)
+        }));
         for finding in findings.difference(&self.findings) {
             warn!("{finding}");
         }

@@ -88,7 +88,17 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
 
 /// Findings that mean that something wanted is not there yet.
 fn is_open(code: Code) -> bool {
-    matches!(code, Code::Rejected | Code::Waiting | Code::L3outMissing | Code::HeldByForeign)
+    matches!(
+        code,
+        Code::Rejected
+            | Code::Waiting
+            | Code::Held
+            | Code::Paused
+            | Code::L3outMissing
+            | Code::ForeignGone
+            | Code::ForeignRefused
+            | Code::HeldByForeign
+    )
 }
 
 /// A pass, and further ones while the APIC is busy or something is left for later.

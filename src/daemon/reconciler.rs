@@ -16,6 +16,9 @@ use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::model::plan::Tally;
 
+/// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
+const LONGEST_PASS: Duration = Duration::from_secs(30);
+
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
 pub enum Command {
@@ -141,7 +144,7 @@ impl Reconciler {
         let Some(client) = self.client.clone() else { return };
         let stop = self.inbox.stop.clone();
         let apic = Watched { client: &client, goes_on: &|| self.heart.beat() };
-        let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop));
+        let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop) && now.elapsed() < LONGEST_PASS);
         if let Ok(report) = &outcome
             && !report.done.is_empty()
         {

@@ -341,7 +341,11 @@ impl<'a> Planner<'a> {
     /// O4: before the first subnet goes into a foreign EEPG, a tag remembers that it is foreign. One that carries any
     /// aci-sync's mark is never remembered so: it may be ours from before.
     fn remember(&mut self, dn: &EepgDn) {
-        if self.situation.fabric.is_tagged(dn) || (self.situation.resting)(&ObjectDn::Tag(dn.clone())) {
+        if self.situation.fabric.is_tagged(dn) {
+            return;
+        }
+        if (self.situation.resting)(&ObjectDn::Tag(dn.clone())) {
+            self.plan.unremembered.insert(dn.clone());
             return;
         }
         match self.situation.untagged.get(dn) {
@@ -362,7 +366,11 @@ impl<'a> Planner<'a> {
         for (dn, tag) in situation.fabric.tags() {
             let wanted = situation.wanted.eepgs.get(&dn);
             let is_foreign = situation.fabric.eepg(&dn).is_none_or(Eepg::is_foreign);
-            let needed = wanted.is_some_and(|it| is_foreign || !it.paused_by.is_empty());
+            // A Deployment whose enrolment is not known may name it (D3).
+            let needed = match wanted {
+                Some(it) => is_foreign || !it.paused_by.is_empty(),
+                None => situation.wanted.is_one_unknown,
+            };
             let object = ObjectDn::Tag(dn.clone());
             if needed || (situation.parked)(&object) {
                 continue;

@@ -372,6 +372,7 @@ impl Fabric {
                 continue;
             }
             made = true;
+            eepg.fresh = false;
             match prefix {
                 None => (eepg.mark, eepg.seen_ours) = (Mark::None, true),
                 Some(prefix) => {

@@ -22,6 +22,8 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// EEPGs of ours that nothing wants and nothing holds: their grace runs (D6).
     pub unwanted: BTreeSet<EepgDn>,
+    /// Foreign EEPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
+    pub unremembered: BTreeSet<EepgDn>,
     /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
     /// What it would delete if it were not held (W4).

@@ -19,6 +19,8 @@ pub struct Wanted {
     pub eepgs: BTreeMap<EepgDn, WantedEepg>,
     /// Present addresses of Deployments whose EEPG is not known: our subnets that hold them stay (D3, D5).
     pub unplaced: BTreeSet<Prefix>,
+    /// There is a Deployment whose annotation is wrong and of which no valid one is known (D3).
+    pub is_one_unknown: bool,
     /// What is odd about the cluster's side.
     pub findings: Vec<Finding>,
 }
@@ -92,6 +94,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let mut findings = Vec::new();
     for member in inventory.members.values() {
         findings.extend(annotation_findings(member, rules));
+        wanted.is_one_unknown |= member.in_force.is_none();
         if let Some(eepg) = placed(member, rules) {
             let key = &member.deployment.key;
             let eepg = wanted.eepgs.entry(eepg.clone()).or_default();

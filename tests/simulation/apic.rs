@@ -79,6 +79,10 @@ pub struct Inner {
     pub made: BTreeMap<String, Vec<Instant>>,
     /// Deleted by this process in this pass.
     pub deleted: BTreeSet<String>,
+    /// Made by it in this pass.
+    pub created: BTreeSet<String>,
+    /// What is written comes from a wrong plan: the program itself does not know of it.
+    pub wrong_plan: bool,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
     pub ever_ours: BTreeSet<String>,
     /// What an administrator did between two requests of one pass.
@@ -101,6 +105,8 @@ impl Line {
             now: None,
             made: BTreeMap::new(),
             deleted: BTreeSet::new(),
+            created: BTreeSet::new(),
+            wrong_plan: false,
             ever_ours: BTreeSet::new(),
             meddled: BTreeSet::new(),
             broken: None,
@@ -244,7 +250,9 @@ impl Line {
                     return Err(format!("I4: {dn} was deleted on an incomplete view"));
                 }
                 inner.deleted.insert(dn.clone());
-                inner.ever_ours.remove(dn);
+                if !inner.wrong_plan {
+                    inner.ever_ours.remove(dn);
+                }
                 continue;
             };
             if was == is {
@@ -294,6 +302,7 @@ impl Line {
             if class != "tagAnnotation" {
                 inner.ever_ours.insert(dn.clone());
             }
+            inner.created.insert(dn.clone());
             if let Some(now) = inner.now {
                 let made = inner.made.entry(dn.clone()).or_default();
                 made.retain(|at| now - *at < Duration::from_secs(600));

@@ -350,7 +350,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             };
             world.log.push(format!("{} gets a wrong plan: {form:?} {change:?} in {dn}", world.sides[side].id));
             let line = &world.sides[side].line;
-            line.inner.borrow_mut().may_delete = true;
+            (line.inner.borrow_mut().may_delete, line.inner.borrow_mut().wrong_plan) = (true, true);
             let transaction = Transaction { eepg: dn, form, changes: vec![change] };
             let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction) {
                 Ok(_) => "wrong plan: harmless",
@@ -358,6 +358,7 @@ fn wrong_plan(world: &mut World, side: usize) {
                 Err(_) => "wrong plan: refused by the fabric",
             };
             let mut inner = line.inner.borrow_mut();
+            inner.wrong_plan = false;
             world.log.append(&mut inner.log);
             world.coverage.borrow_mut().count(what);
         }

@@ -2,6 +2,7 @@
 //! clock that only this file moves.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -311,6 +312,7 @@ impl World {
             inner.may_delete = may_delete;
             inner.now = Some(now);
             inner.deleted.clear();
+            inner.created.clear();
             inner.meddled.clear();
             inner.log.clear();
         }
@@ -352,7 +354,7 @@ impl World {
         }
         // I5: what one counted pass deletes; what was released before is done without counting.
         if it.counted && !it.released {
-            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !is_still_wanted(it, dn)).count();
+            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !has_moved(&inner.created, dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
                 return Err(format!("I5: one pass deleted {gone} of {owned}: {:?}", inner.deleted));
             }
@@ -507,14 +509,10 @@ impl World {
     }
 }
 
-/// A deletion that is part of a move: the address is wanted somewhere else.
-fn is_still_wanted(side: &Side, dn: &str) -> bool {
-    let Some(ip) = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()).and_then(|it| it.parse().ok())
-    else {
-        return false;
-    };
-    side.cluster.pods.values().any(|it| it.ips.contains(&ip))
-        || side.cluster.services.values().any(|it| it.ips.contains(&ip))
+/// A subnet that went from one EEPG and came into another one.
+fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
+    dn.split_once("/extsubnet-")
+        .is_some_and(|(_, rn)| created.iter().any(|it| it.ends_with(&format!("/extsubnet-{rn}"))))
 }
 
 fn told(outcome: &Result<aci_sync::daemon::engine::Report, Error>) -> String {

@@ -51,6 +51,10 @@ impl Engine {
             }
             self.stale_l3outs.remove(&dn);
         }
+        self.read_stale_eepgs(apic, now)
+    }
+
+    pub(super) fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         while let Some(dn) = self.stale_eepgs.first().cloned() {
             self.read_eepg(apic, &dn, now)?;
         }
@@ -67,26 +71,30 @@ impl Engine {
         named_l3outs(&self.inventory, &self.rules)
     }
 
-    /// R4: everything that bears our mark or a predecessor's, and the L3Outs with tags of ours, in whatever L3Out.
-    fn find_marked(&self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
-        let mut l3outs = BTreeSet::new();
-        for mark in self.fabric.owner().all_marks() {
-            for class in [EEPG, SUBNET] {
-                for mo in apic.read(&Query::class(class).with_value("annotation", mark))? {
-                    match Place::of(&mo.dn) {
-                        Some(Place::Eepg(dn) | Place::Subnet(dn, _)) => l3outs.insert(dn.l3out),
-                        _ => false,
-                    };
+    /// R4: the L3Outs with anything that bears our mark or a predecessor's, or with a tag of ours. An APIC that does not
+    /// answer such a query stops nothing else: what is named is read all the same.
+    fn find_marked(&mut self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
+        let owner = self.fabric.owner();
+        let mut queries = vec![Query::class(TAG).with_text("key", owner.tag_prefix())];
+        for mark in owner.all_marks() {
+            queries.extend([EEPG, SUBNET].map(|class| Query::class(class).with_value("annotation", mark)));
+        }
+        let (mut l3outs, mut unasked) = (BTreeSet::new(), None);
+        for query in queries {
+            let mos = match apic.read(&query) {
+                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
+                    unasked = Some(error.to_string());
+                    Vec::new()
                 }
-            }
+                other => other?,
+            };
+            l3outs.extend(mos.iter().filter_map(|mo| match Place::of(&mo.dn)? {
+                Place::Eepg(dn) | Place::Subnet(dn, _) => Some(dn.l3out),
+                Place::Tag(dn, key) => key.starts_with(owner.tag_prefix()).then_some(dn),
+                _ => None,
+            }));
         }
-        for mo in apic.read(&Query::class(TAG).with_text("key", self.fabric.owner().tag_prefix()))? {
-            if let Some(Place::Tag(dn, key)) = Place::of(&mo.dn)
-                && key.starts_with(self.fabric.owner().tag_prefix())
-            {
-                l3outs.insert(dn);
-            }
-        }
+        self.unasked = unasked;
         Ok(l3outs)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info};
 
-use super::{Engine, Report, SETTLE};
+use super::{Engine, MOST_REFUSALS, Report, SETTLE};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::Refusal;
@@ -14,9 +14,6 @@ use crate::model::dn::{EepgDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
-
-/// After so many refused objects in one pass the rest of a refused transaction is left for later, untried (W3).
-const MOST_REFUSALS: usize = 200;
 
 impl Engine {
     /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG.
@@ -30,7 +27,6 @@ impl Engine {
     ) -> Result<(), Error> {
         let mut failed = BTreeSet::new();
         let mut queue = VecDeque::from(transactions);
-        let mut refusals = 0;
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
             if failed.contains(&dn) {
@@ -63,8 +59,11 @@ impl Engine {
                     continue;
                 }
                 Err(Refusal::Apic(error)) if self.is_about_content(&dn, &error) => {
-                    refusals += 1;
-                    if let Some(parts) = transaction.parts().filter(|_| refusals <= MOST_REFUSALS) {
+                    self.refusals += 1;
+                    if self.refusals > MOST_REFUSALS {
+                        return Ok(());
+                    }
+                    if let Some(parts) = transaction.parts() {
                         parts.into_iter().rev().for_each(|it| queue.push_front(it));
                         continue;
                     }
@@ -131,6 +130,9 @@ impl Engine {
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!("{dn}: {error}; it is read again");
+                if matches!(error, Error::AnswerLost(_)) && self.parking.again(&ObjectDn::Eepg(dn.clone())) {
+                    self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                }
                 self.read_eepg(apic, dn, now)
             }
             Error::Forbidden(_) => {
