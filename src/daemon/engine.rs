@@ -188,10 +188,10 @@ impl Engine {
     }
 
     /// When the engine wants a pass although nothing happened.
-    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+    pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
-        let tried_again = [self.parking.next_end(now), self.unreadable.next_end(now), self.fights.next_end(now)];
-        tried_again.into_iter().chain([self.grace.next_end(now), settled]).flatten().min()
+        let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
+        tried_again.into_iter().chain([self.grace.next_end(), settled]).flatten().min()
     }
 
     /// Somebody consents to the deletions that are held (W4). True where there are any.
@@ -201,9 +201,9 @@ impl Engine {
         released > 0
     }
 
-    /// When the next grace that still runs will be over (D6).
-    pub fn next_grace_end(&self, now: Instant) -> Option<Instant> {
-        self.grace.next_end(now)
+    /// When the next grace is over that was not at the last pass (D6).
+    pub fn next_grace_end(&self) -> Option<Instant> {
+        self.grace.next_end()
     }
 
     /// How many EEPGs wait for their grace to end.
@@ -236,8 +236,9 @@ impl Engine {
             if self.deletes(now) && self.brake.count(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
                 continue;
             }
-            if self.inventory.was_listed(Kind::Deployment) {
-                self.grace.update(&plan.unwanted, now);
+            let goes_at_once = self.inventory.was_listed(Kind::Deployment) && self.grace.update(&plan.unwanted, now);
+            if goes_at_once && plan.transactions.is_empty() {
+                continue;
             }
             self.keep_of_interest(&wanted, &plan, now);
             let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();

@@ -70,7 +70,7 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
         let report = pass(engine, &WithoutEvents(client))?;
         written = written.and(Tally::of(&report.done));
         let now = Instant::now();
-        let Some(end) = engine.next_grace_end(now) else { break };
+        let Some(end) = engine.next_grace_end() else { break };
         let pause = end.saturating_duration_since(now);
         info!(
             "waiting {} s until the grace of {} unwanted EEPGs is over",

@@ -19,6 +19,8 @@ pub struct Fights {
     undone: BTreeSet<ObjectDn>,
     /// The last repairs of each object, oldest first.
     repairs: BTreeMap<ObjectDn, VecDeque<Instant>>,
+    /// The time of the last look: what did not rest any more then is no reason to look again.
+    looked: Option<Instant>,
 }
 
 impl Fights {
@@ -41,6 +43,7 @@ impl Fights {
 
     /// Forgets what is of no interest any more: objects that nobody wants, and repairs of long ago.
     pub fn keep(&mut self, now: Instant, of_interest: impl Fn(&ObjectDn) -> bool) {
+        self.looked = Some(now);
         self.undone.retain(&of_interest);
         self.repairs.retain(|object, repairs| {
             repairs.retain(|at| now.saturating_duration_since(*at) < WINDOW);
@@ -53,10 +56,11 @@ impl Fights {
         self.repairs.get(object).and_then(|it| rests_until(it, now)).is_some_and(|end| end > now)
     }
 
-    /// When the next object is repaired again.
-    pub fn next_end(&self, now: Instant) -> Option<Instant> {
-        let waiting = self.undone.iter().filter_map(|it| rests_until(self.repairs.get(it)?, now));
-        waiting.filter(|end| *end > now).min()
+    /// When the next object is repaired again that rested at the last look.
+    pub fn next_end(&self) -> Option<Instant> {
+        let looked = self.looked?;
+        let waiting = self.undone.iter().filter_map(|it| rests_until(self.repairs.get(it)?, looked));
+        waiting.filter(|end| *end > looked).min()
     }
 
     /// What people should know of them.
@@ -100,7 +104,8 @@ mod tests {
         let last = start + 5 * second;
         fights.undone([object.clone()]);
         assert!(fights.is_resting(&object, last + 59 * second));
-        assert_eq!(fights.next_end(last), Some(last + 60 * second));
+        fights.keep(last, |_| true);
+        assert_eq!(fights.next_end(), Some(last + 60 * second));
         assert!(!fights.is_resting(&object, last + 60 * second));
         assert_eq!(fights.findings(last).count(), 1);
         assert_eq!(fights.findings(start + 601 * second).count(), 0);

@@ -10,20 +10,26 @@ use super::dn::EepgDn;
 pub struct Grace {
     length: Duration,
     since: BTreeMap<EepgDn, Instant>,
+    /// The time of the last look: a grace that was over then is no reason to look again.
+    looked: Option<Instant>,
 }
 
 impl Grace {
     /// No EEPG is unwanted yet.
     pub fn new(length: Duration) -> Self {
-        Grace { length, since: BTreeMap::new() }
+        Grace { length, since: BTreeMap::new(), looked: None }
     }
 
-    /// Takes over which EEPGs are unwanted now. One that was wanted in between starts over.
-    pub fn update(&mut self, unwanted: &BTreeSet<EepgDn>, now: Instant) {
+    /// Takes over which EEPGs are unwanted now. One that was wanted in between starts over. True where one is new and
+    /// may go at once.
+    pub fn update(&mut self, unwanted: &BTreeSet<EepgDn>, now: Instant) -> bool {
         self.since.retain(|eepg, _| unwanted.contains(eepg));
+        let is_new = unwanted.iter().any(|eepg| !self.since.contains_key(eepg));
         for eepg in unwanted {
             self.since.entry(eepg.clone()).or_insert(now);
         }
+        self.looked = Some(now);
+        is_new && self.length.is_zero()
     }
 
     /// Whether an EEPG has been unwanted for long enough to go.
@@ -31,9 +37,9 @@ impl Grace {
         self.since.get(eepg).is_some_and(|since| now.saturating_duration_since(*since) >= self.length)
     }
 
-    /// When the next grace that still runs will be over.
-    pub fn next_end(&self, now: Instant) -> Option<Instant> {
-        self.since.values().map(|since| *since + self.length).filter(|end| *end > now).min()
+    /// When the next grace is over that was not at the last look; it may be over by now.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.since.values().map(|since| *since + self.length).filter(|end| self.looked.is_none_or(|it| *end > it)).min()
     }
 
     /// How many EEPGs wait for their grace to end.
@@ -60,12 +66,25 @@ mod tests {
         grace.update(&unwanted, start);
         grace.update(&unwanted, start + 59 * second);
         assert!(!grace.is_over(&eepg, start + 59 * second));
-        assert_eq!(grace.next_end(start), Some(start + 60 * second));
+        assert_eq!(grace.next_end(), Some(start + 60 * second), "also where the pass takes longer than that");
         assert!(grace.is_over(&eepg, start + 60 * second));
-        assert_eq!(grace.next_end(start + 60 * second), None);
+        grace.update(&unwanted, start + 60 * second);
+        assert_eq!(grace.next_end(), None);
         grace.update(&BTreeSet::new(), start + 60 * second);
         grace.update(&unwanted, start + 61 * second);
         assert!(!grace.is_over(&eepg, start + 62 * second));
         assert_eq!(grace.running(start + 62 * second), 1);
+    }
+
+    /// D6: without a grace what nobody wants goes in the pass that notices it; once.
+    #[test]
+    fn no_grace_is_over_at_once() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let unwanted = BTreeSet::from([l3out.eepg(Name::object("E").unwrap())]);
+        let mut grace = Grace::new(Duration::ZERO);
+        let now = Instant::now();
+        assert!(grace.update(&unwanted, now));
+        assert!(!grace.update(&unwanted, now));
+        assert_eq!(grace.next_end(), None);
     }
 }
