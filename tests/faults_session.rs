@@ -195,7 +195,7 @@ fn a_long_time_of_refusals_costs_no_logins() {
         world.apic.admin_delete(DN_E).unwrap();
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(daemon.count("the APIC is busy"), refusals, "one request a pass: {status}");
+        assert_eq!(daemon.count("the pass ended early"), refusals, "one request a pass: {status}");
         assert_eq!((logins(&world), daemon.count("the APIC session is gone")), (1, 0), "{status}");
     };
     // A login that is throttled is no refused password.

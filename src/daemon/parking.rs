@@ -19,7 +19,8 @@ struct Parked {
 #[derive(Debug)]
 pub struct Parking<K> {
     parked: BTreeMap<K, Parked>,
-    /// Objects where something was found that was believed absent, once (W3: only a second time is a refusal).
+    /// Objects where a write met something that was believed absent, or got no answer, once (W3, W7: only a second time
+    /// in a row leads to a pause).
     surprises: BTreeSet<K>,
 }
 
@@ -66,6 +67,7 @@ impl<K: Ord + Clone> Parking<K> {
     /// A pass found nothing left to do: what was to be tried again needs no try any more.
     pub fn all_done(&mut self, now: Instant) {
         self.parked.retain(|_, it| it.until > now);
+        self.surprises.clear();
     }
 
     /// The parked objects that are to be tried again.

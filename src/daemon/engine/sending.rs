@@ -127,6 +127,11 @@ impl Engine {
     ) -> Result<(), Error> {
         let dn = &transaction.eepg;
         match &error {
+            // No answer, again and again: one EEPG may be the cause, and it must not be tried without pauses.
+            Error::AnswerLost(_) if self.parking.again(&ObjectDn::Eepg(dn.clone())) => {
+                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                self.read_eepg(apic, dn, now)
+            }
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!("{dn}: {error}; it is read again");
@@ -140,7 +145,12 @@ impl Engine {
                 self.park(ObjectDn::Eepg(dn.clone()), &error, now);
                 Ok(())
             }
-            Error::Unreachable(_) | Error::Busy { .. } | Error::Unauthorized(_) | Error::Malformed(_) => {
+            // It answers reads: where that stays so it is cut off from the others, and another one is tried (A1).
+            Error::Busy(why) => {
+                self.stale_eepgs.insert(dn.clone());
+                Err(Error::Unreachable(format!("it takes no writes: {why}")))
+            }
+            Error::Unreachable(_) | Error::Unauthorized(_) | Error::Malformed(_) => {
                 self.stale_eepgs.insert(dn.clone());
                 Err(error)
             }
