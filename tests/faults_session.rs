@@ -337,3 +337,35 @@ fn events_out_of_scope_are_ignored() {
     world.settle();
     assert!(world.apic.journal().split_off(before).iter().all(|it| !it.is_write() || it.body.contains("settle")));
 }
+
+/// F35 (K3, A1): the Kubernetes token and the APIC password are rotated under a running daemon. The token's file is read
+/// again by itself, the password's on SIGHUP, and the fabric is kept in step without a deletion.
+#[test]
+fn credentials_may_be_rotated() {
+    let world = World::new();
+    let mut config: serde_json::Value = serde_json::from_str(&world.kube.kubeconfig(kube::Credential::Token)).unwrap();
+    let token = world.folder.file("token", kube::TOKEN);
+    config["users"][0]["user"] = json!({"tokenFile": token});
+    world.folder.file("kubeconfig", &config.to_string());
+    let daemon = world.run(&["--epg-grace", "0"]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+
+    world.kube.accept_tokens(&["rotated"]);
+    world.folder.file("token", "rotated");
+    world.kube.server().cut_all();
+    world.kube.pod("a", "web", "2", &["10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+
+    world.apic.set_password("admin", "Another-word-2");
+    world.folder.file("password", "Another-word-2");
+    daemon.signal("HUP");
+    daemon.until_logged("SIGHUP: the credentials were read again");
+    world.apic.expire_tokens();
+    world.kube.pod("a", "web", "3", &["10.0.0.3"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert_eq!((logins(&world), daemon.count("check user name and password")), (2, 0));
+    assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted")));
+    let log = daemon.log();
+    assert!([kube::TOKEN, "rotated", "Another-word", world.apic.password()].iter().all(|it| !log.contains(it)));
+}
