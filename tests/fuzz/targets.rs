@@ -53,8 +53,10 @@ pub fn watch_line(input: &[u8]) {
     let value = json(input);
     for kind in Kind::ALL {
         let line = match decode::line(kind, input) {
-            Ok(Line::Failed(error)) => return told(&error.to_string(), 1400),
-            Err(error) => return told(&error.to_string(), 1400),
+            Ok(Line::Failed(error)) | Err(error) => {
+                told(&error.to_string(), 1400);
+                continue;
+            }
             Ok(line) => line,
         };
         let Some(value) = &value else { continue };
