@@ -135,9 +135,6 @@ impl Engine {
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!("{dn}: {error}; it is read again");
-                if matches!(error, Error::AnswerLost(_)) && self.parking.again(&ObjectDn::Eepg(dn.clone())) {
-                    self.park(ObjectDn::Eepg(dn.clone()), &error, now);
-                }
                 self.read_eepg(apic, dn, now)
             }
             Error::Forbidden(_) => {
