@@ -397,6 +397,26 @@ fn half_an_event_is_none() {
     watch.stop();
 }
 
+/// K2, F5: an event that is cut each time is not waited for: a list tells what it would have told, and more.
+#[test]
+fn an_event_that_never_comes_whole_leads_to_a_list() {
+    let watch = Watch::live(Options::default());
+    watch.kube.server().pause();
+    watch.kube.pod("a", "web", "2", &["10.0.0.3"]);
+    watch.kube.fault(Fault::on("watch=true", Trouble::CutAfter(700)));
+    watch.kube.server().resume();
+    let why = loop {
+        match watch.next() {
+            Event::Interrupted { .. } | Event::Live { .. } => {}
+            Event::Relisting { why, .. } => break why,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(why, "the same event was cut twice");
+    assert_eq!(watch.listed(), ["web-646c8dfd75-0", "web-646c8dfd75-1", "web-646c8dfd75-2"]);
+    watch.stop();
+}
+
 /// K2, W1: a watch that is too old, in either form, leads to a new list, and so does a stream that makes no sense.
 /// The list replaces the whole old view.
 #[test]

@@ -35,6 +35,8 @@ pub struct Watcher {
     backoff: Backoff,
     /// The trouble that was told last; the same is not told again.
     told: Option<String>,
+    /// The version behind which an event was cut last.
+    cut_behind: String,
 }
 
 /// How a watch ended.
@@ -55,7 +57,7 @@ impl Watcher {
     pub fn new(client: Client, kind: Kind, events: Sender<Event>, stop: Receiver<()>) -> Self {
         // client-go's numbers (tools/cache/reflector.go).
         let backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
-        Watcher { client, kind, events, stop, backoff, told: None }
+        Watcher { client, kind, events, stop, backoff, told: None, cut_behind: String::new() }
     }
 
     /// Lists and watches until the program stops.
@@ -138,6 +140,10 @@ impl Watcher {
                 }
                 Err(ReadError::Cut(why)) => {
                     debug!("the watch of {kind}s was cut after {events} events: {why}");
+                    // Perhaps it never gets through whole, and what is behind it neither.
+                    if !line.is_empty() && std::mem::replace(&mut self.cut_behind, version.clone()) == *version {
+                        return Ok(End::Relist("the same event was cut twice".to_owned()));
+                    }
                     return Ok(if events == 0 && opened.elapsed() < TOO_SHORT {
                         End::Wait(Error::Unreachable(why))
                     } else {
