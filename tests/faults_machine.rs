@@ -7,10 +7,13 @@ mod support;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use sim::apic;
 use sim::kube::Options;
-use support::world::{Daemon, E, World};
+use sim::net::{Fault, Trouble};
+use support::world::{Daemon, E, LIMIT, World};
 
 /// Changes how many descriptors a running process may have.
 fn allow_descriptors(daemon: &Daemon, soft: u32) {
@@ -43,6 +46,35 @@ fn a_process_without_descriptors_waits_for_some() {
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(daemon.count("panicked"), 0);
+}
+
+/// F34, F1, F13 (X3, I9): connections that end again and again leave nothing behind: no descriptor and no thread.
+#[test]
+fn lost_connections_leave_nothing_behind() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", daemon.id())).unwrap().count();
+    let (descriptors, threads) = (count("fd"), count("task"));
+    // A watch that said something and then ends is opened again at once.
+    let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}});
+    let over = Trouble::Bytes(format!("HTTP/1.1 200 OK\r\n\r\n{bookmark}\n").into_bytes());
+    world.kube.fault(Fault::on("/services?watch=true", over).times(50));
+    world.kube.server().cut_all();
+    for n in 2..5 {
+        world.apic.drop_websockets();
+        let address = format!("10.0.0.{n}");
+        world.kube.pod("a", "web", &n.to_string(), &[&address]);
+        world.until("the new session serves", |world| world.subnets("E").contains(&format!("{address}/32")));
+    }
+    let asked = || world.kube.journal().iter().filter(|it| it.target.contains("/services?watch=true")).count();
+    let served = || asked() > 1 && count("fd") <= descriptors + 4 && count("task") <= threads;
+    let end = Instant::now() + LIMIT;
+    while !served() {
+        assert!(Instant::now() < end, "{} descriptors, {} threads", count("fd"), count("task"));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// F34 (X1, X6): the fabric is kept in step also where stdout and stderr are closed, full, or lead to nobody; and a
