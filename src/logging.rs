@@ -1,12 +1,22 @@
-//! Log lines: one record is one line, whatever is in it; where they go, and how they begin.
+//! Log lines: one record is one line, whatever is in it; where they go, and how they begin. A thread of its own writes
+//! them, so that nobody waits for a reader that has stopped reading.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Lines that wait to be written; what does not fit is lost and counted.
+const QUEUE: usize = 4096;
+
+/// How long the end of the program waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// Where log lines go (X6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +43,13 @@ pub fn start(output: Output) -> Result<(), String> {
     let level = filter.filter();
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     let journal = [is_stream(&std::io::stdout(), &stream), is_stream(&std::io::stderr(), &stream)];
-    if log::set_boxed_logger(Box::new(Lines { filter, output, journal })).is_ok() {
+    let (queue, waiting) = bounded(QUEUE);
+    let lost = Arc::new(AtomicUsize::new(0));
+    let counted = lost.clone();
+    let write = move || write(&waiting, &counted, journal[1]);
+    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(write);
+    writer.map_err(|error| format!("cannot start the thread of the log: {error}"))?;
+    if log::set_boxed_logger(Box::new(Lines { filter, output, journal, queue, lost })).is_ok() {
         log::set_max_level(level);
     }
     Ok(())
@@ -52,6 +68,40 @@ struct Lines {
     output: Output,
     /// Whether stdout and stderr go to the journal, which has its own time and takes the level from a prefix.
     journal: [bool; 2],
+    queue: Sender<Entry>,
+    lost: Arc<AtomicUsize>,
+}
+
+/// What the writing thread is told.
+enum Entry {
+    /// Write a line.
+    Line { stdout: bool, line: String },
+    /// Say that all that came before is written.
+    Flush(Sender<()>),
+}
+
+/// Writes what comes, for ever. A closed output must not end the program: it goes on without a log.
+fn write(waiting: &Receiver<Entry>, lost: &AtomicUsize, journal: bool) {
+    for entry in waiting {
+        let _ = match entry {
+            Entry::Line { stdout: true, line } => std::io::stdout().write_all(line.as_bytes()),
+            Entry::Line { stdout: false, line } => std::io::stderr().write_all(line.as_bytes()),
+            Entry::Flush(done) => done.send(()).map_err(std::io::Error::other),
+        };
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let message = format!("{lost} lines of the log are lost, because nobody took them in time");
+            let _ = std::io::stderr().write_all(line(Level::Warn, &message, journal).as_bytes());
+        }
+    }
+}
+
+fn line(level: Level, message: &str, journal: bool) -> String {
+    if journal {
+        return format!("<{}>{message}\n", priority(level));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("{} {level:<5} {message}\n", timestamp(now))
 }
 
 /// Whether an output is the journal's, named as systemd does: device, colon, inode (systemd.exec(5)). That the
@@ -74,21 +124,20 @@ impl Log for Lines {
         let message = one_line(&record.args().to_string());
         let level = record.level();
         let stdout = self.output == Output::Split && level >= Level::Info;
-        let line = if self.journal[usize::from(!stdout)] {
-            format!("<{}>{message}\n", priority(level))
-        } else {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            format!("{} {level:<5} {message}\n", timestamp(now))
-        };
-        // A closed output must not end the program: it goes on without a log.
-        let _ = if stdout {
-            std::io::stdout().write_all(line.as_bytes())
-        } else {
-            std::io::stderr().write_all(line.as_bytes())
-        };
+        let line = line(level, &message, self.journal[usize::from(!stdout)]);
+        if self.queue.try_send(Entry::Line { stdout, line }).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    fn flush(&self) {}
+    /// Waits until all lines are written, but not for a reader that does not read.
+    fn flush(&self) {
+        let deadline = Instant::now() + LAST_LINES;
+        let (done, flushed) = bounded(1);
+        if self.queue.send_deadline(Entry::Flush(done), deadline).is_ok() {
+            let _ = flushed.recv_deadline(deadline);
+        }
+    }
 }
 
 /// Names from a cluster or a fabric can hold anything; a control character in one must not become a line of its own.

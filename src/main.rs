@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run => configured(&invocation, &environment)
             .and_then(|(config, cluster)| run::run(config, cluster, &|| load(&invocation, &environment))),
     };
+    log::logger().flush();
     done.map_or_else(|failure| tell(&failure), ExitCode::from)
 }
 

@@ -172,3 +172,28 @@ fn names_that_do_not_resolve_are_waited_for() {
     );
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+/// F34 (X1, X2, X3): somebody who holds the pipe of the log and does not read it holds nothing up: not the fabric, and
+/// not a stop.
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let world = World::new();
+    let mut command = world.command(&["run", "--epg-grace", "0"]);
+    command.env("RUST_LOG", "debug").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // More lines than a pipe holds, and than wait.
+    let addresses: Vec<String> = (0..1200).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
+    for (n, address) in addresses.iter().enumerate() {
+        world.kube.pod("a", "web", &n.to_string(), &[address]);
+    }
+    for epg in ["E", "F", "G"] {
+        let annotation = json!({"tenant": "T", "l3out": "L", "epg": epg}).to_string();
+        world.kube.deploy("a", "web", Some(&annotation), &[]);
+        world.until("all Pods are exported", |world| world.subnets(epg).len() == addresses.len());
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut log).unwrap();
+    assert!(log.contains("logged in at the APIC"), "what the pipe held is there");
+}
