@@ -354,7 +354,8 @@ impl World {
         }
         // I5: what one counted pass deletes; what was released before is done without counting.
         if it.counted && !it.released {
-            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !has_moved(&inner.created, dn)).count();
+            let moves = |dn: &str| has_moved(&inner.created, dn) || is_claimed(&it.cluster, dn);
+            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !moves(dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
                 return Err(format!("I5: one pass deleted {gone} of {owned}: {:?}", inner.deleted));
             }
@@ -460,9 +461,14 @@ impl World {
         let writes = self.writes();
         for side in 0..self.sides.len() {
             self.gap(side);
+            self.sides[side].line.inner.borrow_mut().requests = 0;
         }
         self.pass_time(Duration::from_secs(700))?;
         self.no_write_since(writes, "after a comparison")?;
+        // I11: two comparisons, each with its class queries and L3Outs, and the EEPGs that are read again.
+        if let Some(it) = self.sides.iter().find(|it| it.line.inner.borrow().requests > 100) {
+            return Err(format!("I11: {} asked {} times in peace", it.id, it.line.inner.borrow().requests));
+        }
         for side in 0..self.sides.len() {
             self.restart(side);
         }
@@ -507,6 +513,14 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// An address that somebody in the cluster has: its deletion may be a move that waits.
+fn is_claimed(cluster: &Cluster, dn: &str) -> bool {
+    let ip = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()?.parse().ok());
+    ip.is_some_and(|ip| {
+        cluster.pods.values().any(|it| it.ips.contains(&ip)) || cluster.services.values().any(|it| it.ips.contains(&ip))
+    })
 }
 
 /// A subnet that went from one EEPG and came into another one.
