@@ -317,10 +317,9 @@ impl World {
             inner.log.clear();
         }
         let own = it.line.marks.own.clone();
-        let fabric = snapshot(&self.desk.door);
-        let ours = fabric.iter().filter(|(_, (_, it))| it.get("annotation") == Some(&own));
-        let owned = ours.clone().count();
-        it.line.inner.borrow_mut().ever_ours.extend(ours.map(|it| it.0.clone()));
+        let ours = self.desk.door.bearing(&own);
+        let owned = ours.len();
+        it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
         let outcome = it.engine.pass(line, now, &|| !line.inner.borrow().dead);
         let mut inner = it.line.inner.borrow_mut();

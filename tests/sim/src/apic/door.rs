@@ -87,6 +87,18 @@ impl Door {
         state.fabric.tree.below(dn).map(|(dn, mo)| (mo.class.name.to_owned(), dn.to_owned())).collect()
     }
 
+    /// The DNs of all objects with this `annotation`.
+    pub fn bearing(&self, mark: &str) -> Vec<String> {
+        let state = self.cluster.look();
+        state
+            .fabric
+            .tree
+            .below("uni")
+            .filter(|(_, mo)| mo.get("annotation") == mark)
+            .map(|it| it.0.to_owned())
+            .collect()
+    }
+
     /// The properties of all objects of a class by DN.
     pub fn class(&self, class: &str) -> BTreeMap<String, Value> {
         let state = self.cluster.look();
