@@ -73,7 +73,9 @@ fn an_api_server_that_is_away_costs_nothing() {
         world.until("the other EPG is gone", |world| world.subnets("F").is_empty());
         world.settle();
         assert_eq!(deletions(&world, "10.0.0.2/32"), 1);
-        assert_eq!(daemon.count("410"), if forgets { 3 } else { 0 }, "each kind is listed anew where it has to be");
+        let expected = if forgets { 3 } else { 0 };
+        daemon.until_logged_times("410", expected);
+        assert_eq!(daemon.count("410"), expected, "each kind is listed anew where it has to be");
     }
 }
 
