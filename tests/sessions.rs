@@ -65,7 +65,7 @@ fn names_and_dates_are_verified() {
 #[test]
 fn tokens_are_refreshed() {
     for quirks in [Quirks::default(), Quirks::contrary()] {
-        let token_lifetime = Duration::from_secs(4);
+        let token_lifetime = Duration::from_secs(8);
         let world = with(apic::Options { quirks, token_lifetime, ..apic::Options::default() });
         let daemon = world.run(&[]);
         world.until("it was refreshed twice", |world| {

@@ -41,21 +41,21 @@ impl Access for Client {
     }
 }
 
-/// A session that tells somebody before each request that it goes on: each takes its bounded time (X1).
-pub struct Watched<'a> {
+/// A session that beats before each request: each takes its bounded time, so whoever sends many is not hanging (X1).
+pub struct Beating<'a> {
     /// The session.
     pub client: &'a Client,
-    /// Whom it tells.
-    pub goes_on: &'a dyn Fn(),
+    /// The heart.
+    pub beat: &'a dyn Fn(),
 }
 
-impl Access for Watched<'_> {
+impl Access for Beating<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.client.read_pages(query, self.goes_on)
+        self.client.read_pages(query, self.beat)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        (self.goes_on)();
+        (self.beat)();
         Access::subscribe(self.client, query)
     }
 
@@ -64,12 +64,12 @@ impl Access for Watched<'_> {
     }
 
     fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        (self.goes_on)();
+        (self.beat)();
         self.client.post(dn, body)
     }
 
     fn delete(&self, dn: &str) -> Result<(), Error> {
-        (self.goes_on)();
+        (self.beat)();
         self.client.delete(dn)
     }
 }

@@ -148,10 +148,10 @@ impl Client {
         self.read_pages(query, &|| {})
     }
 
-    /// The same; somebody is told before each request.
-    pub fn read_pages(&self, query: &Query, goes_on: &dyn Fn()) -> Result<Vec<Mo>, Error> {
+    /// The same, with a beat before each request (X1).
+    pub fn read_pages(&self, query: &Query, beat: &dyn Fn()) -> Result<Vec<Mo>, Error> {
         reading::read(query, &mut |target| {
-            goes_on();
+            beat();
             self.get(target)
         })
     }

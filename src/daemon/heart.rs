@@ -24,16 +24,16 @@ impl Heart {
 
 /// Looks at a heart, once a [`BEAT`].
 #[derive(Debug)]
-pub struct Watch {
+pub struct Monitor {
     heart: Heart,
     last: u64,
     looks: u32,
 }
 
-impl Watch {
-    /// A watch that has not looked yet.
-    pub fn new(heart: Heart) -> Watch {
-        Watch { heart, last: 0, looks: 0 }
+impl Monitor {
+    /// A monitor that has not looked yet.
+    pub fn new(heart: Heart) -> Monitor {
+        Monitor { heart, last: 0, looks: 0 }
     }
 
     /// Looks; true where the heart stands still.

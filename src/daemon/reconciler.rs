@@ -10,7 +10,7 @@ use log::{info, warn};
 use super::engine::Engine;
 use super::heart::{BEAT, Heart};
 use super::pacing::{Pacing, Verdict};
-use crate::apic::access::Watched;
+use crate::apic::access::Beating;
 use crate::apic::{self, Client, Link};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
@@ -143,7 +143,7 @@ impl Reconciler {
     fn pass(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
         let stop = self.inbox.stop.clone();
-        let apic = Watched { client: &client, goes_on: &|| self.heart.beat() };
+        let apic = Beating { client: &client, beat: &|| self.heart.beat() };
         let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop) && now.elapsed() < LONGEST_PASS);
         if let Ok(report) = &outcome
             && !report.done.is_empty()

