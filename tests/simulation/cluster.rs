@@ -57,6 +57,8 @@ pub struct Service {
 pub struct Watch {
     /// What happened and was not told yet.
     queue: VecDeque<(Name, Option<Object>)>,
+    /// What was told last: it may be told once more.
+    told: Option<(Name, Option<Object>)>,
     /// A list is due or under way.
     pub relisting: bool,
     /// Listed at least once by this process.
@@ -67,7 +69,7 @@ pub struct Watch {
 
 impl Watch {
     fn new() -> Watch {
-        Watch { queue: VecDeque::new(), relisting: true, listed: false, closed: None }
+        Watch { queue: VecDeque::new(), told: None, relisting: true, listed: false, closed: None }
     }
 
     /// Whether the process knows that its view may be incomplete (W1), as the API server's side sees it.
@@ -127,6 +129,9 @@ impl Cluster {
             return Vec::new();
         }
         let count = most.min(watch.queue.len());
+        if count > 0 {
+            watch.told = watch.queue.get(count - 1).cloned();
+        }
         let events = watch.queue.drain(..count).map(|(name, object)| match object {
             Some(object) if object.is_kept() => Event::Upsert(object),
             _ => Event::Gone { kind, key: Key::new(name.0, &name.1) },
@@ -149,6 +154,9 @@ impl Cluster {
             return Vec::new();
         };
         watch.closed = None;
+        if let Some(told) = watch.told.take() {
+            watch.queue.push_front(told);
+        }
         vec![Event::Live { kind }]
     }
 
@@ -156,6 +164,7 @@ impl Cluster {
     pub fn expire(&mut self, kind: Kind) -> Vec<Event> {
         let Some(watch) = self.watches.get_mut(&kind).filter(|it| !it.relisting) else { return Vec::new() };
         watch.relisting = true;
+        watch.told = None;
         watch.queue.clear();
         vec![Event::Relisting { kind, why: "simulated".to_owned() }]
     }
@@ -170,7 +179,7 @@ impl Cluster {
         let objects: Vec<Object> = objects.filter(Object::is_kept).collect();
         if let Some(watch) = self.watches.get_mut(&kind) {
             watch.queue.clear();
-            (watch.relisting, watch.listed, watch.closed) = (false, true, None);
+            (watch.told, watch.relisting, watch.listed, watch.closed) = (None, false, true, None);
         }
         vec![Event::Listed { kind, objects }, Event::Live { kind }]
     }
