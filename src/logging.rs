@@ -60,7 +60,12 @@ pub fn start(output: Output) -> Result<(), String> {
 fn makes_sense(filter: &str) -> bool {
     let is_level = |it: &str| it.trim().is_empty() || it.trim().parse::<LevelFilter>().is_ok();
     let (levels, text) = filter.split_once('/').unwrap_or((filter, ""));
-    !text.contains('/') && levels.split(',').all(|it| it.split_once('=').is_none_or(|(_, level)| is_level(level)))
+    !text.contains('/')
+        && levels.split(',').all(|it| match it.split_once('=') {
+            Some((_, level)) => is_level(level),
+            // A bare word that is no level names a module; one of another's is a level misspelt.
+            None => is_level(it) || it.trim().starts_with("aci_sync"),
+        })
 }
 
 struct Lines {

@@ -201,6 +201,11 @@ impl Engine {
         released > 0
     }
 
+    /// How many deletions are held (W4).
+    pub fn held(&self) -> usize {
+        self.brake.held().len()
+    }
+
     /// When the next grace is over that was not at the last pass (D6).
     pub fn next_grace_end(&self) -> Option<Instant> {
         self.grace.next_end()

@@ -44,9 +44,16 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
     for finding in engine.findings() {
         text += &format!("finding: {finding}\n");
     }
-    let changes = !report.done.is_empty();
+    let held = engine.held();
+    let changes = !report.done.is_empty() || held > 0;
     text += &match (changes, policy) {
-        (false, _) => "Nothing to change: the fabric is in step with the cluster.\n".to_owned(),
+        (true, _) if held > 0 => {
+            format!("Plan: {}; a run would hold {held} more deletions.\n", Tally::of(&report.done))
+        }
+        (false, _) if engine.findings().is_empty() => {
+            "Nothing to change: the fabric is in step with the cluster.\n".to_owned()
+        }
+        (false, _) => format!("Nothing that a run would change; {} findings.\n", engine.findings().len()),
         (true, Policy::Observe) => {
             format!("Plan: {}. The policy is observe: a run sends none of it.\n", Tally::of(&report.done))
         }
