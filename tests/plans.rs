@@ -10,7 +10,7 @@
 //! pod ns/name [of=deployment] [ip=A,B] [created=N] [labels=..] [hostnetwork] [terminating] [phase=P]
 //! service ns/name [selector=a:b] [ip=A,B] [hostname] [type=T]
 //! l3out T/L [vrf=V]       eepg T/L/E mark [contracts]       subnet T/L/E prefix mark [name=N] [scope=S]
-//! tag T/L/E (our memory that the EPG is foreign) | untagged T/L/E (this process's own memory)
+//! tag T/L/E [ID] (our memory that the EPG is foreign, or another cluster id's) | untagged T/L/E (this process's own memory)
 //! parked T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
 //! allow=NS=T/L/E | expose=pods | foreign-epg=refuse | max-deletes=N|N%|off (the first round is counted, W4)
@@ -148,7 +148,8 @@ impl World {
             }
             "tag" => {
                 let dn = eepg(first);
-                let key = format!("aci-sync:me:{}", dn.epg);
+                let id = if options.is_empty() { "me" } else { options };
+                let key = format!("aci-sync:{id}:{}", dn.epg);
                 self.mo("tagAnnotation", dn.l3out.tag(&key), &[("key", &key)]);
             }
             "untagged" => {

@@ -326,10 +326,8 @@ impl<'a> Planner<'a> {
                 }
             }
             Obstacle::ForeignGone => {
-                let mend = match self.situation.fabric.is_tagged(dn) {
-                    true => format!("delete {}", dn.l3out.tag(&self.situation.fabric.owner().tag_key(&dn.epg))),
-                    false => "start aci-sync anew".to_owned(),
-                };
+                let tag = self.situation.fabric.tag(dn);
+                let mend = tag.map_or_else(|| "start aci-sync anew".to_owned(), |tag| format!("delete {tag}"));
                 let text = format!(
                     "was not ours and has been deleted: it is waited for, not made anew; if aci-sync shall make it, {mend}"
                 );

@@ -189,9 +189,17 @@ impl Fabric {
         })
     }
 
-    /// Whether a tag of ours remembers that an EEPG is not ours (O4).
+    /// The tag of ours that remembers that an EEPG is not ours (O4).
+    pub fn tag(&self, dn: &EepgDn) -> Option<&str> {
+        match self.l3outs.get(&dn.l3out)? {
+            L3out::Present { tags, .. } => tags.get(&dn.epg).map(|tag| &**tag),
+            L3out::Missing => None,
+        }
+    }
+
+    /// Whether there is such a tag.
     pub fn is_tagged(&self, dn: &EepgDn) -> bool {
-        matches!(self.l3outs.get(&dn.l3out), Some(L3out::Present { tags, .. }) if tags.contains_key(&dn.epg))
+        self.tag(dn).is_some()
     }
 
     /// All external EPGs that the mirror holds.

@@ -27,7 +27,8 @@ pub enum Mark {
 #[derive(Debug, Clone)]
 pub struct Owner {
     mark: String,
-    tag_prefix: String,
+    /// What the keys of our tags begin with; after the first those of adopted ids (O3).
+    tag_prefixes: Vec<String>,
     predecessors: Vec<String>,
 }
 
@@ -40,24 +41,32 @@ impl Owner {
     /// The owner of a cluster id, heir of the Python application and of the adopted ids.
     pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
         let mark_of = |id: &str| format!("{MARK_PREFIX}{id}");
-        let mut predecessors = vec![PYTHON_MARK.to_owned()];
-        predecessors.extend(adopted.iter().filter(|id| *id != cluster_id).map(|id| mark_of(id)));
-        Owner { mark: mark_of(cluster_id), tag_prefix: format!("aci-sync:{cluster_id}:"), predecessors }
+        let tags_of = |id: &str| format!("aci-sync:{id}:");
+        let mut owner = Owner {
+            mark: mark_of(cluster_id),
+            tag_prefixes: vec![tags_of(cluster_id)],
+            predecessors: vec![PYTHON_MARK.to_owned()],
+        };
+        for id in adopted.iter().filter(|id| *id != cluster_id) {
+            owner.predecessors.push(mark_of(id));
+            owner.tag_prefixes.push(tags_of(id));
+        }
+        owner
     }
 
     /// The key of the tag that remembers that an EEPG of its L3Out is not ours (O4).
     pub fn tag_key(&self, epg: &Name) -> String {
-        format!("{}{epg}", self.tag_prefix)
+        format!("{}{epg}", self.tag_prefixes[0])
     }
 
-    /// What all keys of our tags begin with.
-    pub fn tag_prefix(&self) -> &str {
-        &self.tag_prefix
+    /// What the keys of our tags begin with: ours, and those of adopted ids.
+    pub fn tag_prefixes(&self) -> &[String] {
+        &self.tag_prefixes
     }
 
-    /// The EEPG that a tag with this key is about, if it is a tag of ours.
+    /// The EEPG that a tag with this key is about, if it is a tag of ours or of an adopted id.
     pub fn tagged(&self, key: &str) -> Option<Name> {
-        Name::object(key.strip_prefix(&self.tag_prefix)?).ok()
+        Name::object(self.tag_prefixes.iter().find_map(|prefix| key.strip_prefix(prefix))?).ok()
     }
 
     /// The `annotation` that makes an object ours.

@@ -75,7 +75,8 @@ impl Engine {
     /// answer such a query stops nothing else: what is named is read all the same.
     fn find_marked(&mut self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
         let owner = self.fabric.owner();
-        let mut queries = vec![Query::class(TAG).with_text("key", owner.tag_prefix())];
+        let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
+        let mut queries: Vec<Query> = tags.collect();
         for mark in owner.all_marks() {
             queries.extend([EEPG, SUBNET].map(|class| Query::class(class).with_value("annotation", mark)));
         }
@@ -90,7 +91,7 @@ impl Engine {
             };
             l3outs.extend(mos.iter().filter_map(|mo| match Place::of(&mo.dn)? {
                 Place::Eepg(dn) | Place::Subnet(dn, _) => Some(dn.l3out),
-                Place::Tag(dn, key) => key.starts_with(owner.tag_prefix()).then_some(dn),
+                Place::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
                 _ => None,
             }));
         }
