@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aci_sync::apic::access::Access;
 use aci_sync::apic::decode::{self, Answer};
@@ -14,6 +14,8 @@ use serde_json::Value;
 use sim::apic::{Desk, Door, Seat};
 
 use crate::coverage::Coverage;
+use crate::judge;
+use crate::oracle::CalledFor;
 use crate::random::Random;
 
 /// One object as the judge sees it: its attributes without what the fabric changes by itself.
@@ -37,9 +39,6 @@ impl Marks {
 
 /// The mark of the Python application.
 pub const PYTHON: &str = "orchestrator:aci-k8-haystack";
-
-/// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
-const MOST_REPAIRS: usize = 20;
 
 /// How often, in percent of the requests, each trouble comes.
 #[derive(Clone, Default)]
@@ -73,15 +72,26 @@ pub struct Inner {
     /// Requests and writes since it was last asked.
     pub requests: usize,
     pub writes: usize,
+    /// Writes that changed something.
+    pub changes: usize,
     /// The time of the pass.
-    pub now: Option<Instant>,
+    pub now: Instant,
+    /// What the process has heard calls for: with L and M in one VRF, and each for itself, as it is taken for while one
+    /// of them is missing (S3).
+    pub called_for: [CalledFor; 2],
+    /// When a pass last found each EEPG named by what the process has heard (D6).
+    pub named_at: BTreeMap<String, Instant>,
+    /// When the process started.
+    pub started: Instant,
+    /// The EEPGs that have been there since the process started.
+    pub existed: BTreeSet<String>,
     /// When each subnet was made (R5).
     pub made: BTreeMap<String, Vec<Instant>>,
     /// Deleted by this process in this pass.
     pub deleted: BTreeSet<String>,
     /// Made by it in this pass.
     pub created: BTreeSet<String>,
-    /// What is written comes from a wrong plan: the program itself does not know of it.
+    /// What is written comes from a wrong plan: the program itself does not know of it, and only I3 and I8 hold.
     pub wrong_plan: bool,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
     pub ever_ours: BTreeSet<String>,
@@ -93,7 +103,7 @@ pub struct Inner {
 }
 
 impl Line {
-    pub fn new(desk: Rc<Desk>, id: &str, coverage: Rc<RefCell<Coverage>>, random: Random) -> Line {
+    pub fn new(desk: Rc<Desk>, id: &str, coverage: Rc<RefCell<Coverage>>, random: Random, now: Instant) -> Line {
         let inner = Inner {
             seat: None,
             random,
@@ -102,7 +112,12 @@ impl Line {
             may_delete: false,
             requests: 0,
             writes: 0,
-            now: None,
+            changes: 0,
+            now,
+            called_for: Default::default(),
+            named_at: BTreeMap::new(),
+            started: now,
+            existed: BTreeSet::new(),
             made: BTreeMap::new(),
             deleted: BTreeSet::new(),
             created: BTreeSet::new(),
@@ -176,6 +191,7 @@ impl Line {
                 inner.log.push(format!("      meanwhile {dn} is made"));
                 inner.meddled.insert(dn.clone());
                 let _ = door.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
+                inner.existed.extend((class == "l3extInstP").then_some(dn));
             }
         }
     }
@@ -207,9 +223,12 @@ impl Line {
         let (status, answer) = seat.ask(method, target, body);
         let after = snapshot(&self.desk.door);
         inner.writes += 1;
+        inner.changes += usize::from(before != after);
         inner.log.push(format!("      {method} {target} {body} -> {status}"));
         if inner.broken.is_none() {
-            inner.broken = self.judge(&mut inner, &before, &after).err().map(|why| format!("{method} {target}: {why}"));
+            inner.broken = judge::judge(&self.marks, &mut inner, &before, &after)
+                .err()
+                .map(|why| format!("{method} {target}: {why}"));
         }
         if inner.random.percent(trouble.dies) {
             inner.dead = true;
@@ -221,98 +240,6 @@ impl Line {
             return Err(Error::AnswerLost("simulated".to_owned()));
         }
         decode::written(status, answer.as_bytes())
-    }
-
-    /// I3, I4, I8: what one write did is compared with what it was allowed to do.
-    fn judge(&self, inner: &mut Inner, before: &Snapshot, after: &Snapshot) -> Result<(), String> {
-        let own = &self.marks.own;
-        let annotation = |it: &Attributes| it.get("annotation").cloned().unwrap_or_default();
-        for (dn, (class, was)) in before {
-            let Some((_, is)) = after.get(dn) else {
-                let cascade = before.iter().any(|(parent, (class, it))| {
-                    class == "l3extInstP"
-                        && dn != parent
-                        && is_below(dn, parent)
-                        && !after.contains_key(parent)
-                        && annotation(it) == *own
-                });
-                let ours = match class.as_str() {
-                    "l3extInstP" => annotation(was) == *own,
-                    "l3extSubnet" => annotation(was) == *own || (annotation(was) == PYTHON && !cascade),
-                    "tagAnnotation" => dn.contains(&format!("[{}", self.marks.tag_prefix)) || cascade,
-                    _ => cascade,
-                };
-                let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
-                if !(ours || cascade && meddled) {
-                    return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
-                }
-                if !inner.may_delete {
-                    return Err(format!("I4: {dn} was deleted on an incomplete view"));
-                }
-                inner.deleted.insert(dn.clone());
-                if !inner.wrong_plan {
-                    inner.ever_ours.remove(dn);
-                }
-                continue;
-            };
-            if was == is {
-                continue;
-            }
-            let changed: Vec<&str> =
-                is.keys().chain(was.keys()).filter(|it| was.get(*it) != is.get(*it)).map(String::as_str).collect();
-            let managed: &[&str] = match class.as_str() {
-                "l3extInstP" => &["annotation"],
-                "l3extSubnet" => &["annotation", "name", "scope"],
-                _ => &[],
-            };
-            if let Some(other) = changed.iter().find(|it| !managed.contains(it)) {
-                return Err(format!("I8: {other} of {dn} was changed: {was:?} -> {is:?}"));
-            }
-            let mark = annotation(was);
-            let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
-            let may = mark == *own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name;
-            if !may {
-                return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
-            }
-            let flags = |it: &Attributes| -> BTreeSet<String> {
-                it.get("scope")
-                    .map(|it| it.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect())
-                    .unwrap_or_default()
-            };
-            if class == "l3extSubnet" && !flags(was).is_subset(&flags(is)) {
-                return Err(format!("I8: {dn} lost a scope flag: {was:?} -> {is:?}"));
-            }
-            if annotation(is) == *own {
-                inner.ever_ours.insert(dn.clone());
-            }
-        }
-        for (dn, (class, is)) in after.iter().filter(|(dn, _)| !before.contains_key(*dn)) {
-            let allowed = match class.as_str() {
-                // Without a mark: by the way, because somebody had just deleted it. It has to be marked then.
-                "l3extInstP" => annotation(is) == *own || annotation(is).is_empty(),
-                "l3extSubnet" => annotation(is) == *own || annotation(is).is_empty(),
-                "tagAnnotation" => is.get("key").is_some_and(|it| it.starts_with(&self.marks.tag_prefix)),
-                // The fabric's own children of a new EEPG.
-                "fvRsCustQosPol" | "fvRsTenantMonPol" => true,
-                _ => false,
-            };
-            if !allowed {
-                return Err(format!("I3: {dn} ({class}) was made: {is:?}"));
-            }
-            if class != "tagAnnotation" {
-                inner.ever_ours.insert(dn.clone());
-            }
-            inner.created.insert(dn.clone());
-            if let Some(now) = inner.now {
-                let made = inner.made.entry(dn.clone()).or_default();
-                made.retain(|at| now - *at < Duration::from_secs(600));
-                made.push(now);
-                if made.len() > MOST_REPAIRS {
-                    return Err(format!("R5: {dn} was made {} times in ten minutes", made.len()));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

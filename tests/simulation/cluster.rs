@@ -1,5 +1,5 @@
-//! A cluster in memory: plain records, how they look on the wire, and watches that are late, repeat themselves, break
-//! off and begin anew. Nothing of the rules is known here.
+//! A cluster in memory: plain records, how they look on the wire, watches that are late, repeat themselves, break off
+//! and begin anew, and what has been heard of all that. Of the rules nothing is known here but what is heard last (D3).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -52,58 +52,28 @@ pub struct Service {
     pub hostname: bool,
 }
 
-/// How one kind is watched.
-#[derive(Debug)]
-pub struct Watch {
-    /// What happened and was not told yet.
-    queue: VecDeque<(Name, Option<Object>)>,
-    /// What was told last: it may be told once more.
-    told: Option<(Name, Option<Object>)>,
-    /// A list is due or under way.
-    pub relisting: bool,
-    /// Listed at least once by this process.
-    pub listed: bool,
-    /// Without an open stream since then.
-    pub closed: Option<Instant>,
-}
-
-impl Watch {
-    fn new() -> Watch {
-        Watch { queue: VecDeque::new(), told: None, relisting: true, listed: false, closed: None }
-    }
-
-    /// Whether the process knows that its view may be incomplete (W1), as the API server's side sees it.
-    pub fn is_incomplete(&self, now: Instant) -> bool {
-        self.relisting || !self.listed || self.closed.is_some_and(|it| now - it >= Duration::from_secs(60))
-    }
-}
-
-/// Everything in it, and the three watches.
-pub struct Cluster {
+/// Deployments, Pods and Services.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
     pub deployments: BTreeMap<Name, Deployment>,
     pub pods: BTreeMap<Name, Pod>,
     pub services: BTreeMap<Name, Service>,
-    pub watches: BTreeMap<Kind, Watch>,
-    next: u64,
 }
 
-impl Cluster {
-    pub fn new() -> Cluster {
-        let watches = Kind::ALL.map(|kind| (kind, Watch::new())).into();
-        Cluster { deployments: BTreeMap::new(), pods: BTreeMap::new(), services: BTreeMap::new(), watches, next: 1 }
-    }
+/// One of them, or that it is gone.
+#[derive(Debug, Clone)]
+pub enum Record {
+    Deployment(Option<Deployment>),
+    Pod(Option<Pod>),
+    Service(Option<Service>),
+}
 
-    /// A number that nobody had before: uids and times of creation.
-    pub fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// Something about an object changed, or it went: the watch of its kind will tell.
-    pub fn changed(&mut self, kind: Kind, name: &Name) {
-        let object = self.wire(kind, name).map(|json| decode(kind, &json));
-        if let Some(watch) = self.watches.get_mut(&kind) {
-            watch.queue.push_back((name.clone(), object));
+impl Records {
+    fn get(&self, kind: Kind, name: &Name) -> Record {
+        match kind {
+            Kind::Deployment => Record::Deployment(self.deployments.get(name).cloned()),
+            Kind::Pod => Record::Pod(self.pods.get(name).cloned()),
+            Kind::Service => Record::Service(self.services.get(name).cloned()),
         }
     }
 
@@ -115,8 +85,99 @@ impl Cluster {
         }
     }
 
+    fn put(&mut self, name: &Name, record: Record) {
+        fn put<T>(all: &mut BTreeMap<Name, T>, name: &Name, it: Option<T>) {
+            match it {
+                Some(it) => drop(all.insert(name.clone(), it)),
+                None => drop(all.remove(name)),
+            }
+        }
+        match record {
+            Record::Deployment(it) => put(&mut self.deployments, name, it),
+            Record::Pod(it) => put(&mut self.pods, name, it),
+            Record::Service(it) => put(&mut self.services, name, it),
+        }
+    }
+
+    /// What is heard of an object. A Deployment whose annotation is broken keeps the last good one (D3).
+    fn hear(&mut self, name: &Name, record: Record) {
+        let record = match record {
+            Record::Deployment(Some(mut it)) if it.annotation == Annotation::Broken => {
+                if let Some(before) = self.deployments.get(name).filter(|before| before.uid == it.uid) {
+                    // Without an annotation nothing was remembered.
+                    if before.annotation != Annotation::None {
+                        it.annotation = before.annotation.clone();
+                    }
+                }
+                Record::Deployment(Some(it))
+            }
+            other => other,
+        };
+        self.put(name, record);
+    }
+}
+
+/// How one kind is watched.
+#[derive(Debug)]
+pub struct Watch {
+    /// What happened and was not told yet.
+    pub queue: VecDeque<(Name, Record)>,
+    /// What was told last on this watch.
+    told: VecDeque<(Name, Record)>,
+    /// A list is due or under way.
+    pub relisting: bool,
+    /// Listed at least once by this process.
+    pub listed: bool,
+    /// Without an open stream since then.
+    pub closed: Option<Instant>,
+}
+
+/// So many of the last events of a watch may be told again.
+const TOLD_AGAIN: usize = 4;
+
+impl Watch {
+    fn new() -> Watch {
+        Watch { queue: VecDeque::new(), told: VecDeque::new(), relisting: true, listed: false, closed: None }
+    }
+
+    /// Whether the process knows that its view may be incomplete (W1), as the API server's side sees it.
+    pub fn is_incomplete(&self, now: Instant) -> bool {
+        self.relisting || !self.listed || self.closed.is_some_and(|it| now - it >= Duration::from_secs(60))
+    }
+}
+
+/// Everything in it, and the three watches.
+pub struct Cluster {
+    pub is: Records,
+    /// What the process has heard.
+    pub heard: Records,
+    pub watches: BTreeMap<Kind, Watch>,
+    next: u64,
+}
+
+impl Cluster {
+    pub fn new() -> Cluster {
+        let watches = Kind::ALL.map(|kind| (kind, Watch::new())).into();
+        Cluster { is: Records::default(), heard: Records::default(), watches, next: 1 }
+    }
+
+    /// A number that nobody had before: uids and times of creation.
+    pub fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Something about an object changed, or it went: the watch of its kind will tell.
+    pub fn changed(&mut self, kind: Kind, name: &Name) {
+        let record = self.is.get(kind, name);
+        if let Some(watch) = self.watches.get_mut(&kind) {
+            watch.queue.push_back((name.clone(), record));
+        }
+    }
+
     /// A process starts: it knows nothing.
     pub fn start_watching(&mut self) {
+        self.heard = Records::default();
         for watch in self.watches.values_mut() {
             *watch = Watch::new();
         }
@@ -129,14 +190,18 @@ impl Cluster {
             return Vec::new();
         }
         let count = most.min(watch.queue.len());
-        if count > 0 {
-            watch.told = watch.queue.get(count - 1).cloned();
+        let mut events = Vec::new();
+        for (name, record) in watch.queue.drain(..count) {
+            watch.told.push_back((name.clone(), record.clone()));
+            self.heard.hear(&name, record.clone());
+            events.push(match wire(&name, &record).map(|json| decode(kind, &json)) {
+                Some(object) if object.is_kept() => Event::Upsert(object),
+                _ => Event::Gone { kind, key: Key::new(name.0, &name.1) },
+            });
         }
-        let events = watch.queue.drain(..count).map(|(name, object)| match object {
-            Some(object) if object.is_kept() => Event::Upsert(object),
-            _ => Event::Gone { kind, key: Key::new(name.0, &name.1) },
-        });
-        events.collect()
+        let old = watch.told.len().saturating_sub(TOLD_AGAIN);
+        watch.told.drain(..old);
+        events
     }
 
     /// The stream breaks off; it will go on where it was.
@@ -148,14 +213,15 @@ impl Cluster {
         vec![Event::Interrupted { kind }]
     }
 
-    /// It goes on; some of what was told is told again.
-    pub fn resume(&mut self, kind: Kind) -> Vec<Event> {
+    /// It goes on a few events before it broke off: so much is told again, old news first.
+    pub fn resume(&mut self, kind: Kind, again: usize) -> Vec<Event> {
         let Some(watch) = self.watches.get_mut(&kind).filter(|it| !it.relisting && it.closed.is_some()) else {
             return Vec::new();
         };
         watch.closed = None;
-        if let Some(told) = watch.told.take() {
-            watch.queue.push_front(told);
+        let known = watch.told.len().saturating_sub(again);
+        for it in watch.told.split_off(known).into_iter().rev() {
+            watch.queue.push_front(it);
         }
         vec![Event::Live { kind }]
     }
@@ -164,7 +230,6 @@ impl Cluster {
     pub fn expire(&mut self, kind: Kind) -> Vec<Event> {
         let Some(watch) = self.watches.get_mut(&kind).filter(|it| !it.relisting) else { return Vec::new() };
         watch.relisting = true;
-        watch.told = None;
         watch.queue.clear();
         vec![Event::Relisting { kind, why: "simulated".to_owned() }]
     }
@@ -174,75 +239,81 @@ impl Cluster {
         if !self.watches[&kind].relisting {
             return Vec::new();
         }
-        let names = self.names(kind);
-        let objects = names.iter().filter_map(|name| self.wire(kind, name)).map(|json| decode(kind, &json));
-        let objects: Vec<Object> = objects.filter(Object::is_kept).collect();
+        let names = self.is.names(kind);
+        for gone in self.heard.names(kind).iter().filter(|it| !names.contains(it)) {
+            self.heard.put(gone, self.is.get(kind, gone));
+        }
+        let mut objects = Vec::new();
+        for name in &names {
+            let record = self.is.get(kind, name);
+            objects.extend(wire(name, &record).map(|json| decode(kind, &json)).filter(Object::is_kept));
+            self.heard.hear(name, record);
+        }
         if let Some(watch) = self.watches.get_mut(&kind) {
-            watch.queue.clear();
-            (watch.told, watch.relisting, watch.listed, watch.closed) = (None, false, true, None);
+            *watch = Watch { relisting: false, listed: true, ..Watch::new() };
         }
         vec![Event::Listed { kind, objects }, Event::Live { kind }]
     }
+}
 
-    /// An object as the API server writes it.
-    fn wire(&self, kind: Kind, name: &Name) -> Option<Value> {
-        let metadata = |uid: u64, created: u64| {
-            json!({"namespace": name.0, "name": name.1, "uid": format!("u{uid:06}"),
-                "creationTimestamp": format!("2026-01-01T{:02}:{:02}:{:02}Z", created / 3600, created / 60 % 60, created % 60)})
-        };
-        Some(match kind {
-            Kind::Deployment => {
-                let it = self.deployments.get(name)?;
-                let mut metadata = metadata(it.uid, it.created);
-                match &it.annotation {
-                    Annotation::None => {}
-                    Annotation::Broken => {
-                        metadata["annotations"]["aci.haystacknetworks.com/l3o"] = json!("{\"tenant\":\"T/x\"}");
+/// An object as the API server writes it.
+fn wire(name: &Name, record: &Record) -> Option<Value> {
+    let metadata = |uid: u64, created: u64| {
+        json!({"namespace": name.0, "name": name.1, "uid": format!("u{uid:06}"),
+            "creationTimestamp": format!("2026-01-01T{:02}:{:02}:{:02}Z", created / 3600, created / 60 % 60, created % 60)})
+    };
+    Some(match record {
+        Record::Deployment(it) => {
+            let it = it.as_ref()?;
+            let mut metadata = metadata(it.uid, it.created);
+            match &it.annotation {
+                Annotation::None => {}
+                Annotation::Broken => {
+                    metadata["annotations"]["aci.haystacknetworks.com/l3o"] = json!("{\"tenant\":\"T/x\"}");
+                }
+                Annotation::Names(l3out, epg, exports) => {
+                    let mut value = json!({"tenant": "T", "l3out": l3out, "epg": epg});
+                    if let Some((pods, services)) = exports {
+                        let words = [(*pods, "pods"), (*services, "services")];
+                        value["expose"] = words.iter().filter(|it| it.0).map(|it| it.1).collect();
                     }
-                    Annotation::Names(l3out, epg, exports) => {
-                        let mut value = json!({"tenant": "T", "l3out": l3out, "epg": epg});
-                        if let Some((pods, services)) = exports {
-                            let words = [(*pods, "pods"), (*services, "services")];
-                            value["expose"] = words.iter().filter(|it| it.0).map(|it| it.1).collect();
-                        }
-                        metadata["annotations"]["aci.haystacknetworks.com/l3o"] = json!(value.to_string());
-                    }
+                    metadata["annotations"]["aci.haystacknetworks.com/l3o"] = json!(value.to_string());
                 }
-                if it.paused {
-                    metadata["annotations"]["aci.haystacknetworks.com/pause"] = json!("true");
-                }
-                let labels = json!({"app": format!("x{}", it.app)});
-                json!({"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels}}}})
             }
-            Kind::Pod => {
-                let it = self.pods.get(name)?;
-                let mut metadata = metadata(it.uid, it.created);
-                metadata["labels"] = json!({"app": format!("x{}", it.app)});
-                if let Some(owner) = &it.owner {
-                    metadata["labels"]["pod-template-hash"] = json!("5d9c7");
-                    let name = format!("{owner}-5d9c7");
-                    metadata["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": name, "controller": true}]);
-                }
-                if it.terminating {
-                    metadata["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
-                }
-                let ips: Vec<Value> = it.ips.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
-                let phase = if it.ended { "Succeeded" } else { "Running" };
-                json!({"metadata": metadata, "spec": {"hostNetwork": it.host_network}, "status": {"phase": phase, "podIPs": ips}})
+            if it.paused {
+                metadata["annotations"]["aci.haystacknetworks.com/pause"] = json!("true");
             }
-            Kind::Service => {
-                let it = self.services.get(name)?;
-                let mut ingress: Vec<Value> = it.ips.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
-                if it.hostname {
-                    ingress.push(json!({"hostname": "lb.example.org"}));
-                }
-                let selector = it.selector.map_or(json!({}), |app| json!({"app": format!("x{app}")}));
-                let kind = if it.load_balancer { "LoadBalancer" } else { "ClusterIP" };
-                json!({"metadata": metadata(0, 0), "spec": {"type": kind, "selector": selector},
-                    "status": {"loadBalancer": {"ingress": ingress}}})
+            let labels = json!({"app": format!("x{}", it.app)});
+            json!({"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels}}}})
+        }
+        Record::Pod(it) => {
+            let it = it.as_ref()?;
+            let mut metadata = metadata(it.uid, it.created);
+            metadata["labels"] = json!({"app": format!("x{}", it.app)});
+            if let Some(owner) = &it.owner {
+                metadata["labels"]["pod-template-hash"] = json!("5d9c7");
+                let name = format!("{owner}-5d9c7");
+                metadata["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": name, "controller": true}]);
             }
-        })
-    }
+            if it.terminating {
+                metadata["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+            }
+            let ips: Vec<Value> = it.ips.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+            let phase = if it.ended { "Succeeded" } else { "Running" };
+            json!({"metadata": metadata, "spec": {"hostNetwork": it.host_network}, "status": {"phase": phase, "podIPs": ips}})
+        }
+        Record::Service(it) => {
+            let it = it.as_ref()?;
+            let mut ingress: Vec<Value> = it.ips.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+            if it.hostname {
+                ingress.push(json!({"hostname": "lb.example.org"}));
+            }
+            let selector = it.selector.map_or(json!({}), |app| json!({"app": format!("x{app}")}));
+            let kind = if it.load_balancer { "LoadBalancer" } else { "ClusterIP" };
+            json!({"metadata": metadata(0, 0), "spec": {"type": kind, "selector": selector},
+                "status": {"loadBalancer": {"ingress": ingress}}})
+        }
+    })
 }
 
 fn decode(kind: Kind, json: &Value) -> Object {

@@ -10,6 +10,7 @@
 mod apic;
 mod cluster;
 mod coverage;
+mod judge;
 mod oracle;
 mod people;
 mod random;
@@ -44,7 +45,7 @@ const COVERED: &str = "
     people: make an EEPG, people: make a subnet, people: change a scope, people: change a name, people: change a mark,
     people: describe, people: contract, people: delete within a pass, people: create within a pass,
     people: undo what aci-sync did,
-    watch: listed, watch: relist, watch: interrupted, watch: event,
+    watch: listed, watch: relist, watch: interrupted, watch: event, watch: old news again,
     wrong plan: refused by the writer, wrong plan: harmless";
 
 fn setting(name: &str, default: u64) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::apic::{Marks, PYTHON, Snapshot};
-use crate::cluster::{Annotation, Cluster, Deployment, Name, Pod};
+use crate::cluster::{Annotation, Deployment, Name, Pod, Records};
 
 /// The configuration's part.
 #[derive(Debug, Clone, Default)]
@@ -49,27 +49,37 @@ fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
 fn exports(settings: &Settings, it: &Deployment) -> (bool, bool) {
     match &it.annotation {
         Annotation::Names(_, _, Some(exports)) => *exports,
+        // Whatever it may have exported (D3).
+        Annotation::Broken => (true, true),
         _ => settings.expose,
     }
 }
 
-fn owner<'a>(cluster: &'a Cluster, key: &Name, pod: &Pod) -> Option<(Name, &'a Deployment)> {
+fn owner<'a>(cluster: &'a Records, key: &Name, pod: &Pod) -> Option<(Name, &'a Deployment)> {
     let key = (key.0, pod.owner.clone()?);
     cluster.deployments.get(&key).map(|it| (key, it))
 }
 
-/// What the cluster and everybody else's objects on the fabric call for.
-pub fn expected(
-    cluster: &Cluster,
-    settings: &Settings,
-    marks: &Marks,
-    fabric: &Snapshot,
-    vrf: &dyn Fn(&str) -> String,
-) -> Expected {
-    let mut expected = Expected::default();
-    let mut wanted: BTreeSet<String> = BTreeSet::new();
+/// What a cluster calls for, whatever the fabric holds.
+#[derive(Debug, Default)]
+pub struct CalledFor {
+    /// Every EEPG that a Deployment names.
+    pub eepgs: BTreeSet<String>,
+    /// Those of them where a Deployment is paused (D2).
+    pub paused: BTreeSet<String>,
+    /// DNs of subnets, with their names.
+    pub subnets: BTreeMap<String, String>,
+    /// Addresses of Deployments of which nobody knows what they name (D3).
+    pub unplaced: BTreeSet<IpAddr>,
+}
+
+/// What a cluster calls for.
+pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> String) -> CalledFor {
+    let mut called_for = CalledFor::default();
     for (key, it) in &cluster.deployments {
-        wanted.extend(names(settings, key, it));
+        let eepg = names(settings, key, it);
+        called_for.paused.extend(eepg.clone().filter(|_| it.paused));
+        called_for.eepgs.extend(eepg);
     }
 
     // Who claims which address for which Deployment: (address, Deployment, Service before Pod, name).
@@ -98,6 +108,8 @@ pub fn expected(
             }
         }
     }
+    let is_unplaced = |owner: &Name| cluster.deployments[owner].annotation == Annotation::Broken;
+    called_for.unplaced.extend(claims.iter().filter(|it| is_unplaced(&it.1)).map(|it| it.0));
 
     // In each VRF an address goes to the EEPG of the oldest Deployment that claims it.
     let eepg_of = |owner: &Name| names(settings, owner, &cluster.deployments[owner]);
@@ -110,16 +122,31 @@ pub fn expected(
             *place = mine;
         }
     }
+    for ((_, ip), (_, _, eepg)) in &winners {
+        let sources = claims.iter().filter(|it| it.0 == *ip && eepg_of(&it.1).as_ref() == Some(eepg));
+        let name = sources.map(|it| (it.2, it.3.clone())).min().unwrap().1;
+        called_for.subnets.insert(subnet(eepg, ip), name);
+    }
+    called_for
+}
 
+/// What the cluster and everybody else's objects on the fabric come to in the end.
+pub fn expected(
+    cluster: &Records,
+    settings: &Settings,
+    marks: &Marks,
+    fabric: &Snapshot,
+    vrf: &dyn Fn(&str) -> String,
+) -> Expected {
+    let mut expected = Expected::default();
+    let CalledFor { eepgs: wanted, subnets, .. } = called_for(cluster, settings, vrf);
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
     let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
     // The L3Outs that are looked at: named by somebody, or with something of ours in them.
     let mut looked_at: BTreeSet<String> = wanted.iter().map(|it| l3out_of(it)).collect();
     looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
-    for ((vrf_name, ip), (_, _, eepg)) in &winners {
-        let here = subnet(eepg, ip);
-        let text = claims.iter().filter(|it| it.0 == *ip && eepg_of(&it.1).as_ref() == Some(eepg));
-        let name = text.map(|it| (it.2, it.3.clone())).min().unwrap().1;
+    for (here, name) in subnets {
+        let (eepg, rn) = here.split_at(here.find("/extsubnet-").unwrap());
         if !fabric.contains_key(&l3out_of(eepg)) {
             continue;
         }
@@ -128,9 +155,9 @@ pub fn expected(
             class == "l3extSubnet"
                 && *dn != here
                 && !is_ours(dn)
-                && dn.ends_with(&here[eepg.len()..])
+                && dn.ends_with(rn)
                 && looked_at.contains(&l3out)
-                && vrf(&l3out) == *vrf_name
+                && vrf(&l3out) == vrf(&l3out_of(eepg))
         });
         let foreign_here = fabric.contains_key(&here) && !is_ours(&here) && {
             let it = &fabric[&here].1;

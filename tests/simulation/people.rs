@@ -73,7 +73,7 @@ fn deployment(world: &mut World, side: usize) {
     let key = name(&mut world.random, "d", 3);
     let number = world.sides[side].cluster.number();
     let random = &mut world.random;
-    let deployments = &mut world.sides[side].cluster.deployments;
+    let deployments = &mut world.sides[side].cluster.is.deployments;
     let what = match (deployments.get_mut(&key), random.below(10)) {
         (None, _) => {
             let app = random.below(3);
@@ -102,7 +102,7 @@ fn deployment(world: &mut World, side: usize) {
         }
     };
     count(world, what);
-    let text = format!("{:?}", world.sides[side].cluster.deployments.get(&key));
+    let text = format!("{:?}", world.sides[side].cluster.is.deployments.get(&key));
     world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
     world.sides[side].cluster.changed(Kind::Deployment, &key);
 }
@@ -111,7 +111,7 @@ fn pod(world: &mut World, side: usize) {
     let key = name(&mut world.random, "p", 6);
     let number = world.sides[side].cluster.number();
     let random = &mut world.random;
-    let pods = &mut world.sides[side].cluster.pods;
+    let pods = &mut world.sides[side].cluster.is.pods;
     let what = match (pods.get_mut(&key), random.below(10)) {
         (None, _) => {
             let mut ips: Vec<IpAddr> = (0..random.below(3)).map(|_| ip(random)).collect();
@@ -142,7 +142,7 @@ fn pod(world: &mut World, side: usize) {
         }
     };
     count(world, what);
-    let text = format!("{:?}", world.sides[side].cluster.pods.get(&key));
+    let text = format!("{:?}", world.sides[side].cluster.is.pods.get(&key));
     world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
     world.sides[side].cluster.changed(Kind::Pod, &key);
 }
@@ -150,7 +150,7 @@ fn pod(world: &mut World, side: usize) {
 fn service(world: &mut World, side: usize) {
     let key = name(&mut world.random, "s", 3);
     let random = &mut world.random;
-    let services = &mut world.sides[side].cluster.services;
+    let services = &mut world.sides[side].cluster.is.services;
     if services.contains_key(&key) && random.percent(30) {
         services.remove(&key);
     } else {
@@ -163,7 +163,7 @@ fn service(world: &mut World, side: usize) {
         services.insert(key.clone(), service);
     }
     count(world, "people: change a Service");
-    let text = format!("{:?}", world.sides[side].cluster.services.get(&key));
+    let text = format!("{:?}", world.sides[side].cluster.is.services.get(&key));
     world.say(format!("{} Service {key:?} {text}", world.sides[side].id));
     world.sides[side].cluster.changed(Kind::Service, &key);
 }
@@ -395,10 +395,10 @@ pub fn make_peace(world: &mut World) {
         make_l3out(world, &format!("uni/tn-T/out-{l3out}"));
     }
     for side in 0..world.sides.len() {
-        let keys: Vec<Name> = world.sides[side].cluster.deployments.keys().cloned().collect();
+        let keys: Vec<Name> = world.sides[side].cluster.is.deployments.keys().cloned().collect();
         for key in keys {
             let cluster = &mut world.sides[side].cluster;
-            let Some(it) = cluster.deployments.get_mut(&key) else { continue };
+            let Some(it) = cluster.is.deployments.get_mut(&key) else { continue };
             it.paused = false;
             if it.annotation == Annotation::Broken {
                 it.annotation = Annotation::None;

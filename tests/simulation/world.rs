@@ -21,11 +21,11 @@ use sim::apic::{Desk, Quirks};
 use crate::apic::{Line, Trouble, is_below, snapshot};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
+use crate::judge::GRACE;
 use crate::oracle::{self, Settings};
 use crate::people;
 use crate::random::Random;
 
-const GRACE: Duration = Duration::from_secs(60);
 const RESYNC: Duration = Duration::from_secs(600);
 
 /// A cluster and its program.
@@ -87,7 +87,7 @@ impl World {
                 max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
                 ..Rules::default()
             };
-            let line = Line::new(desk.clone(), id, coverage.clone(), Random::new(random.next()));
+            let line = Line::new(desk.clone(), id, coverage.clone(), Random::new(random.next()), now);
             sides.push(Side {
                 id,
                 cluster: Cluster::new(),
@@ -176,7 +176,11 @@ impl World {
                 1 => events.extend(it.cluster.interrupt(kind, now)),
                 2..=14 => {
                     events.extend(it.cluster.list(kind));
-                    events.extend(it.cluster.resume(kind));
+                    let waiting = it.cluster.watches[&kind].queue.len();
+                    events.extend(it.cluster.resume(kind, self.random.below(4) as usize));
+                    if it.cluster.watches[&kind].queue.len() > waiting {
+                        self.coverage.borrow_mut().count("watch: old news again");
+                    }
                 }
                 _ => {}
             }
@@ -310,7 +314,15 @@ impl World {
         {
             let mut inner = it.line.inner.borrow_mut();
             inner.may_delete = may_delete;
-            inner.now = Some(now);
+            inner.now = now;
+            let vrf = |l3out: &str| if l3out.ends_with("out-N") { "W".to_owned() } else { "V".to_owned() };
+            let apart = |l3out: &str| l3out.to_owned();
+            let heard = &it.cluster.heard;
+            inner.called_for =
+                [oracle::called_for(heard, &it.settings, &vrf), oracle::called_for(heard, &it.settings, &apart)];
+            let named: Vec<(String, Instant)> = inner.called_for[0].eepgs.iter().map(|it| (it.clone(), now)).collect();
+            inner.named_at.extend(named);
+            inner.existed.extend(self.desk.door.class("l3extInstP").into_keys());
             inner.deleted.clear();
             inner.created.clear();
             inner.meddled.clear();
@@ -399,6 +411,9 @@ impl World {
         inner.seat = None;
         inner.dead = false;
         inner.ever_ours.clear();
+        inner.named_at.clear();
+        inner.existed.clear();
+        inner.started = self.now;
     }
 
     /// Events were lost, and the program knows.
@@ -426,7 +441,7 @@ impl World {
         for side in 0..self.sides.len() {
             for kind in Kind::ALL {
                 let cluster = &mut self.sides[side].cluster;
-                let mut events = cluster.resume(kind);
+                let mut events = cluster.resume(kind, 0);
                 events.extend(cluster.list(kind));
                 events.extend(cluster.deliver(kind, usize::MAX));
                 self.tell(side, events);
@@ -494,7 +509,7 @@ impl World {
             relation.map_or(l3out.to_owned(), |it| it["tDn"].as_str().unwrap_or_default().to_owned())
         };
         for it in &self.sides {
-            let expected = oracle::expected(&it.cluster, &it.settings, &it.line.marks, &fabric, &vrf);
+            let expected = oracle::expected(&it.cluster.is, &it.settings, &it.line.marks, &fabric, &vrf);
             let actual = oracle::actual(&it.line.marks, &fabric);
             if expected != actual {
                 let findings: Vec<String> =
@@ -518,7 +533,8 @@ impl World {
 fn is_claimed(cluster: &Cluster, dn: &str) -> bool {
     let ip = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()?.parse().ok());
     ip.is_some_and(|ip| {
-        cluster.pods.values().any(|it| it.ips.contains(&ip)) || cluster.services.values().any(|it| it.ips.contains(&ip))
+        cluster.is.pods.values().any(|it| it.ips.contains(&ip))
+            || cluster.is.services.values().any(|it| it.ips.contains(&ip))
     })
 }
 

@@ -1,0 +1,240 @@
+//! The judge: what one write did to the fabric is compared with what it was allowed to do.
+//!
+//! He knows what the process has heard and what the fabric held in that moment, so he can say more than that the end is
+//! right: nothing is made that nobody asked for, and nothing wanted is taken away on the way.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::apic::{Attributes, Inner, Marks, PYTHON, Snapshot, is_below};
+
+/// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
+const MOST_REPAIRS: usize = 20;
+
+/// `--epg-grace`.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+fn annotation(it: &Attributes) -> &str {
+    it.get("annotation").map_or("", String::as_str)
+}
+
+/// The EEPG that an object is, or is in.
+fn eepg_of(dn: &str) -> &str {
+    dn.split("/extsubnet-").next().unwrap_or(dn)
+}
+
+/// One write: the error is the broken promise.
+pub fn judge(marks: &Marks, inner: &mut Inner, before: &Snapshot, after: &Snapshot) -> Result<(), String> {
+    inner.existed.extend(before.iter().chain(after).filter(|it| it.1.0 == "l3extInstP").map(|it| it.0.clone()));
+    for (dn, (class, was)) in before {
+        match after.get(dn) {
+            None => deleted(marks, inner, before, after, dn, class, was)?,
+            Some((_, is)) if was != is => changed(marks, inner, dn, class, was, is)?,
+            Some(_) => {}
+        }
+    }
+    for (dn, (class, is)) in after.iter().filter(|(dn, _)| !before.contains_key(*dn)) {
+        made(marks, inner, before, dn, class, is)?;
+    }
+    Ok(())
+}
+
+/// D2: nothing is written to what is paused.
+fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
+    match !inner.wrong_plan && inner.called_for[0].paused.contains(eepg_of(dn)) {
+        true => Err(format!("D2: {dn} was written to during a pause")),
+        false => Ok(()),
+    }
+}
+
+/// I3, I4, and that nothing is taken away that is wanted where it is (D3, D4, D5, D6).
+fn deleted(
+    marks: &Marks,
+    inner: &mut Inner,
+    before: &Snapshot,
+    after: &Snapshot,
+    dn: &str,
+    class: &str,
+    was: &Attributes,
+) -> Result<(), String> {
+    let eepg = eepg_of(dn);
+    // What falls with an EEPG of ours.
+    let falls = dn.contains("/instP-")
+        && before.iter().any(|(parent, (class, it))| {
+            class == "l3extInstP"
+                && dn != parent
+                && is_below(dn, parent)
+                && !after.contains_key(parent)
+                && annotation(it) == marks.own
+        });
+    let ours = match class {
+        "l3extInstP" => annotation(was) == marks.own,
+        "l3extSubnet" => annotation(was) == marks.own || (annotation(was) == PYTHON && !falls),
+        "tagAnnotation" => dn.contains(&format!("[{}", marks.tag_prefix)) || falls,
+        _ => falls,
+    };
+    let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
+    if !(ours || falls && meddled) {
+        return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
+    }
+    if !inner.may_delete {
+        return Err(format!("I4: {dn} was deleted on an incomplete view"));
+    }
+    inner.deleted.insert(dn.to_owned());
+    if inner.wrong_plan {
+        return Ok(());
+    }
+    inner.ever_ours.remove(dn);
+    paused(inner, dn)?;
+    let called_for = &inner.called_for;
+    if class == "l3extInstP" {
+        if called_for[0].eepgs.contains(dn) {
+            return Err(format!("D4: {dn} was deleted and a Deployment names it"));
+        }
+        let since = inner.named_at.get(dn).copied().unwrap_or(inner.started);
+        if inner.now - since < GRACE {
+            return Err(format!("D6: {dn} was deleted {:?} after somebody named it", inner.now - since));
+        }
+    }
+    if class == "l3extSubnet" {
+        let rn = &dn[eepg.len()..];
+        if called_for.iter().all(|it| it.subnets.contains_key(dn)) {
+            return Err(format!("{dn} was deleted and is wanted there"));
+        }
+        if annotation(was) == marks.own && called_for[0].unplaced.contains(&ip_of(rn)) {
+            return Err(format!("D3: {dn} was deleted, and nobody knows where its Deployment wants it"));
+        }
+        let target = |it: &crate::oracle::CalledFor| {
+            it.subnets.keys().find(|other| other.ends_with(rn) && same_vrf(other, dn)).map(|it| eepg_of(it).to_owned())
+        };
+        if let (Some(to), Some(other)) = (target(&called_for[0]), target(&called_for[1]))
+            && to == other
+            && (!inner.existed.contains(&to) || called_for[0].paused.contains(&to))
+        {
+            return Err(format!("D5: {dn} was deleted, but {to}, where it is to move, cannot be had"));
+        }
+    }
+    Ok(())
+}
+
+/// I3, I8, and that names are the right ones.
+fn changed(
+    marks: &Marks,
+    inner: &mut Inner,
+    dn: &str,
+    class: &str,
+    was: &Attributes,
+    is: &Attributes,
+) -> Result<(), String> {
+    let changed: BTreeSet<&str> =
+        is.keys().chain(was.keys()).filter(|it| was.get(*it) != is.get(*it)).map(String::as_str).collect();
+    let managed: &[&str] = match class {
+        "l3extInstP" => &["annotation"],
+        "l3extSubnet" => &["annotation", "name", "scope"],
+        _ => &[],
+    };
+    if let Some(other) = changed.iter().find(|it| !managed.contains(it)) {
+        return Err(format!("I8: {other} of {dn} was changed: {was:?} -> {is:?}"));
+    }
+    let mark = annotation(was);
+    let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
+    let may = mark == marks.own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name;
+    if !may {
+        return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
+    }
+    let flags = |it: &Attributes| -> BTreeSet<String> {
+        let flags = it.get("scope").map(|it| it.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect());
+        flags.unwrap_or_default()
+    };
+    if class == "l3extSubnet" && !flags(was).is_subset(&flags(is)) {
+        return Err(format!("I8: {dn} lost a scope flag: {was:?} -> {is:?}"));
+    }
+    if annotation(is) == marks.own {
+        inner.ever_ours.insert(dn.to_owned());
+    }
+    paused(inner, dn)?;
+    let is_right = inner.called_for.iter().any(|it| it.subnets.get(dn) == is.get("name"));
+    if changed.contains("name") && !is_right && !inner.wrong_plan {
+        return Err(format!("{dn} was given a wrong name: {was:?} -> {is:?}"));
+    }
+    Ok(())
+}
+
+/// O1, O4, R5, and that nothing is made that nobody asked for.
+fn made(
+    marks: &Marks,
+    inner: &mut Inner,
+    before: &Snapshot,
+    dn: &str,
+    class: &str,
+    is: &Attributes,
+) -> Result<(), String> {
+    let allowed = match class {
+        // Without a mark: by the way, because somebody had just deleted it. It has to be marked then.
+        "l3extInstP" | "l3extSubnet" => annotation(is) == marks.own || annotation(is).is_empty(),
+        "tagAnnotation" => is.get("key").is_some_and(|it| it.starts_with(&marks.tag_prefix)),
+        // The fabric's own children of a new EEPG.
+        "fvRsCustQosPol" | "fvRsTenantMonPol" => true,
+        _ => false,
+    };
+    if !allowed {
+        return Err(format!("I3: {dn} ({class}) was made: {is:?}"));
+    }
+    if class != "tagAnnotation" {
+        inner.ever_ours.insert(dn.to_owned());
+    }
+    inner.created.insert(dn.to_owned());
+    let now = inner.now;
+    let made = inner.made.entry(dn.to_owned()).or_default();
+    made.retain(|at| now - *at < Duration::from_secs(600));
+    made.push(now);
+    if made.len() > MOST_REPAIRS {
+        return Err(format!("R5: {dn} was made {} times in ten minutes", made.len()));
+    }
+    if inner.wrong_plan {
+        return Ok(());
+    }
+    paused(inner, dn)?;
+    if class == "l3extInstP" && annotation(is) == marks.own {
+        if !inner.called_for[0].eepgs.contains(dn) {
+            return Err(format!("{dn} was made and nobody names it"));
+        }
+        let (l3out, epg) = dn.split_once("/instP-").unwrap_or_default();
+        let remembers = |tag: &String, it: &Attributes| {
+            is_below(tag, l3out) && it.get("key").is_some_and(|key| *key == format!("{}{epg}", marks.tag_prefix))
+        };
+        if before.iter().any(|(tag, (class, it))| class == "tagAnnotation" && remembers(tag, it)) {
+            return Err(format!("O4: {dn} was made although a tag remembers that it was not ours"));
+        }
+    }
+    if class == "l3extSubnet" {
+        let wanted = |name: Option<&String>| {
+            inner
+                .called_for
+                .iter()
+                .any(|it| it.subnets.get(dn).is_some_and(|wanted| name.is_none_or(|name| name == wanted)))
+        };
+        // What is made by the way, by a repair of what somebody has just deleted, has no name yet.
+        if !wanted(is.get("name").filter(|it| !it.is_empty())) {
+            return Err(format!("{dn} was made and is not wanted there: {is:?}"));
+        }
+        let rn = &dn[eepg_of(dn).len()..];
+        let other = before.iter().find(|(other, (class, it))| {
+            class == "l3extSubnet" && other.ends_with(rn) && same_vrf(other, dn) && annotation(it) == marks.own
+        });
+        if let Some((other, _)) = other {
+            return Err(format!("W2: {dn} was made while {other} was still there"));
+        }
+    }
+    Ok(())
+}
+
+fn ip_of(rn: &str) -> IpAddr {
+    rn.trim_start_matches("/extsubnet-[").split('/').next().and_then(|it| it.parse().ok()).unwrap()
+}
+
+/// L and M are in one VRF, N is in another one.
+fn same_vrf(one: &str, other: &str) -> bool {
+    one.contains("/out-N/") == other.contains("/out-N/")
+}
