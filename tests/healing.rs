@@ -23,17 +23,7 @@ fn deleted_objects_come_back() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         served(world);
-        // The L3Out is read again a while after an EPG was made in it; from then on only events tell of changes.
-        world.until("the fabric has settled", |world| {
-            let is_read = |target: &str| target.contains("out-L.json?query-target=subtree");
-            world
-                .apic
-                .journal()
-                .iter()
-                .filter(|it| it.method == "GET" && is_read(&it.target) && it.status == 200)
-                .count()
-                >= 2
-        });
+        world.until_read_again();
         world.apic.admin_delete(DN_E).unwrap();
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
         assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], MARK);

@@ -296,6 +296,27 @@ fn another_clusters_mark_is_not_taken_back() {
     }
 }
 
+/// R2, R3: a deletion that is told late, by a subscription that was given up, is a deletion all the same: what somebody
+/// put there after it is not ours.
+#[test]
+fn a_late_deletion_is_not_forgotten() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    engine.subscriptions_lost(Some(&session));
+    for (dn, class) in [(DN_E.to_owned(), "l3extInstP"), (subnet(1), "l3extSubnet")] {
+        desk.door.admin_delete(&dn).unwrap();
+        desk.door.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
+    }
+    assert!(!session.tell(&mut engine), "late events cost no pass");
+    pass(&mut engine, &session, start + SECOND);
+    for dn in [DN_E.to_owned(), subnet(1)] {
+        assert_eq!(desk.door.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
+    }
+}
+
 /// O4, D3: a typo after a restart does not cost the memory of a foreign EEPG.
 #[test]
 fn a_typo_forgets_no_foreign_epg() {

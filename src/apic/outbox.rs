@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Sender, TrySendError};
-use log::info;
+use log::debug;
 
 use super::Event;
 use super::refresher::Task;
@@ -50,7 +50,8 @@ impl Outbox {
                 if self.overflowed.0.swap(true, Ordering::SeqCst) {
                     return true;
                 }
-                info!("more events than can be served one by one");
+                // What follows from it is told by the reconciler, once; this may happen very often in a storm.
+                debug!("more events than can be served one by one");
                 self.tasks.send(Task::Overflow).is_ok()
             }
             Err(TrySendError::Disconnected(_)) => false,

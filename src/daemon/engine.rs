@@ -25,7 +25,7 @@ use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
 use crate::model::inventory::Inventory;
 use crate::model::kube::Kind;
-use crate::model::mo::MoChange;
+use crate::model::mo::{MoChange, Status};
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
 use crate::model::rules::Rules;
@@ -151,6 +151,9 @@ impl Engine {
     /// Takes over a websocket event. True where it says something that the mirror does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
         if !subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id)) {
+            // A late event of a subscription that was given up (R3). That something was deleted is kept in mind all the
+            // same: what somebody puts there after that is not an object of ours that lost its mark (R2).
+            changes.iter().filter(|it| it.status == Status::Deleted).for_each(|it| drop(self.fabric.hint(it)));
             return false;
         }
         let mut news = false;

@@ -235,13 +235,24 @@ impl<'a> Planner<'a> {
             self.send(&dn, Some(eepg), Form::Single, changes);
             return;
         }
-        if eepg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.stay.contains(prefix)) {
-            // The addresses of a Deployment on its way elsewhere keep the EEPG that they are in (D5).
-            self.send(&dn, Some(eepg), Form::Rooted, changes);
-            return;
+        // What keeps it: strangers for good, a Deployment of which nobody knows what it names (D3), ours until they can
+        // move (D5), a predecessor's until they have moved, in a round of their own.
+        let (mut strangers, mut unplaced, mut waits, mut moves) = (eepg.unreadable, false, false, false);
+        for (prefix, subnet) in &eepg.subnets {
+            let stays = self.stay.contains(prefix);
+            let has_target = self.targets.contains_key(&(self.vrfs[&dn.l3out], *prefix));
+            match subnet.mark {
+                Mark::Ours => {
+                    unplaced |= stays && !has_target;
+                    waits |= stays;
+                }
+                Mark::Predecessor if has_target => moves = true,
+                _ => strangers += 1,
+            }
         }
-        self.plan.unwanted.insert(dn.clone());
-        let strangers = eepg.subnets.values().filter(|it| it.mark != Mark::Ours).count() + eepg.unreadable;
+        if !waits {
+            self.plan.unwanted.insert(dn.clone());
+        }
         if strangers > 0 {
             let text = format!(
                 "no Deployment names it any more, but it holds subnets that are not ours ({strangers}): it stays"
@@ -251,9 +262,10 @@ impl<'a> Planner<'a> {
             let text =
                 "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if deletes && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
+        } else if deletes && !unplaced && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
+            // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
-            if (self.situation.grace_over)(&dn) {
+            if !waits && !moves && (self.situation.grace_over)(&dn) {
                 if self.situation.rules.keep_contracted && eepg.contracts.is_none() {
                     self.plan.reads.insert(dn.clone());
                 }

@@ -95,11 +95,22 @@ pub struct Inner {
     pub wrong_plan: bool,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
     pub ever_ours: BTreeSet<String>,
-    /// What an administrator did between two requests of one pass.
+    /// What was read whole in this pass.
+    pub read: BTreeSet<String>,
+    /// What an administrator did in this pass to what had been read: nobody can know of it.
     pub meddled: BTreeSet<String>,
     /// The first broken promise.
     pub broken: Option<String>,
     pub log: Vec<String>,
+}
+
+impl Inner {
+    /// Somebody changes an object in mid-pass.
+    fn meddle(&mut self, dn: &str) {
+        if self.read.iter().any(|it| is_below(dn, it)) {
+            self.meddled.insert(dn.to_owned());
+        }
+    }
 }
 
 impl Line {
@@ -123,6 +134,7 @@ impl Line {
             created: BTreeSet::new(),
             wrong_plan: false,
             ever_ours: BTreeSet::new(),
+            read: BTreeSet::new(),
             meddled: BTreeSet::new(),
             broken: None,
             log: Vec::new(),
@@ -175,7 +187,7 @@ impl Line {
             let Some(dn) = inner.random.one_of(&all).cloned() else { return };
             self.covered("people: delete within a pass");
             inner.log.push(format!("      meanwhile {dn} is deleted"));
-            inner.meddled.insert(dn.clone());
+            inner.meddle(&dn);
             door.admin_delete(&dn).unwrap();
         } else {
             let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));
@@ -189,7 +201,7 @@ impl Line {
             if door.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && door.get(&dn).is_none() {
                 self.covered("people: create within a pass");
                 inner.log.push(format!("      meanwhile {dn} is made"));
-                inner.meddled.insert(dn.clone());
+                inner.meddle(&dn);
                 let _ = door.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
                 inner.existed.extend((class == "l3extInstP").then_some(dn));
             }
@@ -206,6 +218,11 @@ impl Line {
             self.covered("fault: half an answer");
             let at = inner.random.below(body.len() as u64) as usize;
             body.truncate((0..=at).rev().find(|at| body.is_char_boundary(*at)).unwrap_or(0));
+        } else if status == 200
+            && let Some(dn) = target.strip_prefix("/api/mo/").and_then(|it| it.split(".json").next())
+        {
+            inner.meddled.retain(|it| !is_below(it, dn));
+            inner.read.insert(dn.to_owned());
         }
         decode::read(status, body.as_bytes())
     }

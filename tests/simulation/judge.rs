@@ -75,7 +75,7 @@ fn deleted(
         _ => falls,
     };
     let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
-    if !(ours || falls && meddled) {
+    if !(ours || meddled) {
         return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
     }
     if !inner.may_delete {
@@ -139,7 +139,8 @@ fn changed(
     }
     let mark = annotation(was);
     let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
-    let may = mark == marks.own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name;
+    let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
+    let may = mark == marks.own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name || meddled;
     if !may {
         return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
     }

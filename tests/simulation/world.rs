@@ -325,6 +325,7 @@ impl World {
             inner.existed.extend(self.desk.door.class("l3extInstP").into_keys());
             inner.deleted.clear();
             inner.created.clear();
+            inner.read.clear();
             inner.meddled.clear();
             inner.log.clear();
         }
@@ -411,6 +412,8 @@ impl World {
         inner.seat = None;
         inner.dead = false;
         inner.ever_ours.clear();
+        // A fight is in the process's own memory (R6).
+        inner.made.clear();
         inner.named_at.clear();
         inner.existed.clear();
         inner.started = self.now;

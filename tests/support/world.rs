@@ -129,6 +129,16 @@ impl World {
         self.kube.delete("deployments", "settle", &name);
     }
 
+    /// Waits until the L3Out `L` was read again, as it is a while after an EPG was made in it: what happened before that
+    /// may not have been announced, from then on events tell of every change.
+    pub fn until_read_again(&self) {
+        self.until("the L3Out was read again", |world| {
+            let is_read = |target: &str| target.contains("out-L.json?query-target=subtree");
+            let journal = world.apic.journal();
+            journal.iter().filter(|it| it.method == "GET" && it.status == 200 && is_read(&it.target)).count() >= 2
+        });
+    }
+
     /// The requests that changed the tree, in short: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.apic.writes().iter().map(|it| format!("{} {}", it.method, it.path)).collect()
