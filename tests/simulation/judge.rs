@@ -82,7 +82,7 @@ fn deleted(
         return Err(format!("I4: {dn} was deleted on an incomplete view"));
     }
     inner.deleted.insert(dn.to_owned());
-    if inner.wrong_plan {
+    if inner.wrong_plan || meddled {
         return Ok(());
     }
     inner.ever_ours.remove(dn);
