@@ -115,7 +115,7 @@ pub const FLAGS: &[Flag] = &[
         "policy",
         Shape::One("POLICY"),
         "`sync`",
-        "`sync` does all, `upsert-only` never deletes, `observe` never writes.",
+        "`sync` does all, `upsert-only` never deletes, `observe` never writes and tells what it would.",
     ),
     flag(
         "max-deletes",

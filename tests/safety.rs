@@ -158,6 +158,14 @@ fn policies() {
     assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
     daemon.kill();
 
+    let writes = world.writes();
+    let mut daemon = world.run(&["--policy", "observe", "--epg-grace", "0"]);
+    daemon.until_logged("would change:     - EEPG");
+    daemon.kill();
+    assert!(world.writes().iter().skip(writes.len()).all(|it| it.contains("aaaLog")), "{:?}", world.writes());
+    let once = world.output(&["run", "--once", "--policy", "observe"]);
+    assert_eq!(once.status.code(), Some(64), "it would do nothing");
+
     let _daemon = world.run(&["--epg-grace", "0"]);
     world.until("sync does all", |world| world.apic.get(DN_E).is_none());
 }

@@ -39,9 +39,9 @@ impl Writer {
         Writer { policy }
     }
 
-    /// Whether the policy lets anything be deleted.
+    /// Whether the policy has anything deleted, or told where it never writes.
     pub fn deletes(&self) -> bool {
-        self.policy == Policy::Sync
+        self.policy != Policy::UpsertOnly
     }
 
     /// Whether the policy lets anything be written.

@@ -245,11 +245,11 @@ impl Engine {
                 continue;
             }
             let goes_at_once = self.inventory.was_listed(Kind::Deployment) && self.grace.update(&plan.unwanted, now);
-            if goes_at_once && plan.transactions.is_empty() {
+            let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();
+            if goes_at_once && nothing_to_send {
                 continue;
             }
             self.keep_of_interest(&wanted, &plan, now);
-            let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();
             if nothing_to_send {
                 self.parking.all_done(now);
             }

@@ -10,7 +10,7 @@ use super::{apic_settings, engine_for};
 use crate::apic::access::{Access, ReadOnly, WithoutEvents};
 use crate::apic::{self, Client};
 use crate::backoff::Backoff;
-use crate::config::{Config, EXIT_CONFIG, Policy};
+use crate::config::{Config, EXIT_CONFIG, EXIT_USAGE, Policy};
 use crate::kube;
 use crate::model::finding::Code;
 use crate::model::kube::Kind;
@@ -64,6 +64,10 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
 
 /// One full comparison with its writes, and a read to check. True where nothing is left to do.
 pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
+    if config.policy == Policy::Observe {
+        let why = "--once and --policy observe together do nothing; `plan` tells what a run would change".to_owned();
+        return Err(Failure { code: EXIT_USAGE, why });
+    }
     let mut engine = listed_engine(config, cluster)?;
     let client = login(config)?;
     let outcome = compare_and_check(&mut engine, &client);
