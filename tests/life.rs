@@ -192,6 +192,19 @@ fn hostile_annotations_reach_nothing() {
     assert!(daemon.log().lines().all(|it| !it.chars().any(char::is_control)), "one finding is one line");
 }
 
+/// W7: the echo of three thousand objects, more than fit into the queue of events, costs no comparison.
+#[test]
+fn an_echo_costs_nothing() {
+    let world = World::new();
+    let addresses: Vec<String> = (0..3000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    world.kube.deploy("a", "web", Some(E), &addresses);
+    let daemon = world.run(&[]);
+    world.until("all are there", |world| world.subnets("E").len() == 3000);
+    world.settle();
+    assert_eq!(daemon.count("events from the APIC may have been lost"), 0);
+}
+
 /// R3: a tenant that does not exist is waited for and served as soon as it does, also where events of the first
 /// children of a new parent are lost.
 #[test]

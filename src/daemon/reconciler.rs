@@ -2,12 +2,13 @@
 //!
 //! When a pass is due is the pacing's business, and what it does the engine's.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{info, warn};
 
-use super::engine::Engine;
+use super::engine::{Engine, Report};
 use super::heart::{BEAT, Heart};
 use super::pacing::{Pacing, Verdict};
 use crate::apic::access::Beating;
@@ -18,6 +19,9 @@ use crate::model::plan::Tally;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const LONGEST_PASS: Duration = Duration::from_secs(30);
+
+/// The most events of the fabric that are kept while a pass writes: the echo of as many objects, a few MiB.
+const MOST_MEANWHILE: usize = 32 * 1024;
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -144,17 +148,30 @@ impl Reconciler {
         let Some(client) = self.client.clone() else { return };
         let stop = self.inbox.stop.clone();
         let apic = Beating { client: &client, beat: &|| self.heart.beat() };
-        let outcome = self.engine.pass(&apic, now, &|| !stopped(&stop) && now.elapsed() < LONGEST_PASS);
-        if let Ok(report) = &outcome
+        // Each write brings its own echo: it is taken out of the queue on the way, so that it does not overflow (W7).
+        let meanwhile = RefCell::new(Vec::new());
+        let go_on = || {
+            let mut meanwhile = meanwhile.borrow_mut();
+            let room = MOST_MEANWHILE.saturating_sub(meanwhile.len());
+            meanwhile.extend(self.inbox.fabric.try_iter().take(room));
+            !stopped(&stop) && now.elapsed() < LONGEST_PASS
+        };
+        let outcome = self.engine.pass(&apic, now, &go_on);
+        self.pass_ended(&client, &outcome);
+        meanwhile.into_inner().into_iter().for_each(|event| self.handle(Event::Fabric(event)));
+    }
+
+    fn pass_ended(&mut self, client: &Client, outcome: &Result<Report, apic::Error>) {
+        if let Ok(report) = outcome
             && !report.done.is_empty()
         {
             info!("pass done: {}", Tally::of(&report.done).past());
         }
-        if outcome.is_err() && stopped(&stop) {
+        if outcome.is_err() && stopped(&self.inbox.stop) {
             return;
         }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        match self.pacing.pass_ended(&outcome, random_unit(), Instant::now()) {
+        match self.pacing.pass_ended(outcome, random_unit(), Instant::now()) {
             Verdict::Done => {}
             Verdict::Again(_) if outcome.is_ok() => {}
             Verdict::Again(pause) => {
@@ -162,12 +179,12 @@ impl Reconciler {
             }
             Verdict::Relogin => {
                 self.client = None;
-                self.link.relogin(&client, &why);
+                self.link.relogin(client, &why);
             }
             Verdict::Reconnect => {
                 warn!("the pass ended early: {why}; another session is tried");
                 self.client = None;
-                self.link.reconnect(&client, &why);
+                self.link.reconnect(client, &why);
             }
         }
     }
