@@ -151,7 +151,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ACI_PASSWORD", "The APIC password. A file or a systemd credential is safer."),
     ("ACI_APIC", "The same as `ACI_SYNC_APIC`."),
     ("KUBECONFIG", "kubeconfig files, separated by colons."),
-    ("RUST_LOG", "The log level: `info` by default, `debug` tells more."),
+    ("RUST_LOG", "The log level: `info` by default, `warn` with `plan`; `debug` tells more."),
 ];
 
 /// A command with its flags, each value with where it came from.

@@ -32,7 +32,12 @@ pub enum Output {
 /// A value that makes no sense is refused with one sentence.
 pub fn start(output: Output) -> Result<(), String> {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
-    let filter = filter.unwrap_or_else(|| "info".to_owned());
+    let default = match output {
+        Output::Split => "info",
+        // Beside the data that somebody asked for, what goes well needs no words.
+        Output::Stderr => "warn",
+    };
+    let filter = filter.unwrap_or_else(|| default.to_owned());
     if !makes_sense(&filter) {
         return Err(format!("RUST_LOG: {filter:?} is not a level such as debug, or aci_sync::kube=debug"));
     }

@@ -172,6 +172,7 @@ impl fmt::Display for Change {
             }
             Change::MarkEepg { from: Mark::Predecessor } => f.write_str("~ EEPG  (taken over from a predecessor)"),
             Change::MarkEepg { .. } => f.write_str("~ EEPG  (its owner mark was changed on the fabric)"),
+            Change::DeleteEepg { subnets: 0 } => f.write_str("- EEPG  (no Deployment names it any more)"),
             Change::DeleteEepg { subnets } => {
                 write!(f, "- EEPG  (no Deployment names it any more; subnets of ours that go with it: {subnets})")
             }
