@@ -138,7 +138,11 @@ fn pods(count: usize) -> Vec<Object> {
 }
 
 fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
-    let mut engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
+    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
+    hears_lists(engine, deployments, pods, now)
+}
+
+fn hears_lists(mut engine: Engine, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
     for (kind, objects) in [(Kind::Deployment, deployments), (Kind::Pod, pods), (Kind::Service, Vec::new())] {
         engine.cluster_changed(Event::Listed { kind, objects }, now);
         engine.cluster_changed(Event::Live { kind }, now);
@@ -315,6 +319,24 @@ fn a_late_deletion_is_not_forgotten() {
     for dn in [DN_E.to_owned(), subnet(1)] {
         assert_eq!(desk.door.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
     }
+}
+
+/// D6: an EPG that is named while no pass can be made has its whole grace before it afterwards.
+#[test]
+fn a_grace_starts_over_unseen() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 0);
+    let session = Session::at(&desk);
+    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+    let mut engine = hears_lists(engine, Vec::new(), Vec::new(), start);
+    pass(&mut engine, &session, start);
+    engine.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start + 50 * SECOND);
+    let key = Key { namespace: "a".into(), name: "web".into() };
+    engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key }, start + 51 * SECOND);
+    pass(&mut engine, &session, start + 61 * SECOND);
+    assert!(desk.door.get(DN_E).is_some());
+    pass(&mut engine, &session, start + 121 * SECOND);
+    assert!(desk.door.get(DN_E).is_none());
 }
 
 /// O4, D3: a typo after a restart does not cost the memory of a foreign EEPG.

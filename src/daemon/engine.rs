@@ -121,10 +121,18 @@ impl Engine {
             kube::Event::Listed { kind, objects } => {
                 info!("{kind}s listed: {} that matter", objects.len());
                 self.inventory.listed(kind, objects, now);
+                self.restart_graces(kind);
                 self.brake.count_next();
                 true
             }
-            kube::Event::Upsert(object) => self.inventory.upsert(object),
+            kube::Event::Upsert(object) => {
+                let kind = object.kind();
+                let news = self.inventory.upsert(object);
+                if news {
+                    self.restart_graces(kind);
+                }
+                news
+            }
             kube::Event::Gone { kind, key } => self.inventory.gone(kind, &key),
             kube::Event::Live { kind } => {
                 let held_up = !self.inventory.incomplete(now).is_empty();
@@ -140,6 +148,14 @@ impl Engine {
                 self.inventory.relisting(kind);
                 false
             }
+        }
+    }
+
+    /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6).
+    fn restart_graces(&mut self, changed: Kind) {
+        if changed == Kind::Deployment {
+            let in_force = || self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
+            self.grace.named(|eepg| in_force().any(|it| it.eepg == *eepg));
         }
     }
 

@@ -32,6 +32,11 @@ impl Grace {
         is_new && self.length.is_zero()
     }
 
+    /// Somebody names these EEPGs now: should they be unwanted again they start over, also where nobody looked meanwhile.
+    pub fn named(&mut self, is_named: impl Fn(&EepgDn) -> bool) {
+        self.since.retain(|eepg, _| !is_named(eepg));
+    }
+
     /// Whether an EEPG has been unwanted for long enough to go.
     pub fn is_over(&self, eepg: &EepgDn, now: Instant) -> bool {
         self.since.get(eepg).is_some_and(|since| now.saturating_duration_since(*since) >= self.length)
@@ -74,6 +79,10 @@ mod tests {
         grace.update(&unwanted, start + 61 * second);
         assert!(!grace.is_over(&eepg, start + 62 * second));
         assert_eq!(grace.running(start + 62 * second), 1);
+        grace.named(|it| *it == eepg);
+        grace.update(&unwanted, start + 120 * second);
+        assert!(!grace.is_over(&eepg, start + 179 * second));
+        assert!(grace.is_over(&eepg, start + 180 * second));
     }
 
     /// D6: without a grace what nobody wants goes in the pass that notices it; once.
