@@ -241,3 +241,43 @@ fn credentials() {
         assert!(key.contains(label), "{form:?}");
     }
 }
+
+/// Leases: the recorded life of one, request by request, but for a merge patch, which nobody here sends.
+#[test]
+fn leases() {
+    let kube = cluster();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recordings/kubernetes/lease");
+    let mut requests: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|it| it.unwrap().path()).collect();
+    requests.retain(|it| it.extension().is_some_and(|it| it == "req"));
+    requests.sort();
+    let mut versions = std::collections::BTreeMap::new();
+    let mut count = 0;
+    for request in requests {
+        let text = std::fs::read_to_string(&request).unwrap().replace("\r\n", "\n");
+        let (head, body) = text.split_once("\n\n").unwrap();
+        let [method, target] = [0, 1].map(|n| head.split(' ').nth(n).unwrap());
+        if method == "PATCH" {
+            continue;
+        }
+        let mut body: Value = serde_json::from_str(body).unwrap_or_default();
+        if let Some(version) = body["metadata"]["resourceVersion"].as_str().map(str::to_owned) {
+            body["metadata"]["resourceVersion"] = Value::clone(&versions[&version]);
+        }
+        let name = request.with_extension("http");
+        let real = recorded(&format!("lease/{}", name.file_name().unwrap().to_str().unwrap()));
+        let ours = ask(&kube, method, target, Some(TOKEN), &body.to_string());
+        assert_eq!((ours.status, ours.header("content-type")), (real.status, real.header("content-type")), "{name:?}");
+        let (mut ours, mut real) = (ours.json(), real.json());
+        assert_eq!(shape(&ours), shape(&real), "{name:?}");
+        assert_eq!(ours["spec"], real["spec"], "{name:?}");
+        if let Some(version) = real["metadata"]["resourceVersion"].as_str() {
+            versions.insert(version.to_owned(), ours["metadata"]["resourceVersion"].clone());
+        }
+        for it in [&mut ours, &mut real] {
+            it["metadata"] = Value::Null;
+        }
+        assert_eq!(ours, real, "{name:?}");
+        count += 1;
+    }
+    assert_eq!(count, 13);
+}

@@ -45,6 +45,27 @@ struct Target<'a> {
     name: &'a str,
 }
 
+impl Target<'_> {
+    fn group(&self) -> &str {
+        self.api.split_once('/').map_or("", |it| it.0)
+    }
+
+    /// The resource with its group.
+    fn full(&self) -> String {
+        let group = self.group();
+        if group.is_empty() { self.resource.to_owned() } else { format!("{}.{group}", self.resource) }
+    }
+
+    /// What a `Status` says of it.
+    fn details(&self, name: &str) -> Value {
+        let mut details = json!({"name": name, "kind": self.resource});
+        if !self.group().is_empty() {
+            details["group"] = self.group().into();
+        }
+        details
+    }
+}
+
 impl Service for Shared {
     fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
         let user = self.user(&request);
@@ -148,15 +169,24 @@ impl Shared {
         if !self.denied.lock().unwrap().contains(&(verb.to_owned(), target.resource.to_owned())) {
             return Ok(());
         }
-        let group = target.api.split_once('/').map_or("", |it| it.0);
-        let full = if group.is_empty() { target.resource.to_owned() } else { format!("{}.{group}", target.resource) };
+        let group = target.group();
+        let (name, space) = match (target.name, target.namespace) {
+            ("", "") => (String::new(), "at the cluster scope".to_owned()),
+            ("", space) => (String::new(), format!("in the namespace \"{space}\"")),
+            (name, "") => (format!(" \"{name}\""), "at the cluster scope".to_owned()),
+            (name, space) => (format!(" \"{name}\""), format!("in the namespace \"{space}\"")),
+        };
         let message = format!(
-            "{full} is forbidden: User \"{user}\" cannot {verb} resource \"{}\" in API group \"{group}\" at the cluster scope",
+            "{}{name} is forbidden: User \"{user}\" cannot {verb} resource \"{}\" in API group \"{group}\" {space}",
+            target.full(),
             target.resource
         );
         let mut details = json!({"kind": target.resource});
         if !group.is_empty() {
-            details = json!({"group": group, "kind": target.resource});
+            details["group"] = group.into();
+        }
+        if !target.name.is_empty() {
+            details["name"] = target.name.into();
         }
         Err(Refused { details, ..Refused::new(403, "Forbidden", message) })
     }
@@ -258,8 +288,12 @@ impl Shared {
             if !target.namespace.is_empty() {
                 object["metadata"]["namespace"] = target.namespace.into();
             }
+            if target.resource == "leases" {
+                check_lease(&object, verb)?;
+            }
             Ok(object)
         };
+        let mut name = target.name.to_owned();
         let done = match verb {
             "create" => {
                 let object = object()?;
@@ -270,6 +304,7 @@ impl Shared {
                         "metadata.name: Required value: name or generateName is required",
                     ));
                 }
+                name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 self.store.create(target.resource, object).map(|it| (201, it))
             }
             "update" => self.store.replace(target.resource, object()?).map(|it| (200, it)),
@@ -283,16 +318,17 @@ impl Shared {
         done.map_err(|refusal| match refusal {
             Refusal::Missing => not_found(target),
             Refusal::Exists => {
-                Refused::new(409, "AlreadyExists", format!("{} \"{}\" already exists", target.resource, target.name))
+                let message = format!("{} \"{name}\" already exists", target.full());
+                Refused { details: target.details(&name), ..Refused::new(409, "AlreadyExists", message) }
             }
-            Refusal::Conflict => Refused::new(
-                409,
-                "Conflict",
-                format!(
-                    "Operation cannot be fulfilled on {} \"{}\": the object has been modified",
-                    target.resource, target.name
-                ),
-            ),
+            Refusal::Conflict => {
+                let message = format!(
+                    "Operation cannot be fulfilled on {} \"{name}\": the object has been modified; please apply your \
+                     changes to the latest version and try again",
+                    target.full(),
+                );
+                Refused { details: target.details(&name), ..Refused::new(409, "Conflict", message) }
+            }
         })
     }
 
@@ -325,10 +361,42 @@ fn cut(_: io::Error) -> Refused {
 }
 
 fn not_found(target: &Target<'_>) -> Refused {
-    let group = target.api.split_once('/').map_or("", |it| it.0);
-    let full = if group.is_empty() { target.resource.to_owned() } else { format!("{}.{group}", target.resource) };
-    let details = json!({"name": target.name, "kind": target.resource});
-    Refused { details, ..Refused::new(404, "NotFound", format!("{full} \"{}\" not found", target.name)) }
+    let message = format!("{} \"{}\" not found", target.full(), target.name);
+    Refused { details: target.details(target.name), ..Refused::new(404, "NotFound", message) }
+}
+
+/// What a Lease must be: recorded, as all of it is.
+fn check_lease(lease: &Value, verb: &str) -> Result<(), Refused> {
+    for field in ["acquireTime", "renewTime"] {
+        let Some(time) = lease["spec"][field].as_str() else { continue };
+        let (_, rest) = time.split_at_checked(19).unwrap_or_default();
+        let is_micro = rest.strip_prefix('.').and_then(|it| it.strip_suffix('Z'));
+        if !is_micro.is_some_and(|it| it.len() == 6 && it.bytes().all(|it| it.is_ascii_digit())) {
+            let message = format!(
+                "Lease in version \"v1\" cannot be handled as a Lease: parsing time \"{time}\" as \
+                 \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \".000000\""
+            );
+            return Err(Refused::new(400, "BadRequest", message));
+        }
+    }
+    let invalid = |resource: &str, kind: &str, field: &str, why: &str| {
+        let name = lease["metadata"]["name"].as_str().unwrap_or_default();
+        let cause = json!({"reason": "FieldValueInvalid", "message": why, "field": field});
+        let details = json!({"name": name, "group": "coordination.k8s.io", "kind": kind, "causes": [cause]});
+        let message = format!("{resource}.coordination.k8s.io \"{name}\" is invalid: {field}: {why}");
+        Err(Refused { details, ..Refused::new(422, "Invalid", message) })
+    };
+    if verb == "update" && lease["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty) {
+        let why = "Invalid value: 0: must be specified for an update";
+        return invalid("leases", "leases", "metadata.resourceVersion", why);
+    }
+    match lease["spec"]["leaseDurationSeconds"].as_i64() {
+        Some(seconds) if seconds <= 0 => {
+            let why = format!("Invalid value: {seconds}: must be greater than 0");
+            invalid("Lease", "Lease", "spec.leaseDurationSeconds", &why)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `/api/v1/...` and `/apis/group/version/...`, with or without a namespace, a name and a subresource.

@@ -1,5 +1,5 @@
 //! SimKube: lists, watches and writes as a kube-apiserver answers them (reference: recordings of kube-apiserver 1.36
-//! and client-go's sources), enough of them for Deployments, ReplicaSets, Pods, Services and namespaces.
+//! and client-go's sources), enough of them for Deployments, ReplicaSets, Pods, Services, namespaces and Leases.
 
 mod api;
 mod controllers;
@@ -133,8 +133,21 @@ impl SimKube {
         self.shared.ca.client(user, &["system:masters"], form)
     }
 
+    /// Another way in to the same cluster, for trouble that concerns one client only.
+    pub fn another_server(&self) -> Server {
+        let options = &self.shared.options;
+        let names: Vec<&str> = options.names.iter().map(String::as_str).collect();
+        let address = SocketAddr::new(options.address.ip(), 0);
+        Server::start(address, &self.shared.ca.server(&names), self.shared.clone()).unwrap()
+    }
+
     /// A kubeconfig with everything in it.
     pub fn kubeconfig(&self, credential: Credential) -> String {
+        self.kubeconfig_at(&self.server, credential)
+    }
+
+    /// The same for one way in.
+    pub fn kubeconfig_at(&self, server: &Server, credential: Credential) -> String {
         let user = match credential {
             Credential::Certificate(form) => {
                 let pair = self.client("kubernetes-admin", form);
@@ -146,7 +159,8 @@ impl SimKube {
             Credential::Token => json!({"token": TOKEN}),
             Credential::Nothing => json!({}),
         };
-        let cluster = json!({"server": self.url(), "certificate-authority-data": base64(&self.ca_pem())});
+        let url = format!("https://{}{}", server.address(), self.shared.options.prefix);
+        let cluster = json!({"server": url, "certificate-authority-data": base64(&self.ca_pem())});
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "sim",
             "contexts": [{"name": "sim", "context": {"cluster": "sim", "user": "sim"}}],

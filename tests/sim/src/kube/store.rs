@@ -58,6 +58,7 @@ pub(super) const RESOURCES: &[(&str, &str, &str)] = &[
     ("pods", "v1", "Pod"),
     ("services", "v1", "Service"),
     ("namespaces", "v1", "Namespace"),
+    ("leases", "coordination.k8s.io/v1", "Lease"),
 ];
 
 /// The resource's own name, `apiVersion` and kind.
