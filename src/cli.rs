@@ -138,6 +138,14 @@ pub const FLAGS: &[Flag] = &[
     flag("batch", Shape::One("N"), "`500`", "The most objects in one request, 1-1000."),
     flag("resync", Shape::One("DURATION"), "`10m`", "How often everything is compared, `10s` at least."),
     flag(
+        "leader-elect",
+        Shape::Switch,
+        "false",
+        "With `run`: only the process that holds a Lease of the cluster writes, so that every master can run one.",
+    ),
+    flag("lease-namespace", Shape::One("NAME"), "`kube-system`", "The namespace of that Lease."),
+    flag("lease-name", Shape::One("NAME"), "`aci-sync`", "The name of that Lease."),
+    flag(
         "once",
         Shape::Switch,
         "false",

@@ -9,9 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use log::warn;
+use log::{info, warn};
 
-use crate::cli::{Given, Invocation};
+use crate::cli::{Command, Given, Invocation};
 use crate::model::fabric::{IMPORT_SECURITY, Scope};
 use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
@@ -127,6 +127,8 @@ pub struct Config {
     pub policy: Policy,
     /// How often everything is compared.
     pub resync: Duration,
+    /// The namespace and the name of the Lease that whoever writes must hold, where there is an election.
+    pub lease: Option<(String, String)>,
 }
 
 /// A missing or bad value: one sentence that names the thing and the mend, and the exit code.
@@ -174,6 +176,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         Some(given) => Some(cluster_ids(given)?.remove(0)),
         None => None,
     };
+    let policy = get("policy").map_or(Ok(Policy::Sync), policy)?;
     Ok(Config {
         kubeconfig: first("kubeconfig").map(PathBuf::from),
         context: first("context"),
@@ -185,9 +188,46 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         adopt_ids: get("adopt-id").map(cluster_ids).transpose()?.unwrap_or_default(),
         rules: rules(invocation)?,
         epg_grace: duration(get("epg-grace"), Duration::ZERO)?.unwrap_or(Duration::from_secs(60)),
-        policy: get("policy").map_or(Ok(Policy::Sync), policy)?,
+        policy,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
+        lease: lease(invocation, policy)?,
     })
+}
+
+/// K4. A run that is over in a moment takes no part in an election, and must not write beside the one that leads. What
+/// never writes takes no part either: it would keep the others from it.
+fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, String)>, ConfigError> {
+    let name = |flag: &str, default: &str, longest: usize, labels: bool| match invocation.get(flag) {
+        None => Ok(default.to_owned()),
+        Some(given) if is_dns_name(&given.values[0], longest, labels) => Ok(given.values[0].clone()),
+        Some(given) => {
+            let why =
+                format!("{:?} is not a name: lower-case letters, digits and -, {longest} at most", given.values[0]);
+            Err(ConfigError::wrong(given, why))
+        }
+    };
+    let lease = (name("lease-namespace", "kube-system", 63, false)?, name("lease-name", "aci-sync", 253, true)?);
+    let elect = invocation.get("leader-elect").filter(|_| invocation.is_on("leader-elect"));
+    match elect {
+        Some(given) if invocation.command == Command::Run && invocation.is_on("once") => Err(ConfigError::wrong(
+            given,
+            "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
+        )),
+        Some(_) if policy == Policy::Observe => {
+            info!("--policy observe writes nothing, and so takes no part in the election");
+            Ok(None)
+        }
+        elect => Ok(elect.map(|_| lease)),
+    }
+}
+
+/// RFC 1123: a label, or several with points between them. It goes into a URL's path.
+fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
+    let is_label = |it: &str| {
+        let good = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        !it.is_empty() && it.bytes().all(good) && !it.starts_with('-') && !it.ends_with('-')
+    };
+    text.len() <= longest && if labels { text.split('.').all(is_label) } else { is_label(text) }
 }
 
 fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {

@@ -7,6 +7,7 @@ pub mod model;
 pub mod backoff;
 pub mod net;
 pub mod secret;
+pub mod tenure;
 
 pub mod apic;
 pub mod kube;

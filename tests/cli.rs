@@ -52,7 +52,6 @@ fn wrong_command_lines() {
         ("run --color", &[], 64, "no flag --color"),
         ("run -x", &[], 64, "no flag -x"),
         // Rules that are not built yet have no flag: nothing is accepted and ignored.
-        ("run --leader-elect", &[], 64, "no flag --leader-elect"),
         ("run --listen 5", &[], 64, "no flag --listen"),
         ("run --policy", &[], 64, "--policy needs a value"),
         ("run --policy=", &[], 64, "--policy: there is an empty value"),

@@ -68,6 +68,11 @@ fn values() {
     ] {
         assert_eq!(rules(&format!("--max-deletes {text}")).max_deletes, most);
     }
+    let lease = |words: &str| load(words, &[]).unwrap().lease.map(|(namespace, name)| format!("{namespace}/{name}"));
+    assert_eq!(lease("--lease-name x"), None);
+    assert_eq!(lease("--leader-elect").as_deref(), Some("kube-system/aci-sync"));
+    assert_eq!(lease("--leader-elect --lease-namespace net-0 --lease-name a.b-c").as_deref(), Some("net-0/a.b-c"));
+    assert_eq!(lease("--leader-elect --policy observe"), None, "who never writes keeps nobody from it");
     assert_eq!(load("", &[("ACI_SYNC_EPG_GRACE", "90")]).unwrap().epg_grace, Duration::from_secs(90));
 }
 
@@ -98,6 +103,13 @@ fn bad_values() {
         ("--epg-grace 99999h", &[], 64, "not between"),
         ("--epg-grace 99999999999999999999", &[], 64, "not a duration"),
         ("--resync 1s", &[], 64, "not between 10 s"),
+        ("--leader-elect --once", &[], 64, "--leader-elect: run --once takes no part in an election"),
+        ("--once", &[("ACI_SYNC_LEADER_ELECT", "true")], 78, "ACI_SYNC_LEADER_ELECT: run --once takes no part"),
+        ("--lease-namespace a.b", &[], 64, "--lease-namespace: \"a.b\" is not a name"),
+        ("--lease-name a/../b", &[], 64, "--lease-name: \"a/../b\" is not a name"),
+        ("", &[("ACI_SYNC_LEASE_NAME", "Aci")], 78, "ACI_SYNC_LEASE_NAME: \"Aci\" is not a name"),
+        ("--lease-name a..b", &[], 64, "is not a name"),
+        ("--lease-name -a", &[], 64, "is not a name"),
         ("--batch 0", &[], 64, "1 to 1000"),
         ("--batch 1001", &[], 64, "1 to 1000"),
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),

@@ -12,7 +12,7 @@ use serde_json::json;
 use sim::apic::{self, Quirks};
 use sim::kube;
 use sim::net::{Fault, Trouble};
-use support::world::{DN_E, Daemon, E, F, World};
+use support::world::{DN_E, Daemon, E, F, World, side_by_side};
 
 const L3OUT: &str = "/api/mo/uni/tn-T/out-L.json";
 
@@ -32,11 +32,6 @@ fn logins(world: &World) -> usize {
 /// How many requests of the journal have this in their target and were answered with 200.
 fn asked(world: &World, target: &str) -> usize {
     world.apic.journal().iter().filter(|it| it.target.contains(target) && it.status == 200).count()
-}
-
-/// Runs stories side by side.
-fn side_by_side(stories: &[&(dyn Fn() + Sync)]) {
-    std::thread::scope(|scope| stories.iter().for_each(|story| drop(scope.spawn(story))));
 }
 
 /// F12: a token that ends in the middle of a pass, wherever that is, costs one login, and nothing is written twice.

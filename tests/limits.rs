@@ -21,6 +21,7 @@ use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::secret::{Renewable, Secret};
+use aci_sync::tenure::Tenure;
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 use sim::apic::{ApiError, SimApic};
@@ -223,7 +224,7 @@ fn a_websocket_message_has_an_end() {
         };
         let (events, said) = bounded(8);
         let (stop, stopped) = bounded(0);
-        let (link, listener, refresher) = apic::link(settings, events, stopped);
+        let (link, listener, refresher) = apic::link(settings, Tenure::for_ever(), events, stopped);
         let threads = [thread::spawn(move || listener.run()), thread::spawn(move || refresher.run())];
         assert!(matches!(said.recv_timeout(LIMIT), Ok(apic::Event::Connected(_))));
         let Ok(apic::Event::Disconnected { why }) = said.recv_timeout(LIMIT) else { panic!() };

@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aci_sync::kube::Error;
 use aci_sync::kube::decode::{self, Line, Status};
+use aci_sync::kube::election::{Election, Write};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::Kind;
 use aci_sync::model::rules::Rules;
@@ -265,12 +266,52 @@ fn refusals_are_decisions() {
         ("gone/watch-rv1-in-stream-410.http", "Expired"),
         ("gone/watch-rv1-in-stream-410-bookmarks.http", "Expired"),
         ("errors/watchlist-future-rv.http", "Busy"),
+        ("lease/01-get-404.http", "NotFound"),
+        ("lease/03-create-race-409-AlreadyExists.http", "Conflict"),
+        ("lease/06-stale-put-409-Conflict.http", "Conflict"),
+        ("lease/09-old-leader-renew-409.http", "Conflict"),
+        ("lease/11-put-without-resourceVersion.http", "Malformed(\"HTTP 422"),
+        ("lease/13-put-renewTime-without-micros.http", "Malformed(\"HTTP 400"),
     ] {
         let error = decision(name);
         assert!(format!("{error:?}").starts_with(word), "{name}: {error:?}");
     }
     let Error::Forbidden { message } = decision("errors/403-watch-deployments.http") else { panic!() };
     assert!(message.contains("watch") && message.contains("deployments"), "{message}");
+}
+
+/// K4, X2: what was written over a real Lease, and what the election makes of it: a candidate waits, the others' time
+/// runs out, and a release is what was recorded, byte for byte but for the order of fields.
+#[test]
+fn a_recorded_lease_is_won_and_released() {
+    let answer = |name: &str| {
+        let file = root().join("lease").join(name);
+        decode::lease(&replay(&file, &cuts(&file)[0]).0.body).unwrap()
+    };
+    let asked = |name: &str| -> Value {
+        let request = std::fs::read_to_string(root().join("lease").join(name)).unwrap();
+        serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let (made, renewed) = (answer("02-create-201.http"), answer("05-renew-put-200.http"));
+    let start = Instant::now();
+    let mut candidate = Election::new("hostB_2222".to_owned());
+    assert_eq!(candidate.read(Some(made), start, "now"), None);
+    let taken = asked("08-takeover-put-200.req");
+    let at = taken["spec"]["renewTime"].as_str().unwrap();
+    let second = Duration::from_secs(1);
+    assert_eq!(candidate.read(Some(renewed.clone()), start + 14 * second, at), None, "it was renewed");
+    let Some(Write::Update(lease)) = candidate.read(Some(renewed), start + 29 * second, at) else { panic!() };
+    let mut expected = taken["spec"].clone();
+    expected["acquireTime"] = at.into();
+    assert_eq!(serde_json::to_value(&lease).unwrap(), json!({"metadata": taken["metadata"], "spec": expected}));
+
+    let released = asked("10-release-put-200.req");
+    let at = released["spec"]["renewTime"].as_str().unwrap();
+    let lease = Election::release("hostB_2222", answer("08-takeover-put-200.http"), at).unwrap();
+    assert_eq!(
+        serde_json::to_value(&lease).unwrap(),
+        json!({"metadata": released["metadata"], "spec": released["spec"]})
+    );
 }
 
 /// D1, P1-P5, S1, S2: the recorded life of a Deployment, up to the step before it is deleted, calls for what the

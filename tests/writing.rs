@@ -110,7 +110,7 @@ fn transaction(epg: &str, form: Form, changes: Vec<Change>) -> Transaction {
 
 fn send(policy: Policy, transaction: &Transaction, fabric: &Fabric) -> Result<(String, Value), Refusal> {
     let recorder = Recorder::default();
-    Writer::new(policy).send(&recorder, fabric, transaction)?;
+    Writer::new(policy).send(&recorder, fabric, transaction, &|| true)?;
     let mut sent = recorder.0.into_inner();
     assert_eq!(sent.len(), 1);
     Ok(sent.remove(0))
@@ -218,6 +218,16 @@ fn changes_need_a_fresh_read() {
         assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
     }
     send(Policy::Sync, &transaction("OURS", Form::Rooted, vec![create(9)]), &stale).unwrap();
+}
+
+/// K4: somebody is asked last of all, and where he says no nothing is sent.
+#[test]
+fn a_late_no_stops_a_write() {
+    let recorder = Recorder::default();
+    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
+    let sent = Writer::new(Policy::Sync).send(&recorder, &fabric(), &creates, &|| false);
+    assert!(matches!(sent, Err(Refusal::Late)));
+    assert!(recorder.0.into_inner().is_empty());
 }
 
 /// W5: the policy holds in the one place that sends.

@@ -56,13 +56,24 @@ impl Link {
         }
     }
 
-    /// Ends the websocket and a login in flight, because the program stops.
+    /// Ends the websocket and a login in flight, because the program stops or leads no more.
     pub fn stop(&self) {
         let mut shared = self.shared();
         close(&shared.socket);
         if let Some(agent) = shared.login.take() {
             agent.shutdown();
         }
+    }
+
+    /// This process leads no more (K4): the session ends at once, with whatever is in flight.
+    pub fn resign(&self, why: &str) {
+        let mut shared = self.shared();
+        if let Some(client) = &shared.client {
+            client.shutdown();
+            shared.request = Some(Request { why: why.to_owned(), refused: false });
+        }
+        drop(shared);
+        self.stop();
     }
 
     /// The agent of a login in flight, which nobody else knows yet; nothing when it is over.

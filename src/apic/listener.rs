@@ -1,5 +1,6 @@
 //! The thread that makes sessions and listens: login, websocket, events, and again when either is lost (A1, W8).
-//! It is the only place that logs in for `run`, so there is never more than one login at a time.
+//! It is the only place that logs in for `run`, so there is never more than one login at a time; and it does so during
+//! a tenure only (K4).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,7 @@ use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
 use crate::net::{CONNECT_TIMEOUT, Sock};
+use crate::tenure::Tenure;
 
 /// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -48,6 +50,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// The APIC listener thread.
 pub struct Listener {
     pub(super) settings: Settings,
+    pub(super) tenure: Tenure,
     pub(super) outbox: Outbox,
     pub(super) tasks: Sender<Task>,
     pub(super) stop: Receiver<()>,
@@ -65,12 +68,18 @@ impl Listener {
         let mut pauses = Pauses::new();
         let extends = Arc::new(AtomicBool::new(true));
         let mut told: BTreeMap<String, String> = BTreeMap::new();
+        let mut known = 0;
         for turn in 0.. {
+            let Some(number) = self.tenure.wait(&self.stop) else { return };
+            if number != known && self.send(Event::Elected).is_err() {
+                return;
+            }
+            known = number;
             let Some(controller) = self.settings.controllers.get(turn % self.settings.controllers.len().max(1)) else {
                 return;
             };
             let begun = Instant::now();
-            let pause = match self.session(controller, &extends) {
+            let pause = match self.session(controller, &extends, number) {
                 Err(Stopped) => return,
                 Ok(Lost::NoLogin(error @ Error::Unauthorized(_))) => {
                     error!(
@@ -103,10 +112,10 @@ impl Listener {
         }
     }
 
-    /// One session from login to loss.
-    fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>) -> Result<Lost, Stopped> {
+    /// One session from login to loss, within one tenure.
+    fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<Lost, Stopped> {
         self.link.clear_request();
-        let client = match self.login(controller, extends) {
+        let client = match self.login(controller, extends, number) {
             Ok(client) if stopped(&self.stop) => {
                 client.logout();
                 return Err(Stopped);
@@ -116,7 +125,7 @@ impl Listener {
             Err(error) => return Ok(Lost::NoLogin(error)),
         };
         self.link.set_client(Some(client.clone()));
-        let mut socket = match self.open(&client) {
+        let mut socket = match self.open(&client, number) {
             Ok(socket) => socket,
             Err(why) => {
                 client.logout();
@@ -142,29 +151,33 @@ impl Listener {
         Ok(lost)
     }
 
-    /// Logs in, in a way that a stop ends at once.
-    fn login(&self, controller: &Controller, extends: &Arc<AtomicBool>) -> Result<Client, Error> {
+    /// Logs in, in a way that a stop or the end of the tenure ends at once.
+    fn login(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<Client, Error> {
         let agent = self.settings.tls.agent();
         self.link.set_login(Some(agent.clone()));
-        let result = if stopped(&self.stop) {
-            Err(Error::Unreachable("stopping".to_owned()))
-        } else {
-            Client::login(&self.settings, controller, agent, Some(self.tasks.clone()), extends.clone())
-        };
+        let result = self
+            .goes_on(number)
+            .map_err(|why| Error::Unreachable(why.to_owned()))
+            .and_then(|()| Client::login(&self.settings, controller, agent, Some(self.tasks.clone()), extends.clone()));
         self.link.set_login(None);
         result
     }
 
+    /// Asked once others know what they have to end: what came before that has not ended it.
+    fn goes_on(&self, number: u64) -> Result<(), &'static str> {
+        if stopped(&self.stop) {
+            return Err("stopping");
+        }
+        if self.tenure.number() == Some(number) { Ok(()) } else { Err("this process leads no more") }
+    }
+
     /// Opens `wss://controller/socket{token}`. The path is a secret: no error here may show it.
-    fn open(&self, client: &Client) -> Result<Socket, String> {
+    fn open(&self, client: &Client, number: u64) -> Result<Socket, String> {
         let controller = client.controller();
         let (stream, address) = connect(controller)?;
         let stream = Arc::new(stream);
         self.link.set_socket(&stream);
-        // A stop that came before the socket was known has not ended it.
-        if stopped(&self.stop) {
-            return Err("stopping".to_owned());
-        }
+        self.goes_on(number)?;
         let tls = self.settings.tls.connect(&controller.host, Sock::new(stream, CONNECT_TIMEOUT));
         let tls = tls.map_err(|error| self.settings.tls.explain(error, &controller.host, address).to_string())?;
 

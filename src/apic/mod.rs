@@ -33,6 +33,7 @@ use crate::config::Controller;
 use crate::model::mo::MoChange;
 use crate::net::Tls;
 use crate::secret::Renewable;
+use crate::tenure::Tenure;
 
 /// Where the APIC is and who we are there.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct Settings {
 /// What the APIC side tells the reconciler.
 #[derive(Debug)]
 pub enum Event {
+    /// This process leads now, and did not before (K4): what it knew of the fabric may be out of date.
+    Elected,
     /// Logged in, and the websocket is open. What was read or subscribed before is void.
     Connected(Client),
     /// Objects changed.
@@ -71,14 +74,20 @@ pub enum Event {
     },
 }
 
-/// The two threads of the APIC side, and the handle that others have on their session.
-pub fn link(settings: Settings, events: Sender<Event>, stop: Receiver<()>) -> (Link, Listener, Refresher) {
+/// The two threads of the APIC side, and the handle that others have on their session. There is one during a tenure
+/// only.
+pub fn link(
+    settings: Settings,
+    tenure: Tenure,
+    events: Sender<Event>,
+    stop: Receiver<()>,
+) -> (Link, Listener, Refresher) {
     let link = Link::default();
     // Unbounded, but small: a handful of tasks for each L3Out.
     let (task_sender, tasks) = unbounded();
     let outbox = Outbox::new(events.clone(), task_sender.clone());
     let refresher = Refresher::new(tasks, events, stop.clone(), link.clone(), outbox.overflowed());
-    let listener = Listener { settings, outbox, tasks: task_sender, stop, link: link.clone() };
+    let listener = Listener { settings, tenure, outbox, tasks: task_sender, stop, link: link.clone() };
     (link, listener, refresher)
 }
 

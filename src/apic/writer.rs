@@ -23,6 +23,8 @@ pub enum Refusal {
     /// It would touch something that is not ours, or that was not read in this pass; it was not sent. A plan that
     /// leads here is a bug, and the fabric is safe from it.
     NotOurs(String),
+    /// Its time is over, such as that of a leader (K4); it was not sent.
+    Late,
     /// The APIC did not do it, or did not say.
     Apic(Error),
 }
@@ -39,6 +41,11 @@ impl Writer {
         Writer { policy }
     }
 
+    /// The policy.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// Whether the policy has anything deleted, or told where it never writes.
     pub fn deletes(&self) -> bool {
         self.policy != Policy::UpsertOnly
@@ -50,19 +57,24 @@ impl Writer {
     }
 
     /// Sends one transaction; the APIC does all of it or nothing, and may say what it did. `fabric` is the mirror that
-    /// it was planned on.
+    /// it was planned on; `go_on` is asked at the last moment.
     pub fn send(
         &self,
         apic: &dyn Access,
         fabric: &Fabric,
         transaction: &Transaction,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<MoChange>, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
         }
         check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
-        match request(fabric.owner(), transaction) {
+        let request = request(fabric.owner(), transaction);
+        if !go_on() {
+            return Err(Refusal::Late);
+        }
+        match request {
             Request::Post { to, body } => apic.post(&to, &body),
             Request::Delete { dn } => apic.delete(&dn).map(|()| Vec::new()),
         }

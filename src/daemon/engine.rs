@@ -110,6 +110,14 @@ impl Engine {
         }
     }
 
+    /// This process takes over (K4): a start, but for the cluster's side, which it watched all the time.
+    pub fn start_over(&mut self) {
+        let new =
+            Engine::new(self.fabric.owner().clone(), self.rules.clone(), self.writer.policy(), self.grace.length());
+        let old = std::mem::replace(self, new);
+        self.inventory = old.inventory;
+    }
+
     /// What people should know now, as of the last pass.
     pub fn findings(&self) -> &BTreeSet<Finding> {
         &self.findings
@@ -236,7 +244,7 @@ impl Engine {
     }
 
     /// One pass (R6). An error ends it early; everything it learned is kept, and a later pass goes on from there.
-    /// `go_on` is asked before each write; `now` is the time of the pass.
+    /// `go_on` is asked right before each write; `now` is the time of the pass.
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, go_on: &dyn Fn() -> bool) -> Result<Report, Error> {
         self.fabric.begin_pass();
         self.settle(now);

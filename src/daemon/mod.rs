@@ -4,7 +4,7 @@
 pub mod engine;
 mod parking;
 
-mod heart;
+pub mod heart;
 pub mod pacing;
 
 pub mod reconciler;

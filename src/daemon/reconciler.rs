@@ -16,6 +16,7 @@ use crate::apic::{self, Client, Link};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::model::plan::Tally;
+use crate::tenure::Tenure;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const LONGEST_PASS: Duration = Duration::from_secs(30);
@@ -50,6 +51,7 @@ pub struct Reconciler {
     engine: Engine,
     inbox: Inbox,
     link: Link,
+    tenure: Tenure,
     heart: Heart,
     beat: Receiver<Instant>,
     client: Option<Client>,
@@ -70,9 +72,9 @@ pub struct Inbox {
 
 impl Reconciler {
     /// A reconciler that has not seen anything yet.
-    pub fn new(engine: Engine, inbox: Inbox, link: Link, heart: Heart, resync: Duration) -> Self {
+    pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
-        Reconciler { engine, inbox, link, heart, beat: tick(BEAT), client: None, pacing }
+        Reconciler { engine, inbox, link, tenure, heart, beat: tick(BEAT), client: None, pacing }
     }
 
     /// Serves events until the program stops.
@@ -112,6 +114,10 @@ impl Reconciler {
                 if self.engine.fabric_changed(&subscriptions, &changes) {
                     self.pacing.pass_soon(now);
                 }
+            }
+            Event::Fabric(apic::Event::Elected) => {
+                info!("taking over: everything is compared");
+                self.engine.start_over();
             }
             Event::Fabric(apic::Event::Connected(client)) => {
                 info!("logged in at the APIC {}, websocket open", client.controller());
@@ -154,7 +160,7 @@ impl Reconciler {
             let mut meanwhile = meanwhile.borrow_mut();
             let room = MOST_MEANWHILE.saturating_sub(meanwhile.len());
             meanwhile.extend(self.inbox.fabric.try_iter().take(room));
-            !stopped(&stop) && now.elapsed() < LONGEST_PASS
+            !stopped(&stop) && now.elapsed() < LONGEST_PASS && self.tenure.is_held()
         };
         let outcome = self.engine.pass(&apic, now, &go_on);
         self.pass_ended(&client, &outcome);
@@ -192,7 +198,8 @@ impl Reconciler {
     fn log_status(&self, now: Instant) {
         match &self.client {
             Some(client) => info!("status: logged in at the APIC {}", client.controller()),
-            None => info!("status: no session at an APIC"),
+            None if self.tenure.is_held() => info!("status: no session at an APIC"),
+            None => info!("status: this process does not lead; it watches the cluster and waits"),
         }
         for line in self.engine.status(now) {
             info!("status: {line}");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
@@ -20,6 +21,7 @@ use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
 use crate::model::kube::Kind;
 use crate::secret::Renewable;
+use crate::tenure::Tenure;
 
 /// Events that wait for the reconciler. A full queue holds the watch streams back; the APIC listener never waits.
 const QUEUE: usize = 1024;
@@ -53,7 +55,9 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     let (command_sender, commands) = bounded(8);
     let settings = apic_settings(&config)?;
     let password = settings.password.clone();
-    let (link, listener, refresher) = apic::link(settings, fabric_sender, stop.clone());
+    let lock = config.lease.as_ref().map(|(namespace, name)| kube::Lock::new(cluster.clone(), namespace, name));
+    let tenure = if lock.is_some() { Tenure::none() } else { Tenure::for_ever() };
+    let (link, listener, refresher) = apic::link(settings, tenure.clone(), fabric_sender, stop.clone());
 
     let mut threads = Threads::default();
     let mut spawn = |name, body: Body| {
@@ -67,13 +71,17 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     drop(cluster_sender);
     spawn("apic-listener", thread(move || listener.run()))?;
     spawn("subscription-refresh", thread(move || refresher.run()))?;
+    if let Some(lock) = lock.clone() {
+        let (candidate, link) = (kube::Candidate::new(lock, tenure.clone(), stop.clone()), link.clone());
+        spawn("lease", thread(move || candidate.run(&|why| link.resign(why))))?;
+    }
     let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stop.clone() };
     let heart = Heart::default();
     let reconciler = {
-        let (cluster, link, heart) = (cluster.clone(), link.clone(), heart.clone());
+        let (cluster, link, tenure, heart) = (cluster.clone(), link.clone(), tenure.clone(), heart.clone());
         move || match own_engine(&config, &cluster, &heart, &stop)? {
             Some(engine) => {
-                Reconciler::new(engine, inbox, link, heart, config.resync).run();
+                Reconciler::new(engine, inbox, link, tenure, heart, config.resync).run();
                 Ok(())
             }
             None => Ok(()),
@@ -84,7 +92,8 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     let renew = || renew_credentials(reload, &password, &cluster);
     let code = supervise(&mut threads, Monitor::new(heart), &tick(BEAT), &signals, &command_sender, &renew);
     drop(stop_sender);
-    stop_all(threads, &cluster, &link, code);
+    let release = || lock.iter().for_each(kube::Lock::release);
+    stop_all(threads, &cluster, &link, &release, code);
     Ok(code)
 }
 
@@ -153,8 +162,9 @@ fn renew_credentials(reload: &dyn Fn() -> Result<Config, Failure>, password: &Re
     }
 }
 
-/// X2: Kubernetes and the websocket end at once, the APIC request in flight gets a second, then comes the logout.
-fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, code: u8) {
+/// X2: Kubernetes and the websocket end at once, the APIC request in flight gets a second, then come the logout and, at
+/// the same time, the release of the Lease.
+fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, release: &(dyn Fn() + Sync), code: u8) {
     let begun = Instant::now();
     let (last_request, longest) = match code {
         0 => (LAST_REQUEST, LONGEST_STOP),
@@ -164,10 +174,16 @@ fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, code: u8)
     cluster.shutdown();
     link.stop();
     threads.wait_for("reconciler", begun + last_request);
-    if let Some(session) = session {
+    // Its last renewal must not come after the release.
+    threads.wait_for("lease", begun + last_request);
+    if let Some(session) = &session {
         session.shutdown();
-        session.logout();
     }
+    std::thread::scope(|scope| {
+        // Without a thread for it nobody releases the Lease, and it runs out.
+        let _ = Builder::new().name("release".to_owned()).spawn_scoped(scope, release);
+        session.iter().for_each(apic::Client::logout);
+    });
     let running = threads.join(begun + longest);
     if !running.is_empty() {
         warn!("still running at the end: {}", running.join(", "));
@@ -229,7 +245,7 @@ fn signals() -> Result<Receiver<i32>, Failure> {
             let _ = sender.try_send(signal);
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(forward).map_err(failed)?;
+    Builder::new().name("signals".to_owned()).spawn(forward).map_err(failed)?;
     Ok(receiver)
 }
 

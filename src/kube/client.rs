@@ -1,14 +1,15 @@
-//! HTTP requests to the API server: pages of lists, the stream of a watch, and the one namespace that gives the
-//! cluster its id. What follows from an error is the caller's business.
+//! HTTP requests to the API server: pages of lists, the stream of a watch, single objects, and the one namespace that
+//! gives the cluster its id. What follows from an error is the caller's business.
 
 use std::io::{BufReader, Read};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use serde::Deserialize;
 use ureq::http::Response;
-use ureq::{Agent, Body, BodyReader};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::decode::{self, Page};
 use super::error::Error;
@@ -23,6 +24,9 @@ const PAGE: usize = 500;
 
 /// The largest page that is read, in bytes.
 const LARGEST_PAGE: u64 = 64 << 20;
+
+/// The largest single object that is read, in bytes.
+const LARGEST_OBJECT: u64 = 1 << 20;
 
 /// The most pages of a list; a cluster of the largest size that Kubernetes supports has 300 of Pods.
 const MOST_PAGES: usize = 4000;
@@ -39,6 +43,7 @@ pub type Stream = BufReader<BodyReader<'static>>;
 /// One API server with our credentials. Clones share connections.
 #[derive(Clone)]
 pub struct Client {
+    tls: Tls,
     agent: Agent,
     server: Arc<str>,
     source: Option<Token>,
@@ -57,6 +62,7 @@ impl Client {
         let tls = Tls::new(&config.tls).map_err(|error| ConfigError(format!("kubeconfig: {error}")))?;
         let client = Client {
             agent: tls.agent(),
+            tls,
             server: config.server.as_str().into(),
             source: config.token.clone(),
             token: Arc::default(),
@@ -163,6 +169,11 @@ impl Client {
         Ok(BufReader::with_capacity(64 * 1024, response.into_body().into_reader()))
     }
 
+    /// The same client with connections of its own, which a shutdown of the others does not end.
+    pub fn with_own_agent(&self) -> Client {
+        Client { agent: self.tls.agent(), ..self.clone() }
+    }
+
     /// Ends all requests and watches of this client and its clones, for good.
     pub fn shutdown(&self) {
         self.agent.clone().shutdown();
@@ -173,22 +184,43 @@ impl Client {
         read_body(response, LARGEST_PAGE, body)
     }
 
-    /// Sends a GET. A 401 is answered once with a token read anew, where there is another one than was sent: perhaps
-    /// it was another watcher that read it.
+    /// Reads one object.
+    pub(super) fn get_object(&self, path: &str, limit: Duration) -> Result<Vec<u8>, Error> {
+        let end = Instant::now() + limit;
+        object(self.get(path, |request| request.config().timeout_global(Some(until(end))).build())?)
+    }
+
+    /// Makes an object (POST) or replaces one (PUT); what it is now.
+    pub(super) fn put_object(&self, verb: Verb, path: &str, body: &str, limit: Duration) -> Result<Vec<u8>, Error> {
+        let (url, end) = (format!("{}{path}", self.server), Instant::now() + limit);
+        let response = self.authorized(|token| {
+            let (request, kind) = match verb {
+                Verb::Create => (self.agent.post(&url), "application/json"),
+                Verb::Update => (self.agent.put(&url), "application/json"),
+            };
+            let request = headers(request, token).content_type(kind);
+            request.config().timeout_global(Some(until(end))).build().send(body)
+        })?;
+        object(response)
+    }
+
     fn get(
         &self,
         path: &str,
-        limits: impl Fn(
-            ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-        ) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+        limits: impl Fn(RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody>,
+    ) -> Result<Response<Body>, Error> {
+        let url = format!("{}{path}", self.server);
+        self.authorized(|token| limits(headers(self.agent.get(&url), token)).call())
+    }
+
+    /// Sends a request. A 401 is answered once with a token read anew, where there is another one than was sent:
+    /// perhaps it was another thread that read it.
+    fn authorized(
+        &self,
+        send: impl Fn(&Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
         let send = |token: &Option<Secret>| -> Result<Response<Body>, Error> {
-            let url = format!("{}{path}", self.server);
-            let mut request = self.agent.get(url).header("Accept", "application/json");
-            if let Some(token) = token {
-                request = request.header("Authorization", format!("Bearer {}", token.expose()));
-            }
-            let response = limits(request).call().map_err(|error| Error::Unreachable(words(&error)))?;
+            let response = send(token).map_err(|error| Error::Unreachable(words(&error)))?;
             if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
                 return Err(Error::Malformed("a compressed answer, which was not asked for".to_owned()));
             }
@@ -205,6 +237,34 @@ impl Client {
         let renewed = self.token();
         if renewed == sent { answer } else { send(&renewed) }
     }
+}
+
+/// How an object is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// It is made: POST.
+    Create,
+    /// It is replaced: PUT.
+    Update,
+}
+
+/// What is left of a limit, also for the second of two requests; never zero, which no socket takes.
+fn until(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+fn headers<T>(request: RequestBuilder<T>, token: &Option<Secret>) -> RequestBuilder<T> {
+    let request = request.header("Accept", "application/json");
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {}", token.expose())),
+        None => request,
+    }
+}
+
+fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    read_body(response, LARGEST_OBJECT, &mut body)?;
+    Ok(body)
 }
 
 fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result<(), Error> {

@@ -1,8 +1,9 @@
-//! Bytes into events: list pages, watch lines, Status bodies. Pure; sockets are the client's.
+//! Bytes into events: list pages, watch lines, Leases, Status bodies. Pure; sockets are the client's.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::election::Lease;
 use super::error::Error;
 use crate::model::kube::{Kind, Object};
 
@@ -149,4 +150,9 @@ pub struct Status {
 /// Reads a `Status`; empty where the body is none.
 pub fn status(body: &[u8]) -> Status {
     serde_json::from_slice(body).unwrap_or_default()
+}
+
+/// A Lease.
+pub fn lease(body: &[u8]) -> Result<Lease, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::malformed("the Lease", &error))
 }

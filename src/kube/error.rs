@@ -19,6 +19,8 @@ pub enum Error {
     },
     /// 404.
     NotFound,
+    /// 409: somebody else was faster.
+    Conflict,
     /// 410, as a status or in the stream: what was asked for is too old, list again.
     Expired,
     /// 429, or 5xx with a time to wait.
@@ -52,6 +54,7 @@ impl Error {
             (401, _) => Error::Unauthorized,
             (403, _) => Error::Forbidden { message },
             (404, _) => Error::NotFound,
+            (409, _) => Error::Conflict,
             (410, _) | (_, "Expired" | "Gone") => Error::Expired,
             (429 | 500..=599, _) => Error::Busy { message, after },
             (code, _) => Error::Malformed(format!("HTTP {code}: {message}")),
@@ -66,6 +69,7 @@ impl fmt::Display for Error {
             Error::Unauthorized => f.write_str("the API server does not accept our credentials (401)"),
             Error::Forbidden { message } => write!(f, "a right is missing: {message}"),
             Error::NotFound => f.write_str("the API server does not know what was asked for (404)"),
+            Error::Conflict => f.write_str("somebody else has just written it (409)"),
             Error::Expired => f.write_str("the resource version is too old (410)"),
             Error::Busy { message, .. } => write!(f, "the API server is busy: {message}"),
             Error::Malformed(why) => write!(f, "the API server's answer makes no sense: {why}"),

@@ -1,4 +1,5 @@
-//! The Kubernetes side: where the API server is, lists, and the three watchers. No rules of the contract live here.
+//! The Kubernetes side: where the API server is, lists, the three watchers, and the Lease. No rules about the fabric
+//! live here.
 
 pub mod kubeconfig;
 mod yaml;
@@ -9,9 +10,13 @@ mod error;
 pub mod client;
 pub mod watcher;
 
+pub mod election;
+pub mod lease;
+
 pub use client::Client;
 pub use error::Error;
 pub use kubeconfig::{ClusterConfig, ConfigError, load};
+pub use lease::{Candidate, Lock};
 pub use watcher::Watcher;
 
 use crate::model::kube::{Key, Kind, Object};

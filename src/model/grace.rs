@@ -20,6 +20,11 @@ impl Grace {
         Grace { length, since: BTreeMap::new(), looked: None }
     }
 
+    /// How long it is.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
     /// Takes over which EEPGs are unwanted now. One that was wanted in between starts over. True where one is new and
     /// may go at once.
     pub fn update(&mut self, unwanted: &BTreeSet<EepgDn>, now: Instant) -> bool {

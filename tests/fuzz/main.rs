@@ -52,6 +52,7 @@ const TARGETS: &[Target] = &[
     target("watch-stream", seeds::watch_streams, targets::watch_stream, None, 1),
     target("list-page", seeds::lists, targets::list_page, Some(targets::takes_list_page), 1),
     target("status", seeds::statuses, targets::status, Some(targets::takes_status), 4),
+    target("lease", seeds::leases, targets::lease, Some(targets::takes_lease), 4),
     target("apic-answer", seeds::apic, targets::apic_answer, Some(targets::takes_apic_answer), 4),
     target("apic-event", seeds::apic, targets::apic_event, Some(targets::takes_apic_event), 4),
     target("apic-refusal", seeds::apic, targets::apic_refusal, None, 1),

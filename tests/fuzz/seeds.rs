@@ -78,6 +78,13 @@ pub fn statuses() -> Vec<Vec<u8>> {
     all
 }
 
+/// Leases.
+pub fn leases() -> Vec<Vec<u8>> {
+    let leases: Vec<_> = bodies().into_iter().filter(|it| it.starts_with(br#"{"kind":"Lease""#)).collect();
+    assert!(leases.len() >= 5, "only {} Leases", leases.len());
+    leases
+}
+
 /// Answers, refusals and events of an APIC: those of SimApic, and those of traces that others published.
 pub fn apic() -> Vec<Vec<u8>> {
     let text = std::fs::read_to_string(folder("tests/fuzz/seeds/apic.txt")).unwrap();

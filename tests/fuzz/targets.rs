@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use aci_sync::apic;
 use aci_sync::config::{self, Policy};
 use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
+use aci_sync::kube::election::{Election, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Place, Prefix};
 use aci_sync::model::enrolment;
@@ -179,6 +180,32 @@ pub fn status(input: &[u8]) {
         let by_reason = matches!(status.reason.as_str(), "Expired" | "Gone");
         assert_eq!(error == kube::Error::Expired, code == 410 || (by_reason && !matches!(code, 401 | 403 | 404)));
     }
+}
+
+/// The same for a Lease.
+pub fn takes_lease(input: &[u8]) -> bool {
+    decode::lease(input).is_ok()
+}
+
+/// Whatever stands in a Lease: it is taken only where nobody holds it or its time is over, and what is written then
+/// bears our name and the version that was read. No time in it can be too long to count to.
+pub fn lease(input: &[u8]) {
+    let lease = match decode::lease(input) {
+        Ok(lease) => lease,
+        Err(error) => return told(&error.to_string(), 400),
+    };
+    let (start, day) = (Instant::now(), Duration::from_secs(86_400));
+    let mut election = Election::new("me".to_owned());
+    let at_once = election.read(Some(lease.clone()), start, "now").is_some();
+    let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
+    let lasts = lease.spec.lease_duration_seconds.is_some_and(|it| it > 0);
+    assert_eq!(at_once, matches!(holder, "" | "me") || !lasts);
+    assert!(election.pause(start, 0.99) < Duration::from_secs(5));
+    let Some(Write::Update(taken)) = election.read(Some(lease.clone()), start + day, "now") else {
+        panic!("its time is over")
+    };
+    assert_eq!((taken.spec.holder_identity.as_deref(), &taken.metadata), (Some("me"), &lease.metadata));
+    assert!(election.written(taken, start + day) && election.leads_until().is_some());
 }
 
 /// A configuration that can be had goes over TLS to a host and has credentials that fit into a header (K3).

@@ -352,7 +352,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             let line = &world.sides[side].line;
             (line.inner.borrow_mut().may_delete, line.inner.borrow_mut().wrong_plan) = (true, true);
             let transaction = Transaction { eepg: dn, form, changes: vec![change] };
-            let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction) {
+            let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction, &|| true) {
                 Ok(_) => "wrong plan: harmless",
                 Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",
                 Err(_) => "wrong plan: refused by the fabric",

@@ -145,6 +145,11 @@ impl World {
     }
 }
 
+/// Runs stories side by side.
+pub fn side_by_side(stories: &[&(dyn Fn() + Sync)]) {
+    std::thread::scope(|scope| stories.iter().for_each(|story| drop(scope.spawn(story))));
+}
+
 /// The daemon with nothing in its environment but what the machine needs.
 pub fn bare_command(words: &[&str]) -> Command {
     let program = std::env::var("ACI_SYNC_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_aci-sync").to_owned());

@@ -32,10 +32,7 @@ impl Engine {
             if failed.contains(&dn) {
                 continue;
             }
-            if !go_on() {
-                return Ok(());
-            }
-            match self.writer.send(apic, &self.fabric, &transaction) {
+            match self.writer.send(apic, &self.fabric, &transaction, go_on) {
                 Ok(changes) => {
                     let as_planned = self.is_done(&transaction, &changes, now);
                     report.done.push(transaction);
@@ -79,6 +76,7 @@ impl Engine {
                     let finding = Finding::new(Code::Rejected, &dn, format!("not written: {why}"));
                     self.parking.park(&ObjectDn::Eepg(dn.clone()), now, finding);
                 }
+                Err(Refusal::Late) => return Ok(()),
                 Err(Refusal::Policy) => {}
             }
             failed.insert(dn);
