@@ -33,6 +33,7 @@ const COVERED: &str = "
     change: subnet moved, change: subnet deleted, change: tag written, change: tag deleted,
     fault: unreachable, fault: 503, fault: token refused, fault: half an answer, fault: a write is lost,
     fault: an answer is lost, fault: killed before a request, fault: killed after a write, fault: restart,
+    fault: take-over,
     fault: websocket lost, fault: gap, fault: deaf, fault: late events, fault: subscriptions lapse unheard,
     fault: refused content, fault: forbidden,
     finding: AddressConflict, finding: EepgStays, finding: Fight, finding: ForeignGone, finding: ForeignScope,

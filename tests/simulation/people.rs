@@ -53,7 +53,8 @@ pub fn act(world: &mut World) {
         17..=45 => pod(world, side),
         46..=55 => service(world, side),
         56..=84 => fabric(world),
-        85..=87 => lapse(world, side),
+        85 | 86 => lapse(world, side),
+        87 => world.take_over(side),
         88..=90 => {
             world.sides[side].late = !world.sides[side].late;
             world.coverage.borrow_mut().count("fault: late events");

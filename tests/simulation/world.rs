@@ -405,6 +405,19 @@ impl World {
         it.pacing = Pacing::new(RESYNC, self.now);
         it.compare_at = self.now + RESYNC;
         it.cluster.start_watching();
+        self.begin(side);
+    }
+
+    /// It leads no more, and then it does again (K4): a start, but for what it knows of the cluster.
+    pub fn take_over(&mut self, side: usize) {
+        self.coverage.borrow_mut().count("fault: take-over");
+        self.say(format!("  {} takes over", self.sides[side].id));
+        self.sides[side].engine.start_over();
+        self.begin(side);
+    }
+
+    fn begin(&mut self, side: usize) {
+        let it = &mut self.sides[side];
         it.connect_at = Some(self.now + Duration::from_millis(100));
         it.counted = true;
         it.released = false;
