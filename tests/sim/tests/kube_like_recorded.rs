@@ -227,6 +227,47 @@ fn refusals() {
     assert_eq!((exists.status, exists.json()["reason"].as_str()), (409, Some("AlreadyExists")));
 }
 
+/// Events: what is taken and what is refused, word for word; nothing of one changes but its series.
+#[test]
+fn events() {
+    let kube = cluster();
+    kube.apply("namespaces", json!({"metadata": {"name": "dying"}, "status": {"phase": "Terminating"}}));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recordings/kubernetes/events");
+    for name in [
+        "01-create-201",
+        "02-patch-series-merge",
+        "03-patch-series-strategic",
+        "04-patch-note-422-immutable",
+        "05-create-missing-action-422",
+        "06-create-note-too-long-422",
+        "07-create-note-1024-ok",
+        "08-patch-series-count1-422",
+        "12-patch-gone-event-404",
+        "13-create-namespace-mismatch",
+        "14-create-long-reason-422",
+        "15-create-in-terminating-namespace-403",
+    ] {
+        let request = std::fs::read_to_string(folder.join(format!("{name}.req"))).unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").or_else(|| request.split_once("\n\n")).unwrap();
+        let mut words = head.split(' ');
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let (ours, real) =
+            (ask(&kube, method, target, Some(TOKEN), body.trim_end()), recorded(&format!("events/{name}.http")));
+        assert_eq!((ours.status, ours.header("content-type")), (real.status, real.header("content-type")), "{name}");
+        let (mut ours, mut real) = (ours.json(), real.json());
+        for answer in [&mut ours, &mut real].into_iter().filter(|it| it["kind"] == "Event") {
+            for own in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+                assert!(answer["metadata"].as_object_mut().unwrap().remove(own).is_some(), "{name}: {own}");
+            }
+        }
+        assert_eq!(ours, real, "{name}");
+    }
+    let again = std::fs::read_to_string(folder.join("01-create-201.req")).unwrap();
+    let body = again.lines().last().unwrap();
+    let exists = ask(&kube, "POST", "/apis/events.k8s.io/v1/namespaces/paging/events", Some(TOKEN), body);
+    assert_eq!((exists.status, exists.json()["reason"].as_str()), (409, Some("AlreadyExists")));
+}
+
 /// The credentials of every kubeconfig that SimKube hands out are accepted, except where there are none.
 #[test]
 fn credentials() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::store::{Refusal, now, resource};
-use super::{Entry, Shared, controllers};
+use super::{Entry, Shared, controllers, events};
 use crate::net::{Connection, Request, Service};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -296,7 +296,10 @@ impl Shared {
         let mut name = target.name.to_owned();
         let done = match verb {
             "create" => {
-                let object = object()?;
+                let mut object = object()?;
+                if target.resource == "events" {
+                    self.check_event(&mut object)?;
+                }
                 if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
                     return Err(Refused::new(
                         422,
@@ -311,6 +314,15 @@ impl Shared {
             "patch" => {
                 let patch: Value = serde_json::from_slice(&request.body)
                     .map_err(|_| Refused::new(400, "BadRequest", "error decoding patch"))?;
+                if request.header("content-type") == Some("application/json") {
+                    let message = "the body of the request was in an unknown format - accepted media types include: \
+                                   application/json-patch+json, application/merge-patch+json";
+                    return Err(Refused::new(415, "UnsupportedMediaType", message));
+                }
+                if target.resource == "events" {
+                    let before = self.store.get("events", target.namespace, target.name);
+                    before.map_or(Ok(()), |it| events::patched(&it, &patch)).map_err(|it| invalid(target.name, &it))?;
+                }
                 self.store.patch(target.resource, target.namespace, target.name, &patch).map(|it| (200, it))
             }
             _ => return self.delete(request, target),
@@ -330,6 +342,24 @@ impl Shared {
                 Refused { details: target.details(&name), ..Refused::new(409, "Conflict", message) }
             }
         })
+    }
+
+    /// A new Event: its namespace must not be on its way out, and it must be whole. It gets what all have.
+    fn check_event(&self, event: &mut Value) -> Result<(), Refused> {
+        let text = |name: &str| event["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let (name, namespace) = (text("name"), text("namespace"));
+        let phase = self.store.get("namespaces", "", &namespace).map(|it| it["status"]["phase"].clone());
+        if phase.is_some_and(|it| it == "Terminating") {
+            let cause = json!({"reason": "NamespaceTerminating", "field": "metadata.namespace",
+                "message": format!("namespace {namespace} is being terminated")});
+            let details = json!({"name": name, "group": "events.k8s.io", "kind": "events", "causes": [cause]});
+            let message = format!(
+                "events.events.k8s.io \"{name}\" is forbidden: unable to create new content in namespace {namespace} \
+                 because it is being terminated"
+            );
+            return Err(Refused { details, ..Refused::new(403, "Forbidden", message) });
+        }
+        events::made(event).map_err(|it| invalid(&name, &it))
     }
 
     /// A Pod goes at once with a grace of 0 seconds, else it is marked and goes when somebody deletes it with 0. A
@@ -358,6 +388,14 @@ impl Shared {
 /// The connection is gone; nobody is left to answer.
 fn cut(_: io::Error) -> Refused {
     Refused::new(0, "", "")
+}
+
+fn invalid(event: &str, (field, why): &(&str, String)) -> Refused {
+    let reason = if why == "Required value" { "FieldValueRequired" } else { "FieldValueInvalid" };
+    let details = json!({"name": event, "kind": "Event",
+        "causes": [{"reason": reason, "message": why, "field": field}]});
+    let message = format!("Event \"{event}\" is invalid: {field}: {why}");
+    Refused { details, ..Refused::new(422, "Invalid", message) }
 }
 
 fn not_found(target: &Target<'_>) -> Refused {

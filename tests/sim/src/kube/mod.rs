@@ -1,8 +1,10 @@
 //! SimKube: lists, watches and writes as a kube-apiserver answers them (reference: recordings of kube-apiserver 1.36
-//! and client-go's sources), enough of them for Deployments, ReplicaSets, Pods, Services, namespaces and Leases.
+//! and client-go's sources), enough of them for Deployments, ReplicaSets, Pods, Services, namespaces, Leases and
+//! Events.
 
 mod api;
 mod controllers;
+mod events;
 mod store;
 
 use std::collections::BTreeSet;

@@ -59,6 +59,7 @@ pub(super) const RESOURCES: &[(&str, &str, &str)] = &[
     ("services", "v1", "Service"),
     ("namespaces", "v1", "Namespace"),
     ("leases", "coordination.k8s.io/v1", "Lease"),
+    ("events", "events.k8s.io/v1", "Event"),
 ];
 
 /// The resource's own name, `apiVersion` and kind.
