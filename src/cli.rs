@@ -146,6 +146,12 @@ pub const FLAGS: &[Flag] = &[
     flag("lease-namespace", Shape::One("NAME"), "`kube-system`", "The namespace of that Lease."),
     flag("lease-name", Shape::One("NAME"), "`aci-sync`", "The name of that Lease."),
     flag(
+        "events",
+        Shape::Switch,
+        "true",
+        "What people should know becomes Kubernetes Events; never under `observe`, `plan` and `--once`.",
+    ),
+    flag(
         "once",
         Shape::Switch,
         "false",

@@ -129,6 +129,8 @@ pub struct Config {
     pub resync: Duration,
     /// The namespace and the name of the Lease that whoever writes must hold, where there is an election.
     pub lease: Option<(String, String)>,
+    /// Kubernetes Events are written.
+    pub events: bool,
 }
 
 /// A missing or bad value: one sentence that names the thing and the mend, and the exit code.
@@ -191,6 +193,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         policy,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
         lease: lease(invocation, policy)?,
+        events: get("events").is_none() || invocation.is_on("events"),
     })
 }
 

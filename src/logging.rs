@@ -174,7 +174,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// The time of day as a Lease tells it, for people: exactly six digits after the point, or the API server refuses it.
+/// The time of day as Kubernetes' objects tell it, for people: exactly six digits after the point, or the API server
+/// refuses it.
 pub fn micro_time() -> String {
     micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

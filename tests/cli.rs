@@ -61,7 +61,7 @@ fn wrong_command_lines() {
         ("plan --once", &[], 64, "--once goes with run"),
         ("version --batch 5", &[], 64, "--batch goes with run and plan"),
         ("help --apic-insecure", &[], 64, "--apic-insecure goes with run and plan"),
-        ("run", &[("ACI_SYNC_EVENTS", "false")], 64, "no variable ACI_SYNC_EVENTS"),
+        ("run", &[("ACI_SYNC_LISTEN", "5")], 64, "no variable ACI_SYNC_LISTEN"),
         ("plan", &[("ACI_SYNC_", "")], 64, "no variable ACI_SYNC_"),
         ("run", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither"),
         ("run", &[("ACI_APIC", "a,,b")], 78, "ACI_APIC: there is an empty value"),

@@ -35,6 +35,7 @@ fn values() {
     assert_eq!(config.controllers[0].to_string(), "apic1:443");
     assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(60), Duration::from_secs(600)));
     assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::Sync, 500, false));
+    assert!(config.events);
     assert_eq!(config.rules.scope.to_string(), "import-security");
     assert!(matches!(config.apic_tls.verify, Verify::Chain));
     let rules = config.rules;
@@ -44,7 +45,7 @@ fn values() {
     let config = load(
         "--apic https://a.example:8443,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
          --subnet-scope import-security,shared-rtctrl --epg-grace 10m --keep-contracted --policy upsert-only --batch 7 \
-         --resync 1h --kubeconfig /k --context other",
+         --resync 1h --events=false --kubeconfig /k --context other",
         &[],
     );
     let config = config.unwrap();
@@ -55,6 +56,7 @@ fn values() {
     assert_eq!(config.rules.scope.to_string(), "import-security,shared-rtctrl");
     assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(600), Duration::from_secs(3600)));
     assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::UpsertOnly, 7, true));
+    assert!(!config.events);
 
     let rules = |words: &str| load(words, &[]).unwrap().rules;
     assert_eq!(rules("--expose services").expose, Exports { pods: false, services: true });

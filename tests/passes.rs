@@ -391,3 +391,127 @@ fn a_forbidden_query_stops_nothing_else() {
         assert!(engine.findings().iter().any(|it| it.code == Code::Unavailable));
     }
 }
+
+/// What people are told, in short.
+fn told(engine: &mut Engine, session: &Session, now: Instant) -> Vec<String> {
+    let told = pass(engine, session, now).news.into_iter();
+    told.map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note)).collect()
+}
+
+/// K5: that a Deployment is on the fabric is told once, and so is that nothing of it is left; a restart has nothing to
+/// tell, and neither has a Pod that comes or goes.
+#[test]
+fn what_was_done_is_told_once() {
+    const SYNCED: &str = "is on the fabric; subnets in it:";
+    let (desk, now) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
+    assert_eq!(told(&mut engine, &session, now), [""; 0], "an EPG without an address serves nobody yet");
+    engine.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
+    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1")]);
+    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    assert_eq!(told(&mut engine, &session, now), [""; 0]);
+
+    // After a restart too: what is there was made before.
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
+    assert_eq!(told(&mut engine, &session, now), [""; 0]);
+    engine.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
+    engine.cluster_changed(Event::Upsert(pod("late", 3, "10.0.0.3")), now);
+    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3")]);
+
+    // A move is told as what it comes to.
+    engine.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
+    let dn_f = DN_E.replace("-E", "-F");
+    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1")]);
+    engine.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
+    assert_eq!(told(&mut engine, &session, now).len(), 1);
+
+    for (name, rest) in [
+        ("web", format!("nothing of its own is left in {DN_E}, which stays")),
+        ("late", format!("{DN_E} is gone from the fabric")),
+    ] {
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, now);
+        assert_eq!(told(&mut engine, &session, now), [format!("Released Deployment a/{name} {name}: {rest}")]);
+        assert_eq!(told(&mut engine, &session, now), [""; 0]);
+    }
+}
+
+/// K5: nothing is called released while something is still there, be it the EPG or a subnet in a shared one.
+#[test]
+fn what_stays_is_not_released() {
+    for others in [vec![], vec![deployment("other", "E", &[])]] {
+        let (desk, now) = (desk(), Instant::now());
+        let session = Session::at(&desk);
+        let deployments = [vec![deployment("web", "E", &[])], others].concat();
+        let mut engine = listed(Policy::UpsertOnly, deployments.clone(), pods(1), now);
+        assert_eq!(told(&mut engine, &session, now).len(), deployments.len());
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
+        assert_eq!(told(&mut engine, &session, now), [""; 0]);
+        assert_eq!(desk.door.subnets(DN_E).len(), 1);
+    }
+}
+
+/// K5: a finding about an EPG is told when there is one; how many of its addresses it concerns changes with each Pod.
+#[test]
+fn a_finding_that_goes_on_is_no_news() {
+    let (desk, now) = (desk(), Instant::now());
+    desk.door.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
+    for n in 1..=2 {
+        desk.door.set(&format!("uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.{n}/32]"), "l3extSubnet", &[]).unwrap();
+    }
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    for count in [1, 0] {
+        let told = told(&mut engine, &session, now);
+        assert_eq!(told.len(), count, "{told:?}");
+        assert!(told.iter().all(|it| it.starts_with("HeldByForeign Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
+        let text = engine.findings().iter().map(|it| it.text.clone()).collect::<String>();
+        assert_eq!(text.contains("2 subnets"), count == 0, "{text}");
+        engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    }
+}
+
+/// K5: a finding is told of each Deployment or Service that it concerns when it appears; what somebody changed about it
+/// is told again, what merely goes on is not.
+#[test]
+fn findings_are_told_to_those_concerned() {
+    let (desk, now) = (Desk::new(Quirks::default()), Instant::now());
+    desk.door.setup_tenant("T", "V", &[]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
+    let missing = |name: &str| {
+        format!("L3outMissing Deployment a/{name} {name}: uni/tn-T/out-L: there is no such L3Out; it is waited for")
+    };
+    assert_eq!(told(&mut engine, &session, now), [missing("one"), missing("two")]);
+    engine.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
+    assert_eq!(told(&mut engine, &session, now), [missing("three")], "the others know");
+
+    let annotated = |text: &str| {
+        let annotations = json!({"aci.haystacknetworks.com/l3o": text});
+        let json = json!({"metadata": {"namespace": "a", "name": "bad", "uid": "u", "annotations": annotations}});
+        Event::Upsert(Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap())
+    };
+    for (text, count) in [("{", 1), ("{", 0), ("[]", 1), ("{", 1)] {
+        engine.cluster_changed(annotated(text), now);
+        let told = told(&mut engine, &session, now);
+        assert_eq!(told.len(), count, "{text}: {told:?}");
+        assert!(
+            told.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: its annotation ")),
+            "{told:?}"
+        );
+    }
+
+    let service = json!({"metadata": {"namespace": "a", "name": "lb", "uid": "s"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "one"}},
+        "status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}});
+    let labels = json!({"metadata": {"labels": {"app": "one"}}});
+    let one = json!({"metadata": {"namespace": "a", "name": "one", "uid": "one",
+        "annotations": {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"L","epg":"E"}"#}},
+        "spec": {"template": labels}});
+    for (kind, object) in [(Kind::Service, service), (Kind::Deployment, one)] {
+        let object = Object::decode(kind, object.to_string().as_bytes()).unwrap();
+        engine.cluster_changed(Event::Upsert(object), now);
+    }
+    let told = told(&mut engine, &session, now);
+    assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
+}

@@ -26,6 +26,7 @@ use crate::model::grace::Grace;
 use crate::model::inventory::Inventory;
 use crate::model::kube::Kind;
 use crate::model::mo::{MoChange, Status};
+use crate::model::news::{News, Told};
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
 use crate::model::rules::Rules;
@@ -52,6 +53,8 @@ pub struct Report {
     pub done: Vec<Transaction>,
     /// Something is left that the next pass, a little later, may be able to do.
     pub unfinished: bool,
+    /// What is new for people who look at the cluster (K5).
+    pub news: Vec<News>,
 }
 
 /// The state of the whole program.
@@ -76,6 +79,7 @@ pub struct Engine {
     stale_eepgs: BTreeSet<EepgDn>,
     settling: BTreeMap<L3outDn, Instant>,
     findings: BTreeSet<Finding>,
+    told: Told,
     observed: String,
     /// How much the APIC refused in this pass.
     refusals: usize,
@@ -104,6 +108,7 @@ impl Engine {
             stale_eepgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
+            told: Told::default(),
             observed: String::new(),
             refusals: 0,
             unasked: None,
@@ -280,7 +285,7 @@ impl Engine {
             if nothing_to_send || !go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
                 report.unfinished = !plan.transactions.is_empty() && self.writer.writes();
-                self.tell(wanted, plan, now);
+                report.news = self.tell(wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
@@ -358,8 +363,8 @@ impl Engine {
     }
 
     /// A finding is told when it appears and when it goes.
-    fn tell(&mut self, wanted: Wanted, plan: Plan, now: Instant) {
-        let mut findings: BTreeSet<Finding> = wanted.findings.into_iter().chain(plan.findings).collect();
+    fn tell(&mut self, mut wanted: Wanted, plan: Plan, now: Instant) -> Vec<News> {
+        let mut findings: BTreeSet<Finding> = wanted.findings.drain(..).chain(plan.findings).collect();
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.brake.finding());
@@ -374,6 +379,7 @@ impl Engine {
             info!("settled: {finding}");
         }
         self.findings = findings;
+        self.told.pass_ended(&self.inventory, &wanted, &self.fabric, &self.findings)
     }
 
     /// The state in lines, for SIGUSR1.

@@ -56,6 +56,7 @@ pub struct Reconciler {
     beat: Receiver<Instant>,
     client: Option<Client>,
     pacing: Pacing,
+    events: Option<kube::events::Queue>,
 }
 
 /// What the reconciler waits for.
@@ -74,7 +75,13 @@ impl Reconciler {
     /// A reconciler that has not seen anything yet.
     pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
-        Reconciler { engine, inbox, link, tenure, heart, beat: tick(BEAT), client: None, pacing }
+        let beat = tick(BEAT);
+        Reconciler { engine, inbox, link, tenure, heart, beat, client: None, pacing, events: None }
+    }
+
+    /// What is new after a pass goes there (K5).
+    pub fn telling(self, events: Option<kube::events::Queue>) -> Self {
+        Reconciler { events, ..self }
     }
 
     /// Serves events until the program stops.
@@ -172,6 +179,9 @@ impl Reconciler {
             && !report.done.is_empty()
         {
             info!("pass done: {}", Tally::of(&report.done).past());
+        }
+        if let (Ok(report), Some(events)) = (outcome, &self.events) {
+            events.tell(&report.news);
         }
         if outcome.is_err() && stopped(&self.inbox.stop) {
             return;

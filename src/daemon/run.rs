@@ -17,7 +17,7 @@ use super::threads::{End, Failure, Threads};
 use super::{apic_settings, engine_for};
 use crate::apic::{self, Link};
 use crate::backoff::{Backoff, stopped_within};
-use crate::config::{Config, EXIT_CONFIG};
+use crate::config::{Config, EXIT_CONFIG, Policy};
 use crate::kube;
 use crate::model::kube::Kind;
 use crate::secret::Renewable;
@@ -75,13 +75,20 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
         let (candidate, link) = (kube::Candidate::new(lock, tenure.clone(), stop.clone()), link.clone());
         spawn("lease", thread(move || candidate.run(&|why| link.resign(why))))?;
     }
+    let mut events = None;
+    if config.events && config.policy != Policy::Observe {
+        let (queue, emitter) = kube::events(cluster.clone(), tenure.clone(), stop.clone());
+        spawn("kubernetes-events", thread(move || emitter.run()))?;
+        events = Some(queue);
+    }
     let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stop.clone() };
     let heart = Heart::default();
     let reconciler = {
         let (cluster, link, tenure, heart) = (cluster.clone(), link.clone(), tenure.clone(), heart.clone());
         move || match own_engine(&config, &cluster, &heart, &stop)? {
             Some(engine) => {
-                Reconciler::new(engine, inbox, link, tenure, heart, config.resync).run();
+                let reconciler = Reconciler::new(engine, inbox, link, tenure, heart, config.resync);
+                reconciler.telling(events).run();
                 Ok(())
             }
             None => Ok(()),

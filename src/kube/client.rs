@@ -190,13 +190,14 @@ impl Client {
         object(self.get(path, |request| request.config().timeout_global(Some(until(end))).build())?)
     }
 
-    /// Makes an object (POST) or replaces one (PUT); what it is now.
+    /// Makes an object (POST), replaces one (PUT) or changes one (PATCH, as a merge); what it is now.
     pub(super) fn put_object(&self, verb: Verb, path: &str, body: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let (url, end) = (format!("{}{path}", self.server), Instant::now() + limit);
         let response = self.authorized(|token| {
             let (request, kind) = match verb {
                 Verb::Create => (self.agent.post(&url), "application/json"),
                 Verb::Update => (self.agent.put(&url), "application/json"),
+                Verb::Patch => (self.agent.patch(&url), "application/merge-patch+json"),
             };
             let request = headers(request, token).content_type(kind);
             request.config().timeout_global(Some(until(end))).build().send(body)
@@ -241,11 +242,13 @@ impl Client {
 
 /// How an object is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
+pub enum Verb {
     /// It is made: POST.
     Create,
     /// It is replaced: PUT.
     Update,
+    /// A part of it is changed: PATCH.
+    Patch,
 }
 
 /// What is left of a limit, also for the second of two requests; never zero, which no socket takes.
@@ -301,7 +304,7 @@ fn path_of(kind: Kind) -> &'static str {
 }
 
 /// A query value: tokens and versions are opaque, so everything but letters, digits and `-_.~` is encoded.
-fn percent_encoded(value: &str) -> String {
+pub(super) fn percent_encoded(value: &str) -> String {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

@@ -145,6 +145,32 @@ pub struct Status {
     pub reason: String,
     /// The message for people; it names verb and resource where a right is missing.
     pub message: String,
+    /// More about it.
+    pub details: Option<Details>,
+}
+
+/// More about a refusal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    /// Why, where it has several reasons or a special one.
+    pub causes: Option<Vec<Cause>>,
+}
+
+/// One cause of a refusal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Cause {
+    /// Its reason in one word.
+    pub reason: String,
+}
+
+impl Status {
+    /// Whether one of its causes has this reason.
+    pub fn has_cause(&self, reason: &str) -> bool {
+        let causes = self.details.as_ref().and_then(|it| it.causes.as_deref());
+        causes.unwrap_or_default().iter().any(|it| it.reason == reason)
+    }
 }
 
 /// Reads a `Status`; empty where the body is none.

@@ -17,6 +17,8 @@ pub enum Error {
         /// The server's own sentence.
         message: String,
     },
+    /// 403: the namespace is on its way out, and nothing can be made in it any more.
+    Terminating,
     /// 404.
     NotFound,
     /// 409: somebody else was faster.
@@ -52,6 +54,7 @@ impl Error {
         let message = message.chars().take(300).map(|it| if it.is_control() { ' ' } else { it }).collect();
         match (status.code, status.reason.as_str()) {
             (401, _) => Error::Unauthorized,
+            (403, _) if status.has_cause("NamespaceTerminating") => Error::Terminating,
             (403, _) => Error::Forbidden { message },
             (404, _) => Error::NotFound,
             (409, _) => Error::Conflict,
@@ -68,6 +71,7 @@ impl fmt::Display for Error {
             Error::Unreachable(why) => write!(f, "the API server cannot be reached: {why}"),
             Error::Unauthorized => f.write_str("the API server does not accept our credentials (401)"),
             Error::Forbidden { message } => write!(f, "a right is missing: {message}"),
+            Error::Terminating => f.write_str("the namespace is being terminated"),
             Error::NotFound => f.write_str("the API server does not know what was asked for (404)"),
             Error::Conflict => f.write_str("somebody else has just written it (409)"),
             Error::Expired => f.write_str("the resource version is too old (410)"),

@@ -84,10 +84,15 @@ fn body(lease: &Lease) -> String {
     json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}).to_string()
 }
 
-/// The host's name, for people, and what makes it unique: the keys of the standard library's hashes are random.
-fn identity() -> String {
+/// The host's name, for people.
+pub(super) fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.chars().filter(|it| it.is_ascii_alphanumeric() || "-.".contains(*it)).take(63).collect();
+    host.chars().filter(|it| it.is_ascii_alphanumeric() || "-.".contains(*it)).take(63).collect()
+}
+
+/// The host's name, and what makes it unique: the keys of the standard library's hashes are random.
+fn identity() -> String {
+    let host = host();
     let random = [0u8, 1].map(|it| RandomState::new().hash_one((it, Instant::now(), std::process::id())));
     format!("{host}_{:016x}{:016x}", random[0], random[1])
 }

@@ -1,5 +1,5 @@
-//! The Kubernetes side: where the API server is, lists, the three watchers, and the Lease. No rules about the fabric
-//! live here.
+//! The Kubernetes side: where the API server is, lists, the three watchers, the Lease, and Events. No rules about the
+//! fabric live here.
 
 pub mod kubeconfig;
 mod yaml;
@@ -13,8 +13,12 @@ pub mod watcher;
 pub mod election;
 pub mod lease;
 
+pub mod events;
+pub mod recorder;
+
 pub use client::Client;
 pub use error::Error;
+pub use events::events;
 pub use kubeconfig::{ClusterConfig, ConfigError, load};
 pub use lease::{Candidate, Lock};
 pub use watcher::Watcher;

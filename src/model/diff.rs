@@ -473,11 +473,11 @@ impl<'a> Planner<'a> {
                     format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
                 ),
             };
-            self.plan.findings.push(Finding::new(code, dn, text));
+            self.plan.findings.push(Finding::new(code, *dn, text));
         }
         for (dn, deployments) in &self.missing {
             let text = format!("there is no such L3Out; it is waited for by {}", deployments.join(", "));
-            self.plan.findings.push(Finding::new(Code::L3outMissing, dn, text));
+            self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text));
         }
         self.plan.findings.sort();
         self.plan

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::dn::{EepgDn, L3outDn, ObjectDn};
+use super::kube::{Key, Kind};
+
 /// One thing that people should know, as long as it holds.
 ///
 /// Two passes that see the same thing yield equal findings; that is how one knows that a finding is new or gone.
@@ -9,16 +12,16 @@ use std::fmt;
 pub struct Finding {
     /// What sort of thing it is.
     pub code: Code,
-    /// The object it is about: `Deployment ns/name`, `Service ns/name` or a DN.
-    pub subject: String,
+    /// What it is about.
+    pub subject: Subject,
     /// The rest of the sentence, with what can be done about it.
     pub text: String,
 }
 
 impl Finding {
     /// A finding about an object.
-    pub fn new(code: Code, subject: impl fmt::Display, text: impl Into<String>) -> Self {
-        Finding { code, subject: subject.to_string(), text: text.into() }
+    pub fn new(code: Code, subject: impl Into<Subject>, text: impl Into<String>) -> Self {
+        Finding { code, subject: subject.into(), text: text.into() }
     }
 }
 
@@ -28,7 +31,61 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The sorts of findings.
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An object of the cluster.
+    Cluster(Kind, Key),
+    /// An L3Out.
+    L3out(L3outDn),
+    /// An EEPG, or what is in it.
+    Fabric(ObjectDn),
+    /// A part of the whole, such as the APIC.
+    Part(&'static str),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Cluster(kind, key) => write!(f, "{kind} {key}"),
+            Subject::L3out(dn) => dn.fmt(f),
+            Subject::Fabric(dn) => dn.fmt(f),
+            Subject::Part(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<(Kind, &Key)> for Subject {
+    fn from((kind, key): (Kind, &Key)) -> Self {
+        Subject::Cluster(kind, key.clone())
+    }
+}
+
+impl From<&L3outDn> for Subject {
+    fn from(dn: &L3outDn) -> Self {
+        Subject::L3out(dn.clone())
+    }
+}
+
+impl From<&EepgDn> for Subject {
+    fn from(dn: &EepgDn) -> Self {
+        Subject::Fabric(ObjectDn::Eepg(dn.clone()))
+    }
+}
+
+impl From<&ObjectDn> for Subject {
+    fn from(dn: &ObjectDn) -> Self {
+        Subject::Fabric(dn.clone())
+    }
+}
+
+impl From<&'static str> for Subject {
+    fn from(name: &'static str) -> Self {
+        Subject::Part(name)
+    }
+}
+
+/// The sorts of findings. Their names are the reasons of Kubernetes Events (K5), which people look for: they stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// An annotation that is not a valid enrolment (D1, D3).

@@ -112,6 +112,8 @@ pub struct Pod {
 pub struct Service {
     /// Namespace and name.
     pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
     /// `spec.selector`.
     pub selector: Labels,
     /// Each `status.loadBalancer.ingress[].ip`.
@@ -373,6 +375,7 @@ mod wire {
             let addresses: Vec<IpAddr> = ingress.iter().filter_map(|it| it.ip.parse().ok()).collect();
             super::Service {
                 key: wire.metadata.key(),
+                uid: wire.metadata.uid,
                 hostname_only: !ingress.is_empty() && addresses.is_empty(),
                 addresses,
                 selector: wire.spec.selector,

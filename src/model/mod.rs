@@ -21,3 +21,5 @@ pub mod brake;
 pub mod diff;
 pub mod fights;
 pub mod grace;
+
+pub mod news;

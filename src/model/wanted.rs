@@ -153,7 +153,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
         } else {
             findings.push(Finding::new(
                 Code::AddressConflict,
-                format_args!("Deployment {}", member.deployment.key),
+                (Kind::Deployment, &member.deployment.key),
                 format!(
                     "{prefix} ({source}) is not put into {eepg}: the older Deployment {} has it in {winner} of the same VRF",
                     older.deployment.key
@@ -191,23 +191,23 @@ fn age(member: &Member) -> (&str, &Key) {
 }
 
 fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
-    let subject = format!("Deployment {}", member.deployment.key);
+    let subject = (Kind::Deployment, &member.deployment.key);
     let mut findings = Vec::new();
     match (&member.annotation, &member.in_force) {
         (Err(why), Some(enrolment)) => findings.push(Finding::new(
             Code::InvalidAnnotation,
-            &subject,
+            subject,
             format!("its annotation {why}; until it is mended, the last valid one ({}) counts", enrolment.eepg),
         )),
         (Err(why), None) => findings.push(Finding::new(
             Code::InvalidAnnotation,
-            &subject,
+            subject,
             format!("its annotation {why}; nothing is made for it until it is mended"),
         )),
         (Ok(enrolment), _) => findings.extend(enrolment.unknown_keys.iter().map(|key| {
             Finding::new(
                 Code::UnknownKey,
-                &subject,
+                subject,
                 format!("its annotation has the unknown key {key:?}, which does nothing"),
             )
         })),
@@ -221,7 +221,7 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
             let namespace = &member.deployment.key.namespace;
             format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", enrolment.eepg)
         };
-        findings.push(Finding::new(Code::NotAllowed, &subject, why));
+        findings.push(Finding::new(Code::NotAllowed, subject, why));
     }
     findings
 }
@@ -289,7 +289,7 @@ fn service_claims<'a>(inventory: &'a Inventory, findings: &mut Vec<Finding>) -> 
             if service.hostname_only {
                 findings.push(Finding::new(
                     Code::HostnameOnly,
-                    format_args!("Service {}", service.key),
+                    (Kind::Service, &service.key),
                     "its load balancer gives a host name and no IP address: there is nothing to export",
                 ));
             }

@@ -483,7 +483,7 @@ impl World {
                 let findings: Vec<_> = self.sides[side].engine.findings().iter().cloned().collect();
                 for finding in findings.iter().filter(|it| it.code == Code::ForeignGone) {
                     self.say(format!("  somebody makes {} again", finding.subject));
-                    let _ = self.desk.door.set(&finding.subject, "l3extInstP", &[]);
+                    let _ = self.desk.door.set(&finding.subject.to_string(), "l3extInstP", &[]);
                 }
             }
         }

@@ -106,6 +106,9 @@ impl Engine {
         if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
             self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
         }
+        if !transaction.changes.iter().all(Change::is_delete) {
+            self.told.written(&transaction.eepg);
+        }
         self.parking.release(&ObjectDn::Eepg(transaction.eepg.clone()));
         for object in transaction.objects() {
             self.parking.release(&object);

@@ -1,0 +1,218 @@
+//! What people who look at an object of the cluster are told (K5): which news follow from what a pass came to.
+//!
+//! Findings are about Deployments and Services, or about EEPGs and L3Outs; the latter are news for each Deployment that
+//! names them. How news become Kubernetes Events, and how many of them, is `kube::recorder`'s.
+
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::dn::{EepgDn, ObjectDn};
+use super::fabric::{Eepg, Fabric};
+use super::finding::{Code, Finding, Subject};
+use super::inventory::Inventory;
+use super::kube::{Key, Kind};
+use super::owner::Mark;
+use super::wanted::{Wanted, WantedEepg};
+
+/// Something new about an object of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The object.
+    pub about: About,
+    /// What sort of news it is.
+    pub reason: Reason,
+    /// The whole of it, for people.
+    pub note: String,
+}
+
+/// An object of the cluster: this very one, and not another of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct About {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub key: Key,
+    /// Its `metadata.uid`.
+    pub uid: Box<str>,
+}
+
+/// The sorts of news; people see and look for their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The Deployment's EEPG and all subnets in it are on the fabric, for the first time.
+    Synced,
+    /// Nothing of what the Deployment had is left on the fabric.
+    Released,
+    /// There is a finding.
+    Finding(Code),
+}
+
+impl Reason {
+    /// Somebody may have to do something about it.
+    pub fn is_warning(self) -> bool {
+        matches!(self, Reason::Finding(code) if !matches!(code, Code::Paused | Code::OtherCluster))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Finding(code) => write!(f, "{code:?}"),
+            done => write!(f, "{done:?}"),
+        }
+    }
+}
+
+/// The most Deployments that are kept in mind. Those that have gone may never be released, as where nothing is deleted.
+const MOST_STAYS: usize = 16_384;
+
+/// What has been told, so that nothing is news twice.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What each finding was about. The text counts where the finding is about the object itself: somebody changed it.
+    /// What is said of an EEPG changes with each Pod, and is news only where there was nothing before.
+    findings: BTreeMap<(About, Code), String>,
+    /// Each enrolled Deployment's way onto the fabric and off it.
+    stays: BTreeMap<About, Stay>,
+    /// The EEPGs in which something was made since the last end of a pass.
+    written: BTreeSet<EepgDn>,
+}
+
+/// A Deployment's time in an EEPG.
+#[derive(Debug)]
+struct Stay {
+    eepg: EepgDn,
+    /// This process made something there since.
+    written: bool,
+    /// All was there once.
+    synced: bool,
+}
+
+impl Told {
+    /// Something was made or changed in an EEPG.
+    pub fn written(&mut self, eepg: &EepgDn) {
+        self.written.insert(eepg.clone());
+    }
+
+    /// What is new at the end of a pass.
+    pub fn pass_ended(
+        &mut self,
+        inventory: &Inventory,
+        wanted: &Wanted,
+        fabric: &Fabric,
+        findings: &BTreeSet<Finding>,
+    ) -> Vec<News> {
+        let mut news = self.found(inventory, wanted, findings);
+        news.extend(self.done(inventory, wanted, fabric, findings));
+        news
+    }
+
+    /// Findings that an object has now and had not before. Several of one sort are told together.
+    fn found(&mut self, inventory: &Inventory, wanted: &Wanted, findings: &BTreeSet<Finding>) -> Vec<News> {
+        let mut notes: BTreeMap<(About, Code), Vec<String>> = BTreeMap::new();
+        let mut now: BTreeMap<(About, Code), String> = BTreeMap::new();
+        for finding in findings {
+            let (note, counts) = match &finding.subject {
+                Subject::Cluster(..) => (finding.text.clone(), finding.text.as_str()),
+                // Its text names all Deployments that wait; they are none of each other's business.
+                subject if finding.code == Code::L3outMissing => {
+                    (format!("{subject}: there is no such L3Out; it is waited for"), "")
+                }
+                _ => (finding.to_string(), ""),
+            };
+            for about in concerned(&finding.subject, inventory, wanted) {
+                now.entry((about.clone(), finding.code)).or_default().push_str(counts);
+                notes.entry((about, finding.code)).or_default().push(note.clone());
+            }
+        }
+        let before = std::mem::replace(&mut self.findings, now);
+        notes.retain(|it, _| before.get(it) != self.findings.get(it));
+        let news = notes.into_iter();
+        news.map(|((about, code), notes)| News { about, reason: Reason::Finding(code), note: notes.join("; ") })
+            .collect()
+    }
+
+    /// What was done for Deployments. A restart on a converged fabric has nothing to tell.
+    fn done(
+        &mut self,
+        inventory: &Inventory,
+        wanted: &Wanted,
+        fabric: &Fabric,
+        findings: &BTreeSet<Finding>,
+    ) -> Vec<News> {
+        let mut news = Vec::new();
+        let written = std::mem::take(&mut self.written);
+        let mut left = std::mem::take(&mut self.stays);
+        for (dn, eepg) in &wanted.eepgs {
+            let is_synced = LazyCell::new(|| is_synced(eepg, fabric.eepg(dn)));
+            for about in eepg.deployments.iter().filter_map(|key| deployment(inventory, key)) {
+                let stay = left.remove(&about).filter(|it| it.eepg == *dn);
+                let mut stay = stay.unwrap_or(Stay { eepg: dn.clone(), written: false, synced: false });
+                stay.written |= written.contains(dn);
+                if !stay.synced && *is_synced {
+                    stay.synced = true;
+                    if stay.written {
+                        let note = format!("{dn} is on the fabric; subnets in it: {}", eepg.subnets.len());
+                        news.push(News { about: about.clone(), reason: Reason::Synced, note });
+                    }
+                }
+                self.stays.insert(about, stay);
+            }
+        }
+        for (about, stay) in left {
+            // What is not read any more is of no interest any more.
+            if fabric.l3out(&stay.eepg.l3out).is_none() {
+                continue;
+            }
+            match (rest(&stay.eepg, wanted, fabric, findings), stay.written || stay.synced) {
+                (None, _) if self.stays.len() < MOST_STAYS => drop(self.stays.insert(about, stay)),
+                (Some(note), true) => news.push(News { about, reason: Reason::Released, note }),
+                _ => {}
+            }
+        }
+        news
+    }
+}
+
+/// The objects of the cluster that a finding is about.
+fn concerned(subject: &Subject, inventory: &Inventory, wanted: &Wanted) -> Vec<About> {
+    let all = |keys: &[Key]| keys.iter().filter_map(|key| deployment(inventory, key)).collect::<Vec<_>>();
+    match subject {
+        Subject::Cluster(Kind::Deployment, key) => all(std::slice::from_ref(key)),
+        Subject::Cluster(Kind::Service, key) => {
+            let uid = inventory.services.get(key).map(|it| it.uid.clone());
+            uid.map(|uid| About { kind: Kind::Service, key: key.clone(), uid }).into_iter().collect()
+        }
+        Subject::Fabric(object) => wanted.eepgs.get(object.eepg()).map_or_else(Vec::new, |it| all(&it.deployments)),
+        Subject::L3out(dn) => {
+            let there = wanted.eepgs.iter().filter(|(eepg, _)| eepg.l3out == *dn);
+            there.flat_map(|(_, it)| all(&it.deployments)).collect()
+        }
+        Subject::Cluster(Kind::Pod, _) | Subject::Part(_) => Vec::new(),
+    }
+}
+
+fn deployment(inventory: &Inventory, key: &Key) -> Option<About> {
+    let uid = inventory.members.get(key)?.deployment.uid.clone();
+    Some(About { kind: Kind::Deployment, key: key.clone(), uid })
+}
+
+/// Whether all that is wanted is there. Without an address there is nothing yet that anybody could use.
+fn is_synced(wanted: &WantedEepg, eepg: Option<&Eepg>) -> bool {
+    !wanted.subnets.is_empty() && eepg.is_some_and(|it| wanted.subnets.keys().all(|at| it.subnets.contains_key(at)))
+}
+
+/// What became of an EEPG that a Deployment names no more; nothing while something of it is still to go.
+fn rest(dn: &EepgDn, wanted: &Wanted, fabric: &Fabric, findings: &BTreeSet<Finding>) -> Option<String> {
+    let Some(eepg) = fabric.eepg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
+    let still = wanted.eepgs.get(dn);
+    let is_left = |at| still.is_none_or(|it| !it.subnets.contains_key(at));
+    if eepg.subnets.iter().any(|(at, it)| it.mark == Mark::Ours && is_left(at)) {
+        return None;
+    }
+    let subject = Subject::Fabric(ObjectDn::Eepg(dn.clone()));
+    let stays = || findings.iter().any(|it| it.code == Code::EepgStays && it.subject == subject);
+    (still.is_some() || eepg.mark != Mark::Ours || stays())
+        .then(|| format!("nothing of its own is left in {dn}, which stays"))
+}
