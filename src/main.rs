@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             .and_then(|(config, cluster)| once::once(&config, &cluster))
             .map(|all_done| u8::from(!all_done)),
         Command::Run => configured(&invocation, &environment)
-            .and_then(|(config, cluster)| run::run(config, cluster, &|| load(&invocation, &environment))),
+            .and_then(|(config, cluster)| run::run(config, cluster, Box::new(move || load(&invocation, &environment)))),
     };
     log::logger().flush();
     done.map_or_else(|failure| tell(&failure), ExitCode::from)
@@ -43,9 +43,9 @@ fn configured(
     logging::start(output).map_err(|why| Failure { code: EXIT_CONFIG, why })?;
     let config = load(invocation, environment)?;
     let failed = |error: kube::ConfigError| Failure { code: EXIT_CONFIG, why: error.to_string() };
-    let file = config.kubeconfig.as_deref();
-    let cluster = kube::load(file, config.context.as_deref(), &|name| std::env::var_os(name)).map_err(failed)?;
-    Ok((config, kube::Client::new(&cluster).map_err(failed)?))
+    let (file, context) = (config.kubeconfig.clone(), config.context.clone());
+    let read = move || kube::load(file.as_deref(), context.as_deref(), &|name| std::env::var_os(name));
+    Ok((config, kube::Client::renewable(Box::new(read)).map_err(failed)?))
 }
 
 fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, Failure> {

@@ -26,24 +26,49 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where a secret comes from, read anew.
+type Source = dyn Fn() -> Result<Secret, String> + Send + Sync;
+
 /// A secret that is replaced now and then: a token that is refreshed, a password that is read again. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Renewable(Arc<RwLock<Secret>>);
+#[derive(Clone)]
+pub struct Renewable {
+    value: Arc<RwLock<Secret>>,
+    source: Option<Arc<Source>>,
+}
 
 impl Renewable {
     /// Wraps the first value.
     pub fn new(secret: Secret) -> Self {
-        Renewable(Arc::new(RwLock::new(secret)))
+        Renewable { value: Arc::new(RwLock::new(secret)), source: None }
+    }
+
+    /// The same, with a place to read it again from.
+    pub fn with_source(self, source: Arc<Source>) -> Self {
+        Renewable { source: Some(source), ..self }
     }
 
     /// The value that counts now.
     pub fn get(&self) -> Secret {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on this value counts.
     pub fn set(&self, secret: Secret) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = secret;
+        *self.value.write().unwrap_or_else(PoisonError::into_inner) = secret;
+    }
+
+    /// Reads it again; whether it is another one now. What cannot be read leaves the old one.
+    pub fn renew(&self) -> Result<bool, String> {
+        let Some(source) = &self.source else { return Ok(false) };
+        let (new, old) = (source()?, self.get());
+        self.set(new.clone());
+        Ok(new != old)
+    }
+}
+
+impl fmt::Debug for Renewable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
     }
 }
 
@@ -55,5 +80,6 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
+        assert_eq!(format!("{:?}", Renewable::new(Secret::new("hunter2"))), "[secret]");
     }
 }

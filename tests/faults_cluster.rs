@@ -228,6 +228,56 @@ fn a_watch_that_is_not_allowed_stops_no_other_kind() {
     daemon.until_logged("well again: Pods cannot be watched");
 }
 
+/// F10 (W1, I4): a right that is taken away in mid-run is told with its verb and resource, and nothing is deleted
+/// meanwhile; when it is given back, what was missed is done.
+#[test]
+fn a_right_that_is_taken_away_deletes_nothing() {
+    let world = World::new();
+    let daemon = world.run(&["--epg-grace", "0"]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    world.kube.deny("list", "pods");
+    world.kube.server().pause();
+    world.kube.delete("pods", "a", "web-646c8dfd75-1");
+    world.kube.compact();
+    world.kube.server().resume();
+    daemon.until_logged("Pods cannot be listed: a right is missing: ");
+    assert!(daemon.log().contains("cannot list resource \"pods\""), "{}", daemon.log());
+    world.kube.delete("deployments", "a", "web");
+    world.kube.deploy("b", "other", Some(F), &[]);
+    world.until("creates go on", |world| world.apic.get("uni/tn-T/out-L/instP-F").is_some());
+    world.settle();
+    assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
+    assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted") && it.method != "DELETE"));
+    world.kube.allow("list", "pods");
+    world.until("what was missed is done", |world| world.subnets("E").is_empty());
+}
+
+/// F1 (K2, X3): a server that asks for a pause with 429 gets it, for lists and for watches.
+#[test]
+fn a_pause_that_is_asked_for_is_made() {
+    let world = World::new();
+    let busy = || {
+        let head =
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n";
+        Trouble::Bytes(format!("{head}Connection: close\r\n\r\nbusy").into_bytes())
+    };
+    world.kube.fault(Fault::on("/pods?limit", busy()).times(1));
+    world.kube.fault(Fault::on("/services?watch", busy()).times(1));
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    daemon.until_logged("Pods cannot be listed: the API server is busy: ");
+    daemon.until_logged("Services cannot be watched: the API server is busy: ");
+    world.until_holds("E", &["10.0.0.1"]);
+    let first = |target: &str| world.kube.journal().into_iter().find(|it| it.target.contains(target)).unwrap().at;
+    let listed = first("/deployments?limit");
+    assert!(first("/pods?limit") >= listed + Duration::from_secs(2), "our own pause would be less than a second");
+    world.until("the watch is open", |world| {
+        world.kube.journal().iter().any(|it| it.target.contains("/services?watch"))
+    });
+    assert!(first("/services?watch") >= first("/services?limit") + Duration::from_secs(3));
+}
+
 /// F11 (W4, I5): an empty list, with 200 and all, takes nothing away from a fabric that holds much; the next true list
 /// ends the hold.
 #[test]

@@ -108,7 +108,8 @@ fn nobody_needs_to_listen() {
     }
 }
 
-/// F25: no deadline depends on the time of day, which may jump; only log lines tell it.
+/// F25: no deadline depends on the time of day, which may jump; only log lines tell it, and a plugin's credential ends
+/// at one, which is made a span of time as soon as it is read.
 #[test]
 fn only_the_log_knows_the_time_of_day() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -116,7 +117,7 @@ fn only_the_log_knows_the_time_of_day() {
         for path in std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().unwrap() != "logging.rs" {
+            } else if !["logging.rs", "plugin.rs"].iter().any(|it| path.ends_with(it)) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 for word in ["SystemTime", "UNIX_EPOCH", "Asn1Time"] {
                     assert!(!text.contains(word), "{} uses {word}", path.display());

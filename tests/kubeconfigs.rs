@@ -134,7 +134,7 @@ fn bad_kubeconfigs() {
     let folder = Folder::new();
     let good_cluster = "server: 'https://h:6443/prefix/'";
     for (text, complaint) in [
-        (config(good_cluster, "exec: {command: x}"), "user \"u\"|exec is not supported|use a client certificate"),
+        (config(good_cluster, "exec: {command: x}"), "exec of user \"u\"|there is no apiVersion"),
         (config(good_cluster, "auth-provider: {name: x}"), "auth-provider is not supported"),
         (config(good_cluster, "username: a, password: b"), "username is not supported"),
         (config(good_cluster, "as: somebody"), "as is not supported"),

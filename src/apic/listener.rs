@@ -68,7 +68,7 @@ impl Listener {
         let mut pauses = Pauses::new();
         let extends = Arc::new(AtomicBool::new(true));
         let mut told: BTreeMap<String, String> = BTreeMap::new();
-        let mut known = 0;
+        let (mut known, mut was_answered) = (0, false);
         for turn in 0.. {
             let Some(number) = self.tenure.wait(&self.stop) else { return };
             if number != known && self.send(Event::Elected).is_err() {
@@ -78,14 +78,20 @@ impl Listener {
             let Some(controller) = self.settings.controllers.get(turn % self.settings.controllers.len().max(1)) else {
                 return;
             };
+            // Perhaps the password was changed meanwhile, and a login with the old one would be refused (F35).
+            if std::mem::take(&mut was_answered) {
+                self.renew_password();
+            }
             let begun = Instant::now();
             let pause = match self.session(controller, &extends, number) {
                 Err(Stopped) => return,
                 Ok(Lost::NoLogin(error @ Error::Unauthorized(_))) => {
-                    error!(
-                        "login at the APIC {controller}: {error}; check user name and password; the next try comes in a minute"
-                    );
-                    pauses.password_refused()
+                    was_answered = true;
+                    let renewed = self.renew_password();
+                    let next = if renewed { "there is a new password" } else { "the next try comes in a minute" };
+                    error!("login at the APIC {controller}: {error}; check user name and password; {next}");
+                    let now = Instant::now();
+                    if renewed { pauses.session_refused(now) } else { pauses.password_refused(now) }
                 }
                 Ok(Lost::NoLogin(why)) => {
                     let text = format!("no session at the APIC {controller}: {why}");
@@ -103,6 +109,7 @@ impl Listener {
                         return;
                     }
                     let now = Instant::now();
+                    was_answered = true;
                     if refused { pauses.session_refused(now) } else { pauses.session_lost(now - begun) }
                 }
             };
@@ -110,6 +117,14 @@ impl Listener {
                 return;
             }
         }
+    }
+
+    /// Reads the password again; whether it is another one now.
+    fn renew_password(&self) -> bool {
+        self.settings.password.renew().unwrap_or_else(|why| {
+            warn!("the old APIC password stays in use: {why}");
+            false
+        })
     }
 
     /// One session from login to loss, within one tenure.
@@ -254,7 +269,7 @@ impl Listener {
 /// How long to wait before the next login (W8).
 struct Pauses {
     backoff: Backoff,
-    /// When the login that followed the last refused session was allowed.
+    /// When the login that followed the last refusal was allowed.
     relogin: Option<Instant>,
 }
 
@@ -263,8 +278,9 @@ impl Pauses {
         Pauses { backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)), relogin: None }
     }
 
-    /// The password was refused.
-    fn password_refused(&self) -> Duration {
+    /// The password was refused, and there is no other.
+    fn password_refused(&mut self, now: Instant) -> Duration {
+        self.relogin = Some(now + LOGIN_PAUSE);
         LOGIN_PAUSE
     }
 
@@ -281,7 +297,7 @@ impl Pauses {
         self.backoff.pause()
     }
 
-    /// A session was refused: the first login after that comes at once, every other a minute after the one before.
+    /// A session was refused, or a password that has changed since: the first login after that comes at once, every other a minute after the one before.
     fn session_refused(&mut self, now: Instant) -> Duration {
         let at = self.relogin.map_or(now, |it| now.max(it + LOGIN_PAUSE));
         self.relogin = Some(at);
@@ -344,6 +360,20 @@ mod tests {
             let pause = pauses.session_refused(start + Duration::from_secs(refused_at));
             assert_eq!(pause, Duration::from_secs(login_at - refused_at), "refused at {refused_at}");
         }
+    }
+
+    /// W8, F35: a password that was changed after it was refused is tried at once, but only once: one that is changed
+    /// again and again, and never right, costs a login a minute, as one that stays wrong does.
+    #[test]
+    fn changed_passwords_are_no_way_around_the_minute() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut pauses = Pauses::new();
+        assert_eq!(pauses.session_refused(at(0)), Duration::ZERO);
+        assert_eq!(pauses.session_refused(at(1)), Duration::from_secs(59));
+        let mut pauses = Pauses::new();
+        assert_eq!(pauses.password_refused(at(0)), LOGIN_PAUSE);
+        assert_eq!(pauses.session_refused(at(61)), Duration::from_secs(59));
     }
 
     /// W8: sessions that are lost at once cost fewer and fewer logins; after a good one the pauses start over.

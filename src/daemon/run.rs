@@ -46,14 +46,19 @@ fn thread(run: impl FnOnce() + Send + 'static) -> Body {
     })
 }
 
-/// Runs until a signal or a failure; the exit code. `reload` reads the configuration again, for SIGHUP.
-pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Config, Failure>) -> Result<u8, Failure> {
+/// Reads the configuration again, for the password in it.
+pub type Reload = dyn Fn() -> Result<Config, Failure> + Send + Sync;
+
+/// Runs until a signal or a failure; the exit code.
+pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result<u8, Failure> {
     let signals = signals()?;
     let (stop_sender, stop) = bounded::<()>(0);
     let (cluster_sender, cluster_events) = bounded(QUEUE);
     let (fabric_sender, fabric_events) = bounded(QUEUE);
     let (command_sender, commands) = bounded(8);
-    let settings = apic_settings(&config)?;
+    let mut settings = apic_settings(&config)?;
+    let read = move || reload().map(|it| it.password).map_err(|failure| failure.why);
+    settings.password = settings.password.with_source(Arc::new(read));
     let password = settings.password.clone();
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::Lock::new(cluster.clone(), namespace, name));
     let tenure = if lock.is_some() { Tenure::none() } else { Tenure::for_ever() };
@@ -96,7 +101,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: &dyn Fn() -> Result<Co
     };
     spawn("reconciler", Box::new(reconciler))?;
 
-    let renew = || renew_credentials(reload, &password, &cluster);
+    let renew = || renew_credentials(&password, &cluster);
     let code = supervise(&mut threads, Monitor::new(heart), &tick(BEAT), &signals, &command_sender, &renew);
     drop(stop_sender);
     let release = || lock.iter().for_each(kube::Lock::release);
@@ -157,15 +162,14 @@ fn supervise(
     }
 }
 
-/// SIGHUP: the APIC password and the Kubernetes token are read again. What cannot be read leaves the old value (X4).
-fn renew_credentials(reload: &dyn Fn() -> Result<Config, Failure>, password: &Renewable, cluster: &kube::Client) {
-    match reload() {
-        Ok(config) => password.set(config.password),
-        Err(failure) => return warn!("SIGHUP: the old credentials stay in use: {}", failure.why),
+/// SIGHUP: the APIC password and the Kubernetes credentials are read again. What cannot be read leaves the old value (X4).
+fn renew_credentials(password: &Renewable, cluster: &kube::Client) {
+    if let Err(why) = password.renew() {
+        return warn!("SIGHUP: the old credentials stay in use: {why}");
     }
-    match cluster.renew_token() {
-        Ok(_) => info!("SIGHUP: the credentials were read again"),
-        Err(error) => warn!("SIGHUP: the old Kubernetes token stays in use: {error}"),
+    match cluster.renew_credentials() {
+        Ok(()) => info!("SIGHUP: the credentials were read again"),
+        Err(error) => warn!("SIGHUP: the old Kubernetes credentials stay in use: {error}"),
     }
 }
 

@@ -2,21 +2,21 @@
 //! gives the cluster its id. What follows from an error is the caller's business.
 
 use std::io::{BufReader, Read};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::warn;
 use serde::Deserialize;
 use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
+use super::credentials::{Credentials, Pass, Reload};
 use super::decode::{self, Page};
 use super::error::Error;
-use super::kubeconfig::{ClusterConfig, ConfigError, Token, read_token};
+use super::kubeconfig::{ClusterConfig, ConfigError};
 use crate::model::kube::{Kind, Object};
 use crate::model::owner::Owner;
-use crate::net::{Tls, words};
+use crate::net::words;
 use crate::secret::Secret;
 
 /// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
@@ -43,11 +43,23 @@ pub type Stream = BufReader<BodyReader<'static>>;
 /// One API server with our credentials. Clones share connections.
 #[derive(Clone)]
 pub struct Client {
-    tls: Tls,
-    agent: Agent,
     server: Arc<str>,
-    source: Option<Token>,
-    token: Arc<RwLock<Option<Secret>>>,
+    credentials: Arc<Credentials>,
+    connections: Arc<Mutex<Connections>>,
+}
+
+/// The connections that were made with one pass, or with later ones of the same identity and trust.
+struct Connections {
+    agent: Agent,
+    pass: Pass,
+    is_shut: bool,
+}
+
+impl Connections {
+    /// None yet.
+    fn with(pass: Pass) -> Arc<Mutex<Connections>> {
+        Arc::new(Mutex::new(Connections { agent: pass.tls.agent(), pass, is_shut: false }))
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -59,31 +71,43 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// A client for one API server. Nothing is sent yet.
     pub fn new(config: &ClusterConfig) -> Result<Client, ConfigError> {
-        let tls = Tls::new(&config.tls).map_err(|error| ConfigError(format!("kubeconfig: {error}")))?;
-        let client = Client {
-            agent: tls.agent(),
-            tls,
-            server: config.server.as_str().into(),
-            source: config.token.clone(),
-            token: Arc::default(),
-        };
-        client.renew_token()?;
-        Ok(client)
+        Client::with(config, None)
     }
 
-    /// Takes the token anew from where it comes from. Where that fails the old one stays.
-    pub fn renew_token(&self) -> Result<(), ConfigError> {
-        let token = match &self.source {
-            None => return Ok(()),
-            Some(Token::Fixed(token)) => token.clone(),
-            Some(Token::File(file)) => read_token(file)?,
-        };
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    /// The same for a configuration that is read again when the credentials are refused, and on demand.
+    pub fn renewable(reload: Box<Reload>) -> Result<Client, ConfigError> {
+        Client::with(&reload()?, Some(reload))
+    }
+
+    fn with(config: &ClusterConfig, reload: Option<Box<Reload>>) -> Result<Client, ConfigError> {
+        let credentials = Credentials::new(config, reload)?;
+        let connections = Connections::with(credentials.first());
+        Ok(Client { server: config.server.as_str().into(), credentials: Arc::new(credentials), connections })
+    }
+
+    /// Reads the credentials again, now. What cannot be read leaves the old in use.
+    pub fn renew_credentials(&self) -> Result<(), ConfigError> {
+        if let Some(pass) = self.credentials.read_again()? {
+            self.agent(&pass);
+        }
         Ok(())
     }
 
-    fn token(&self) -> Option<Secret> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent for a pass. One with another certificate ends all connections, watches too: they belong to somebody
+    /// whom we are no longer.
+    fn agent(&self, pass: &Pass) -> Agent {
+        let mut connections = self.connections();
+        if !connections.is_shut && pass.number > connections.pass.number {
+            if !pass.tls.is(&connections.pass.tls) {
+                std::mem::replace(&mut connections.agent, pass.tls.agent()).shutdown();
+            }
+            connections.pass = pass.clone();
+        }
+        connections.agent.clone()
     }
 
     /// The UID of the namespace `kube-system`: it lives as long as the cluster (O1).
@@ -171,12 +195,15 @@ impl Client {
 
     /// The same client with connections of its own, which a shutdown of the others does not end.
     pub fn with_own_agent(&self) -> Client {
-        Client { agent: self.tls.agent(), ..self.clone() }
+        Client { connections: Connections::with(self.credentials.first()), ..self.clone() }
     }
 
     /// Ends all requests and watches of this client and its clones, for good.
     pub fn shutdown(&self) {
-        self.agent.clone().shutdown();
+        self.credentials.close();
+        let mut connections = self.connections();
+        connections.is_shut = true;
+        connections.agent.clone().shutdown();
     }
 
     fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
@@ -193,11 +220,11 @@ impl Client {
     /// Makes an object (POST), replaces one (PUT) or changes one (PATCH, as a merge); what it is now.
     pub(super) fn put_object(&self, verb: Verb, path: &str, body: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let (url, end) = (format!("{}{path}", self.server), Instant::now() + limit);
-        let response = self.authorized(|token| {
+        let response = self.authorized(|agent, token| {
             let (request, kind) = match verb {
-                Verb::Create => (self.agent.post(&url), "application/json"),
-                Verb::Update => (self.agent.put(&url), "application/json"),
-                Verb::Patch => (self.agent.patch(&url), "application/merge-patch+json"),
+                Verb::Create => (agent.post(&url), "application/json"),
+                Verb::Update => (agent.put(&url), "application/json"),
+                Verb::Patch => (agent.patch(&url), "application/merge-patch+json"),
             };
             let request = headers(request, token).content_type(kind);
             request.config().timeout_global(Some(until(end))).build().send(body)
@@ -211,32 +238,36 @@ impl Client {
         limits: impl Fn(RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody>,
     ) -> Result<Response<Body>, Error> {
         let url = format!("{}{path}", self.server);
-        self.authorized(|token| limits(headers(self.agent.get(&url), token)).call())
+        self.authorized(|agent, token| limits(headers(agent.get(&url), token)).call())
     }
 
-    /// Sends a request. A 401 is answered once with a token read anew, where there is another one than was sent:
-    /// perhaps it was another thread that read it.
+    /// Sends a request. A 401 is answered once with credentials made anew, where there are others than were sent.
     fn authorized(
         &self,
-        send: impl Fn(&Option<Secret>) -> Result<Response<Body>, ureq::Error>,
+        send: impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
-        let send = |token: &Option<Secret>| -> Result<Response<Body>, Error> {
-            let response = send(token).map_err(|error| Error::Unreachable(words(&error)))?;
+        let send = |pass: &Pass| -> Result<Response<Body>, Error> {
+            let response = send(&self.agent(pass), &pass.token).map_err(|error| Error::Unreachable(words(&error)))?;
             if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
                 return Err(Error::Malformed("a compressed answer, which was not asked for".to_owned()));
             }
             if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
         };
-        let sent = self.token();
+        let sent = self.credentials.pass().map_err(|error| Error::Credentials(error.0))?;
         let answer = send(&sent);
         if !matches!(answer, Err(Error::Unauthorized)) {
             return answer;
         }
-        if let Err(error) = self.renew_token() {
-            warn!("{error}; the old token stays");
-        }
-        let renewed = self.token();
-        if renewed == sent { answer } else { send(&renewed) }
+        let refused = |error: ConfigError| Error::Credentials(format!("the old are refused (401); {error}"));
+        self.credentials.after_refusal(&sent).map_err(refused)?.map_or(answer, |pass| send(&pass))
+    }
+}
+
+fn headers<T>(request: RequestBuilder<T>, token: &Option<Secret>) -> RequestBuilder<T> {
+    let request = request.header("Accept", "application/json");
+    match token {
+        Some(token) => request.header("Authorization", format!("Bearer {}", token.expose())),
+        None => request,
     }
 }
 
@@ -254,14 +285,6 @@ pub enum Verb {
 /// What is left of a limit, also for the second of two requests; never zero, which no socket takes.
 fn until(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
-}
-
-fn headers<T>(request: RequestBuilder<T>, token: &Option<Secret>) -> RequestBuilder<T> {
-    let request = request.header("Accept", "application/json");
-    match token {
-        Some(token) => request.header("Authorization", format!("Bearer {}", token.expose())),
-        None => request,
-    }
 }
 
 fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {

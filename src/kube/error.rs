@@ -10,6 +10,8 @@ use super::decode::Status;
 pub enum Error {
     /// No connection, no TLS, no answer in time, a cut: try again.
     Unreachable(String),
+    /// There are no credentials to ask with, or they are refused and there are no new ones: try again.
+    Credentials(String),
     /// 401: the credentials are not accepted.
     Unauthorized,
     /// 403: a right is missing; the message names the verb and the resource.
@@ -69,6 +71,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Unreachable(why) => write!(f, "the API server cannot be reached: {why}"),
+            Error::Credentials(why) => write!(f, "there are no credentials for the API server: {why}"),
             Error::Unauthorized => f.write_str("the API server does not accept our credentials (401)"),
             Error::Forbidden { message } => write!(f, "a right is missing: {message}"),
             Error::Terminating => f.write_str("the namespace is being terminated"),

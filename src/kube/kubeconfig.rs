@@ -5,13 +5,15 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use log::warn;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::Uri;
 use ureq::http::uri::Authority;
 
+use super::plugin::{self, Plugin};
 use super::yaml;
 use crate::net::{ClientIdentity, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
@@ -37,17 +39,19 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The bearer token, where the credentials are one.
+/// Where the bearer token comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
     /// It stands in the kubeconfig.
     Fixed(Secret),
     /// It stands in a file that somebody renews.
     File(PathBuf),
+    /// A program prints it; or a client certificate, or both.
+    Plugin(Box<Plugin>),
 }
 
 /// One API server and our credentials for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// `https://host[:port][/prefix]`, without a slash at the end.
     pub server: String,
@@ -65,7 +69,7 @@ pub fn load(
 ) -> Result<ClusterConfig, ConfigError> {
     let given = |name: &str| env(name).filter(|it| !it.is_empty());
     if let Some(file) = file {
-        return Kubeconfig::read([file.to_owned()])?.choose(context);
+        return Kubeconfig::read([file.to_owned()])?.choose(context, env);
     }
     if let Some(list) = given("KUBECONFIG") {
         let mut files: Vec<PathBuf> = Vec::new();
@@ -77,26 +81,25 @@ pub fn load(
         if files.is_empty() {
             return Err(ConfigError(format!("KUBECONFIG names no file that exists: {}", list.to_string_lossy())));
         }
-        return Kubeconfig::read(files)?.choose(context);
+        return Kubeconfig::read(files)?.choose(context, env);
     }
     let home = given("HOME").map(|it| PathBuf::from(it).join(".kube/config")).filter(|it| it.exists());
     if let Some(file) = home {
-        return Kubeconfig::read([file])?.choose(context);
+        return Kubeconfig::read([file])?.choose(context, env);
     }
     match (given("KUBERNETES_SERVICE_HOST"), given("KUBERNETES_SERVICE_PORT")) {
-        (Some(host), Some(port)) => in_cluster(&host.to_string_lossy(), &port.to_string_lossy()),
+        (Some(host), Some(port)) => in_cluster(Path::new(IN_CLUSTER), &host.to_string_lossy(), &port.to_string_lossy()),
         _ => Err(ConfigError(
             "no kubeconfig: give one with --kubeconfig or KUBECONFIG, or put one at ~/.kube/config".to_owned(),
         )),
     }
 }
 
-fn in_cluster(host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
-    let folder = Path::new(IN_CLUSTER);
+fn in_cluster(folder: &Path, host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let roots = Roots::Pem(read(&folder.join("ca.crt"), "the cluster's CA")?);
     let token = folder.join("token");
-    read(&token, "the ServiceAccount's token")?;
+    read_token(&token)?;
     let tls = TlsSettings { roots, mend: TRUST, ..TlsSettings::default() };
     Ok(ClusterConfig { server: format!("https://{host}:{port}"), tls, token: Some(Token::File(token)) })
 }
@@ -108,7 +111,7 @@ pub fn read_token(file: &Path) -> Result<Secret, ConfigError> {
     text.map(Secret::new).ok_or_else(|| ConfigError(format!("the token file {} holds no token", file.display())))
 }
 
-fn is_header_value(text: &str) -> bool {
+pub(super) fn is_header_value(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|it| (b'!'..=b'~').contains(&it))
 }
 
@@ -161,7 +164,11 @@ impl Kubeconfig {
         Err(ConfigError(format!("the kubeconfig {} has no {kind} named {name:?}", files.join(", "))))
     }
 
-    fn choose(&self, context: Option<&str>) -> Result<ClusterConfig, ConfigError> {
+    fn choose(
+        &self,
+        context: Option<&str>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<ClusterConfig, ConfigError> {
         let current = self.files.iter().filter_map(|(_, value)| value["current-context"].as_str());
         let name = context.or_else(|| current.clone().find(|it| !it.is_empty()));
         let no_context = "the kubeconfig has no current-context; choose one with --context";
@@ -172,12 +179,20 @@ impl Kubeconfig {
             _ => None,
         };
         cluster.refuse(&["proxy-url"])?;
-        let (identity, token) = match &user {
+        let (server, trust) = (cluster.server()?, cluster.trust()?);
+        let (identity, mut token) = match &user {
             Some(user) => user.credentials()?,
             None => (None, None),
         };
-        let tls = TlsSettings { identity, ..cluster.trust()? };
-        Ok(ClusterConfig { server: cluster.server()?, tls, token })
+        let exec = user.as_ref().and_then(Entry::exec);
+        if let Some(exec) = exec {
+            if token.is_some() || identity.is_some() {
+                return Err(exec.error("it stands beside a token or a client-certificate; remove one"));
+            }
+            let about = exec.is_on("provideClusterInfo").then(|| cluster.told(&server, &trust));
+            token = Some(Token::Plugin(Box::new(exec.plugin(about, env("PATH"))?)));
+        }
+        Ok(ClusterConfig { server, tls: TlsSettings { identity, ..trust }, token })
     }
 }
 
@@ -193,6 +208,10 @@ impl<'a> Entry<'a> {
             Value::String(text) => Ok(Some(text)),
             _ => Err(self.error(format!("{key} is not text"))),
         }
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.value[key] == true
     }
 
     /// Fields that would change who we are or where we go, and that are not built.
@@ -248,7 +267,7 @@ impl<'a> Entry<'a> {
 
     fn trust(&self) -> Result<TlsSettings, ConfigError> {
         let ca = self.bytes("certificate-authority")?;
-        let insecure = self.value["insecure-skip-tls-verify"] == true;
+        let insecure = self.is_on("insecure-skip-tls-verify");
         if insecure && ca.is_some() {
             return Err(
                 self.error("insecure-skip-tls-verify and a certificate-authority exclude each other; remove one")
@@ -267,7 +286,7 @@ impl<'a> Entry<'a> {
     }
 
     fn credentials(&self) -> Result<(Option<ClientIdentity>, Option<Token>), ConfigError> {
-        self.refuse(&["username", "password", "auth-provider", "exec", "as", "as-uid", "as-groups", "as-user-extra"])?;
+        self.refuse(&["username", "password", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra"])?;
         let identity = match (self.bytes("client-certificate")?, self.bytes("client-key")?) {
             (Some(chain), Some(key)) => {
                 let key = String::from_utf8(key).map_err(|_| self.error("the client-key is not PEM"))?;
@@ -288,5 +307,113 @@ impl<'a> Entry<'a> {
             (None, None) => None,
         };
         Ok((identity, token))
+    }
+
+    /// The plugin of a user.
+    fn exec(&self) -> Option<Entry<'a>> {
+        let value = &self.value["exec"];
+        (!value.is_null()).then(|| Entry { what: format!("the exec of {}", self.what), file: self.file, value })
+    }
+
+    fn plugin(&self, cluster: Option<Value>, path: Option<OsString>) -> Result<Plugin, ConfigError> {
+        let needed = |key: &str| {
+            let text = self.text(key)?.filter(|it| !it.is_empty());
+            text.ok_or_else(|| self.error(format!("there is no {key}")))
+        };
+        let api_version = needed("apiVersion")?;
+        if !plugin::API_VERSIONS.contains(&api_version) {
+            let known = plugin::API_VERSIONS.join(" and ");
+            return Err(self.error(format!("the apiVersion {api_version:?} is not supported; {known} are")));
+        }
+        match self.text("interactiveMode")? {
+            Some("Never" | "IfAvailable") => {}
+            Some("Always") => return Err(self.error("interactiveMode Always needs a terminal, and a daemon has none")),
+            None | Some("") if api_version.ends_with("beta1") => {}
+            _ => return Err(self.error("the interactiveMode is none of Never, IfAvailable and Always")),
+        }
+        let hint = plugin::words(self.text("installHint")?.unwrap_or_default());
+        let hint = if hint.is_empty() { hint } else { format!("; {hint}") };
+        let mut spec = json!({"interactive": false});
+        if let Some(cluster) = cluster {
+            spec["cluster"] = cluster;
+        }
+        Ok(Plugin {
+            program: self.program(needed("command")?, path, &hint)?,
+            arguments: self.list("args", |it| it.as_str().map(str::to_owned))?,
+            environment: self.list("env", |it| {
+                let name = it["name"].as_str().filter(|it| !it.is_empty() && !it.contains('='))?;
+                Some((name.to_owned(), it["value"].as_str().unwrap_or_default().to_owned()))
+            })?,
+            api_version: api_version.to_owned(),
+            info: json!({"kind": "ExecCredential", "apiVersion": api_version, "spec": spec}).to_string(),
+            hint,
+        })
+    }
+
+    /// A program as it stands, relative to the kubeconfig, or out of `PATH` where it has no slash in it.
+    fn program(&self, command: &str, path: Option<OsString>, hint: &str) -> Result<PathBuf, ConfigError> {
+        let places: Vec<PathBuf> = if command.contains('/') {
+            vec![self.file.parent().unwrap_or(Path::new("")).join(command)]
+        } else {
+            std::env::split_paths(&path.unwrap_or_default())
+                .filter(|it| it.is_absolute())
+                .map(|it| it.join(command))
+                .collect()
+        };
+        let is_program =
+            |it: &PathBuf| std::fs::metadata(it).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
+        let program = places.into_iter().find(is_program);
+        program.ok_or_else(|| self.error(format!("there is no program {command:?}{hint}")))
+    }
+
+    fn list<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, ConfigError> {
+        let wrong = || self.error(format!("the {key} cannot be read"));
+        match &self.value[key] {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(items) => items.iter().map(|it| read(it).ok_or_else(wrong)).collect(),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// What a plugin is told about a cluster.
+    fn told(&self, server: &str, trust: &TlsSettings) -> Value {
+        let mut cluster = json!({"server": server});
+        if let Roots::Pem(ca) = &trust.roots {
+            cluster["certificate-authority-data"] = openssl::base64::encode_block(ca).into();
+        }
+        if let Some(name) = &trust.server_name {
+            cluster["tls-server-name"] = name.as_str().into();
+        }
+        if matches!(trust.verify, Verify::Nothing) {
+            cluster["insecure-skip-tls-verify"] = true.into();
+        }
+        let mut extensions = self.value["extensions"].as_array().into_iter().flatten();
+        let own = extensions.find(|it| it["name"] == "client.authentication.k8s.io/exec");
+        if let Some(own) = own {
+            cluster["config"] = own["extension"].clone();
+        }
+        cluster
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K3: inside of a Pod the ServiceAccount's files and two variables say everything; IPv6 gets its brackets.
+    #[test]
+    fn in_a_pod() {
+        let folder = std::env::temp_dir().join(format!("aci-sync-pod-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("ca.crt cannot be read"));
+        std::fs::write(folder.join("ca.crt"), "CA").unwrap();
+        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("token cannot be read"));
+        std::fs::write(folder.join("token"), "t\n").unwrap();
+        for (host, server) in [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")] {
+            let config = in_cluster(&folder, host, "443").unwrap();
+            assert_eq!((config.server.as_str(), config.token), (server, Some(Token::File(folder.join("token")))));
+            assert_eq!((config.tls.roots, config.tls.verify), (Roots::Pem(b"CA".to_vec()), Verify::Chain));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,7 +1,9 @@
 //! The Kubernetes side: where the API server is, lists, the three watchers, the Lease, and Events. No rules about the
 //! fabric live here.
 
+mod credentials;
 pub mod kubeconfig;
+pub mod plugin;
 mod yaml;
 
 pub mod decode;

@@ -25,7 +25,7 @@ pub use sock::Sock;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whose signature on a certificate counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Roots {
     /// The system's bundle.
     #[default]
@@ -35,7 +35,7 @@ pub enum Roots {
 }
 
 /// What of a certificate is checked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Verify {
     /// Its chain and its name.
     #[default]
@@ -47,7 +47,7 @@ pub enum Verify {
 }
 
 /// Who we are: a certificate chain and its key, both PEM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// The certificate, and the intermediate ones after it.
     pub chain: Vec<u8>,
@@ -56,7 +56,7 @@ pub struct ClientIdentity {
 }
 
 /// Everything that TLS towards one side depends on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// Whose signature counts.
     pub roots: Roots,
@@ -118,6 +118,11 @@ impl Tls {
         let connector = builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
         let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
         Ok(Tls(Arc::new(Inner { connector, verify, server_name, mend: settings.mend })))
+    }
+
+    /// Whether both are the same: connections of another one have another identity or trust.
+    pub fn is(&self, other: &Tls) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Shakes hands over any stream. Fingerprints are checked before any byte is sent over the connection.

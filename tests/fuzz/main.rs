@@ -60,6 +60,7 @@ const TARGETS: &[Target] = &[
     target("prefix", seeds::prefixes, targets::prefix, None, 4),
     target("enrolment", seeds::enrolments, targets::enrolment, Some(targets::takes_enrolment), 4),
     target("kubeconfig", seeds::kubeconfigs, targets::kubeconfig, None, 1),
+    target("plugin-answer", seeds::plugin_answers, targets::plugin_answer, Some(targets::takes_plugin_answer), 1),
     target("certificates", seeds::certificates, targets::certificates, None, 1),
     target("command-line", seeds::command_lines, targets::command_line, None, 4),
     target("log-line", seeds::dns, targets::log_line, None, 4),

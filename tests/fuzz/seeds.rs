@@ -127,6 +127,18 @@ pub fn enrolments() -> Vec<Vec<u8>> {
     ])
 }
 
+/// What plugins print: the forms of the API's documentation, and one that has nothing in it.
+pub fn plugin_answers() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":false},
+         "status":{"token":"k8s-aws-v1.aHR0cHM6","expirationTimestamp":"2026-11-23T17:30:20.5-08:00"}}"#,
+        r#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"",
+         "clientCertificateData":"-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----",
+         "clientKeyData":"-----BEGIN EC PRIVATE KEY-----\nYQ==\n-----END EC PRIVATE KEY-----"}}"#,
+        r#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":null}"#,
+    ])
+}
+
 /// kubeconfigs as tools and people write them. No file that they name is there.
 pub fn kubeconfigs() -> Vec<Vec<u8>> {
     texts(&[
@@ -139,6 +151,10 @@ pub fn kubeconfigs() -> Vec<Vec<u8>> {
          users: [{name: u, user: {client-certificate-data: YQ==, client-key-data: |\n  Yg==\n}}]\n",
         r#"{"current-context":"c","contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}],"clusters":[{"name":"k",
          "cluster":{"server":"https://[fd00::1]:6443"}}],"users":[{"name":"u","user":{"username":"a","password":"b"}}]}"#,
+        "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+         clusters: [{name: k, cluster: {server: 'https://k8s.example'}}]\nusers:\n- name: u\n  user:\n    exec:\n      \
+         apiVersion: client.authentication.k8s.io/v1\n      command: /bin/sh\n      args: [-c, 'true']\n      \
+         env:\n      - {name: A, value: b}\n      interactiveMode: IfAvailable\n      provideClusterInfo: true\n",
         "current-context: \"c\"\ncontexts:\n  - name: >-\n      c\n    context: {cluster: k, user: ''}\nclusters:\n\
          # a comment\n- cluster: {server: \"https://h\\u006fst\", proxy-url: null}\n  name: k\nusers: ~\n...\n",
         "users:\n- name: &a u\n  user: *a\n--- {}\n",

@@ -225,6 +225,24 @@ pub fn kubeconfig(input: &[u8]) {
     }
 }
 
+const PLUGIN_VERSION: &str = "client.authentication.k8s.io/v1";
+
+pub fn takes_plugin_answer(input: &[u8]) -> bool {
+    kube::plugin::decode(input, PLUGIN_VERSION).is_ok()
+}
+
+/// A credential of a plugin has a token that fits into a header, or a certificate with its key (K3).
+pub fn plugin_answer(input: &[u8]) {
+    match kube::plugin::decode(input, PLUGIN_VERSION) {
+        Ok(read) => {
+            assert!(read.token.is_some() || read.identity.is_some());
+            assert!(read.token.is_none_or(|it| it.expose().bytes().all(|it| it.is_ascii_graphic())));
+            assert!(read.identity.is_none_or(|it| net::identity(&it).is_ok()));
+        }
+        Err(why) => told(&why, 200),
+    }
+}
+
 // --- APIC ------------------------------------------------------------------------------------------------------------
 
 pub fn takes_apic_answer(input: &[u8]) -> bool {

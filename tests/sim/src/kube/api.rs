@@ -111,7 +111,8 @@ impl Shared {
             return self.tokens.lock().unwrap().contains(token).then(|| "system:serviceaccount:sim".to_owned());
         }
         let client = request.client.as_ref()?;
-        (client.issuer == "sim-kubernetes-ca").then(|| client.user.clone())
+        let is_known = client.issuer == "sim-kubernetes-ca" && !self.refused.lock().unwrap().contains(&client.user);
+        is_known.then(|| client.user.clone())
     }
 
     fn answer(

@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Mutex<Vec<Entry>>,
     pub(crate) denied: Mutex<BTreeSet<(String, String)>>,
     pub(crate) tokens: Mutex<BTreeSet<String>>,
+    pub(crate) refused: Mutex<BTreeSet<String>>,
 }
 
 /// A simulated API server. It stops when it is dropped.
@@ -101,6 +102,7 @@ impl SimKube {
             journal: Mutex::default(),
             denied: Mutex::default(),
             tokens: Mutex::new([TOKEN.to_owned()].into()),
+            refused: Mutex::default(),
         });
         for name in ["kube-system", "default"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -190,6 +192,11 @@ impl SimKube {
     /// Replaces the accepted tokens.
     pub fn accept_tokens(&self, tokens: &[&str]) {
         *self.shared.tokens.lock().unwrap() = tokens.iter().map(|it| (*it).to_owned()).collect();
+    }
+
+    /// Refuses certificates of a user from now on, as if they had run out.
+    pub fn refuse_user(&self, user: &str) {
+        self.shared.refused.lock().unwrap().insert(user.to_owned());
     }
 
     /// Forgets the history, so that older versions get their 410, and with it the continue tokens.

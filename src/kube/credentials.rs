@@ -1,0 +1,291 @@
+//! Who we are at the API server now: the one place that answers it, and that makes the answer anew (K3, F35). Who asks
+//! is the client; how a plugin is run is in `plugin.rs`.
+//!
+//! Facts: client-go `transport/token_source.go` (a token file counts for a minute) and
+//! `plugin/pkg/client/auth/exec/exec.go` (a plugin is asked when its credential ends, and once after a 401).
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use log::{info, warn};
+
+use super::kubeconfig::{ClusterConfig, ConfigError, Token, read_token};
+use super::plugin::{Credential, Plugin};
+use crate::backoff::Backoff;
+use crate::net::{Tls, TlsSettings};
+use crate::secret::Secret;
+
+/// How long a token counts that was read from a file.
+const FILE_LIFE: Duration = Duration::from_secs(60);
+
+/// The pauses between the runs of a plugin that fails, or whose credentials are refused.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// After so long without a failure or a refusal the pauses start over.
+const HEALTHY: Duration = Duration::from_secs(120);
+
+/// Reads the configuration again.
+pub type Reload = dyn Fn() -> Result<ClusterConfig, ConfigError> + Send + Sync;
+
+/// What a request is sent with.
+#[derive(Clone)]
+pub(super) struct Pass {
+    /// Trust and client certificate. Connections that were made with others are void.
+    pub(super) tls: Tls,
+    /// The bearer token.
+    pub(super) token: Option<Secret>,
+    /// Each pass that differs from the one before has the next number.
+    pub(super) number: u64,
+}
+
+/// Who we are.
+pub(super) struct Credentials {
+    reload: Option<Box<Reload>>,
+    known: Mutex<Known>,
+    /// Whoever makes a new pass holds it, so that no plugin runs twice at a time.
+    turn: Mutex<Turn>,
+    close: Mutex<Option<Sender<()>>>,
+    closed: Receiver<()>,
+}
+
+/// What is known now. Its lock is never held while something is read or waited for.
+struct Known {
+    config: ClusterConfig,
+    /// What the pass's TLS was made of.
+    settings: TlsSettings,
+    pass: Pass,
+    /// When the pass has to be made anew.
+    until: Option<Instant>,
+}
+
+/// How the plugin did.
+struct Turn {
+    plugin: Option<Plugin>,
+    backoff: Backoff,
+    /// Not before then it is run again: after a failure at all, after a success because of a refusal.
+    not_before: Instant,
+    failed: Option<ConfigError>,
+}
+
+impl Credentials {
+    /// Nothing is run yet. `reload` is asked when the credentials are refused, and on demand.
+    pub(super) fn new(config: &ClusterConfig, reload: Option<Box<Reload>>) -> Result<Credentials, ConfigError> {
+        let (tls, now) = (tls(&config.tls)?, Instant::now());
+        let (token, until) = match &config.token {
+            None => (None, None),
+            Some(Token::Fixed(token)) => (Some(token.clone()), None),
+            Some(Token::File(file)) => (Some(read_token(file)?), Some(now + FILE_LIFE)),
+            Some(Token::Plugin(_)) => (None, Some(now)),
+        };
+        let (config, settings, pass) = (config.clone(), config.tls.clone(), Pass { tls, token, number: 0 });
+        let (close, closed) = bounded(0);
+        Ok(Credentials {
+            reload,
+            known: Mutex::new(Known { config, settings, pass, until }),
+            turn: Mutex::new(Turn::of(None)),
+            close: Mutex::new(Some(close)),
+            closed,
+        })
+    }
+
+    /// The pass as it is, be it good or not.
+    pub(super) fn first(&self) -> Pass {
+        self.known().pass.clone()
+    }
+
+    /// The pass for the next request. Made anew where it has had its time, which may take as long as a plugin takes.
+    pub(super) fn pass(&self) -> Result<Pass, ConfigError> {
+        if let Some(pass) = self.good() {
+            return Ok(pass);
+        }
+        let mut turn = self.turn();
+        // Somebody else had the turn before.
+        if let Some(pass) = self.good() {
+            return Ok(pass);
+        }
+        let (config, old) = self.both();
+        let is_file = matches!(config.token, Some(Token::File(_)));
+        match self.make(&mut turn, config, false) {
+            Err(error) if is_file => {
+                warn!("{error}; the old token stays");
+                self.known().until = Some(Instant::now() + FILE_LIFE);
+                Ok(old)
+            }
+            made => made,
+        }
+    }
+
+    /// A pass was refused (401). Another one, where there is one: perhaps somebody else has made it already.
+    pub(super) fn after_refusal(&self, refused: &Pass) -> Result<Option<Pass>, ConfigError> {
+        let mut turn = self.turn();
+        let (config, pass) = self.both();
+        if pass.number != refused.number {
+            return Ok(Some(pass));
+        }
+        if self.is_closed() {
+            return Ok(None);
+        }
+        let config = self.reloaded()?.unwrap_or(config);
+        let pass = self.make(&mut turn, config, true)?;
+        Ok((pass.number != refused.number).then_some(pass))
+    }
+
+    /// Reads everything again, now. What cannot be read leaves the old in use. A plugin is left alone, since it says
+    /// itself how long its credential counts; another one is run with the next request, for which nobody waits here.
+    pub(super) fn read_again(&self) -> Result<Option<Pass>, ConfigError> {
+        let config = self.reloaded()?.unwrap_or_else(|| self.known().config.clone());
+        if matches!(config.token, Some(Token::Plugin(_))) {
+            tls(&config.tls)?;
+            let mut known = self.known();
+            if known.config != config {
+                (known.config, known.until) = (config, Some(Instant::now()));
+            }
+            return Ok(None);
+        }
+        self.make(&mut self.turn(), config, false).map(Some)
+    }
+
+    /// Ends a plugin that runs, and lets none begin.
+    pub(super) fn close(&self) {
+        self.close.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn both(&self) -> (ClusterConfig, Pass) {
+        let known = self.known();
+        (known.config.clone(), known.pass.clone())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pass, where it counts still. After the close there is no other.
+    fn good(&self) -> Option<Pass> {
+        let known = self.known();
+        (self.is_closed() || known.until.is_none_or(|it| Instant::now() < it)).then(|| known.pass.clone())
+    }
+
+    /// What the configuration says now, where it can be read again. It says who we are; where we go it must not change:
+    /// another cluster's lists would look as if everything had been deleted.
+    fn reloaded(&self) -> Result<Option<ClusterConfig>, ConfigError> {
+        let Some(reload) = &self.reload else { return Ok(None) };
+        let (config, server) = (reload()?, self.known().config.server.clone());
+        if config.server != server {
+            let why =
+                format!("the kubeconfig names another server now, {:?}; only a restart goes there", config.server);
+            return Err(ConfigError(why));
+        }
+        Ok(Some(config))
+    }
+
+    /// Makes the pass that a configuration leads to, and keeps it. Where that fails the old one stays.
+    fn make(&self, turn: &mut Turn, config: ClusterConfig, refused: bool) -> Result<Pass, ConfigError> {
+        let (mut settings, mut token, mut until) = (config.tls.clone(), None, None);
+        match &config.token {
+            None => {}
+            Some(Token::Fixed(fixed)) => token = Some(fixed.clone()),
+            Some(Token::File(file)) => {
+                token = Some(read_token(file)?);
+                until = Some(Instant::now() + FILE_LIFE);
+            }
+            Some(Token::Plugin(plugin)) => {
+                let Some(credential) = turn.run(plugin, refused, &self.closed)? else {
+                    return Ok(self.known().pass.clone());
+                };
+                until = credential.life().map(|it| Instant::now() + it);
+                settings.identity = credential.identity;
+                token = credential.token;
+            }
+        }
+        let new = if self.known().settings == settings { None } else { Some(tls(&settings)?) };
+        let mut known = self.known();
+        if new.is_some() || known.pass.token != token {
+            if new.is_some() {
+                info!("a new client certificate, or a new CA, is in use for the API server");
+            }
+            let tls = new.unwrap_or_else(|| known.pass.tls.clone());
+            known.pass = Pass { tls, token, number: known.pass.number + 1 };
+        }
+        (known.config, known.settings, known.until) = (config, settings, until);
+        Ok(known.pass.clone())
+    }
+}
+
+impl Turn {
+    fn of(plugin: Option<Plugin>) -> Turn {
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Turn { plugin, backoff, not_before: Instant::now(), failed: None }
+    }
+
+    /// Runs the plugin, or says again how it failed. Nothing where the last answer is too new to ask for another one.
+    fn run(
+        &mut self,
+        plugin: &Plugin,
+        refused: bool,
+        closed: &Receiver<()>,
+    ) -> Result<Option<Credential>, ConfigError> {
+        if self.plugin.as_ref() != Some(plugin) {
+            *self = Turn::of(Some(plugin.clone()));
+        }
+        let now = Instant::now();
+        if now >= self.not_before + HEALTHY {
+            self.backoff.reset();
+        }
+        match &self.failed {
+            Some(error) if now < self.not_before => return Err(error.clone()),
+            None if refused && now < self.not_before => return Ok(None),
+            _ => {}
+        }
+        let done = plugin.run(closed);
+        self.failed = done.as_ref().err().cloned();
+        if self.failed.is_some() || refused {
+            self.not_before = Instant::now() + self.backoff.pause();
+        }
+        done.map(Some)
+    }
+}
+
+fn tls(settings: &TlsSettings) -> Result<Tls, ConfigError> {
+    Tls::new(settings).map_err(|error| ConfigError(format!("kubeconfig: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K3: a token file is read again when it was read a minute ago; where it cannot be read, the old token stays in
+    /// use for another minute.
+    #[test]
+    fn a_token_file_counts_for_a_minute() {
+        let file = std::env::temp_dir().join(format!("aci-sync-token-{}", std::process::id()));
+        std::fs::write(&file, "one\n").unwrap();
+        let token = Some(Token::File(file.clone()));
+        let config = ClusterConfig { server: "https://h".to_owned(), tls: TlsSettings::default(), token };
+        let credentials = Credentials::new(&config, None).unwrap();
+        let token = || credentials.pass().unwrap().token.unwrap().expose().to_owned();
+        let is_fresh = || {
+            let left = credentials.known().until.unwrap().saturating_duration_since(Instant::now());
+            left > FILE_LIFE / 2 && left <= FILE_LIFE
+        };
+        std::fs::write(&file, "two\n").unwrap();
+        assert_eq!((token().as_str(), is_fresh()), ("one", true));
+        for (text, expected) in [("two", "two"), ("not a token", "two"), ("three", "three")] {
+            std::fs::write(&file, text).unwrap();
+            credentials.known().until = Some(Instant::now());
+            assert_eq!((token().as_str(), is_fresh()), (expected, true));
+        }
+        std::fs::remove_file(&file).unwrap();
+        credentials.known().until = Some(Instant::now());
+        assert_eq!((token().as_str(), is_fresh()), ("three", true));
+    }
+}
