@@ -148,7 +148,7 @@ impl Recorder {
                 self.forbidden.insert(news.about.key.namespace.clone(), now + FORBIDDEN);
                 Next::Drop
             }
-            Error::Unreachable(_) | Error::Unauthorized | Error::Busy { .. } => Next::Again,
+            Error::Unreachable(_) | Error::Unauthorized | Error::Credentials(_) | Error::Busy { .. } => Next::Again,
             _ => Next::Drop,
         }
     }
