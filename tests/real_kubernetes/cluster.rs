@@ -1,0 +1,138 @@
+//! The real control plane that `scripts/real-kubernetes` started: kubectl as the user's hands, and plain requests
+//! through `kubectl proxy` for what kubectl has no words for. It shares no code with the daemon.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The running control plane.
+#[derive(Clone)]
+pub struct Cluster {
+    folder: PathBuf,
+    proxy: String,
+    agent: ureq::Agent,
+}
+
+impl Cluster {
+    /// The one whose folder the environment names.
+    pub fn get() -> Cluster {
+        let folder = std::env::var_os("REAL_KUBERNETES").expect("start this by scripts/real-kubernetes test");
+        let folder = PathBuf::from(folder);
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = config.timeout_connect(Some(Duration::from_secs(5))).build().new_agent();
+        Cluster { proxy: read(&folder.join("proxy.url")), folder, agent }
+    }
+
+    /// A file of its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// kubectl as the administrator.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.file("bin/kubectl"));
+        command.args(words).env("KUBECONFIG", self.file("admin.kubeconfig"));
+        command.env("HOME", &self.folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// What kubectl answers; it must succeed.
+    #[track_caller]
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().unwrap();
+        assert!(output.status.success(), "kubectl {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// `kubectl apply` of a manifest in JSON or YAML.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) {
+        let mut child = self.command(&["apply", "--filename", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "kubectl apply: {}\n{manifest}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What a path holds; `null` where nothing answers.
+    pub fn read(&self, path: &str) -> Value {
+        let response = self.agent.get(format!("{}{path}", self.proxy)).call();
+        response
+            .ok()
+            .and_then(|mut it| it.body_mut().with_config().limit(u64::MAX).read_to_vec().ok())
+            .map_or(Value::Null, |body| serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// A POST, or a PATCH by merge; the status code, 0 where nothing answers.
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> u16 {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.proxy));
+        let request = request.header("Content-Type", kind).body(body.to_string()).unwrap();
+        self.code(self.agent.run(request))
+    }
+
+    /// A DELETE; options are a part of the path.
+    pub fn delete(&self, path: &str) -> u16 {
+        self.code(self.agent.delete(format!("{}{path}", self.proxy)).call())
+    }
+
+    /// The answer is read whole, so that its connection can be used again.
+    fn code(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> u16 {
+        answer.map_or(0, |mut it| {
+            let _ = it.body_mut().read_to_vec();
+            it.status().as_u16()
+        })
+    }
+
+    /// The events of a watch from its beginning: first everything that is there as ADDED. It ends as the server's
+    /// connection does.
+    pub fn watch(&self, path: &str) -> impl Iterator<Item = Value> {
+        let response = self.agent.get(format!("{}{path}?watch=true", self.proxy)).call().ok();
+        let response = response.filter(|it| it.status().is_success());
+        let lines = response.map(|it| BufReader::new(it.into_body().into_reader()).lines());
+        lines.into_iter().flatten().map_while(|line| serde_json::from_str(&line.ok()?).ok())
+    }
+
+    /// Stops a part of the control plane, such as `kube-apiserver`.
+    pub fn stop(&self, part: &str) {
+        self.script("stop", part);
+    }
+
+    /// Starts it again and waits until it serves.
+    pub fn start(&self, part: &str) {
+        self.script("start", part);
+    }
+
+    fn script(&self, word: &str, part: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-kubernetes");
+        let output = Command::new(script).arg(word).arg(&self.folder).arg(part).output().unwrap();
+        assert!(output.status.success(), "{word} {part}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// etcd forgets its history up to now.
+    pub fn compact(&self) {
+        let url = read(&self.file("etcd.url"));
+        let ask = |path: &str, body: String| -> Value {
+            let mut answer = self.agent.post(format!("{url}/v3/{path}")).send(body).unwrap();
+            serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+        };
+        let status = ask("maintenance/status", "{}".to_owned());
+        let revision = status["header"]["revision"].as_str().unwrap().to_owned();
+        let done = ask("kv/compaction", format!("{{\"revision\": \"{revision}\", \"physical\": true}}"));
+        assert!(done["header"].is_object(), "{done}");
+    }
+
+    /// The requests of the daemon's ServiceAccount so far: verb and resource.
+    pub fn requests(&self) -> Vec<(String, String)> {
+        let log = std::fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        lines.map(|it| (word(&it["verb"]), word(&it["objectRef"]["resource"]))).collect()
+    }
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}

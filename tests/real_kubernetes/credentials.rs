@@ -1,0 +1,85 @@
+//! Who the daemon is to the API server: the ServiceAccount of `scripts/kubernetes-rbac.yaml`, by every kind of
+//! credential.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::world::output;
+use crate::world::World;
+
+/// K3: a token in the kubeconfig, in a file beside it, a static one, and client certificates in every form of a key.
+#[test]
+fn every_kind_of_credential() {
+    let world = World::new();
+    for kind in ["service-account", "token-file", "static-token", "pkcs8", "pkcs1", "sec1"] {
+        let done = output(world.command(world.cluster.file(&format!("{kind}.kubeconfig")), &["plan"]));
+        let words = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{kind}: {words}");
+    }
+}
+
+/// K3: a token that is good no more is told; once the file holds a good one the daemon goes on by itself.
+#[test]
+fn a_token_file_is_read_again() {
+    let world = World::new();
+    let (good, file) = (world.cluster.file("service-account.token"), world.cluster.file("rotated.token"));
+    let kubeconfig = fs::read_to_string(world.cluster.file("token-file.kubeconfig")).unwrap();
+    let own = world.cluster.file("rotated.kubeconfig");
+    fs::write(&own, kubeconfig.replace("service-account.token", "rotated.token")).unwrap();
+    fs::write(&file, "none-of-theirs").unwrap();
+    let daemon = world.run_as("rotated.kubeconfig", &[]);
+    daemon.until_logged("(401)");
+    world.deploy("web", Some("E"), 1);
+    fs::copy(good, file).unwrap();
+    world.until_follows("E", "web", 1, &[]);
+    fs::remove_file(own).unwrap();
+}
+
+/// K3: an exec plugin, with what it needs to know of the cluster.
+#[test]
+fn an_exec_plugin() {
+    let world = World::new();
+    let token = world.cluster.file("service-account.token");
+    let script = format!(
+        "#!/bin/sh\ncase $KUBERNETES_EXEC_INFO in *'\"server\":\"https://127.0.0.1:'*) ;; *) exit 3 ;; esac\n\
+         printf '{{\"apiVersion\":\"client.authentication.k8s.io/v1beta1\",\"kind\":\"ExecCredential\",\
+         \"status\":{{\"token\":\"%s\"}}}}' \"$(cat {})\"\n",
+        token.display()
+    );
+    let plugin = world.cluster.file("plugin.sh");
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o700)).unwrap();
+    let kubeconfig = fs::read_to_string(world.cluster.file("token-file.kubeconfig")).unwrap();
+    let exec =
+        "{exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: ./plugin.sh, provideClusterInfo: true}}";
+    let own = world.cluster.file("exec.kubeconfig");
+    fs::write(&own, kubeconfig.replace("{tokenFile: service-account.token}", exec)).unwrap();
+    let daemon = world.run_as("exec.kubeconfig", &[]);
+    world.deploy("web", Some("E"), 1);
+    world.until_follows("E", "web", 1, &[]);
+    let token = fs::read_to_string(token).unwrap();
+    assert!(!daemon.log().contains(token.trim()));
+}
+
+/// K3: several files of KUBECONFIG are one, and the first word on a name counts.
+#[test]
+fn several_files() {
+    let world = World::new();
+    let whole = fs::read_to_string(world.cluster.file("token-file.kubeconfig")).unwrap();
+    let (users, rest): (Vec<&str>, Vec<&str>) = whole.lines().partition(|it| it.starts_with("users:"));
+    let head = "apiVersion: v1\nkind: Config\n";
+    let files = [
+        ("users.kubeconfig", format!("{head}{}\n", users.join("\n"))),
+        ("rest.kubeconfig", rest.join("\n")),
+        ("late.kubeconfig", format!("{head}users: [{{name: real, user: {{token: none-of-theirs}}}}]\n")),
+    ];
+    let paths = files.map(|(name, text)| {
+        fs::write(world.cluster.file(name), text).unwrap();
+        world.cluster.file(name)
+    });
+    let list = std::env::join_paths(&paths).unwrap();
+    let mut command = world.command(world.cluster.file("none"), &["plan"]);
+    command.env_remove("ACI_SYNC_KUBECONFIG").env("KUBECONFIG", list);
+    let done = output(command);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+}

@@ -1,0 +1,23 @@
+//! The daemon, as it is shipped, on a real kube-apiserver with its real controllers; the fabric is SimApic.
+//! `scripts/real-kubernetes test` starts all that and runs this; a plain `cargo test` does not.
+//!
+//! One story at a time. A new one is a file with a `mod` line here; what it needs is in `world.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod cluster;
+mod node;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+mod churn;
+mod credentials;
+mod ends;
+mod life;
+mod masters;
+mod news;
+mod pods;
+mod rights;
+mod services;
+mod trouble;

@@ -1,0 +1,20 @@
+//! What `kubectl describe` shows.
+
+use crate::world::{KEY, World};
+
+/// K5: a Deployment's first sync and a broken annotation are told where people look.
+#[test]
+fn kubectl_describes_it() {
+    let world = World::new();
+    let _daemon = world.run(&[]);
+    world.deploy("web", Some("E"), 2);
+    world.until_follows("E", "web", 2, &[]);
+    let described = |what: &[&str]| {
+        let text = world.kubectl(&["describe", "deployment", "web"]);
+        text.lines().any(|line| what.iter().all(|it| line.contains(it)))
+    };
+    let dn = world.dn("E");
+    world.until("the first sync is described", || described(&["Normal", "Synced", "aci-sync", &dn]));
+    world.kubectl(&["annotate", "--overwrite", "deployment", "web", &format!("{KEY}=[]")]);
+    world.until("the mistake is described", || described(&["Warning", "InvalidAnnotation", "aci-sync"]));
+}

@@ -1,0 +1,148 @@
+//! The rights of `scripts/kubernetes-rbac.yaml`: exactly those in use, and what is said where one is missing.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const CLUSTER: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/aci-sync";
+const NAMESPACE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles/aci-sync";
+
+fn pair((verb, resource): (&str, &str)) -> (String, String) {
+    (verb.to_owned(), resource.to_owned())
+}
+
+/// The pairs of verb and resource that the roles grant.
+fn granted(world: &World) -> BTreeSet<(String, String)> {
+    let mut pairs = BTreeSet::new();
+    for role in [CLUSTER, NAMESPACE].map(|path| world.cluster.read(path)) {
+        for rule in role["rules"].as_array().unwrap() {
+            let list = |name: &str| rule[name].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned());
+            pairs.extend(list("verbs").flat_map(|verb| list("resources").map(move |of| (verb.clone(), of))));
+        }
+    }
+    pairs
+}
+
+/// K3: whatever the suite made the daemon ask for so far is granted, and nobody was refused.
+#[test]
+fn nothing_else_is_asked() {
+    let world = World::new();
+    let mut daemon = world.run(&["--leader-elect"]);
+    world.deploy("web", Some("E"), 2);
+    world.until_follows("E", "web", 2, &[]);
+    assert_eq!(daemon.stop().0, Some(0));
+    assert_eq!(daemon.count("a right is missing"), 0, "{}", daemon.log());
+    let used: BTreeSet<(String, String)> = world.cluster.requests().into_iter().collect();
+    let always = [("get", "namespaces"), ("get", "leases"), ("update", "leases"), ("create", "events")];
+    let lists = ["deployments", "pods", "services"].into_iter().flat_map(|of| [("list", of), ("watch", of)]);
+    let always: BTreeSet<(String, String)> = lists.chain(always).map(pair).collect();
+    assert!(used.is_superset(&always), "used {used:?}");
+    let granted = granted(&world);
+    assert!(used.is_subset(&granted), "used {used:?}");
+    // A Lease is made once in a cluster's life, and an Event is patched where the same happens again.
+    let seldom = [("create", "leases"), ("patch", "events")].map(pair).into();
+    assert_eq!(granted, always.union(&seldom).cloned().collect());
+}
+
+/// A role without one right, until it is dropped.
+struct Without<'a> {
+    world: &'a World,
+    role: &'static str,
+    rules: Value,
+}
+
+impl Without<'_> {
+    fn new<'a>(world: &'a World, role: &'static str, verb: &str, resource: &str) -> Without<'a> {
+        let rules = world.cluster.read(role)["rules"].clone();
+        let mut fewer = Vec::new();
+        for rule in rules.as_array().unwrap() {
+            for of in rule["resources"].as_array().unwrap() {
+                let mut rule = rule.clone();
+                rule["resources"] = json!([of]);
+                if of == resource {
+                    rule["verbs"].as_array_mut().unwrap().retain(|it| it != verb);
+                }
+                fewer.push(rule);
+            }
+        }
+        fewer.retain(|it| it["verbs"] != json!([]));
+        let without = Without { world, role, rules };
+        without.set(&Value::Array(fewer));
+        without
+    }
+
+    fn set(&self, rules: &Value) {
+        let patch = json!({"rules": rules});
+        assert_eq!(self.world.cluster.send("PATCH", self.role, &patch), 200);
+    }
+}
+
+impl Drop for Without<'_> {
+    fn drop(&mut self) {
+        self.set(&self.rules);
+    }
+}
+
+/// K3, W1: without one right the message names the verb and the resource; nothing is deleted until all can be listed,
+/// and it goes on by itself when the right is there.
+#[test]
+fn one_right_less() {
+    let world = World::new();
+    for (kind, resource) in [("deployment", "deployments"), ("pod", "pods"), ("service", "services")] {
+        for verb in ["list", "watch"] {
+            let mut daemon = world.run(&["--epg-grace", "0"]);
+            world.deploy("web", Some("E"), 2);
+            world.until_follows("E", "web", 2, &[]);
+            assert_eq!(daemon.stop().0, Some(0));
+            world.kubectl(&["delete", "deployment", "web"]);
+            world.until("its Pods are gone", || world.pods("web").is_empty());
+
+            let without = Without::new(&world, CLUSTER, verb, resource);
+            let mut daemon = world.run(&["--epg-grace", "0"]);
+            daemon.until_logged(&format!("cannot {verb} resource \"{resource}\""));
+            if verb == "list" {
+                assert!(world.exists("E"), "{kind}s were not listed");
+                assert_eq!(world.subnets("E").len(), 2);
+            }
+            drop(without);
+            world.until_gone("E");
+            assert_eq!(daemon.stop().0, Some(0));
+        }
+    }
+}
+
+/// K3, K4, K5: the same for the rights without which nobody can lead, and nothing is described; one line tells it.
+#[test]
+fn one_of_the_other_rights_less() {
+    let world = World::new();
+    for (role, verb, resource) in
+        [(NAMESPACE, "get", "leases"), (NAMESPACE, "update", "leases"), (CLUSTER, "create", "events")]
+    {
+        let without = Without::new(&world, role, verb, resource);
+        let mut daemon = world.run(&["--leader-elect", "--epg-grace", "0"]);
+        world.deploy("web", Some("E"), 1);
+        daemon.until_logged(&format!("cannot {verb} resource \"{resource}\""));
+        assert_eq!(world.exists("E"), resource == "events", "{}", daemon.log());
+        drop(without);
+        world.until_follows("E", "web", 1, &[]);
+        world.kubectl(&["delete", "deployment", "web"]);
+        world.until_gone("E");
+        assert_eq!(daemon.count(&format!("cannot {verb} resource")), 1, "{}", daemon.log());
+        assert_eq!(daemon.stop().0, Some(0));
+    }
+}
+
+/// O1: who may not read the namespace kube-system has to give a cluster id.
+#[test]
+fn without_a_cluster_id() {
+    let world = World::new();
+    let _without = Without::new(&world, CLUSTER, "get", "namespaces");
+    let mut daemon = world.run(&[]);
+    assert_eq!(daemon.wait().code(), Some(78));
+    daemon.until_logged("cannot get resource \"namespaces\"");
+    world.deploy("web", Some("E"), 1);
+    let _daemon = world.run(&["--cluster-id", "me"]);
+    world.until_follows("E", "web", 1, &[]);
+}

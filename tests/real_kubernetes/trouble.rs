@@ -1,0 +1,100 @@
+//! What a cluster goes through: an API server that is restarted, one that is away for long, a history that is
+//! forgotten, and more objects than one page holds.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::world::World;
+
+/// K2, R6: the API server is restarted; what happens afterwards is followed, and nothing is deleted for it.
+#[test]
+fn a_restarted_api_server() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    world.deploy("web", Some("E"), 3);
+    world.until_follows("E", "web", 3, &[]);
+    let writes = world.apic.writes().len();
+    world.cluster.stop("kube-apiserver");
+    daemon.until_logged("the API server cannot be reached");
+    world.cluster.start("kube-apiserver");
+    world.deploy("api", Some("F"), 1);
+    world.until_follows("F", "api", 1, &[]);
+    world.until_follows("E", "web", 3, &[]);
+    let deleted = |it: &sim::apic::Entry| it.method == "DELETE" || it.body.contains("\"deleted\"");
+    assert_eq!(world.apic.writes()[writes..].iter().filter(|it| deleted(it)).count(), 0);
+}
+
+/// K2, R6: the API server is away for a minute while Deployments are being scaled.
+#[test]
+fn an_api_server_that_is_away_for_a_minute() {
+    let world = World::new();
+    let _daemon = world.run(&[]);
+    for n in 0..4 {
+        world.deploy(&format!("web-{n}"), Some(&format!("E{n}")), 2);
+    }
+    for n in 0..4 {
+        world.until_follows(&format!("E{n}"), &format!("web-{n}"), 2, &[]);
+    }
+    for n in 0..4 {
+        world.kubectl(&["scale", "deployment", &format!("web-{n}"), &format!("--replicas={}", n * 3)]);
+    }
+    world.cluster.stop("kube-apiserver");
+    // It is the minute that is asked for, not something that could be waited for.
+    let back = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < back {
+        std::thread::park_timeout(back - Instant::now());
+    }
+    world.cluster.start("kube-apiserver");
+    for n in 0..4 {
+        let limit = Duration::from_secs(120);
+        let name = format!("web-{n}");
+        world.until_within(limit, "all Pods are there", || world.addresses(&name).len() == n * 3);
+        world.until_follows(&format!("E{n}"), &name, n * 3, &[]);
+    }
+    assert_eq!(world.apic.faults_raised().len(), 0);
+}
+
+/// K2: while the daemon hears nothing, Pods change, etcd forgets, and the API server starts anew: the watch gets its
+/// 410, and a new list tells what happened.
+#[test]
+fn a_forgotten_history() {
+    let world = World::new();
+    let mut daemon = world.run(&[]);
+    world.deploy("web", Some("E"), 2);
+    world.until_follows("E", "web", 2, &[]);
+    daemon.signal("STOP");
+    world.kubectl(&["scale", "deployment", "web", "--replicas=5"]);
+    world.until("five Pods run", || world.addresses("web").len() == 5);
+    world.kubectl(&["delete", "pod", &world.a_pod("web")]);
+    world.until("five others run", || world.pods("web").len() == 5 && world.addresses("web").len() == 5);
+    world.cluster.stop("kube-apiserver");
+    world.cluster.compact();
+    world.cluster.start("kube-apiserver");
+    daemon.signal("CONT");
+    daemon.until_logged("Pods are listed anew: the resource version is too old (410)");
+    world.until_follows("E", "web", 5, &[]);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// K1: 300 Deployments with 3,000 Pods are listed page by page.
+#[test]
+fn a_crowd() {
+    let world = World::new();
+    let lists = || world.cluster.requests().iter().filter(|(verb, of)| verb == "list" && of == "pods").count();
+    let manifests: Vec<_> =
+        (0..300).map(|n| world.deployment(&format!("web-{n}"), Some(&format!("E{}", n % 30)), 10)).collect();
+    world.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": manifests}).to_string());
+    let path = format!("/api/v1/namespaces/{}/pods", world.namespace);
+    let running = || {
+        let pods = world.cluster.read(&path)["items"].as_array().cloned().unwrap_or_default();
+        pods.iter().filter(|it| it["status"]["podIP"].is_string()).count()
+    };
+    world.until_within(Duration::from_secs(300), "3,000 Pods run", || running() == 3_000);
+    let before = lists();
+    let mut daemon = world.run(&[]);
+    let held = || (0..30).map(|n| world.subnets(&format!("E{n}")).len()).sum::<usize>();
+    world.until("3,000 subnets are there", || held() == 3_000);
+    assert!(lists() - before >= 6, "they came in pages of 500");
+    assert_eq!(daemon.stop().0, Some(0));
+}
