@@ -105,6 +105,11 @@ impl Door {
         state.fabric.tree.of_class(class).map(|(dn, mo)| (dn.to_owned(), properties(dn, mo))).collect()
     }
 
+    /// How many objects of a class there are.
+    pub fn count(&self, class: &str) -> usize {
+        self.cluster.look().fabric.tree.count(class)
+    }
+
     /// The names of the EEPGs of an L3Out.
     pub fn eepgs(&self, l3out: &str) -> Vec<String> {
         self.children(l3out, "l3extInstP")

@@ -110,6 +110,11 @@ impl Tree {
         dns.filter_map(|dn| self.mos.get_key_value(dn).map(|(dn, mo)| (dn.as_str(), mo)))
     }
 
+    /// How many objects of a class there are.
+    pub fn count(&self, class: &str) -> usize {
+        self.classes.get(class).map_or(0, BTreeSet::len)
+    }
+
     fn put(&mut self, dn: &str, mo: Mo) -> Option<Mo> {
         self.classes.entry(mo.class.name).or_default().insert(dn.to_owned());
         self.mos.insert(dn.to_owned(), mo)

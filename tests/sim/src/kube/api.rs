@@ -92,9 +92,13 @@ impl Service for Shared {
 fn respond(connection: &mut Connection, code: u16, value: &Value) -> io::Result<()> {
     let mut body = serde_json::to_vec(value)?;
     body.push(b'\n');
+    respond_bytes(connection, code, &body)
+}
+
+fn respond_bytes(connection: &mut Connection, code: u16, body: &[u8]) -> io::Result<()> {
     // Small bodies have a length, all others come in chunks whose borders lie anywhere.
     if body.len() < 2048 {
-        return connection.respond(code, &[JSON], &body);
+        return connection.respond(code, &[JSON], body);
     }
     connection.start_chunked(code, &[JSON])?;
     let (first, rest) = body.split_at(2048);
@@ -150,7 +154,10 @@ impl Shared {
         };
         self.check_right(user, verb, &target)?;
         match verb {
-            "list" => self.list(request, &target).map(|it| Some((200, it))),
+            "list" => {
+                let body = self.list(request, &target)?;
+                respond_bytes(connection, 200, &body).map(|()| None).map_err(cut)
+            }
             "watch" => self.watch(request, &target, connection).map(|()| None),
             "get" => {
                 let object = self.store.get(target.resource, target.namespace, target.name);
@@ -192,7 +199,7 @@ impl Shared {
         Err(Refused { details, ..Refused::new(403, "Forbidden", message) })
     }
 
-    fn list(&self, request: &Request, target: &Target<'_>) -> Result<Value, Refused> {
+    fn list(&self, request: &Request, target: &Target<'_>) -> Result<Vec<u8>, Refused> {
         let limit = request.parameter("limit").and_then(|it| it.parse().ok()).unwrap_or(0);
         let token = request.parameter("continue").filter(|it| !it.is_empty());
         let after =
@@ -214,19 +221,18 @@ impl Shared {
             metadata["continue"] = write_continue(page.version as i64, &start).into();
             metadata["remainingItemCount"] = remaining.into();
         }
-        let items: Vec<Value> = page
-            .items
-            .into_iter()
-            .map(|mut it| {
-                let fields = it.as_object_mut().unwrap();
-                fields.remove("kind");
-                fields.remove("apiVersion");
-                it
-            })
-            .collect();
-        Ok(
-            json!({"kind": format!("{}List", target.kind), "apiVersion": target.api, "metadata": metadata, "items": items}),
-        )
+        let head = json!({"kind": format!("{}List", target.kind), "apiVersion": target.api, "metadata": metadata});
+        let mut body = head.to_string().into_bytes();
+        body.pop();
+        body.extend(b",\"items\":[");
+        for (n, item) in page.items.iter().enumerate() {
+            if n > 0 {
+                body.push(b',');
+            }
+            body.extend(item.item());
+        }
+        body.extend(b"]}\n");
+        Ok(body)
     }
 
     fn watch(&self, request: &Request, target: &Target<'_>, connection: &mut Connection) -> Result<(), Refused> {
@@ -261,6 +267,7 @@ impl Shared {
             };
             version = upto;
             for change in changes {
+                self.handed.lock().unwrap().note(change.version);
                 connection.chunk(&change.line).map_err(cut)?;
                 told = change.version;
             }

@@ -7,7 +7,7 @@ mod controllers;
 mod events;
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -72,6 +72,18 @@ pub enum Credential {
 /// The token that is accepted at first.
 pub const TOKEN: &str = "sim-kube-token-1";
 
+/// When a watch handed a change to TLS, by the version of the change; kept where somebody asked for it.
+#[derive(Default)]
+pub(crate) struct Handed(Option<BTreeMap<u64, Instant>>);
+
+impl Handed {
+    pub(crate) fn note(&mut self, version: u64) {
+        if let Some(kept) = &mut self.0 {
+            kept.entry(version).or_insert_with(Instant::now);
+        }
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) ca: Authority,
@@ -80,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) denied: Mutex<BTreeSet<(String, String)>>,
     pub(crate) tokens: Mutex<BTreeSet<String>>,
     pub(crate) refused: Mutex<BTreeSet<String>>,
+    pub(crate) handed: Mutex<Handed>,
 }
 
 /// A simulated API server. It stops when it is dropped.
@@ -103,6 +116,7 @@ impl SimKube {
             denied: Mutex::default(),
             tokens: Mutex::new([TOKEN.to_owned()].into()),
             refused: Mutex::default(),
+            handed: Mutex::default(),
         });
         for name in ["kube-system", "default"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -202,6 +216,17 @@ impl SimKube {
     /// Forgets the history, so that older versions get their 410, and with it the continue tokens.
     pub fn compact(&self) {
         self.shared.store.compact();
+    }
+
+    /// Renders everything that lists will show, so that it costs nothing when they are asked for.
+    pub fn render(&self) {
+        self.shared.store.render();
+    }
+
+    /// From now on it is noted when each change is first handed to a watch's TLS; what was noted so far, by the
+    /// change's version.
+    pub fn handed(&self) -> BTreeMap<u64, Instant> {
+        self.shared.handed.lock().unwrap().0.replace(BTreeMap::new()).unwrap_or_default()
     }
 
     /// The UID of a namespace.

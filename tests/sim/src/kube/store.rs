@@ -1,7 +1,7 @@
 //! The objects with their versions and history: what etcd and the watch cache are to a real API server.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -17,14 +17,40 @@ pub(super) struct Change {
     pub(super) line: Arc<[u8]>,
 }
 
+/// An object, and how a list shows it: rendered once.
+pub(super) struct Stored {
+    value: Value,
+    item: OnceLock<Box<[u8]>>,
+}
+
+impl Stored {
+    fn new(value: Value) -> Arc<Stored> {
+        Arc::new(Stored { value, item: OnceLock::new() })
+    }
+
+    /// An item of a list has no kind of its own.
+    pub(super) fn item(&self) -> &[u8] {
+        self.item.get_or_init(|| {
+            let mut item = self.value.clone();
+            let fields = item.as_object_mut().unwrap();
+            fields.remove("kind");
+            fields.remove("apiVersion");
+            serde_json::to_vec(&item).unwrap().into()
+        })
+    }
+}
+
+/// All objects of a resource at one moment.
+type State = Vec<(Key, Arc<Stored>)>;
+
 #[derive(Default)]
 struct Content {
     version: u64,
     compacted: u64,
-    objects: BTreeMap<&'static str, BTreeMap<Key, Value>>,
+    objects: BTreeMap<&'static str, BTreeMap<Key, Arc<Stored>>>,
     history: Vec<Change>,
     /// Lists that are being paged, by resource and version: a page comes from the same state as the one before it.
-    snapshots: HashMap<(&'static str, u64), Arc<Vec<Value>>>,
+    snapshots: HashMap<(&'static str, u64), Arc<State>>,
     made: u64,
 }
 
@@ -46,7 +72,7 @@ pub(super) enum Refusal {
 /// A page of a list.
 pub(super) struct Page {
     pub(super) version: u64,
-    pub(super) items: Vec<Value>,
+    pub(super) items: Vec<Arc<Stored>>,
     /// The key after which the next page begins, and how many objects are left.
     pub(super) rest: Option<(String, usize)>,
 }
@@ -125,7 +151,7 @@ impl Store {
         object["kind"] = kind.into();
         content.stamp(&mut object);
         content.record(resource, "ADDED", &object);
-        content.objects.entry(resource).or_default().insert(key, object.clone());
+        content.objects.entry(resource).or_default().insert(key, Stored::new(object.clone()));
         self.changed.notify_all();
         Ok(object)
     }
@@ -138,6 +164,7 @@ impl Store {
         let Some(before) = content.objects.get(resource).and_then(|it| it.get(&key)).cloned() else {
             return Err(Refusal::Missing);
         };
+        let before = &before.value;
         let version = &object["metadata"]["resourceVersion"];
         if !version.is_null() && *version != before["metadata"]["resourceVersion"] {
             return Err(Refusal::Conflict);
@@ -146,12 +173,12 @@ impl Store {
             object["metadata"][kept] = before["metadata"][kept].clone();
         }
         object["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
-        if object == before {
+        if object == *before {
             return Ok(object);
         }
         content.stamp(&mut object);
         content.record(resource, "MODIFIED", &object);
-        content.objects.entry(resource).or_default().insert(key, object.clone());
+        content.objects.entry(resource).or_default().insert(key, Stored::new(object.clone()));
         self.changed.notify_all();
         Ok(object)
     }
@@ -180,7 +207,7 @@ impl Store {
         let (resource, ..) = resource(name).unwrap();
         let mut content = self.content();
         let key = (namespace.to_owned(), object.to_owned());
-        let mut object = content.objects.get_mut(resource)?.remove(&key)?;
+        let mut object = content.objects.get_mut(resource)?.remove(&key)?.value.clone();
         content.stamp(&mut object);
         content.record(resource, "DELETED", &object);
         self.changed.notify_all();
@@ -190,16 +217,20 @@ impl Store {
     /// One object.
     pub(super) fn get(&self, name: &str, namespace: &str, object: &str) -> Option<Value> {
         let key = (namespace.to_owned(), object.to_owned());
-        self.content().objects.get(name)?.get(&key).cloned()
+        Some(self.content().objects.get(name)?.get(&key)?.value.clone())
     }
 
     /// All objects of a resource (in a namespace), and the version of that state.
     pub(super) fn list(&self, name: &str, namespace: &str) -> (u64, Vec<Value>) {
+        let (version, items) = self.state(name, namespace);
+        (version, items.into_iter().map(|(_, it)| it.value.clone()).collect())
+    }
+
+    fn state(&self, name: &str, namespace: &str) -> (u64, State) {
         let content = self.content();
         let all = content.objects.get(name).into_iter().flatten();
-        let items =
-            all.filter(|((it, _), _)| namespace.is_empty() || it == namespace).map(|(_, it)| it.clone()).collect();
-        (content.version, items)
+        let wanted = all.filter(|((it, _), _)| namespace.is_empty() || it == namespace);
+        (content.version, wanted.map(|(key, it)| (key.clone(), it.clone())).collect())
     }
 
     /// A page. `after` is where the page before ended, with the version of its list; nothing where that is forgotten.
@@ -207,23 +238,31 @@ impl Store {
         let (resource, ..) = resource(name)?;
         let (version, items) = match after {
             None => {
-                let (version, items) = self.list(name, namespace);
+                let (version, items) = self.state(name, namespace);
                 (version, Arc::new(items))
             }
             Some((version, _)) => (version, self.content().snapshots.get(&(resource, version))?.clone()),
         };
-        let place = |it: &Value| {
-            let (namespace, name) = key_of(it);
-            format!("{namespace}/{name}\0")
-        };
-        let start = after.map_or(0, |(_, after)| items.iter().take_while(|it| place(it).as_str() <= after).count());
+        let place = |(namespace, name): &Key| format!("{namespace}/{name}\0");
+        let start = after.map_or(0, |(_, after)| {
+            let (namespace, name) = after.trim_end_matches('\0').split_once('/').unwrap_or_default();
+            items.partition_point(|(key, _)| (key.0.as_str(), key.1.as_str()) <= (namespace, name))
+        });
         let end = if limit == 0 { items.len() } else { (start + limit).min(items.len()) };
-        let rest = (end < items.len()).then(|| (place(&items[end - 1]), items.len() - end));
-        let page = items[start..end].to_vec();
+        let rest = (end < items.len()).then(|| (place(&items[end - 1].0), items.len() - end));
+        let page = items[start..end].iter().map(|(_, it)| it.clone()).collect();
         if rest.is_some() {
             self.content().snapshots.insert((resource, version), items);
         }
         Some(Page { version, items: page, rest })
+    }
+
+    /// Renders all objects.
+    pub(super) fn render(&self) {
+        let all: Vec<_> = self.content().objects.values().flat_map(BTreeMap::values).cloned().collect();
+        for object in &all {
+            let _ = object.item();
+        }
     }
 
     /// Forgets the history and the states that are being paged.

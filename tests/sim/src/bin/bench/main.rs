@@ -1,0 +1,77 @@
+//! The benchmark: the daemon as it is shipped, measured from outside, against the simulators in this process.
+
+mod daemon;
+mod floor;
+mod measure;
+mod world;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+bench --daemon PROGRAM --dir DIR [--pods N]...    measures PROGRAM; DIR is for its files
+  --pods N      only this size, perhaps several; else 1000, 10000 and 50000
+  --only WHAT   only one of: sync, latency, healing, idle
+";
+
+fn main() -> ExitCode {
+    match parse().and_then(|plan| plan.run().map_err(|error| error.to_string())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Plan {
+    bench: measure::Bench,
+    sizes: Vec<usize>,
+    only: Option<String>,
+}
+
+fn parse() -> Result<Plan, String> {
+    let mut parser = lexopt::Parser::from_env();
+    let (mut daemon, mut dir, mut sizes, mut only) = (None, None, Vec::new(), None);
+    let mut read = || -> Result<(), lexopt::Error> {
+        while let Some(word) = parser.next()? {
+            match word {
+                Long("daemon") => daemon = Some(PathBuf::from(parser.value()?)),
+                Long("dir") => dir = Some(PathBuf::from(parser.value()?)),
+                Long("pods") => sizes.push(parser.value()?.parse()?),
+                Long("only") => only = Some(parser.value()?.string()?),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(())
+    };
+    read().map_err(|error| format!("{error}\n\n{HELP}"))?;
+    let missing = || HELP.to_owned();
+    if sizes.is_empty() {
+        sizes = vec![1_000, 10_000, 50_000];
+    }
+    let bench = measure::Bench { program: daemon.ok_or_else(missing)?, dir: dir.ok_or_else(missing)? };
+    Ok(Plan { bench, sizes, only })
+}
+
+impl Plan {
+    fn run(&self) -> io::Result<()> {
+        let is_wanted = |what: &str| self.only.as_deref().is_none_or(|it| it == what);
+        if is_wanted("sync") {
+            self.bench.sync(&self.sizes)?;
+        }
+        if is_wanted("latency") {
+            self.bench.latency()?;
+        }
+        if is_wanted("healing") {
+            self.bench.healing()?;
+        }
+        if is_wanted("idle") {
+            self.bench.idle()?;
+        }
+        Ok(())
+    }
+}

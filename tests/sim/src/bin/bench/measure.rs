@@ -1,0 +1,255 @@
+//! What is measured, and the tables that are printed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::thread::{available_parallelism, sleep};
+use std::time::{Duration, Instant};
+
+use sim::lab::Folder;
+use sim::net::{Fault, Trouble};
+
+use crate::daemon::{Daemon, own_cpu};
+use crate::floor;
+use crate::world::{PODS_EACH, World};
+
+/// No measurement goes on for longer.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Nothing was written for so long: that was all.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The size at which everything but the first sync is measured.
+const USUAL: usize = 10_000;
+
+/// The slow APIC's time for an answer.
+const SLOW: Duration = Duration::from_millis(50);
+
+/// What is measured, and where its files go.
+pub struct Bench {
+    /// The daemon.
+    pub program: PathBuf,
+    /// A folder that is there.
+    pub dir: PathBuf,
+}
+
+/// One first sync.
+struct Sync {
+    took: Duration,
+    cpu: Duration,
+    peak: u64,
+    simulators: Duration,
+    requests: BTreeMap<&'static str, usize>,
+    stop: Option<Duration>,
+}
+
+impl Bench {
+    fn folder(&self) -> Folder {
+        Folder(self.dir.clone())
+    }
+
+    /// From the start to the converged fabric, for each size, on an instant and on a slow APIC.
+    pub fn sync(&self, sizes: &[usize]) -> io::Result<()> {
+        println!("### From start to a converged fabric\n");
+        println!(
+            "| Pods | APIC | subnets in EPGs | time | floor (curl) | CPU | peak memory | logins | GETs | POSTs | \
+             simulators' CPU | SIGTERM to exit |"
+        );
+        println!("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        let mut growth = Vec::new();
+        for &pods in sizes {
+            let world = World::new(pods);
+            world.lab.describe(&self.folder())?;
+            let sync = self.first(&world)?;
+            let floor = floor::of(&world, &self.folder())?;
+            print_sync(pods, "instant", &world, &sync, &seconds(floor));
+            growth.push((pods, sync));
+            drop(world);
+            let world = World::new(pods);
+            world.lab.describe(&self.folder())?;
+            world.lab.apic.fault(Fault::on("", Trouble::Delay(SLOW)));
+            let sync = self.first(&world)?;
+            print_sync(pods, "50 ms", &world, &sync, "");
+        }
+        println!("\n### Growth: the same per Pod\n");
+        println!(
+            "| Pods | time | CPU | memory at its peak | a further Pod's memory |\n| ---: | ---: | ---: | ---: | ---: |"
+        );
+        let mut before: Option<(usize, u64)> = None;
+        for (pods, sync) in &growth {
+            let each = |time: Duration| format!("{:.0} µs", time.as_secs_f64() * 1e6 / *pods as f64);
+            let further = before.map_or(String::new(), |(fewer, peak)| {
+                format!("{:.2} KiB", (sync.peak as f64 - peak as f64) / (*pods as f64 - fewer as f64))
+            });
+            let memory = format!("{:.1} KiB", sync.peak as f64 / *pods as f64);
+            println!("| {pods} | {} | {} | {memory} | {further} |", each(sync.took), each(sync.cpu));
+            before = Some((*pods, sync.peak));
+        }
+        println!();
+        Ok(())
+    }
+
+    fn first(&self, world: &World) -> io::Result<Sync> {
+        let before = own_cpu();
+        let daemon = Daemon::start(&self.program, &self.folder())?;
+        let took = converged(world, &daemon)?;
+        let simulators = own_cpu() - before;
+        settled(world);
+        let (cpu, peak) = (daemon.cpu(), daemon.peak());
+        let mut requests = BTreeMap::new();
+        for entry in world.lab.apic.journal() {
+            let kind = match entry.method.as_str() {
+                _ if entry.path.contains("aaaLogin") => "login",
+                "GET" => "GET",
+                _ => "POST",
+            };
+            *requests.entry(kind).or_default() += 1;
+        }
+        Ok(Sync { took, cpu, peak, simulators, requests, stop: daemon.stop() })
+    }
+
+    /// From a Pod's address handed to TLS to the request that carries it, fully read.
+    pub fn latency(&self) -> io::Result<()> {
+        println!("### Change latency at {USUAL} Pods, 1,000 changes\n");
+        println!("| changes a second | p50 | p99 | max |\n| ---: | ---: | ---: | ---: |");
+        let world = World::new(USUAL);
+        world.lab.describe(&self.folder())?;
+        let daemon = Daemon::start(&self.program, &self.folder())?;
+        converged(&world, &daemon)?;
+        settled(&world);
+        for (number, rate) in [(0, 20), (1, 200)] {
+            let times = changes(&world, rate, USUAL + number * 1000)?;
+            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+            println!("| {rate} | {} | {} | {} |", millis(at(0.5)), millis(at(0.99)), millis(at(1.0)));
+        }
+        println!();
+        Ok(())
+    }
+
+    /// An EEPG with a thousand subnets is deleted on the APIC.
+    pub fn healing(&self) -> io::Result<()> {
+        println!("### Healing at {USUAL} Pods\n");
+        println!("| deleted on the APIC | time until all is back |\n| --- | ---: |");
+        let mut world = World::new(USUAL);
+        world.lab.describe(&self.folder())?;
+        for n in 0..1_000 - PODS_EACH {
+            world.one_of_large(USUAL + n);
+        }
+        let daemon = Daemon::start(&self.program, &self.folder())?;
+        converged(&world, &daemon)?;
+        settled(&world);
+        let there = world.lab.apic.subnets(LARGE).len();
+        let begun = Instant::now();
+        world.lab.apic.admin_delete(LARGE).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        wait(&world, &daemon)?;
+        println!("| an EPG with {there} subnets | {} |\n", millis(begun.elapsed()));
+        Ok(())
+    }
+
+    /// A minute in which nothing happens.
+    pub fn idle(&self) -> io::Result<()> {
+        println!("### One quiet minute at {USUAL} Pods\n");
+        println!(
+            "| CPU | of one core | requests to the APIC | requests to Kubernetes |\n| ---: | ---: | ---: | ---: |"
+        );
+        let world = World::new(USUAL);
+        world.lab.describe(&self.folder())?;
+        let daemon = Daemon::start(&self.program, &self.folder())?;
+        converged(&world, &daemon)?;
+        settled(&world);
+        let asked = || (world.lab.apic.journal().len(), world.lab.kube.journal().len());
+        // What follows a first sync by itself is over by then.
+        sleep(Duration::from_secs(10));
+        let (cpu, (apic, kube)) = (daemon.cpu_of_threads(), asked());
+        let minute = Duration::from_secs(60);
+        sleep(minute);
+        let cpu = daemon.cpu_of_threads().saturating_sub(cpu);
+        let share = 100.0 * cpu.as_secs_f64() / minute.as_secs_f64();
+        let (apic_now, kube_now) = asked();
+        println!("| {} | {share:.3} % | {} | {} |\n", millis(cpu), apic_now - apic, kube_now - kube);
+        Ok(())
+    }
+}
+
+/// The EEPG that is healed.
+const LARGE: &str = "uni/tn-TEN_0/out-L3O_00/instP-EPG_00000";
+
+fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: &str) {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let mark = if sync.simulators.as_secs_f64() > sync.took.as_secs_f64() * cores as f64 / 2.0 { " (!)" } else { "" };
+    let count = |kind: &str| sync.requests.get(kind).copied().unwrap_or_default();
+    println!(
+        "| {pods} | {apic} | {} in {} | {} | {floor} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
+        world.subnets,
+        world.eepgs,
+        seconds(sync.took),
+        seconds(sync.cpu),
+        sync.peak as f64 / 1024.0,
+        count("login"),
+        count("GET"),
+        count("POST"),
+        seconds(sync.simulators),
+        sync.stop.map_or("failed".to_owned(), millis),
+    );
+}
+
+fn converged(world: &World, daemon: &Daemon) -> io::Result<Duration> {
+    wait(world, daemon)?;
+    Ok(daemon.begun.elapsed())
+}
+
+fn wait(world: &World, _running: &Daemon) -> io::Result<()> {
+    let done = world.lab.apic.wait_until(LIMIT, |_| world.is_converged());
+    let count = world.lab.apic.count("l3extSubnet");
+    let why = || io::Error::other(format!("the fabric has {count} subnets of {} after {LIMIT:?}", world.subnets));
+    done.then_some(()).ok_or_else(why)
+}
+
+/// Waits until nothing is written any more.
+fn settled(world: &World) {
+    let mut before = usize::MAX;
+    while before != world.lab.apic.journal().len() {
+        before = world.lab.apic.journal().len();
+        sleep(QUIET);
+    }
+}
+
+/// A thousand new Pods at a rate, and how long each took, the shortest first.
+fn changes(world: &World, rate: u32, from: usize) -> io::Result<Vec<Duration>> {
+    world.lab.apic.clear_journal();
+    world.lab.kube.handed();
+    let begun = Instant::now();
+    let mut versions = Vec::new();
+    for n in 0..1_000u32 {
+        sleep((begun + Duration::from_secs(1) * n / rate).saturating_duration_since(Instant::now()));
+        let address = format!("12.{}.{}.{}", from / 1000, n / 250, n % 250);
+        versions.push((world.one_more(from + n as usize, &address), address));
+    }
+    settled(world);
+    let handed = world.lab.kube.handed();
+    let mut arrived = BTreeMap::new();
+    for entry in world.lab.apic.writes() {
+        for (_, rest) in entry.body.match_indices("\"12.").map(|(at, _)| entry.body.split_at(at + 1)) {
+            if let Some((address, _)) = rest.split_once('/') {
+                arrived.entry(address.to_owned()).or_insert(entry.at);
+            }
+        }
+    }
+    let mut times = Vec::new();
+    for (version, address) in versions {
+        let (Some(from), Some(to)) = (handed.get(&version), arrived.get(&address)) else {
+            return Err(io::Error::other(format!("{address} was never written")));
+        };
+        times.push(to.saturating_duration_since(*from));
+    }
+    times.sort();
+    Ok(times)
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
