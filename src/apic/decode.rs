@@ -124,10 +124,13 @@ fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo
     Ok(())
 }
 
+/// The attributes that anything is decided on. An object has some thirty, and thousands may wait for a pass to end.
+const KEPT: [&str; 7] =
+    ["annotation", "name", "scope", "tDn", "token", "refreshTimeoutSeconds", "maximumLifetimeSeconds"];
+
 fn mo(class: String, dn: String, attributes: &BTreeMap<String, Value>) -> Mo {
-    let own = |name: &str| !matches!(name, "dn" | "rn" | "status" | "childAction");
-    let attributes = attributes.iter().filter(|(name, _)| own(name)).map(|(name, value)| (name.clone(), text(value)));
-    Mo { class, dn, attributes: attributes.collect() }
+    let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), text(attributes.get(*name)?))));
+    Mo { class, dn, attributes: kept.collect() }
 }
 
 fn error_in(envelope: &Envelope) -> Option<(u32, String)> {

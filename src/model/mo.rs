@@ -12,7 +12,7 @@ pub struct Mo {
     pub class: String,
     /// The distinguished name as the APIC spells it.
     pub dn: String,
-    /// All attributes that were sent, `dn`, `rn`, `status` and `childAction` left out.
+    /// Those attributes of what was sent that anything is decided on.
     pub attributes: BTreeMap<String, String>,
 }
 
