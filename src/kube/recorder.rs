@@ -5,6 +5,7 @@
 //! Events and then one now and then, and what is refused is not tried again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -70,7 +71,7 @@ pub struct Recorder {
     series: HashMap<(About, Reason), Series>,
     objects: HashMap<About, Bucket>,
     overall: Bucket,
-    forbidden: HashMap<Box<str>, Instant>,
+    forbidden: HashMap<Arc<str>, Instant>,
     /// The number in the next Event's name. No two have the same.
     number: u64,
 }
@@ -122,9 +123,9 @@ impl Recorder {
         let event = format!("{}.{:016x}", cut(&key.name, LONGEST_PART).trim_end_matches(['.', '-']), self.number);
         self.number = self.number.wrapping_add(1);
         let regarding = json!({"apiVersion": if *kind == Kind::Deployment { "apps/v1" } else { "v1" },
-            "kind": kind.to_string(), "namespace": key.namespace, "name": key.name, "uid": uid});
+            "kind": kind.to_string(), "namespace": &*key.namespace, "name": &*key.name, "uid": uid});
         let body = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {"name": event, "namespace": key.namespace}, "eventTime": at,
+            "metadata": {"name": event, "namespace": &*key.namespace}, "eventTime": at,
             "reportingController": CONTROLLER, "reportingInstance": self.instance, "action": ACTION,
             "reason": news.reason.to_string(), "type": if news.reason.is_warning() { "Warning" } else { "Normal" },
             "regarding": regarding, "note": note});

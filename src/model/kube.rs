@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
@@ -41,13 +42,13 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name: what identifies an object of one kind at one time.
+/// Namespace and name: what identifies an object of one kind at one time. Copies share the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The namespace.
-    pub namespace: Box<str>,
+    pub namespace: Arc<str>,
     /// The name in it.
-    pub name: Box<str>,
+    pub name: Arc<str>,
 }
 
 impl Key {
@@ -63,8 +64,33 @@ impl fmt::Display for Key {
     }
 }
 
-/// Labels or a selector, sorted by key.
-pub type Labels = BTreeMap<Box<str>, Box<str>>;
+/// Labels or a selector, sorted by key. There are some for each Pod, so they are kept as tight as they can be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "BTreeMap<Box<str>, Box<str>>")]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|it| *it.0 == *key).map(|it| &*it.1)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether all of these are among those. An empty selector, which would be so always, is never kept.
+    pub fn select(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl From<BTreeMap<Box<str>, Box<str>>> for Labels {
+    fn from(labels: BTreeMap<Box<str>, Box<str>>) -> Self {
+        Labels(labels.into_iter().collect())
+    }
+}
 
 /// An annotated Deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -319,7 +345,7 @@ mod wire {
                 key: wire.metadata.key(),
                 uid: wire.metadata.uid,
                 created: wire.metadata.creation_timestamp,
-                labels: if deployment.is_some() { wire.metadata.labels } else { Labels::new() },
+                labels: if deployment.is_some() { wire.metadata.labels } else { Labels::default() },
                 deployment,
                 addresses,
                 terminating: wire.metadata.deletion_timestamp.is_some(),
@@ -335,7 +361,7 @@ mod wire {
             return None;
         }
         let hash = metadata.labels.get("pod-template-hash")?;
-        let deployment = controller.name.strip_suffix(&**hash)?.strip_suffix('-')?;
+        let deployment = controller.name.strip_suffix(hash)?.strip_suffix('-')?;
         (!deployment.is_empty()).then(|| deployment.into())
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::dn::{EepgDn, L3outDn, Prefix};
 use super::finding::{Code, Finding};
 use super::inventory::{Inventory, Member};
-use super::kube::{Key, Kind, Labels, Pod};
+use super::kube::{Key, Kind, Pod};
 use super::rules::{Exports, Rules};
 
 /// The EEPGs and subnets that should be there.
@@ -281,8 +281,8 @@ fn service_claims<'a>(inventory: &'a Inventory, findings: &mut Vec<Finding>) -> 
     for service in inventory.services.values() {
         for &member in members.get(&*service.key.namespace).into_iter().flatten() {
             let key = &member.deployment.key;
-            let selected = is_subset(&service.selector, &member.deployment.template_labels)
-                || pods.get(key).into_iter().flatten().any(|pod| is_subset(&service.selector, &pod.labels));
+            let selected = service.selector.select(&member.deployment.template_labels)
+                || pods.get(key).into_iter().flatten().any(|pod| service.selector.select(&pod.labels));
             if !selected {
                 continue;
             }
@@ -301,9 +301,4 @@ fn service_claims<'a>(inventory: &'a Inventory, findings: &mut Vec<Finding>) -> 
         }
     }
     claims
-}
-
-/// A selector holds for labels that have all its pairs. An empty one selects nothing and is never kept.
-fn is_subset(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
