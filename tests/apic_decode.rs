@@ -19,7 +19,7 @@ fn an_answer_is_flattened() {
     let dns: Vec<&str> = answer.mos.iter().map(|it| it.dn.as_str()).collect();
     assert_eq!(dns, ["uni/tn-T/out-L/instP-E", "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
     assert_eq!(answer.mos[0].get("annotation"), "x");
-    assert!(!answer.mos[0].attributes.contains_key("childAction"));
+    assert_eq!(answer.mos[0].sent("childAction"), None);
 }
 
 /// A1: the answer to a login carries no DN.

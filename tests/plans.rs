@@ -182,8 +182,8 @@ impl World {
         self.inventory.upsert(Object::decode(kind, json.to_string().as_bytes()).unwrap());
     }
 
-    fn mo(&mut self, class: &str, dn: String, attributes: &[(&str, &str)]) {
-        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    fn mo(&mut self, class: &str, dn: String, attributes: &[(&'static str, &str)]) {
+        let attributes = attributes.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         self.mos.push(Mo { class: class.to_owned(), dn, attributes });
     }
 

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
@@ -58,7 +57,7 @@ fn fabric() -> Fabric {
         [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
     let mo = |class: &str, dn: String, annotation: &str, name: &str| {
         let attributes = [("annotation", annotation), ("name", name), ("scope", "import-security")];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let attributes = attributes.map(|(key, value)| (key, value.to_owned())).into();
         Mo { class: class.to_owned(), dn, attributes }
     };
     let mut mos = vec![mo("l3extOut", l3out().to_string(), "", "L")];
@@ -69,7 +68,7 @@ fn fabric() -> Fabric {
         }
     }
     let tag = l3out().tag("aci-sync:me:OTHER");
-    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: BTreeMap::new() });
+    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Vec::new() });
     mos.push(mo("l3extInstP", eepg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", eepg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
     let mut fabric = Fabric::new(Owner::new("me", &[]));

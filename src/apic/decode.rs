@@ -129,7 +129,7 @@ const KEPT: [&str; 7] =
     ["annotation", "name", "scope", "tDn", "token", "refreshTimeoutSeconds", "maximumLifetimeSeconds"];
 
 fn mo(class: String, dn: String, attributes: &BTreeMap<String, Value>) -> Mo {
-    let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), text(attributes.get(*name)?))));
+    let kept = KEPT.iter().filter_map(|name| Some((*name, text(attributes.get(*name)?))));
     Mo { class, dn, attributes: kept.collect() }
 }
 

@@ -330,7 +330,7 @@ impl Fabric {
             (Status::Deleted, None) => true,
             (Status::Created, Some(eepg)) => owner.classify(change.mo.get("annotation")) == eepg.mark,
             (Status::Modified, Some(eepg)) => {
-                change.mo.attributes.get("annotation").is_none_or(|it| owner.classify(it) == eepg.mark)
+                change.mo.sent("annotation").is_none_or(|it| owner.classify(it) == eepg.mark)
             }
             (_, None) => false,
         };
@@ -342,7 +342,7 @@ impl Fabric {
         let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Eepg(dn) };
         let known = self.eepg_mut(&dn).and_then(|eepg| eepg.subnets.get_mut(&prefix));
         let attribute = |name: &str| {
-            let sent = change.mo.attributes.get(name).map(String::as_str);
+            let sent = change.mo.sent(name);
             if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
         };
         let as_known = match (change.status, known) {

@@ -1,7 +1,5 @@
 //! Managed objects as the APIC's JSON carries them, before they become typed: class, DN and string attributes.
 
-use std::collections::BTreeMap;
-
 /// One managed object out of an `imdata` array.
 ///
 /// Nested `children` carry an `rn` instead of a `dn` on the wire; whoever decodes them rebuilds the DN and puts
@@ -13,13 +11,18 @@ pub struct Mo {
     /// The distinguished name as the APIC spells it.
     pub dn: String,
     /// Those attributes of what was sent that anything is decided on.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Vec<(&'static str, String)>,
 }
 
 impl Mo {
     /// An attribute's value; what was not sent reads as empty, as the APIC's own defaults do.
     pub fn get(&self, attribute: &str) -> &str {
-        self.attributes.get(attribute).map_or("", String::as_str)
+        self.sent(attribute).unwrap_or_default()
+    }
+
+    /// An attribute's value where it was sent: an event of a change carries only what changed.
+    pub fn sent(&self, attribute: &str) -> Option<&str> {
+        self.attributes.iter().find(|(name, _)| *name == attribute).map(|(_, value)| value.as_str())
     }
 }
 
