@@ -11,6 +11,7 @@ mod node;
 mod support;
 mod world;
 
+mod alike;
 mod churn;
 mod credentials;
 mod ends;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::store::{Refusal, now, resource};
+use super::store::{Change, RESOURCES, Refusal, now, resource};
 use super::{Entry, Shared, controllers, events};
 use crate::net::{Connection, Request, Service};
 
@@ -30,7 +30,10 @@ impl Refused {
 
     fn status(&self) -> Value {
         let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure",
-            "message": self.message, "reason": self.reason});
+            "message": self.message});
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
@@ -138,7 +141,7 @@ impl Shared {
             "/version" => return Ok(Some((200, json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0-sim"})))),
             _ => {}
         }
-        let target = target_of(path).ok_or_else(nowhere)?;
+        let target = target_of(path).ok_or_else(|| if is_served(path) { no_resource() } else { nowhere() })?;
         let watch = matches!(request.parameter("watch"), Some("true" | "1"));
         let verb = match (request.method.as_str(), target.name.is_empty()) {
             ("GET", true) if watch => "watch",
@@ -205,6 +208,9 @@ impl Shared {
     }
 
     fn list(&self, request: &Request, target: &Target<'_>) -> Result<Vec<u8>, Refused> {
+        if let Err(why) = version_of(request) {
+            return Err(Refused::new(400, "BadRequest", format!("invalid resource version: {why}")));
+        }
         let limit = request.parameter("limit").and_then(|it| it.parse().ok()).unwrap_or(0);
         let token = request.parameter("continue").filter(|it| !it.is_empty());
         let after =
@@ -241,31 +247,34 @@ impl Shared {
     }
 
     fn watch(&self, request: &Request, target: &Target<'_>, connection: &mut Connection) -> Result<(), Refused> {
-        let version = request.parameter("resourceVersion").unwrap_or("0");
-        let mut version: u64 =
-            version.parse().map_err(|_| Refused::new(500, "", "strconv.ParseUint: invalid syntax"))?;
+        let mut version = version_of(request).map_err(|why| Refused::new(500, "", why))?;
         let bookmarks = request.parameter("allowWatchBookmarks") == Some("true");
         let lifetime = request.parameter("timeoutSeconds").and_then(|it| it.parse().ok()).unwrap_or(1800);
         let begun = Instant::now();
         let end = begun + Duration::from_secs(lifetime);
         let mut bookmark_at = begun + Duration::from_secs(lifetime.saturating_sub(2).min(60));
         let mut told = version;
+        let mut present = Vec::new();
         if version == 0 {
-            version = self.store.version();
+            (version, present) = self.store.list(target.resource, target.namespace);
         }
         let too_old =
             Refused::new(410, "Expired", format!("too old resource version: {version} ({})", self.store.version()));
-        if self.options.gone_as_status && self.store.changes(target.resource, version, Duration::ZERO).is_none() {
+        if self.options.gone_as_status && self.changes(target, version, Duration::ZERO).is_none() {
             return Err(too_old);
         }
         connection.start_chunked(200, &[JSON]).map_err(cut)?;
+        for object in present {
+            let event = json!({"type": "ADDED", "object": object});
+            connection.chunk(format!("{event}\n").as_bytes()).map_err(cut)?;
+        }
         while connection.is_live() {
             let now = Instant::now();
             if now >= end {
                 return connection.end().map_err(cut);
             }
             let patience = (end - now).min(bookmark_at.saturating_duration_since(now)).min(Duration::from_millis(50));
-            let Some((upto, changes)) = self.store.changes(target.resource, version, patience) else {
+            let Some((upto, changes)) = self.changes(target, version, patience) else {
                 let event = json!({"type": "ERROR", "object": too_old.status()});
                 connection.chunk(format!("{event}\n").as_bytes()).map_err(cut)?;
                 return connection.end().map_err(cut);
@@ -288,6 +297,10 @@ impl Shared {
             }
         }
         Err(cut(io::ErrorKind::ConnectionAborted.into()))
+    }
+
+    fn changes(&self, target: &Target<'_>, after: u64, patience: Duration) -> Option<(u64, Vec<Change>)> {
+        self.store.changes(target.resource, target.namespace, after, patience)
     }
 
     fn write(&self, verb: &str, request: &Request, target: &Target<'_>) -> Result<(u16, Value), Refused> {
@@ -314,11 +327,7 @@ impl Shared {
                     self.check_event(&mut object)?;
                 }
                 if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-                    return Err(Refused::new(
-                        422,
-                        "Invalid",
-                        "metadata.name: Required value: name or generateName is required",
-                    ));
+                    return Err(nameless(target));
                 }
                 name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 self.store.create(target.resource, object).map(|it| (201, it))
@@ -375,25 +384,46 @@ impl Shared {
         events::made(event).map_err(|it| invalid(&name, &it))
     }
 
-    /// A Pod goes at once with a grace of 0 seconds, else it is marked and goes when somebody deletes it with 0. A
-    /// foreground deletion marks its object likewise.
+    /// A Pod on a node is told to end and has its time; it goes when it is deleted with a grace of 0 seconds, as its
+    /// kubelet does. One that is on no node, or has ended, goes at once. A foreground deletion marks its object too.
     fn delete(&self, request: &Request, target: &Target<'_>) -> Result<(u16, Value), Refused> {
-        let grace = request.parameter("gracePeriodSeconds").and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
-        let foreground = request.parameter("propagationPolicy") == Some("Foreground");
-        if (target.resource == "pods" && grace > 0) || foreground {
-            let mut metadata = json!({"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace});
-            if foreground {
-                metadata["finalizers"] = json!(["foregroundDeletion"]);
+        let Target { resource, namespace, name, .. } = *target;
+        let missing = || not_found(target);
+        let before = self.store.get(resource, namespace, name).ok_or_else(missing)?;
+        let is_pod = resource == "pods";
+        let is_foreground = request.parameter("propagationPolicy") == Some("Foreground");
+        let mut grace = 0;
+        if is_pod || is_foreground {
+            let metadata = &before["metadata"];
+            let has_ended = matches!(before["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+            if is_pod && before["spec"]["nodeName"].is_string() && !has_ended {
+                let asked = request.parameter("gracePeriodSeconds").and_then(|it| it.parse().ok());
+                let own = || metadata["deletionGracePeriodSeconds"].as_u64();
+                let usual = || before["spec"]["terminationGracePeriodSeconds"].as_u64();
+                grace = asked.or_else(own).or_else(usual).unwrap_or(30);
+            }
+            let mut mark = json!({"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace});
+            if metadata["deletionTimestamp"].is_string() {
+                mark["deletionTimestamp"] = metadata["deletionTimestamp"].clone();
+            }
+            if is_foreground {
+                mark["finalizers"] = json!(["foregroundDeletion"]);
             }
             let marked =
-                self.store.patch(target.resource, target.namespace, target.name, &json!({"metadata": metadata}));
-            return marked.map(|it| (200, it)).map_err(|_| not_found(target));
+                self.store.patch(resource, namespace, name, &json!({"metadata": mark})).map_err(|_| missing())?;
+            if is_foreground || grace > 0 {
+                return Ok((200, marked));
+            }
         }
-        let gone =
-            self.store.delete(target.resource, target.namespace, target.name).ok_or_else(|| not_found(target))?;
+        let gone = self.store.delete(resource, namespace, name).ok_or_else(missing)?;
+        if is_pod {
+            return Ok((200, gone));
+        }
+        let mut details = target.details(name);
+        details["uid"] = gone["metadata"]["uid"].clone();
         Ok((
             200,
-            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": {"uid": gone["metadata"]["uid"]}}),
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
         ))
     }
 }
@@ -409,6 +439,29 @@ fn invalid(event: &str, (field, why): &(&str, String)) -> Refused {
         "causes": [{"reason": reason, "message": why, "field": field}]});
     let message = format!("Event \"{event}\" is invalid: {field}: {why}");
     Refused { details, ..Refused::new(422, "Invalid", message) }
+}
+
+fn nameless(target: &Target<'_>) -> Refused {
+    let why = "Required value: name or generateName is required";
+    let cause = json!({"reason": "FieldValueRequired", "message": why, "field": "metadata.name"});
+    let mut details = json!({"kind": target.kind, "causes": [cause]});
+    if !target.group().is_empty() {
+        details["group"] = target.group().into();
+    }
+    let message = format!("{} \"\" is invalid: metadata.name: {why}", target.kind);
+    Refused { details, ..Refused::new(422, "Invalid", message) }
+}
+
+fn no_resource() -> Refused {
+    Refused { details: json!({}), ..Refused::new(404, "NotFound", "the server could not find the requested resource") }
+}
+
+/// The version from which a request asks, 0 where it names none; or why it is no version.
+fn version_of(request: &Request) -> Result<u64, String> {
+    let text = request.parameter("resourceVersion").filter(|it| !it.is_empty()).unwrap_or("0");
+    let why =
+        || format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax");
+    text.parse().map_err(|_| why())
 }
 
 fn not_found(target: &Target<'_>) -> Refused {
@@ -448,6 +501,14 @@ fn check_lease(lease: &Value, verb: &str) -> Result<(), Refused> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a path is below a group and version that has resources.
+fn is_served(path: &str) -> bool {
+    RESOURCES.iter().any(|(_, api, _)| {
+        let below = if api.contains('/') { format!("/apis/{api}/") } else { format!("/api/{api}/") };
+        path.starts_with(&below)
+    })
 }
 
 /// `/api/v1/...` and `/apis/group/version/...`, with or without a namespace, a name and a subresource.

@@ -74,7 +74,12 @@ pub(super) fn ingress(addresses: &[&str]) -> Value {
 }
 
 /// Brings Pods in line with their Deployments: as many as it says, none without it; each with an address of its own.
+/// Pods that are told to end do so at once.
 pub(super) fn settle(store: &Store) {
+    for pod in store.list("pods", "").1.iter().filter(|it| it["metadata"]["deletionTimestamp"].is_string()) {
+        let text = |name: &str| pod["metadata"][name].as_str().unwrap_or_default();
+        store.delete("pods", text("namespace"), text("name"));
+    }
     let (_, deployments) = store.list("deployments", "");
     for deployment in &deployments {
         let text = |name: &str| deployment["metadata"][name].as_str().unwrap_or_default();

@@ -14,6 +14,7 @@ type Key = (String, String);
 pub(super) struct Change {
     pub(super) version: u64,
     pub(super) resource: &'static str,
+    namespace: Box<str>,
     pub(super) line: Arc<[u8]>,
 }
 
@@ -116,7 +117,8 @@ impl Content {
     fn record(&mut self, resource: &'static str, kind: &str, object: &Value) {
         let mut line = serde_json::to_vec(&json!({"type": kind, "object": object})).unwrap();
         line.push(b'\n');
-        self.history.push(Change { version: self.version, resource, line: line.into() });
+        let namespace = key_of(object).0.into();
+        self.history.push(Change { version: self.version, resource, namespace, line: line.into() });
     }
 
     /// Gives an object its new version.
@@ -149,6 +151,11 @@ impl Store {
         metadata["managedFields"] = managed_fields(api);
         object["apiVersion"] = api.into();
         object["kind"] = kind.into();
+        match resource {
+            "pods" if object["status"]["phase"].is_null() => object["status"]["phase"] = "Pending".into(),
+            "services" if object["status"]["loadBalancer"].is_null() => object["status"]["loadBalancer"] = json!({}),
+            _ => {}
+        }
         content.stamp(&mut object);
         content.record(resource, "ADDED", &object);
         content.objects.entry(resource).or_default().insert(key, Stored::new(object.clone()));
@@ -280,9 +287,15 @@ impl Store {
         self.content().version
     }
 
-    /// The changes of a resource after a version, and the version up to which they go. Waits until there is one, at
-    /// most for a while. Nothing where the version is too old.
-    pub(super) fn changes(&self, name: &str, after: u64, patience: Duration) -> Option<(u64, Vec<Change>)> {
+    /// The changes of a resource (in a namespace) after a version, and the version up to which they go. Waits until
+    /// there is one, at most for a while. Nothing where the version is too old.
+    pub(super) fn changes(
+        &self,
+        name: &str,
+        namespace: &str,
+        after: u64,
+        patience: Duration,
+    ) -> Option<(u64, Vec<Change>)> {
         let mut content = self.content();
         if content.version <= after {
             content = self.changed.wait_timeout(content, patience).unwrap().0;
@@ -291,7 +304,8 @@ impl Store {
             return None;
         }
         let newer = content.history.partition_point(|it| it.version <= after);
-        let changes = content.history[newer..].iter().filter(|it| it.resource == name).cloned().collect();
+        let is_meant = |it: &&Change| it.resource == name && (namespace.is_empty() || *it.namespace == *namespace);
+        let changes = content.history[newer..].iter().filter(is_meant).cloned().collect();
         Some((content.version.max(after), changes))
     }
 }
