@@ -50,10 +50,17 @@ impl Cluster {
     /// `kubectl apply` of a manifest in JSON or YAML.
     #[track_caller]
     pub fn apply(&self, manifest: &str) {
-        let mut child = self.command(&["apply", "--filename", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        self.kubectl_with(&["apply", "--filename", "-"], manifest);
+    }
+
+    /// kubectl with something to read; what it answers.
+    #[track_caller]
+    pub fn kubectl_with(&self, words: &[&str], input: &str) -> String {
+        let mut child = self.command(words).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "kubectl apply: {}\n{manifest}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kubectl {words:?}: {}\n{input}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What a path holds; `null` where nothing answers.

@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::{Value, json};
+
 use crate::support::world::output;
 use crate::world::World;
 
@@ -33,6 +35,47 @@ fn a_token_file_is_read_again() {
     fs::copy(good, file).unwrap();
     world.until_follows("E", "web", 1, &[]);
     fs::remove_file(own).unwrap();
+}
+
+/// K3: a token ends under a running daemon, whose file holds the next one by then: its watches go on, and its next
+/// request is answered. Nothing is listed again for it.
+#[test]
+fn a_token_ends_under_a_running_daemon() {
+    let world = World::new();
+    let cluster = &world.cluster;
+    // A token can be bound to a Secret, and ends with it.
+    cluster.kubectl(&["--namespace=kube-system", "create", "secret", "generic", "bond"]);
+    let path = "{.metadata.uid}";
+    let uid =
+        cluster.kubectl(&["--namespace=kube-system", "get", "secret", "bond", &format!("--output=jsonpath={path}")]);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": "bond", "uid": uid}}});
+    let url = "/api/v1/namespaces/kube-system/serviceaccounts/aci-sync/token";
+    let answer = cluster.kubectl_with(&["create", "--filename", "-", "--raw", url], &request.to_string());
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let (file, own) = (cluster.file("bound.token"), cluster.file("bound.kubeconfig"));
+    fs::write(&file, answer["status"]["token"].as_str().unwrap()).unwrap();
+    let kubeconfig = fs::read_to_string(cluster.file("token-file.kubeconfig")).unwrap();
+    fs::write(&own, kubeconfig.replace("service-account.token", "bound.token")).unwrap();
+    let is_good = || {
+        let words = ["--kubeconfig", own.to_str().unwrap(), "get", "--raw", "/version"];
+        cluster.command(&words).output().unwrap().status.success()
+    };
+    let mut daemon = world.run_as("bound.kubeconfig", &[]);
+    world.deploy("web", Some("E"), 1);
+    world.until_follows("E", "web", 1, &[]);
+    let listed = daemon.count("listed anew");
+
+    assert!(is_good());
+    cluster.kubectl(&["--namespace=kube-system", "delete", "secret", "bond"]);
+    world.until("the token has ended", || !is_good());
+    fs::copy(cluster.file("service-account.token"), file).unwrap();
+    world.deploy("api", Some("F"), 1);
+    world.until_follows("F", "api", 1, &[]);
+    let described = || world.kubectl(&["describe", "deployment", "api"]).contains("Synced");
+    world.until("its Event is there", described);
+    assert_eq!(daemon.count("listed anew"), listed, "{}", daemon.log());
+    assert_eq!(daemon.stop().0, Some(0));
 }
 
 /// K3: an exec plugin, with what it needs to know of the cluster.
