@@ -293,6 +293,7 @@ fn the_simulated_server_answers_like_the_real_one() {
         events(server);
         let pod = "/api/v1/namespaces/{}/pods/none";
         server.ask_as("nobody", &bearer("wrong"), "GET", pod, &Value::Null);
+        server.ask_as("one without a credential", &[], "GET", pod, &Value::Null);
         let poor = bearer(if is_real { token.trim() } else { TOKEN });
         let refused = server.ask_as("one without the right", &poor, "GET", pod, &Value::Null);
         let message = refused["message"].as_str().unwrap_or_default().split_once(" cannot ");
