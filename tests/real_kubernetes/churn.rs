@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::node::{self, DUAL};
 use crate::world::{KEY, World};
@@ -51,6 +51,9 @@ fn a_busy_cluster() {
     });
     let expected = expected(&world);
     world.until("the fabric holds what kubectl and jq say", || held(&world) == expected);
+    // An EPG outlives its last Deployment by its grace.
+    let named = named(&world);
+    world.until("what no Deployment names any more is gone", || epgs(&world) == named);
     world.settle();
     let writes = world.apic.writes().len();
     world.settle();
@@ -124,6 +127,20 @@ fn expected(world: &World) -> BTreeSet<String> {
     let output = done.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The EPGs that Deployments name.
+fn named(world: &World) -> BTreeSet<String> {
+    let path = format!("/apis/apps/v1/namespaces/{}/deployments", world.namespace);
+    let deployments = world.cluster.read(&path)["items"].as_array().cloned().unwrap();
+    let annotations = deployments.iter().filter_map(|it| it["metadata"]["annotations"][KEY].as_str());
+    let epg = |it: &str| serde_json::from_str::<Value>(it).unwrap()["epg"].as_str().unwrap().to_owned();
+    annotations.map(epg).collect()
+}
+
+fn epgs(world: &World) -> BTreeSet<String> {
+    let epgs = world.apic.eepgs(&format!("uni/tn-{}/out-{}", world.tenant, world.l3out)).into_iter();
+    epgs.filter(|it| !it.starts_with("settle-")).collect()
 }
 
 fn held(world: &World) -> BTreeSet<String> {
