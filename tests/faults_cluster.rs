@@ -225,7 +225,7 @@ fn a_watch_that_is_not_allowed_stops_no_other_kind() {
     world.until_holds("E", &["10.0.0.1", "10.4.0.10"]);
     world.kube.allow("watch", "pods");
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.4.0.10"]);
-    daemon.until_logged("well again: Pods cannot be watched");
+    daemon.until_logged("Pods are listed and watched again");
 }
 
 /// F10 (W1, I4): a right that is taken away in mid-run is told with its verb and resource, and nothing is deleted
@@ -299,7 +299,7 @@ fn an_empty_list_takes_nothing_away() {
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         say(&world, resource, &[json!("nonsense")]);
-        daemon.until_logged("settled: the brake");
+        daemon.until_logged("no longer: the brake");
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         assert_eq!(deletions(&world, "10.0.0."), 0);

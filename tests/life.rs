@@ -218,6 +218,6 @@ fn a_missing_tenant_is_waited_for() {
         assert_eq!(world.apic.writes().len(), 0, "a tenant is never made by us");
         world.apic.setup_tenant("NEW", "V", &["L"]).unwrap();
         world.until("it is served", |world| world.apic.subnets("uni/tn-NEW/out-L/instP-E").len() == 1);
-        daemon.until_logged("settled: uni/tn-NEW/out-L: there is no such L3Out");
+        daemon.until_logged("no longer: uni/tn-NEW/out-L: there is no such L3Out");
     }
 }

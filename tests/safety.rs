@@ -183,7 +183,7 @@ fn a_refusal_stops_no_other() {
         assert_eq!(daemon.count("logged in at the APIC"), 1, "a missing privilege is no reason to log in again");
         world.apic.allow();
         world.until_holds("E", &["10.0.0.1"]);
-        daemon.until_logged("settled: uni/tn-T/out-L/instP-E: the APIC does not take");
+        daemon.until_logged("no longer: uni/tn-T/out-L/instP-E: the APIC does not take");
 
         world.apic.reject("10.0.0.3", ApiError::bad(801, "property ip failed validation"), Some(1));
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);

@@ -57,6 +57,23 @@ pub struct Report {
     pub news: Vec<News>,
 }
 
+/// What goes on around a pass. A function that says whether to go on is enough where nothing is heard meanwhile.
+pub trait Around {
+    /// Asked right before each write: whether it may be sent.
+    fn go_on(&self) -> bool;
+
+    /// Before each write, too: what the fabric has said since the last one can be looked through. What the mirror knows
+    /// already needs not be kept, and that is the echo of all that a pass writes (W7). All else waits for the pass to
+    /// end: a plan is sent on the mirror that it was made from.
+    fn listen(&self, _mirror: &Fabric) {}
+}
+
+impl<F: Fn() -> bool> Around for F {
+    fn go_on(&self) -> bool {
+        self()
+    }
+}
+
 /// The state of the whole program.
 pub struct Engine {
     /// The cluster's side.
@@ -249,8 +266,8 @@ impl Engine {
     }
 
     /// One pass (R6). An error ends it early; everything it learned is kept, and a later pass goes on from there.
-    /// `go_on` is asked right before each write; `now` is the time of the pass.
-    pub fn pass(&mut self, apic: &dyn Access, now: Instant, go_on: &dyn Fn() -> bool) -> Result<Report, Error> {
+    /// `now` is the time of the pass.
+    pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
         self.settle(now);
         self.read_stale(apic, now)?;
@@ -282,14 +299,14 @@ impl Engine {
             if nothing_to_send {
                 self.parking.all_done(now);
             }
-            if nothing_to_send || !go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
+            if nothing_to_send || !around.go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
                 report.unfinished = !plan.transactions.is_empty() && self.writer.writes();
                 report.news = self.tell(wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
-            self.send(apic, plan.transactions, now, go_on, &mut report)?;
+            self.send(apic, plan.transactions, now, around, &mut report)?;
         }
         Ok(report)
     }
@@ -376,7 +393,7 @@ impl Engine {
             warn!("{finding}");
         }
         for finding in self.findings.difference(&findings) {
-            info!("settled: {finding}");
+            info!("no longer: {finding}");
         }
         self.findings = findings;
         self.told.pass_ended(&self.inventory, &wanted, &self.fabric, &self.findings)

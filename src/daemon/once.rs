@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::config::{Config, EXIT_CONFIG, EXIT_USAGE, Policy};
 use crate::kube;
 use crate::model::finding::Code;
-use crate::model::kube::Kind;
+use crate::model::kube::{Kind, Pool};
 use crate::model::plan::{Tally, describe};
 
 /// How often a pass that ended early, or left something for later, is tried again.
@@ -142,7 +142,7 @@ fn listed_engine(config: &Config, cluster: &kube::Client) -> Result<Engine, Fail
     };
     let mut engine = engine_for(config, cluster).map_err(failed)?;
     for kind in Kind::ALL {
-        let (objects, _) = cluster.list(kind).map_err(failed)?;
+        let (objects, _) = cluster.list(kind, &mut Pool::default()).map_err(failed)?;
         engine.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
         engine.cluster_changed(kube::Event::Live { kind }, Instant::now());
     }

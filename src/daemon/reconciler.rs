@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{info, warn};
 
-use super::engine::{Engine, Report};
+use super::engine::{Around, Engine, Report};
 use super::heart::{BEAT, Heart};
 use super::pacing::{Pacing, Verdict};
 use crate::apic::access::Beating;
 use crate::apic::{self, Client, Link};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
+use crate::model::fabric::{Fabric, Hint};
 use crate::model::plan::Tally;
 use crate::tenure::Tenure;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const LONGEST_PASS: Duration = Duration::from_secs(30);
 
-/// The most events of the fabric that are kept while a pass writes: the echo of as many objects, a few MiB.
-const MOST_MEANWHILE: usize = 32 * 1024;
+/// The most events that are kept until a pass has ended, a few MiB; all else waits in its queue.
+const MOST_MEANWHILE: usize = 4 * 1024;
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,33 @@ pub struct Inbox {
     pub commands: Receiver<Command>,
     /// Closed when the program stops.
     pub stop: Receiver<()>,
+}
+
+/// What goes on around a pass. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
+/// does not overflow (W7).
+struct Meanwhile<'a> {
+    inbox: &'a Inbox,
+    tenure: &'a Tenure,
+    begun: Instant,
+    later: RefCell<Vec<apic::Event>>,
+}
+
+impl Around for Meanwhile<'_> {
+    fn go_on(&self) -> bool {
+        !stopped(&self.inbox.stop) && self.begun.elapsed() < LONGEST_PASS && self.tenure.is_held()
+    }
+
+    fn listen(&self, mirror: &Fabric) {
+        let mut later = self.later.borrow_mut();
+        let room = MOST_MEANWHILE.saturating_sub(later.len());
+        later.extend(self.inbox.fabric.try_iter().filter(|it| !is_known(it, mirror)).take(room));
+    }
+}
+
+/// Whether an event says nothing that the mirror does not hold.
+fn is_known(event: &apic::Event, mirror: &Fabric) -> bool {
+    let apic::Event::Changed { changes, .. } = event else { return false };
+    changes.iter().all(|it| mirror.meaning(it) == Hint::Nothing)
 }
 
 impl Reconciler {
@@ -159,19 +187,12 @@ impl Reconciler {
 
     fn pass(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
-        let stop = self.inbox.stop.clone();
         let apic = Beating { client: &client, beat: &|| self.heart.beat() };
-        // Each write brings its own echo: it is taken out of the queue on the way, so that it does not overflow (W7).
-        let meanwhile = RefCell::new(Vec::new());
-        let go_on = || {
-            let mut meanwhile = meanwhile.borrow_mut();
-            let room = MOST_MEANWHILE.saturating_sub(meanwhile.len());
-            meanwhile.extend(self.inbox.fabric.try_iter().take(room));
-            !stopped(&stop) && now.elapsed() < LONGEST_PASS && self.tenure.is_held()
-        };
-        let outcome = self.engine.pass(&apic, now, &go_on);
+        let around = Meanwhile { inbox: &self.inbox, tenure: &self.tenure, begun: now, later: RefCell::default() };
+        let outcome = self.engine.pass(&apic, now, &around);
+        let later = around.later.into_inner();
         self.pass_ended(&client, &outcome);
-        meanwhile.into_inner().into_iter().for_each(|event| self.handle(Event::Fabric(event)));
+        later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
     }
 
     fn pass_ended(&mut self, client: &Client, outcome: &Result<Report, apic::Error>) {

@@ -6,7 +6,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -210,6 +210,7 @@ fn own_engine(
     stop: &Receiver<()>,
 ) -> Result<Option<Engine>, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
+    let mut told = String::new();
     loop {
         heart.beat();
         let why = match engine_for(config, cluster) {
@@ -226,7 +227,12 @@ fn own_engine(
         if stopped_within(stop, Duration::ZERO) {
             return Ok(None);
         }
-        warn!("waiting for the API server: {why}");
+        if why == told {
+            debug!("still waiting for the API server: {why}");
+        } else {
+            warn!("waiting for the API server, with growing pauses: {why}");
+            told = why;
+        }
         if stopped_within(stop, pause) {
             return Ok(None);
         }

@@ -14,7 +14,7 @@ use super::credentials::{Credentials, Pass, Reload};
 use super::decode::{self, Page};
 use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
-use crate::model::kube::{Kind, Object};
+use crate::model::kube::{Kind, Object, Pool};
 use crate::model::owner::Owner;
 use crate::net::words;
 use crate::secret::Secret;
@@ -133,26 +133,27 @@ impl Client {
 
     /// A whole list with the version to watch from, page by page (K1). Pages of different lists are never mixed: an
     /// expired token throws away what was read.
-    pub fn list(&self, kind: Kind) -> Result<(Vec<Object>, String), Error> {
+    pub fn list(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
         for _ in 1..LIST_TRIES {
-            match self.list_once(kind) {
+            match self.list_once(kind, pool) {
                 Err(Error::Expired) => {}
                 done => return done,
             }
         }
-        self.list_once(kind)
+        self.list_once(kind, pool)
     }
 
-    fn list_once(&self, kind: Kind) -> Result<(Vec<Object>, String), Error> {
+    fn list_once(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
         let mut body = Vec::new();
         let mut all = Vec::new();
         let mut version: Option<String> = None;
         let mut next = String::new();
         for _ in 0..MOST_PAGES {
-            let page = self.page(kind, &next, &mut body)?;
+            let mut page = self.page(kind, &next, &mut body)?;
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
             }
+            page.objects.iter_mut().for_each(|it| pool.share(it));
             all.extend(page.objects);
             let repeats = !page.next.is_empty() && page.next == next;
             if repeats || (page.total == 0 && !page.next.is_empty()) {

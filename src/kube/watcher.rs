@@ -12,7 +12,8 @@ use super::client::{Client, io_words};
 use super::decode::{self, LONGEST_LINE, Line};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
-use crate::model::kube::{Kind, Object};
+use crate::model::inventory::CLOSED_WATCH_LIMIT;
+use crate::model::kube::{Kind, Object, Pool};
 
 /// A watch that ended sooner than this and said nothing does not work: the next step is a list.
 const TOO_SHORT: Duration = Duration::from_secs(1);
@@ -33,8 +34,11 @@ pub struct Watcher {
     events: Sender<Event>,
     stop: Receiver<()>,
     backoff: Backoff,
+    pool: Pool,
     /// The trouble that was told last; the same is not told again.
     told: Option<String>,
+    /// When the last list was whole, or the last watch ended.
+    watched: Instant,
     /// The version behind which an event was cut last.
     cut_behind: String,
 }
@@ -57,29 +61,31 @@ impl Watcher {
     pub fn new(client: Client, kind: Kind, events: Sender<Event>, stop: Receiver<()>) -> Self {
         // client-go's numbers (tools/cache/reflector.go).
         let backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
-        Watcher { client, kind, events, stop, backoff, told: None, cut_behind: String::new() }
+        let watched = Instant::now();
+        let pool = Pool::default();
+        Watcher { client, kind, events, stop, backoff, pool, told: None, watched, cut_behind: String::new() }
     }
 
     /// Lists and watches until the program stops.
     pub fn run(mut self) {
-        let mut why = "start".to_owned();
+        let (mut why, mut pause) = ("start".to_owned(), Duration::ZERO);
         loop {
-            match self.list_and_watch(why) {
-                Ok(next) => why = next,
-                Err(Stopped) => return,
-            }
-            if stopped_within(&self.stop, self.backoff.pause()) {
+            // That the view is not whole is told before the pause.
+            if self.send(Event::Relisting { kind: self.kind, why }).is_err() || stopped_within(&self.stop, pause) {
                 return;
+            }
+            match self.list_and_watch() {
+                Ok(next) => (why, pause) = (next, self.backoff.pause()),
+                Err(Stopped) => return,
             }
         }
     }
 
     /// One list and the watches that follow it; why a new list is needed.
-    fn list_and_watch(&mut self, why: String) -> Result<String, Stopped> {
+    fn list_and_watch(&mut self) -> Result<String, Stopped> {
         let kind = self.kind;
-        self.send(Event::Relisting { kind, why })?;
         let mut version = loop {
-            match self.client.list(kind) {
+            match self.client.list(kind, &mut self.pool) {
                 Ok((objects, version)) => {
                     self.send(Event::Listed { kind, objects })?;
                     break version;
@@ -87,6 +93,8 @@ impl Watcher {
                 Err(error) => self.wait(&format!("{kind}s cannot be listed"), &error)?,
             }
         };
+        let listed = Instant::now();
+        self.watched = listed;
         loop {
             let opened = Instant::now();
             let end = self.watch(&mut version)?;
@@ -103,8 +111,18 @@ impl Watcher {
                 End::Wait(error) => {
                     self.send(Event::Interrupted { kind })?;
                     self.wait(&format!("{kind}s cannot be watched"), &error)?;
+                    // Most probably the server would say 410, a moment after it took the watch.
+                    if self.watched.elapsed() >= CLOSED_WATCH_LIMIT {
+                        return Ok("there was no watch for too long".to_owned());
+                    }
                 }
-                End::Relist(why) => return Ok(why),
+                End::Relist(why) => {
+                    // The pauses of an outage are no reason to wait once it is over.
+                    if listed.elapsed() >= HEALTHY {
+                        self.backoff.reset();
+                    }
+                    return Ok(why);
+                }
             }
         }
     }
@@ -114,7 +132,6 @@ impl Watcher {
         let kind = self.kind;
         // Spread, so that the three watches do not end in the same moment; below the usual idle limits of 5 minutes.
         let lifetime = Duration::from_secs(240) + Duration::from_secs(50).mul_f64(random_unit());
-        let opened = Instant::now();
         let mut stream = match self.client.watch(kind, version, lifetime) {
             Ok(stream) => stream,
             Err(Error::Expired) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
@@ -124,10 +141,18 @@ impl Watcher {
         };
         self.healthy();
         self.send(Event::Live { kind })?;
+        let end = self.follow(&mut stream, version);
+        self.watched = Instant::now();
+        end
+    }
+
+    /// Reads an open watch to its end.
+    fn follow(&mut self, stream: &mut impl BufRead, version: &mut String) -> Result<End, Stopped> {
+        let (kind, opened) = (self.kind, Instant::now());
         let mut line = Vec::new();
         let mut events = 0usize;
         loop {
-            match read_line(&mut stream, &mut line) {
+            match read_line(stream, &mut line) {
                 Ok(true) => {}
                 Ok(false) | Err(ReadError::Cut(_)) if stopped(&self.stop) => return Err(Stopped),
                 Ok(false) => {
@@ -154,7 +179,8 @@ impl Watcher {
             }
             events += 1;
             match decode::line(kind, &line) {
-                Ok(Line::Changed { object, deleted, resource_version }) => {
+                Ok(Line::Changed { mut object, deleted, resource_version }) => {
+                    self.pool.share(&mut object);
                     *version = resource_version;
                     self.send(changed(object, deleted))?;
                 }
@@ -186,7 +212,7 @@ impl Watcher {
 
     fn healthy(&mut self) {
         if let Some(trouble) = self.told.take() {
-            log::info!("well again: {trouble}");
+            log::info!("{}s are listed and watched again; it was: {trouble}", self.kind);
         }
     }
 

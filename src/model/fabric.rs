@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
@@ -24,38 +25,44 @@ pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsPro
 /// The flag that classifies traffic into the EEPG.
 pub const IMPORT_SECURITY: &str = "import-security";
 
-/// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Scope(BTreeSet<Box<str>>);
+/// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2). It is kept as a sorted comma
+/// list: every subnet has one, and nearly all are the same. Copies share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope(Arc<str>);
 
 impl Scope {
     /// Reads a comma list.
     pub fn parse(text: &str) -> Scope {
-        Scope(text.split(',').map(str::trim).filter(|it| !it.is_empty()).map(Into::into).collect())
+        Scope::of(text.split(',').map(str::trim).filter(|it| !it.is_empty()))
+    }
+
+    fn of<'a>(flags: impl Iterator<Item = &'a str>) -> Scope {
+        Scope(flags.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",").into())
+    }
+
+    fn flags(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').filter(|it| !it.is_empty())
     }
 
     /// Whether all flags of `other` are in it.
     pub fn has(&self, other: &Scope) -> bool {
-        other.0.is_subset(&self.0)
+        self == other || other.flags().all(|it| self.has_flag(it))
     }
 
     /// Whether one flag is in it.
     pub fn has_flag(&self, flag: &str) -> bool {
-        self.0.contains(flag)
+        self.flags().any(|it| it == flag)
     }
 
     /// All flags of both.
     pub fn and(&self, other: &Scope) -> Scope {
-        Scope(self.0.union(&other.0).cloned().collect())
+        Scope::of(self.flags().chain(other.flags()))
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, flag) in self.0.iter().enumerate() {
-            write!(f, "{}{flag}", if n == 0 { "" } else { "," })?;
-        }
-        Ok(())
+        f.write_str(&self.0)
     }
 }
 
@@ -293,6 +300,29 @@ impl Fabric {
     /// Compares an event with the mirror (W7: our own echo costs no read). The mirror itself is changed by reads and
     /// by our own writes only; an event at most says that something has to be read again.
     pub fn hint(&mut self, change: &MoChange) -> Hint {
+        let hint = self.meaning(change);
+        if change.status == Status::Deleted {
+            // What is made anew at this DN is not what we saw (R2).
+            match Place::of(&change.mo.dn) {
+                Some(Place::Eepg(dn)) => {
+                    if let Some(eepg) = self.eepg_mut(&dn) {
+                        eepg.seen_ours = false;
+                        eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
+                    }
+                }
+                Some(Place::Subnet(dn, _)) => {
+                    let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
+                    let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
+                    subnet.into_iter().for_each(|it| it.seen_ours = false);
+                }
+                _ => {}
+            }
+        }
+        hint
+    }
+
+    /// What an event means, without taking note of it.
+    pub fn meaning(&self, change: &MoChange) -> Hint {
         let gone = change.status == Status::Deleted;
         let Some(place) = Place::of(&change.mo.dn) else { return Hint::Nothing };
         match (change.mo.class.as_str(), place) {
@@ -306,8 +336,8 @@ impl Fabric {
                 // An L3Out with something in it is there, whatever became of its own event.
                 Some(L3out::Missing) if gone => Hint::Nothing,
                 Some(L3out::Missing) => Hint::L3out(dn.l3out),
-                Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_hint(dn, change),
-                Some(L3out::Present { .. }) => self.subnet_hint(dn, change),
+                Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_meaning(dn, change),
+                Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
             },
             (TAG, Place::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
                 (Some(L3out::Present { tags, .. }), Some(epg)) if tags.contains_key(&epg) == gone => Hint::L3out(dn),
@@ -317,42 +347,29 @@ impl Fabric {
         }
     }
 
-    fn eepg_hint(&mut self, dn: EepgDn, change: &MoChange) -> Hint {
-        let owner = self.owner.clone();
-        let known = self.eepg_mut(&dn);
-        let as_known = match (change.status, known) {
-            (Status::Deleted, Some(eepg)) => {
-                // What is made anew at this DN is not what we saw (R2).
-                eepg.seen_ours = false;
-                eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
-                false
-            }
-            (Status::Deleted, None) => true,
-            (Status::Created, Some(eepg)) => owner.classify(change.mo.get("annotation")) == eepg.mark,
+    fn eepg_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
+        let as_known = match (change.status, self.eepg(&dn)) {
+            (Status::Deleted, known) => known.is_none(),
+            (Status::Created, Some(eepg)) => self.owner.classify(change.mo.get("annotation")) == eepg.mark,
             (Status::Modified, Some(eepg)) => {
-                change.mo.sent("annotation").is_none_or(|it| owner.classify(it) == eepg.mark)
+                change.mo.sent("annotation").is_none_or(|it| self.owner.classify(it) == eepg.mark)
             }
             (_, None) => false,
         };
         if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
     }
 
-    fn subnet_hint(&mut self, dn: EepgDn, change: &MoChange) -> Hint {
-        let owner = self.owner.clone();
+    fn subnet_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
         let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Eepg(dn) };
-        let known = self.eepg_mut(&dn).and_then(|eepg| eepg.subnets.get_mut(&prefix));
+        let known = self.eepg(&dn).and_then(|eepg| eepg.subnets.get(&prefix));
         let attribute = |name: &str| {
             let sent = change.mo.sent(name);
             if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
         };
         let as_known = match (change.status, known) {
-            (Status::Deleted, Some(subnet)) => {
-                subnet.seen_ours = false;
-                false
-            }
-            (Status::Deleted, None) => true,
+            (Status::Deleted, known) => known.is_none(),
             (_, Some(subnet)) => {
-                attribute("annotation").is_none_or(|it| owner.classify(it) == subnet.mark)
+                attribute("annotation").is_none_or(|it| self.owner.classify(it) == subnet.mark)
                     && attribute("name").is_none_or(|it| it == &*subnet.name)
                     && attribute("scope").is_none_or(|it| Scope::parse(it) == subnet.scope)
             }

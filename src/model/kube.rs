@@ -3,7 +3,7 @@
 //! The rules that look at one object alone are applied while decoding (P1, P2, and which objects are worth
 //! remembering), so that a record holds nothing that no rule needs. How objects relate is the inventory's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,15 +64,26 @@ impl fmt::Display for Key {
     }
 }
 
-/// Labels or a selector, sorted by key. There are some for each Pod, so they are kept as tight as they can be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// Labels or a selector, sorted by key. Copies share the text.
+#[derive(Debug, Clone, Default, Eq, Hash, Deserialize)]
 #[serde(from = "BTreeMap<Box<str>, Box<str>>")]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Labels) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
 
 impl Labels {
     /// The value of a label.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|it| *it.0 == *key).map(|it| &*it.1)
+    }
+
+    /// All of them, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
     /// Whether there are none.
@@ -89,6 +100,41 @@ impl Labels {
 impl From<BTreeMap<Box<str>, Box<str>>> for Labels {
     fn from(labels: BTreeMap<Box<str>, Box<str>>) -> Self {
         Labels(labels.into_iter().collect())
+    }
+}
+
+/// What many objects have in common, such as the labels of a Deployment's Pods: it is kept once for all of them.
+#[derive(Debug, Default)]
+pub struct Pool {
+    texts: HashSet<Arc<str>>,
+    labels: HashSet<Labels>,
+    /// With so many it is looked which of them are still in use.
+    full: usize,
+}
+
+impl Pool {
+    /// Makes an object share with all those that were here before.
+    pub fn share(&mut self, object: &mut Object) {
+        if let Object::Pod(pod) = object {
+            self.text(&mut pod.key.namespace);
+            pod.deployment.iter_mut().for_each(|it| self.text(it));
+            match self.labels.get(&pod.labels) {
+                Some(known) => pod.labels = known.clone(),
+                None => drop(self.labels.insert(pod.labels.clone())),
+            }
+        }
+        if self.texts.len() + self.labels.len() > self.full {
+            self.texts.retain(|it| Arc::strong_count(it) > 1);
+            self.labels.retain(|it| Arc::strong_count(&it.0) > 1);
+            self.full = 2 * (self.texts.len() + self.labels.len()) + 100;
+        }
+    }
+
+    fn text(&mut self, text: &mut Arc<str>) {
+        match self.texts.get(text) {
+            Some(known) => *text = known.clone(),
+            None => drop(self.texts.insert(text.clone())),
+        }
     }
 }
 
@@ -121,11 +167,11 @@ pub struct Pod {
     /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
     pub created: Box<str>,
     /// The name of the Deployment that owns it by P1; whether one of that name exists is the inventory's to say.
-    pub deployment: Option<Box<str>>,
+    pub deployment: Option<Arc<str>>,
     /// Its labels; empty where no Deployment owns it, because S1 asks no more.
     pub labels: Labels,
     /// The addresses it claims by P2: none for `hostNetwork` (they are the node's) and none once it has ended.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// It has a deletion timestamp (P3, P5).
     pub terminating: bool,
     /// Its phase is Succeeded or Failed.
@@ -207,7 +253,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
 
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
-    use super::{BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, PAUSE_ANNOTATION, nullable};
+    use super::{Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, PAUSE_ANNOTATION, nullable};
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -340,14 +386,13 @@ mod wire {
             if wire.spec.host_network || terminal {
                 addresses.clear();
             }
-            addresses.shrink_to_fit();
             super::Pod {
                 key: wire.metadata.key(),
                 uid: wire.metadata.uid,
                 created: wire.metadata.creation_timestamp,
                 labels: if deployment.is_some() { wire.metadata.labels } else { Labels::default() },
                 deployment,
-                addresses,
+                addresses: addresses.into(),
                 terminating: wire.metadata.deletion_timestamp.is_some(),
                 terminal,
             }
@@ -355,7 +400,7 @@ mod wire {
     }
 
     /// P1: the controller is a ReplicaSet named `{deployment}-{hash}`, hash being the Pod's own label.
-    fn owning_deployment(metadata: &Metadata) -> Option<Box<str>> {
+    fn owning_deployment(metadata: &Metadata) -> Option<Arc<str>> {
         let controller = metadata.owner_references.iter().find(|it| it.controller == Some(true))?;
         if &*controller.kind != "ReplicaSet" {
             return None;

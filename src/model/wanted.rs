@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::dn::{EepgDn, L3outDn, Prefix};
 use super::finding::{Code, Finding};
 use super::inventory::{Inventory, Member};
-use super::kube::{Key, Kind, Pod};
+use super::kube::{Key, Kind, Labels, Pod};
 use super::rules::{Exports, Rules};
 
 /// The EEPGs and subnets that should be there.
@@ -76,11 +76,49 @@ pub enum Vrf {
     Own(L3outDn),
 }
 
+/// A Deployment as far as its addresses are concerned.
+struct Exporter<'a> {
+    member: &'a Member,
+    exports: Exports,
+    /// The place of its EEPG among all that are wanted, where it is known.
+    eepg: Option<usize>,
+}
+
+/// All of them, and the place of each by namespace and name.
+struct Exporters<'a> {
+    all: Vec<Exporter<'a>>,
+    places: HashMap<(&'a str, &'a str), usize>,
+}
+
+impl<'a> Exporters<'a> {
+    fn new(inventory: &'a Inventory, rules: &Rules, eepgs: &[(EepgDn, WantedEepg)]) -> Self {
+        let place = |eepg: &EepgDn| eepgs.binary_search_by_key(&eepg, |(dn, _)| dn).ok();
+        let exporter = |member: &'a Member| {
+            let eepg = placed(member, rules).and_then(place);
+            Exporter { member, exports: exports(member, rules), eepg }
+        };
+        let name = |(n, key): (usize, &'a Key)| ((&*key.namespace, &*key.name), n);
+        Exporters {
+            all: inventory.members.values().map(exporter).collect(),
+            places: inventory.members.keys().enumerate().map(name).collect(),
+        }
+    }
+
+    /// P1: the place of the enrolled Deployment that a Pod belongs to.
+    fn owner(&self, pod: &'a Pod) -> Option<usize> {
+        self.places.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
+    }
+}
+
 /// An address that a Deployment exports.
+#[derive(Clone, Copy)]
 struct Claim<'a> {
-    deployment: &'a Key,
     prefix: Prefix,
-    source: Source,
+    is_pod: bool,
+    /// The Pod or Service.
+    key: &'a Key,
+    member: &'a Member,
+    eepg: Option<usize>,
 }
 
 /// The L3Outs that Deployments name.
@@ -91,9 +129,8 @@ pub fn named_l3outs(inventory: &Inventory, rules: &Rules) -> BTreeSet<L3outDn> {
 /// Computes what is wanted. `vrf_of` tells which VRF an L3Out is in.
 pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted {
     let mut wanted = Wanted::default();
-    let mut findings = Vec::new();
     for member in inventory.members.values() {
-        findings.extend(annotation_findings(member, rules));
+        wanted.findings.extend(annotation_findings(member, rules));
         wanted.is_one_unknown |= member.in_force.is_none();
         if let Some(eepg) = placed(member, rules) {
             let key = &member.deployment.key;
@@ -102,72 +139,61 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
             eepg.paused_by.extend(member.deployment.paused.then(|| key.clone()));
         }
     }
+    // From here on an EEPG is its place in this list: names are long, and there is a claim for each Pod.
+    let mut eepgs: Vec<(EepgDn, WantedEepg)> = std::mem::take(&mut wanted.eepgs).into_iter().collect();
+    let vrfs: Vec<Vrf> = eepgs.iter().map(|(dn, _)| vrf_of(&dn.l3out)).collect();
+    let exporters = Exporters::new(inventory, rules, &eepgs);
 
-    let mut claims = pod_claims(inventory);
-    claims.extend(service_claims(inventory, &mut findings));
+    let mut claims = pod_claims(inventory, &exporters);
+    claims.extend(service_claims(inventory, &exporters, &mut wanted.findings));
+    claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
+    for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
+        if claims.iter().any(|it| it.member.in_force.is_none()) {
+            wanted.unplaced.insert(claims[0].prefix);
+        }
+        share_out(claims, &vrfs, &mut eepgs, &mut wanted.findings);
+    }
+    wanted.eepgs = eepgs.into_iter().collect();
+    wanted.findings.sort();
+    wanted.findings.dedup();
+    wanted
+}
 
+/// Puts one address, which all these claims are about, into the EEPGs that may have it. The claims are sorted.
+fn share_out(
+    claims: &[Claim<'_>],
+    vrfs: &[Vrf],
+    eepgs: &mut [(EepgDn, WantedEepg)],
+    findings: &mut Vec<Finding>,
+) {
     // D4 and S4: within one EEPG the claims unite, and the first source names the subnet. The oldest Deployment
     // among the claimants stands for the EEPG when another EEPG wants the same address (S3).
-    let mut by_eepg: BTreeMap<(Prefix, &EepgDn), (Source, &Member)> = BTreeMap::new();
+    let mut by_eepg: BTreeMap<usize, (Claim<'_>, &Member)> = BTreeMap::new();
     for claim in claims {
-        let Some(member) = inventory.members.get(claim.deployment) else { continue };
-        let exports = exports(member, rules);
-        if !(if claim.source.is_pod { exports.pods } else { exports.services }) {
-            continue;
+        let Some(eepg) = claim.eepg else { continue };
+        let (_, oldest) = by_eepg.entry(eepg).or_insert((*claim, claim.member));
+        if age(claim.member) < age(oldest) {
+            *oldest = claim.member;
         }
-        if member.in_force.is_none() {
-            wanted.unplaced.insert(claim.prefix);
-        }
-        let Some(eepg) = placed(member, rules) else { continue };
-        by_eepg
-            .entry((claim.prefix, eepg))
-            .and_modify(|(source, oldest)| {
-                if claim.source < *source {
-                    *source = claim.source.clone();
-                }
-                if age(member) < age(oldest) {
-                    *oldest = member;
-                }
-            })
-            .or_insert((claim.source, member));
     }
-
-    // S3: in one VRF an address can be in one EEPG only; the older Deployment gets it.
-    let vrfs: BTreeMap<&L3outDn, Vrf> = wanted.eepgs.keys().map(|eepg| (&eepg.l3out, vrf_of(&eepg.l3out))).collect();
-    let mut winners: HashMap<(Prefix, &Vrf), (&EepgDn, &Member)> = HashMap::with_capacity(by_eepg.len());
-    for (&(prefix, eepg), &(_, member)) in &by_eepg {
-        winners
-            .entry((prefix, &vrfs[&eepg.l3out]))
-            .and_modify(|winner| {
-                if age(member) < age(winner.1) {
-                    *winner = (eepg, member);
-                }
-            })
-            .or_insert((eepg, member));
-    }
-    let mut subnets = Vec::with_capacity(by_eepg.len());
-    for (&(prefix, eepg), (source, member)) in &by_eepg {
-        let (winner, older) = winners[&(prefix, &vrfs[&eepg.l3out])];
+    for (&eepg, (claim, member)) in &by_eepg {
+        // S3: in one VRF an address can be in one EEPG only; the older Deployment gets it.
+        let rivals = by_eepg.iter().filter(|(rival, _)| vrfs[**rival] == vrfs[eepg]);
+        let Some((&winner, (_, older))) = rivals.min_by_key(|(_, (_, rival))| age(rival)) else { continue };
+        let source = Source { is_pod: claim.is_pod, key: claim.key.clone() };
         if winner == eepg {
-            subnets.push((eepg.clone(), prefix, WantedSubnet { source: source.clone() }));
+            eepgs[eepg].1.subnets.insert(claim.prefix, WantedSubnet { source });
         } else {
             findings.push(Finding::new(
                 Code::AddressConflict,
                 (Kind::Deployment, &member.deployment.key),
                 format!(
-                    "{prefix} ({source}) is not put into {eepg}: the older Deployment {} has it in {winner} of the same VRF",
-                    older.deployment.key
+                    "{} ({source}) is not put into {}: the older Deployment {} has it in {} of the same VRF",
+                    claim.prefix, eepgs[eepg].0, older.deployment.key, eepgs[winner].0
                 ),
             ));
         }
     }
-    for (eepg, prefix, subnet) in subnets {
-        wanted.eepgs.entry(eepg).or_default().subnets.insert(prefix, subnet);
-    }
-    findings.sort();
-    findings.dedup();
-    wanted.findings = findings;
-    wanted
 }
 
 /// The EEPG that a Deployment's addresses belong to, if one is known. An annotation that names what its namespace may
@@ -227,7 +253,7 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
 }
 
 /// P1 to P5: each address belongs to one Pod of the cluster; where that Pod's Deployment is enrolled, it is exported.
-fn pod_claims(inventory: &Inventory) -> Vec<Claim<'_>> {
+fn pod_claims<'a>(inventory: &'a Inventory, exporters: &Exporters<'a>) -> Vec<Claim<'a>> {
     let mut winners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(inventory.pods.len());
     for pod in inventory.pods.values() {
         for address in &pod.addresses {
@@ -241,14 +267,12 @@ fn pod_claims(inventory: &Inventory) -> Vec<Claim<'_>> {
                 .or_insert(pod);
         }
     }
-    winners
-        .into_iter()
-        .filter_map(|(address, pod)| {
-            let owner = owner(inventory, pod)?;
-            let source = Source { is_pod: true, key: pod.key.clone() };
-            Some(Claim { deployment: &owner.deployment.key, prefix: Prefix::host(address), source })
-        })
-        .collect()
+    let claim = |(address, pod): (IpAddr, &'a Pod)| {
+        let Exporter { member, exports, eepg } = &exporters.all[exporters.owner(pod)?];
+        let (prefix, eepg) = (Prefix::host(address), *eepg);
+        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
+    };
+    winners.into_iter().filter_map(claim).collect()
 }
 
 /// P5: a Pod that is not terminating wins, then the younger one.
@@ -256,48 +280,58 @@ fn precedence(pod: &Pod) -> (bool, &str, &str) {
     (!pod.terminating, &pod.created, &pod.uid)
 }
 
-/// P1: the enrolled Deployment that a Pod belongs to.
-fn owner<'a>(inventory: &'a Inventory, pod: &Pod) -> Option<&'a Member> {
-    let deployment = pod.deployment.as_deref()?;
-    inventory.members.get(&Key::new(&pod.key.namespace, deployment))
-}
-
-/// S1: a LoadBalancer Service exports its addresses for every Deployment that it selects.
-fn service_claims<'a>(inventory: &'a Inventory, findings: &mut Vec<Finding>) -> Vec<Claim<'a>> {
-    let mut pods: HashMap<&Key, Vec<&Pod>> = HashMap::new();
-    if !inventory.services.is_empty() {
-        for pod in inventory.pods.values() {
-            if let Some(owner) = owner(inventory, pod) {
-                pods.entry(&owner.deployment.key).or_default().push(pod);
-            }
+/// S1: a LoadBalancer Service exports its addresses for every Deployment that it selects, by the labels of its template
+/// or of one of its Pods.
+fn service_claims<'a>(
+    inventory: &'a Inventory,
+    exporters: &Exporters<'a>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Claim<'a>> {
+    if inventory.services.is_empty() {
+        return Vec::new();
+    }
+    // The Pods of a Deployment mostly bear the same labels: each set is looked at once.
+    let template = |it: &Exporter<'a>| vec![&it.member.deployment.template_labels];
+    let mut borne: Vec<Vec<&Labels>> = exporters.all.iter().map(template).collect();
+    for pod in inventory.pods.values() {
+        let Some(owner) = exporters.owner(pod) else { continue };
+        if !borne[owner].contains(&&pod.labels) {
+            borne[owner].push(&pod.labels);
         }
     }
-    let mut members: HashMap<&str, Vec<&Member>> = HashMap::new();
-    for member in inventory.members.values() {
-        members.entry(&member.deployment.key.namespace).or_default().push(member);
+    // A selector holds only where its first label is borne, so that not every Service looks at all of them.
+    let mut bearers: HashMap<(&str, &str, &str), BTreeSet<usize>> = HashMap::new();
+    for (owner, labels) in borne.iter().enumerate().flat_map(|(n, sets)| sets.iter().map(move |it| (n, it))) {
+        let namespace = &*exporters.all[owner].member.deployment.key.namespace;
+        for (label, value) in labels.iter() {
+            bearers.entry((namespace, label, value)).or_default().insert(owner);
+        }
     }
 
     let mut claims = Vec::new();
     for service in inventory.services.values() {
-        for &member in members.get(&*service.key.namespace).into_iter().flatten() {
-            let key = &member.deployment.key;
-            let selected = service.selector.select(&member.deployment.template_labels)
-                || pods.get(key).into_iter().flatten().any(|pod| service.selector.select(&pod.labels));
-            if !selected {
-                continue;
+        let Some((label, value)) = service.selector.iter().next() else { continue };
+        let bearers = bearers.get(&(&service.key.namespace, label, value)).into_iter().flatten().copied();
+        let mut is_selecting = false;
+        for owner in bearers.filter(|it| borne[*it].iter().any(|labels| service.selector.select(labels))) {
+            is_selecting = true;
+            let Exporter { member, exports, eepg } = &exporters.all[owner];
+            if exports.services {
+                claims.extend(service.addresses.iter().map(|address| Claim {
+                    prefix: Prefix::host(*address),
+                    is_pod: false,
+                    key: &service.key,
+                    member,
+                    eepg: *eepg,
+                }));
             }
-            if service.hostname_only {
-                findings.push(Finding::new(
-                    Code::HostnameOnly,
-                    (Kind::Service, &service.key),
-                    "its load balancer gives a host name and no IP address: there is nothing to export",
-                ));
-            }
-            claims.extend(service.addresses.iter().map(|address| Claim {
-                deployment: key,
-                prefix: Prefix::host(*address),
-                source: Source { is_pod: false, key: service.key.clone() },
-            }));
+        }
+        if service.hostname_only && is_selecting {
+            findings.push(Finding::new(
+                Code::HostnameOnly,
+                (Kind::Service, &service.key),
+                "its load balancer gives a host name and no IP address: there is nothing to export",
+            ));
         }
     }
     claims

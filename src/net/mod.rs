@@ -158,6 +158,9 @@ impl Tls {
             .user_agent(concat!("aci-sync/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .max_response_header_size(64 * 1024)
+            // Each connection has two of both, for all its life: a little more than the longest header, and a TLS record.
+            .input_buffer_size(72 * 1024)
+            .output_buffer_size(16 * 1024)
             .build();
         ureq::Agent::with_parts(config, TlsLayer::chain(self.clone()), DefaultResolver::default())
     }

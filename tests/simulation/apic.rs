@@ -9,7 +9,9 @@ use std::time::Instant;
 use aci_sync::apic::access::Access;
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
-use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::daemon::engine::Engine;
+use aci_sync::model::fabric::{Fabric, Hint};
+use aci_sync::model::mo::{Mo, MoChange, Status};
 use serde_json::Value;
 use sim::apic::{Desk, Door, Seat};
 
@@ -113,7 +115,43 @@ impl Inner {
     }
 }
 
+/// What an event of the websocket says, for the log.
+pub fn told_by(text: &str) -> String {
+    let message = decode::message(text.as_bytes()).unwrap();
+    let told: Vec<String> = message.changes.iter().map(|it| format!("{:?} {}", it.status, it.mo.dn)).collect();
+    told.join(", ")
+}
+
 impl Line {
+    /// Hands an event of the websocket to the engine. True where that says something new.
+    pub fn hear(&self, text: &str, engine: &mut Engine) -> bool {
+        let message = decode::message(text.as_bytes()).unwrap();
+        self.take_note(&message.changes);
+        let ids: Vec<SubscriptionId> = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+        engine.fabric_changed(&ids, &message.changes)
+    }
+
+    /// Whether an event says nothing that the mirror does not hold.
+    pub fn is_known(&self, text: &str, mirror: &Fabric) -> bool {
+        let message = decode::message(text.as_bytes()).unwrap();
+        let is_known = message.changes.iter().all(|it| mirror.meaning(it) == Hint::Nothing);
+        if is_known {
+            self.take_note(&message.changes);
+        }
+        is_known
+    }
+
+    fn take_note(&self, changes: &[MoChange]) {
+        let seen = &mut self.inner.borrow_mut().ever_ours;
+        for change in changes {
+            if change.status == Status::Deleted {
+                seen.retain(|dn| !is_below(dn, &change.mo.dn));
+            } else if change.mo.get("annotation") == self.marks.own {
+                seen.insert(change.mo.dn.clone());
+            }
+        }
+    }
+
     pub fn new(desk: Rc<Desk>, id: &str, coverage: Rc<RefCell<Coverage>>, random: Random, now: Instant) -> Line {
         let inner = Inner {
             seat: None,
@@ -142,7 +180,7 @@ impl Line {
         Line { desk, marks: Marks::of(id), coverage, inner: RefCell::new(inner) }
     }
 
-    fn covered(&self, what: &'static str) {
+    pub fn covered(&self, what: &'static str) {
         self.coverage.borrow_mut().count(what);
     }
 

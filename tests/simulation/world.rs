@@ -6,19 +6,19 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::{Error, SubscriptionId, decode};
+use aci_sync::apic::Error;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Engine;
+use aci_sync::daemon::engine::{Around, Engine};
 use aci_sync::daemon::pacing::{Pacing, Verdict};
+use aci_sync::model::fabric::Fabric;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Kind;
-use aci_sync::model::mo::Status;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
 use sim::apic::{Desk, Quirks};
 
-use crate::apic::{Line, Trouble, is_below, snapshot};
+use crate::apic::{Line, Trouble, snapshot, told_by};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
 use crate::judge::GRACE;
@@ -58,6 +58,30 @@ pub struct World {
     /// What somebody deletes again and again.
     pub fought_over: Option<String>,
     steps: usize,
+}
+
+/// What the websocket says during a pass: what the mirror knows is forgotten, all else is kept.
+struct Ear<'a> {
+    line: &'a Line,
+    is_open: bool,
+    later: RefCell<Vec<String>>,
+}
+
+impl Around for Ear<'_> {
+    fn go_on(&self) -> bool {
+        !self.line.inner.borrow().dead
+    }
+
+    fn listen(&self, mirror: &Fabric) {
+        let texts = self.line.inner.borrow().seat.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
+        for text in texts.into_iter().flatten() {
+            let is_known = self.line.is_known(&text, mirror);
+            self.line.covered(if is_known { "events: an echo" } else { "events: news during a pass" });
+            if !is_known {
+                self.later.borrow_mut().push(text);
+            }
+        }
+    }
 }
 
 impl World {
@@ -234,23 +258,10 @@ impl World {
             }
             Some(Some(texts)) => {
                 for text in texts {
-                    let message = decode::message(text.as_bytes()).unwrap();
-                    let told: Vec<String> =
-                        message.changes.iter().map(|it| format!("{:?} {}", it.status, it.mo.dn)).collect();
-                    self.log.push(format!("    {}'s websocket: {}", it.id, told.join(", ")));
-                    for change in &message.changes {
-                        let seen = &mut it.line.inner.borrow_mut().ever_ours;
-                        if change.status == Status::Deleted {
-                            seen.retain(|dn| !is_below(dn, &change.mo.dn));
-                        } else if change.mo.get("annotation") == it.line.marks.own {
-                            seen.insert(change.mo.dn.clone());
-                        }
-                    }
-                    let ids: Vec<SubscriptionId> =
-                        message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+                    self.log.push(format!("    {}'s websocket: {}", it.id, told_by(&text)));
                     // An event may come twice.
                     for _ in 0..=u64::from(self.random.percent(10)) {
-                        if it.engine.fabric_changed(&ids, &message.changes) {
+                        if it.line.hear(&text, &mut it.engine) {
                             it.pacing.pass_soon(now);
                         }
                     }
@@ -334,7 +345,9 @@ impl World {
         let owned = ours.len();
         it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
-        let outcome = it.engine.pass(line, now, &|| !line.inner.borrow().dead);
+        let ear = Ear { line, is_open: !it.late, later: RefCell::default() };
+        let outcome = it.engine.pass(line, now, &ear);
+        let later = ear.later.into_inner();
         let mut inner = it.line.inner.borrow_mut();
         self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
         self.log.append(&mut inner.log);
@@ -391,6 +404,12 @@ impl World {
             Verdict::Reconnect => {
                 it.line.inner.borrow_mut().seat = None;
                 it.connect_at = Some(now + Duration::from_secs(1));
+            }
+        }
+        for text in later {
+            self.log.push(format!("    {}'s websocket said meanwhile: {}", it.id, told_by(&text)));
+            if it.line.hear(&text, &mut it.engine) {
+                it.pacing.pass_soon(now);
             }
         }
         Ok(())

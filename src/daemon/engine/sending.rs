@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info};
 
-use super::{Engine, MOST_REFUSALS, Report, SETTLE};
+use super::{Around, Engine, MOST_REFUSALS, Report, SETTLE};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::Refusal;
@@ -22,7 +22,7 @@ impl Engine {
         apic: &dyn Access,
         transactions: Vec<Transaction>,
         now: Instant,
-        go_on: &dyn Fn() -> bool,
+        around: &dyn Around,
         report: &mut Report,
     ) -> Result<(), Error> {
         let mut failed = BTreeSet::new();
@@ -32,7 +32,8 @@ impl Engine {
             if failed.contains(&dn) {
                 continue;
             }
-            match self.writer.send(apic, &self.fabric, &transaction, go_on) {
+            around.listen(&self.fabric);
+            match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
                 Ok(changes) => {
                     let as_planned = self.is_done(&transaction, &changes, now);
                     report.done.push(transaction);
