@@ -84,7 +84,10 @@ struct Exporter<'a> {
     eepg: Option<usize>,
 }
 
-/// All of them, and the place of each by namespace and name.
+/// A Pod, and the place of the enrolled Deployment that it belongs to.
+type Claimant<'a> = (Option<usize>, &'a Pod);
+
+/// All exporters, and the place of each by namespace and name.
 struct Exporters<'a> {
     all: Vec<Exporter<'a>>,
     places: HashMap<(&'a str, &'a str), usize>,
@@ -144,8 +147,9 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let vrfs: Vec<Vrf> = eepgs.iter().map(|(dn, _)| vrf_of(&dn.l3out)).collect();
     let exporters = Exporters::new(inventory, rules, &eepgs);
 
-    let mut claims = pod_claims(inventory, &exporters);
-    claims.extend(service_claims(inventory, &exporters, &mut wanted.findings));
+    let pods: Vec<Claimant<'_>> = inventory.pods.values().map(|pod| (exporters.owner(pod), pod)).collect();
+    let mut claims = pod_claims(&pods, &exporters);
+    claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
         if claims.iter().any(|it| it.member.in_force.is_none()) {
@@ -160,12 +164,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
 }
 
 /// Puts one address, which all these claims are about, into the EEPGs that may have it. The claims are sorted.
-fn share_out(
-    claims: &[Claim<'_>],
-    vrfs: &[Vrf],
-    eepgs: &mut [(EepgDn, WantedEepg)],
-    findings: &mut Vec<Finding>,
-) {
+fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEepg)], findings: &mut Vec<Finding>) {
     // D4 and S4: within one EEPG the claims unite, and the first source names the subnet. The oldest Deployment
     // among the claimants stands for the EEPG when another EEPG wants the same address (S3).
     let mut by_eepg: BTreeMap<usize, (Claim<'_>, &Member)> = BTreeMap::new();
@@ -253,26 +252,20 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
 }
 
 /// P1 to P5: each address belongs to one Pod of the cluster; where that Pod's Deployment is enrolled, it is exported.
-fn pod_claims<'a>(inventory: &'a Inventory, exporters: &Exporters<'a>) -> Vec<Claim<'a>> {
-    let mut winners: HashMap<IpAddr, &Pod> = HashMap::with_capacity(inventory.pods.len());
-    for pod in inventory.pods.values() {
-        for address in &pod.addresses {
-            winners
-                .entry(*address)
-                .and_modify(|winner| {
-                    if precedence(pod) > precedence(winner) {
-                        *winner = pod;
-                    }
-                })
-                .or_insert(pod);
-        }
-    }
-    let claim = |(address, pod): (IpAddr, &'a Pod)| {
-        let Exporter { member, exports, eepg } = &exporters.all[exporters.owner(pod)?];
+fn pod_claims<'a>(pods: &[Claimant<'a>], exporters: &Exporters<'a>) -> Vec<Claim<'a>> {
+    let with_address = |claimant: &Claimant<'a>| {
+        let claimant = *claimant;
+        claimant.1.addresses.iter().map(move |address| (*address, claimant))
+    };
+    let mut addresses: Vec<(IpAddr, Claimant<'a>)> = pods.iter().flat_map(with_address).collect();
+    addresses.sort_unstable_by_key(|(address, _)| *address);
+    let claim = |claimants: &[(IpAddr, Claimant<'a>)]| {
+        let &(address, (owner, pod)) = claimants.iter().max_by_key(|(_, (_, pod))| precedence(pod))?;
+        let Exporter { member, exports, eepg } = &exporters.all[owner?];
         let (prefix, eepg) = (Prefix::host(address), *eepg);
         exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
     };
-    winners.into_iter().filter_map(claim).collect()
+    addresses.chunk_by(|a, b| a.0 == b.0).filter_map(claim).collect()
 }
 
 /// P5: a Pod that is not terminating wins, then the younger one.
@@ -284,6 +277,7 @@ fn precedence(pod: &Pod) -> (bool, &str, &str) {
 /// or of one of its Pods.
 fn service_claims<'a>(
     inventory: &'a Inventory,
+    pods: &[Claimant<'a>],
     exporters: &Exporters<'a>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Claim<'a>> {
@@ -293,8 +287,8 @@ fn service_claims<'a>(
     // The Pods of a Deployment mostly bear the same labels: each set is looked at once.
     let template = |it: &Exporter<'a>| vec![&it.member.deployment.template_labels];
     let mut borne: Vec<Vec<&Labels>> = exporters.all.iter().map(template).collect();
-    for pod in inventory.pods.values() {
-        let Some(owner) = exporters.owner(pod) else { continue };
+    for (owner, pod) in pods {
+        let Some(owner) = *owner else { continue };
         if !borne[owner].contains(&&pod.labels) {
             borne[owner].push(&pod.labels);
         }

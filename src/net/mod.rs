@@ -8,10 +8,10 @@ mod sock;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use native_tls::{Certificate, HandshakeError, Identity, TlsConnector, TlsStream};
+use native_tls::{Certificate, HandshakeError, Identity, TlsConnector, TlsConnectorBuilder, TlsStream};
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::X509;
@@ -87,7 +87,10 @@ impl std::error::Error for TlsError {}
 pub struct Tls(Arc<Inner>);
 
 struct Inner {
-    connector: TlsConnector,
+    builder: TlsConnectorBuilder,
+    /// Made at the first handshake: it takes OpenSSL 25 ms to read the system's roots, and a start does not wait for
+    /// those of the other side.
+    connector: OnceLock<Result<TlsConnector, TlsError>>,
     verify: Verify,
     server_name: Option<String>,
     mend: &'static str,
@@ -96,6 +99,13 @@ struct Inner {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls")
+    }
+}
+
+impl Inner {
+    fn connector(&self) -> Result<&TlsConnector, TlsError> {
+        let build = || self.builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")));
+        self.connector.get_or_init(build).as_ref().map_err(TlsError::clone)
     }
 }
 
@@ -115,9 +125,13 @@ impl Tls {
         if let Some(own) = &settings.identity {
             builder.identity(identity(own)?);
         }
-        let connector = builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
         let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
-        Ok(Tls(Arc::new(Inner { connector, verify, server_name, mend: settings.mend })))
+        let inner = Inner { builder, connector: OnceLock::new(), verify, server_name, mend: settings.mend };
+        if settings.identity.is_some() {
+            // Whether key and certificate belong together is known only then.
+            inner.connector()?;
+        }
+        Ok(Tls(Arc::new(inner)))
     }
 
     /// Whether both are the same: connections of another one have another identity or trust.
@@ -129,7 +143,8 @@ impl Tls {
     pub fn connect<S: Read + Write>(&self, host: &str, stream: S) -> Result<TlsStream<S>, ConnectError> {
         let name = self.0.server_name.as_deref().unwrap_or(host);
         let name = name.trim_start_matches('[').trim_end_matches(']');
-        let stream = self.0.connector.connect(name, stream).map_err(|error| match error {
+        let connector = self.0.connector().map_err(|error| ConnectError::Io(io::Error::other(error)))?;
+        let stream = connector.connect(name, stream).map_err(|error| match error {
             HandshakeError::Failure(error) => ConnectError::from(error),
             HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
         })?;
