@@ -65,15 +65,9 @@ impl fmt::Display for Key {
 }
 
 /// Labels or a selector, sorted by key. Copies share the text.
-#[derive(Debug, Clone, Default, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "BTreeMap<Box<str>, Box<str>>")]
 pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
-
-impl PartialEq for Labels {
-    fn eq(&self, other: &Labels) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
-    }
-}
 
 impl Labels {
     /// The value of a label.
