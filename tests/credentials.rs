@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::kube::plugin;
 use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, load};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kube::{Kind, Pool};
 use serde_json::{Value, json};
 use sim::kube::{Credential, Options, SimKube, TOKEN};
 use sim::net::{Fault, Trouble};
@@ -230,15 +230,19 @@ fn a_plugin_that_fails_is_told_and_heals() {
             &format!("if [ -e \"$1/healed\" ]; then {PLUGIN}; exit; fi; echo run >> \"$1/runs\"; {script}"),
         );
         let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
-        let Err(Error::Credentials(why)) = client.list(Kind::Pod) else { panic!("{complaint}") };
+        let Err(Error::Credentials(why)) = client.list(Kind::Pod, &mut Pool::default()) else { panic!("{complaint}") };
         assert!(why.starts_with("the credential plugin \"/bin/sh\" ") && why.contains(complaint), "{complaint}: {why}");
         assert!(!why.contains("S3CRET") && !why.contains("PRIVATE") && !why.contains(TOKEN), "{why}");
         assert!(why.len() < 600 && !why.chars().any(char::is_control), "{why}");
-        assert_eq!(client.list(Kind::Pod).unwrap_err(), Error::Credentials(why), "the same, without another run");
+        assert_eq!(
+            client.list(Kind::Pod, &mut Pool::default()).unwrap_err(),
+            Error::Credentials(why),
+            "the same, without another run"
+        );
         assert_eq!(runs(&folder), 1);
         folder.file("answer", &good);
         folder.file("healed", "");
-        until("it heals", || client.list(Kind::Pod).is_ok());
+        until("it heals", || client.list(Kind::Pod, &mut Pool::default()).is_ok());
     }
     assert!(kube.journal().iter().all(|it| !it.user.is_empty()), "nothing was asked for without a credential");
 
@@ -251,10 +255,10 @@ fn a_plugin_that_fails_is_told_and_heals() {
     user["exec"]["installHint"] = json!("get it\nfrom us");
     let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
     std::fs::remove_file(&program).unwrap();
-    let why = client.list(Kind::Pod).unwrap_err().to_string();
+    let why = client.list(Kind::Pod, &mut Pool::default()).unwrap_err().to_string();
     assert!(why.contains("plugin\" cannot be found; get it from us"), "{why}");
     std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
-    until("it is there again", || client.list(Kind::Pod).is_ok());
+    until("it is there again", || client.list(Kind::Pod, &mut Pool::default()).is_ok());
 }
 
 /// K3, X3: a plugin that hangs is killed with all that it started; meanwhile it is not started again, and afterwards

@@ -14,7 +14,7 @@ use aci_sync::apic;
 use aci_sync::kube;
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig, Error};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
 use serde_json::{Value, json};
@@ -70,11 +70,11 @@ fn floods_of_the_api_server_are_cut_off() {
     let client = client(&kube.url(), &kube.ca_pem());
     for (what, flood) in floods() {
         kube.fault(Fault::on("/pods?", flood).times(1));
-        let error = client.list(Kind::Pod).unwrap_err();
+        let error = client.list(Kind::Pod, &mut Pool::default()).unwrap_err();
         assert!(matches!(error, Error::Unreachable(_) | Error::Malformed(_)), "{what}: {error}");
         assert!(error.to_string().len() < 200, "{what}: {error}");
         // The connection ends with it, and the next request may still have been sent on that; watchers try again, too.
-        let again = (0..3).find_map(|_| client.list(Kind::Pod).ok());
+        let again = (0..3).find_map(|_| client.list(Kind::Pod, &mut Pool::default()).ok());
         assert_eq!(again.unwrap().0.len(), 1, "{what}");
     }
 }
@@ -192,10 +192,10 @@ fn garbage_is_no_list() {
     let client = client(&kube.url(), &kube.ca_pem());
     for (what, trouble) in garbage() {
         kube.fault(Fault::on("/pods?", trouble).times(1));
-        let error = client.list(Kind::Pod).unwrap_err().to_string();
+        let error = client.list(Kind::Pod, &mut Pool::default()).unwrap_err().to_string();
         assert!(!error.contains("Welcome") && !error.chars().any(char::is_control), "{what}: {error}");
         // The connection ends with it, and the next request may still have been sent on that; watchers try again, too.
-        let again = (0..3).find_map(|_| client.list(Kind::Pod).ok());
+        let again = (0..3).find_map(|_| client.list(Kind::Pod, &mut Pool::default()).ok());
         assert_eq!(again.unwrap().0.len(), 1, "{what}");
     }
 }

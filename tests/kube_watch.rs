@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig, Error, Event, Watcher};
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kube::{Kind, Object, Pool};
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
 use crossbeam_channel::{Receiver, Sender};
@@ -124,7 +124,7 @@ impl Watch {
     fn upsert(&self, address: &str) -> String {
         loop {
             match self.next() {
-                Event::Upsert(Object::Pod(pod)) if pod.addresses == [address.parse::<std::net::IpAddr>().unwrap()] => {
+                Event::Upsert(Object::Pod(pod)) if *pod.addresses == [address.parse::<std::net::IpAddr>().unwrap()] => {
                     return pod.key.name.to_string();
                 }
                 Event::Upsert(Object::Pod(pod)) if pod.addresses.is_empty() => {}
@@ -167,7 +167,7 @@ fn lists_come_in_pages() {
             "spec": {"type": "LoadBalancer", "selector": {"app": "web"}}}),
         );
     }
-    let (services, version) = client(&kube).list(Kind::Service).unwrap();
+    let (services, version) = client(&kube).list(Kind::Service, &mut Pool::default()).unwrap();
     let mut names = names(&services);
     names.dedup();
     assert_eq!(names.len(), 1001);
@@ -195,14 +195,14 @@ fn an_expired_list_starts_over() {
         (Trouble::Answer(200, JSON, other_state.to_string()), 1),
     ] {
         kube.fault(once("continue=", trouble));
-        let (pods, _) = client.list(Kind::Pod).unwrap();
+        let (pods, _) = client.list(Kind::Pod, &mut Pool::default()).unwrap();
         assert_eq!(pods.len(), 501);
         assert!(!names(&pods).contains(&"other".to_owned()));
         lists += 1 + again;
         assert_eq!(asked(&kube, "/pods?").iter().filter(|it| !it.contains("continue=")).count(), lists);
     }
     kube.fault(Fault::on("continue=", Trouble::Answer(410, JSON, status(410, "Expired"))));
-    assert_eq!(client.list(Kind::Pod).unwrap_err(), Error::Expired);
+    assert_eq!(client.list(Kind::Pod, &mut Pool::default()).unwrap_err(), Error::Expired);
     let requests = asked(&kube, "/pods?").iter().filter(|it| !it.contains("continue=")).count();
     assert_eq!(requests, lists + 3, "three tries and no more");
 }
@@ -228,16 +228,20 @@ fn what_is_no_list_is_not_an_empty_one() {
         r#"{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"x"#,
     ] {
         kube.fault(once("/pods?", Trouble::Answer(200, JSON, body.to_owned())));
-        let error = client.list(Kind::Pod).unwrap_err();
+        let error = client.list(Kind::Pod, &mut Pool::default()).unwrap_err();
         assert!(matches!(error, Error::Malformed(_)), "{body}: {error}");
         assert!(!error.to_string().contains("Welcome"), "nothing of the body is quoted: {error}");
     }
     let null = r#"{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":null}"#;
     kube.fault(once("/pods?", Trouble::Answer(200, JSON, null.to_owned())));
-    assert_eq!(client.list(Kind::Pod).unwrap(), (Vec::new(), "7".to_owned()), "an old server's empty list");
+    assert_eq!(
+        client.list(Kind::Pod, &mut Pool::default()).unwrap(),
+        (Vec::new(), "7".to_owned()),
+        "an old server's empty list"
+    );
     kube.fault(once("/pods?", Trouble::CutAfter(900)));
-    assert!(matches!(client.list(Kind::Pod), Err(Error::Unreachable(_))), "half a list is none");
-    assert_eq!(client.list(Kind::Pod).unwrap().0.len(), 1);
+    assert!(matches!(client.list(Kind::Pod, &mut Pool::default()), Err(Error::Unreachable(_))), "half a list is none");
+    assert_eq!(client.list(Kind::Pod, &mut Pool::default()).unwrap().0.len(), 1);
 }
 
 /// A server whose lists have no last page.
@@ -260,7 +264,7 @@ fn an_endless_list_ends() {
     let server = Server::start(([127, 0, 0, 1], 0).into(), &ca.server(&["127.0.0.1"]), service.clone()).unwrap();
     let tls = TlsSettings { roots: Roots::Pem(ca.pem().into_bytes()), ..TlsSettings::default() };
     let config = ClusterConfig { server: format!("https://{}", server.address()), tls, token: None };
-    let error = Client::new(&config).unwrap().list(Kind::Pod).unwrap_err();
+    let error = Client::new(&config).unwrap().list(Kind::Pod, &mut Pool::default()).unwrap_err();
     assert_eq!(error, Error::Malformed("a list without an end".to_owned()));
     assert_eq!(service.0.load(Ordering::SeqCst), 4000);
 }
@@ -283,17 +287,19 @@ fn refusals_are_decisions() {
         (302, "text/html", "elsewhere".to_owned(), "Malformed"),
     ] {
         kube.fault(once("/pods?", Trouble::Answer(code, kind, body)));
-        let error = client.list(Kind::Pod).unwrap_err();
+        let error = client.list(Kind::Pod, &mut Pool::default()).unwrap_err();
         assert!(format!("{error:?}").starts_with(word), "{code}: {error:?}");
         assert!(!error.to_string().contains('\n'), "{error}");
     }
     kube.deny("list", "deployments");
-    let Error::Forbidden { message } = client.list(Kind::Deployment).unwrap_err() else { panic!() };
+    let Error::Forbidden { message } = client.list(Kind::Deployment, &mut Pool::default()).unwrap_err() else {
+        panic!()
+    };
     assert!(message.contains("cannot list resource \"deployments\" in API group \"apps\""), "{message}");
     kube.fault(once("/pods?", Trouble::Cut));
-    assert!(matches!(client.list(Kind::Pod), Err(Error::Unreachable(_))));
+    assert!(matches!(client.list(Kind::Pod, &mut Pool::default()), Err(Error::Unreachable(_))));
     kube.server().pause();
-    assert!(matches!(client.list(Kind::Pod), Err(Error::Unreachable(_))));
+    assert!(matches!(client.list(Kind::Pod, &mut Pool::default()), Err(Error::Unreachable(_))));
 }
 
 /// K2: changes come as they happen; what is no longer worth keeping is gone, as what was deleted is.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, load};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::net::{Roots, Verify};
 use aci_sync::secret::Secret;
 use sim::kube::{Credential, Options, SimKube, TOKEN};
@@ -41,12 +41,13 @@ fn every_credential_is_accepted() {
     ] {
         let file = folder.file("config", &kube.kubeconfig(credential));
         let client = Client::new(&from(&file).unwrap()).unwrap();
-        let (pods, version) = client.list(Kind::Pod).unwrap_or_else(|error| panic!("{credential:?}: {error}"));
+        let (pods, version) =
+            client.list(Kind::Pod, &mut Pool::default()).unwrap_or_else(|error| panic!("{credential:?}: {error}"));
         assert_eq!((pods.len(), version.is_empty()), (1, false), "{credential:?}");
         assert_eq!(client.cluster_uid().unwrap(), kube.namespace_uid("kube-system"));
     }
     let file = folder.file("config", &kube.kubeconfig(Credential::Nothing));
-    let error = Client::new(&from(&file).unwrap()).unwrap().list(Kind::Pod).unwrap_err();
+    let error = Client::new(&from(&file).unwrap()).unwrap().list(Kind::Pod, &mut Pool::default()).unwrap_err();
     assert!(matches!(&error, Error::Forbidden { message } if message.contains("system:anonymous")), "{error}");
 }
 

@@ -15,7 +15,7 @@ use aci_sync::apic::{self, Query, Settings, SubscriptionId};
 use aci_sync::config::{Controller, Policy};
 use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::{self, Client, Error, decode};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
@@ -58,7 +58,7 @@ fn an_api_server_is_not_read_for_ever() {
     let answer = |trouble| {
         kube.server().clear_faults();
         kube.fault(Fault::on("pods", trouble));
-        client.list(Kind::Pod).map(|_| ()).unwrap_err()
+        client.list(Kind::Pod, &mut Pool::default()).map(|_| ()).unwrap_err()
     };
     for (trouble, complaint) in [(flood(), "larger than 67108864 bytes"), (long_head(), "head is larger than")] {
         let Error::Unreachable(why) = answer(trouble) else { panic!() };
