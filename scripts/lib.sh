@@ -1,13 +1,7 @@
-# What the other scripts share: where the project is, and how OpenSSL can be linked here. To be sourced.
+# What the scripts share that build and run things here: how OpenSSL can be linked, and what is built by itself. To be sourced.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/base.sh"
 
-fail() {
-    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
-    exit 1
-}
-
-command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.90 or newer"
 command -v cc >/dev/null || fail "there is no C compiler here; Debian: apt-get install build-essential, Fedora: dnf install gcc"
 
 # The system's OpenSSL where pkg-config finds it; else one built from source, which takes two minutes more.
@@ -35,5 +29,3 @@ build_lab() {
     cp "$target/debug/lab" "$target/lab/lab"
     lab="$target/lab/lab"
 }
-
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
