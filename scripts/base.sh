@@ -10,3 +10,10 @@ fail() {
 command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.90 or newer"
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+
+# What `aci-sync version` tells of the build and cargo does not know. A source tarball has its commit in a file.
+commit() {
+    if [ -e commit ]; then cat commit; else git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null || echo unknown; fi
+}
+BUILD_COMMIT=$(commit) BUILD_RUSTC=$(rustc --version)
+export BUILD_COMMIT BUILD_RUSTC=${BUILD_RUSTC#rustc }

@@ -1,4 +1,5 @@
-//! The one table of commands and flags. Help, the README's table and the reading of the command line come from it.
+//! The one table of commands, flags and variables, and the reading of the command line by it. What people read of it
+//! is the manual's.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,11 +13,31 @@ pub enum Command {
     Run,
     /// Tell what a run would change.
     Plan,
-    /// Tell the version.
+    /// Tell the version, and what the program was built from.
     Version,
+    /// Tell the version in one line.
+    VersionLine,
     /// Tell how the program is used.
     Help,
+    /// Print the man page.
+    Man,
+    /// Look whether this build can be trusted.
+    SelfTest,
 }
+
+/// The words for commands, each with what it does; what has nothing to tell is for scripts and not in the help.
+pub const COMMANDS: &[(&str, Command, &str)] = &[
+    ("run", Command::Run, "keep the fabric in step until SIGTERM"),
+    (
+        "plan",
+        Command::Plan,
+        "tell what a run would change, and why; sends nothing but reads (exit 0: nothing, 2: changes)",
+    ),
+    ("version", Command::Version, "tell the version, and what it was built from"),
+    ("help", Command::Help, "tell this"),
+    ("man", Command::Man, ""),
+    ("self-test", Command::SelfTest, ""),
+];
 
 /// What a flag's value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +181,7 @@ pub const FLAGS: &[Flag] = &[
 ];
 
 /// Variables that are no flag's, for people.
-const VARIABLES: &[(&str, &str)] = &[
+pub const VARIABLES: &[(&str, &str)] = &[
     ("ACI_USERNAME", "The APIC user; with a login domain: `apic:DOMAIN\\user`."),
     ("ACI_PASSWORD", "The APIC password. A file or a systemd credential is safer."),
     ("ACI_APIC", "The same as `ACI_SYNC_APIC`."),
@@ -240,7 +261,7 @@ pub fn parse(
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
             lexopt::Arg::Value(word) => return Err(usage(format!("one word too many: {:?}", text(word)?))),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
-            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::Version)),
+            lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::VersionLine)),
             lexopt::Arg::Short(short) => return Err(usage(format!("there is no flag -{short}"))),
             lexopt::Arg::Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|it| it.name == name) else {
@@ -267,7 +288,7 @@ pub fn parse(
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once goes with run only".to_owned()));
     }
-    if matches!(command, Command::Help | Command::Version) {
+    if !matches!(command, Command::Run | Command::Plan) {
         return match values.keys().next() {
             Some(flag) => Err(usage(format!("--{flag} goes with run and plan only"))),
             None => Ok(Invocation::of(command)),
@@ -314,69 +335,7 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
 }
 
 fn command_of(word: &str) -> Result<Command, ConfigError> {
-    Ok(match word {
-        "run" => Command::Run,
-        "plan" => Command::Plan,
-        "version" => Command::Version,
-        "help" => Command::Help,
-        _ => {
-            let why = format!("there is no command {word:?}; there are run, plan, version and help");
-            return Err(ConfigError::usage(why));
-        }
-    })
-}
-
-/// The help text.
-pub fn help() -> String {
-    let mut text = "\
-aci-sync keeps a Cisco ACI fabric in step with the annotated Deployments of a Kubernetes cluster.
-
-Usage: aci-sync COMMAND [FLAGS]
-
-Commands:
-  run       keep the fabric in step until SIGTERM
-  plan      tell what a run would change, and why; sends nothing but reads (exit 0: nothing, 2: changes)
-  version   tell the version
-  help      tell this
-
-Flags (each also as a variable: ACI_SYNC_ with its name, such as ACI_SYNC_CLUSTER_ID):
-"
-    .to_owned();
-    for flag in FLAGS {
-        let left = match flag.shape {
-            Shape::Switch => format!("--{}", flag.name),
-            Shape::One(value) => format!("--{} {value}", flag.name),
-            Shape::Many(value) => format!("--{} {value},...", flag.name),
-        };
-        text += &format!("  {left}\n      {} [{}]\n", plain(flag.help), plain(flag.default));
-    }
-    text += "\nVariables:\n";
-    for (name, help) in VARIABLES {
-        text += &format!("  {name:<13} {}\n", plain(help));
-    }
-    text +=
-        "\nExit codes: 0 fine, 1 failure, 2 plan found changes, 64 wrong command line, 78 a missing or bad value.\n";
-    text
-}
-
-fn plain(text: &str) -> String {
-    text.replace('`', "")
-}
-
-/// The README's table of flags and variables.
-pub fn markdown() -> String {
-    let mut text = "| flag | default | what |\n| --- | --- | --- |\n".to_owned();
-    for flag in FLAGS {
-        let value = match flag.shape {
-            Shape::Switch => String::new(),
-            Shape::One(value) => format!(" {value}"),
-            Shape::Many(value) => format!(" {value},..."),
-        };
-        text += &format!("| `--{}{value}` | {} | {} |\n", flag.name, flag.default, flag.help);
-    }
-    text += "\n| variable | what |\n| --- | --- |\n";
-    for (name, help) in VARIABLES {
-        text += &format!("| `{name}` | {help} |\n");
-    }
-    text
+    let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);
+    let why = || format!("there is no command {word:?}; there are run, plan, version and help");
+    found.ok_or_else(|| ConfigError::usage(why()))
 }

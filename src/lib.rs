@@ -17,3 +17,5 @@ pub mod daemon;
 pub mod cli;
 pub mod config;
 pub mod logging;
+pub mod manual;
+pub mod selftest;

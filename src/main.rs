@@ -8,8 +8,8 @@ use aci_sync::cli::{self, Command, Invocation};
 use aci_sync::config::{self, Config, ConfigError, EXIT_CONFIG};
 use aci_sync::daemon::threads::Failure;
 use aci_sync::daemon::{once, run};
-use aci_sync::kube;
 use aci_sync::logging::{self, Output};
+use aci_sync::{kube, manual, selftest};
 
 fn main() -> ExitCode {
     let environment = cli::environment(std::env::vars_os());
@@ -20,8 +20,11 @@ fn main() -> ExitCode {
     };
     let once = invocation.is_on("once");
     let done = match invocation.command {
-        Command::Help => Ok(print(&cli::help(), 0)),
-        Command::Version => Ok(print(concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n"), 0)),
+        Command::Help => Ok(print(&manual::help(), 0)),
+        Command::Man => Ok(print(&manual::man(), 0)),
+        Command::Version => Ok(print(&version(), 0)),
+        Command::VersionLine => Ok(print(VERSION, 0)),
+        Command::SelfTest => selftest::run().map(|done| print(&(done + "\n"), 0)).map_err(failed),
         Command::Plan => configured(&invocation, &environment)
             .and_then(|(config, cluster)| once::plan(config, &cluster))
             .map(|preview| print(&preview.text, if preview.changes { 2 } else { 0 })),
@@ -35,10 +38,30 @@ fn main() -> ExitCode {
     done.map_or_else(|failure| tell(&failure), ExitCode::from)
 }
 
+const VERSION: &str = concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The version, and what the program was built from. The scripts give the build what cargo does not know.
+fn version() -> String {
+    let commit = option_env!("BUILD_COMMIT").unwrap_or("unknown");
+    let rustc = option_env!("BUILD_RUSTC").unwrap_or("unknown");
+    let linked = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
+    let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    let openssl = openssl::version::version();
+    format!("{VERSION}commit  {commit}\ntarget  {target}, {linked}\nrustc   {rustc}\nopenssl {openssl}\n")
+}
+
+fn failed(why: String) -> Failure {
+    Failure { code: 1, why }
+}
+
 fn configured(
     invocation: &Invocation,
     environment: &BTreeMap<String, String>,
 ) -> Result<(Config, kube::Client), Failure> {
+    if let Some(flaw) = selftest::flaw() {
+        // It does not go away by starting again.
+        return Err(Failure { code: EXIT_CONFIG, why: flaw.to_owned() });
+    }
     let output = if invocation.command == Command::Run { Output::Split } else { Output::Stderr };
     logging::start(output).map_err(|why| Failure { code: EXIT_CONFIG, why })?;
     let config = load(invocation, environment)?;

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use aci_sync::cli::{self, Invocation};
 use aci_sync::logging;
+use aci_sync::manual;
 use sim::net::{Fault, Trouble};
 use support::world::{Daemon, E, World, bare_command, output};
 
@@ -102,11 +103,11 @@ fn precedence() {
 fn help_and_version() {
     let version = format!("aci-sync {}\n", env!("CARGO_PKG_VERSION"));
     for (words, expected) in [
-        (&["help"][..], &cli::help()),
-        (&["--help"], &cli::help()),
-        (&["run", "-h"], &cli::help()),
-        (&["plan", "--help", "--colour", "x"], &cli::help()),
-        (&["version"], &version),
+        (&["help"][..], &manual::help()),
+        (&["--help"], &manual::help()),
+        (&["run", "-h"], &manual::help()),
+        (&["plan", "--help", "--colour", "x"], &manual::help()),
+        (&["man"], &manual::man()),
         (&["--version"], &version),
         (&["-V"], &version),
     ] {
@@ -114,9 +115,39 @@ fn help_and_version() {
         command.env("ACI_SYNC_COLOUR", "blue").env("ACI_SYNC_APIC_INSECURE", "perhaps");
         assert_eq!(told(output(command)), (Some(0), expected.clone(), String::new()), "{words:?}");
     }
+    let (code, text, errors) = told(output(bare_command(&["version"])));
+    assert!(code == Some(0) && errors.is_empty() && text.starts_with(&version), "{text}");
+    let told: Vec<&str> = text.lines().skip(1).filter_map(|it| it.split_whitespace().next()).collect();
+    assert_eq!(told, ["commit", "target", "rustc", "openssl"]);
     for flag in cli::FLAGS {
-        assert!(cli::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
+        assert!(manual::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
     }
+}
+
+/// Every command, flag and variable is in the man page, and no line of it is taken for a request by mistake.
+#[test]
+fn the_man_page_is_whole() {
+    let page = manual::man();
+    for flag in cli::FLAGS {
+        assert!(page.contains(&format!("\\-\\-{}\\fR", flag.name.replace('-', "\\-"))), "{}", flag.name);
+    }
+    for (name, _, help) in cli::COMMANDS {
+        assert_eq!(page.contains(&format!(".TP\n\\fB{name}\\fR")), !help.is_empty(), "{name}");
+    }
+    for (name, _) in cli::VARIABLES {
+        assert!(page.contains(&name.replace("-", "\\-")), "{name}");
+    }
+    let requests = [".TH", ".SH", ".TP", ".PP", ".B", ".I", ".RI", ".BR"];
+    for line in page.lines().filter(|it| it.starts_with(['.', '\''])) {
+        assert!(requests.contains(&line.split(' ').next().unwrap()), "{line}");
+    }
+}
+
+/// A build that can be trusted says so.
+#[test]
+fn the_self_test_passes() {
+    let (code, text, errors) = told(output(bare_command(&["self-test"])));
+    assert!(code == Some(0) && text.contains("8 threads") && errors.is_empty(), "{code:?} {text} {errors}");
 }
 
 /// The README shows the very table that the program reads its command line by.
@@ -124,7 +155,7 @@ fn help_and_version() {
 fn the_readme_has_the_table() {
     let readme = include_str!("../README.md");
     let table = readme.split("<!-- flags -->\n").nth(1).and_then(|it| it.split("<!-- /flags -->").next());
-    assert_eq!(table.unwrap().trim(), cli::markdown().trim());
+    assert_eq!(table.unwrap().trim(), manual::markdown().trim());
 }
 
 /// X6: one record is one line, and none can play with a terminal.

@@ -13,7 +13,7 @@ use aci_sync::daemon::engine::Engine;
 use aci_sync::daemon::heart::Heart;
 use aci_sync::daemon::reconciler::{Inbox, Reconciler};
 use aci_sync::kube;
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
@@ -456,7 +456,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
         scope.spawn(|| refresher.run());
         scope.spawn(|| reconciler.run());
         for kind in Kind::ALL {
-            let (objects, _) = cluster.list(kind).unwrap();
+            let (objects, _) = cluster.list(kind, &mut Pool::default()).unwrap();
             tell.send(kube::Event::Listed { kind, objects }).unwrap();
         }
         world.until("it is in the middle", |world| world.apic.writes().len() >= 3);

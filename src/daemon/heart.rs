@@ -22,6 +22,17 @@ impl Heart {
     }
 }
 
+/// What a look at a heart finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The loop turned since the last look.
+    Turned,
+    /// It did not; that may be a long request.
+    Waits,
+    /// It has not turned for too long.
+    StandsStill,
+}
+
 /// Looks at a heart, once a [`BEAT`].
 #[derive(Debug)]
 pub struct Monitor {
@@ -36,11 +47,15 @@ impl Monitor {
         Monitor { heart, last: 0, looks: 0 }
     }
 
-    /// Looks; true where the heart stands still.
-    pub fn stands_still(&mut self) -> bool {
+    /// Looks.
+    pub fn look(&mut self) -> Look {
         let now = self.heart.0.load(Ordering::Relaxed);
         self.looks = if now == self.last { self.looks + 1 } else { 0 };
         self.last = now;
-        self.looks >= PATIENCE
+        match self.looks {
+            0 => Look::Turned,
+            PATIENCE.. => Look::StandsStill,
+            _ => Look::Waits,
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod engine;
 mod parking;
 
 pub mod heart;
+pub mod notify;
 pub mod pacing;
 
 pub mod reconciler;

@@ -10,6 +10,7 @@ use log::{info, warn};
 
 use super::engine::{Around, Engine, Report};
 use super::heart::{BEAT, Heart};
+use super::notify::{Manager, Standing};
 use super::pacing::{Pacing, Verdict};
 use crate::apic::access::Beating;
 use crate::apic::{self, Client, Link};
@@ -58,6 +59,10 @@ pub struct Reconciler {
     client: Option<Client>,
     pacing: Pacing,
     events: Option<kube::events::Queue>,
+    manager: Manager,
+    /// Whether the last pass of this session left nothing to do.
+    is_done: Option<bool>,
+    told: Option<Standing>,
 }
 
 /// What the reconciler waits for.
@@ -104,12 +109,13 @@ impl Reconciler {
     pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
         let beat = tick(BEAT);
-        Reconciler { engine, inbox, link, tenure, heart, beat, client: None, pacing, events: None }
+        let (client, events, manager, is_done, told) = (None, None, Manager::default(), None, None);
+        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, is_done, told }
     }
 
-    /// What is new after a pass goes there (K5).
-    pub fn telling(self, events: Option<kube::events::Queue>) -> Self {
-        Reconciler { events, ..self }
+    /// What is new after a pass goes to the cluster's Events (K5), how it stands to the service manager.
+    pub fn telling(self, events: Option<kube::events::Queue>, manager: Manager) -> Self {
+        Reconciler { events, manager, ..self }
     }
 
     /// Serves events until the program stops.
@@ -120,6 +126,21 @@ impl Reconciler {
                 Event::Stop => return,
                 event => self.handle(event),
             }
+            let standing = self.standing(Instant::now());
+            if self.told.replace(standing) != Some(standing) {
+                self.manager.stands(standing);
+            }
+        }
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        match self.is_done {
+            _ if !self.engine.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
+            _ if !self.tenure.is_held() => Standing::Standby,
+            _ if self.client.is_none() => Standing::WaitsForApic,
+            None => Standing::FirstComparison,
+            Some(true) => Standing::InStep(self.engine.findings().len()),
+            Some(false) => Standing::Behind,
         }
     }
 
@@ -158,6 +179,7 @@ impl Reconciler {
                 info!("logged in at the APIC {}, websocket open", client.controller());
                 self.engine.subscriptions_lost(None);
                 self.client = Some(client);
+                self.is_done = None;
                 self.pacing.connected(now);
             }
             Event::Fabric(apic::Event::Gap { why }) => {
@@ -207,6 +229,7 @@ impl Reconciler {
         if outcome.is_err() && stopped(&self.inbox.stop) {
             return;
         }
+        self.is_done = Some(outcome.as_ref().is_ok_and(|it| !it.unfinished));
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         match self.pacing.pass_ended(outcome, random_unit(), Instant::now()) {
             Verdict::Done => {}

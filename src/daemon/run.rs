@@ -11,7 +11,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::engine::Engine;
-use super::heart::{BEAT, Heart, Monitor};
+use super::heart::{BEAT, Heart, Look, Monitor};
+use super::notify::{Manager, Standing};
 use super::reconciler::{Command, Inbox, Reconciler};
 use super::threads::{End, Failure, Threads};
 use super::{apic_settings, engine_for};
@@ -52,6 +53,8 @@ pub type Reload = dyn Fn() -> Result<Config, Failure> + Send + Sync;
 /// Runs until a signal or a failure; the exit code.
 pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result<u8, Failure> {
     let signals = signals()?;
+    let manager = Manager::at(std::env::var_os("NOTIFY_SOCKET").as_deref())
+        .map_err(|error| Failure { code: EXIT_CONFIG, why: format!("NOTIFY_SOCKET: {error}") })?;
     let (stop_sender, stop) = bounded::<()>(0);
     let (cluster_sender, cluster_events) = bounded(QUEUE);
     let (fabric_sender, fabric_events) = bounded(QUEUE);
@@ -90,19 +93,30 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let heart = Heart::default();
     let reconciler = {
         let (cluster, link, tenure, heart) = (cluster.clone(), link.clone(), tenure.clone(), heart.clone());
-        move || match own_engine(&config, &cluster, &heart, &stop)? {
-            Some(engine) => {
+        let manager = manager.clone();
+        move || {
+            manager.stands(Standing::WaitsForKubernetes);
+            if let Some(engine) = own_engine(&config, &cluster, &heart, &stop)? {
                 let reconciler = Reconciler::new(engine, inbox, link, tenure, heart, config.resync);
-                reconciler.telling(events).run();
-                Ok(())
+                reconciler.telling(events, manager).run();
             }
-            None => Ok(()),
+            Ok(())
         }
     };
     spawn("reconciler", Box::new(reconciler))?;
 
     let renew = || renew_credentials(&password, &cluster);
-    let code = supervise(&mut threads, Monitor::new(heart), &tick(BEAT), &signals, &command_sender, &renew);
+    manager.ready();
+    let mut monitor = Monitor::new(heart);
+    let mut look = || {
+        let look = monitor.look();
+        if look == Look::Turned {
+            manager.turns();
+        }
+        look
+    };
+    let code = supervise(&mut threads, &mut look, &tick(BEAT), &signals, &command_sender, &renew);
+    manager.stopping();
     drop(stop_sender);
     let release = || lock.iter().for_each(kube::Lock::release);
     stop_all(threads, &cluster, &link, &release, code);
@@ -110,10 +124,10 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
 }
 
 /// Waits for the end: a signal, a thread that ended although nobody stopped it, or a reconciler that stands still.
-/// `looks` says when its heart is looked at.
+/// `looks` says when its heart is looked at, by `look`.
 fn supervise(
     threads: &mut Threads,
-    mut monitor: Monitor,
+    look: &mut dyn FnMut() -> Look,
     looks: &Receiver<Instant>,
     signals: &Receiver<i32>,
     commands: &Sender<Command>,
@@ -128,7 +142,7 @@ fn supervise(
     loop {
         select! {
             recv(looks) -> _ => {
-                if monitor.stands_still() {
+                if look() == Look::StandsStill {
                     error!("the reconciler's loop has not turned for 60 s; please report this");
                     return 1;
                 }
@@ -285,8 +299,8 @@ mod tests {
             let mut threads = Threads::default();
             threads.spawn("one", ending).unwrap();
             let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
-            let monitor = Monitor::new(Heart::default());
-            assert_eq!(supervise(&mut threads, monitor, &never(), &signals, &commands, &|| {}), code);
+            let look = &mut || Look::Turned;
+            assert_eq!(supervise(&mut threads, look, &never(), &signals, &commands, &|| {}), code);
             assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
         }
     }
@@ -304,10 +318,11 @@ mod tests {
         let (look, looks) = bounded(0);
         let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
         let code = std::thread::scope(|scope| {
-            let (monitor, threads, signals, commands) =
+            let (mut monitor, threads, signals, commands) =
                 (Monitor::new(heart.clone()), &mut threads, &signals, &commands);
             // It owns the receiver, so that nothing can be sent once it has ended.
-            let main = scope.spawn(move || supervise(threads, monitor, &looks, signals, commands, &|| {}));
+            let main =
+                scope.spawn(move || supervise(threads, &mut || monitor.look(), &looks, signals, commands, &|| {}));
             for turn in 0..3 {
                 heart.beat();
                 let looked = (0..11).take_while(|_| look.send(Instant::now()).is_ok()).count();

@@ -103,6 +103,7 @@ impl Plugin {
             .args(&self.arguments)
             // What is none of its business; what the kubeconfig sets counts more.
             .env_remove("ACI_PASSWORD")
+            .env_remove("NOTIFY_SOCKET")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("KUBERNETES_EXEC_INFO", &self.info)
             .stdin(Stdio::null())

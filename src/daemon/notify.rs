@@ -1,0 +1,90 @@
+//! What systemd is told (sd_notify(3)): that the program is up, how it stands, and that its loop turns. Where nobody
+//! listens nobody is told.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+
+use log::debug;
+
+/// How the program stands, in a few words for `systemctl status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The API server has not told everything, or cannot be reached.
+    WaitsForKubernetes,
+    /// No session at an APIC.
+    WaitsForApic,
+    /// Another process leads (K4).
+    Standby,
+    /// Nothing was compared yet in this session.
+    FirstComparison,
+    /// The last pass left nothing to do but what needs people: so many findings.
+    InStep(usize),
+    /// The last pass left something that the next one may be able to do.
+    Behind,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Standing::WaitsForKubernetes => f.write_str("waiting for Kubernetes"),
+            Standing::WaitsForApic => f.write_str("waiting for the APIC"),
+            Standing::Standby => f.write_str("standby: another process leads"),
+            Standing::FirstComparison => f.write_str("first comparison"),
+            Standing::InStep(0) => f.write_str("in step"),
+            Standing::InStep(findings) => write!(f, "in step; findings that need somebody: {findings}"),
+            Standing::Behind => f.write_str("behind: what is left is tried again"),
+        }
+    }
+}
+
+/// The service manager's socket, if there is one. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Manager(Option<Arc<(UnixDatagram, SocketAddr)>>);
+
+impl Manager {
+    /// The manager behind `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
+    pub fn at(socket: Option<&OsStr>) -> io::Result<Manager> {
+        let Some(name) = socket.map(OsStr::as_bytes).filter(|it| !it.is_empty()) else { return Ok(Manager::default()) };
+        let address = match name {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not hold anybody up.
+        socket.set_nonblocking(true)?;
+        Ok(Manager(Some(Arc::new((socket, address)))))
+    }
+
+    /// The configuration is valid, and all threads run.
+    pub fn ready(&self) {
+        self.tell("READY=1");
+    }
+
+    /// How it stands.
+    pub fn stands(&self, standing: Standing) {
+        self.tell(&format!("STATUS={standing}"));
+    }
+
+    /// The reconciler's loop turns: the watchdog waits anew.
+    pub fn turns(&self) {
+        self.tell("WATCHDOG=1");
+    }
+
+    /// It stops.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1\nSTATUS=stopping");
+    }
+
+    fn tell(&self, what: &str) {
+        if let Some((socket, address)) = self.0.as_deref()
+            && let Err(error) = socket.send_to_addr(what.as_bytes(), address)
+        {
+            debug!("systemd cannot be told {what:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The service manager's side of the program: what it is told, over a socket such as systemd's (sd_notify(3)).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod support;
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use sim::net::{Fault, Trouble};
+use support::world::{Daemon, E, LIMIT, World, output};
+
+/// What systemd listens on.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn at(socket: UnixDatagram) -> Manager {
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Manager(socket)
+    }
+
+    /// Waits for a line; all lines up to and with it.
+    #[track_caller]
+    fn until(&self, wanted: &str) -> Vec<String> {
+        let end = Instant::now() + LIMIT;
+        let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+        while !told.iter().any(|it| it == wanted) {
+            assert!(Instant::now() < end, "{wanted} was never told, but {told:?}");
+            if let Ok(length) = self.0.recv(&mut buffer) {
+                told.extend(String::from_utf8(buffer[..length].to_vec()).unwrap().lines().map(str::to_owned));
+            }
+        }
+        told
+    }
+}
+
+fn start(world: &World, socket: &str, flags: &[&str]) -> Daemon {
+    let mut command = world.command(&[&["run"], flags].concat());
+    command.env("NOTIFY_SOCKET", socket);
+    Daemon::start(command)
+}
+
+/// X1: systemd is told when the program is up, how it stands at each step, that its loop turns although nothing
+/// happens, and that it stops.
+#[test]
+fn systemd_is_told_how_it_stands() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.fault(Fault::on("", Trouble::Cut));
+    world.apic.fault(Fault::on("aaaLogin", Trouble::Cut));
+    let mut daemon = start(&world, path.to_str().unwrap(), &[]);
+    // Neither side is there: it is up all the same.
+    let told = manager.until("READY=1");
+    assert!(told.iter().all(|it| it == "READY=1" || it == "STATUS=waiting for Kubernetes"), "{told:?}");
+    world.kube.server().clear_faults();
+    manager.until("STATUS=waiting for the APIC");
+    world.apic.clear_faults();
+    manager.until("STATUS=first comparison");
+    manager.until("STATUS=in step");
+
+    world.kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"NONE","epg":"E"}"#), &["10.0.0.1"]);
+    manager.until("STATUS=in step; findings that need somebody: 1");
+    world.kube.annotate("a", "web", Some(E));
+    manager.until("STATUS=in step");
+
+    // Nothing happens from here on, but the loop turns.
+    manager.until("WATCHDOG=1");
+    manager.until("WATCHDOG=1");
+    assert_eq!(daemon.stop().0, Some(0));
+    let told = manager.until("STOPPING=1");
+    assert!(told.contains(&"STATUS=stopping".to_owned()), "{told:?}");
+}
+
+/// K4: one that does not lead says so, over an abstract socket as systemd may give it.
+#[test]
+fn a_standby_says_so() {
+    let world = World::new();
+    let lease = ["--leader-elect"];
+    let leader = world.run(&lease);
+    leader.until_logged("websocket open");
+    let name = format!("aci-sync-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
+    let _standby = start(&world, &format!("@{name}"), &lease);
+    let told = manager.until("STATUS=standby: another process leads");
+    assert!(told.contains(&"READY=1".to_owned()) && !told.iter().any(|it| it.contains("APIC")), "{told:?}");
+}
+
+/// X1: a process that does not run feeds no watchdog. (That a loop which stands still feeds none either is
+/// `run::a_reconciler_that_stands_still_ends_the_process`.)
+#[test]
+fn a_socket_that_is_none() {
+    let world = World::new();
+    let mut command = world.command(&["run"]);
+    command.env("NOTIFY_SOCKET", "");
+    let mut daemon = Daemon::start(command);
+    daemon.until_logged("websocket open");
+    assert_eq!(daemon.stop().0, Some(0));
+
+    // A path that cannot be one, and one where nobody listens: the first is told, the second hurts nobody.
+    let mut command = world.command(&["run"]);
+    command.env("NOTIFY_SOCKET", "/".repeat(200));
+    assert_eq!(output(command).status.code(), Some(78));
+    let mut daemon = start(&world, "/nobody/listens/here", &[]);
+    daemon.until_logged("websocket open");
+    assert_eq!(daemon.stop().0, Some(0));
+}
