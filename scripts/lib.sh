@@ -14,12 +14,19 @@ else
     fail "no way to link OpenSSL; Debian: apt-get install pkg-config libssl-dev, Fedora: dnf install pkgconf openssl-devel"
 fi
 
+# Another daemon than the one that is built here. It is no variable of the daemon's own.
+given=${ACI_SYNC_BIN:-}
+unset ACI_SYNC_BIN
+
 # Builds the daemon by itself, so that no feature that only the lab needs gets into it, and puts it aside.
-build_daemon() {
-    cargo build --quiet --locked --package aci-sync --bin aci-sync "${features[@]}"
-    mkdir -p "$target/daemon"
-    cp "$target/debug/aci-sync" "$target/daemon/aci-sync"
-    daemon="$target/daemon/aci-sync"
+build_daemon() { # [PROFILE]
+    local profile=${1:-dev} folder=${1:-debug}
+    daemon=$given
+    if [ -n "$daemon" ]; then return; fi
+    cargo build --quiet --locked --profile "$profile" --package aci-sync --bin aci-sync "${features[@]}"
+    mkdir -p "$target/daemon-$folder"
+    cp "$target/$folder/aci-sync" "$target/daemon-$folder/aci-sync"
+    daemon=$target/daemon-$folder/aci-sync
 }
 
 # Builds the lab by itself.

@@ -35,6 +35,7 @@ pub struct Bench {
 
 /// One first sync.
 struct Sync {
+    first_list: Option<Duration>,
     took: Duration,
     cpu: Duration,
     peak: u64,
@@ -52,10 +53,10 @@ impl Bench {
     pub fn sync(&self, sizes: &[usize]) -> io::Result<()> {
         println!("### From start to a converged fabric\n");
         println!(
-            "| Pods | APIC | subnets in EPGs | time | floor (curl) | CPU | peak memory | logins | GETs | POSTs | \
+            "| Pods | APIC | subnets in EPGs | first list asked | time | floor (curl) | CPU | peak memory | logins | GETs | POSTs | \
              simulators' CPU | SIGTERM to exit |"
         );
-        println!("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        println!("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         let mut growth = Vec::new();
         for &pods in sizes {
             let world = World::new(pods);
@@ -105,7 +106,9 @@ impl Bench {
             };
             *requests.entry(kind).or_default() += 1;
         }
-        Ok(Sync { took, cpu, peak, simulators, requests, stop: daemon.stop() })
+        let lists = world.lab.kube.journal().into_iter().filter(|it| it.target.contains("limit="));
+        let first_list = lists.map(|it| it.at).min().map(|it| it.saturating_duration_since(daemon.begun));
+        Ok(Sync { first_list, took, cpu, peak, simulators, requests, stop: daemon.stop() })
     }
 
     /// From a Pod's address handed to TLS to the request that carries it, fully read.
@@ -179,9 +182,10 @@ fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: &str) 
     let mark = if sync.simulators.as_secs_f64() > sync.took.as_secs_f64() * cores as f64 / 2.0 { " (!)" } else { "" };
     let count = |kind: &str| sync.requests.get(kind).copied().unwrap_or_default();
     println!(
-        "| {pods} | {apic} | {} in {} | {} | {floor} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
+        "| {pods} | {apic} | {} in {} | {} | {} | {floor} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
         world.subnets,
         world.eepgs,
+        sync.first_list.map_or("never".to_owned(), millis),
         seconds(sync.took),
         seconds(sync.cpu),
         sync.peak as f64 / 1024.0,
