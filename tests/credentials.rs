@@ -311,7 +311,7 @@ fn bad_plugin_entries() {
         (json!({"apiVersion": null}), "there is no apiVersion"),
         (json!({"apiVersion": "client.authentication.k8s.io/v1alpha1"}), "v1alpha1\\\" is not supported"),
         (json!({"interactiveMode": "Always"}), "interactiveMode Always needs a terminal, and a daemon has none"),
-        (json!({"interactiveMode": null}), "none of Never, IfAvailable and Always"),
+        (json!({"interactiveMode": null}), "no interactiveMode, which v1 needs"),
         (json!({"interactiveMode": "Sometimes"}), "none of Never, IfAvailable and Always"),
         (json!({"command": ""}), "there is no command"),
         (

@@ -64,11 +64,15 @@ struct Watch {
 impl Watch {
     /// Not even listed yet; the queue holds so many events.
     fn start(kube: SimKube, queue: usize) -> Watch {
+        Watch::start_with(kube, queue, |watcher| watcher)
+    }
+
+    fn start_with(kube: SimKube, queue: usize, change: fn(Watcher) -> Watcher) -> Watch {
         let client = client(&kube);
         let (sender, events) = crossbeam_channel::bounded(queue);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (end, ended) = crossbeam_channel::bounded(1);
-        let watcher = Watcher::new(client.clone(), Kind::Pod, sender, stopped);
+        let watcher = change(Watcher::new(client.clone(), Kind::Pod, sender, stopped));
         std::thread::spawn(move || {
             watcher.run();
             let _ = end.send(());
@@ -501,4 +505,23 @@ fn a_stop_ends_a_watcher_anywhere() {
     let waiting = Watch::start(kube, 100);
     waiting.relists("start");
     waiting.stop();
+}
+
+/// W1, K2: after an outage in which the view got too old there is a list and no attempt to go on; that the view is not
+/// whole is told before the list can be had.
+#[test]
+fn after_a_long_outage_there_is_a_list() {
+    let watch = Watch::start_with(SimKube::start(Options::default()), 100, |it| it.with_longest_gap(Duration::ZERO));
+    watch.relists("start");
+    watch.listed();
+    watch.becomes_live();
+    watch.kube.server().pause();
+    watch.kube.server().cut_all();
+    watch.is_interrupted();
+    watch.is_interrupted();
+    watch.relists("no watch for too long");
+    watch.kube.deploy("a", "web", None, &["10.0.0.1"]);
+    watch.kube.server().resume();
+    assert_eq!(watch.listed(), ["web-646c8dfd75-0"]);
+    watch.becomes_live();
 }

@@ -93,7 +93,7 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
     engine.compare_all();
     let left = pass(engine, &ReadOnly(client))?;
     let open: Vec<_> = engine.findings().iter().filter(|it| is_open(it.code)).collect();
-    info!("done: {}; left: {}, {} findings that need somebody", written.past(), Tally::of(&left.done), open.len());
+    info!("done: {}; left: {}; findings that need somebody: {}", written.past(), Tally::of(&left.done), open.len());
     Ok(left.done.is_empty() && !left.unfinished && open.is_empty())
 }
 

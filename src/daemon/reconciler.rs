@@ -222,6 +222,8 @@ impl Reconciler {
             && !report.done.is_empty()
         {
             info!("pass done: {}", Tally::of(&report.done).past());
+        } else if outcome.as_ref().is_ok_and(|it| !it.unfinished) && self.is_done.is_none() {
+            info!("compared: there is nothing to change");
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
             events.tell(&report.news);

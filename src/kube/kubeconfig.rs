@@ -329,6 +329,9 @@ impl<'a> Entry<'a> {
             Some("Never" | "IfAvailable") => {}
             Some("Always") => return Err(self.error("interactiveMode Always needs a terminal, and a daemon has none")),
             None | Some("") if api_version.ends_with("beta1") => {}
+            None | Some("") => {
+                return Err(self.error("there is no interactiveMode, which v1 needs: Never or IfAvailable"));
+            }
             _ => return Err(self.error("the interactiveMode is none of Never, IfAvailable and Always")),
         }
         let hint = plugin::words(self.text("installHint")?.unwrap_or_default());

@@ -39,6 +39,8 @@ pub struct Watcher {
     told: Option<String>,
     /// When the last list was whole, or the last watch ended.
     watched: Instant,
+    /// After so long without a watch there is a list.
+    longest_gap: Duration,
     /// The version behind which an event was cut last.
     cut_behind: String,
 }
@@ -61,9 +63,25 @@ impl Watcher {
     pub fn new(client: Client, kind: Kind, events: Sender<Event>, stop: Receiver<()>) -> Self {
         // client-go's numbers (tools/cache/reflector.go).
         let backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
-        let watched = Instant::now();
+        let (watched, longest_gap) = (Instant::now(), CLOSED_WATCH_LIMIT);
         let pool = Pool::default();
-        Watcher { client, kind, events, stop, backoff, pool, told: None, watched, cut_behind: String::new() }
+        Watcher {
+            client,
+            kind,
+            events,
+            stop,
+            backoff,
+            pool,
+            told: None,
+            watched,
+            longest_gap,
+            cut_behind: String::new(),
+        }
+    }
+
+    /// The same, which lists again when it had no watch for so long (W1's minute, unless a test is in a hurry).
+    pub fn with_longest_gap(self, longest_gap: Duration) -> Self {
+        Watcher { longest_gap, ..self }
     }
 
     /// Lists and watches until the program stops.
@@ -112,7 +130,7 @@ impl Watcher {
                     self.send(Event::Interrupted { kind })?;
                     self.wait(&format!("{kind}s cannot be watched"), &error)?;
                     // Most probably the server would say 410, a moment after it took the watch.
-                    if self.watched.elapsed() >= CLOSED_WATCH_LIMIT {
+                    if self.watched.elapsed() >= self.longest_gap {
                         return Ok("there was no watch for too long".to_owned());
                     }
                 }
