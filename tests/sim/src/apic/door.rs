@@ -268,8 +268,8 @@ impl Door {
         self.cluster.look().sessions.counts().1
     }
 
-    /// Waits until a condition holds, looking again whenever something has happened; false when it does not within
-    /// this time.
+    /// Waits until a condition holds, looking again whenever something has happened here, and now and then, as it may
+    /// be about something else, too; false when it does not within this time.
     pub fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&Door) -> bool) -> bool {
         let end = Instant::now() + limit;
         loop {
@@ -281,7 +281,7 @@ impl Door {
             if left.is_zero() {
                 return false;
             }
-            self.cluster.wait_while(left, |state| state.version == version);
+            self.cluster.wait_while(left.min(Duration::from_millis(20)), |state| state.version == version);
         }
     }
 }
