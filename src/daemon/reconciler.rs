@@ -123,7 +123,11 @@ impl Reconciler {
         loop {
             self.heart.beat();
             match self.next_event() {
-                Event::Stop => return,
+                Event::Stop => {
+                    // The process ends. To give back a large cluster's memory piece by piece would only hold that up.
+                    std::mem::forget(self.engine);
+                    return;
+                }
                 event => self.handle(event),
             }
             let standing = self.standing(Instant::now());
