@@ -10,7 +10,7 @@ use aci_sync::apic::access::Access;
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::{Engine, Report};
+use aci_sync::daemon::engine::{Around, Engine, Report};
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind, Object};
@@ -60,16 +60,28 @@ impl Session {
         decode::read(status, body.as_bytes())
     }
 
-    /// What the websocket said, as the listener tells it.
+    /// What the websocket said since it was last asked, as the listener tells it.
+    fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
+        let messages = self.seat.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
+        let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+        messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
+    }
+
     fn tell(&self, engine: &mut Engine) -> bool {
-        let messages = self.seat.events().unwrap();
-        let mut wants_a_pass = false;
-        for message in messages.iter().map(|it| decode::message(it.as_bytes()).unwrap()) {
-            let ids: Vec<SubscriptionId> =
-                message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
-            wants_a_pass |= engine.fabric_changed(&ids, &message.changes);
-        }
-        wants_a_pass
+        self.told()
+            .iter()
+            .fold(false, |wants_a_pass, (ids, changes)| engine.fabric_changed(ids, changes) | wants_a_pass)
+    }
+}
+
+/// The websocket is heard during a pass, too.
+impl Around for Session {
+    fn go_on(&self) -> bool {
+        true
+    }
+
+    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+        self.told().iter().for_each(|(ids, changes)| hear(ids, changes));
     }
 }
 
@@ -514,4 +526,56 @@ fn findings_are_told_to_those_concerned() {
     }
     let told = told(&mut engine, &session, now);
     assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
+}
+
+/// O2, D6: what somebody has put into an EEPG in the middle of a pass, and the fabric has told of, is not deleted with it.
+#[test]
+fn a_foreign_subnet_told_of_in_time_survives() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
+    desk.door.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine =
+        listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    for name in ["web", "other"] {
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
+    }
+    let (door, mut once) = (desk.door.clone(), true);
+    session.trouble(move |method, _, body| {
+        if method == "POST" && body.contains(r#""E","status":"deleted""#) && std::mem::take(&mut once) {
+            door.set(foreign, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
+        }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
+    assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
+}
+
+/// R2: what somebody has made in the place of an object of ours in the middle of a pass is theirs.
+#[test]
+fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 3);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+    let (door, mut once) = (desk.door.clone(), true);
+    let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
+    session.trouble(move |method, target, _| {
+        if method == "GET" && target.contains(DN_E) && std::mem::take(&mut once) {
+            door.admin_delete(&subnet(1)).unwrap();
+            door.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
+        }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    let now = desk.door.get(&subnet(1)).unwrap();
+    assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
+    assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");
 }

@@ -62,10 +62,9 @@ pub trait Around {
     /// Asked right before each write: whether it may be sent.
     fn go_on(&self) -> bool;
 
-    /// Before each write, too: what the fabric has said since the last one can be looked through. What the mirror knows
-    /// already needs not be kept, and that is the echo of all that a pass writes (W7). All else waits for the pass to
-    /// end: a plan is sent on the mirror that it was made from.
-    fn listen(&self, _mirror: &Fabric) {}
+    /// Before each write, too: hands over what the fabric has told since the last one, in its order. Most of it is the
+    /// echo of the pass itself (W7); the rest is somebody's hand at what was read.
+    fn listen(&self, _hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
 }
 
 impl<F: Fn() -> bool> Around for F {
@@ -270,6 +269,7 @@ impl Engine {
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
         self.settle(now);
+        self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
         if self.parking.due(now).any(|it| matches!(it, ObjectDn::Eepg(_))) {
             // What it would have deleted there was not counted.
@@ -278,7 +278,7 @@ impl Engine {
         self.refusals = 0;
         let mut report = Report { unfinished: true, ..Report::default() };
         for round in 1..=ROUNDS {
-            self.read_stale_eepgs(apic, now)?;
+            self.read_stale(apic, now)?;
             let wanted = wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
             let plan = self.plan(&wanted, now);
             if !plan.reads.is_empty() {

@@ -13,18 +13,15 @@ use super::heart::{BEAT, Heart};
 use super::notify::{Manager, Standing};
 use super::pacing::{Pacing, Verdict};
 use crate::apic::access::Beating;
-use crate::apic::{self, Client, Link};
+use crate::apic::{self, Client, Link, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
-use crate::model::fabric::{Fabric, Hint};
+use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
 use crate::tenure::Tenure;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const LONGEST_PASS: Duration = Duration::from_secs(30);
-
-/// The most events that are kept until a pass has ended, a few MiB; all else waits in its queue.
-const MOST_MEANWHILE: usize = 4 * 1024;
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -78,12 +75,12 @@ pub struct Inbox {
 }
 
 /// What goes on around a pass. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
-/// does not overflow (W7).
+/// does not overflow (W7). What is about the session, and what came after it, waits for the pass to end.
 struct Meanwhile<'a> {
     inbox: &'a Inbox,
     tenure: &'a Tenure,
     begun: Instant,
-    later: RefCell<Vec<apic::Event>>,
+    later: RefCell<Option<apic::Event>>,
 }
 
 impl Around for Meanwhile<'_> {
@@ -91,17 +88,22 @@ impl Around for Meanwhile<'_> {
         !stopped(&self.inbox.stop) && self.begun.elapsed() < LONGEST_PASS && self.tenure.is_held()
     }
 
-    fn listen(&self, mirror: &Fabric) {
+    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         let mut later = self.later.borrow_mut();
-        let room = MOST_MEANWHILE.saturating_sub(later.len());
-        later.extend(self.inbox.fabric.try_iter().filter(|it| !is_known(it, mirror)).take(room));
+        if later.is_some() {
+            return;
+        }
+        // Not more than were waiting: who never stops talking does not keep anybody from writing.
+        for _ in 0..self.inbox.fabric.len() {
+            match self.inbox.fabric.try_recv() {
+                Ok(apic::Event::Changed { subscriptions, changes }) => hear(&subscriptions, &changes),
+                other => {
+                    *later = other.ok();
+                    return;
+                }
+            }
+        }
     }
-}
-
-/// Whether an event says nothing that the mirror does not hold.
-fn is_known(event: &apic::Event, mirror: &Fabric) -> bool {
-    let apic::Event::Changed { changes, .. } = event else { return false };
-    changes.iter().all(|it| mirror.meaning(it) == Hint::Nothing)
 }
 
 impl Reconciler {

@@ -321,8 +321,7 @@ impl Fabric {
         hint
     }
 
-    /// What an event means, without taking note of it.
-    pub fn meaning(&self, change: &MoChange) -> Hint {
+    fn meaning(&self, change: &MoChange) -> Hint {
         let gone = change.status == Status::Deleted;
         let Some(place) = Place::of(&change.mo.dn) else { return Hint::Nothing };
         match (change.mo.class.as_str(), place) {

@@ -9,8 +9,6 @@ use std::time::Instant;
 use aci_sync::apic::access::Access;
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
-use aci_sync::daemon::engine::Engine;
-use aci_sync::model::fabric::{Fabric, Hint};
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use serde_json::Value;
 use sim::apic::{Desk, Door, Seat};
@@ -123,27 +121,19 @@ pub fn told_by(text: &str) -> String {
 }
 
 impl Line {
-    /// Hands an event of the websocket to the engine. True where that says something new.
-    pub fn hear(&self, text: &str, engine: &mut Engine) -> bool {
+    /// Takes an event of the websocket: the subscriptions that it is for, and what has changed.
+    pub fn hear(&self, text: &str) -> (Vec<SubscriptionId>, Vec<MoChange>) {
         let message = decode::message(text.as_bytes()).unwrap();
         self.take_note(&message.changes);
-        let ids: Vec<SubscriptionId> = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
-        engine.fabric_changed(&ids, &message.changes)
-    }
-
-    /// Whether an event says nothing that the mirror does not hold.
-    pub fn is_known(&self, text: &str, mirror: &Fabric) -> bool {
-        let message = decode::message(text.as_bytes()).unwrap();
-        let is_known = message.changes.iter().all(|it| mirror.meaning(it) == Hint::Nothing);
-        if is_known {
-            self.take_note(&message.changes);
-        }
-        is_known
+        let ids = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+        (ids, message.changes)
     }
 
     fn take_note(&self, changes: &[MoChange]) {
-        let seen = &mut self.inner.borrow_mut().ever_ours;
+        let inner = &mut *self.inner.borrow_mut();
+        let seen = &mut inner.ever_ours;
         for change in changes {
+            inner.meddled.remove(&change.mo.dn);
             if change.status == Status::Deleted {
                 seen.retain(|dn| !is_below(dn, &change.mo.dn));
             } else if change.mo.get("annotation") == self.marks.own {

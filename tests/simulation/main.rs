@@ -46,7 +46,7 @@ const COVERED: &str = "
     people: make an EEPG, people: make a subnet, people: change a scope, people: change a name, people: change a mark,
     people: describe, people: contract, people: delete within a pass, people: create within a pass,
     people: undo what aci-sync did,
-    events: an echo, events: news during a pass,
+    events: within a pass,
     watch: listed, watch: relist, watch: interrupted, watch: event, watch: old news again,
     wrong plan: refused by the writer, wrong plan: harmless";
 

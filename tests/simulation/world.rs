@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::Error;
+use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::config::Policy;
 use aci_sync::daemon::engine::{Around, Engine};
 use aci_sync::daemon::pacing::{Pacing, Verdict};
-use aci_sync::model::fabric::Fabric;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Kind;
+use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
@@ -60,11 +60,10 @@ pub struct World {
     steps: usize,
 }
 
-/// What the websocket says during a pass: what the mirror knows is forgotten, all else is kept.
+/// What the websocket says during a pass.
 struct Ear<'a> {
     line: &'a Line,
     is_open: bool,
-    later: RefCell<Vec<String>>,
 }
 
 impl Around for Ear<'_> {
@@ -72,14 +71,13 @@ impl Around for Ear<'_> {
         !self.line.inner.borrow().dead
     }
 
-    fn listen(&self, mirror: &Fabric) {
+    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         let texts = self.line.inner.borrow().seat.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
         for text in texts.into_iter().flatten() {
-            let is_known = self.line.is_known(&text, mirror);
-            self.line.covered(if is_known { "events: an echo" } else { "events: news during a pass" });
-            if !is_known {
-                self.later.borrow_mut().push(text);
-            }
+            self.line.covered("events: within a pass");
+            self.line.inner.borrow_mut().log.push(format!("      heard: {}", told_by(&text)));
+            let (ids, changes) = self.line.hear(&text);
+            hear(&ids, &changes);
         }
     }
 }
@@ -261,7 +259,8 @@ impl World {
                     self.log.push(format!("    {}'s websocket: {}", it.id, told_by(&text)));
                     // An event may come twice.
                     for _ in 0..=u64::from(self.random.percent(10)) {
-                        if it.line.hear(&text, &mut it.engine) {
+                        let (ids, changes) = it.line.hear(&text);
+                        if it.engine.fabric_changed(&ids, &changes) {
                             it.pacing.pass_soon(now);
                         }
                     }
@@ -345,9 +344,7 @@ impl World {
         let owned = ours.len();
         it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
-        let ear = Ear { line, is_open: !it.late, later: RefCell::default() };
-        let outcome = it.engine.pass(line, now, &ear);
-        let later = ear.later.into_inner();
+        let outcome = it.engine.pass(line, now, &Ear { line, is_open: !it.late });
         let mut inner = it.line.inner.borrow_mut();
         self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
         self.log.append(&mut inner.log);
@@ -404,12 +401,6 @@ impl World {
             Verdict::Reconnect => {
                 it.line.inner.borrow_mut().seat = None;
                 it.connect_at = Some(now + Duration::from_secs(1));
-            }
-        }
-        for text in later {
-            self.log.push(format!("    {}'s websocket said meanwhile: {}", it.id, told_by(&text)));
-            if it.line.hear(&text, &mut it.engine) {
-                it.pacing.pass_soon(now);
             }
         }
         Ok(())

@@ -23,9 +23,8 @@ impl Engine {
         self.stale_l3outs.extend(due.into_keys());
     }
 
-    /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
-    /// read fails.
-    pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    /// Notes what a pass has to read that no event has told of: all, where that is due, and what it does not know yet.
+    pub(super) fn find_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.comparison_due {
             self.marked = self.find_marked(apic)?;
             self.stale_l3outs.extend(self.marked.iter().cloned());
@@ -35,14 +34,22 @@ impl Engine {
             self.untagged.values_mut().for_each(|it| it.try_again = true);
         }
         self.stale_l3outs.extend(self.unreadable.due(now).cloned());
-        let named = self.named();
-        for dn in &named {
-            let is_known = self.fabric.l3out(dn).is_some() && self.subscriptions.contains_key(dn);
-            if !is_known && !self.unreadable.is_parked(dn, now) {
-                self.stale_l3outs.insert(dn.clone());
+        for dn in self.named() {
+            let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.contains_key(&dn);
+            if !is_known && !self.unreadable.is_parked(&dn, now) {
+                self.stale_l3outs.insert(dn);
             }
         }
-        let needed: BTreeSet<L3outDn> = named.into_iter().chain(self.with_marks()).collect();
+        Ok(())
+    }
+
+    /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
+    /// read fails.
+    pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+        if self.stale_l3outs.is_empty() {
+            return self.read_stale_eepgs(apic, now);
+        }
+        let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_marks()).collect();
         while let Some(dn) = self.stale_l3outs.first().cloned() {
             if needed.contains(&dn) {
                 self.read_l3out(apic, &dn, now)?;
@@ -54,7 +61,7 @@ impl Engine {
         self.read_stale_eepgs(apic, now)
     }
 
-    pub(super) fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         while let Some(dn) = self.stale_eepgs.first().cloned() {
             self.read_eepg(apic, &dn, now)?;
         }

@@ -16,7 +16,8 @@ use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
-    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG.
+    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG, and what somebody
+    /// else has changed meanwhile is not written to: it is read again, and planned anew.
     pub(super) fn send(
         &mut self,
         apic: &dyn Access,
@@ -29,10 +30,13 @@ impl Engine {
         let mut queue = VecDeque::from(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
-            if failed.contains(&dn) {
+            around.listen(&mut |subscriptions, changes| {
+                self.fabric_changed(subscriptions, changes);
+            });
+            let is_stale = self.stale_eepgs.contains(&dn) || self.stale_l3outs.contains(&dn.l3out);
+            if failed.contains(&dn) || is_stale {
                 continue;
             }
-            around.listen(&self.fabric);
             match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
                 Ok(changes) => {
                     let as_planned = self.is_done(&transaction, &changes, now);
