@@ -3,170 +3,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
-use std::cell::RefCell;
-use std::time::{Duration, Instant};
+#[path = "support/desk.rs"]
+mod desk;
 
-use aci_sync::apic::access::Access;
-use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::{Error, Query, SubscriptionId, reading};
+use std::time::Instant;
+
+use aci_sync::apic::Error;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::{Around, Engine, Report};
+use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind, Object};
-use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
-use serde_json::{Value, json};
-use sim::apic::{Desk, Quirks, Seat};
-
-const MARK: &str = "orchestrator:aci-sync:me";
-const DN_E: &str = "uni/tn-T/out-L/instP-E";
-const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
-
-/// What happens at a request: method, target and body are known, and an error ends it.
-type Trouble = Box<dyn FnMut(&str, &str, &str) -> Option<Error>>;
-
-/// A session at the desk.
-struct Session {
-    seat: Seat,
-    trouble: RefCell<Trouble>,
-    writes: RefCell<Vec<String>>,
-}
-
-impl Session {
-    fn at(desk: &Desk) -> Session {
-        Session {
-            seat: desk.sit_down("admin"),
-            trouble: RefCell::new(Box::new(|_, _, _| None)),
-            writes: RefCell::default(),
-        }
-    }
-
-    fn trouble(&self, trouble: impl FnMut(&str, &str, &str) -> Option<Error> + 'static) {
-        *self.trouble.borrow_mut() = Box::new(trouble);
-    }
-
-    fn ask(&self, method: &str, target: &str, body: &str) -> Result<(u16, String), Error> {
-        if method != "GET" {
-            self.writes.borrow_mut().push(format!("{method} {target} {body}"));
-        }
-        let trouble = (self.trouble.borrow_mut())(method, target, body);
-        trouble.map_or_else(|| Ok(self.seat.ask(method, target, body)), Err)
-    }
-
-    fn get(&self, target: &str) -> Result<Answer, Error> {
-        let (status, body) = self.ask("GET", target, "")?;
-        decode::read(status, body.as_bytes())
-    }
-
-    /// What the websocket said since it was last asked, as the listener tells it.
-    fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
-        let messages = self.seat.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
-        let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
-        messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
-    }
-
-    fn tell(&self, engine: &mut Engine) -> bool {
-        self.told()
-            .iter()
-            .fold(false, |wants_a_pass, (ids, changes)| engine.fabric_changed(ids, changes) | wants_a_pass)
-    }
-}
-
-/// The websocket is heard during a pass, too.
-impl Around for Session {
-    fn go_on(&self) -> bool {
-        true
-    }
-
-    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
-        self.told().iter().for_each(|(ids, changes)| hear(ids, changes));
-    }
-}
-
-impl Access for Session {
-    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        reading::read(query, &mut |target| self.get(target))
-    }
-
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        let (id, mos) = reading::snapshot(self.get(&query.target(&["subscription=yes".to_owned()]))?)?;
-        Ok((Some(id), mos))
-    }
-
-    fn forget(&self, _: &SubscriptionId) {}
-
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        let (status, body) = self.ask("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())?;
-        decode::written(status, body.as_bytes())
-    }
-
-    fn delete(&self, dn: &str) -> Result<(), Error> {
-        let (status, body) = self.ask("DELETE", &format!("/api/mo/{dn}.json"), "")?;
-        decode::written(status, body.as_bytes()).map(drop)
-    }
-}
-
-fn desk() -> Desk {
-    let desk = Desk::new(Quirks::default());
-    desk.door.setup_tenant("T", "V", &["L"]).unwrap();
-    desk
-}
-
-/// An EEPG `E` of ours with so many subnets.
-fn with_subnets(desk: &Desk, count: usize) {
-    desk.door.set(DN_E, "l3extInstP", &[("annotation", MARK)]).unwrap();
-    for n in 1..=count {
-        let name = format!("a::web-{n}");
-        desk.door.set(&subnet(n), "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
-    }
-}
-
-fn subnet(n: usize) -> String {
-    format!("{DN_E}/extsubnet-[10.0.0.{n}/32]")
-}
-
-fn deployment(name: &str, epg: &str, more: &[(&str, &str)]) -> Object {
-    let mut annotations =
-        json!({"aci.haystacknetworks.com/l3o": json!({"tenant": "T", "l3out": "L", "epg": epg}).to_string()});
-    for (key, value) in more {
-        annotations[format!("aci.haystacknetworks.com/{key}")] = json!(value);
-    }
-    let json = json!({"metadata": {"namespace": "a", "name": name, "uid": name, "annotations": annotations}});
-    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
-}
-
-fn pod(of: &str, n: usize, address: &str) -> Object {
-    let owner = json!([{"kind": "ReplicaSet", "name": format!("{of}-5d9c7"), "controller": true}]);
-    let metadata = json!({"namespace": "a", "name": format!("{of}-{n}"), "uid": format!("{of}{n}"),
-        "labels": {"pod-template-hash": "5d9c7"}, "ownerReferences": owner});
-    let json = json!({"metadata": metadata, "status": {"phase": "Running", "podIPs": [{"ip": address}]}});
-    Object::decode(Kind::Pod, json.to_string().as_bytes()).unwrap()
-}
-
-fn pods(count: usize) -> Vec<Object> {
-    (1..=count).map(|n| pod("web", n, &format!("10.0.0.{n}"))).collect()
-}
-
-fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
-    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
-    hears_lists(engine, deployments, pods, now)
-}
-
-fn hears_lists(mut engine: Engine, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
-    for (kind, objects) in [(Kind::Deployment, deployments), (Kind::Pod, pods), (Kind::Service, Vec::new())] {
-        engine.cluster_changed(Event::Listed { kind, objects }, now);
-        engine.cluster_changed(Event::Live { kind }, now);
-    }
-    engine
-}
-
-fn pass(engine: &mut Engine, session: &Session, now: Instant) -> Report {
-    engine.pass(session, now, &|| true).unwrap()
-}
-
-const SECOND: Duration = Duration::from_secs(1);
+use desk::*;
+use serde_json::json;
+use sim::apic::{Desk, Quirks};
 
 /// W4: what is held stays held while its EEPG is refused or paused, and afterwards.
 #[test]
@@ -245,54 +97,6 @@ fn refused_objects_starve_nobody() {
     let good: Vec<String> = desk.door.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
     assert_eq!(good, ["10.2.0.1/32"]);
     assert!(now < start + 8 * SECOND, "within a few passes");
-}
-
-/// R1: an EEPG that is deleted between the read and the write of a pass comes back whole, with the pass or with the
-/// event about it.
-#[test]
-fn a_deletion_within_a_pass_is_not_forgotten() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 3);
-    let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-    pass(&mut engine, &session, start);
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-    let (door, mut once) = (desk.door.clone(), true);
-    session.trouble(move |method, _, _| {
-        if method == "POST" && std::mem::take(&mut once) {
-            door.admin_delete(DN_E).unwrap();
-        }
-        None
-    });
-    let report = pass(&mut engine, &session, start + SECOND);
-    let wants_a_pass = session.tell(&mut engine);
-    if report.unfinished || wants_a_pass || engine.next_wake().is_some() {
-        pass(&mut engine, &session, start + 10 * SECOND);
-    }
-    let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
-    assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"]);
-    assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK);
-}
-
-/// R2, W2: a subnet of ours that is deleted between the read and its repair is made by the repair, and stays ours.
-#[test]
-fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-    let session = Session::at(&desk);
-    let (door, mut once) = (desk.door.clone(), true);
-    session.trouble(move |method, _, _| {
-        if method == "POST" && std::mem::take(&mut once) {
-            door.admin_delete(&subnet(1)).unwrap();
-        }
-        None
-    });
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    let made = desk.door.get(&subnet(1)).unwrap();
-    assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")));
 }
 
 /// O5, R2: another cluster's mark on what bore ours is never taken back: two that each did so would never end.
@@ -526,56 +330,4 @@ fn findings_are_told_to_those_concerned() {
     }
     let told = told(&mut engine, &session, now);
     assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
-}
-
-/// O2, D6: what somebody has put into an EEPG in the middle of a pass, and the fabric has told of, is not deleted with it.
-#[test]
-fn a_foreign_subnet_told_of_in_time_survives() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
-    desk.door.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
-    let session = Session::at(&desk);
-    let mut engine =
-        listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    for name in ["web", "other"] {
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
-    }
-    let (door, mut once) = (desk.door.clone(), true);
-    session.trouble(move |method, _, body| {
-        if method == "POST" && body.contains(r#""E","status":"deleted""#) && std::mem::take(&mut once) {
-            door.set(foreign, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
-        }
-        None
-    });
-    engine.pass(&session, start + SECOND, &session).unwrap();
-    assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
-    assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
-}
-
-/// R2: what somebody has made in the place of an object of ours in the middle of a pass is theirs.
-#[test]
-fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 3);
-    let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-    let (door, mut once) = (desk.door.clone(), true);
-    let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
-    session.trouble(move |method, target, _| {
-        if method == "GET" && target.contains(DN_E) && std::mem::take(&mut once) {
-            door.admin_delete(&subnet(1)).unwrap();
-            door.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
-        }
-        None
-    });
-    engine.pass(&session, start + SECOND, &session).unwrap();
-    let now = desk.door.get(&subnet(1)).unwrap();
-    assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
-    assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");
 }

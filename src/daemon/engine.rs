@@ -195,27 +195,32 @@ impl Engine {
 
     /// Takes over a websocket event. True where it says something that the mirror does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
+        !self.hear(subscriptions, changes).is_empty()
+    }
+
+    /// What a websocket event says that the mirror does not know: it is read again.
+    fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> Vec<Hint> {
         if !subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id)) {
             // A late event of a subscription that was given up (R3). That something was deleted is kept in mind all the
             // same: what somebody puts there after that is not an object of ours that lost its mark (R2).
             changes.iter().filter(|it| it.status == Status::Deleted).for_each(|it| drop(self.fabric.hint(it)));
-            return false;
+            return Vec::new();
         }
-        let mut news = false;
+        let mut news = Vec::new();
         for change in changes {
             let hint = self.fabric.hint(change);
-            news |= hint != Hint::Nothing;
-            match hint {
-                Hint::Nothing => {}
-                Hint::Eepg(dn) => {
-                    debug!("{} {:?}: {dn} is read again", change.mo.dn, change.status);
-                    self.stale_eepgs.insert(dn);
+            match &hint {
+                Hint::Nothing => continue,
+                Hint::Object(object) => {
+                    debug!("{} {:?}: {} is read again", change.mo.dn, change.status, object.eepg());
+                    self.stale_eepgs.insert(object.eepg().clone());
                 }
                 Hint::L3out(dn) => {
                     debug!("{} {:?}: {dn} is read again", change.mo.dn, change.status);
-                    self.stale_l3outs.insert(dn);
+                    self.stale_l3outs.insert(dn.clone());
                 }
             }
+            news.push(hint);
         }
         news
     }
@@ -232,6 +237,7 @@ impl Engine {
                 apic.forget(&id);
             }
         }
+        self.fabric.events_lost();
         self.comparison_due = true;
     }
 

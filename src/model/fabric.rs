@@ -75,6 +75,8 @@ pub struct Subnet {
     pub mark: Mark,
     /// This process saw our mark on it and no deletion since (R2).
     pub seen_ours: bool,
+    /// We made it by the way, and the deletion before that was not told yet (see [`Fabric::made_by_the_way`]).
+    pub remade: bool,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
@@ -88,6 +90,8 @@ pub struct Eepg {
     pub mark: Mark,
     /// This process saw our mark on it and no deletion since (R2).
     pub seen_ours: bool,
+    /// We made it by the way, and the deletion before that was not told yet (see [`Fabric::made_by_the_way`]).
+    pub remade: bool,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
@@ -140,8 +144,8 @@ pub struct Fabric {
 pub enum Hint {
     /// The mirror knows it already, mostly because we did it; or it concerns nothing that the mirror holds.
     Nothing,
-    /// This EEPG is not what the mirror says: read it again.
-    Eepg(EepgDn),
+    /// This EEPG or subnet is not what the mirror says: its EEPG is to be read again.
+    Object(ObjectDn),
     /// This L3Out appeared or went: read it again.
     L3out(L3outDn),
 }
@@ -252,6 +256,18 @@ impl Fabric {
         }
     }
 
+    /// Events may have been lost: none is waited for any more.
+    pub fn events_lost(&mut self) {
+        for l3out in self.l3outs.values_mut() {
+            if let L3out::Present { eepgs, .. } = l3out {
+                for eepg in eepgs.values_mut() {
+                    eepg.remade = false;
+                    eepg.subnets.values_mut().for_each(|it| it.remade = false);
+                }
+            }
+        }
+    }
+
     /// An L3Out is of no interest any more.
     pub fn forget(&mut self, dn: &L3outDn) {
         self.l3outs.remove(dn);
@@ -301,22 +317,25 @@ impl Fabric {
     /// by our own writes only; an event at most says that something has to be read again.
     pub fn hint(&mut self, change: &MoChange) -> Hint {
         let hint = self.meaning(change);
-        if change.status == Status::Deleted {
-            // What is made anew at this DN is not what we saw (R2).
-            match Place::of(&change.mo.dn) {
-                Some(Place::Eepg(dn)) => {
-                    if let Some(eepg) = self.eepg_mut(&dn) {
-                        eepg.seen_ours = false;
-                        eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
-                    }
+        match Place::of(&change.mo.dn) {
+            Some(Place::Eepg(dn)) => {
+                if let Some(eepg) = self.eepg_mut(&dn)
+                    && is_forgotten(&mut eepg.remade, change.status)
+                {
+                    eepg.seen_ours = false;
+                    eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
                 }
-                Some(Place::Subnet(dn, _)) => {
-                    let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
-                    let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
-                    subnet.into_iter().for_each(|it| it.seen_ours = false);
-                }
-                _ => {}
             }
+            Some(Place::Subnet(dn, _)) => {
+                let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
+                let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
+                if let Some(subnet) = subnet
+                    && is_forgotten(&mut subnet.remade, change.status)
+                {
+                    subnet.seen_ours = false;
+                }
+            }
+            _ => {}
         }
         hint
     }
@@ -355,11 +374,11 @@ impl Fabric {
             }
             (_, None) => false,
         };
-        if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
+        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Eepg(dn)) }
     }
 
     fn subnet_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
-        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Eepg(dn) };
+        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Object(ObjectDn::Eepg(dn)) };
         let known = self.eepg(&dn).and_then(|eepg| eepg.subnets.get(&prefix));
         let attribute = |name: &str| {
             let sent = change.mo.sent(name);
@@ -374,12 +393,13 @@ impl Fabric {
             }
             (_, None) => false,
         };
-        if as_known { Hint::Nothing } else { Hint::Eepg(dn) }
+        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Subnet(dn, prefix)) }
     }
 
     /// Whether a transaction made something that it took for present, because somebody had deleted it in that moment:
     /// the EEPG, or a subnet that was to be changed. That is ours then, but does not say so, since only what is made
-    /// on purpose carries the mark: the mirror shows it as ours with its mark lost, which is put back (R2).
+    /// on purpose carries the mark: the mirror shows it as ours with its mark lost, which is put back (R2). The event about
+    /// that deletion may still come, and is about what was there before.
     pub fn made_by_the_way(&mut self, transaction: &Transaction, changes: &[MoChange]) -> bool {
         let on_purpose: BTreeSet<ObjectDn> =
             transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.eepg)).collect();
@@ -398,10 +418,10 @@ impl Fabric {
             made = true;
             eepg.fresh = false;
             match prefix {
-                None => (eepg.mark, eepg.seen_ours) = (Mark::None, true),
+                None => (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::None, true, true),
                 Some(prefix) => {
                     if let Some(subnet) = eepg.subnets.get_mut(&prefix) {
-                        (subnet.mark, subnet.seen_ours) = (Mark::None, true);
+                        (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::None, true, true);
                     }
                 }
             }
@@ -420,6 +440,7 @@ impl Fabric {
                     let eepg = Eepg {
                         mark: Mark::Ours,
                         seen_ours: true,
+                        remade: false,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
@@ -430,7 +451,7 @@ impl Fabric {
                 }
                 Change::MarkEepg { .. } => {
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        (eepg.mark, eepg.seen_ours) = (Mark::Ours, true);
+                        (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::Ours, true, false);
                     }
                 }
                 Change::DeleteEepg { .. } => {
@@ -441,6 +462,7 @@ impl Fabric {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,
                         seen_ours: true,
+                        remade: false,
                         name: name.as_str().into(),
                         scope: scope.clone(),
                     };
@@ -452,7 +474,7 @@ impl Fabric {
                     let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         if *mark {
-                            (subnet.mark, subnet.seen_ours) = (Mark::Ours, true);
+                            (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::Ours, true, false);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();
@@ -478,6 +500,16 @@ impl Fabric {
     }
 }
 
+/// Whether an event tells of the end of what we saw: what is made anew at this DN is somebody's, until we see our mark on
+/// it (R2). Where we made it anew ourselves, the first deletion is of what was there before, and no later one is.
+fn is_forgotten(remade: &mut bool, status: Status) -> bool {
+    let was_remade = *remade && status != Status::Modified;
+    if was_remade {
+        *remade = false;
+    }
+    status == Status::Deleted && !was_remade
+}
+
 /// The prefix in a subnet's DN.
 fn prefix_of(dn: &str) -> Option<Prefix> {
     match Place::of(dn)? {
@@ -497,6 +529,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         return undone;
     };
     now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
+    now.remade = before.remade && now.mark != Mark::Ours;
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -510,6 +543,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         }
         if let Some(now) = now {
             now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
+            now.remade = before.remade && now.mark != Mark::Ours;
         }
     }
     undone
@@ -526,6 +560,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             let eepg = Eepg {
                 mark,
                 seen_ours: mark == Mark::Ours,
+                remade: false,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
@@ -548,6 +583,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             ip: ip.into(),
             mark,
             seen_ours: mark == Mark::Ours,
+            remade: false,
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
         };

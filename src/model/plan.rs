@@ -142,15 +142,28 @@ impl Change {
         matches!(self, Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. })
     }
 
+    /// Whether the EEPG goes with all that is in it, whosever that is.
+    pub fn takes_all(&self) -> bool {
+        matches!(self, Change::DeleteEepg { .. })
+    }
+
+    /// The subnet that it makes, changes or deletes, where it is about one.
+    pub fn prefix(&self) -> Option<Prefix> {
+        match self {
+            Change::CreateSubnet { prefix, .. }
+            | Change::RepairSubnet { prefix, .. }
+            | Change::DeleteSubnet { prefix, .. } => Some(*prefix),
+            _ => None,
+        }
+    }
+
     /// The object that it makes, changes or deletes.
     pub fn object(&self, eepg: &EepgDn) -> ObjectDn {
         let eepg = eepg.clone();
-        match self {
-            Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. } => ObjectDn::Eepg(eepg),
-            Change::CreateSubnet { prefix, .. }
-            | Change::RepairSubnet { prefix, .. }
-            | Change::DeleteSubnet { prefix, .. } => ObjectDn::Subnet(eepg, *prefix),
-            Change::Remember | Change::Forget { .. } => ObjectDn::Tag(eepg),
+        match (self, self.prefix()) {
+            (_, Some(prefix)) => ObjectDn::Subnet(eepg, prefix),
+            (Change::Remember | Change::Forget { .. }, _) => ObjectDn::Tag(eepg),
+            _ => ObjectDn::Eepg(eepg),
         }
     }
 

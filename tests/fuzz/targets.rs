@@ -320,9 +320,9 @@ pub fn apic_event(input: &[u8]) {
             place(&mo.dn);
             match fabric.hint(&MoChange { status: *status, mo: mo.clone() }) {
                 Hint::Nothing => {}
-                Hint::Eepg(dn) => {
-                    assert_eq!(dn.l3out, l3out());
-                    assert!(mo.dn.starts_with(&dn.to_string()));
+                Hint::Object(object) => {
+                    assert_eq!(object.eepg().l3out, l3out());
+                    assert!(mo.dn.starts_with(&object.eepg().to_string()));
                 }
                 Hint::L3out(dn) => assert_eq!(dn, l3out()),
             }

@@ -11,13 +11,14 @@ use crate::apic::access::Access;
 use crate::apic::writer::Refusal;
 use crate::model::diff::Untagged;
 use crate::model::dn::{EepgDn, ObjectDn};
+use crate::model::fabric::Hint;
 use crate::model::finding::{Code, Finding};
 use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
-    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG, and what somebody
-    /// else has changed meanwhile is not written to: it is read again, and planned anew.
+    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG, and one that is
+    /// about what somebody else has just changed is not sent: that is read again, and planned anew.
     pub(super) fn send(
         &mut self,
         apic: &dyn Access,
@@ -26,15 +27,12 @@ impl Engine {
         around: &dyn Around,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let mut failed = BTreeSet::new();
+        let (mut failed, mut heard) = (BTreeSet::new(), Vec::new());
         let mut queue = VecDeque::from(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
-            around.listen(&mut |subscriptions, changes| {
-                self.fabric_changed(subscriptions, changes);
-            });
-            let is_stale = self.stale_eepgs.contains(&dn) || self.stale_l3outs.contains(&dn.l3out);
-            if failed.contains(&dn) || is_stale {
+            around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes)));
+            if failed.contains(&dn) || heard.iter().any(|it| self.is_overtaken(&transaction, it)) {
                 continue;
             }
             match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
@@ -87,6 +85,27 @@ impl Engine {
             failed.insert(dn);
         }
         Ok(())
+    }
+
+    /// Whether what somebody has just done makes a transaction one that would not be planned any more. Who changes other
+    /// objects in the same EEPG holds nothing up: two clusters may share one (O5).
+    fn is_overtaken(&self, transaction: &Transaction, by: &Hint) -> bool {
+        let dn = &transaction.eepg;
+        match by {
+            Hint::Nothing => false,
+            Hint::L3out(l3out) => *l3out == dn.l3out,
+            Hint::Object(object) if object.eepg() == dn => transaction.changes.iter().any(|change| match object {
+                ObjectDn::Subnet(_, prefix) => change.takes_all() || change.prefix() == Some(*prefix),
+                _ => true,
+            }),
+            // An address that somebody has put elsewhere in the VRF, perhaps (S3).
+            Hint::Object(ObjectDn::Subnet(elsewhere, prefix)) => {
+                let creates = |it: &Change| it.is_create() && it.prefix() == Some(*prefix);
+                transaction.changes.iter().any(creates)
+                    && self.fabric.vrf(&elsewhere.l3out) == self.fabric.vrf(&dn.l3out)
+            }
+            Hint::Object(_) => false,
+        }
     }
 
     /// W3: whether an error is about what was sent. That something is there which was taken for absent is so only if it
