@@ -95,6 +95,13 @@ pub struct Inner {
     pub wrong_plan: bool,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
     pub ever_ours: BTreeSet<String>,
+    /// What this process made, with its birth: as long as that very object is there it is ours in truth, whatever was
+    /// heard of its DN.
+    pub own: BTreeMap<String, u64>,
+    /// What of that is still there.
+    pub still_own: BTreeSet<String>,
+    /// What of that was made by the way, without a mark, and has none yet.
+    pub unmarked: BTreeSet<String>,
     /// What was read whole in this pass.
     pub read: BTreeSet<String>,
     /// What an administrator did in this pass to what had been read: nobody can know of it.
@@ -109,6 +116,28 @@ impl Inner {
     fn meddle(&mut self, dn: &str) {
         if self.read.iter().any(|it| is_below(dn, it)) {
             self.meddled.insert(dn.to_owned());
+        }
+    }
+}
+
+impl Inner {
+    /// What this process made and nobody has replaced.
+    pub fn look_for_own(&mut self, door: &Door) {
+        self.own.retain(|dn, birth| door.birth(dn) == Some(*birth));
+        self.still_own = self.own.keys().cloned().collect();
+        self.unmarked.retain(|dn| self.own.contains_key(dn));
+    }
+
+    fn take_note_of_own(&mut self, door: &Door, before: &Snapshot, after: &Snapshot) {
+        for (dn, (class, it)) in after {
+            let is_unmarked = it.get("annotation").is_some_and(String::is_empty);
+            if !is_unmarked {
+                self.unmarked.remove(dn);
+            }
+            if !before.contains_key(dn) && matches!(class.as_str(), "l3extInstP" | "l3extSubnet") {
+                self.own.extend(door.birth(dn).map(|birth| (dn.clone(), birth)));
+                self.unmarked.extend(is_unmarked.then(|| dn.clone()));
+            }
         }
     }
 }
@@ -162,6 +191,9 @@ impl Line {
             created: BTreeSet::new(),
             wrong_plan: false,
             ever_ours: BTreeSet::new(),
+            own: BTreeMap::new(),
+            still_own: BTreeSet::new(),
+            unmarked: BTreeSet::new(),
             read: BTreeSet::new(),
             meddled: BTreeSet::new(),
             broken: None,
@@ -264,6 +296,7 @@ impl Line {
             return Err(Error::AnswerLost("simulated".to_owned()));
         }
         let before = snapshot(&self.desk.door);
+        inner.look_for_own(&self.desk.door);
         let Some(seat) = &inner.seat else { return Err(Error::Unauthorized("no session".to_owned())) };
         let (status, answer) = seat.ask(method, target, body);
         let after = snapshot(&self.desk.door);
@@ -275,6 +308,7 @@ impl Line {
                 .err()
                 .map(|why| format!("{method} {target}: {why}"));
         }
+        inner.take_note_of_own(&self.desk.door, &before, &after);
         if inner.random.percent(trouble.dies) {
             inner.dead = true;
             self.covered("fault: killed after a write");
@@ -282,6 +316,8 @@ impl Line {
         }
         if inner.random.percent(trouble.lost_after) {
             self.covered("fault: an answer is lost");
+            // It cannot know what it made by the way.
+            inner.unmarked.retain(|it| before.contains_key(it));
             return Err(Error::AnswerLost("simulated".to_owned()));
         }
         decode::written(status, answer.as_bytes())

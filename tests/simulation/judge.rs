@@ -140,7 +140,8 @@ fn changed(
     let mark = annotation(was);
     let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
     let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
-    let may = mark == marks.own || mark == PYTHON || inner.ever_ours.contains(dn) || unmarked_with_our_name || meddled;
+    let is_own = inner.ever_ours.contains(dn) || inner.still_own.contains(dn);
+    let may = mark == marks.own || mark == PYTHON || is_own || unmarked_with_our_name || meddled;
     if !may {
         return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
     }

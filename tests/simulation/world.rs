@@ -439,6 +439,7 @@ impl World {
         inner.made.clear();
         inner.named_at.clear();
         inner.existed.clear();
+        inner.own.clear();
         inner.started = self.now;
     }
 
@@ -498,6 +499,7 @@ impl World {
             }
         }
         self.compare("after peace")?;
+        self.nothing_is_forgotten()?;
         let writes = self.writes();
         for side in 0..self.sides.len() {
             self.gap(side);
@@ -525,6 +527,24 @@ impl World {
     /// I2: a converged fabric is left alone.
     fn no_write_since(&self, writes: usize, when: &str) -> Result<(), String> {
         if self.writes() == writes { Ok(()) } else { Err(format!("I2: something was written {when}")) }
+    }
+
+    /// R2: what a process made by the way and nobody has taken from it bears its mark, or is told of.
+    fn nothing_is_forgotten(&self) -> Result<(), String> {
+        for it in &self.sides {
+            let inner = &mut *it.line.inner.borrow_mut();
+            inner.look_for_own(&self.desk.door);
+            let is_told = |dn: &String| {
+                let mut lost = it.engine.findings().iter().filter(|it| it.code == Code::MarkLost);
+                lost.any(|it| it.to_string().contains(dn.as_str()))
+            };
+            let annotation = |dn: &String| self.desk.door.get(dn).map(|it| it["annotation"].clone());
+            let forgotten = inner.unmarked.iter().find(|dn| annotation(dn).is_some_and(|it| it == "") && !is_told(dn));
+            if let Some(dn) = forgotten {
+                return Err(format!("R2: {} made {dn} by the way, and it has no mark", it.id));
+            }
+        }
+        Ok(())
     }
 
     /// I1: the fabric holds of each side what the simple function says.

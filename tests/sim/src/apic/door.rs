@@ -81,6 +81,11 @@ impl Door {
         state.fabric.tree.get(dn).map(|mo| properties(dn, mo))
     }
 
+    /// Which of all objects that ever were this one is: what is made anew under the same DN is another.
+    pub fn birth(&self, dn: &str) -> Option<u64> {
+        self.cluster.look().fabric.tree.get(dn).map(|mo| mo.sequence)
+    }
+
     /// Class and DN of everything below a DN, in order of the DN; `uni` for all.
     pub fn tree(&self, dn: &str) -> Vec<(String, String)> {
         let state = self.cluster.look();
