@@ -104,6 +104,8 @@ impl Plugin {
             // What is none of its business; what the kubeconfig sets counts more.
             .env_remove("ACI_PASSWORD")
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("KUBERNETES_EXEC_INFO", &self.info)
             .stdin(Stdio::null())
