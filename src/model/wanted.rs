@@ -3,7 +3,7 @@
 //! A pure function of the inventory, the rules and which VRF each L3Out is in. What the fabric holds does not matter
 //! here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::dn::{EepgDn, L3outDn, Prefix};
@@ -285,12 +285,11 @@ fn service_claims<'a>(
         return Vec::new();
     }
     // The Pods of a Deployment mostly bear the same labels: each set is looked at once.
-    let template = |it: &Exporter<'a>| vec![&it.member.deployment.template_labels];
-    let mut borne: Vec<Vec<&Labels>> = exporters.all.iter().map(template).collect();
+    let template = |it: &Exporter<'a>| HashSet::from([&it.member.deployment.template_labels]);
+    let mut borne: Vec<HashSet<&Labels>> = exporters.all.iter().map(template).collect();
     for (owner, pod) in pods {
-        let Some(owner) = *owner else { continue };
-        if !borne[owner].contains(&&pod.labels) {
-            borne[owner].push(&pod.labels);
+        if let Some(owner) = *owner {
+            borne[owner].insert(&pod.labels);
         }
     }
     // A selector holds only where its first label is borne, so that not every Service looks at all of them.
