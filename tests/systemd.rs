@@ -61,7 +61,7 @@ fn systemd_is_told_how_it_stands() {
     manager.until("STATUS=in step");
 
     world.kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"NONE","epg":"E"}"#), &["10.0.0.1"]);
-    manager.until("STATUS=in step; findings that need somebody: 1");
+    manager.until("STATUS=not in step; findings that need somebody: 1");
     world.kube.annotate("a", "web", Some(E));
     manager.until("STATUS=in step");
 
@@ -84,12 +84,73 @@ fn a_standby_says_so() {
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
     let _standby = start(&world, &format!("@{name}"), &lease);
-    let told = manager.until("STATUS=standby: another process leads");
-    assert!(told.contains(&"READY=1".to_owned()) && !told.iter().any(|it| it.contains("APIC")), "{told:?}");
+    let mut told = manager.until("STATUS=standby: it does not hold the Lease");
+    if !told.contains(&"READY=1".to_owned()) {
+        told.extend(manager.until("READY=1"));
+    }
+    assert!(!told.iter().any(|it| it.contains("APIC")), "{told:?}");
 }
 
-/// X1: a process that does not run feeds no watchdog. (That a loop which stands still feeds none either is
-/// `run::a_reconciler_that_stands_still_ends_the_process`.)
+/// W5: under `observe` something is left, and it does not say that all is well.
+#[test]
+fn an_observer_is_not_in_step() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let daemon = start(&world, path.to_str().unwrap(), &["--policy", "observe"]);
+    let told = manager.until("STATUS=observing: there is something to change");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
+    assert_eq!(daemon.count("there is nothing to change"), 0);
+    world.kube.annotate("a", "web", None);
+    manager.until("STATUS=in step");
+}
+
+/// R4: after a list that was read anew it is in step once what that leads to is done, and not before.
+#[test]
+fn what_was_in_step_may_not_be_so_after_a_list() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    manager.until("STATUS=in step");
+    world.kube.server().pause();
+    world.kube.pod("a", "web", "3", &["10.0.0.3"]);
+    let expired = r#"{"kind":"Status","status":"Failure","reason":"Expired","code":410}"#.to_owned();
+    world.kube.fault(Fault::on("/pods?watch", Trouble::Answer(410, "application/json", expired)).times(1));
+    world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
+    world.kube.server().resume();
+    manager.until("STATUS=waiting for Kubernetes");
+    let told = manager.until("STATUS=comparing");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
+    assert_eq!(world.subnets("E").len(), 1);
+    world.apic.clear_faults();
+    let told = manager.until("STATUS=in step");
+    world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
+    assert!(!told.contains(&"STATUS=first comparison".to_owned()), "{told:?}");
+}
+
+/// X1: what a manager had no room for is told once more.
+#[test]
+fn a_busy_manager_is_told_later() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"OTHER=1", &path).is_ok() {}
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let told = manager.until("READY=1");
+    assert!(told.iter().filter(|it| *it == "OTHER=1").count() >= 1, "its queue was full: {told:?}");
+    if !told.contains(&"STATUS=in step".to_owned()) {
+        manager.until("STATUS=in step");
+    }
+}
+
+/// X1: whoever started it may not be a service manager at all.
 #[test]
 fn a_socket_that_is_none() {
     let world = World::new();

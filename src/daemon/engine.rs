@@ -53,6 +53,8 @@ pub struct Report {
     pub done: Vec<Transaction>,
     /// Something is left that the next pass, a little later, may be able to do.
     pub unfinished: bool,
+    /// Something is left that the policy keeps from being sent (W5).
+    pub withheld: bool,
     /// What is new for people who look at the cluster (K5).
     pub news: Vec<News>,
 }
@@ -142,6 +144,11 @@ impl Engine {
     /// What people should know now, as of the last pass.
     pub fn findings(&self) -> &BTreeSet<Finding> {
         &self.findings
+    }
+
+    /// How many of them mean that something wanted is not done.
+    pub fn open_findings(&self) -> usize {
+        self.findings.iter().filter(|it| it.code.is_open()).count()
     }
 
     /// Takes over what a watcher says. True where a pass may find something to do.
@@ -307,7 +314,9 @@ impl Engine {
             }
             if nothing_to_send || !around.go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
-                report.unfinished = !plan.transactions.is_empty() && self.writer.writes();
+                let is_left = !plan.transactions.is_empty();
+                (report.unfinished, report.withheld) =
+                    (is_left && self.writer.writes(), is_left && !self.writer.writes());
                 report.news = self.tell(wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);

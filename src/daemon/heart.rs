@@ -50,7 +50,8 @@ impl Monitor {
     /// Looks.
     pub fn look(&mut self) -> Look {
         let now = self.heart.0.load(Ordering::Relaxed);
-        self.looks = if now == self.last { self.looks + 1 } else { 0 };
+        // Before its first turn there is no loop that could stand still: what comes then is bounded by itself.
+        self.looks = if now == self.last && now > 0 { self.looks + 1 } else { 0 };
         self.last = now;
         match self.looks {
             0 => Look::Turned,

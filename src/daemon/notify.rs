@@ -18,12 +18,18 @@ pub enum Standing {
     WaitsForKubernetes,
     /// No session at an APIC.
     WaitsForApic,
-    /// Another process leads (K4).
+    /// It does not lead (K4).
     Standby,
     /// Nothing was compared yet in this session.
     FirstComparison,
-    /// The last pass left nothing to do but what needs people: so many findings.
+    /// Events may have been lost, or a list was read anew: what that leads to is not done yet.
+    Comparing,
+    /// The last pass left nothing to do; there are so many findings.
     InStep(usize),
+    /// The last pass left what it cannot do: so many findings need somebody.
+    NeedsSomebody(usize),
+    /// The last pass left what the policy `observe` keeps from being done.
+    Observing,
     /// The last pass left something that the next one may be able to do.
     Behind,
 }
@@ -33,10 +39,13 @@ impl fmt::Display for Standing {
         match self {
             Standing::WaitsForKubernetes => f.write_str("waiting for Kubernetes"),
             Standing::WaitsForApic => f.write_str("waiting for the APIC"),
-            Standing::Standby => f.write_str("standby: another process leads"),
+            Standing::Standby => f.write_str("standby: it does not hold the Lease"),
             Standing::FirstComparison => f.write_str("first comparison"),
+            Standing::Comparing => f.write_str("comparing"),
             Standing::InStep(0) => f.write_str("in step"),
-            Standing::InStep(findings) => write!(f, "in step; findings that need somebody: {findings}"),
+            Standing::InStep(findings) => write!(f, "in step; findings in the log: {findings}"),
+            Standing::NeedsSomebody(findings) => write!(f, "not in step; findings that need somebody: {findings}"),
+            Standing::Observing => f.write_str("observing: there is something to change"),
             Standing::Behind => f.write_str("behind: what is left is tried again"),
         }
     }
@@ -65,14 +74,15 @@ impl Manager {
         self.tell("READY=1");
     }
 
-    /// How it stands.
-    pub fn stands(&self, standing: Standing) {
-        self.tell(&format!("STATUS={standing}"));
+    /// How it stands. False where the manager has to be told once more.
+    pub fn stands(&self, standing: Standing) -> bool {
+        self.tell(&format!("STATUS={standing}"))
     }
 
-    /// The reconciler's loop turns: the watchdog waits anew.
+    /// The reconciler's loop turns: the watchdog waits anew. That it is ready is said again, which changes nothing, but
+    /// for a manager who was too busy to take it the first time.
     pub fn turns(&self) {
-        self.tell("WATCHDOG=1");
+        self.tell("READY=1\nWATCHDOG=1");
     }
 
     /// It stops.
@@ -80,11 +90,11 @@ impl Manager {
         self.tell("STOPPING=1\nSTATUS=stopping");
     }
 
-    fn tell(&self, what: &str) {
-        if let Some((socket, address)) = self.0.as_deref()
-            && let Err(error) = socket.send_to_addr(what.as_bytes(), address)
-        {
-            debug!("systemd cannot be told {what:?}: {error}");
-        }
+    /// False where the manager's queue is full: it may take it later.
+    fn tell(&self, what: &str) -> bool {
+        let Some((socket, address)) = self.0.as_deref() else { return true };
+        let Err(error) = socket.send_to_addr(what.as_bytes(), address) else { return true };
+        debug!("systemd cannot be told {what:?}: {error}");
+        error.kind() != io::ErrorKind::WouldBlock
     }
 }

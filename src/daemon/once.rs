@@ -12,7 +12,6 @@ use crate::apic::{self, Client};
 use crate::backoff::Backoff;
 use crate::config::{Config, EXIT_CONFIG, EXIT_USAGE, Policy};
 use crate::kube;
-use crate::model::finding::Code;
 use crate::model::kube::{Kind, Pool};
 use crate::model::plan::{Tally, describe};
 
@@ -92,24 +91,9 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
     }
     engine.compare_all();
     let left = pass(engine, &ReadOnly(client))?;
-    let open: Vec<_> = engine.findings().iter().filter(|it| is_open(it.code)).collect();
-    info!("done: {}; left: {}; findings that need somebody: {}", written.past(), Tally::of(&left.done), open.len());
-    Ok(left.done.is_empty() && !left.unfinished && open.is_empty())
-}
-
-/// Findings that mean that something wanted is not there yet.
-fn is_open(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Rejected
-            | Code::Waiting
-            | Code::Held
-            | Code::Paused
-            | Code::L3outMissing
-            | Code::ForeignGone
-            | Code::ForeignRefused
-            | Code::HeldByForeign
-    )
+    let open = engine.open_findings();
+    info!("done: {}; left: {}; findings that need somebody: {open}", written.past(), Tally::of(&left.done));
+    Ok(left.done.is_empty() && !left.unfinished && open == 0)
 }
 
 /// A pass, and further ones while the APIC is busy or something is left for later.

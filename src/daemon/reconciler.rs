@@ -57,8 +57,8 @@ pub struct Reconciler {
     pacing: Pacing,
     events: Option<kube::events::Queue>,
     manager: Manager,
-    /// Whether the last pass of this session left nothing to do.
-    is_done: Option<bool>,
+    /// What the last pass of this session on a whole view led to, as far as that is still so.
+    outcome: Option<Standing>,
     told: Option<Standing>,
 }
 
@@ -111,8 +111,8 @@ impl Reconciler {
     pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
         let beat = tick(BEAT);
-        let (client, events, manager, is_done, told) = (None, None, Manager::default(), None, None);
-        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, is_done, told }
+        let (client, events, manager, outcome, told) = (None, None, Manager::default(), None, None);
+        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome, told }
     }
 
     /// What is new after a pass goes to the cluster's Events (K5), how it stands to the service manager.
@@ -132,21 +132,28 @@ impl Reconciler {
                 }
                 event => self.handle(event),
             }
-            let standing = self.standing(Instant::now());
-            if self.told.replace(standing) != Some(standing) {
-                self.manager.stands(standing);
-            }
+            self.tell_standing();
         }
     }
 
+    fn tell_standing(&mut self) {
+        let standing = self.standing(Instant::now());
+        if self.told != Some(standing) && !stopped(&self.inbox.stop) && self.manager.stands(standing) {
+            self.told = Some(standing);
+        }
+    }
+
+    /// What was so before may not be so any more.
+    fn compares(&mut self) {
+        self.outcome = self.outcome.map(|_| Standing::Comparing);
+    }
+
     fn standing(&self, now: Instant) -> Standing {
-        match self.is_done {
+        match self.outcome {
             _ if !self.engine.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
             _ if !self.tenure.is_held() => Standing::Standby,
             _ if self.client.is_none() => Standing::WaitsForApic,
-            None => Standing::FirstComparison,
-            Some(true) => Standing::InStep(self.engine.findings().len()),
-            Some(false) => Standing::Behind,
+            outcome => outcome.unwrap_or(Standing::FirstComparison),
         }
     }
 
@@ -168,6 +175,9 @@ impl Reconciler {
         let now = Instant::now();
         match event {
             Event::Cluster(event) => {
+                if matches!(event, kube::Event::Listed { .. } | kube::Event::Relisting { .. }) {
+                    self.compares();
+                }
                 if self.engine.cluster_changed(event, now) {
                     self.pacing.pass_soon(now);
                 }
@@ -180,17 +190,19 @@ impl Reconciler {
             Event::Fabric(apic::Event::Elected) => {
                 info!("taking over: everything is compared");
                 self.engine.start_over();
+                self.outcome = None;
             }
             Event::Fabric(apic::Event::Connected(client)) => {
                 info!("logged in at the APIC {}, websocket open", client.controller());
                 self.engine.subscriptions_lost(None);
                 self.client = Some(client);
-                self.is_done = None;
+                self.outcome = None;
                 self.pacing.connected(now);
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
                 self.engine.subscriptions_lost(self.client.as_ref().map(|it| it as &dyn apic::access::Access));
+                self.compares();
                 self.pacing.pass_soon(now);
             }
             Event::Fabric(apic::Event::Disconnected { why }) => {
@@ -215,6 +227,8 @@ impl Reconciler {
 
     fn pass(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
+        // It may take a while.
+        self.tell_standing();
         let apic = Beating { client: &client, beat: &|| self.heart.beat() };
         let around = Meanwhile { inbox: &self.inbox, tenure: &self.tenure, begun: now, later: RefCell::default() };
         let outcome = self.engine.pass(&apic, now, &around);
@@ -224,24 +238,38 @@ impl Reconciler {
     }
 
     fn pass_ended(&mut self, client: &Client, outcome: &Result<Report, apic::Error>) {
+        let is_view_whole = self.engine.inventory.incomplete(Instant::now()).is_empty();
+        let standing = match (outcome, self.engine.open_findings()) {
+            (Ok(report), _) if report.withheld => Standing::Observing,
+            (Ok(report), 0) if !report.unfinished => Standing::InStep(self.engine.findings().len()),
+            (Ok(report), open) if !report.unfinished => Standing::NeedsSomebody(open),
+            _ => Standing::Behind,
+        };
         if let Ok(report) = outcome
             && !report.done.is_empty()
         {
             info!("pass done: {}", Tally::of(&report.done).past());
-        } else if outcome.as_ref().is_ok_and(|it| !it.unfinished) && self.is_done.is_none() {
+        } else if outcome.as_ref().is_ok_and(|it| !it.unfinished && !it.withheld)
+            && is_view_whole
+            && self.outcome.is_none()
+        {
             info!("compared: there is nothing to change");
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
             events.tell(&report.news);
         }
-        if outcome.is_err() && stopped(&self.inbox.stop) {
+        if stopped(&self.inbox.stop) {
             return;
         }
-        self.is_done = Some(outcome.as_ref().is_ok_and(|it| !it.unfinished));
+        if is_view_whole {
+            self.outcome = Some(standing);
+        }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         match self.pacing.pass_ended(outcome, random_unit(), Instant::now()) {
             Verdict::Done => {}
-            Verdict::Again(_) if outcome.is_ok() => {}
+            Verdict::Again(pause) if outcome.is_ok() => {
+                info!("the pass left something; the next one comes in {:.1} s", pause.as_secs_f64());
+            }
             Verdict::Again(pause) => {
                 warn!("the pass ended early: {why}; the next one comes in {:.1} s", pause.as_secs_f64());
             }

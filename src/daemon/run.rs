@@ -62,7 +62,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let mut settings = apic_settings(&config)?;
     let read = move || reload().map(|it| it.password).map_err(|failure| failure.why);
     settings.password = settings.password.with_source(Arc::new(read));
-    let password = settings.password.clone();
+    let (password, tls) = (settings.password.clone(), settings.tls.clone());
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::Lock::new(cluster.clone(), namespace, name));
     let tenure = if lock.is_some() { Tenure::none() } else { Tenure::for_ever() };
     let (link, listener, refresher) = apic::link(settings, tenure.clone(), fabric_sender, stop.clone());
@@ -96,7 +96,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
         let manager = manager.clone();
         move || {
             manager.stands(Standing::WaitsForKubernetes);
-            if let Some(engine) = own_engine(&config, &cluster, &heart, &stop)? {
+            if let Some(engine) = own_engine(&config, &cluster, &stop)? {
                 let reconciler = Reconciler::new(engine, inbox, link, tenure, heart, config.resync);
                 reconciler.telling(events, manager).run();
             }
@@ -105,6 +105,8 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     };
     spawn("reconciler", Box::new(reconciler))?;
 
+    // While the first lists are on their way.
+    tls.prepare().map_err(|error| Failure { code: EXIT_CONFIG, why: format!("the APIC's TLS: {error}") })?;
     let renew = || renew_credentials(&password, &cluster);
     manager.ready();
     let mut monitor = Monitor::new(heart);
@@ -217,16 +219,10 @@ fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, release: 
 }
 
 /// The engine, once the cluster's id is known (O1). Nothing where the program stops before that.
-fn own_engine(
-    config: &Config,
-    cluster: &kube::Client,
-    heart: &Heart,
-    stop: &Receiver<()>,
-) -> Result<Option<Engine>, Failure> {
+fn own_engine(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Engine>, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
     let mut told = String::new();
     loop {
-        heart.beat();
         let why = match engine_for(config, cluster) {
             Ok(engine) => return Ok(Some(engine)),
             Err(kube::Error::Forbidden { message }) => {

@@ -131,3 +131,20 @@ pub enum Code {
     /// A side that cannot be reached, or deletes that wait for it (W1, W8).
     Unavailable,
 }
+
+impl Code {
+    /// Whether something that is wanted is not done because of it.
+    pub fn is_open(self) -> bool {
+        matches!(
+            self,
+            Code::Rejected
+                | Code::Waiting
+                | Code::Held
+                | Code::Paused
+                | Code::L3outMissing
+                | Code::ForeignGone
+                | Code::ForeignRefused
+                | Code::HeldByForeign
+        )
+    }
+}

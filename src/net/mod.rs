@@ -88,8 +88,8 @@ pub struct Tls(Arc<Inner>);
 
 struct Inner {
     builder: TlsConnectorBuilder,
-    /// Made at the first handshake: it takes OpenSSL 25 ms to read the system's roots, and a start does not wait for
-    /// those of the other side.
+    /// Made at the first handshake, or by [`Tls::prepare`]: it takes OpenSSL 25 ms to read the system's roots, and what
+    /// one side asks first does not wait for the other side's.
     connector: OnceLock<Result<TlsConnector, TlsError>>,
     verify: Verify,
     server_name: Option<String>,
@@ -132,6 +132,12 @@ impl Tls {
             inner.connector()?;
         }
         Ok(Tls(Arc::new(inner)))
+    }
+
+    /// Makes what else the first handshake would make. A daemon does that at its start and not when it takes over, days
+    /// later: what is wrong then should be told now.
+    pub fn prepare(&self) -> Result<(), TlsError> {
+        self.0.connector().map(drop)
     }
 
     /// Whether both are the same: connections of another one have another identity or trust.
