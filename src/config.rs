@@ -12,9 +12,9 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::cli::{Command, Given, Invocation};
-use crate::model::fabric::{IMPORT_SECURITY, Scope};
 use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{Roots, Tls, TlsSettings, Verify};
 use crate::secret::Secret;
 

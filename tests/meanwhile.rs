@@ -15,6 +15,8 @@ use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::mo::MoChange;
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
 use desk::*;
 use serde_json::json;
 
@@ -98,6 +100,59 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
         pass(&mut engine, &session, start + 2 * SECOND);
         engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         pass(&mut engine, &session, start + 3 * SECOND);
+        assert!(desk.door.get(&subnet(1)).is_none(), "hears: {hears}");
+    }
+}
+
+/// D6, R2: an EEPG that nobody names any more and that somebody deletes in the moment in which it is emptied is made by
+/// that very write. It gets our mark, and goes.
+#[test]
+fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
+    for hears in [true, false] {
+        let (desk, start) = (desk(), Instant::now());
+        with_subnets(&desk, 3);
+        let session = Session::at(&desk);
+        let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+        let mut engine = hears_lists(engine, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut engine, &session, start);
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
+        delete_at_the_next_post(&desk, &session, DN_E);
+        pass_that(hears, &mut engine, &session, start + SECOND);
+        assert!(desk.door.get(DN_E).is_some(), "the write made it: hears: {hears}");
+        for later in [2, 63, 126] {
+            session.tell(&mut engine);
+            pass_that(hears, &mut engine, &session, start + later * SECOND);
+        }
+        assert!(desk.door.get(DN_E).is_none(), "hears: {hears}");
+    }
+}
+
+/// R2: a subnet that a repair made in that way, and that is not wanted any more when the mark could be put back, gets it
+/// and goes.
+#[test]
+fn a_repair_that_nobody_wants_any_more_leaves_nothing() {
+    for hears in [true, false] {
+        let (desk, start) = (desk(), Instant::now());
+        with_subnets(&desk, 1);
+        let session = Session::at(&desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+        pass(&mut engine, &session, start);
+        desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
+        session.tell(&mut engine);
+        let (door, posts) = (desk.door.clone(), Cell::new(0));
+        session.trouble(move |method, _, _| {
+            posts.set(posts.get() + u32::from(method == "POST"));
+            match (method, posts.get()) {
+                ("POST", 1) => door.admin_delete(&subnet(1)).map(|_| None).unwrap(),
+                ("POST", _) => Some(Error::Forbidden("no".to_owned())),
+                _ => None,
+            }
+        });
+        pass_that(hears, &mut engine, &session, start + SECOND);
+        session.tell(&mut engine);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        session.trouble(|_, _, _| None);
+        pass_that(hears, &mut engine, &session, start + 60 * SECOND);
         assert!(desk.door.get(&subnet(1)).is_none(), "hears: {hears}");
     }
 }

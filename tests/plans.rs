@@ -25,7 +25,7 @@ use std::time::Instant;
 use aci_sync::model::brake::Brake;
 use aci_sync::model::diff::{Situation, Untagged, plan};
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, ObjectDn};
-use aci_sync::model::fabric::{Fabric, Scope};
+use aci_sync::model::fabric::Fabric;
 use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
@@ -33,6 +33,7 @@ use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::describe;
 use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use aci_sync::model::scope::Scope;
 use aci_sync::model::wanted::wanted;
 use serde_json::{Value, json};
 

@@ -9,11 +9,12 @@ use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::apic::{Error, Query, SubscriptionId};
 use aci_sync::config::Policy;
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Prefix};
-use aci_sync::model::fabric::{Fabric, Scope, Subnet};
+use aci_sync::model::fabric::{Fabric, Subnet};
 use aci_sync::model::kube::Key;
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::{Mark, Owner};
 use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::scope::Scope;
 use aci_sync::model::wanted::Source;
 use serde_json::{Value, json};
 

@@ -202,22 +202,25 @@ impl Engine {
 
     /// Takes over a websocket event. True where it says something that the mirror does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
-        !self.hear(subscriptions, changes).is_empty()
+        let news = self.hear(subscriptions, changes);
+        self.is_subscribed(subscriptions) && !news.is_empty()
+    }
+
+    fn is_subscribed(&self, subscriptions: &[SubscriptionId]) -> bool {
+        subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id))
     }
 
     /// What a websocket event says that the mirror does not know: it is read again.
     fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> Vec<Hint> {
-        if !subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id)) {
-            // A late event of a subscription that was given up (R3). That something was deleted is kept in mind all the
-            // same: what somebody puts there after that is not an object of ours that lost its mark (R2).
-            changes.iter().filter(|it| it.status == Status::Deleted).for_each(|it| drop(self.fabric.hint(it)));
-            return Vec::new();
-        }
+        // A late event of a subscription that was given up costs no read (R3). That something was deleted is kept in mind
+        // all the same: what somebody puts there after that is not an object of ours that lost its mark (R2).
+        let is_late = !self.is_subscribed(subscriptions);
         let mut news = Vec::new();
-        for change in changes {
+        for change in changes.iter().filter(|it| !is_late || it.status == Status::Deleted) {
             let hint = self.fabric.hint(change);
             match &hint {
                 Hint::Nothing => continue,
+                _ if is_late => {}
                 Hint::Object(object) => {
                     debug!("{} {:?}: {} is read again", change.mo.dn, change.status, object.eepg());
                     self.stale_eepgs.insert(object.eepg().clone());

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, Fabric, IMPORT_SECURITY, L3out, Subnet};
+use super::fabric::{Eepg, Fabric, L3out, Remade, Subnet};
 use super::finding::{Code, Finding};
 use super::owner::Mark;
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
+use super::scope::IMPORT_SECURITY;
 use super::wanted::{Vrf, Wanted, WantedEepg, WantedSubnet};
 
 /// Everything that a plan depends on.
@@ -221,6 +222,10 @@ impl<'a> Planner<'a> {
             self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
             return;
         }
+        if eepg.mark == Mark::None && eepg.remade != Remade::No {
+            // Somebody deleted it in the moment in which we emptied it. It gets our mark, and goes.
+            return self.send(&dn, Some(eepg), Form::Rooted, vec![Change::MarkEepg { from: eepg.mark }]);
+        }
         if eepg.mark != Mark::Ours {
             match eepg.mark {
                 _ if eepg.seen_ours => {
@@ -306,6 +311,13 @@ impl<'a> Planner<'a> {
             return None;
         }
         Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
+    }
+
+    /// A subnet that is not wanted and that a repair made in the moment in which somebody deleted it: it gets our mark, so
+    /// that it can go.
+    fn mark_again(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet) -> Option<Change> {
+        let repair = Change::RepairSubnet { prefix, before: present.clone(), mark: true, name: None, scope: None };
+        (!self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix))).then_some(repair)
     }
 
     /// An EEPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
@@ -409,6 +421,10 @@ impl<'a> Planner<'a> {
                 Mark::Predecessor if moves_to.is_some() => true,
                 Mark::Predecessor => {
                     predecessors.push(*prefix);
+                    false
+                }
+                Mark::None if subnet.remade != Remade::No => {
+                    changes.extend(self.mark_again(dn, *prefix, subnet));
                     false
                 }
                 Mark::None | Mark::OtherCluster | Mark::Foreign => {

@@ -1,13 +1,12 @@
 //! The mirror: what each L3Out of interest holds, as read and as written since, and whose it is (O1 to O3).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::sync::Arc;
 
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::mo::{Mo, MoChange, Status};
 use super::owner::{Mark, Owner, other_cluster};
 use super::plan::{Change, Transaction};
+use super::scope::Scope;
 use super::wanted::Vrf;
 
 /// The class of an L3Out.
@@ -22,47 +21,37 @@ pub const TAG: &str = "tagAnnotation";
 pub const VRF_RELATION: &str = "l3extRsEctx";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
-/// The flag that classifies traffic into the EEPG.
-pub const IMPORT_SECURITY: &str = "import-security";
 
-/// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2). It is kept as a sorted comma
-/// list: every subnet has one, and nearly all are the same. Copies share it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope(Arc<str>);
-
-impl Scope {
-    /// Reads a comma list.
-    pub fn parse(text: &str) -> Scope {
-        Scope::of(text.split(',').map(str::trim).filter(|it| !it.is_empty()))
-    }
-
-    fn of<'a>(flags: impl Iterator<Item = &'a str>) -> Scope {
-        Scope(flags.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",").into())
-    }
-
-    fn flags(&self) -> impl Iterator<Item = &str> {
-        self.0.split(',').filter(|it| !it.is_empty())
-    }
-
-    /// Whether all flags of `other` are in it.
-    pub fn has(&self, other: &Scope) -> bool {
-        self == other || other.flags().all(|it| self.has_flag(it))
-    }
-
-    /// Whether one flag is in it.
-    pub fn has_flag(&self, flag: &str) -> bool {
-        self.flags().any(|it| it == flag)
-    }
-
-    /// All flags of both.
-    pub fn and(&self, other: &Scope) -> Scope {
-        Scope::of(self.flags().chain(other.flags()))
-    }
+/// Whether a write of ours made an object that it took for present (see [`Fabric::made_by_the_way`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remade {
+    /// No, or our mark was seen on it since.
+    No,
+    /// Yes, and the deletion before that was not told yet.
+    Untold,
+    /// Yes, and a deletion that is told from now on is another one.
+    Told,
 }
 
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl Remade {
+    /// Takes note of an event. True where it tells of the end of what we saw: what is made anew at this DN is somebody's,
+    /// until we see our mark on it (R2).
+    fn is_ended_by(&mut self, status: Status) -> bool {
+        let is_its_own = *self == Remade::Untold && status != Status::Modified;
+        let ends = status == Status::Deleted && !is_its_own;
+        if is_its_own {
+            *self = Remade::Told;
+        } else if ends {
+            *self = Remade::No;
+        }
+        ends
+    }
+
+    /// Takes note that events may have been lost: none is waited for.
+    fn events_lost(&mut self) {
+        if *self == Remade::Untold {
+            *self = Remade::Told;
+        }
     }
 }
 
@@ -75,8 +64,8 @@ pub struct Subnet {
     pub mark: Mark,
     /// This process saw our mark on it and no deletion since (R2).
     pub seen_ours: bool,
-    /// We made it by the way, and the deletion before that was not told yet (see [`Fabric::made_by_the_way`]).
-    pub remade: bool,
+    /// Whether we made it by the way.
+    pub remade: Remade,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
@@ -90,8 +79,8 @@ pub struct Eepg {
     pub mark: Mark,
     /// This process saw our mark on it and no deletion since (R2).
     pub seen_ours: bool,
-    /// We made it by the way, and the deletion before that was not told yet (see [`Fabric::made_by_the_way`]).
-    pub remade: bool,
+    /// Whether we made it by the way.
+    pub remade: Remade,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
@@ -171,11 +160,13 @@ impl Fabric {
         self.l3outs.keys()
     }
 
-    /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
+    /// The L3Outs that hold something with our mark or a predecessor's, something that we made by the way, or a tag of ours.
     pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
-        let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
+        let marked = |mark, remade| matches!(mark, Mark::Ours | Mark::Predecessor) || remade != Remade::No;
         self.eepgs()
-            .filter(|(_, eepg)| marked(eepg.mark) || eepg.subnets.values().any(|it| marked(it.mark)))
+            .filter(|(_, eepg)| {
+                marked(eepg.mark, eepg.remade) || eepg.subnets.values().any(|it| marked(it.mark, it.remade))
+            })
             .map(|(dn, _)| dn.l3out)
             .chain(self.tags().map(|(dn, _)| dn.l3out))
             .collect()
@@ -261,8 +252,8 @@ impl Fabric {
         for l3out in self.l3outs.values_mut() {
             if let L3out::Present { eepgs, .. } = l3out {
                 for eepg in eepgs.values_mut() {
-                    eepg.remade = false;
-                    eepg.subnets.values_mut().for_each(|it| it.remade = false);
+                    eepg.remade.events_lost();
+                    eepg.subnets.values_mut().for_each(|it| it.remade.events_lost());
                 }
             }
         }
@@ -320,7 +311,7 @@ impl Fabric {
         match Place::of(&change.mo.dn) {
             Some(Place::Eepg(dn)) => {
                 if let Some(eepg) = self.eepg_mut(&dn)
-                    && is_forgotten(&mut eepg.remade, change.status)
+                    && eepg.remade.is_ended_by(change.status)
                 {
                     eepg.seen_ours = false;
                     eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
@@ -330,7 +321,7 @@ impl Fabric {
                 let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
                 if let Some(subnet) = subnet
-                    && is_forgotten(&mut subnet.remade, change.status)
+                    && subnet.remade.is_ended_by(change.status)
                 {
                     subnet.seen_ours = false;
                 }
@@ -418,10 +409,10 @@ impl Fabric {
             made = true;
             eepg.fresh = false;
             match prefix {
-                None => (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::None, true, true),
+                None => (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::None, true, Remade::Untold),
                 Some(prefix) => {
                     if let Some(subnet) = eepg.subnets.get_mut(&prefix) {
-                        (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::None, true, true);
+                        (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::None, true, Remade::Untold);
                     }
                 }
             }
@@ -440,7 +431,7 @@ impl Fabric {
                     let eepg = Eepg {
                         mark: Mark::Ours,
                         seen_ours: true,
-                        remade: false,
+                        remade: Remade::No,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
@@ -451,7 +442,7 @@ impl Fabric {
                 }
                 Change::MarkEepg { .. } => {
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::Ours, true, false);
+                        (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::Ours, true, Remade::No);
                     }
                 }
                 Change::DeleteEepg { .. } => {
@@ -462,7 +453,7 @@ impl Fabric {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,
                         seen_ours: true,
-                        remade: false,
+                        remade: Remade::No,
                         name: name.as_str().into(),
                         scope: scope.clone(),
                     };
@@ -474,7 +465,7 @@ impl Fabric {
                     let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         if *mark {
-                            (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::Ours, true, false);
+                            (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::Ours, true, Remade::No);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();
@@ -500,16 +491,6 @@ impl Fabric {
     }
 }
 
-/// Whether an event tells of the end of what we saw: what is made anew at this DN is somebody's, until we see our mark on
-/// it (R2). Where we made it anew ourselves, the first deletion is of what was there before, and no later one is.
-fn is_forgotten(remade: &mut bool, status: Status) -> bool {
-    let was_remade = *remade && status != Status::Modified;
-    if was_remade {
-        *remade = false;
-    }
-    status == Status::Deleted && !was_remade
-}
-
 /// The prefix in a subnet's DN.
 fn prefix_of(dn: &str) -> Option<Prefix> {
     match Place::of(dn)? {
@@ -529,7 +510,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         return undone;
     };
     now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
-    now.remade = before.remade && now.mark != Mark::Ours;
+    now.remade = if now.mark == Mark::Ours { Remade::No } else { before.remade };
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -543,7 +524,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         }
         if let Some(now) = now {
             now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
-            now.remade = before.remade && now.mark != Mark::Ours;
+            now.remade = if now.mark == Mark::Ours { Remade::No } else { before.remade };
         }
     }
     undone
@@ -560,7 +541,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             let eepg = Eepg {
                 mark,
                 seen_ours: mark == Mark::Ours,
-                remade: false,
+                remade: Remade::No,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
@@ -583,7 +564,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             ip: ip.into(),
             mark,
             seen_ours: mark == Mark::Ours,
-            remade: false,
+            remade: Remade::No,
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
         };

@@ -10,6 +10,7 @@ pub mod kube;
 pub mod mo;
 pub mod owner;
 pub mod rules;
+pub mod scope;
 
 pub mod inventory;
 pub mod wanted;

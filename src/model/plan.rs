@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Scope, Subnet};
+use super::fabric::Subnet;
 use super::finding::Finding;
 use super::kube::Key;
 use super::owner::Mark;
+use super::scope::Scope;
 use super::wanted::Source;
 
 /// What one look at wanted and fabric calls for.

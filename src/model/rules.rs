@@ -1,7 +1,7 @@
 //! What the configuration says about what is wanted and what may be planned.
 
 use super::dn::{EepgDn, Name};
-use super::fabric::{IMPORT_SECURITY, Scope};
+use super::scope::{IMPORT_SECURITY, Scope};
 
 /// The configuration's part of every decision.
 #[derive(Debug, Clone)]

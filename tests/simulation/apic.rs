@@ -121,8 +121,16 @@ impl Inner {
 }
 
 impl Inner {
+    /// What this process made by the way, and may mark, and is still without one.
+    pub fn without_mark(&mut self, door: &Door) -> Vec<String> {
+        self.look_for_own(door);
+        let is_paused = |dn: &str| self.called_for[0].paused.iter().any(|it| is_below(dn, it));
+        let is_bare = |dn: &str| door.get(dn).is_some_and(|it| it["annotation"] == "");
+        self.unmarked.iter().filter(|it| is_bare(it) && !is_paused(it)).cloned().collect()
+    }
+
     /// What this process made and nobody has replaced.
-    pub fn look_for_own(&mut self, door: &Door) {
+    fn look_for_own(&mut self, door: &Door) {
         self.own.retain(|dn, birth| door.birth(dn) == Some(*birth));
         self.still_own = self.own.keys().cloned().collect();
         self.unmarked.retain(|dn| self.own.contains_key(dn));

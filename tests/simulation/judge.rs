@@ -199,7 +199,8 @@ fn made(
     }
     paused(inner, dn)?;
     if class == "l3extInstP" && annotation(is) == marks.own {
-        if !inner.called_for[0].eepgs.contains(dn) {
+        // Where somebody has just deleted it, its mark was to be put back.
+        if !inner.called_for[0].eepgs.contains(dn) && !inner.meddled.contains(dn) {
             return Err(format!("{dn} was made and nobody names it"));
         }
         let (l3out, epg) = dn.split_once("/instP-").unwrap_or_default();

@@ -7,10 +7,11 @@ use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::config::Policy;
 use aci_sync::model::dn::{self, EepgDn, L3outDn};
-use aci_sync::model::fabric::{Eepg, Fabric, Scope};
+use aci_sync::model::fabric::{Eepg, Fabric};
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::scope::Scope;
 use aci_sync::model::wanted::Source;
 use serde_json::json;
 

@@ -529,18 +529,15 @@ impl World {
         if self.writes() == writes { Ok(()) } else { Err(format!("I2: something was written {when}")) }
     }
 
-    /// R2: what a process made by the way and nobody has taken from it bears its mark, or is told of.
+    /// R2: what a process made by the way and nobody has taken from it bears its mark, is paused, or is told of.
     fn nothing_is_forgotten(&self) -> Result<(), String> {
         for it in &self.sides {
-            let inner = &mut *it.line.inner.borrow_mut();
-            inner.look_for_own(&self.desk.door);
             let is_told = |dn: &String| {
                 let mut lost = it.engine.findings().iter().filter(|it| it.code == Code::MarkLost);
                 lost.any(|it| it.to_string().contains(dn.as_str()))
             };
-            let annotation = |dn: &String| self.desk.door.get(dn).map(|it| it["annotation"].clone());
-            let forgotten = inner.unmarked.iter().find(|dn| annotation(dn).is_some_and(|it| it == "") && !is_told(dn));
-            if let Some(dn) = forgotten {
+            let unmarked = it.line.inner.borrow_mut().without_mark(&self.desk.door);
+            if let Some(dn) = unmarked.iter().find(|it| !is_told(it)) {
                 return Err(format!("R2: {} made {dn} by the way, and it has no mark", it.id));
             }
         }

@@ -17,8 +17,8 @@ use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
-    /// Sends what the plan says. A transaction that is not done stops those that follow it in its EEPG, and one that is
-    /// about what somebody else has just changed is not sent: that is read again, and planned anew.
+    /// Sends what the plan says. One that is about what somebody else has just changed is not sent: that is read again,
+    /// and planned anew. A transaction that is not done stops those that follow it in its EEPG.
     pub(super) fn send(
         &mut self,
         apic: &dyn Access,
@@ -32,7 +32,11 @@ impl Engine {
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
             around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes)));
-            if failed.contains(&dn) || heard.iter().any(|it| self.is_overtaken(&transaction, it)) {
+            if failed.contains(&dn) {
+                continue;
+            }
+            if heard.iter().any(|it| self.is_overtaken(&transaction, it)) {
+                failed.insert(dn);
                 continue;
             }
             match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
