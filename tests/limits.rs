@@ -122,10 +122,10 @@ fn an_apic_is_not_read_for_ever() {
 
     for bad in ["", "1&a=b", &"1".repeat(65)] {
         with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": bad}).to_string()));
-        assert!(matches!(client.subscribe(&Query::object(&dn)), Err(apic::Error::Malformed(_))), "{bad}");
+        assert!(matches!(client.subscribe(&Query::object(&dn), &|| {}), Err(apic::Error::Malformed(_))), "{bad}");
     }
     with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": "1".repeat(64)}).to_string()));
-    client.subscribe(&Query::object(&dn)).unwrap();
+    client.subscribe(&Query::object(&dn), &|| {}).unwrap();
 }
 
 /// W3: objects that are all refused cost hundreds of requests at most, and not two for each of them.

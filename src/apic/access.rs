@@ -25,7 +25,7 @@ impl Access for Client {
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        Client::subscribe(self, query).map(|(id, mos)| (Some(id), mos))
+        Client::subscribe(self, query, &|| {}).map(|(id, mos)| (Some(id), mos))
     }
 
     fn forget(&self, id: &SubscriptionId) {
@@ -55,8 +55,7 @@ impl Access for Beating<'_> {
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        (self.beat)();
-        Access::subscribe(self.client, query)
+        self.client.subscribe(query, self.beat).map(|(id, mos)| (Some(id), mos))
     }
 
     fn forget(&self, id: &SubscriptionId) {

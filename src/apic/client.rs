@@ -156,15 +156,18 @@ impl Client {
         })
     }
 
-    /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
-    pub fn subscribe(&self, query: &Query) -> Result<(SubscriptionId, Vec<Mo>), Error> {
+    /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow. A beat comes
+    /// before each request (X1).
+    pub fn subscribe(&self, query: &Query, beat: &dyn Fn()) -> Result<(SubscriptionId, Vec<Mo>), Error> {
         let since = Instant::now();
         let plain = "subscription=yes".to_owned();
+        beat();
         let answer = if self.0.extends.load(Ordering::Relaxed) {
             let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
             match self.get(&query.target(&[plain.clone(), longer])) {
                 // Releases before 3.2(3) do not know the parameter. What is refused without it too has another cause.
                 Err(Error::Rejected { .. }) => {
+                    beat();
                     let answer = self.get(&query.target(&[plain]))?;
                     self.0.extends.store(false, Ordering::Relaxed);
                     answer
