@@ -6,6 +6,7 @@ mod reading;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -30,7 +31,7 @@ use crate::model::news::{News, Told};
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
 use crate::model::rules::Rules;
-use crate::model::wanted::{Wanted, wanted};
+use crate::model::wanted::{Vrf, Wanted, wanted};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
@@ -79,6 +80,8 @@ impl<F: Fn() -> bool> Around for F {
 pub struct Engine {
     /// The cluster's side.
     pub inventory: Inventory,
+    /// What that calls for, with the VRFs that it was computed for; nothing where the cluster has changed since.
+    known: Option<(BTreeMap<L3outDn, Vrf>, Arc<Wanted>)>,
     fabric: Fabric,
     rules: Rules,
     writer: Writer,
@@ -110,6 +113,7 @@ impl Engine {
     pub fn new(owner: Owner, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Engine {
             inventory: Inventory::default(),
+            known: None,
             fabric: Fabric::new(owner),
             rules,
             writer: Writer::new(policy),
@@ -153,38 +157,38 @@ impl Engine {
 
     /// Takes over what a watcher says. True where a pass may find something to do.
     pub fn cluster_changed(&mut self, event: kube::Event, now: Instant) -> bool {
-        match event {
+        let (changed, kind) = match event {
             kube::Event::Listed { kind, objects } => {
                 info!("{kind}s listed: {} that matter", objects.len());
                 self.inventory.listed(kind, objects, now);
-                self.restart_graces(kind);
                 self.brake.count_next();
-                true
+                (true, kind)
             }
             kube::Event::Upsert(object) => {
                 let kind = object.kind();
-                let news = self.inventory.upsert(object);
-                if news {
-                    self.restart_graces(kind);
-                }
-                news
+                (self.inventory.upsert(object), kind)
             }
-            kube::Event::Gone { kind, key } => self.inventory.gone(kind, &key),
+            kube::Event::Gone { kind, key } => (self.inventory.gone(kind, &key), kind),
             kube::Event::Live { kind } => {
                 let held_up = !self.inventory.incomplete(now).is_empty();
                 self.inventory.live(kind);
-                held_up
+                return held_up;
             }
             kube::Event::Interrupted { kind } => {
                 self.inventory.interrupted(kind, now);
-                false
+                return false;
             }
             kube::Event::Relisting { kind, why } => {
                 info!("{kind}s are listed anew: {why}");
                 self.inventory.relisting(kind);
-                false
+                return false;
             }
+        };
+        if changed {
+            self.known = None;
+            self.restart_graces(kind);
         }
+        changed
     }
 
     /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6).
@@ -295,7 +299,7 @@ impl Engine {
         let mut report = Report { unfinished: true, ..Report::default() };
         for round in 1..=ROUNDS {
             self.read_stale(apic, now)?;
-            let wanted = wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
+            let wanted = self.wanted();
             let plan = self.plan(&wanted, now);
             if !plan.reads.is_empty() {
                 for eepg in &plan.reads {
@@ -320,13 +324,27 @@ impl Engine {
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
                     (is_left && self.writer.writes(), is_left && !self.writer.writes());
-                report.news = self.tell(wanted, plan, now);
+                report.news = self.tell(&wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
             self.send(apic, plan.transactions, now, around, &mut report)?;
         }
         Ok(report)
+    }
+
+    /// R6: it depends on the cluster, the rules and the VRFs alone, so it is computed anew where one of those has changed.
+    fn wanted(&mut self) -> Arc<Wanted> {
+        let vrfs: BTreeMap<L3outDn, Vrf> =
+            self.named().into_iter().map(|dn| (dn.clone(), self.fabric.vrf(&dn))).collect();
+        let compute = || wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
+        if let Some((_, known)) = self.known.as_ref().filter(|(of, _)| *of == vrfs) {
+            debug_assert_eq!(**known, compute(), "R6");
+            return known.clone();
+        }
+        let wanted = Arc::new(compute());
+        self.known = Some((vrfs, wanted.clone()));
+        wanted
     }
 
     fn plan(&self, wanted: &Wanted, now: Instant) -> Plan {
@@ -398,8 +416,8 @@ impl Engine {
     }
 
     /// A finding is told when it appears and when it goes.
-    fn tell(&mut self, mut wanted: Wanted, plan: Plan, now: Instant) -> Vec<News> {
-        let mut findings: BTreeSet<Finding> = wanted.findings.drain(..).chain(plan.findings).collect();
+    fn tell(&mut self, wanted: &Wanted, plan: Plan, now: Instant) -> Vec<News> {
+        let mut findings: BTreeSet<Finding> = wanted.findings.iter().cloned().chain(plan.findings).collect();
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.brake.finding());
@@ -414,7 +432,7 @@ impl Engine {
             info!("no longer: {finding}");
         }
         self.findings = findings;
-        self.told.pass_ended(&self.inventory, &wanted, &self.fabric, &self.findings)
+        self.told.pass_ended(&self.inventory, wanted, &self.fabric, &self.findings)
     }
 
     /// The state in lines, for SIGUSR1.

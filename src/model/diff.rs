@@ -304,7 +304,7 @@ impl<'a> Planner<'a> {
     fn repair(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
         let required = &self.situation.rules.scope;
         let mark = present.mark != Mark::Ours;
-        let name = Some(wanted.name()).filter(|it| **it != *present.name);
+        let name = (!wanted.is_named(&present.name)).then(|| wanted.name());
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
         let drifted = mark || name.is_some() || scope.is_some();
         if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
@@ -529,7 +529,7 @@ fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Opti
 fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.seen_ours || *present.name == *wanted.name(),
+        Mark::None => present.seen_ours || wanted.is_named(&present.name),
         Mark::OtherCluster | Mark::Foreign => present.seen_ours,
     }
 }

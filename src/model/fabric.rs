@@ -27,24 +27,27 @@ pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsPro
 pub enum Remade {
     /// No, or our mark was seen on it since.
     No,
-    /// Yes, and the deletion before that was not told yet.
+    /// Yes, and that was not told yet: a deletion that is told now is of what was there before.
     Untold,
-    /// Yes, and a deletion that is told from now on is another one.
+    /// Yes, and it was told: a deletion from now on is of what we made.
     Told,
 }
 
 impl Remade {
     /// Takes note of an event. True where it tells of the end of what we saw: what is made anew at this DN is somebody's,
     /// until we see our mark on it (R2).
-    fn is_ended_by(&mut self, status: Status) -> bool {
-        let is_its_own = *self == Remade::Untold && status != Status::Modified;
-        let ends = status == Status::Deleted && !is_its_own;
-        if is_its_own {
-            *self = Remade::Told;
-        } else if ends {
-            *self = Remade::No;
+    fn is_ended_by(&mut self, change: &MoChange) -> bool {
+        match (*self, change.status) {
+            // What bears a mark was made earlier, and on purpose.
+            (Remade::Untold, Status::Created) if change.mo.get("annotation").is_empty() => *self = Remade::Told,
+            (Remade::Untold, _) => {}
+            (_, Status::Deleted) => {
+                *self = Remade::No;
+                return true;
+            }
+            _ => {}
         }
-        ends
+        false
     }
 
     /// Takes note that events may have been lost: none is waited for.
@@ -311,7 +314,7 @@ impl Fabric {
         match Place::of(&change.mo.dn) {
             Some(Place::Eepg(dn)) => {
                 if let Some(eepg) = self.eepg_mut(&dn)
-                    && eepg.remade.is_ended_by(change.status)
+                    && eepg.remade.is_ended_by(change)
                 {
                     eepg.seen_ours = false;
                     eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
@@ -321,7 +324,7 @@ impl Fabric {
                 let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
                 if let Some(subnet) = subnet
-                    && subnet.remade.is_ended_by(change.status)
+                    && subnet.remade.is_ended_by(change)
                 {
                     subnet.seen_ours = false;
                 }

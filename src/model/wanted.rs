@@ -50,6 +50,15 @@ impl WantedSubnet {
         name.truncate(63);
         name
     }
+
+    /// Whether that is its name; told without making it, since it is asked for each subnet of each EEPG in each pass.
+    pub fn is_named(&self, name: &str) -> bool {
+        let Key { namespace, name: own } = &self.source.key;
+        match name.strip_prefix(&**namespace).and_then(|it| it.strip_prefix("::")) {
+            Some(rest) if name.len() < 63 => *rest == **own,
+            _ => *name == self.name(),
+        }
+    }
 }
 
 /// The Pod or Service that an address comes from. The order is S4's: a Service before a Pod, then by name.

@@ -226,7 +226,7 @@ fn made(
         let other = before.iter().find(|(other, (class, it))| {
             class == "l3extSubnet" && other.ends_with(rn) && same_vrf(other, dn) && annotation(it) == marks.own
         });
-        if let Some((other, _)) = other {
+        if let Some((other, _)) = other.filter(|_| !inner.meddled.contains(dn)) {
             return Err(format!("W2: {dn} was made while {other} was still there"));
         }
     }
