@@ -302,9 +302,16 @@ fn from_environment(
     environment: &BTreeMap<String, String>,
     values: &mut BTreeMap<&'static str, Given>,
 ) -> Result<(), ConfigError> {
-    for name in environment.keys().filter(|it| it.starts_with("ACI_SYNC_")) {
-        if !FLAGS.iter().any(|flag| variable(flag.name) == *name) {
+    for name in environment.keys() {
+        let upper = name.to_ascii_uppercase();
+        let is_known = FLAGS.iter().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
+        if upper.starts_with("ACI_SYNC_") && !is_known {
             return Err(ConfigError::usage(format!("there is no variable {name}; see aci-sync help")));
+        }
+        // Who wrote ACI_POLICY meant something, and must not be left with the default.
+        let meant = FLAGS.iter().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
+        if let Some(meant) = meant.filter(|_| !is_known) {
+            return Err(ConfigError::usage(format!("there is no variable {name}; it is {meant}")));
         }
     }
     for flag in FLAGS {

@@ -64,6 +64,8 @@ fn wrong_command_lines() {
         ("help --apic-insecure", &[], 64, "--apic-insecure goes with run and plan"),
         ("run", &[("ACI_SYNC_LISTEN", "5")], 64, "no variable ACI_SYNC_LISTEN"),
         ("plan", &[("ACI_SYNC_", "")], 64, "no variable ACI_SYNC_"),
+        ("run", &[("ACI_POLICY", "observe")], 64, "no variable ACI_POLICY; it is ACI_SYNC_POLICY"),
+        ("run", &[("aci_sync_policy", "observe")], 64, "no variable aci_sync_policy"),
         ("run", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither"),
         ("run", &[("ACI_APIC", "a,,b")], 78, "ACI_APIC: there is an empty value"),
     ] {

@@ -162,6 +162,7 @@ fn bad_kubeconfigs() {
         (config(good_cluster, "token: [1]"), "token is not text"),
         ("a: b: c".to_owned(), "is not YAML"),
         ("{}".to_owned(), "no current-context; choose one with --context"),
+        (String::new(), "is empty"),
         ("current-context: x".to_owned(), "has no context named \"x\""),
         ("x".repeat((1 << 20) + 1), "larger than 1048576 bytes"),
         ("a: 1\na: 2".to_owned(), "the key \"a\" twice"),

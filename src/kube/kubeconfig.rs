@@ -160,8 +160,11 @@ impl Kubeconfig {
                 return Ok(Entry { what: format!("{kind} {name:?}"), file, value: &entry[kind] });
             }
         }
-        let files: Vec<_> = self.files.iter().map(|(file, _)| file.display().to_string()).collect();
-        Err(ConfigError(format!("the kubeconfig {} has no {kind} named {name:?}", files.join(", "))))
+        Err(ConfigError(format!("the kubeconfig {} has no {kind} named {name:?}", self.names())))
+    }
+
+    fn names(&self) -> String {
+        self.files.iter().map(|(file, _)| file.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
     fn choose(
@@ -171,8 +174,12 @@ impl Kubeconfig {
     ) -> Result<ClusterConfig, ConfigError> {
         let current = self.files.iter().filter_map(|(_, value)| value["current-context"].as_str());
         let name = context.or_else(|| current.clone().find(|it| !it.is_empty()));
-        let no_context = "the kubeconfig has no current-context; choose one with --context";
-        let context = self.entry("context", name.ok_or_else(|| ConfigError(no_context.to_owned()))?)?;
+        let no_context = || {
+            let is_empty = self.files.iter().all(|(_, value)| value.is_null());
+            let why = if is_empty { "is empty" } else { "has no current-context; choose one with --context" };
+            ConfigError(format!("the kubeconfig {} {why}", self.names()))
+        };
+        let context = self.entry("context", name.ok_or_else(no_context)?)?;
         let cluster = self.entry("cluster", context.text("cluster")?.unwrap_or_default())?;
         let user = match context.text("user")? {
             Some(user) if !user.is_empty() => Some(self.entry("user", user)?),
