@@ -13,7 +13,14 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
 # What `aci-sync version` tells of the build and cargo does not know. A source tarball has its commit in a file.
 commit() {
-    if [ -e commit ]; then cat commit; else git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null || echo unknown; fi
+    local status
+    if [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] && status=$(git status --porcelain); then
+        printf '%s%s\n' "$(git rev-parse HEAD 2>/dev/null || echo unknown)" "${status:+-dirty}"
+    elif [ -e commit ]; then
+        cat commit
+    else
+        echo unknown
+    fi
 }
 BUILD_COMMIT=$(commit) BUILD_RUSTC=$(rustc --version)
 export BUILD_COMMIT BUILD_RUSTC=${BUILD_RUSTC#rustc }

@@ -21,6 +21,17 @@ if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
 fi
 export SOURCE_DATE_EPOCH
 
+# What is shipped is what a commit holds.
+need_checkout() {
+    need git:git
+    [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] || fail "this needs a git checkout of aci-sync, and $PWD is none"
+}
+clean() {
+    local status
+    status=$(git status --porcelain) || fail "git does not tell what has changed here"
+    [ -z "$status" ]
+}
+
 need() { # PROGRAM:PACKAGE...
     local each missing=()
     for each in "$@"; do
