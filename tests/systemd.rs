@@ -131,6 +131,23 @@ fn what_was_in_step_may_not_be_so_after_a_list() {
     assert!(!told.contains(&"STATUS=first comparison".to_owned()), "{told:?}");
 }
 
+/// X1: while a pass waits for an answer, it does not say that all is in step.
+#[test]
+fn a_pass_that_waits_says_so() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    manager.until("STATUS=in step");
+    world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
+    world.kube.pod("a", "web", "3", &["10.0.0.3"]);
+    manager.until("STATUS=waiting for an answer of the APIC");
+    world.apic.clear_faults();
+    manager.until("STATUS=in step");
+    world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
+}
+
 /// X1: what a manager had no room for is told once more.
 #[test]
 fn a_busy_manager_is_told_later() {

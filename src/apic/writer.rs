@@ -141,7 +141,8 @@ fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
         Change::RepairSubnet { prefix, mark, name, .. } => {
             let ours = |it: &Subnet| {
                 let bears_our_name = it.mark == Mark::None && name.is_none();
-                it.mark == Mark::Ours || (*mark && (it.mark == Mark::Predecessor || it.seen_ours || bears_our_name))
+                it.mark == Mark::Ours
+                    || (*mark && (it.mark == Mark::Predecessor || it.past.is_ours() || bears_our_name))
             };
             need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }

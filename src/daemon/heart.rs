@@ -27,8 +27,10 @@ impl Heart {
 pub enum Look {
     /// The loop turned since the last look.
     Turned,
-    /// It did not; that may be a long request.
+    /// It did not, perhaps by chance.
     Waits,
+    /// It did not for several looks; that may be a long request.
+    Busy,
     /// It has not turned for too long.
     StandsStill,
 }
@@ -55,8 +57,9 @@ impl Monitor {
         self.last = now;
         match self.looks {
             0 => Look::Turned,
+            1 => Look::Waits,
             PATIENCE.. => Look::StandsStill,
-            _ => Look::Waits,
+            _ => Look::Busy,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use log::debug;
 
@@ -32,6 +32,8 @@ pub enum Standing {
     Observing,
     /// The last pass left something that the next one may be able to do.
     Behind,
+    /// The loop has not turned for a while.
+    Busy,
 }
 
 impl fmt::Display for Standing {
@@ -46,6 +48,7 @@ impl fmt::Display for Standing {
             Standing::InStep(findings) => write!(f, "in step; findings in the log: {findings}"),
             Standing::NeedsSomebody(findings) => write!(f, "not in step; findings that need somebody: {findings}"),
             Standing::Observing => f.write_str("observing: there is something to change"),
+            Standing::Busy => f.write_str("waiting for an answer of the APIC"),
             Standing::Behind => f.write_str("behind: what is left is tried again"),
         }
     }
@@ -53,7 +56,15 @@ impl fmt::Display for Standing {
 
 /// The service manager's socket, if there is one. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Manager(Option<Arc<(UnixDatagram, SocketAddr)>>);
+pub struct Manager(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    /// How it stood when that was last told.
+    told: Mutex<Option<Standing>>,
+}
 
 impl Manager {
     /// The manager behind `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
@@ -66,7 +77,7 @@ impl Manager {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not read must not hold anybody up.
         socket.set_nonblocking(true)?;
-        Ok(Manager(Some(Arc::new((socket, address)))))
+        Ok(Manager(Some(Arc::new(Inner { socket, address, told: Mutex::default() }))))
     }
 
     /// The configuration is valid, and all threads run.
@@ -74,9 +85,13 @@ impl Manager {
         self.tell("READY=1");
     }
 
-    /// How it stands. False where the manager has to be told once more.
-    pub fn stands(&self, standing: Standing) -> bool {
-        self.tell(&format!("STATUS={standing}"))
+    /// How it stands. It is told where it is new, or was not taken the last time.
+    pub fn stands(&self, standing: Standing) {
+        let Some(inner) = &self.0 else { return };
+        let mut told = inner.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != Some(standing) && self.tell(&format!("STATUS={standing}")) {
+            *told = Some(standing);
+        }
     }
 
     /// The reconciler's loop turns: the watchdog waits anew. That it is ready is said again, which changes nothing, but
@@ -92,7 +107,7 @@ impl Manager {
 
     /// False where the manager's queue is full: it may take it later.
     fn tell(&self, what: &str) -> bool {
-        let Some((socket, address)) = self.0.as_deref() else { return true };
+        let Some(Inner { socket, address, .. }) = self.0.as_deref() else { return true };
         let Err(error) = socket.send_to_addr(what.as_bytes(), address) else { return true };
         debug!("systemd cannot be told {what:?}: {error}");
         error.kind() != io::ErrorKind::WouldBlock

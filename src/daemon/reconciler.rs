@@ -59,7 +59,6 @@ pub struct Reconciler {
     manager: Manager,
     /// What the last pass of this session on a whole view led to, as far as that is still so.
     outcome: Option<Standing>,
-    told: Option<Standing>,
 }
 
 /// What the reconciler waits for.
@@ -111,8 +110,8 @@ impl Reconciler {
     pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
         let beat = tick(BEAT);
-        let (client, events, manager, outcome, told) = (None, None, Manager::default(), None, None);
-        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome, told }
+        let (client, events, manager, outcome) = (None, None, Manager::default(), None);
+        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome }
     }
 
     /// What is new after a pass goes to the cluster's Events (K5), how it stands to the service manager.
@@ -136,10 +135,9 @@ impl Reconciler {
         }
     }
 
-    fn tell_standing(&mut self) {
-        let standing = self.standing(Instant::now());
-        if self.told != Some(standing) && !stopped(&self.inbox.stop) && self.manager.stands(standing) {
-            self.told = Some(standing);
+    fn tell_standing(&self) {
+        if !stopped(&self.inbox.stop) {
+            self.manager.stands(self.standing(Instant::now()));
         }
     }
 
@@ -263,6 +261,8 @@ impl Reconciler {
         }
         if is_view_whole {
             self.outcome = Some(standing);
+        } else {
+            self.compares();
         }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         match self.pacing.pass_ended(outcome, random_unit(), Instant::now()) {

@@ -112,14 +112,16 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let mut monitor = Monitor::new(heart);
     let mut look = || {
         let look = monitor.look();
-        if look == Look::Turned {
-            manager.turns();
+        match look {
+            Look::Turned => manager.turns(),
+            Look::Busy => manager.stands(Standing::Busy),
+            Look::Waits | Look::StandsStill => {}
         }
         look
     };
     let code = supervise(&mut threads, &mut look, &tick(BEAT), &signals, &command_sender, &renew);
-    manager.stopping();
     drop(stop_sender);
+    manager.stopping();
     let release = || lock.iter().for_each(kube::Lock::release);
     stop_all(threads, &cluster, &link, &release, code);
     Ok(code)

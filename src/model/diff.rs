@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, Fabric, L3out, Remade, Subnet};
+use super::fabric::{Eepg, Fabric, L3out, Subnet};
 use super::finding::{Code, Finding};
 use super::owner::Mark;
 use super::plan::{Change, Form, Plan, Transaction};
@@ -222,13 +222,13 @@ impl<'a> Planner<'a> {
             self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
             return;
         }
-        if eepg.mark == Mark::None && eepg.remade != Remade::No {
+        if eepg.mark == Mark::None && eepg.past.is_made() {
             // Somebody deleted it in the moment in which we emptied it. It gets our mark, and goes.
             return self.send(&dn, Some(eepg), Form::Rooted, vec![Change::MarkEepg { from: eepg.mark }]);
         }
         if eepg.mark != Mark::Ours {
             match eepg.mark {
-                _ if eepg.seen_ours => {
+                _ if eepg.past.is_ours() => {
                     self.finding(Code::MarkLost, &dn, "lost our owner mark and is not wanted: it is left alone".into());
                 }
                 Mark::Predecessor => {
@@ -314,9 +314,10 @@ impl<'a> Planner<'a> {
     }
 
     /// A subnet that is not wanted and that a repair made in the moment in which somebody deleted it: it gets our mark, so
-    /// that it can go.
+    /// that it can go. Its name goes along, since one without would pass for ours by its name alone.
     fn mark_again(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet) -> Option<Change> {
-        let repair = Change::RepairSubnet { prefix, before: present.clone(), mark: true, name: None, scope: None };
+        let name = Some(present.name.to_string());
+        let repair = Change::RepairSubnet { prefix, before: present.clone(), mark: true, name, scope: None };
         (!self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix))).then_some(repair)
     }
 
@@ -423,12 +424,12 @@ impl<'a> Planner<'a> {
                     predecessors.push(*prefix);
                     false
                 }
-                Mark::None if subnet.remade != Remade::No => {
+                Mark::None if subnet.past.is_made() => {
                     changes.extend(self.mark_again(dn, *prefix, subnet));
                     false
                 }
                 Mark::None | Mark::OtherCluster | Mark::Foreign => {
-                    if subnet.seen_ours {
+                    if subnet.past.is_ours() {
                         lost.push(*prefix);
                     }
                     false
@@ -529,8 +530,8 @@ fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Opti
 fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.seen_ours || wanted.is_named(&present.name),
-        Mark::OtherCluster | Mark::Foreign => present.seen_ours,
+        Mark::None => present.past.is_ours() || wanted.is_named(&present.name),
+        Mark::OtherCluster | Mark::Foreign => present.past.is_ours(),
     }
 }
 

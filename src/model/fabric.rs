@@ -22,38 +22,56 @@ pub const VRF_RELATION: &str = "l3extRsEctx";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
 
-/// Whether a write of ours made an object that it took for present (see [`Fabric::made_by_the_way`]).
+/// What this process knows of an object besides the mark that it bears now (R2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remade {
-    /// No, or our mark was seen on it since.
-    No,
-    /// Yes, and that was not told yet: a deletion that is told now is of what was there before.
-    Untold,
-    /// Yes, and it was told: a deletion from now on is of what we made.
-    Told,
+pub enum Past {
+    /// Nothing.
+    Unknown,
+    /// It bore our mark, and no deletion was told since.
+    Ours,
+    /// A write of ours made it by the way (see [`Fabric::made_by_the_way`]), and that was not told yet: a deletion that is
+    /// told now is of what was there before.
+    JustMade,
+    /// The same, and it was told, or is not waited for: a deletion from now on is of what we made.
+    Made,
 }
 
-impl Remade {
-    /// Takes note of an event. True where it tells of the end of what we saw: what is made anew at this DN is somebody's,
-    /// until we see our mark on it (R2).
-    fn is_ended_by(&mut self, change: &MoChange) -> bool {
-        match (*self, change.status) {
-            // What bears a mark was made earlier, and on purpose.
-            (Remade::Untold, Status::Created) if change.mo.get("annotation").is_empty() => *self = Remade::Told,
-            (Remade::Untold, _) => {}
-            (_, Status::Deleted) => {
-                *self = Remade::No;
-                return true;
-            }
-            _ => {}
-        }
-        false
+impl Past {
+    /// It is ours, whatever mark it bears.
+    pub fn is_ours(self) -> bool {
+        self != Past::Unknown
     }
 
-    /// Takes note that events may have been lost: none is waited for.
-    fn events_lost(&mut self) {
-        if *self == Remade::Untold {
-            *self = Remade::Told;
+    /// We made it by the way, and it never bore our mark.
+    pub fn is_made(self) -> bool {
+        matches!(self, Past::JustMade | Past::Made)
+    }
+
+    /// What is known after an event. What is made anew where something was deleted is somebody's.
+    fn after(self, change: &MoChange) -> Past {
+        match (self, change.status) {
+            // What bears a mark was made earlier, and on purpose.
+            (Past::JustMade, Status::Created) if change.mo.get("annotation").is_empty() => Past::Made,
+            (Past::JustMade, _) => Past::JustMade,
+            (_, Status::Deleted) => Past::Unknown,
+            (past, _) => past,
+        }
+    }
+
+    /// What is known where events may have been lost: none is waited for.
+    fn after_a_loss(self) -> Past {
+        if self == Past::JustMade { Past::Made } else { self }
+    }
+
+    /// What is known after a read that shows this mark. What another aci-sync marks was made anew by it: two that each
+    /// took it back would never end (O5).
+    fn read_with(self, mark: Mark) -> Past {
+        match mark {
+            Mark::Ours => Past::Ours,
+            Mark::None => self,
+            Mark::OtherCluster => Past::Unknown,
+            Mark::Foreign | Mark::Predecessor if self.is_ours() => Past::Ours,
+            Mark::Foreign | Mark::Predecessor => Past::Unknown,
         }
     }
 }
@@ -65,10 +83,8 @@ pub struct Subnet {
     pub ip: Box<str>,
     /// Whose it is.
     pub mark: Mark,
-    /// This process saw our mark on it and no deletion since (R2).
-    pub seen_ours: bool,
-    /// Whether we made it by the way.
-    pub remade: Remade,
+    /// What else is known of it.
+    pub past: Past,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
@@ -80,10 +96,8 @@ pub struct Subnet {
 pub struct Eepg {
     /// Whose it is.
     pub mark: Mark,
-    /// This process saw our mark on it and no deletion since (R2).
-    pub seen_ours: bool,
-    /// Whether we made it by the way.
-    pub remade: Remade,
+    /// What else is known of it.
+    pub past: Past,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
@@ -99,12 +113,27 @@ pub struct Eepg {
 impl Eepg {
     /// Ours, or ours with its mark taken away (R2).
     pub fn is_ours(&self) -> bool {
-        self.mark == Mark::Ours || self.seen_ours
+        self.mark == Mark::Ours || self.past.is_ours()
+    }
+
+    /// Takes note of an event about the EEPG itself.
+    fn hears(&mut self, change: &MoChange) {
+        let is_another = change.status == Status::Deleted && self.past != Past::JustMade;
+        self.past = self.past.after(change);
+        for subnet in self.subnets.values_mut() {
+            if is_another {
+                // They went with it.
+                subnet.past = Past::Unknown;
+            } else if change.status == Status::Created && self.past == Past::Made {
+                // Events of the first children of a new object may be lost (R3).
+                subnet.past = subnet.past.after_a_loss();
+            }
+        }
     }
 
     /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
     pub fn is_foreign(&self) -> bool {
-        matches!(self.mark, Mark::None | Mark::Foreign) && !self.seen_ours
+        matches!(self.mark, Mark::None | Mark::Foreign) && !self.past.is_ours()
     }
 }
 
@@ -165,10 +194,10 @@ impl Fabric {
 
     /// The L3Outs that hold something with our mark or a predecessor's, something that we made by the way, or a tag of ours.
     pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
-        let marked = |mark, remade| matches!(mark, Mark::Ours | Mark::Predecessor) || remade != Remade::No;
+        let marked = |mark, past: Past| matches!(mark, Mark::Ours | Mark::Predecessor) || past.is_made();
         self.eepgs()
             .filter(|(_, eepg)| {
-                marked(eepg.mark, eepg.remade) || eepg.subnets.values().any(|it| marked(it.mark, it.remade))
+                marked(eepg.mark, eepg.past) || eepg.subnets.values().any(|it| marked(it.mark, it.past))
             })
             .map(|(dn, _)| dn.l3out)
             .chain(self.tags().map(|(dn, _)| dn.l3out))
@@ -255,8 +284,8 @@ impl Fabric {
         for l3out in self.l3outs.values_mut() {
             if let L3out::Present { eepgs, .. } = l3out {
                 for eepg in eepgs.values_mut() {
-                    eepg.remade.events_lost();
-                    eepg.subnets.values_mut().for_each(|it| it.remade.events_lost());
+                    eepg.past = eepg.past.after_a_loss();
+                    eepg.subnets.values_mut().for_each(|it| it.past = it.past.after_a_loss());
                 }
             }
         }
@@ -289,6 +318,10 @@ impl Fabric {
             let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
             undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
         }
+        // What was not told by now is not waited for: a later deletion is another one.
+        let pasts =
+            eepgs.values_mut().flat_map(|it| it.subnets.values_mut().map(|it| &mut it.past).chain([&mut it.past]));
+        pasts.for_each(|it| *it = it.after_a_loss());
         self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs, tags });
         undone
     }
@@ -313,21 +346,14 @@ impl Fabric {
         let hint = self.meaning(change);
         match Place::of(&change.mo.dn) {
             Some(Place::Eepg(dn)) => {
-                if let Some(eepg) = self.eepg_mut(&dn)
-                    && eepg.remade.is_ended_by(change)
-                {
-                    eepg.seen_ours = false;
-                    eepg.subnets.values_mut().for_each(|it| it.seen_ours = false);
+                if let Some(eepg) = self.eepg_mut(&dn) {
+                    eepg.hears(change);
                 }
             }
             Some(Place::Subnet(dn, _)) => {
                 let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
-                if let Some(subnet) = subnet
-                    && subnet.remade.is_ended_by(change)
-                {
-                    subnet.seen_ours = false;
-                }
+                subnet.into_iter().for_each(|it| it.past = it.past.after(change));
             }
             _ => {}
         }
@@ -412,10 +438,10 @@ impl Fabric {
             made = true;
             eepg.fresh = false;
             match prefix {
-                None => (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::None, true, Remade::Untold),
+                None => (eepg.mark, eepg.past) = (Mark::None, Past::JustMade),
                 Some(prefix) => {
                     if let Some(subnet) = eepg.subnets.get_mut(&prefix) {
-                        (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::None, true, Remade::Untold);
+                        (subnet.mark, subnet.past) = (Mark::None, Past::JustMade);
                     }
                 }
             }
@@ -433,8 +459,7 @@ impl Fabric {
                 Change::CreateEepg { .. } => {
                     let eepg = Eepg {
                         mark: Mark::Ours,
-                        seen_ours: true,
-                        remade: Remade::No,
+                        past: Past::Ours,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
@@ -445,7 +470,7 @@ impl Fabric {
                 }
                 Change::MarkEepg { .. } => {
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        (eepg.mark, eepg.seen_ours, eepg.remade) = (Mark::Ours, true, Remade::No);
+                        (eepg.mark, eepg.past) = (Mark::Ours, Past::Ours);
                     }
                 }
                 Change::DeleteEepg { .. } => {
@@ -455,8 +480,7 @@ impl Fabric {
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,
-                        seen_ours: true,
-                        remade: Remade::No,
+                        past: Past::Ours,
                         name: name.as_str().into(),
                         scope: scope.clone(),
                     };
@@ -468,7 +492,7 @@ impl Fabric {
                     let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         if *mark {
-                            (subnet.mark, subnet.seen_ours, subnet.remade) = (Mark::Ours, true, Remade::No);
+                            (subnet.mark, subnet.past) = (Mark::Ours, Past::Ours);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();
@@ -502,9 +526,7 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps that our mark was seen on it
-/// (R2), unless another aci-sync's is on it now: that one made it anew, and two that each took it back would never end
-/// (O5). Told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
+/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps its past (R2). Told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
 /// the mirror already (R5). What falls with its EEPG is not told.
 fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
@@ -512,8 +534,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Eepg(dn.clone())));
         return undone;
     };
-    now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
-    now.remade = if now.mark == Mark::Ours { Remade::No } else { before.remade };
+    now.past = before.past.read_with(now.mark);
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -526,8 +547,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
             undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
-            now.seen_ours |= before.seen_ours && now.mark != Mark::OtherCluster;
-            now.remade = if now.mark == Mark::Ours { Remade::No } else { before.remade };
+            now.past = before.past.read_with(now.mark);
         }
     }
     undone
@@ -543,8 +563,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             let mark = owner.classify(mo.get("annotation"));
             let eepg = Eepg {
                 mark,
-                seen_ours: mark == Mark::Ours,
-                remade: Remade::No,
+                past: Past::Unknown.read_with(mark),
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
@@ -566,8 +585,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
         let subnet = Subnet {
             ip: ip.into(),
             mark,
-            seen_ours: mark == Mark::Ours,
-            remade: Remade::No,
+            past: Past::Unknown.read_with(mark),
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
         };

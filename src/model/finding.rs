@@ -133,13 +133,14 @@ pub enum Code {
 }
 
 impl Code {
-    /// Whether something that is wanted is not done because of it.
+    /// Whether something that is wanted waits because of it.
     pub fn is_open(self) -> bool {
         matches!(
             self,
             Code::Rejected
                 | Code::Waiting
                 | Code::Held
+                | Code::Fight
                 | Code::Paused
                 | Code::L3outMissing
                 | Code::ForeignGone

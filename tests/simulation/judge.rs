@@ -138,7 +138,9 @@ fn changed(
         return Err(format!("I8: {other} of {dn} was changed: {was:?} -> {is:?}"));
     }
     let mark = annotation(was);
-    let unmarked_with_our_name = mark.is_empty() && was.get("name") == is.get("name") && class == "l3extSubnet";
+    let is_our_name = |name: Option<&String>| inner.called_for.iter().any(|it| it.subnets.get(dn) == name);
+    let unmarked_with_our_name =
+        class == "l3extSubnet" && mark.is_empty() && was.get("name") == is.get("name") && is_our_name(was.get("name"));
     let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
     let is_own = inner.ever_ours.contains(dn) || inner.still_own.contains(dn);
     let may = mark == marks.own || mark == PYTHON || is_own || unmarked_with_our_name || meddled;

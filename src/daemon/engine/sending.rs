@@ -17,8 +17,8 @@ use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
-    /// Sends what the plan says. One that is about what somebody else has just changed is not sent: that is read again,
-    /// and planned anew. A transaction that is not done stops those that follow it in its EEPG.
+    /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on
+    /// what is known then. A transaction that is not done stops those that follow it in its EEPG.
     pub(super) fn send(
         &mut self,
         apic: &dyn Access,
@@ -131,7 +131,7 @@ impl Engine {
             info!("{}: somebody had just deleted what was written to; it is read again", transaction.eepg);
             self.stale_eepgs.insert(transaction.eepg.clone());
         }
-        if transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
+        if !as_planned || transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
             self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
         }
         if !transaction.changes.iter().all(Change::is_delete) {
