@@ -161,8 +161,8 @@ impl Bench {
         converged(&world, &daemon)?;
         settled(&world);
         let asked = || (world.lab.apic.journal().len(), world.lab.kube.journal().len());
-        // What follows a first sync by itself is over by then.
-        sleep(Duration::from_secs(10));
+        // What follows a first sync by itself is over by then: the last of it is an Event for each Deployment, ten a second.
+        sleep(Duration::from_secs(30));
         let (cpu, (apic, kube)) = (daemon.cpu_of_threads(), asked());
         let minute = Duration::from_secs(60);
         sleep(minute);
