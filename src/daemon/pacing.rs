@@ -52,11 +52,11 @@ impl Pacing {
         }
     }
 
-    /// Asks for a pass; the first one who asks sets the time. A pass that waits for the first lists does not make
-    /// others wait: with each event it is looked again whether it still has to.
+    /// Asks for a pass; the first one who asks sets the time. A pass that waits for the first lists has gathered enough:
+    /// with each event it is looked at once whether it still has to wait.
     pub fn pass_soon(&mut self, now: Instant) {
-        self.pass_at.take_if(|at| *at == self.lists_due);
-        self.pass_at.get_or_insert(now + GATHER);
+        let waits_for_lists = self.pass_at.take_if(|at| *at == self.lists_due).is_some();
+        self.pass_at.get_or_insert(if waits_for_lists { now } else { now + GATHER });
     }
 
     /// A new session is open.
@@ -133,14 +133,14 @@ mod tests {
         pacing.connected(start);
         for (n, kind) in (1..).zip(Kind::ALL) {
             let due = pacing.deadline(None);
-            assert_eq!(due, start + (n - 1) * second + GATHER);
+            assert_eq!(due, start + (n - 1) * second + if n == 1 { GATHER } else { Duration::ZERO });
             assert!(!pacing.is_pass_due(&mut engine, true, due), "{kind}s are not listed");
             assert_eq!(pacing.deadline(None), start + FIRST_LISTS);
             assert!(engine.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
             pacing.pass_soon(start + n * second);
         }
         let due = pacing.deadline(None);
-        assert_eq!(due, start + 3 * second + GATHER);
+        assert_eq!(due, start + 3 * second);
         assert!(pacing.is_pass_due(&mut engine, true, due));
     }
 
