@@ -526,8 +526,9 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps its past (R2). Told is what of ours has gone or has changed, which only somebody else can have done: our own writes are in
-/// the mirror already (R5). What falls with its EEPG is not told.
+/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps its past (R2). Told is what
+/// of ours has gone or has changed, which only somebody else can have done: our own writes are in the mirror already
+/// (R5). What falls with its EEPG is not told.
 fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
     let Some(now) = now else {
