@@ -296,6 +296,11 @@ impl Connection {
         !self.state.stopped.load(Ordering::SeqCst) && self.state.live.lock().unwrap().contains_key(&self.id)
     }
 
+    /// Waits before an answer; an error when the connection is cut meanwhile.
+    pub fn wait(&self, time: Duration) -> io::Result<()> {
+        self.wait_until(Instant::now() + time)
+    }
+
     /// Sends a whole answer.
     pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         let mut answer = head(status, headers);
@@ -511,6 +516,7 @@ fn head(status: u16, headers: &[(&str, &str)]) -> String {
         422 => "Unprocessable Entity",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         _ => "Other",

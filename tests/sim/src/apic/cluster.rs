@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::door::Door;
 use super::error::ApiError;
 use super::fabric::Fabric;
+use super::front::Front;
 use super::session::Sessions;
 use super::tree::{Change, Tree};
 
@@ -91,10 +92,13 @@ pub(super) struct Hold {
 pub(super) struct State {
     pub fabric: Fabric,
     pub sessions: Sessions,
+    pub front: Front,
     pub users: Vec<User>,
     pub domains: Vec<String>,
     pub journal: Vec<Entry>,
     pub rejections: Vec<Rejection>,
+    /// Subscriptions whose target contains one of these are refused.
+    pub refused_subscriptions: Vec<String>,
     pub hooks: Vec<Hook>,
     pub hold: Option<Hold>,
     /// What controllers show that are behind the others.
@@ -138,7 +142,7 @@ impl State {
 
     /// Tells the subscriptions.
     pub fn announce(&mut self, changes: &[Change]) {
-        if !self.deaf {
+        if !self.deaf && !self.fabric.quirks.events_lost {
             let now = self.now();
             self.sessions.announce(changes, &self.fabric, now);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::cluster::{Cluster, State};
 use super::door::Door;
 use super::fabric::Fabric;
+use super::front::Front;
 use super::quirks::Quirks;
 use super::requests;
 use super::session::{Lifetimes, Outgoing, Sessions};
@@ -37,10 +38,12 @@ impl Desk {
         let state = State {
             fabric: Fabric::new(quirks),
             sessions: Sessions::new(Lifetimes { token: LONG, maximum: LONG }),
+            front: Front::default(),
             users: Vec::new(),
             domains: Vec::new(),
             journal: Vec::new(),
             rejections: Vec::new(),
+            refused_subscriptions: Vec::new(),
             hooks: Vec::new(),
             hold: None,
             lagging: BTreeMap::new(),
@@ -81,7 +84,11 @@ impl Seat {
             connection: 0,
             read_at: Instant::now(),
         };
-        let (_, reply) = self.door.cluster.change(|state| requests::answer(state, 0, &request));
+        let reply = self.door.cluster.change(|state| {
+            let now = state.now();
+            let refusal = state.front.admit(0, false, &state.fabric.quirks, now);
+            refusal.unwrap_or_else(|| requests::answer(state, 0, &request).1)
+        });
         (reply.status, reply.body)
     }
 

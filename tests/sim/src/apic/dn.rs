@@ -42,6 +42,11 @@ pub fn split(dn: &str) -> Option<(&str, &str)> {
     Some((&dn[..above], last))
 }
 
+/// Whether an object is below another.
+pub fn is_below(dn: &str, root: &str) -> bool {
+    dn.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// The tenant's DN of a DN in the policy universe.
 pub fn tenant(dn: &str) -> Option<String> {
     let names = rns(dn)?;

@@ -218,6 +218,37 @@ impl Door {
             .change(|state| state.rejections.push(Rejection { containing: containing.to_owned(), error, times }));
     }
 
+    /// The next requests, so many of them, get the JSON 503 of an APIC whose query took too long. Websocket upgrades
+    /// are not among them.
+    pub fn busy_json(&self, times: usize) {
+        self.cluster.change(|state| state.front.be_busy(times));
+    }
+
+    /// Refuses subscriptions whose target contains a text with a 400; the same read without a subscription works.
+    pub fn refuse_subscriptions(&self, containing: &str) {
+        self.cluster.change(|state| state.refused_subscriptions.push(containing.to_owned()));
+    }
+
+    /// Takes all subscriptions again, as far as the switch `subscriptions_refused` does.
+    pub fn allow_subscriptions(&self) {
+        self.cluster.change(|state| state.refused_subscriptions.clear());
+    }
+
+    /// How many requests arrived in all, refused ones included.
+    pub fn requests(&self) -> usize {
+        self.cluster.look().front.requests()
+    }
+
+    /// How many of them `request_throttle`, `refuse_every` or `fail_share` refused.
+    pub fn refused(&self) -> usize {
+        self.cluster.look().front.refused()
+    }
+
+    /// How many logins were successful.
+    pub fn logins(&self) -> usize {
+        self.cluster.look().sessions.logins()
+    }
+
     /// Ends all rejections.
     pub fn clear_rejections(&self) {
         self.cluster.change(|state| state.rejections.clear());

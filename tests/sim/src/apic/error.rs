@@ -1,5 +1,7 @@
 //! The APIC's errors: HTTP status, code and the recorded texts.
 
+const TOKEN_TIMEOUT: &str = "Token was invalid (Error: Token timeout)";
+
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -72,7 +74,12 @@ impl ApiError {
 
     /// A token that is not known, or not any more.
     pub fn token(status: u16) -> ApiError {
-        ApiError::new(status, status.into(), "Token was invalid (Error: Token timeout)")
+        ApiError::new(status, status.into(), TOKEN_TIMEOUT)
+    }
+
+    /// Whether it is that.
+    pub fn is_about_token(&self) -> bool {
+        self.text == TOKEN_TIMEOUT
     }
 
     /// No token at all.

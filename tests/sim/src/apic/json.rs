@@ -56,6 +56,7 @@ pub fn error(error: &ApiError, quirks: &Quirks) -> String {
 /// The web server's own page, for what never reached the APIC's program.
 pub fn html(status: u16) -> String {
     let reason = match status {
+        403 => "Forbidden",
         404 => "Not Found",
         413 => "Request Entity Too Large",
         414 => "Request-URI Too Large",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::classes::{Class, Prop};
+use super::dn::is_below;
 use super::error::ApiError;
 use super::filter::Filter;
 use super::quirks::Quirks;
@@ -268,10 +269,6 @@ pub fn whole(tree: &Tree, dn: &str, quirks: &Quirks) -> Option<String> {
     let query = Query::new(Scope::Object(dn.to_owned()), &parameters, quirks).ok()?;
     let (_, json) = query.run(tree, quirks).ok()?;
     (!json.is_empty()).then_some(json)
-}
-
-fn is_below(dn: &str, root: &str) -> bool {
-    dn.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn ancestors(dn: &str) -> impl Iterator<Item = &str> {

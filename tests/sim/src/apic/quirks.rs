@@ -34,6 +34,31 @@ pub enum PostAnswer {
     Flat,
 }
 
+/// The answer to a POST with `rsp-subtree=modified`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAnswer {
+    /// What changed, nested under the posted root; other children than posted first.
+    Nested,
+    /// What changed, one object beside the other, each with its `dn`.
+    Flat,
+    /// Nothing, although something changed.
+    Empty,
+    /// Nested, but without every second changed object below the root, the first one included.
+    Partial,
+}
+
+/// nginx's limit on requests, at each controller: more are refused with a 503 in HTML before anything is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Throttle {
+    /// Requests a second.
+    pub per_second: f64,
+    /// How many more are taken at once. With 0 every request that is closer to the last accepted one than
+    /// `1 / per_second` is refused, as by nginx's `limit_req` without `burst`.
+    pub burst: u32,
+    /// Whether a refusal says `Retry-After: 1`.
+    pub retry_after: bool,
+}
+
 /// What the APIC calls its tokens like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenStyle {
@@ -82,6 +107,11 @@ pub struct Quirks {
     pub unknown_property_code: u32,
     /// Answer to a POST with `rsp-subtree=full`.
     pub post_answer: PostAnswer,
+    /// Answer to a POST with `rsp-subtree=modified`.
+    pub write_answer: WriteAnswer,
+    /// Whether a nested answer shows the posted root although only objects below it changed. If not, the topmost
+    /// changed objects are at the top level, with their `dn`.
+    pub bare_root: bool,
     /// Whether a read with `rsp-subtree-class` shows the objects between the root and those of the classes asked for.
     pub containers_kept: bool,
     /// Whether `refresh-timeout` is understood, or a 400 (releases before 3.2(3)).
@@ -111,6 +141,21 @@ pub struct Quirks {
     pub request_line: usize,
     /// Largest body in bytes; a larger one gets a 413 in HTML.
     pub body_limit: usize,
+    /// Requests that a controller's web server takes, logins and websocket upgrades included; `None`: all.
+    pub request_throttle: Option<Throttle>,
+    /// Every n-th request to the cluster is refused with a 503 in HTML.
+    pub refuse_every: Option<u32>,
+    /// This share of the requests to the cluster fails and is not executed: in turn with a 503, a 502, a 504 in HTML
+    /// and with a 500 in JSON. Which ones depends on their number only.
+    pub fail_share: f64,
+    /// Every answer is sent this much later.
+    pub latency: Duration,
+    /// Whether `subscription=yes` is refused with a 400, while the same read without it works.
+    pub subscriptions_refused: bool,
+    /// Whether a token that is unknown or ended gets a 403 in HTML, as from a proxy, and not the APIC's JSON.
+    pub html_forbidden: bool,
+    /// Whether websockets stay open and answer pings, but deliver no event.
+    pub events_lost: bool,
 }
 
 impl Default for Quirks {
@@ -134,6 +179,8 @@ impl Default for Quirks {
             missing_parent_code: 102,
             unknown_property_code: 120,
             post_answer: PostAnswer::Nested,
+            write_answer: WriteAnswer::Nested,
+            bare_root: true,
             containers_kept: true,
             refresh_timeout_known: true,
             subscription_lifetime: Duration::from_secs(60),
@@ -148,6 +195,13 @@ impl Default for Quirks {
             result_limit: 100_000,
             request_line: 8 * 1024,
             body_limit: 8 << 20,
+            request_throttle: None,
+            refuse_every: None,
+            fail_share: 0.0,
+            latency: Duration::ZERO,
+            subscriptions_refused: false,
+            html_forbidden: false,
+            events_lost: false,
         }
     }
 }
@@ -170,6 +224,7 @@ impl Quirks {
             implicit_children: false,
             modified_upserts: false,
             post_answer: PostAnswer::Flat,
+            write_answer: WriteAnswer::Flat,
             containers_kept: false,
             refresh_timeout_known: false,
             lapsed_are_silent: false,

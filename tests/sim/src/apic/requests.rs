@@ -6,9 +6,9 @@ use super::cluster::State;
 use super::error::ApiError;
 use super::fabric::Author;
 use super::query::{self, Query, Scope};
-use super::quirks::PostAnswer;
+use super::quirks::{PostAnswer, Quirks};
 use super::session::Caller;
-use super::{dn, json};
+use super::{answers, dn, json};
 use crate::net::Request;
 
 /// An answer.
@@ -20,17 +20,25 @@ pub struct Reply {
     pub kind: &'static str,
     /// A token for `Set-Cookie`.
     pub cookie: Option<String>,
+    /// Whether the header says `Retry-After: 1`.
+    pub retry_after: bool,
     /// The body.
     pub body: String,
 }
 
 impl Reply {
     fn json(body: String) -> Reply {
-        Reply { status: 200, kind: "application/json", cookie: None, body }
+        Reply { status: 200, kind: "application/json", cookie: None, retry_after: false, body }
     }
 
-    fn html(status: u16) -> Reply {
-        Reply { status, kind: "text/html", cookie: None, body: json::html(status) }
+    /// A refusal of the APIC's program.
+    pub fn error(error: &ApiError, quirks: &Quirks) -> Reply {
+        Reply { status: error.status, ..Reply::json(json::error(error, quirks)) }
+    }
+
+    /// A refusal of the web server in front of it.
+    pub fn html(status: u16) -> Reply {
+        Reply { kind: "text/html", status, ..Reply::json(json::html(status)) }
     }
 }
 
@@ -45,10 +53,8 @@ pub(super) fn answer(state: &mut State, controller: usize, request: &Request) ->
         return (String::new(), Reply::html(413));
     }
     let mut user = String::new();
-    let reply = route(state, controller, request, &mut user).unwrap_or_else(|error| {
-        let body = json::error(&error, &state.fabric.quirks);
-        Reply { status: error.status, ..Reply::json(body) }
-    });
+    let reply = route(state, controller, request, &mut user);
+    let reply = reply.unwrap_or_else(|error| Reply::error(&error, &state.fabric.quirks));
     (user, reply)
 }
 
@@ -67,7 +73,10 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
     }
     let now = state.now();
     let cookies: Vec<&str> = request.headers.iter().filter(|it| it.0 == "cookie").map(|it| it.1.as_str()).collect();
-    let caller = state.sessions.caller(controller, &cookies, &state.fabric.quirks, now)?;
+    let caller = match state.sessions.caller(controller, &cookies, &state.fabric.quirks, now) {
+        Err(error) if error.is_about_token() && state.fabric.quirks.html_forbidden => return Ok(Reply::html(403)),
+        other => other?,
+    };
     user.clone_from(&caller.user);
     let empty = |state: &State| Ok(Reply::json(json::envelope(0, "", None, &state.fabric.quirks)));
     let path = path.strip_prefix("node/").unwrap_or(path);
@@ -102,7 +111,12 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
             let author = Author { user: &caller.user, uid: &caller.uid };
             let changes = state.fabric.delete(now, author, dn)?;
             state.announce(&changes);
-            empty(state)
+            let quirks = &state.fabric.quirks;
+            let objects = match request.parameter("rsp-subtree") {
+                Some("modified") => answers::deleted(&changes, quirks),
+                _ => Vec::new(),
+            };
+            Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, quirks)))
         }
         _ => Ok(Reply::html(404)),
     }
@@ -184,6 +198,11 @@ fn read(
     let now = state.now();
     let fabric = &state.fabric;
     let query = Query::new(scope, &request.query, &fabric.quirks)?;
+    let is_refused = |it: &String| request.target.contains(it) || request.path.contains(it);
+    let refused = fabric.quirks.subscriptions_refused || state.refused_subscriptions.iter().any(is_refused);
+    if query.subscription == Some(true) && refused {
+        return Err(ApiError::bad(400, "Subscription request failed, the query cannot be subscribed to"));
+    }
     let mut id = None;
     match query.subscription {
         Some(true) => id = Some(state.sessions.subscribe(caller, &request.target, &query, fabric, now)?),
@@ -204,12 +223,11 @@ fn post(state: &mut State, caller: &Caller, request: &Request, dn: &str) -> Resu
     let (root, changes) = state.fabric.post(now, author, dn, &request.body)?;
     state.announce(&changes);
     let fabric = &state.fabric;
-    let changed = || changes.iter().map(|it| json::event_object(it, it.mo().get("modTs"))).collect::<Vec<_>>();
-    let objects = match (request.parameter("rsp-subtree"), fabric.quirks.post_answer) {
-        (Some("modified"), _) | (Some("full"), PostAnswer::Flat) => changed(),
-        (Some("full"), PostAnswer::Nested) => {
-            query::whole(&fabric.tree, &root.dn, &fabric.quirks).into_iter().collect()
-        }
+    let quirks = &fabric.quirks;
+    let objects = match (request.parameter("rsp-subtree"), quirks.post_answer) {
+        (Some("modified"), _) => answers::written(&fabric.tree, &root.dn, &changes, quirks),
+        (Some("full"), PostAnswer::Flat) => answers::flat(&changes),
+        (Some("full"), PostAnswer::Nested) => query::whole(&fabric.tree, &root.dn, quirks).into_iter().collect(),
         _ => Vec::new(),
     };
     Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, &fabric.quirks)))

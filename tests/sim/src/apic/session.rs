@@ -85,6 +85,7 @@ pub struct Sessions {
     subscriptions: BTreeMap<u64, Subscription>,
     /// Logins that a controller still takes, and when that was counted.
     allowance: BTreeMap<usize, (f64, Duration)>,
+    logins: usize,
     next: u64,
 }
 
@@ -102,6 +103,7 @@ impl Sessions {
             sockets: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             allowance: BTreeMap::new(),
+            logins: 0,
             next: 0,
         }
     }
@@ -122,11 +124,17 @@ impl Sessions {
     /// A new session; returns its number and token.
     pub fn login(&mut self, controller: usize, user: &str, uid: &str, quirks: &Quirks, now: Duration) -> (u64, String) {
         self.next += 1;
+        self.logins += 1;
         let token = new_token(quirks.token_style);
         let tokens = vec![(token.clone(), now + self.lifetimes.token.min(self.lifetimes.maximum))];
         let (user, uid) = (user.to_owned(), uid.to_owned());
         self.sessions.insert(self.next, Session { controller, user, uid, begun: now, tokens });
         (self.next, token)
+    }
+
+    /// How many there were so far.
+    pub fn logins(&self) -> usize {
+        self.logins
     }
 
     /// A new token for a session; nothing once its maximum life is over.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::cluster::{Cluster, Entry, Hook, State, User};
 use super::door::Door;
 use super::fabric::Fabric;
+use super::front::Front;
 use super::lab;
 use super::quirks::Quirks;
 use super::requests::{self, Reply};
@@ -82,10 +83,12 @@ impl SimApic {
         let state = State {
             fabric: Fabric::new(options.quirks),
             sessions: Sessions::new(lifetimes),
+            front: Front::default(),
             users: vec![admin],
             domains: ["LOCAL", "fallback", "DefaultAuth"].map(str::to_owned).to_vec(),
             journal: Vec::new(),
             rejections: Vec::new(),
+            refused_subscriptions: Vec::new(),
             hooks: Vec::new(),
             hold: None,
             lagging: BTreeMap::new(),
@@ -293,9 +296,22 @@ impl Controller {
 
 impl Service for Controller {
     fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
-        let hold = self.door.cluster.change(|state| state.next_hold());
+        if self.lab && request.path.starts_with("/lab/") {
+            let (status, body) = lab::answer(&self.door, &request);
+            return connection.respond(status, &[("Content-Type", "application/json")], body.as_bytes());
+        }
+        let is_upgrade = socket::is_upgrade(&request);
+        let (hold, refusal, latency) = self.door.cluster.change(|state| {
+            let hold = state.next_hold();
+            let now = state.now();
+            let refusal = state.front.admit(self.controller, is_upgrade, &state.fabric.quirks, now);
+            if let Some(refusal) = refusal.as_ref().filter(|_| hold.is_none()) {
+                state.note(self.entry(&request, String::new(), refusal.status));
+            }
+            (hold, refusal, state.fabric.quirks.latency)
+        });
         if let Some(hold) = hold {
-            if hold.done && !socket::is_upgrade(&request) {
+            if hold.done && !is_upgrade && refusal.is_none() {
                 self.answer(&request);
             }
             let _ = hold.arrived.send(());
@@ -303,17 +319,16 @@ impl Service for Controller {
             let _ = hold.key.recv();
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if socket::is_upgrade(&request) {
+        if is_upgrade && refusal.is_none() {
+            connection.wait(latency)?;
             return self.websocket(&request, connection);
         }
-        if self.lab && request.path.starts_with("/lab/") {
-            let (status, body) = lab::answer(&self.door, &request);
-            return connection.respond(status, &[("Content-Type", "application/json")], body.as_bytes());
-        }
-        let reply = self.answer(&request);
+        let reply = refusal.unwrap_or_else(|| self.answer(&request));
+        connection.wait(latency)?;
         let cookie = reply.cookie.map(|it| format!("APIC-cookie={it}; path=/; HttpOnly; Secure"));
         let mut headers = vec![("Server", "Cisco APIC"), ("Content-Type", reply.kind)];
         headers.extend(cookie.as_deref().map(|it| ("Set-Cookie", it)));
+        headers.extend(reply.retry_after.then_some(("Retry-After", "1")));
         connection.respond(reply.status, &headers, reply.body.as_bytes())
     }
 }

@@ -5,4 +5,5 @@ mod events;
 mod reads;
 mod sessions;
 mod switches;
+mod troubles;
 mod writes;

@@ -228,18 +228,26 @@ fn the_answer_shows_the_posted_objects_on_request() {
     let client = Client::logged_in(&apic);
     let target = "/api/mo/uni/tn-T/out-L.json?rsp-subtree=modified";
     let first = client.post(target, &eepg("E", &["10.0.0.1/32"])).json();
-    let statuses: Vec<&Value> = first["imdata"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| &it.as_object().unwrap().values().next().unwrap()["attributes"]["status"])
-        .collect();
-    assert_eq!(statuses, ["created"; 3], "EEPG, the fabric's own child, subnet");
+    let root = &first["imdata"][0]["l3extInstP"];
+    let names = ["dn", "rn", "status", "matchT"].map(|name| root["attributes"][name].as_str().unwrap());
+    assert_eq!((first["totalCount"].as_str(), names), (Some("1"), [EEPG, "", "created", "AtleastOne"]));
+    let children: Vec<&Value> =
+        root["children"].as_array().unwrap().iter().flat_map(|it| it.as_object().unwrap().values()).collect();
+    let rns: Vec<&Value> = children.iter().map(|it| &it["attributes"]["rn"]).collect();
+    assert_eq!(rns, ["extsubnet-[10.0.0.1/32]", "rscustQosPol"], "the fabric's own child, too; not in posted order");
+    assert!(children.iter().all(|it| it["attributes"]["status"] == "created" && it["attributes"].get("dn").is_none()));
     let again = client.post(target, &eepg("E", &["10.0.0.1/32"])).json();
     assert_eq!(again, json!({"totalCount": "0", "imdata": []}));
     let full =
         client.post(&format!("/api/mo/{EEPG}.json?rsp-subtree=full"), &subnet(&json!({"ip": "10.0.0.1/32"}))).json();
     assert_eq!(full["imdata"][0]["l3extSubnet"]["attributes"]["ip"], "10.0.0.1/32");
+    // A deleted object is shown with all that it had; one that was not there is not shown.
+    let gone = client.delete(&format!("/api/mo/{EEPG}.json?rsp-subtree=modified")).json();
+    assert_eq!(gone["totalCount"], "1");
+    let names = ["dn", "rn", "status", "name", "matchT"];
+    let names = names.map(|name| gone["imdata"][0]["l3extInstP"]["attributes"][name].as_str().unwrap());
+    assert_eq!(names, [EEPG, "", "deleted", "E", "AtleastOne"]);
+    assert_eq!(client.delete(&format!("/api/mo/{EEPG}.json?rsp-subtree=modified")).json(), again);
 }
 
 #[test]
