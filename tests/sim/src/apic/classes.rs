@@ -3,6 +3,10 @@
 //!
 //! Source: the class catalogue of APIC 6.0(9c) as far as aci-sync and the people around it meet it.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use super::applications::APPLICATIONS;
 use super::rules::Rule;
 
 /// How the relative name of an object is made.
@@ -57,33 +61,33 @@ pub const COMMON: &[Prop] = &[
     ro("uid", ""),
 ];
 
-const fn ro(name: &'static str, default: &'static str) -> Prop {
+pub(super) const fn ro(name: &'static str, default: &'static str) -> Prop {
     Prop { name, default, rule: Rule::ReadOnly }
 }
 
-const fn rw(name: &'static str, default: &'static str, rule: Rule) -> Prop {
+pub(super) const fn rw(name: &'static str, default: &'static str, rule: Rule) -> Prop {
     Prop { name, default, rule }
 }
 
-const fn key(name: &'static str, rule: Rule) -> Prop {
+pub(super) const fn key(name: &'static str, rule: Rule) -> Prop {
     Prop { name, default: "", rule }
 }
 
-const NAME_63: Rule = Rule::Name { min: 1, max: 63, colon: false };
-const NAME_64: Rule = Rule::Name { min: 1, max: 64, colon: true };
-const TARGET: Rule = Rule::Name { min: 0, max: 64, colon: true };
-const ANNOTATION: Prop = rw("annotation", "", Rule::Name { min: 0, max: 128, colon: true });
-const ALIAS: Prop = rw("nameAlias", "", Rule::Name { min: 0, max: 63, colon: false });
-const DESCR: Prop = rw("descr", "", Rule::Text(128));
-const OWNER_KEY: Prop = rw("ownerKey", "", Rule::Text(128));
-const OWNER_TAG: Prop = rw("ownerTag", "", Rule::Text(64));
-const USERDOM: Prop = rw("userdom", ":all:", Rule::Text(1024));
-const PRIO: Prop = rw(
+pub(super) const NAME_63: Rule = Rule::Name { min: 1, max: 63, colon: false };
+pub(super) const NAME_64: Rule = Rule::Name { min: 1, max: 64, colon: true };
+pub(super) const TARGET: Rule = Rule::Name { min: 0, max: 64, colon: true };
+pub(super) const ANNOTATION: Prop = rw("annotation", "", Rule::Name { min: 0, max: 128, colon: true });
+pub(super) const ALIAS: Prop = rw("nameAlias", "", Rule::Name { min: 0, max: 63, colon: false });
+pub(super) const DESCR: Prop = rw("descr", "", Rule::Text(128));
+pub(super) const OWNER_KEY: Prop = rw("ownerKey", "", Rule::Text(128));
+pub(super) const OWNER_TAG: Prop = rw("ownerTag", "", Rule::Text(64));
+pub(super) const USERDOM: Prop = rw("userdom", ":all:", Rule::Text(1024));
+pub(super) const PRIO: Prop = rw(
     "prio",
     "unspecified",
     Rule::OneOf(&["unspecified", "level1", "level2", "level3", "level4", "level5", "level6"]),
 );
-const MATCH_T: Prop = rw("matchT", "AtleastOne", Rule::OneOf(&["All", "AtleastOne", "AtmostOne", "None"]));
+pub(super) const MATCH_T: Prop = rw("matchT", "AtleastOne", Rule::OneOf(&["All", "AtleastOne", "AtmostOne", "None"]));
 const DSCP: Prop = rw(
     "targetDscp",
     "unspecified",
@@ -106,13 +110,13 @@ const DSCP: Prop = rw(
     ]),
 );
 /// A relation's read-only side: where it points to once the fabric has resolved it.
-const T_DN: Prop = ro("tDn", "");
-const T_STATE: Prop = ro("state", "missing-target");
+pub(super) const T_DN: Prop = ro("tDn", "");
+pub(super) const T_STATE: Prop = ro("state", "missing-target");
 
 /// The flags of `l3extSubnet.scope`.
 pub const SCOPE: &[&str] = &["import-rtctrl", "export-rtctrl", "import-security", "shared-security", "shared-rtctrl"];
 
-const fn class(
+pub(super) const fn class(
     name: &'static str,
     label: &'static str,
     rn: Rn,
@@ -122,16 +126,21 @@ const fn class(
     Class { name, label, rn, children, implicit: &[], permanent: false, props }
 }
 
-const fn relation(name: &'static str, label: &'static str, rn: Rn, props: &'static [Prop]) -> Class {
+pub(super) const fn relation(name: &'static str, label: &'static str, rn: Rn, props: &'static [Prop]) -> Class {
     class(name, label, rn, &["tagAnnotation"], props)
 }
 
-const fn implicit(name: &'static str, label: &'static str, rn: &'static str, props: &'static [Prop]) -> Class {
+pub(super) const fn implicit(
+    name: &'static str,
+    label: &'static str,
+    rn: &'static str,
+    props: &'static [Prop],
+) -> Class {
     Class { name, label, rn: Rn::Fixed(rn), children: &[], implicit: &[], permanent: true, props }
 }
 
-/// All classes that can have objects here.
-pub static CLASSES: &[Class] = &[
+/// The classes that aci-sync meets.
+static CLASSES: &[Class] = &[
     Class { permanent: true, ..class("polUni", "Policy Universe", Rn::Fixed("uni"), &["fvTenant"], &[]) },
     Class {
         implicit: &["fvRsTenantMonPol"],
@@ -139,7 +148,7 @@ pub static CLASSES: &[Class] = &[
             "fvTenant",
             "Tenant",
             Rn::Named("tn-", "name"),
-            &["fvCtx", "l3extOut", "vzBrCP", "fvRsTenantMonPol", "tagAnnotation", "tagTag"],
+            &["fvAp", "fvBD", "fvCtx", "l3extOut", "vzBrCP", "fvRsTenantMonPol", "tagAnnotation", "tagTag"],
             &[key("name", NAME_63), ANNOTATION, DESCR, ALIAS, OWNER_KEY, OWNER_TAG, USERDOM],
         )
     },
@@ -164,40 +173,46 @@ pub static CLASSES: &[Class] = &[
             ro("seg", "2621440"),
         ],
     ),
-    class(
-        "l3extOut",
-        "L3 Outside",
-        Rn::Named("out-", "name"),
-        &["l3extInstP", "l3extRsEctx", "tagAnnotation", "tagTag"],
-        &[
-            key("name", NAME_64),
-            ANNOTATION,
-            DESCR,
-            ALIAS,
-            OWNER_KEY,
-            OWNER_TAG,
-            USERDOM,
-            DSCP,
-            rw("enforceRtctrl", "export", Rule::Flags(&["export", "import"])),
-            rw("mplsEnabled", "no", Rule::OneOf(&["yes", "no"])),
-        ],
-    ),
-    relation(
-        "l3extRsEctx",
-        "Relation to VRF",
-        Rn::Fixed("rsectx"),
-        &[
-            rw("tnFvCtxName", "", TARGET),
-            ANNOTATION,
-            USERDOM,
-            T_DN,
-            T_STATE,
-            ro("tCl", "fvCtx"),
-            ro("tType", "name"),
-            ro("rType", "mo"),
-            ro("forceResolve", "yes"),
-        ],
-    ),
+    Class {
+        implicit: &["l3extRsEctx"],
+        ..class(
+            "l3extOut",
+            "L3 Outside",
+            Rn::Named("out-", "name"),
+            &["l3extInstP", "l3extRsEctx", "tagAnnotation", "tagTag"],
+            &[
+                key("name", NAME_64),
+                ANNOTATION,
+                DESCR,
+                ALIAS,
+                OWNER_KEY,
+                OWNER_TAG,
+                USERDOM,
+                DSCP,
+                rw("enforceRtctrl", "export", Rule::Flags(&["export", "import"])),
+                rw("mplsEnabled", "no", Rule::OneOf(&["yes", "no"])),
+            ],
+        )
+    },
+    Class {
+        permanent: true,
+        ..relation(
+            "l3extRsEctx",
+            "Relation to VRF",
+            Rn::Fixed("rsectx"),
+            &[
+                rw("tnFvCtxName", "", TARGET),
+                ANNOTATION,
+                USERDOM,
+                T_DN,
+                T_STATE,
+                ro("tCl", "fvCtx"),
+                ro("tType", "name"),
+                ro("rType", "mo"),
+                ro("forceResolve", "yes"),
+            ],
+        )
+    },
     Class {
         implicit: &["fvRsCustQosPol"],
         ..class(
@@ -361,42 +376,25 @@ pub static CLASSES: &[Class] = &[
     },
 ];
 
-/// Classes that exist in the catalogue and have no object here: a query for them is fine and finds nothing.
-const EMPTY: &[&str] = &[
-    "aaaUser",
-    "bgpAsP",
-    "bgpPeerP",
-    "fabricNode",
-    "fvAEPg",
-    "fvAp",
-    "fvBD",
-    "fvESg",
-    "fvSubnet",
-    "healthInst",
-    "l3extIp",
-    "l3extLIfP",
-    "l3extLNodeP",
-    "l3extMember",
-    "l3extRsDynPathAtt",
-    "l3extRsNodeL3OutAtt",
-    "l3extRsPathL3OutAtt",
-    "l3extVirtualLIfP",
-    "tagInst",
-    "topSystem",
-    "vzCPIf",
-    "vzFilter",
-    "vzTaboo",
-];
+/// Classes that exist in the catalogue and have no object here: a query for them is fine and finds nothing. They are
+/// those that clients ask for: Terraform's provider and its client, aci-containers, the Ansible collection, acitoolkit.
+static KNOWN: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("known_classes.txt").split_ascii_whitespace().collect());
 
 impl Class {
+    /// All classes that can have objects here.
+    pub fn all() -> impl Iterator<Item = &'static Class> {
+        CLASSES.iter().chain(APPLICATIONS)
+    }
+
     /// The class of this name.
     pub fn named(name: &str) -> Option<&'static Class> {
-        CLASSES.iter().find(|class| class.name == name)
+        Class::all().find(|class| class.name == name)
     }
 
     /// Whether the catalogue has a class of this name, with objects here or not.
     pub fn is_known(name: &str) -> bool {
-        Class::named(name).is_some() || EMPTY.contains(&name)
+        Class::named(name).is_some() || KNOWN.contains(name)
     }
 
     /// The property that names its objects.
@@ -417,11 +415,15 @@ impl Class {
     }
 
     /// The value of the naming property in a relative name of this class; `None` where it is not of this class.
-    /// Brackets may be left out of a `tagAnnotation`'s name, as older clients do.
+    /// Brackets may be left out of a `tagAnnotation`'s name, as older clients do, and put around a plain one.
     pub fn value_in<'a>(&self, rn: &'a str) -> Option<&'a str> {
         match self.rn {
             Rn::Fixed(fixed) => (rn == fixed).then_some(""),
-            Rn::Named(prefix, _) => rn.strip_prefix(prefix),
+            Rn::Named(prefix, _) => {
+                let value = rn.strip_prefix(prefix)?;
+                let inner = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+                Some(inner.unwrap_or(value))
+            }
             Rn::Bracketed(prefix, _) => {
                 let value = rn.strip_prefix(prefix)?;
                 let inner = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));

@@ -39,7 +39,8 @@ pub struct Entry {
 impl Entry {
     /// Whether it changes the tree: a POST or DELETE of objects.
     pub fn is_write(&self) -> bool {
-        let objects = self.path.starts_with("/api/mo/") || self.path.starts_with("/api/node/mo/");
+        let path = self.path.strip_prefix("/api/node/").or(self.path.strip_prefix("/api/")).unwrap_or_default();
+        let objects = path.starts_with("mo/") || path == "mo.json";
         objects && self.method != "GET"
     }
 }

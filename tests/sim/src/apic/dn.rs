@@ -1,6 +1,6 @@
 //! Distinguished names: slashes outside brackets separate relative names, brackets nest.
 
-use super::classes::{CLASSES, Class};
+use super::classes::Class;
 use super::error::ApiError;
 use super::quirks::Quirks;
 use super::rules::{self, Rule};
@@ -42,6 +42,85 @@ pub fn split(dn: &str) -> Option<(&str, &str)> {
     Some((&dn[..above], last))
 }
 
+/// Beginnings of relative names of objects that an APIC has and that are not simulated: a read finds nothing there.
+const UNSIMULATED: &[&str] = &[
+    "AbsGraph-",
+    "any",
+    "bgpCtxP-",
+    "bgpExtP",
+    "bgpInstP-",
+    "cif-",
+    "controller",
+    "crtrn",
+    "domain-",
+    "eigrpExtP",
+    "esg-",
+    "fabric",
+    "fc-",
+    "flt-",
+    "health",
+    "infra",
+    "ipslaMonitoringPol-",
+    "l2dom-",
+    "l2out-",
+    "l3dom-",
+    "lDevVip-",
+    "ldevCtx-",
+    "leakroutes",
+    "lnodep-",
+    "mgmtp-",
+    "monepg-",
+    "oobbrc-",
+    "ospfCtxP-",
+    "ospfExtP",
+    "phys-",
+    "pimextp",
+    "prof-",
+    "protPol",
+    "qoscustom-",
+    "rs",
+    "rt",
+    "snmpctx-",
+    "subj-",
+    "svcCont",
+    "taboo-",
+    "userext",
+    "vmmp-",
+];
+
+/// Whether an APIC may have objects there although there are none here.
+pub fn is_unsimulated(dn: &str) -> bool {
+    let Some(names) = rns(dn) else { return false };
+    if names[0] != "uni" {
+        return matches!(names[0], "topology" | "sys" | "comp" | "acct" | "expcont" | "fwrepo" | "subj" | "uribv4");
+    }
+    let mut class = "polUni";
+    for rn in &names[1..] {
+        match child_of(class, rn) {
+            Some((child, _)) => class = child.name,
+            None => return UNSIMULATED.iter().any(|it| rn.starts_with(it)),
+        }
+    }
+    false
+}
+
+/// A DN as clients write it in a path: slashes too many are left out.
+pub fn tidy(dn: &str) -> String {
+    let mut depth = 0usize;
+    let mut tidied = String::with_capacity(dn.len());
+    for c in dn.chars() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            '/' if depth == 0 && (tidied.is_empty() || tidied.ends_with('/')) => continue,
+            _ => {}
+        }
+        tidied.push(c);
+    }
+    tidied.truncate(tidied.trim_end_matches('/').len());
+    tidied
+}
+
 /// Whether an object is below another.
 pub fn is_below(dn: &str, root: &str) -> bool {
     dn.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
@@ -62,6 +141,9 @@ pub fn place(dn: &str, quirks: &Quirks) -> Result<Place, ApiError> {
     let mut place = Place { dn: "uni".to_owned(), class: "polUni", value: String::new() };
     for (position, rn) in names.iter().enumerate().skip(1) {
         let (class, value) = child_of(place.class, rn).ok_or_else(|| ApiError::bad_dn(dn, rn, position))?;
+        if is_prefix(class) && rules::prefix(value, quirks).is_none() {
+            return Err(ApiError::bad_rn(rn));
+        }
         place = below(&place.dn, class, value, quirks);
     }
     Ok(place)
@@ -69,12 +151,16 @@ pub fn place(dn: &str, quirks: &Quirks) -> Result<Place, ApiError> {
 
 /// The place of a child below `parent`.
 pub fn below(parent: &str, class: &'static Class, value: &str, quirks: &Quirks) -> Place {
-    let is_prefix = class.naming().and_then(|it| class.prop(it)).is_some_and(|it| it.rule == Rule::Prefix);
     let value = match rules::prefix(value, quirks) {
-        Some(canonical) if is_prefix => canonical,
+        Some(canonical) if is_prefix(class) => canonical,
         _ => value.to_owned(),
     };
     Place { dn: format!("{parent}/{}", class.rn(&value)), class: class.name, value }
+}
+
+/// Whether objects of a class are named by a prefix.
+fn is_prefix(class: &Class) -> bool {
+    class.naming().and_then(|it| class.prop(it)).is_some_and(|it| it.rule == Rule::Prefix)
 }
 
 /// The class and naming value of a relative name below an object of class `parent`. Of two prefixes that fit, the
@@ -82,8 +168,7 @@ pub fn below(parent: &str, class: &'static Class, value: &str, quirks: &Quirks) 
 fn child_of<'a>(parent: &str, rn: &'a str) -> Option<(&'static Class, &'a str)> {
     let parent = Class::named(parent)?;
     let fits = |class: &'static Class| Some((class, class.value_in(rn)?));
-    CLASSES
-        .iter()
+    Class::all()
         .filter(|class| parent.children.contains(&class.name))
         .filter_map(fits)
         .min_by_key(|(_, value)| value.len())
@@ -116,10 +201,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_simulated_is_told_apart_from_what_cannot_be() {
+        for dn in ["topology/pod-1", "uni/infra", "uni/tn-T/flt-F/e-E", "uni/tn-T/out-L/lnodep-N/lifp-I"] {
+            assert!(is_unsimulated(dn), "{dn}");
+        }
+        for dn in ["uni", "uni/tn-T/out-L", "uni/x-T", "xyz/tn-T", "uni/[x"] {
+            assert!(!is_unsimulated(dn), "{dn}");
+        }
+    }
+
+    #[test]
+    fn slashes_too_many_are_left_out() {
+        let table = [
+            ("", ""),
+            ("/", ""),
+            ("/uni//tn-T/", "uni/tn-T"),
+            ("uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]/", "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"),
+            ("uni/x-[a//b]", "uni/x-[a//b]"),
+        ];
+        for (written, tidied) in table {
+            assert_eq!(tidy(written), tidied);
+        }
+    }
+
+    #[test]
     fn dns_are_understood_and_spelled_one_way() {
         let table = [
             ("uni", "polUni", "uni"),
             ("uni/tn-T", "fvTenant", "uni/tn-T"),
+            ("uni/tn-[T]/out-[L]", "l3extOut", "uni/tn-T/out-L"),
             ("uni/tn-T/out-L/rsectx", "l3extRsEctx", "uni/tn-T/out-L/rsectx"),
             (
                 "uni/tn-T/out-L/instP-E/extsubnet-[FD00::0/128]",

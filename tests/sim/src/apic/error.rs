@@ -1,5 +1,7 @@
 //! The APIC's errors: HTTP status, code and the recorded texts.
 
+use super::quirks::Quirks;
+
 const TOKEN_TIMEOUT: &str = "Token was invalid (Error: Token timeout)";
 
 /// A refusal.
@@ -52,9 +54,37 @@ impl ApiError {
         ApiError::bad(120, format!("unknown property value {value}, name {name}, class {class} [(Dn0)] Dn0=, "))
     }
 
-    /// A class where it cannot be.
-    pub fn misplaced(child: &str, parent: &str) -> ApiError {
-        ApiError::bad(121, format!("Invalid request. Cannot contain child {child} under parent {parent}"))
+    /// A `dn` that names no object of this class.
+    pub fn wrong_dn(dn: &str, class: &str) -> ApiError {
+        ApiError::unknown_value(dn, "dn", class)
+    }
+
+    /// A relative name whose value is malformed.
+    pub fn bad_rn(rn: &str) -> ApiError {
+        ApiError::bad(104, format!("Invalid RN {rn}"))
+    }
+
+    /// An attribute that the class does not have; which code is not established for all releases.
+    pub fn unknown_attribute(name: &str, class: &str, quirks: &Quirks) -> ApiError {
+        match quirks.unknown_property_code {
+            400 => ApiError::bad(400, format!("unknown attribute '{name}' in element '{class}'")),
+            code => ApiError::bad(code, format!("unknown property {name}, class {class} [(Dn0)] Dn0=, ")),
+        }
+    }
+
+    /// An object where it cannot be.
+    pub fn misplaced(rn: &str, parent: &str) -> ApiError {
+        ApiError::bad(400, format!("Invalid request. Can not contain child '{rn}' under parent '{parent}'"))
+    }
+
+    /// A new object without the property that names it.
+    pub fn naming_missing(class: &str, name: &str) -> ApiError {
+        ApiError::bad(822, format!("naming property ('{class}.{name}') is not set."))
+    }
+
+    /// A class that an APIC has, and that has no objects here.
+    pub fn not_simulated(class: &str) -> ApiError {
+        ApiError::bad(1, format!("objects of class {class} are not simulated"))
     }
 
     /// A class that the catalogue does not have.
@@ -63,13 +93,13 @@ impl ApiError {
     }
 
     /// Length or characters of a value.
-    pub fn failed_validation(property: &str, rn: &str, value: &str) -> ApiError {
-        ApiError::bad(801, format!("property {property} of {rn} failed validation for value '{value}'"))
+    pub fn failed_validation(property: &str, object: &str, value: &str) -> ApiError {
+        ApiError::bad(801, format!("property {property} of {object} failed validation for value '{value}'"))
     }
 
     /// A body without the wrappers `attributes` and `children`.
-    pub fn incomplete() -> ApiError {
-        ApiError::bad(400, "incomplete node at line 1")
+    pub fn incomplete(line: usize) -> ApiError {
+        ApiError::bad(400, format!("incomplete node at line {line}"))
     }
 
     /// A token that is not known, or not any more.
@@ -80,6 +110,11 @@ impl ApiError {
     /// Whether it is that.
     pub fn is_about_token(&self) -> bool {
         self.text == TOKEN_TIMEOUT
+    }
+
+    /// A session with a `urlToken`, and a request without it. The text is not established.
+    pub fn challenge() -> ApiError {
+        ApiError::new(403, 403, "Need a valid APIC-challenge header, as the session was opened with gui-token-request")
     }
 
     /// No token at all.

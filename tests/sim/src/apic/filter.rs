@@ -1,6 +1,9 @@
 //! `query-target-filter` and `rsp-subtree-filter`: the APIC's prefix notation, parsed and evaluated.
 
+use super::classes::Class;
 use super::error::ApiError;
+use super::quirks::Quirks;
+use super::rules::Rule;
 use super::tree::Mo;
 
 /// An expression over one object.
@@ -58,13 +61,64 @@ pub enum Op {
 const DEPTH: usize = 32;
 
 impl Filter {
-    /// Parses an expression.
-    pub fn parse(text: &str) -> Result<Filter, ApiError> {
-        let mut parser = Parser { rest: text };
+    /// Parses an expression and checks the names and values in it.
+    pub fn parse(text: &str, quirks: &Quirks) -> Result<Filter, ApiError> {
+        let mut parser = Parser { rest: text.trim() };
         let filter = parser.expression(0);
-        filter.filter(|_| parser.rest.is_empty()).ok_or_else(|| {
+        let filter = filter.filter(|_| parser.rest.is_empty()).ok_or_else(|| {
             ApiError::bad(400, format!("Unable to process the query, filter expression is invalid: {text}"))
-        })
+        })?;
+        if let Some(limit) = quirks.filter_limit.filter(|it| filter.size() - 1 > *it) {
+            let text = format!("Number of filter expressions cannot exceed maximum allowed ({limit})");
+            return Err(ApiError::bad(301, text));
+        }
+        filter.check()?;
+        Ok(filter)
+    }
+
+    /// How many expressions it holds, itself included.
+    fn size(&self) -> usize {
+        1 + match self {
+            Filter::And(all) | Filter::Or(all) | Filter::Xor(all) => all.iter().map(Filter::size).sum(),
+            Filter::Not(it) => it.size(),
+            Filter::True | Filter::False | Filter::Compare { .. } => 0,
+        }
+    }
+
+    /// Whether the classes and properties exist and the values can be theirs. Of classes without objects here only
+    /// the name is known.
+    fn check(&self) -> Result<(), ApiError> {
+        match self {
+            Filter::And(all) | Filter::Or(all) | Filter::Xor(all) => all.iter().try_for_each(Filter::check),
+            Filter::Not(it) => it.check(),
+            Filter::True | Filter::False => Ok(()),
+            Filter::Compare { class, .. } if !Class::is_known(class) => {
+                Err(ApiError::bad(122, format!("class {class} not found")))
+            }
+            Filter::Compare { property, .. } if matches!(property.as_str(), "dn" | "rn") => Ok(()),
+            Filter::Compare { op, class, property, values } => {
+                let Some(known) = Class::named(class) else { return Ok(()) };
+                let Some(prop) = known.prop(property) else {
+                    let text = format!("Prop '{property}' not found in class '{class}' property table");
+                    return Err(ApiError::bad(121, text));
+                };
+                let can_be = |value: &String| match prop.rule {
+                    _ if *op == Op::Wcard => true,
+                    Rule::OneOf(words) => words.contains(&value.as_str()),
+                    Rule::Flags(words) => value.split(',').all(|it| it.is_empty() || words.contains(&it)),
+                    _ if class == "faultInst" && property == "code" => is_fault_code(value),
+                    _ => true,
+                };
+                match values.iter().find(|it| !can_be(it)) {
+                    None => Ok(()),
+                    Some(value) => {
+                        let text =
+                            format!("Incorrect filter format for {class}.{property}, value '{value}' is not valid");
+                        Err(ApiError::bad(301, text))
+                    }
+                }
+            }
+        }
     }
 
     /// Whether the object satisfies it.
@@ -86,6 +140,11 @@ impl Filter {
             }
         }
     }
+}
+
+/// `F0467`, and never `F999999`.
+fn is_fault_code(value: &str) -> bool {
+    value.strip_prefix('F').is_some_and(|it| it.len() == 4 && it.bytes().all(|it| it.is_ascii_digit()))
 }
 
 fn compare(op: Op, value: &str, with: &[String]) -> bool {
@@ -134,8 +193,7 @@ impl Parser<'_> {
 
     fn list(&mut self, depth: usize) -> Option<Vec<Filter>> {
         let mut list = vec![self.expression(depth + 1)?];
-        while self.rest.starts_with(',') {
-            self.expect(',')?;
+        while self.expect(',').is_some() {
             list.push(self.expression(depth + 1)?);
         }
         Some(list)
@@ -155,23 +213,31 @@ impl Parser<'_> {
     }
 
     fn word(&mut self) -> String {
+        self.skip_space();
         let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word.to_owned()
     }
 
+    /// Clients put spaces after commas.
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
     fn expect(&mut self, c: char) -> Option<()> {
+        self.skip_space();
         self.rest = self.rest.strip_prefix(c)?;
         Some(())
     }
 
     fn value(&mut self) -> Option<String> {
+        self.skip_space();
         let Some(quoted) = self.rest.strip_prefix('"') else {
             let end = self.rest.find([',', ')']).unwrap_or(self.rest.len());
             let (value, rest) = self.rest.split_at(end);
             self.rest = rest;
-            return Some(value.to_owned());
+            return Some(value.trim_end().to_owned());
         };
         let mut value = String::new();
         let mut chars = quoted.char_indices();
@@ -227,7 +293,9 @@ mod tests {
         };
         let table = [
             (r#"eq(l3extSubnet.ip,"10.0.0.1/32")"#, true),
-            (r#"eq(l3extInstP.ip,"10.0.0.1/32")"#, false),
+            (r#"eq(l3extInstP.name,"a")"#, false),
+            (r#" eq( l3extSubnet.ip , "10.0.0.1/32" ) "#, true),
+            (r#"and( wcard(l3extSubnet.ip, "0.0.1"), not( false() ) )"#, true),
             (r#"ne(l3extSubnet.ip,"10.0.0.1/32")"#, false),
             (r#"wcard(l3extSubnet.ip,"0.0.1")"#, true),
             (r#"wcard(l3extSubnet.dn,"instP-E")"#, true),
@@ -240,10 +308,27 @@ mod tests {
             (r#"bw(l3extSubnet.ip,"10","11")"#, true),
         ];
         for (text, expected) in table {
-            assert_eq!(Filter::parse(text).unwrap().matches("uni/tn-T/out-L/instP-E/x", &mo), expected, "{text}");
+            assert_eq!(
+                Filter::parse(text, &Quirks::default()).unwrap().matches("uni/tn-T/out-L/instP-E/x", &mo),
+                expected,
+                "{text}"
+            );
         }
+        let refused = |text: &str| Filter::parse(text, &Quirks::default()).unwrap_err().code;
+        let many = |count: usize| format!("or({})", vec!["true()"; count].join(","));
+        for (text, code) in [
+            (r#"eq(faultInst.cod,"F0467")"#, 121),
+            (r#"not(eq(faultIns.code,"F0467"))"#, 122),
+            (r#"eq(faultInst.code,"F999999")"#, 301),
+            (r#"eq(l3extInstP.prefGrMemb,"maybe")"#, 301),
+            (r#"anybit(l3extSubnet.scope,"import-security,import")"#, 301),
+            (&many(21), 301),
+        ] {
+            assert_eq!(refused(text), code, "{text}");
+        }
+        assert!(Filter::parse(&many(20), &Quirks::default()).is_ok());
         for text in ["", "eq", "eq()", "eq(ip,\"x\")", "contains(a.b,\"x\")", "eq(a.b,\"x\")x", "eq(a.b,\"x", "and()"] {
-            assert!(Filter::parse(text).is_err(), "{text}");
+            assert!(Filter::parse(text, &Quirks::default()).is_err(), "{text}");
         }
     }
 }

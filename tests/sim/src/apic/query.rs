@@ -89,10 +89,10 @@ impl Query {
             match name.as_str() {
                 "query-target" => query.target = reach(value, "self").ok_or_else(invalid)?,
                 "target-subtree-class" => query.target_classes = classes(value)?,
-                "query-target-filter" => query.filter = Some(Filter::parse(value)?),
+                "query-target-filter" => query.filter = Some(Filter::parse(value, quirks)?),
                 "rsp-subtree" => query.subtree = reach(value, "no").ok_or_else(invalid)?,
                 "rsp-subtree-class" => query.subtree_classes = classes(value)?,
-                "rsp-subtree-filter" => query.subtree_filter = Some(Filter::parse(value)?),
+                "rsp-subtree-filter" => query.subtree_filter = Some(Filter::parse(value, quirks)?),
                 "rsp-subtree-include" => query.required = value.split(',').any(|it| it == "required"),
                 "rsp-prop-include" => {
                     query.shown = match value.as_str() {
@@ -298,7 +298,7 @@ fn yes_or_no(value: &str) -> Option<bool> {
 fn classes(value: &str) -> Result<Vec<String>, ApiError> {
     let known = |class: &str| match Class::is_known(class) {
         true => Ok(class.to_owned()),
-        false => Err(ApiError::bad(12, format!("unknown class {class}"))),
+        false => Err(ApiError::bad(12, format!("Unknown class {class}"))),
     };
     value.split(',').map(known).collect()
 }

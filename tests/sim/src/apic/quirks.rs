@@ -103,8 +103,14 @@ pub struct Quirks {
     pub modified_upserts: bool,
     /// Code of the error about a missing parent.
     pub missing_parent_code: u32,
-    /// Code of the error about an unknown property.
+    /// Code of the error about an unknown property. With 400 its text is the one recorded by the Ansible collection.
     pub unknown_property_code: u32,
+    /// Code of the error about `children` written before `attributes`: 400, or 822 about the naming property.
+    pub children_first_code: u32,
+    /// Whether the error about a malformed value (801) names the object by its DN or by its RN.
+    pub validation_names_dn: bool,
+    /// Expressions that a filter may hold besides its outermost one; `None`: any number (releases before 6.2).
+    pub filter_limit: Option<usize>,
     /// Answer to a POST with `rsp-subtree=full`.
     pub post_answer: PostAnswer,
     /// Answer to a POST with `rsp-subtree=modified`.
@@ -177,7 +183,10 @@ impl Default for Quirks {
             implicit_children: true,
             modified_upserts: true,
             missing_parent_code: 102,
-            unknown_property_code: 120,
+            unknown_property_code: 400,
+            children_first_code: 400,
+            validation_names_dn: true,
+            filter_limit: Some(20),
             post_answer: PostAnswer::Nested,
             write_answer: WriteAnswer::Nested,
             bare_root: true,
@@ -223,6 +232,10 @@ impl Quirks {
             late_changes: None,
             implicit_children: false,
             modified_upserts: false,
+            unknown_property_code: 120,
+            children_first_code: 822,
+            validation_names_dn: false,
+            filter_limit: None,
             post_answer: PostAnswer::Flat,
             write_answer: WriteAnswer::Flat,
             containers_kept: false,

@@ -1,4 +1,6 @@
 //! One request, one answer: paths, sessions, and which part of the simulator it is for.
+//!
+//! Left out: XML (`.xml` gets a 404), requests signed with a certificate, and whatever is not below `/api/`.
 
 use serde_json::json;
 
@@ -78,12 +80,16 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
         other => other?,
     };
     user.clone_from(&caller.user);
+    if state.sessions.challenge_of(caller.session).is_some_and(|it| request.header("apic-challenge") != Some(it)) {
+        return Err(ApiError::challenge());
+    }
     let empty = |state: &State| Ok(Reply::json(json::envelope(0, "", None, &state.fabric.quirks)));
-    let path = path.strip_prefix("node/").unwrap_or(path);
+    let path = dn::tidy(path);
+    let path = path.strip_prefix("node/").unwrap_or(&path);
     match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("GET" | "POST", ("aaaRefresh", "")) => {
             let token = state.sessions.refresh(caller.session, &state.fabric.quirks, now)?;
-            Ok(welcome(state, controller, &caller.user, token))
+            Ok(welcome(state, controller, caller.session, &caller.user, token))
         }
         ("POST", ("aaaLogout", "")) => {
             state.sessions.logout(caller.session);
@@ -104,9 +110,8 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
             let below = below.map(|it| readable(state, it.0)).transpose()?;
             read(state, controller, &caller, request, Scope::Class { class, below })
         }
-        ("POST", ("mo", dn)) => post(state, &caller, request, dn.trim_end_matches('/')),
+        ("POST", ("mo", dn)) => post(state, &caller, request, dn),
         ("DELETE", ("mo", dn)) => {
-            let dn = dn.trim_end_matches('/');
             refuse_if_told(state, dn, "")?;
             let author = Author { user: &caller.user, uid: &caller.uid };
             let changes = state.fabric.delete(now, author, dn)?;
@@ -127,7 +132,7 @@ fn login(state: &mut State, controller: usize, request: &Request, user: &mut Str
     if !state.sessions.login_allowed(controller, &state.fabric.quirks, now) {
         return Ok(Reply::html(503));
     }
-    let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|_| ApiError::incomplete())?;
+    let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|_| ApiError::incomplete(1))?;
     let attributes = &body["aaaUser"]["attributes"];
     let text = |name: &str| attributes[name].as_str().unwrap_or_default();
     let (name, password) = (text("name"), text("pwd"));
@@ -144,15 +149,18 @@ fn login(state: &mut State, controller: usize, request: &Request, user: &mut Str
         return Err(ApiError::new(401, 401, text));
     };
     let uid = (15_374 + position).to_string();
-    let (_, token) = state.sessions.login(controller, name, &uid, &state.fabric.quirks, now);
-    Ok(welcome(state, controller, name, token))
+    let (session, token) = state.sessions.login(controller, name, &uid, &state.fabric.quirks, now);
+    if request.parameter("gui-token-request") == Some("yes") {
+        state.sessions.challenge(session);
+    }
+    Ok(welcome(state, controller, session, name, token))
 }
 
 /// The answer to aaaLogin and aaaRefresh.
-fn welcome(state: &State, controller: usize, user: &str, token: String) -> Reply {
+fn welcome(state: &State, controller: usize, session: u64, user: &str, token: String) -> Reply {
     let seconds = |it: std::time::Duration| it.as_secs().to_string();
     let lifetimes = state.sessions.lifetimes;
-    let attributes = json!({
+    let mut attributes = json!({
         "token": token,
         "siteFingerprint": "9GkLTxJ2bMkXlhVk",
         "refreshTimeoutSeconds": seconds(lifetimes.token),
@@ -172,20 +180,18 @@ fn welcome(state: &State, controller: usize, user: &str, token: String) -> Reply
         "buildTime": "Wed Apr 02 20:32:27 UTC 2025",
         "node": format!("topology/pod-1/node-{}", controller + 1),
     });
+    if let Some(challenge) = state.sessions.challenge_of(session) {
+        attributes["urlToken"] = json!(challenge);
+    }
     let domain = json!({"aaaUserDomain": {"attributes": {"name": "all", "rolesR": "admin", "rolesW": "admin"}}});
     let body = json!({"aaaLogin": {"attributes": attributes, "children": [domain]}});
     let body = json::envelope(1, &body.to_string(), None, &state.fabric.quirks);
     Reply { cookie: Some(token), ..Reply::json(body) }
 }
 
-/// A DN that somebody asks for: of the policy universe in its one spelling, of the topology as it stands.
+/// A DN that is asked for: in its one spelling where there can be objects here, as it is written elsewhere.
 fn readable(state: &State, dn: &str) -> Result<String, ApiError> {
-    let dn = dn.trim_end_matches('/');
-    let names = dn::rns(dn).ok_or_else(|| ApiError::bad_dn(dn, dn, 0))?;
-    match names[0] {
-        "topology" | "sys" | "comp" => Ok(dn.to_owned()),
-        _ => dn::place(dn, &state.fabric.quirks).map(|it| it.dn),
-    }
+    if dn::is_unsimulated(dn) { Ok(dn.to_owned()) } else { dn::place(dn, &state.fabric.quirks).map(|it| it.dn) }
 }
 
 fn read(

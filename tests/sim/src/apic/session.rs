@@ -38,6 +38,8 @@ struct Session {
     user: String,
     uid: String,
     begun: Duration,
+    /// The `urlToken` that requests and the websocket must name, if the login asked for one.
+    challenge: Option<String>,
     /// Tokens and when they end.
     tokens: Vec<(String, Duration)>,
 }
@@ -128,11 +130,23 @@ impl Sessions {
         let token = new_token(quirks.token_style);
         let tokens = vec![(token.clone(), now + self.lifetimes.token.min(self.lifetimes.maximum))];
         let (user, uid) = (user.to_owned(), uid.to_owned());
-        self.sessions.insert(self.next, Session { controller, user, uid, begun: now, tokens });
+        self.sessions.insert(self.next, Session { controller, user, uid, begun: now, challenge: None, tokens });
         (self.next, token)
     }
 
-    /// How many there were so far.
+    /// Gives a session a `urlToken`.
+    pub fn challenge(&mut self, session: u64) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.challenge = Some(new_token(TokenStyle::Jwt).replace('.', ""));
+        }
+    }
+
+    /// The `urlToken` of a session.
+    pub fn challenge_of(&self, session: u64) -> Option<&str> {
+        self.sessions.get(&session)?.challenge.as_deref()
+    }
+
+    /// How many logins there were so far.
     pub fn logins(&self) -> usize {
         self.logins
     }
@@ -175,9 +189,10 @@ impl Sessions {
         Ok(Caller { session, user: it.user.clone(), uid: it.uid.clone(), doubled: tokens.len() > 1 })
     }
 
-    /// The session of the token in a websocket's path.
-    pub fn of_token(&self, controller: usize, token: &str, now: Duration) -> Option<u64> {
-        self.with_token(controller, token, now).map(|it| it.0)
+    /// The session of the token in a websocket's path. If it has a `urlToken`, that must be the path's query.
+    pub fn of_token(&self, controller: usize, token: &str, challenge: &str, now: Duration) -> Option<u64> {
+        let (id, session) = self.with_token(controller, token, now)?;
+        session.challenge.as_ref().is_none_or(|it| it == challenge).then_some(id)
     }
 
     fn with_token(&self, controller: usize, token: &str, now: Duration) -> Option<(u64, &Session)> {
@@ -230,7 +245,11 @@ impl Sessions {
     /// Whether this session can subscribe: it needs an open websocket, the latest counts.
     fn socket_of(&self, session: u64) -> Result<u64, ApiError> {
         let socket = self.sockets.iter().rev().find(|(_, it)| it.session == session);
-        socket.map(|it| *it.0).ok_or_else(|| ApiError::new(405, 405, "unable to locate opened web socket"))
+        socket.map(|it| *it.0).ok_or_else(|| {
+            let text =
+                "Subscription request failed, unable to locate opened web socket. Please re-login to the application";
+            ApiError::new(405, 405, text)
+        })
     }
 
     /// A new subscription; returns its id.

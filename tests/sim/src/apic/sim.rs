@@ -281,9 +281,9 @@ impl Controller {
     /// The token stands in the path as it is, after `/socket`.
     fn websocket(&self, request: &Request, connection: &mut Connection) -> io::Result<()> {
         let target = request.target.strip_prefix("/socket").unwrap_or_default();
-        let token = target.split_once('?').map_or(target, |it| it.0);
+        let (token, challenge) = target.split_once('?').unwrap_or((target, ""));
         let session = self.door.cluster.change(|state| {
-            let session = state.sessions.of_token(self.controller, token, state.now());
+            let session = state.sessions.of_token(self.controller, token, challenge, state.now());
             state.note(self.entry(request, String::new(), if session.is_some() { 101 } else { 403 }));
             session
         });

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
-
+use super::body::Node;
 use super::classes::{Class, Rn};
 use super::dn::{self, Place};
 use super::error::ApiError;
@@ -43,50 +42,12 @@ pub struct Edit<'a> {
     pub tenants: BTreeSet<String>,
 }
 
-/// A node of a posted body, its wrappers taken off.
-struct Node<'j> {
-    class: &'static Class,
-    attributes: Vec<(&'j str, &'j str)>,
-    children: &'j [Value],
-}
-
-impl<'j> Node<'j> {
-    fn new(value: &'j Value) -> Result<Node<'j>, ApiError> {
-        let object = value.as_object().filter(|it| it.len() == 1).ok_or_else(ApiError::incomplete)?;
-        let (class, inner) = object.iter().next().ok_or_else(ApiError::incomplete)?;
-        let class = Class::named(class).ok_or_else(|| ApiError::unknown_class(class))?;
-        let inner = inner.as_object().ok_or_else(ApiError::incomplete)?;
-        if inner.keys().any(|it| it != "attributes" && it != "children") {
-            return Err(ApiError::incomplete());
-        }
-        let mut attributes = Vec::new();
-        if let Some(object) = inner.get("attributes") {
-            for (name, value) in object.as_object().ok_or_else(ApiError::incomplete)? {
-                // Numbers and booleans are no values of a property: strings only.
-                attributes.push((name.as_str(), value.as_str().ok_or_else(ApiError::incomplete)?));
-            }
-        }
-        let none: &[Value] = &[];
-        let children = match inner.get("children") {
-            Some(list) => list.as_array().ok_or_else(ApiError::incomplete)?.as_slice(),
-            None => none,
-        };
-        Ok(Node { class, attributes, children })
-    }
-
-    fn get(&self, name: &str) -> Option<&'j str> {
-        self.attributes.iter().find(|(it, _)| *it == name).map(|(_, value)| *value)
-    }
-}
-
 impl Edit<'_> {
-    /// Applies a posted body; returns where its root is.
+    /// Applies a posted body; returns where its root is. An empty URL leaves it to the body's `dn` where that is.
     pub fn post(&mut self, url: &str, body: &[u8]) -> Result<Place, ApiError> {
-        let url = dn::place(url, self.quirks)?;
-        let body: Value =
-            serde_json::from_slice(body).map_err(|_| ApiError::bad(400, "Invalid JSON: incomplete node at line 1"))?;
-        let node = Node::new(&body)?;
-        let root = self.root(&url, &node)?;
+        let url = if url.is_empty() { None } else { Some(dn::place(url, self.quirks)?) };
+        let node = Node::parse(body, self.quirks)?;
+        let root = self.root(url.as_ref(), &node)?;
         self.apply(&root, &node)?;
         if self.tenants.len() > 1 && self.quirks.reject_multi_tenant {
             let text = "Failed to update multiple items in a single operation - request requires distributed \
@@ -104,47 +65,56 @@ impl Edit<'_> {
         self.remove(&place, class)
     }
 
-    /// The URL names the posted object itself or its parent.
-    fn root(&self, url: &Place, node: &Node<'_>) -> Result<Place, ApiError> {
-        if let Some(own) = node.get("dn").filter(|it| !it.is_empty()) {
-            let place = dn::place(own, self.quirks)?;
-            let inside = place.dn == url.dn || place.dn.starts_with(&format!("{}/", url.dn));
-            let fits = inside && place.class == node.class.name;
-            return if fits { Ok(place) } else { Err(ApiError::bad_dn(own, own, 0)) };
+    /// The URL names the posted object itself or something above it; or there is none.
+    fn root(&self, url: Option<&Place>, node: &Node) -> Result<Place, ApiError> {
+        if let Some(own) = node.given("dn") {
+            let wrong = || ApiError::wrong_dn(own, node.class.name);
+            let place = dn::place(own, self.quirks).map_err(|_| wrong())?;
+            let inside = url.is_none_or(|url| place.dn == url.dn || dn::is_below(&place.dn, &url.dn));
+            return if inside && place.class == node.class.name { Ok(place) } else { Err(wrong()) };
         }
-        if url.class == node.class.name { Ok(url.clone()) } else { self.child(url, node) }
+        match url {
+            Some(url) if url.class == node.class.name => Ok(url.clone()),
+            Some(url) => self.child(url, node),
+            None => Err(ApiError::wrong_dn("", node.class.name)),
+        }
     }
 
-    fn child(&self, parent: &Place, node: &Node<'_>) -> Result<Place, ApiError> {
+    fn child(&self, parent: &Place, node: &Node) -> Result<Place, ApiError> {
         let above = class_of(parent)?;
-        if !above.children.contains(&node.class.name) {
-            return Err(ApiError::misplaced(node.class.name, above.name));
+        let class = node.class;
+        let value = class.naming().and_then(|name| node.get(name));
+        if !above.children.contains(&class.name) {
+            let rn = node.given("rn").map_or_else(|| class.rn(value.unwrap_or_default()), str::to_owned);
+            return Err(ApiError::misplaced(&rn, &parent.dn));
         }
-        let named = node.get("dn").filter(|it| !it.is_empty()).map(str::to_owned);
-        let relative = node.get("rn").filter(|it| !it.is_empty()).map(|rn| format!("{}/{rn}", parent.dn));
-        if let Some(own) = named.or(relative) {
-            let place = dn::place(&own, self.quirks)?;
-            let fits = place.class == node.class.name && dn::split(&place.dn).is_some_and(|it| it.0 == parent.dn);
-            return if fits { Ok(place) } else { Err(ApiError::bad_dn(&own, &own, 0)) };
+        if let Some(own) = node.given("dn") {
+            let place = dn::place(own, self.quirks).ok();
+            let fits = |it: &Place| it.class == class.name && dn::split(&it.dn).is_some_and(|it| it.0 == parent.dn);
+            return place.filter(fits).ok_or_else(|| ApiError::wrong_dn(own, class.name));
         }
-        let value = match node.class.rn {
+        if let Some(rn) = node.given("rn") {
+            let place = dn::place(&format!("{}/{rn}", parent.dn), self.quirks)?;
+            return if place.class == class.name { Ok(place) } else { Err(ApiError::bad_rn(rn)) };
+        }
+        let value = match class.rn {
             Rn::Fixed(_) => "",
-            Rn::Named(_, name) | Rn::Bracketed(_, name) => node.get(name).ok_or_else(|| {
-                ApiError::bad(121, format!("Required naming property {name} of {} is missing", node.class.name))
-            })?,
+            Rn::Named(_, name) | Rn::Bracketed(_, name) => {
+                value.ok_or_else(|| ApiError::naming_missing(class.name, name))?
+            }
         };
-        self.check_name(node.class, value)?;
-        Ok(dn::below(&parent.dn, node.class, value, self.quirks))
+        self.check_name(class, &parent.dn, value)?;
+        Ok(dn::below(&parent.dn, class, value, self.quirks))
     }
 
-    fn check_name(&self, class: &'static Class, value: &str) -> Result<(), ApiError> {
+    fn check_name(&self, class: &'static Class, parent: &str, value: &str) -> Result<(), ApiError> {
         match class.naming() {
-            Some(name) => self.stored(class, &class.rn(value), name, value).map(drop),
+            Some(name) => self.stored(class, &format!("{parent}/{}", class.rn(value)), name, value).map(drop),
             None => Ok(()),
         }
     }
 
-    fn apply(&mut self, place: &Place, node: &Node<'_>) -> Result<(), ApiError> {
+    fn apply(&mut self, place: &Place, node: &Node) -> Result<(), ApiError> {
         let class = node.class;
         self.check_privilege(place)?;
         self.tenants.extend(dn::tenant(&place.dn));
@@ -167,10 +137,9 @@ impl Edit<'_> {
             self.create(place, class)?;
         }
         self.change(place, node)?;
-        for child in node.children {
-            let child = Node::new(child)?;
-            let place = self.child(place, &child)?;
-            self.apply(&place, &child)?;
+        for child in &node.children {
+            let place = self.child(place, child)?;
+            self.apply(&place, child)?;
         }
         Ok(())
     }
@@ -181,7 +150,7 @@ impl Edit<'_> {
         if self.tx.tree().get(parent).is_none() {
             return Err(missing());
         }
-        self.check_name(class, &place.value)?;
+        self.check_name(class, parent, &place.value)?;
         let (parent, rn) = (parent.to_owned(), rn.to_owned());
         let mut attributes: Attributes = class.all_props().map(|it| (it.name, it.default.to_owned())).collect();
         if let Some(name) = class.naming() {
@@ -196,21 +165,18 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn change(&mut self, place: &Place, node: &Node<'_>) -> Result<(), ApiError> {
+    fn change(&mut self, place: &Place, node: &Node) -> Result<(), ApiError> {
         let class = node.class;
-        let rn = dn::split(&place.dn).map_or("", |it| it.1);
         for (name, value) in &node.attributes {
-            if matches!(*name, "dn" | "rn" | "status" | "childAction") {
+            if matches!(name.as_str(), "dn" | "rn" | "status" | "childAction") {
                 continue;
             }
-            let Some(prop) = class.prop(name) else {
-                let text = format!("unknown property {name}, class {} [(Dn0)] Dn0=, ", class.name);
-                return Err(ApiError::bad(self.quirks.unknown_property_code, text));
-            };
-            let stored = self.stored(class, rn, prop.name, value)?;
+            let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.quirks))?;
+            let stored = self.stored(class, &place.dn, prop.name, value)?;
             if class.naming() == Some(prop.name) {
                 if stored != place.value {
-                    return Err(ApiError::bad_dn(&place.dn, rn, dn::rns(&place.dn).map_or(0, |it| it.len() - 1)));
+                    // The URL is taken for the parent then.
+                    return Err(ApiError::misplaced(&class.rn(&stored), &place.dn));
                 }
                 continue;
             }
@@ -219,23 +185,18 @@ impl Edit<'_> {
         if class.name == "l3extSubnet" { self.check_subnet(place) } else { Ok(()) }
     }
 
-    /// Flags that need others. The codes are not established.
+    /// Flags that need something else. The texts are recorded, the code is the one that others of their kind have.
     fn check_subnet(&self, place: &Place) -> Result<(), ApiError> {
         let Some(mo) = self.tx.tree().get(&place.dn) else { return Ok(()) };
         let has = |property: &str, flag: &str| mo.get(property).split(',').any(|it| it == flag);
-        let refuse = |what: &str| {
-            Err(ApiError::bad(
-                121,
-                format!("Invalid Configuration - {what}: {} [(Dn0)] Dn0={}, ", mo.get("scope"), place.dn),
-            ))
-        };
         if has("scope", "shared-security") && !has("scope", "import-security") {
-            return refuse("scope shared-security needs import-security");
+            let text = "External subnet's shared_security scope also needs import_security.";
+            return Err(ApiError::bad(1, format!("{text} Dn0={}, ", place.dn)));
         }
-        for flag in mo.get("aggregate").split(',').filter(|it| !it.is_empty()) {
-            if !has("scope", flag) {
-                return refuse("aggregate needs the same flag in scope");
-            }
+        let routes = has("aggregate", "import-rtctrl") || has("aggregate", "export-rtctrl");
+        if routes && !matches!(mo.get("ip"), "0.0.0.0/0" | "::/0") {
+            let text = "Invalid Configuration - Import/Export Subnet Aggregation Supported Only for 0.0.0.0/0 or ::/0";
+            return Err(ApiError::bad(1, format!("{text} [(Dn0)] Dn0={}, ", place.dn)));
         }
         Ok(())
     }
@@ -252,15 +213,18 @@ impl Edit<'_> {
         Ok(())
     }
 
-    fn stored(&self, class: &'static Class, rn: &str, name: &str, value: &str) -> Result<String, ApiError> {
+    fn stored(&self, class: &'static Class, dn: &str, name: &str, value: &str) -> Result<String, ApiError> {
         let rule = class.prop(name).map_or(Rule::ReadOnly, |it| it.rule);
+        let rn = dn::split(dn).map_or(dn, |it| it.1);
         rule.stored(value, self.quirks).map_err(|refusal| match refusal {
-            Refusal::ReadOnly => ApiError::bad(
-                self.quirks.unknown_property_code,
-                format!("property {name} of {rn} is read-only, class {}", class.name),
-            ),
+            // Code and text are not established.
+            Refusal::ReadOnly => {
+                ApiError::bad(120, format!("property {name} of {rn} is read-only, class {}", class.name))
+            }
             Refusal::Unknown => ApiError::unknown_value(value, name, class.name),
-            Refusal::Validation => ApiError::failed_validation(name, rn, value),
+            Refusal::Validation => {
+                ApiError::failed_validation(name, if self.quirks.validation_names_dn { dn } else { rn }, value)
+            }
         })
     }
 

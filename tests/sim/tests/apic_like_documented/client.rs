@@ -49,6 +49,10 @@ pub struct Client {
     address: SocketAddr,
     tls: TlsConnector,
     pub cookie: String,
+    /// More header lines, each with its end.
+    pub headers: String,
+    /// What follows the token in the websocket's path.
+    pub socket_query: String,
 }
 
 pub type Socket = WebSocket<TlsStream<TcpStream>>;
@@ -57,7 +61,13 @@ impl Client {
     pub fn new(apic: &SimApic, controller: usize) -> Client {
         let ca = Certificate::from_pem(apic.ca_pem().as_bytes()).unwrap();
         let tls = TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build().unwrap();
-        Client { address: apic.controllers()[controller], tls, cookie: String::new() }
+        Client {
+            address: apic.controllers()[controller],
+            tls,
+            cookie: String::new(),
+            headers: String::new(),
+            socket_query: String::new(),
+        }
     }
 
     /// A client that has logged in.
@@ -103,9 +113,9 @@ impl Client {
     pub fn send(&self, method: &str, target: &str, body: &str) -> Answer {
         let mut stream = self.connect();
         let cookie = if self.cookie.is_empty() { String::new() } else { format!("Cookie: {}\r\n", self.cookie) };
-        let length = body.len();
+        let (length, more) = (body.len(), &self.headers);
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nHost: apic\r\nConnection: close\r\n{cookie}Content-Length: {length}\r\n\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: apic\r\nConnection: close\r\n{cookie}{more}Content-Length: {length}\r\n\r\n"
         );
         stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
         let mut answer = String::new();
@@ -122,7 +132,7 @@ impl Client {
 
     pub fn try_socket(&self) -> Option<Socket> {
         let token = self.cookie.split_once('=').unwrap().1;
-        let uri = format!("wss://localhost/socket{token}").parse().unwrap();
+        let uri = format!("wss://localhost/socket{token}{}", self.socket_query).parse().unwrap();
         let request = ClientRequestBuilder::new(uri).with_header("Cookie", self.cookie.as_str());
         Some(tungstenite::client(request, self.connect()).ok()?.0)
     }

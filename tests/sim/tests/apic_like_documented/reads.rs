@@ -53,7 +53,7 @@ fn targets_reach_as_far_as_they_say() {
         ("/api/class/uni/tn-T/out-M/l3extSubnet.json", &[f2]),
         ("/api/node/class/l3extOut.json?query-target=subtree&target-subtree-class=l3extSubnet", &[e1, f2]),
         ("/api/class/l3extSubnet.json?query-target-filter=eq(l3extSubnet.ip,%2210.0.0.2/32%22)", &[f2]),
-        ("/api/class/l3extSubnet.json?query-target-filter=eq(l3extInstP.ip,%2210.0.0.2/32%22)", &[]),
+        ("/api/class/l3extSubnet.json?query-target-filter=eq(l3extInstP.name,%22E%22)", &[]),
         (
             "/api/class/l3extInstP.json?rsp-subtree=children&rsp-subtree-class=l3extSubnet&rsp-subtree-include=required&rsp-subtree-filter=wcard(l3extSubnet.ip,%22.0.1%22)",
             &[EEPG],
@@ -91,7 +91,7 @@ fn reads_are_refused_as_documented() {
     let table = [
         ("/api/class/foo.json", "400", "Request failed, unresolved class for foo"),
         ("/api/class/l3extSubnet.json", "400", "Unable to process the query, result dataset is too big"),
-        ("/api/mo/uni/tn-T.json?query-target=subtree&target-subtree-class=foo", "12", "unknown class foo"),
+        ("/api/mo/uni/tn-T.json?query-target=subtree&target-subtree-class=foo", "12", "Unknown class foo"),
         ("/api/mo/xyz/tn-T.json", "104", "Invalid DN xyz/tn-T wrong rn prefix xyz at position 0"),
         (
             "/api/mo/uni/tn-T/out-[x.json",

@@ -109,7 +109,8 @@ fn subscribing_needs_a_websocket_and_refreshing() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
     let refused = client.get("/api/mo/uni/tn-T.json?subscription=yes");
-    assert_eq!(refused.error(), (405, "405".to_owned(), "unable to locate opened web socket".to_owned()));
+    let text = "Subscription request failed, unable to locate opened web socket. Please re-login to the application";
+    assert_eq!(refused.error(), (405, "405".to_owned(), text.to_owned()));
     let mut socket = client.socket();
     let answer = client.get("/api/mo/uni/tn-T.json?subscription=yes");
     let json = answer.json();
@@ -146,6 +147,29 @@ fn a_cookie_sent_twice_makes_subscriptions_silent() {
     apic.set("uni/tn-T", "fvTenant", &[("descr", "x")]).unwrap();
     apic.set("uni/tn-T/out-L", "l3extOut", &[("descr", "x")]).unwrap();
     assert_eq!(next(&mut socket).1, "uni/tn-T/out-L");
+}
+
+/// As the GUI does it: the token that is no cookie must come with each request and with the websocket.
+#[test]
+fn a_session_with_a_url_token_needs_it_everywhere() {
+    let apic = apic(|_| {});
+    let mut client = Client::new(&apic, 0);
+    let body = json!({"aaaUser": {"attributes": {"name": "admin", "pwd": apic.password()}}});
+    let answer = client.post("/api/aaaLogin.json?gui-token-request=yes", &body);
+    client.use_token_of(&answer);
+    let json = answer.json();
+    let challenge = json["imdata"][0]["aaaLogin"]["attributes"]["urlToken"].as_str().unwrap();
+    assert_eq!(client.get("/api/mo/uni.json").error().1, "403");
+    assert!(client.try_socket().is_none());
+    client.headers = "APIC-challenge: wrong\r\n".to_owned();
+    assert_eq!(client.get("/api/mo/uni.json").status, 403);
+    client.headers = format!("APIC-challenge: {challenge}\r\n");
+    assert_eq!(client.get("/api/mo/uni.json").status, 200);
+    client.socket_query = format!("?{challenge}");
+    let _socket = client.socket();
+    client.subscribe("/api/mo/uni/tn-T.json");
+    let again = client.login("admin", apic.password()).json();
+    assert!(again["imdata"][0]["aaaLogin"]["attributes"].get("urlToken").is_none(), "only on request");
 }
 
 #[test]

@@ -183,6 +183,9 @@ fn answers() {
         quirks.modified_upserts = false;
         quirks.missing_parent_code = 400;
         quirks.unknown_property_code = 121;
+        quirks.children_first_code = 822;
+        quirks.validation_names_dn = false;
+        quirks.filter_limit = None;
         quirks.post_answer = PostAnswer::Flat;
     });
     let client = Client::logged_in(&apic);
@@ -197,6 +200,14 @@ fn answers() {
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &modified).status, 400);
     let unknown = json!({"l3extInstP": {"attributes": {"name": "E", "colour": "red"}}});
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &unknown).error().1, "121");
+    let children_first = r#"{"l3extInstP":{"children":[],"attributes":{"name":"E"}}}"#;
+    let (_, code, text) = client.send("POST", "/api/mo/uni/tn-T/out-L.json", children_first).error();
+    assert_eq!((code.as_str(), text.as_str()), ("822", "naming property ('l3extInstP.name') is not set."));
+    let malformed = json!({"l3extInstP": {"attributes": {"name": "E", "annotation": "a,b"}}});
+    let (_, _, text) = client.post("/api/mo/uni/tn-T/out-L.json", &malformed).error();
+    assert_eq!(text, "property annotation of instP-E failed validation for value 'a,b'");
+    let many = vec!["true()"; 30].join(",");
+    assert_eq!(client.get(&format!("/api/class/l3extOut.json?query-target-filter=and({many})")).status, 200);
     apic.quirks(|quirks| quirks.unescaped_quotes = true);
     let broken = client.get("/api/class/l3extSubnet.json?query-target-filter=contains(a.b,%22c%22)");
     assert!(broken.status == 400 && serde_json::from_str::<serde_json::Value>(&broken.body).is_err());

@@ -87,7 +87,10 @@ fn one_post_is_all_or_nothing() {
     children.push(subnet(&json!({"ip": "10.0.0.4/32", "name": "bad name"})));
     let (status, code, text) = client.post("/api/mo/uni/tn-T/out-L.json", &body).error();
     assert_eq!((status, code.as_str()), (400, "801"));
-    assert_eq!(text, "property name of extsubnet-[10.0.0.4/32] failed validation for value 'bad name'");
+    assert_eq!(
+        text,
+        "property name of uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.4/32] failed validation for value 'bad name'"
+    );
     assert_eq!(apic.tree("uni"), before);
     body["l3extInstP"]["children"].as_array_mut().unwrap().remove(last);
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &body).status, 200);
@@ -132,54 +135,54 @@ fn bad_writes_are_refused_with_code_and_text() {
         (
             l3out,
             json!({"l3extInstP": {"attributes": {"name": "E", "ownerKey": "1"}}}),
-            "120",
-            "unknown property ownerKey, class l3extInstP [(Dn0)] Dn0=, ",
+            "400",
+            "unknown attribute 'ownerKey' in element 'l3extInstP'",
         ),
         (
             l3out,
             subnet(&json!({"ip": "10.0.0.1/32"})),
-            "121",
-            "Invalid request. Cannot contain child l3extSubnet under parent l3extOut",
+            "400",
+            "Invalid request. Can not contain child 'extsubnet-[10.0.0.1/32]' under parent 'uni/tn-T/out-L'",
         ),
-        (
-            l3out,
-            json!({"l3extInstP": {"attributes": {}}}),
-            "121",
-            "Required naming property name of l3extInstP is missing",
-        ),
+        (l3out, json!({"l3extInstP": {"attributes": {}}}), "822", "naming property ('l3extInstP.name') is not set."),
         (
             EEPG,
             subnet(&json!({"ip": "10.0.0.1/32", "scope": "shared-security"})),
-            "121",
-            "Invalid Configuration - scope shared-security needs import-security: shared-security [(Dn0)] Dn0=uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32], ",
+            "1",
+            "External subnet's shared_security scope also needs import_security. Dn0=uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32], ",
         ),
         (l3out, json!({"foo": {"attributes": {}}}), "122", "unknown managed object class foo"),
         (l3out, json!({"l3extInstP": {"name": "E"}}), "400", "incomplete node at line 1"),
-        (l3out, json!({"l3extInstP": {"attributes": {"name": 5}}}), "400", "incomplete node at line 1"),
+        (
+            l3out,
+            json!({"l3extInstP": {"attributes": {"name": 5}}}),
+            "400",
+            "JSON parsing failed - incomplete attribute value at line: 1",
+        ),
         (
             EEPG,
             subnet(&json!({"ip": "10.0.0.1/33"})),
             "801",
-            "property ip of extsubnet-[10.0.0.1/33] failed validation for value '10.0.0.1/33'",
+            "property ip of uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/33] failed validation for value '10.0.0.1/33'",
         ),
         (
             l3out,
             json!({"l3extInstP": {"attributes": {"name": "E", "annotation": "a,b"}}}),
             "801",
-            "property annotation of instP-E failed validation for value 'a,b'",
+            "property annotation of uni/tn-T/out-L/instP-E failed validation for value 'a,b'",
         ),
         (l3out, json!({"l3extInstP": {"attributes": {"name": "E", "annotation": long}}}), "801", ""),
         (
             l3out,
             json!({"l3extInstP": {"attributes": {"name": "x/../y"}}}),
             "801",
-            "property name of instP-x/../y failed validation for value 'x/../y'",
+            "property name of uni/tn-T/out-L/instP-x/../y failed validation for value 'x/../y'",
         ),
         (
             "uni",
             json!({"fvTenant": {"attributes": {"name": "a:b"}}}),
             "801",
-            "property name of tn-a:b failed validation for value 'a:b'",
+            "property name of uni/tn-a:b failed validation for value 'a:b'",
         ),
     ];
     let before = apic.tree("uni");
