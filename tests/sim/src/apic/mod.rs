@@ -3,7 +3,7 @@
 //!
 //! Left out: XML, requests signed with a certificate, objects of classes that are only known by name, the topology
 //! below `topology/` besides its faults, statistics and health. What a source says about an answer stands beside the
-//! requests in `tests/apic_requests.txt`.
+//! requests in `tests/apic_requests.txt` and `tests/apic_writes.txt`.
 
 mod answers;
 mod applications;

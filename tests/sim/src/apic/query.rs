@@ -135,12 +135,11 @@ impl Query {
             found.retain(|(dn, _)| tree.below(dn).any(|(child, mo)| self.shows_below(child, mo)));
         }
         for (property, ascending) in self.order.iter().rev() {
-            let value =
-                |(dn, mo): &(&str, &Mo)| if property == "dn" { (*dn).to_owned() } else { mo.get(property).to_owned() };
-            found.sort_by_key(value);
-            if !ascending {
-                found.reverse();
-            }
+            // What is equal stays in the order of the properties that follow.
+            found.sort_by(|a, b| {
+                let order = ordering(a, property).cmp(ordering(b, property));
+                if *ascending { order } else { order.reverse() }
+            });
         }
         let total = found.len();
         if let Some((page, size)) = self.page {
@@ -269,6 +268,11 @@ pub fn whole(tree: &Tree, dn: &str, quirks: &Quirks) -> Option<String> {
     let query = Query::new(Scope::Object(dn.to_owned()), &parameters, quirks).ok()?;
     let (_, json) = query.run(tree, quirks).ok()?;
     (!json.is_empty()).then_some(json)
+}
+
+/// What an object is put in order by.
+fn ordering<'a>((dn, mo): &(&'a str, &'a Mo), property: &str) -> &'a str {
+    if property == "dn" { dn } else { mo.get(property) }
 }
 
 fn ancestors(dn: &str) -> impl Iterator<Item = &str> {

@@ -3,6 +3,7 @@
 mod client;
 mod events;
 mod reads;
+mod requests;
 mod sessions;
 mod switches;
 mod troubles;
