@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_simulated_is_told_apart_from_what_cannot_be() {
+    fn what_is_not_simulated_differs_from_what_cannot_be() {
         for dn in ["topology/pod-1", "uni/infra", "uni/tn-T/flt-F/e-E", "uni/tn-T/out-L/lnodep-N/lifp-I"] {
             assert!(is_unsimulated(dn), "{dn}");
         }
