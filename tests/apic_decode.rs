@@ -70,6 +70,7 @@ fn refusals_are_decisions() {
         Error::Forbidden(_) => "forbidden".to_owned(),
         Error::Rejected { code, .. } => format!("rejected {code}"),
         Error::AnswerLost(_) => "lost".to_owned(),
+        Error::Withdrawn => "withdrawn".to_owned(),
         Error::Malformed(_) => "malformed".to_owned(),
     };
     let html = "<html><h1>503 Service Temporarily Unavailable</h1></html>";
@@ -78,7 +79,8 @@ fn refusals_are_decisions() {
         (403, body("403", "Token was invalid (Error: Token timeout)"), true, "login"),
         (403, body("403", "Need a valid webtoken cookie (named APIC-Cookie) or ..."), false, "login"),
         (403, body("403", "User has insufficient privileges"), true, "forbidden"),
-        (403, "<html>".to_owned(), true, "forbidden"),
+        (403, "<html>".to_owned(), true, "login"),
+        (403, r#"{"message": "forbidden"}"#.to_owned(), false, "login"),
         (405, body("405", "unable to locate opened web socket"), false, "login"),
         (400, body("102", "configured object ((Dn0)) not found Dn0=uni, "), true, "rejected 102"),
         (400, body("103", "Cannot create; object uni\\/tn-T already exists."), true, "rejected 103"),
@@ -94,6 +96,12 @@ fn refusals_are_decisions() {
         (414, html.to_owned(), false, "rejected 414"),
         (429, String::new(), true, "busy"),
         (503, html.to_owned(), true, "busy"),
+        (503, html.to_owned(), false, "busy"),
+        (503, body("503", "Unable to deliver the message, Resolve timeout"), false, "busy"),
+        (503, body("503", "Unable to deliver the message, Resolve timeout"), true, "lost"),
+        (400, body("1", "transient system error"), true, "rejected 1"),
+        (400, body("105", "object transient"), true, "rejected 105"),
+        (400, body("822", "naming property ('l3extSubnet.ip') is not set."), true, "rejected 822"),
         (504, html.to_owned(), true, "lost"),
         (502, html.to_owned(), false, "busy"),
         (404, html.to_owned(), false, "malformed"),
@@ -123,4 +131,38 @@ fn messages() {
     assert_eq!(message.changes[0].status, Status::Modified);
     assert_eq!(message.changes[0].mo.get("scope"), "a,b");
     assert_eq!(message.changes[1].status, Status::Deleted);
+}
+
+/// A6: the answer to a write with `rsp-subtree=modified` in each of the shapes that are documented: nested under the posted
+/// root, side by side, and empty. What only leads to a change is none.
+#[test]
+fn answers_to_writes() {
+    let epg = "uni/tn-T/out-L/instP-E";
+    let subnet = format!("{epg}/extsubnet-[10.0.0.1/32]");
+    let nested = format!(
+        r#"{{"totalCount":"1","imdata":[{{"l3extInstP":{{"attributes":{{"dn":"{epg}","rn":"","status":""}},"children":[
+        {{"l3extSubnet":{{"attributes":{{"rn":"extsubnet-[10.0.0.1/32]","status":"created"}}}}}},
+        {{"fvRsCustQosPol":{{"attributes":{{"rn":"rscustQosPol"}}}}}},
+        {{"odd":{{"attributes":{{"status":"created"}}}}}}]}}}}]}}"#
+    );
+    let flat = format!(
+        r#"{{"totalCount":"2","imdata":[{{"l3extInstP":{{"attributes":{{"dn":"{epg}","rn":"","status":"modified"}}}}}},
+        {{"l3extSubnet":{{"attributes":{{"dn":"{subnet}","rn":"","status":"deleted"}}}}}}]}}"#
+    );
+    let deep = format!(
+        r#"{{"imdata":[{{"l3extOut":{{"attributes":{{"dn":"uni/tn-T/out-L"}},"children":[{{"l3extInstP":{{"attributes":
+        {{"rn":"instP-E","status":"created"}},"children":[{{"l3extSubnet":{{"attributes":
+        {{"rn":"extsubnet-[10.0.0.1/32]","status":"created"}}}}}}]}}}}]}}}}]}}"#
+    );
+    for (body, expected) in [
+        (nested, vec![(Status::Created, subnet.clone())]),
+        (flat, vec![(Status::Modified, epg.to_owned()), (Status::Deleted, subnet.clone())]),
+        (deep, vec![(Status::Created, epg.to_owned()), (Status::Created, subnet.clone())]),
+        (r#"{"totalCount":"0","imdata":[]}"#.to_owned(), vec![]),
+    ] {
+        let changes = written(200, body.as_bytes()).unwrap();
+        let told: Vec<(Status, String)> = changes.into_iter().map(|it| (it.status, it.mo.dn)).collect();
+        assert_eq!(told, expected, "{body}");
+    }
+    assert!(matches!(written(200, b"<html>"), Err(Error::AnswerLost(_))));
 }

@@ -8,17 +8,18 @@ mod desk;
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use aci_sync::apic::{Error, SubscriptionId};
+use aci_sync::apic::SubscriptionId;
 use aci_sync::config::Policy;
 use aci_sync::daemon::engine::{Around, Engine, Report};
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
-use aci_sync::model::mo::{MoChange, Status};
+use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use desk::*;
 use serde_json::json;
+use sim::apic::{Order, WriteAnswer};
 
 /// Somebody's hand moves before each write, and what it does is heard of at once.
 struct Hand<'a>(&'a Session, RefCell<Box<dyn FnMut() + 'a>>);
@@ -56,35 +57,38 @@ fn delete_at_the_next_post(desk: &sim::apic::Desk, session: &Session, dn: &str) 
     });
 }
 
-/// An engine with one subnet in an EEPG of ours, whose repair has just made it anew because somebody deleted `dn` in that
-/// moment. The mark could not be put back yet.
-fn made_by_the_way(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Engine {
+/// How an APIC may answer a write (A6).
+const SHAPES: [WriteAnswer; 4] = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
+
+/// A fabric whose APIC answers writes in this way.
+fn desk_of(shape: WriteAnswer) -> sim::apic::Desk {
+    let desk = desk();
+    desk.door.quirks(|it| it.write_answer = shape);
+    desk
+}
+
+/// Runs a story with each shape of answers, hearing the websocket within the pass or after it.
+fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
+    for shape in SHAPES {
+        for hears in [true, false] {
+            story(&desk_of(shape), hears, &format!("{shape:?}, hears: {hears}"));
+        }
+    }
+}
+
+/// An engine with one subnet in an EEPG of ours, whose repair has just created `dn` again, because another writer deleted
+/// it in that moment.
+fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Engine {
     with_subnets(desk, 1);
     let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     pass(&mut engine, session, start);
     desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
     session.tell(&mut engine);
-    let (door, posts, dn) = (desk.door.clone(), Cell::new(0), dn.to_owned());
-    session.trouble(move |method, _, _| {
-        posts.set(posts.get() + u32::from(method == "POST"));
-        match (method, posts.get()) {
-            ("POST", 1) => door.admin_delete(&dn).map(|_| None).unwrap(),
-            ("POST", _) => Some(Error::Forbidden("no".to_owned())),
-            _ => None,
-        }
-    });
+    delete_at_the_next_post(desk, session, dn);
     pass(&mut engine, session, start + SECOND);
     session.trouble(|_, _, _| None);
     session.writes.borrow_mut().clear();
     engine
-}
-
-/// Tells an engine what the websocket said, without what is lost on the way.
-fn tell_but(session: &Session, engine: &mut Engine, is_lost: impl Fn(&MoChange) -> bool) {
-    for (ids, changes) in session.told() {
-        let told: Vec<MoChange> = changes.into_iter().filter(|it| !is_lost(it)).collect();
-        engine.fabric_changed(&ids, &told);
-    }
 }
 
 /// Passes enough, with what the websocket says in between.
@@ -95,12 +99,35 @@ fn settle(engine: &mut Engine, session: &Session, start: Instant) {
     }
 }
 
-/// R1: an EEPG that is deleted between the read and the write of a pass comes back whole and as ours, whenever its
-/// deletion is heard of.
+/// R1, W2: an EEPG that is deleted between the read and the write of a pass comes back whole and as ours, whenever its
+/// deletion is heard of and whatever the answer shows.
 #[test]
 fn a_deletion_within_a_pass_is_not_forgotten() {
-    for hears in [true, false] {
-        let (desk, start) = (desk(), Instant::now());
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 3);
+        let session = Session::at(desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut engine, &session, start);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        delete_at_the_next_post(desk, &session, DN_E);
+        let report = pass_that(hears, &mut engine, &session, start + SECOND);
+        let wants_a_pass = session.tell(&mut engine);
+        if report.unfinished || wants_a_pass || engine.next_wake().is_some() {
+            pass(&mut engine, &session, start + 10 * SECOND);
+        }
+        let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
+        assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{case}");
+        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "{case}");
+    });
+}
+
+/// A6: the same with an APIC whose answer and whose websocket say nothing: the read that follows the write finds it.
+#[test]
+fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
+    for shape in SHAPES {
+        let (desk, start) = (desk_of(shape), Instant::now());
         with_subnets(&desk, 3);
         let session = Session::at(&desk);
         let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
@@ -108,107 +135,100 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
         engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
         engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(&desk, &session, DN_E);
-        let report = pass_that(hears, &mut engine, &session, start + SECOND);
-        let wants_a_pass = session.tell(&mut engine);
-        if report.unfinished || wants_a_pass || engine.next_wake().is_some() {
-            pass(&mut engine, &session, start + 10 * SECOND);
-        }
+        pass(&mut engine, &session, start + SECOND);
         let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
-        assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "hears: {hears}");
-        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "hears: {hears}");
+        assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{shape:?}");
     }
 }
 
-/// R2, W2: a subnet of ours that is deleted between the read and its repair is made by the repair, and stays ours,
-/// whenever its deletion is heard of: it goes with its Pod.
+/// R2, W2: a subnet of ours that is deleted between the read and its repair is created by the repair, as ours, whenever its
+/// deletion is heard of: it goes with its Pod.
 #[test]
 fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
-    for hears in [true, false] {
-        let (desk, start) = (desk(), Instant::now());
-        with_subnets(&desk, 1);
-        let session = Session::at(&desk);
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 1);
+        let session = Session::at(desk);
         let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
         pass(&mut engine, &session, start);
         desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
         session.tell(&mut engine);
-        delete_at_the_next_post(&desk, &session, &subnet(1));
+        delete_at_the_next_post(desk, &session, &subnet(1));
         pass_that(hears, &mut engine, &session, start + SECOND);
         let made = desk.door.get(&subnet(1)).unwrap();
-        assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "hears: {hears}");
+        assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
         session.tell(&mut engine);
         pass(&mut engine, &session, start + 2 * SECOND);
         engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         pass(&mut engine, &session, start + 3 * SECOND);
-        assert!(desk.door.get(&subnet(1)).is_none(), "hears: {hears}");
-    }
+        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+    });
 }
 
-/// D6, R2: an EEPG that nobody names any more and that somebody deletes in the moment in which it is emptied is made by
-/// that very write. It gets our mark, and goes.
+/// D6, W2: an EEPG that no Deployment names any more and that is deleted in the moment in which it is emptied is created by
+/// that very write. It carries our mark, and goes.
 #[test]
 fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
-    for hears in [true, false] {
-        let (desk, start) = (desk(), Instant::now());
-        with_subnets(&desk, 3);
-        let session = Session::at(&desk);
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 3);
+        let session = Session::at(desk);
         let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
         let mut engine = hears_lists(engine, vec![deployment("web", "E", &[])], pods(3), start);
         pass(&mut engine, &session, start);
         engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
-        delete_at_the_next_post(&desk, &session, DN_E);
+        delete_at_the_next_post(desk, &session, DN_E);
         pass_that(hears, &mut engine, &session, start + SECOND);
-        assert!(desk.door.get(DN_E).is_some(), "the write made it: hears: {hears}");
+        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
         for later in [2, 63, 126] {
             session.tell(&mut engine);
             pass_that(hears, &mut engine, &session, start + later * SECOND);
         }
-        assert!(desk.door.get(DN_E).is_none(), "hears: {hears}");
-    }
+        assert!(desk.door.get(DN_E).is_none(), "{case}");
+    });
 }
 
-/// R2: a subnet that a repair made in that way, and that is not wanted any more when the mark could be put back, gets it
-/// and goes.
+/// R2: a subnet that a repair created in that way goes when it is not wanted any more.
 #[test]
-fn a_repair_that_nobody_wants_any_more_leaves_nothing() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
-    let mut engine = made_by_the_way(&desk, &session, &subnet(1), start);
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
-    settle(&mut engine, &session, start);
-    assert!(desk.door.get(&subnet(1)).is_none());
+fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        let session = Session::at(desk);
+        let mut engine = recreated(desk, &session, &subnet(1), start);
+        if hears {
+            session.tell(&mut engine);
+        }
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        settle(&mut engine, &session, start);
+        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+    });
 }
 
-/// R2, R3: what somebody makes in the place of what a repair made is theirs, also where some of the events are lost: that
-/// about the making of the subnet, below an EEPG that was just made; that about its deletion, with its EEPG's.
+/// R2, O2: what another writer creates in the place of what a repair created is theirs, wanted or not, also where the
+/// event about the deletion of the subnet comes with that of its EEPG only.
 #[test]
-fn lost_events_make_nothing_ours() {
-    let created = |it: &MoChange| it.status == Status::Created && it.mo.dn == subnet(1);
-    let deleted = |it: &MoChange| it.status == Status::Deleted && it.mo.dn == subnet(1);
+fn what_another_writer_creates_after_a_repair_is_theirs() {
     for (with_epg, is_wanted) in [(false, true), (false, false), (true, true), (true, false)] {
         let (desk, start) = (desk(), Instant::now());
         let session = Session::at(&desk);
-        let made = if with_epg { subnet(1) } else { DN_E.to_owned() };
-        let mut engine = made_by_the_way(&desk, &session, &made, start);
-        tell_but(&session, &mut engine, |it| !with_epg && created(it));
+        let mut engine = recreated(&desk, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
+        session.tell(&mut engine);
         if !is_wanted {
             engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         }
         if with_epg {
+            desk.door.quirks(|it| it.deleted_order = Order::ParentsOnly);
             desk.door.admin_delete(DN_E).unwrap();
             desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
         } else {
             desk.door.admin_delete(&subnet(1)).unwrap();
         }
         desk.door.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
-        tell_but(&session, &mut engine, |it| with_epg && deleted(it));
+        session.tell(&mut engine);
         settle(&mut engine, &session, start);
         let now = desk.door.get(&subnet(1)).unwrap_or_default();
-        assert_eq!(
-            (now["annotation"].as_str(), now["name"].as_str()),
-            (Some(""), Some("theirs")),
-            "{with_epg} {is_wanted}"
-        );
+        let expected = (Some(""), Some("theirs"));
+        assert_eq!((now["annotation"].as_str(), now["name"].as_str()), expected, "{with_epg} {is_wanted}");
     }
 }
 
@@ -219,7 +239,7 @@ fn what_another_cluster_has_marked_is_theirs() {
     for (dn, class) in [(subnet(1), "l3extSubnet"), (DN_E.to_owned(), "l3extInstP")] {
         let (desk, start) = (desk(), Instant::now());
         let session = Session::at(&desk);
-        let mut engine = made_by_the_way(&desk, &session, &dn, start);
+        let mut engine = recreated(&desk, &session, &dn, start);
         session.tell(&mut engine);
         let (kind, name) = if class == "l3extSubnet" { (Kind::Pod, "web-1") } else { (Kind::Deployment, "web") };
         engine.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
@@ -234,40 +254,48 @@ fn what_another_cluster_has_marked_is_theirs() {
     }
 }
 
-/// R2: of what was made by a repair in that way, one deletion is the one before it, and the next one is another: what
-/// somebody makes after that is theirs.
+/// W2: what carrying the mark may do: an EEPG that another writer deletes and creates again between our read and our write
+/// becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
 #[test]
-fn what_is_made_anew_by_somebody_after_a_repair_is_theirs() {
-    for hears in [true, false] {
-        let (desk, start) = (desk(), Instant::now());
-        with_subnets(&desk, 1);
-        let session = Session::at(&desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-        pass(&mut engine, &session, start);
-        desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-        session.tell(&mut engine);
-        let (door, posts) = (desk.door.clone(), Cell::new(0));
-        // It is made by the first POST, and the second, which would put the mark back, does not get through.
-        session.trouble(move |method, _, _| {
-            posts.set(posts.get() + u32::from(method == "POST"));
-            match (method, posts.get()) {
-                ("POST", 1) => door.admin_delete(&subnet(1)).map(|_| None).unwrap(),
-                ("POST", _) => Some(Error::Forbidden("no".to_owned())),
-                _ => None,
-            }
-        });
-        pass_that(hears, &mut engine, &session, start + SECOND);
-        desk.door.admin_delete(&subnet(1)).unwrap();
-        let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
-        desk.door.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
-        session.trouble(|_, _, _| None);
-        for later in [60, 120] {
-            session.tell(&mut engine);
-            pass_that(hears, &mut engine, &session, start + later * SECOND);
+fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    let (door, once) = (desk.door.clone(), Cell::new(true));
+    session.trouble(move |method, _, _| {
+        if method == "POST" && once.take() {
+            door.admin_delete(DN_E).unwrap();
+            let theirs = [("annotation", "orchestrator:terraform"), ("descr", "theirs")];
+            door.set(DN_E, "l3extInstP", &theirs).unwrap();
         }
-        let now = desk.door.get(&subnet(1)).unwrap();
-        assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
-    }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    let now = desk.door.get(DN_E).unwrap();
+    assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
+}
+
+/// W7: an EEPG that another writer has deleted and created again is theirs where aci-sync reads it before it writes, also
+/// if no event told of it.
+#[test]
+fn an_epg_replaced_before_the_read_stays_theirs() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    desk.door.admin_delete(DN_E).unwrap();
+    desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
+    session.told();
+    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
+    assert!(desk.door.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
 }
 
 /// O5, W7: who is busy with other objects in the same EEPG holds nothing up, and does not have it read again and again.

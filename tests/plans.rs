@@ -199,8 +199,13 @@ impl World {
             let vrf = self.l3outs.get(&name).cloned().flatten();
             let below = format!("{dn}/");
             let own = |mo: &&Mo| mo.dn == dn.to_string() || mo.dn.starts_with(&below);
-            let mos: Vec<Mo> = self.mos.iter().filter(own).cloned().collect();
-            fabric.put_l3out(&dn, &mos, vrf);
+            let mut mos: Vec<Mo> = self.mos.iter().filter(own).cloned().collect();
+            mos.extend(vrf.map(|vrf| Mo {
+                class: "l3extRsEctx".to_owned(),
+                dn: format!("{dn}/rsectx"),
+                attributes: vec![("tDn", vrf)],
+            }));
+            fabric.put_l3out(&dn, &mos);
             for eepg in fabric.eepgs().map(|(dn, _)| dn).collect::<Vec<_>>() {
                 if eepg.l3out == dn {
                     let below = format!("{eepg}/");

@@ -4,14 +4,14 @@
 
 use std::cell::RefCell;
 
-use aci_sync::apic::access::Access;
-use aci_sync::apic::writer::{Refusal, Writer};
-use aci_sync::apic::{Error, Query, SubscriptionId};
+use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::writer::{Refusal, Shown, Writer};
+use aci_sync::apic::{Body, Error, Query, SubscriptionId};
 use aci_sync::config::Policy;
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Prefix};
 use aci_sync::model::fabric::{Fabric, Subnet};
 use aci_sync::model::kube::Key;
-use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::mo::{Mo, MoChange, Status};
 use aci_sync::model::owner::{Mark, Owner};
 use aci_sync::model::plan::{Change, Form, Transaction};
 use aci_sync::model::scope::Scope;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 /// Takes every write and remembers it.
 #[derive(Default)]
-struct Recorder(RefCell<Vec<(String, Value)>>);
+struct Recorder(RefCell<Vec<(String, Value)>>, Vec<MoChange>);
 
 impl Access for Recorder {
     fn read(&self, _: &Query) -> Result<Vec<Mo>, Error> {
@@ -33,12 +33,15 @@ impl Access for Recorder {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        self.0.borrow_mut().push((format!("POST {dn}"), body.clone()));
-        Ok(Vec::new())
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
+        self.0.borrow_mut().push((format!("POST {dn}"), serde_json::to_value(body).unwrap()));
+        Ok(Written::Told(self.1.clone()))
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
+    fn delete(&self, dn: &str, _: &MaySend<'_>) -> Result<(), Error> {
         self.0.borrow_mut().push((format!("DELETE {dn}"), Value::Null));
         Ok(())
     }
@@ -73,7 +76,7 @@ fn fabric() -> Fabric {
     mos.push(mo("l3extInstP", eepg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", eepg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
     let mut fabric = Fabric::new(Owner::new("me", &[]));
-    fabric.put_l3out(&l3out(), &mos, None);
+    fabric.put_l3out(&l3out(), &mos);
     fabric
 }
 
@@ -116,7 +119,7 @@ fn send(policy: Policy, transaction: &Transaction, fabric: &Fabric) -> Result<(S
     Ok(sent.remove(0))
 }
 
-/// W2: the form of every request.
+/// W2: the form of every request; whatever a request can create carries our mark.
 #[test]
 fn requests() {
     let mark = "orchestrator:aci-sync:me";
@@ -132,9 +135,10 @@ fn requests() {
         (
             transaction("OURS", Form::Rooted, vec![create(9), repair(0, false), delete(0, false)]),
             "POST uni/tn-T/out-L",
-            json!({"l3extInstP": {"attributes": {"name": "OURS"}, "children": [
+            json!({"l3extInstP": {"attributes": {"name": "OURS", "annotation": mark}, "children": [
                 made,
-                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "name": "a::c", "scope": "import-security,shared-rtctrl"}}},
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "name": "a::c", "annotation": mark,
+                    "scope": "import-security,shared-rtctrl"}}},
                 {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "status": "deleted"}}},
             ]}}),
         ),
@@ -208,16 +212,42 @@ fn what_is_not_ours_is_refused() {
     }
 }
 
-/// W7: nothing is changed or deleted in an EEPG that was not read in the same pass; pure creates may trust the mirror.
+/// W7: nothing is written into an EEPG that was not read in the same pass.
 #[test]
 fn changes_need_a_fresh_read() {
     let mut stale = fabric();
     stale.begin_pass();
-    for change in [delete(0, false), repair(0, false)] {
+    for change in [delete(0, false), repair(0, false), create(9)] {
         let transaction = transaction("OURS", Form::Rooted, vec![change]);
         assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
     }
-    send(Policy::Sync, &transaction("OURS", Form::Rooted, vec![create(9)]), &stale).unwrap();
+}
+
+/// A6: what an answer shows of a transaction decides whether the EEPG has to be read.
+#[test]
+fn what_an_answer_shows() {
+    use Status::{Created, Deleted, Modified};
+    let own = eepg("OURS").to_string();
+    let at = |n: u8| eepg("OURS").subnet(&format!("10.0.0.{n}/32"));
+    let transaction = transaction("OURS", Form::Rooted, vec![create(9), repair(0, false)]);
+    for (answer, expected) in [
+        (vec![(Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
+        (vec![(Modified, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
+        (vec![(Created, at(9))], Shown::InPart),
+        (vec![], Shown::InPart),
+        (vec![(Created, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::Recreated),
+        (vec![(Created, at(9)), (Created, at(0))], Shown::Recreated),
+        (vec![(Created, at(9)), (Modified, eepg("OTHER").subnet("10.0.0.0/32"))], Shown::InPart),
+        (vec![(Created, at(9)), (Deleted, at(0))], Shown::AsPlanned),
+    ] {
+        let changes = answer.iter().map(|(status, dn)| MoChange {
+            status: *status,
+            mo: Mo { class: "l3extSubnet".to_owned(), dn: dn.clone(), attributes: Vec::new() },
+        });
+        let recorder = Recorder(RefCell::default(), changes.collect());
+        let shown = Writer::new(Policy::Sync).send(&recorder, &fabric(), &transaction, &|| true);
+        assert_eq!(shown.unwrap(), expected, "{answer:?}");
+    }
 }
 
 /// K4: somebody is asked last of all, and where he says no nothing is sent.

@@ -47,6 +47,26 @@ impl Body {
     fn attribute(&self, name: &str) -> Option<String> {
         self.attributes.get(name).map(text)
     }
+
+    /// Its DN, or the one that its RN gives below a parent; nothing for an object that has neither.
+    fn place(&self, parent: Option<&str>) -> Result<Option<String>, Error> {
+        let given = |name: &str| self.attribute(name).filter(|it| !it.is_empty());
+        let dn = given("dn").or_else(|| Some(format!("{}/{}", parent?, given("rn")?)));
+        match dn {
+            Some(dn) if dn.len() > LONGEST_DN => Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes"))),
+            dn => Ok(dn),
+        }
+    }
+
+    /// What happened to it; nothing where it only leads to what is below it.
+    fn status(&self) -> Option<Status> {
+        match self.attribute("status")?.as_str() {
+            "" => None,
+            "created" => Some(Status::Created),
+            "deleted" => Some(Status::Deleted),
+            _ => Some(Status::Modified),
+        }
+    }
 }
 
 /// Attributes are strings on the wire; anything else is taken for its text.
@@ -77,10 +97,34 @@ pub fn written(http: u16, body: &[u8]) -> Result<Vec<MoChange>, Error> {
     if !(200..300).contains(&http) {
         return Err(refusal(http, body, true));
     }
-    match answer(body).and_then(|_| message(body)) {
+    let changes = envelope(body).and_then(|envelope| match error_in(&envelope) {
+        Some((code, text)) => Err(Error::Rejected { code, text }),
+        None => {
+            let mut changes = Vec::new();
+            envelope.imdata.into_iter().try_for_each(|entry| changes_in(entry, None, &mut changes))?;
+            Ok(changes)
+        }
+    });
+    match changes {
         Err(Error::Malformed(why)) => Err(Error::AnswerLost(why)),
-        other => other.map(|it| it.changes),
+        other => other,
     }
+}
+
+/// The changes in the answer to a write. With `rsp-subtree=modified` they are nested under the posted root, children
+/// with an `rn` in place of a `dn`; what only leads to them has no status (reference: apic-wire 8.2). In the events of
+/// the websocket and in the answers of some releases they come one beside the other.
+fn changes_in(entry: BTreeMap<String, Body>, parent: Option<&str>, changes: &mut Vec<MoChange>) -> Result<(), Error> {
+    for (class, body) in entry {
+        let Some(dn) = body.place(parent)? else { continue };
+        if let Some(status) = body.status() {
+            changes.push(MoChange { status, mo: mo(class, dn.clone(), &body.attributes) });
+        }
+        for child in body.children {
+            changes_in(child, Some(&dn), changes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Decodes the body of a successful answer.
@@ -103,19 +147,11 @@ pub fn answer(body: &[u8]) -> Result<Answer, Error> {
 /// login is at the top level and has neither, because it is no object of the tree.
 fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo>) -> Result<(), Error> {
     for (class, body) in entry {
-        let dn = body.attribute("dn").filter(|it| !it.is_empty());
-        let rn = || body.attribute("rn").filter(|it| !it.is_empty());
-        let dn = match (dn, parent) {
+        let dn = match (body.place(parent)?, parent) {
             (Some(dn), _) => dn,
             (None, None) => String::new(),
-            (None, Some(parent)) => match rn() {
-                Some(rn) => format!("{parent}/{rn}"),
-                None => continue,
-            },
+            (None, Some(_)) => continue,
         };
-        if dn.len() > LONGEST_DN {
-            return Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes")));
-        }
         mos.push(mo(class, dn.clone(), &body.attributes));
         for child in body.children {
             flatten(child, Some(&dn), mos)?;
@@ -158,19 +194,20 @@ fn printable(text: &str) -> String {
 /// The decision that an unsuccessful answer calls for. Errors of the web server in front are HTML: there the HTTP
 /// status decides.
 pub fn refusal(http: u16, body: &[u8], is_write: bool) -> Error {
-    let (code, text) = envelope(body)
-        .ok()
-        .and_then(|it| error_in(&it))
-        .or_else(|| error_in_broken_json(body))
-        .unwrap_or_else(|| (http.into(), format!("HTTP {http} without an explanation")));
+    let told = envelope(body).ok().and_then(|it| error_in(&it)).or_else(|| error_in_broken_json(body));
+    let is_told = told.is_some();
+    let (code, text) = told.unwrap_or_else(|| (http.into(), format!("HTTP {http} without an explanation")));
     let token = ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| text.contains(it));
     match http {
         401 => Error::Unauthorized(text),
-        403 if token => Error::Unauthorized(text),
+        // A 403 that is not the APIC's own is the web server's, which knows no privileges, only sessions.
+        403 if token || !is_told => Error::Unauthorized(text),
         403 => Error::Forbidden(text),
         405 => Error::Unauthorized(text),
         400 | 413 | 414 => Error::Rejected { code, text },
-        429 | 503 => Error::Busy(text),
+        // The web server in front did not let it through; the APIC's own 503 says that something within took too long.
+        429 => Error::Busy(text),
+        503 if !(is_write && is_told) => Error::Busy(text),
         500..=599 if is_write => Error::AnswerLost(text),
         500..=599 => Error::Busy(text),
         _ => Error::Malformed(text),
@@ -191,12 +228,7 @@ pub fn message(body: &[u8]) -> Result<Message, Error> {
     let envelope = envelope(body)?;
     let mut changes = Vec::new();
     for (class, body) in envelope.imdata.into_iter().flatten() {
-        let (Some(dn), Some(status)) = (body.attribute("dn"), body.attribute("status")) else { continue };
-        let status = match status.as_str() {
-            "created" => Status::Created,
-            "deleted" => Status::Deleted,
-            _ => Status::Modified,
-        };
+        let (Some(dn), Some(status)) = (body.attribute("dn"), body.status()) else { continue };
         changes.push(MoChange { status, mo: mo(class, dn, &body.attributes) });
     }
     Ok(Message { subscriptions: ids(&envelope.subscription_id), changes })

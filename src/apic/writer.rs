@@ -1,14 +1,15 @@
 //! The one place that sends a write (W5). It knows the policy, it looks once more at whose object it is given, and it
 //! knows the two forms of a request (W2). What should be written is the plan's business.
 
-use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
-use super::access::Access;
+use super::access::{Access, Written};
+use super::body::Body;
 use crate::config::Policy;
-use crate::model::dn::Prefix;
+use crate::model::dn::{EepgDn, ObjectDn, Place, Prefix};
 use crate::model::fabric::{EEPG, Eepg, Fabric, SUBNET, Subnet, TAG};
-use crate::model::mo::MoChange;
+use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{Mark, Owner};
 use crate::model::plan::{Change, Form, Transaction};
 
@@ -56,29 +57,31 @@ impl Writer {
         self.policy != Policy::Observe
     }
 
-    /// Sends one transaction; the APIC does all of it or nothing, and may say what it did. `fabric` is the mirror that
-    /// it was planned on; `go_on` is asked at the last moment.
+    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the mirror that
+    /// it was planned on; `go_on` is asked right before the request is sent, each time it is sent (W8).
     pub fn send(
         &self,
         apic: &dyn Access,
         fabric: &Fabric,
         transaction: &Transaction,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Vec<MoChange>, Refusal> {
+    ) -> Result<Shown, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
         }
         check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
-        let request = request(fabric.owner(), transaction);
-        if !go_on() {
-            return Err(Refusal::Late);
+        let written = match request(fabric.owner(), transaction) {
+            Request::Post { to, body } => apic.post(&to, &body, go_on),
+            // Once that is answered the object is gone.
+            Request::Delete { dn } => apic.delete(&dn, go_on).map(|()| Written::Assumed),
+        };
+        match written {
+            Ok(Written::Told(answer)) => Ok(shown(transaction, &answer)),
+            Ok(Written::Assumed) => Ok(Shown::AsPlanned),
+            Err(Error::Withdrawn) => Err(Refusal::Late),
+            Err(error) => Err(Refusal::Apic(error)),
         }
-        match request {
-            Request::Post { to, body } => apic.post(&to, &body),
-            Request::Delete { dn } => apic.delete(&dn).map(|()| Vec::new()),
-        }
-        .map_err(Refusal::Apic)
     }
 }
 
@@ -124,9 +127,7 @@ fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
     let Some(eepg) = eepg else {
         return need(change.is_create(), "the EEPG is not there");
     };
-    if !change.is_create() {
-        need(eepg.fresh, "the EEPG was not read in this pass")?;
-    }
+    need(eepg.fresh, "the EEPG was not read in this pass")?;
     match change {
         Change::CreateEepg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
         Change::MarkEepg { .. } => need(eepg.is_ours() || eepg.mark == Mark::Predecessor, "the EEPG is not ours"),
@@ -141,8 +142,7 @@ fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
         Change::RepairSubnet { prefix, mark, name, .. } => {
             let ours = |it: &Subnet| {
                 let bears_our_name = it.mark == Mark::None && name.is_none();
-                it.mark == Mark::Ours
-                    || (*mark && (it.mark == Mark::Predecessor || it.past.is_ours() || bears_our_name))
+                it.mark == Mark::Ours || (*mark && (it.mark == Mark::Predecessor || it.was_ours || bears_our_name))
             };
             need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }
@@ -156,12 +156,15 @@ fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
 /// A transaction as it goes over the wire.
 #[derive(Debug, PartialEq)]
 enum Request {
-    Post { to: String, body: Value },
+    Post { to: String, body: Body },
     Delete { dn: String },
 }
 
 /// W2: in an EEPG of ours one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so that a missing L3Out is
 /// an error and is never made; in a foreign EEPG one subnet at a time, sent to the EEPG's URL for the same reason.
+///
+/// Whatever a request can create carries our mark, also where it is believed present: another writer may delete it after
+/// it was read, and what the request then creates must not be left without an owner.
 fn request(owner: &Owner, transaction: &Transaction) -> Request {
     let (dn, mark) = (&transaction.eepg, owner.mark());
     if transaction.form != Form::Rooted
@@ -171,58 +174,81 @@ fn request(owner: &Owner, transaction: &Transaction) -> Request {
             Change::DeleteSubnet { before, .. } => Request::Delete { dn: dn.subnet(&before.ip) },
             Change::Forget { tag } => Request::Delete { dn: tag.to_string() },
             Change::Remember => {
-                let attributes = json!({"key": owner.tag_key(&dn.epg), "value": TAG_VALUE, "status": "created"});
-                Request::Post { to: dn.l3out.to_string(), body: json!({ TAG: { "attributes": attributes } }) }
+                let tag = Body::new(TAG).with("key", owner.tag_key(&dn.epg)).with("value", TAG_VALUE);
+                Request::Post { to: dn.l3out.to_string(), body: tag.with("status", "created") }
             }
-            other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or_default() },
+            other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or(Body::new(SUBNET)) },
         };
     }
-    let mut attributes = json!({"name": dn.epg.as_str()});
-    let mut children = Vec::new();
-    for change in &transaction.changes {
-        match change {
-            Change::CreateEepg { .. } => {
-                attributes["annotation"] = mark.into();
-                attributes["status"] = "created".into();
-            }
-            Change::MarkEepg { .. } => attributes["annotation"] = mark.into(),
-            Change::DeleteEepg { .. } => attributes["status"] = "deleted".into(),
-            _ => children.extend(child(mark, change)),
-        }
-    }
-    let mut root = json!({"attributes": attributes});
-    if !children.is_empty() {
-        root["children"] = children.into();
-    }
-    Request::Post { to: dn.l3out.to_string(), body: json!({ EEPG: root }) }
+    let has = |kind: fn(&Change) -> bool| transaction.changes.iter().any(kind);
+    let status = if has(|it| matches!(it, Change::DeleteEepg { .. })) {
+        Some("deleted")
+    } else {
+        has(|it| matches!(it, Change::CreateEepg { .. })).then_some("created")
+    };
+    let root = Body::new(EEPG)
+        .with("name", dn.epg.as_str())
+        .with_some("annotation", (status != Some("deleted")).then_some(mark))
+        .with_some("status", status)
+        .with_children(transaction.changes.iter().filter_map(|change| child(mark, change)));
+    Request::Post { to: dn.l3out.to_string(), body: root }
 }
 
 /// The `l3extSubnet` of one change. What is believed absent is sent with `status=created`, so that something that is
 /// there after all comes back as error 103 and is not overwritten.
-fn child(mark: &str, change: &Change) -> Option<Value> {
-    let attributes = match change {
-        Change::CreateSubnet { prefix, name, scope, .. } => json!({
-            "ip": prefix.to_string(), "name": name, "scope": scope.to_string(), "annotation": mark, "status": "created",
-        }),
-        Change::RepairSubnet { before, mark: write_mark, name, scope, .. } => {
-            let mut attributes = json!({"ip": &*before.ip});
-            if *write_mark {
-                attributes["annotation"] = mark.into();
-            }
-            if let Some(name) = name {
-                attributes["name"] = name.as_str().into();
-            }
-            if let Some(scope) = scope {
-                attributes["scope"] = scope.to_string().into();
-            }
-            attributes
+fn child(mark: &str, change: &Change) -> Option<Body> {
+    let subnet = Body::new(SUBNET);
+    match change {
+        Change::CreateSubnet { prefix, name, scope, .. } => {
+            let subnet = subnet.with("ip", prefix.to_string()).with("name", name).with("scope", scope.to_string());
+            Some(subnet.with("annotation", mark).with("status", "created"))
         }
-        Change::DeleteSubnet { before, .. } => json!({"ip": &*before.ip, "status": "deleted"}),
+        Change::RepairSubnet { before, name, scope, .. } => {
+            let subnet = subnet.with("ip", &*before.ip).with("annotation", mark);
+            Some(subnet.with_some("name", name.as_deref()).with_some("scope", scope.as_ref().map(ToString::to_string)))
+        }
+        Change::DeleteSubnet { before, .. } => Some(subnet.with("ip", &*before.ip).with("status", "deleted")),
         Change::CreateEepg { .. }
         | Change::MarkEepg { .. }
         | Change::DeleteEepg { .. }
         | Change::Remember
-        | Change::Forget { .. } => return None,
-    };
-    Some(json!({ SUBNET: { "attributes": attributes } }))
+        | Change::Forget { .. } => None,
+    }
+}
+
+/// What an answer says of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// All that was sent, and nothing else.
+    AsPlanned,
+    /// Not all of it. Answers may be partial or empty although everything was done (reference: 8.2); or something was as
+    /// it should be already.
+    InPart,
+    /// Something was created that was believed present: another writer had just deleted it.
+    Recreated,
+}
+
+/// Compares the answer to a transaction with what was sent (A6).
+fn shown(transaction: &Transaction, answer: &[MoChange]) -> Shown {
+    if transaction.form == Form::Tag {
+        // The status alone says it: a tag that is there already is error 103.
+        return Shown::AsPlanned;
+    }
+    let created: BTreeSet<ObjectDn> =
+        transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.eepg)).collect();
+    let told: BTreeMap<ObjectDn, Status> =
+        answer.iter().filter_map(|it| Some((object_in(&transaction.eepg, &it.mo.dn)?, it.status))).collect();
+    if told.iter().any(|(object, status)| *status == Status::Created && !created.contains(object)) {
+        return Shown::Recreated;
+    }
+    if transaction.objects().all(|object| told.contains_key(&object)) { Shown::AsPlanned } else { Shown::InPart }
+}
+
+/// The EEPG or a subnet of it, if that is what a DN names.
+fn object_in(eepg: &EepgDn, dn: &str) -> Option<ObjectDn> {
+    match Place::of(dn)? {
+        Place::Eepg(dn) if dn == *eepg => Some(ObjectDn::Eepg(dn)),
+        Place::Subnet(dn, ip) if dn == *eepg => Some(ObjectDn::Subnet(dn, ip.parse().ok()?)),
+        _ => None,
+    }
 }

@@ -222,13 +222,9 @@ impl<'a> Planner<'a> {
             self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
             return;
         }
-        if eepg.mark == Mark::None && eepg.past.is_made() {
-            // Somebody deleted it in the moment in which we emptied it. It gets our mark, and goes.
-            return self.send(&dn, Some(eepg), Form::Rooted, vec![Change::MarkEepg { from: eepg.mark }]);
-        }
         if eepg.mark != Mark::Ours {
             match eepg.mark {
-                _ if eepg.past.is_ours() => {
+                _ if eepg.was_ours => {
                     self.finding(Code::MarkLost, &dn, "lost our owner mark and is not wanted: it is left alone".into());
                 }
                 Mark::Predecessor => {
@@ -311,14 +307,6 @@ impl<'a> Planner<'a> {
             return None;
         }
         Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
-    }
-
-    /// A subnet that is not wanted and that a repair made in the moment in which somebody deleted it: it gets our mark, so
-    /// that it can go. Its name goes along, since one without would pass for ours by its name alone.
-    fn mark_again(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet) -> Option<Change> {
-        let name = Some(present.name.to_string());
-        let repair = Change::RepairSubnet { prefix, before: present.clone(), mark: true, name, scope: None };
-        (!self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix))).then_some(repair)
     }
 
     /// An EEPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
@@ -424,12 +412,8 @@ impl<'a> Planner<'a> {
                     predecessors.push(*prefix);
                     false
                 }
-                Mark::None if subnet.past.is_made() => {
-                    changes.extend(self.mark_again(dn, *prefix, subnet));
-                    false
-                }
                 Mark::None | Mark::OtherCluster | Mark::Foreign => {
-                    if subnet.past.is_ours() {
+                    if subnet.was_ours {
                         lost.push(*prefix);
                     }
                     false
@@ -464,8 +448,7 @@ impl<'a> Planner<'a> {
         if changes.is_empty() {
             return;
         }
-        let pure_creates = form == Form::Rooted && changes.iter().all(Change::is_create);
-        if form != Form::Tag && !pure_creates && eepg.is_some_and(|it| !it.fresh) {
+        if form != Form::Tag && eepg.is_some_and(|it| !it.fresh) {
             self.plan.reads.insert(dn.clone());
         }
         let at_once = if form == Form::Rooted { self.situation.rules.batch.max(1) } else { 1 };
@@ -530,8 +513,8 @@ fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Opti
 fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.past.is_ours() || wanted.is_named(&present.name),
-        Mark::OtherCluster | Mark::Foreign => present.past.is_ours(),
+        Mark::None => present.was_ours || wanted.is_named(&present.name),
+        Mark::OtherCluster | Mark::Foreign => present.was_ours,
     }
 }
 

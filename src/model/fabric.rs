@@ -22,60 +22,6 @@ pub const VRF_RELATION: &str = "l3extRsEctx";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
 
-/// What this process knows of an object besides the mark that it bears now (R2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// Nothing.
-    Unknown,
-    /// It bore our mark, and no deletion was told since.
-    Ours,
-    /// A write of ours made it by the way (see [`Fabric::made_by_the_way`]), and that was not told yet: a deletion that is
-    /// told now is of what was there before.
-    JustMade,
-    /// The same, and it was told, or is not waited for: a deletion from now on is of what we made.
-    Made,
-}
-
-impl Past {
-    /// It is ours, whatever mark it bears.
-    pub fn is_ours(self) -> bool {
-        self != Past::Unknown
-    }
-
-    /// We made it by the way, and it never bore our mark.
-    pub fn is_made(self) -> bool {
-        matches!(self, Past::JustMade | Past::Made)
-    }
-
-    /// What is known after an event. What is made anew where something was deleted is somebody's.
-    fn after(self, change: &MoChange) -> Past {
-        match (self, change.status) {
-            // What bears a mark was made earlier, and on purpose.
-            (Past::JustMade, Status::Created) if change.mo.get("annotation").is_empty() => Past::Made,
-            (Past::JustMade, _) => Past::JustMade,
-            (_, Status::Deleted) => Past::Unknown,
-            (past, _) => past,
-        }
-    }
-
-    /// What is known where events may have been lost: none is waited for.
-    fn after_a_loss(self) -> Past {
-        if self == Past::JustMade { Past::Made } else { self }
-    }
-
-    /// What is known after a read that shows this mark. What another aci-sync marks was made anew by it: two that each
-    /// took it back would never end (O5).
-    fn read_with(self, mark: Mark) -> Past {
-        match mark {
-            Mark::Ours => Past::Ours,
-            Mark::None => self,
-            Mark::OtherCluster => Past::Unknown,
-            Mark::Foreign | Mark::Predecessor if self.is_ours() => Past::Ours,
-            Mark::Foreign | Mark::Predecessor => Past::Unknown,
-        }
-    }
-}
-
 /// A subnet as the fabric holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
@@ -83,8 +29,8 @@ pub struct Subnet {
     pub ip: Box<str>,
     /// Whose it is.
     pub mark: Mark,
-    /// What else is known of it.
-    pub past: Past,
+    /// This process saw our mark on it and has heard of no deletion since (R2).
+    pub was_ours: bool,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
@@ -96,8 +42,8 @@ pub struct Subnet {
 pub struct Eepg {
     /// Whose it is.
     pub mark: Mark,
-    /// What else is known of it.
-    pub past: Past,
+    /// This process saw our mark on it and has heard of no deletion since (R2).
+    pub was_ours: bool,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
@@ -106,34 +52,25 @@ pub struct Eepg {
     pub other_clusters: BTreeSet<Box<str>>,
     /// Whether it has contract relations; known only where it was read whole by itself.
     pub contracts: Option<bool>,
-    /// It was read in this pass (W7).
+    /// It was read or created in this pass (W7).
     pub fresh: bool,
 }
 
 impl Eepg {
     /// Ours, or ours with its mark taken away (R2).
     pub fn is_ours(&self) -> bool {
-        self.mark == Mark::Ours || self.past.is_ours()
+        self.mark == Mark::Ours || self.was_ours
     }
 
-    /// Takes note of an event about the EEPG itself.
-    fn hears(&mut self, change: &MoChange) {
-        let is_another = change.status == Status::Deleted && self.past != Past::JustMade;
-        self.past = self.past.after(change);
-        for subnet in self.subnets.values_mut() {
-            if is_another {
-                // They went with it.
-                subnet.past = Past::Unknown;
-            } else if change.status == Status::Created && self.past == Past::Made {
-                // Events of the first children of a new object may be lost (R3).
-                subnet.past = subnet.past.after_a_loss();
-            }
-        }
+    /// The EEPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
+    fn deleted(&mut self) {
+        self.was_ours = false;
+        self.subnets.values_mut().for_each(|it| it.was_ours = false);
     }
 
     /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
     pub fn is_foreign(&self) -> bool {
-        matches!(self.mark, Mark::None | Mark::Foreign) && !self.past.is_ours()
+        matches!(self.mark, Mark::None | Mark::Foreign) && !self.was_ours
     }
 }
 
@@ -192,13 +129,11 @@ impl Fabric {
         self.l3outs.keys()
     }
 
-    /// The L3Outs that hold something with our mark or a predecessor's, something that we made by the way, or a tag of ours.
+    /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
     pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
-        let marked = |mark, past: Past| matches!(mark, Mark::Ours | Mark::Predecessor) || past.is_made();
+        let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
         self.eepgs()
-            .filter(|(_, eepg)| {
-                marked(eepg.mark, eepg.past) || eepg.subnets.values().any(|it| marked(it.mark, it.past))
-            })
+            .filter(|(_, eepg)| marked(eepg.mark) || eepg.subnets.values().any(|it| marked(it.mark)))
             .map(|(dn, _)| dn.l3out)
             .chain(self.tags().map(|(dn, _)| dn.l3out))
             .collect()
@@ -279,31 +214,23 @@ impl Fabric {
         }
     }
 
-    /// Events may have been lost: none is waited for any more.
-    pub fn events_lost(&mut self) {
-        for l3out in self.l3outs.values_mut() {
-            if let L3out::Present { eepgs, .. } = l3out {
-                for eepg in eepgs.values_mut() {
-                    eepg.past = eepg.past.after_a_loss();
-                    eepg.subnets.values_mut().for_each(|it| it.past = it.past.after_a_loss());
-                }
-            }
-        }
-    }
-
     /// An L3Out is of no interest any more.
     pub fn forget(&mut self, dn: &L3outDn) {
         self.l3outs.remove(dn);
     }
 
-    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and its VRF.
+    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and
+    /// the relation to its VRF.
     /// What of ours somebody else took away or changed since the mirror last saw it is told (R5).
-    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo], vrf: Option<String>) -> Vec<ObjectDn> {
+    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
             self.l3outs.insert(dn.clone(), L3out::Missing);
             return Vec::new();
         }
+        let relation = format!("{dn}/rsectx");
+        let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION && mo.dn == relation).map(|mo| mo.get("tDn"));
+        let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
         let mut eepgs = read_eepgs(&self.owner, mos, dn);
         let mut undone = Vec::new();
         let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match Place::of(&mo.dn)? {
@@ -318,10 +245,6 @@ impl Fabric {
             let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
             undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
         }
-        // What was not told by now is not waited for: a later deletion is another one.
-        let pasts =
-            eepgs.values_mut().flat_map(|it| it.subnets.values_mut().map(|it| &mut it.past).chain([&mut it.past]));
-        pasts.for_each(|it| *it = it.after_a_loss());
         self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs, tags });
         undone
     }
@@ -344,16 +267,19 @@ impl Fabric {
     /// by our own writes only; an event at most says that something has to be read again.
     pub fn hint(&mut self, change: &MoChange) -> Hint {
         let hint = self.meaning(change);
+        if change.status != Status::Deleted {
+            return hint;
+        }
         match Place::of(&change.mo.dn) {
             Some(Place::Eepg(dn)) => {
                 if let Some(eepg) = self.eepg_mut(&dn) {
-                    eepg.hears(change);
+                    eepg.deleted();
                 }
             }
             Some(Place::Subnet(dn, _)) => {
                 let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
-                subnet.into_iter().for_each(|it| it.past = it.past.after(change));
+                subnet.into_iter().for_each(|it| it.was_ours = false);
             }
             _ => {}
         }
@@ -376,6 +302,15 @@ impl Fabric {
                 Some(L3out::Missing) => Hint::L3out(dn.l3out),
                 Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_meaning(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
+            },
+            // The relation to a VRF is resolved after it is made, and may be changed (S3).
+            (VRF_RELATION, Place::BelowL3out(dn)) => match self.l3outs.get(&dn) {
+                Some(L3out::Present { vrf, .. })
+                    if change.mo.sent("tDn").is_some_and(|it| Some(it) != vrf.as_deref()) =>
+                {
+                    Hint::L3out(dn)
+                }
+                _ => Hint::Nothing,
             },
             (TAG, Place::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
                 (Some(L3out::Present { tags, .. }), Some(epg)) if tags.contains_key(&epg) == gone => Hint::L3out(dn),
@@ -416,39 +351,6 @@ impl Fabric {
         if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Subnet(dn, prefix)) }
     }
 
-    /// Whether a transaction made something that it took for present, because somebody had deleted it in that moment:
-    /// the EEPG, or a subnet that was to be changed. That is ours then, but does not say so, since only what is made
-    /// on purpose carries the mark: the mirror shows it as ours with its mark lost, which is put back (R2). The event about
-    /// that deletion may still come, and is about what was there before.
-    pub fn made_by_the_way(&mut self, transaction: &Transaction, changes: &[MoChange]) -> bool {
-        let on_purpose: BTreeSet<ObjectDn> =
-            transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.eepg)).collect();
-        let mut made = false;
-        for change in changes.iter().filter(|it| it.status == Status::Created) {
-            let (dn, prefix) = match Place::of(&change.mo.dn) {
-                Some(Place::Eepg(dn)) => (dn, None),
-                Some(Place::Subnet(dn, ip)) => (dn, ip.parse().ok()),
-                _ => continue,
-            };
-            let object = prefix.map_or(ObjectDn::Eepg(dn.clone()), |it| ObjectDn::Subnet(dn.clone(), it));
-            let Some(eepg) = self.eepg_mut(&dn).filter(|_| dn == transaction.eepg) else { continue };
-            if on_purpose.contains(&object) {
-                continue;
-            }
-            made = true;
-            eepg.fresh = false;
-            match prefix {
-                None => (eepg.mark, eepg.past) = (Mark::None, Past::JustMade),
-                Some(prefix) => {
-                    if let Some(subnet) = eepg.subnets.get_mut(&prefix) {
-                        (subnet.mark, subnet.past) = (Mark::None, Past::JustMade);
-                    }
-                }
-            }
-        }
-        made
-    }
-
     /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
     pub fn apply(&mut self, transaction: &Transaction) {
         let dn = &transaction.eepg;
@@ -459,18 +361,18 @@ impl Fabric {
                 Change::CreateEepg { .. } => {
                     let eepg = Eepg {
                         mark: Mark::Ours,
-                        past: Past::Ours,
+                        was_ours: true,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
                         contracts: None,
-                        fresh: false,
+                        fresh: true,
                     };
                     eepgs.insert(dn.epg.clone(), eepg);
                 }
                 Change::MarkEepg { .. } => {
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        (eepg.mark, eepg.past) = (Mark::Ours, Past::Ours);
+                        (eepg.mark, eepg.was_ours) = (Mark::Ours, true);
                     }
                 }
                 Change::DeleteEepg { .. } => {
@@ -480,7 +382,7 @@ impl Fabric {
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,
-                        past: Past::Ours,
+                        was_ours: true,
                         name: name.as_str().into(),
                         scope: scope.clone(),
                     };
@@ -492,7 +394,7 @@ impl Fabric {
                     let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         if *mark {
-                            (subnet.mark, subnet.past) = (Mark::Ours, Past::Ours);
+                            (subnet.mark, subnet.was_ours) = (Mark::Ours, true);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();
@@ -526,7 +428,8 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Compares an EEPG with what the mirror had of it. What has been there all the time keeps its past (R2). Told is what
+/// Compares an EEPG with what the mirror had of it. What was ours may have lost its mark
+/// only (R2). Told is what
 /// of ours has gone or has changed, which only somebody else can have done: our own writes are in the mirror already
 /// (R5). What falls with its EEPG is not told.
 fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
@@ -535,7 +438,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Eepg(dn.clone())));
         return undone;
     };
-    now.past = before.past.read_with(now.mark);
+    now.was_ours = still_ours(before.was_ours, now.mark);
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -548,10 +451,16 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
             undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
-            now.past = before.past.read_with(now.mark);
+            now.was_ours = still_ours(before.was_ours, now.mark);
         }
     }
     undone
+}
+
+/// Whether an object that was ours is still taken for ours when a read shows this mark (R2). What another aci-sync has
+/// marked is its own: two that each took it back would never end (O5).
+fn still_ours(was_ours: bool, mark: Mark) -> bool {
+    mark == Mark::Ours || (was_ours && mark != Mark::OtherCluster)
 }
 
 /// Builds the EEPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
@@ -564,7 +473,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             let mark = owner.classify(mo.get("annotation"));
             let eepg = Eepg {
                 mark,
-                past: Past::Unknown.read_with(mark),
+                was_ours: mark == Mark::Ours,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
@@ -586,7 +495,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
         let subnet = Subnet {
             ip: ip.into(),
             mark,
-            past: Past::Unknown.read_with(mark),
+            was_ours: mark == Mark::Ours,
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
         };

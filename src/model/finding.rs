@@ -128,6 +128,8 @@ pub enum Code {
     Held,
     /// A write that the APIC refused (W3, W8).
     Rejected,
+    /// An L3Out of whose changes the APIC tells nothing (A6).
+    NoEvents,
     /// A side that cannot be reached, or deletes that wait for it (W1, W8).
     Unavailable,
 }

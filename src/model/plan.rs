@@ -201,7 +201,7 @@ impl fmt::Display for Change {
                 }
                 match (mark, before.mark) {
                     (true, Mark::Predecessor) => f.write_str("  (taken over from a predecessor)"),
-                    (true, Mark::None) if !before.past.is_ours() => f.write_str("  (it bears our name and no mark)"),
+                    (true, Mark::None) if !before.was_ours => f.write_str("  (it bears our name and no mark)"),
                     (true, _) => f.write_str("  (its owner mark was changed on the fabric)"),
                     (false, _) => f.write_str("  (changed on the fabric)"),
                 }

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
-use aci_sync::apic::access::Access;
+use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::{Error, Query, SubscriptionId, reading};
+use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
-use serde_json::Value;
 use sim::apic::{Desk, Door, Seat};
 
 use crate::coverage::Coverage;
@@ -100,8 +99,6 @@ pub struct Inner {
     pub own: BTreeMap<String, u64>,
     /// What of that is still there.
     pub still_own: BTreeSet<String>,
-    /// What of that was made by the way, without a mark, and has none yet.
-    pub unmarked: BTreeSet<String>,
     /// What was read whole in this pass.
     pub read: BTreeSet<String>,
     /// What an administrator did in this pass to what had been read: nobody can know of it.
@@ -121,30 +118,16 @@ impl Inner {
 }
 
 impl Inner {
-    /// What this process made by the way, and may mark, and is still without one.
-    pub fn without_mark(&mut self, door: &Door) -> Vec<String> {
-        self.look_for_own(door);
-        let is_paused = |dn: &str| self.called_for[0].paused.iter().any(|it| is_below(dn, it));
-        let is_bare = |dn: &str| door.get(dn).is_some_and(|it| it["annotation"] == "");
-        self.unmarked.iter().filter(|it| is_bare(it) && !is_paused(it)).cloned().collect()
-    }
-
     /// What this process made and nobody has replaced.
     fn look_for_own(&mut self, door: &Door) {
         self.own.retain(|dn, birth| door.birth(dn) == Some(*birth));
         self.still_own = self.own.keys().cloned().collect();
-        self.unmarked.retain(|dn| self.own.contains_key(dn));
     }
 
     fn take_note_of_own(&mut self, door: &Door, before: &Snapshot, after: &Snapshot) {
-        for (dn, (class, it)) in after {
-            let is_unmarked = it.get("annotation").is_some_and(String::is_empty);
-            if !is_unmarked {
-                self.unmarked.remove(dn);
-            }
+        for (dn, (class, _)) in after {
             if !before.contains_key(dn) && matches!(class.as_str(), "l3extInstP" | "l3extSubnet") {
                 self.own.extend(door.birth(dn).map(|birth| (dn.clone(), birth)));
-                self.unmarked.extend(is_unmarked.then(|| dn.clone()));
             }
         }
     }
@@ -201,7 +184,6 @@ impl Line {
             ever_ours: BTreeSet::new(),
             own: BTreeMap::new(),
             still_own: BTreeSet::new(),
-            unmarked: BTreeSet::new(),
             read: BTreeSet::new(),
             meddled: BTreeSet::new(),
             broken: None,
@@ -324,8 +306,6 @@ impl Line {
         }
         if inner.random.percent(trouble.lost_after) {
             self.covered("fault: an answer is lost");
-            // It cannot know what it made by the way.
-            inner.unmarked.retain(|it| before.contains_key(it));
             return Err(Error::AnswerLost("simulated".to_owned()));
         }
         decode::written(status, answer.as_bytes())
@@ -364,11 +344,18 @@ impl Access for Line {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        self.write("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
+        let target = format!("/api/mo/{dn}.json?rsp-subtree=modified");
+        self.write("POST", &target, &body.to_string()).map(Written::Told)
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
         self.write("DELETE", &format!("/api/mo/{dn}.json"), "").map(drop)
     }
 }

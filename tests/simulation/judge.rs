@@ -175,8 +175,8 @@ fn made(
     is: &Attributes,
 ) -> Result<(), String> {
     let allowed = match class {
-        // Without a mark: by the way, because somebody had just deleted it. It has to be marked then.
-        "l3extInstP" | "l3extSubnet" => annotation(is) == marks.own || annotation(is).is_empty(),
+        // Whatever a write creates carries the mark, also what was to be there already and had just been deleted (W2).
+        "l3extInstP" | "l3extSubnet" => annotation(is) == marks.own,
         "tagAnnotation" => is.get("key").is_some_and(|it| it.starts_with(&marks.tag_prefix)),
         // The fabric's own children of a new EEPG.
         "fvRsCustQosPol" | "fvRsTenantMonPol" => true,

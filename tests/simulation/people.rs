@@ -316,7 +316,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         let dn = L3outDn { tenant: dn::Name::tenant("T").unwrap(), l3out: dn::Name::object(l3out).unwrap() };
         let query = Query::object(&dn).subtree(&["l3extOut", "l3extInstP", "l3extSubnet", "tagAnnotation"]);
         let mos = line.read(&query).unwrap_or_default();
-        mirror.put_l3out(&dn, &mos, None);
+        mirror.put_l3out(&dn, &mos);
     }
     let random = &mut world.random;
     let eepgs: Vec<(EepgDn, Eepg)> = mirror.eepgs().map(|(dn, eepg)| (dn, eepg.clone())).collect();

@@ -8,12 +8,11 @@ use log::{debug, error, info};
 use super::{Around, Engine, MOST_REFUSALS, Report, SETTLE};
 use crate::apic::Error;
 use crate::apic::access::Access;
-use crate::apic::writer::Refusal;
+use crate::apic::writer::{Refusal, Shown};
 use crate::model::diff::Untagged;
 use crate::model::dn::{EepgDn, ObjectDn};
 use crate::model::fabric::Hint;
 use crate::model::finding::{Code, Finding};
-use crate::model::mo::MoChange;
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
@@ -31,7 +30,7 @@ impl Engine {
         let mut queue = VecDeque::from(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
-            around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes)));
+            around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
             if failed.contains(&dn) {
                 continue;
             }
@@ -40,10 +39,10 @@ impl Engine {
                 continue;
             }
             match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
-                Ok(changes) => {
-                    let as_planned = self.is_done(&transaction, &changes, now);
+                Ok(shown) => {
+                    self.done(&transaction, shown, now);
                     report.done.push(transaction);
-                    if as_planned {
+                    if shown == Shown::AsPlanned {
                         continue;
                     }
                 }
@@ -122,17 +121,22 @@ impl Engine {
         }
     }
 
-    /// A transaction was taken. False where it found something else than was planned on.
-    fn is_done(&mut self, transaction: &Transaction, changes: &[MoChange], now: Instant) -> bool {
+    /// A transaction was taken. What its answer does not show is read (A6).
+    fn done(&mut self, transaction: &Transaction, shown: Shown, now: Instant) {
         log_done(transaction);
         self.fabric.apply(transaction);
-        let as_planned = !self.fabric.made_by_the_way(transaction, changes);
-        if !as_planned {
-            info!("{}: somebody had just deleted what was written to; it is read again", transaction.eepg);
+        if shown == Shown::Recreated {
+            info!("{}: another writer had just deleted what was written to; it is read again", transaction.eepg);
+        }
+        if shown != Shown::AsPlanned {
             self.stale_eepgs.insert(transaction.eepg.clone());
         }
-        if !as_planned || transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. })) {
+        let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. }));
+        if creates_epg || shown == Shown::Recreated {
             self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
+        }
+        if transaction.form != Form::Tag {
+            self.subscriptions.written(&transaction.eepg.l3out, now);
         }
         if !transaction.changes.iter().all(Change::is_delete) {
             self.told.written(&transaction.eepg);
@@ -142,7 +146,6 @@ impl Engine {
             self.parking.release(&object);
             self.fights.written(&object, now);
         }
-        as_planned
     }
 
     /// What follows from an error on a write (W2, W7, W8), apart from a content that is refused (W3). An error that
@@ -171,12 +174,11 @@ impl Engine {
                 self.park(ObjectDn::Eepg(dn.clone()), &error, now);
                 Ok(())
             }
-            // It answers reads: where that stays so it is cut off from the others, and another one is tried (A1).
-            Error::Busy(why) => {
-                self.stale_eepgs.insert(dn.clone());
-                Err(Error::Unreachable(format!("it takes no writes: {why}")))
-            }
-            Error::Unreachable(_) | Error::Unauthorized(_) | Error::Malformed(_) => {
+            Error::Busy(_)
+            | Error::Unreachable(_)
+            | Error::Unauthorized(_)
+            | Error::Malformed(_)
+            | Error::Withdrawn => {
                 self.stale_eepgs.insert(dn.clone());
                 Err(error)
             }
