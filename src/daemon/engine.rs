@@ -4,6 +4,7 @@
 
 mod reading;
 mod sending;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use self::subscriptions::Subscriptions;
 use super::parking::Parking;
 use crate::apic::access::Access;
 use crate::apic::writer::Writer;
@@ -92,7 +94,7 @@ pub struct Engine {
     fights: Fights,
     brake: Brake,
     untagged: BTreeMap<EepgDn, Untagged>,
-    subscriptions: BTreeMap<L3outDn, SubscriptionId>,
+    subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
     marked: BTreeSet<L3outDn>,
     comparison_due: bool,
@@ -123,7 +125,7 @@ impl Engine {
             fights: Fights::default(),
             brake: Brake::default(),
             untagged: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             marked: BTreeSet::new(),
             comparison_due: true,
             stale_l3outs: BTreeSet::new(),
@@ -206,19 +208,16 @@ impl Engine {
 
     /// Takes over a websocket event. True where it says something that the mirror does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
-        let news = self.hear(subscriptions, changes);
-        self.is_subscribed(subscriptions) && !news.is_empty()
+        let (news, is_late) = self.hear(subscriptions, changes);
+        !is_late && !news.is_empty()
     }
 
-    fn is_subscribed(&self, subscriptions: &[SubscriptionId]) -> bool {
-        subscriptions.iter().any(|id| self.subscriptions.values().any(|it| it == id))
-    }
-
-    /// What a websocket event says that the mirror does not know: it is read again.
-    fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> Vec<Hint> {
+    /// What a websocket event says that the mirror does not know, which is read again; and whether it comes late, of
+    /// subscriptions that were given up.
+    fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> (Vec<Hint>, bool) {
         // A late event of a subscription that was given up costs no read (R3). That something was deleted is kept in mind
         // all the same: what somebody puts there after that is not an object of ours that lost its mark (R2).
-        let is_late = !self.is_subscribed(subscriptions);
+        let is_late = !self.subscriptions.heard(subscriptions);
         let mut news = Vec::new();
         for change in changes.iter().filter(|it| !is_late || it.status == Status::Deleted) {
             let hint = self.fabric.hint(change);
@@ -236,7 +235,7 @@ impl Engine {
             }
             news.push(hint);
         }
-        news
+        (news, is_late)
     }
 
     /// Events may have been lost, or time has passed: the next pass compares everything (R4).
@@ -246,12 +245,11 @@ impl Engine {
 
     /// What was subscribed is void: the session ended, or a subscription lapsed. The next pass subscribes anew.
     pub fn subscriptions_lost(&mut self, apic: Option<&dyn Access>) {
-        for (_, id) in std::mem::take(&mut self.subscriptions) {
+        for id in self.subscriptions.take_all() {
             if let Some(apic) = apic {
                 apic.forget(&id);
             }
         }
-        self.fabric.events_lost();
         self.comparison_due = true;
     }
 
@@ -259,7 +257,7 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
-        tried_again.into_iter().chain([self.grace.next_end(), settled]).flatten().min()
+        tried_again.into_iter().chain([self.grace.next_end(), settled, self.subscriptions.next_wake()]).flatten().min()
     }
 
     /// Somebody consents to the deletions that are held (W4). True where there are any.
@@ -288,7 +286,7 @@ impl Engine {
     /// `now` is the time of the pass.
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
-        self.settle(now);
+        self.settle(apic, now);
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
         if self.parking.due(now).any(|it| matches!(it, ObjectDn::Eepg(_))) {
@@ -302,9 +300,7 @@ impl Engine {
             let wanted = self.wanted();
             let plan = self.plan(&wanted, now);
             if !plan.reads.is_empty() {
-                for eepg in &plan.reads {
-                    self.read_eepg(apic, eepg, now)?;
-                }
+                self.read_for(apic, &plan, now)?;
                 continue;
             }
             if self.deletes(now) && self.brake.count(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
@@ -420,6 +416,7 @@ impl Engine {
         let mut findings: BTreeSet<Finding> = wanted.findings.iter().cloned().chain(plan.findings).collect();
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
+        findings.extend(self.subscriptions.findings());
         findings.extend(self.brake.finding());
         findings.extend(self.unasked.as_ref().map(|why| {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
@@ -450,7 +447,7 @@ impl Engine {
                 Some(L3out::Present { eepgs, .. }) => format!("{} EEPGs", eepgs.len()),
                 _ => "missing".to_owned(),
             };
-            let subscription = if self.subscriptions.contains_key(dn) { "subscribed" } else { "not subscribed" };
+            let subscription = if self.subscriptions.is_subscribed(dn) { "subscribed" } else { "not subscribed" };
             lines.push(format!("{dn}: {state}, {subscription}"));
         }
         lines.extend(self.brake.held().iter().take(MOST_TOLD).map(|it| format!("held: {it}")));

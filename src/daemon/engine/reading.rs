@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use log::info;
+use log::{debug, info};
 
 use super::{Engine, SETTLE};
 use crate::apic::access::Access;
@@ -11,16 +11,27 @@ use crate::apic::{Error, Query};
 use crate::model::dn::{EepgDn, L3outDn, ObjectDn, Place};
 use crate::model::fabric::{CONTRACTS, EEPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::finding::{Code, Finding};
-use crate::model::mo::Mo;
+use crate::model::plan::Plan;
 use crate::model::wanted::named_l3outs;
 
+/// Where so many EEPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves so many
+/// requests a second (W8).
+const TOGETHER: usize = 3;
+
 impl Engine {
-    /// L3Outs whose time to settle is over are read again (R3).
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
+    pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
         let (due, later) = std::mem::take(&mut self.settling).into_iter().partition(|(_, at)| *at <= now);
         self.settling = later;
         let due: BTreeMap<L3outDn, Instant> = due;
         self.stale_l3outs.extend(due.into_keys());
+        let due = self.subscriptions.due(now);
+        for (dn, id) in due.renewals {
+            debug!("{dn} is subscribed once more");
+            apic.forget(&id);
+            self.stale_l3outs.insert(dn);
+        }
+        self.stale_l3outs.extend(due.reads);
     }
 
     /// Notes what a pass has to read that no event has told of: all, where that is due, and what it does not know yet.
@@ -31,11 +42,12 @@ impl Engine {
             self.stale_l3outs.extend(self.fabric.l3outs().cloned());
             self.comparison_due = false;
             self.brake.count_next();
+            self.subscriptions.retry_refused();
             self.untagged.values_mut().for_each(|it| it.try_again = true);
         }
         self.stale_l3outs.extend(self.unreadable.due(now).cloned());
         for dn in self.named() {
-            let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.contains_key(&dn);
+            let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.is_served(&dn);
             if !is_known && !self.unreadable.is_parked(&dn, now) {
                 self.stale_l3outs.insert(dn);
             }
@@ -63,9 +75,27 @@ impl Engine {
 
     fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         while let Some(dn) = self.stale_eepgs.first().cloned() {
-            self.read_eepg(apic, &dn, now)?;
+            let of_its_l3out = self.stale_eepgs.iter().filter(|it| it.l3out == dn.l3out).count();
+            if of_its_l3out >= TOGETHER {
+                // Whatever becomes of it: what could not be read is not read one by one.
+                self.stale_eepgs.retain(|it| it.l3out != dn.l3out);
+                self.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(apic, &dn.l3out, now)?;
+            } else {
+                self.read_eepg(apic, &dn, now)?;
+            }
         }
         Ok(())
+    }
+
+    /// Reads what a plan needs to be sure of (W7).
+    pub(super) fn read_for(&mut self, apic: &dyn Access, plan: &Plan, now: Instant) -> Result<(), Error> {
+        if !self.rules.keep_contracted {
+            self.stale_eepgs.extend(plan.reads.iter().cloned());
+            return self.read_stale_eepgs(apic, now);
+        }
+        // Contract relations come with a read of their EEPG alone.
+        plan.reads.iter().try_for_each(|dn| self.read_eepg(apic, dn, now))
     }
 
     /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
@@ -129,25 +159,34 @@ impl Engine {
         }
     }
 
-    /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3).
+    /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3). One that the APIC
+    /// does not let us subscribe is read all the same (A6).
     fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        let query = Query::object(dn).subtree(&[L3OUT, EEPG, SUBNET, TAG]);
-        let mos = if self.subscriptions.contains_key(dn) {
+        let query = Query::object(dn).subtree(&[L3OUT, EEPG, SUBNET, TAG, VRF_RELATION]);
+        let mos = if self.subscriptions.is_served(dn) {
             apic.read(&query)?
         } else {
-            let (id, mos) = apic.subscribe(&query)?;
-            if let Some(id) = id {
-                self.subscriptions.insert(dn.clone(), id);
+            match apic.subscribe(&query) {
+                Ok((id, mos)) => {
+                    id.into_iter().for_each(|id| self.subscriptions.subscribed(dn, id));
+                    mos
+                }
+                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
+                    let mos = apic.read(&query)?;
+                    self.subscriptions.refused(dn, &error.to_string(), now);
+                    mos
+                }
+                Err(error) => return Err(error),
             }
-            mos
         };
-        let vrf = if mos.is_empty() { None } else { read_vrf(apic, dn)? };
+        self.subscriptions.was_read(dn, now);
         let was_missing = self.fabric.l3out(dn) == Some(&L3out::Missing);
-        let undone = self.fabric.put_l3out(dn, &mos, vrf);
+        let undone = self.fabric.put_l3out(dn, &mos);
         self.fights.undone(undone);
         if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
             info!("{dn} has appeared");
             self.settling.insert(dn.clone(), now + SETTLE);
+            self.subscriptions.appeared(dn, now);
         }
         self.stale_eepgs.retain(|eepg| eepg.l3out != *dn);
         Ok(())
@@ -191,14 +230,4 @@ impl Engine {
         self.fabric.forget(dn);
         self.settling.remove(dn);
     }
-}
-
-/// S3: the VRF that an L3Out is in; nothing where it cannot be read.
-fn read_vrf(apic: &dyn Access, dn: &L3outDn) -> Result<Option<String>, Error> {
-    let mos: Vec<Mo> = match apic.read(&Query::object(&format_args!("{dn}/rsectx"))) {
-        Err(Error::Forbidden(_) | Error::Rejected { .. }) => return Ok(None),
-        other => other?,
-    };
-    let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION).map(|mo| mo.get("tDn"));
-    Ok(vrf.filter(|it| !it.is_empty()).map(str::to_owned))
 }
