@@ -11,6 +11,12 @@ use sim::lab::Folder;
 /// What `/proc` counts CPU time in: `getconf CLK_TCK` is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
+/// `--apic-rate` against an APIC without a throttle: what is measured is the daemon, not its patience.
+pub const NO_RATE: Option<&str> = Some("off");
+
+/// `--apic-rate` as it is by default.
+pub const DEFAULT_RATE: Option<&str> = None;
+
 /// A running daemon. It is killed when it is dropped.
 pub struct Daemon {
     child: Child,
@@ -19,8 +25,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one against the lab that is described in the folder; its log goes there, too.
-    pub fn start(program: &Path, folder: &Folder) -> io::Result<Daemon> {
+    /// Starts one with this `--apic-rate` against the lab that is described in the folder; its log goes there, too.
+    pub fn start(program: &Path, folder: &Folder, rate: Option<&str>) -> io::Result<Daemon> {
         let log = File::create(folder.0.join("daemon.log"))?;
         let mut command = Command::new(program);
         command.arg("run").env_clear().stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -28,6 +34,9 @@ impl Daemon {
             if let Some((name, value)) = line.split_once('=') {
                 command.env(name, value.trim_matches('\''));
             }
+        }
+        if let Some(rate) = rate {
+            command.args(["--apic-rate", rate]);
         }
         let begun = Instant::now();
         Ok(Daemon { child: command.spawn()?, begun })

@@ -3,6 +3,7 @@
 mod daemon;
 mod floor;
 mod measure;
+mod throttle;
 mod world;
 
 use std::io;
@@ -14,7 +15,7 @@ use lexopt::prelude::*;
 const HELP: &str = "\
 bench --daemon PROGRAM --dir DIR [--pods N]...    measures PROGRAM; DIR is for its files
   --pods N      only this size, perhaps several; else 1000, 10000 and 50000
-  --only WHAT   only one of: sync, latency, healing, idle
+  --only WHAT   only one of: sync, latency, healing, idle, throttle
 ";
 
 fn main() -> ExitCode {
@@ -71,6 +72,9 @@ impl Plan {
         }
         if is_wanted("idle") {
             self.bench.idle()?;
+        }
+        if is_wanted("throttle") {
+            throttle::table(&self.bench.program, &self.bench.dir)?;
         }
         Ok(())
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
+use sim::apic::Throttle;
 use sim::lab::Folder;
 use sim::net::{Fault, Trouble};
 
-use crate::daemon::{Daemon, own_cpu};
+use crate::daemon::{DEFAULT_RATE, Daemon, NO_RATE, own_cpu};
 use crate::floor;
 use crate::world::{PODS_EACH, World};
 
@@ -61,7 +62,7 @@ impl Bench {
         for &pods in sizes {
             let world = World::new(pods);
             world.lab.describe(&self.folder())?;
-            let sync = self.first(&world)?;
+            let sync = self.first(&world, NO_RATE)?;
             let floor = floor::of(&world, &self.folder())?;
             print_sync(pods, "instant", &world, &sync, &seconds(floor));
             growth.push((pods, sync));
@@ -69,8 +70,14 @@ impl Bench {
             let world = World::new(pods);
             world.lab.describe(&self.folder())?;
             world.lab.apic.fault(Fault::on("", Trouble::Delay(SLOW)));
-            let sync = self.first(&world)?;
+            let sync = self.first(&world, NO_RATE)?;
             print_sync(pods, "50 ms", &world, &sync, "");
+            drop(world);
+            let world = World::new(pods);
+            world.lab.describe(&self.folder())?;
+            throttle(&world);
+            let sync = self.first(&world, DEFAULT_RATE)?;
+            print_sync(pods, "throttled at 30/s", &world, &sync, "");
         }
         println!("\n### Growth: the same per Pod\n");
         println!(
@@ -90,9 +97,9 @@ impl Bench {
         Ok(())
     }
 
-    fn first(&self, world: &World) -> io::Result<Sync> {
+    fn first(&self, world: &World, rate: Option<&str>) -> io::Result<Sync> {
         let before = own_cpu();
-        let daemon = Daemon::start(&self.program, &self.folder())?;
+        let daemon = Daemon::start(&self.program, &self.folder(), rate)?;
         let took = converged(world, &daemon)?;
         let simulators = own_cpu() - before;
         settled(world);
@@ -114,16 +121,23 @@ impl Bench {
     /// From a Pod's address handed to TLS to the request that carries it, fully read.
     pub fn latency(&self) -> io::Result<()> {
         println!("### Change latency at {USUAL} Pods, 1,000 changes\n");
-        println!("| changes a second | p50 | p99 | max |\n| ---: | ---: | ---: | ---: |");
-        let world = World::new(USUAL);
-        world.lab.describe(&self.folder())?;
-        let daemon = Daemon::start(&self.program, &self.folder())?;
-        converged(&world, &daemon)?;
-        settled(&world);
-        for (number, rate) in [(0, 20), (1, 200)] {
-            let times = changes(&world, rate, USUAL + number * 1000)?;
-            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-            println!("| {rate} | {} | {} | {} |", millis(at(0.5)), millis(at(0.99)), millis(at(1.0)));
+        println!("| APIC | changes a second | p50 | p99 | max |\n| --- | ---: | ---: | ---: | ---: |");
+        for (apic, own_rate, rates) in
+            [("instant", NO_RATE, &[20, 200][..]), ("throttled at 30/s", DEFAULT_RATE, &[5, 20])]
+        {
+            let world = World::new(USUAL);
+            world.lab.describe(&self.folder())?;
+            if own_rate == DEFAULT_RATE {
+                throttle(&world);
+            }
+            let daemon = Daemon::start(&self.program, &self.folder(), own_rate)?;
+            converged(&world, &daemon)?;
+            settled(&world);
+            for (number, rate) in rates.iter().enumerate() {
+                let times = changes(&world, *rate, USUAL + number * 1000)?;
+                let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+                println!("| {apic} | {rate} | {} | {} | {} |", millis(at(0.5)), millis(at(0.99)), millis(at(1.0)));
+            }
         }
         println!();
         Ok(())
@@ -138,7 +152,7 @@ impl Bench {
         for n in 0..1_000 - PODS_EACH {
             world.one_of_large(USUAL + n);
         }
-        let daemon = Daemon::start(&self.program, &self.folder())?;
+        let daemon = Daemon::start(&self.program, &self.folder(), NO_RATE)?;
         converged(&world, &daemon)?;
         settled(&world);
         let there = world.lab.apic.subnets(LARGE).len();
@@ -157,7 +171,7 @@ impl Bench {
         );
         let world = World::new(USUAL);
         world.lab.describe(&self.folder())?;
-        let daemon = Daemon::start(&self.program, &self.folder())?;
+        let daemon = Daemon::start(&self.program, &self.folder(), NO_RATE)?;
         converged(&world, &daemon)?;
         settled(&world);
         let asked = || (world.lab.apic.journal().len(), world.lab.kube.journal().len());
@@ -172,6 +186,12 @@ impl Bench {
         println!("| {} | {share:.3} % | {} | {} |\n", millis(cpu), apic_now - apic, kube_now - kube);
         Ok(())
     }
+}
+
+/// The APIC has the throttle that Cisco recommends, with room for a burst of the same size.
+fn throttle(world: &World) {
+    let throttle = Throttle { per_second: 30.0, burst: 30, retry_after: false };
+    world.lab.apic.quirks(|quirks| quirks.request_throttle = Some(throttle));
 }
 
 /// The EEPG that is healed.
