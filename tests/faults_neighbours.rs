@@ -236,3 +236,33 @@ fn a_former_id_is_adopted_only_where_told() {
         assert!(since.len() <= 2 && since.iter().all(|it| !it.contains("deleted")), "{since:?}");
     });
 }
+
+/// O2, R1, R5: aci-sync as a guest in an EPG of aci-containers, which deletes at each of its full syncs what it did not
+/// write there. The guest's subnet is out for a moment and comes back each time; the EPG and what is in it stay as they
+/// are; there is no conflict, because aci-containers does not react to the subnet that comes back.
+#[test]
+fn as_a_guest_of_aci_containers() {
+    World::both(|world| {
+        const HOST: [(&str, &str); 2] = [("annotation", "orchestrator:aci-containers-controller"), ("descr", "host")];
+        world.apic.set(DN_E, "l3extInstP", &HOST).unwrap();
+        let (theirs, ours) = (format!("{DN_E}/extsubnet-[10.9.0.0/16]"), format!("{DN_E}/extsubnet-[10.0.0.1/32]"));
+        world.apic.set(&theirs, "l3extSubnet", &HOST[..1]).unwrap();
+        // The host's EPG has been there for long.
+        world.apic.advance(std::time::Duration::from_secs(60));
+        let before = world.apic.get(&theirs);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        let daemon = world.run(&[]);
+        let is_there = |world: &World| world.apic.get(&ours).is_some_and(|it| it["annotation"] == MARK);
+        world.until("the guest is in", is_there);
+        for _full_sync in 0..4 {
+            world.apic.admin_delete(&ours).unwrap();
+            world.until("the guest is in again", is_there);
+        }
+        world.settle();
+        let host = world.apic.get(DN_E).unwrap();
+        assert_eq!((host["annotation"].as_str(), host["descr"].as_str()), (Some(HOST[0].1), Some("host")));
+        assert_eq!(world.apic.get(&theirs), before);
+        assert!(world.apic.writes().iter().all(|it| !it.body.contains(r#""name":"E""#)), "the EPG itself is not written");
+        assert_eq!(daemon.count("undoes again and again"), 0, "no conflict is reported");
+    });
+}
