@@ -101,6 +101,12 @@ pub const FLAGS: &[Flag] = &[
         "Trust any APIC certificate. Whoever is in between gets the password.",
     ),
     flag(
+        "apic-rate",
+        Shape::One("N"),
+        "`20`",
+        "The most requests a second to the APIC, 1-1000, after a burst of 20; `off`: no limit.",
+    ),
+    flag(
         "password-file",
         Shape::One("FILE"),
         "`$CREDENTIALS_DIRECTORY/apic-password`, `ACI_PASSWORD`",

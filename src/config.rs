@@ -127,6 +127,8 @@ pub struct Config {
     pub policy: Policy,
     /// How often everything is compared.
     pub resync: Duration,
+    /// The most requests a second to the APIC; nothing: no limit.
+    pub apic_rate: Option<u32>,
     /// The namespace and the name of the Lease that whoever writes must hold, where there is an election.
     pub lease: Option<(String, String)>,
     /// Kubernetes Events are written.
@@ -192,6 +194,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         epg_grace: duration(get("epg-grace"), Duration::ZERO)?.unwrap_or(Duration::from_secs(60)),
         policy,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
+        apic_rate: get("apic-rate").map_or(Ok(Some(APIC_RATE)), apic_rate)?,
         lease: lease(invocation, policy)?,
         events: get("events").is_none() || invocation.is_on("events"),
     })
@@ -284,6 +287,18 @@ fn policy(given: &Given) -> Result<Policy, ConfigError> {
         "observe" => Ok(Policy::Observe),
         other => Err(ConfigError::wrong(given, format!("{other:?} is none of sync, upsert-only and observe"))),
     }
+}
+
+/// W8: below the 30 requests a second at which Cisco recommends to throttle an APIC.
+const APIC_RATE: u32 = 20;
+
+fn apic_rate(given: &Given) -> Result<Option<u32>, ConfigError> {
+    let text = given.values[0].as_str();
+    if text == "off" {
+        return Ok(None);
+    }
+    let rate = text.parse().ok().filter(|it| (1..=1000).contains(it)).map(Some);
+    rate.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is neither a number from 1 to 1000 nor off")))
 }
 
 fn batch(given: &Given) -> Result<usize, ConfigError> {

@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::access::Access;
+use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::{self, Query, Settings, SubscriptionId};
 use aci_sync::config::{Controller, Policy};
 use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::{self, Client, Error, decode};
 use aci_sync::model::kube::{Kind, Pool};
-use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::secret::{Renewable, Secret};
 use aci_sync::tenure::Tenure;
 use crossbeam_channel::bounded;
-use serde_json::{Value, json};
+use serde_json::json;
 use sim::apic::{ApiError, SimApic};
 use sim::kube::{Credential, SimKube};
 use sim::net::{Connection, Fault, Request, Server, Service, Trouble};
@@ -98,10 +98,11 @@ fn an_apic_is_not_read_for_ever() {
         tls: Tls::new(&tls).unwrap(),
         username: fabric.username().to_owned(),
         password: Renewable::new(Secret::new(fabric.password())),
+        pace: apic::Pace::new(None),
     });
     let client = client.unwrap();
     let dn = "uni/tn-T/out-L";
-    assert_eq!(client.read(&Query::object(&dn)).unwrap().len(), 1);
+    assert_eq!(client.read(&Query::object(&dn), &|| true).unwrap().len(), 1);
     let with = |trouble| {
         fabric.clear_faults();
         fabric.fault(Fault::on("/api/", trouble));
@@ -109,23 +110,27 @@ fn an_apic_is_not_read_for_ever() {
 
     for (trouble, complaint) in [(flood(), "larger than 67108864 bytes"), (long_head(), "head is larger than")] {
         with(trouble.clone());
-        let Err(apic::Error::Unreachable(why)) = client.read(&Query::object(&dn)) else { panic!() };
+        let Err(apic::Error::Malformed(why) | apic::Error::Unreachable(why)) =
+            client.read(&Query::object(&dn), &|| true)
+        else {
+            panic!()
+        };
         assert!(why.contains(complaint), "{why}");
-        let Err(apic::Error::AnswerLost(why)) = client.delete(dn) else { panic!("perhaps it was done") };
+        let Err(apic::Error::AnswerLost(why)) = client.delete(dn, &|| true) else { panic!("perhaps it was done") };
         assert!(why.contains(complaint), "{why}");
     }
 
     let page = json!({"totalCount": "1000000", "imdata": [{"l3extOut": {"attributes": {"dn": dn}}}]});
     with(Trouble::Answer(200, JSON, page.to_string()));
-    let Err(apic::Error::Malformed(why)) = client.read(&Query::class("l3extOut")) else { panic!() };
+    let Err(apic::Error::Malformed(why)) = client.read(&Query::class("l3extOut"), &|| true) else { panic!() };
     assert!(why.contains("more than 100 pages"), "{why}");
 
     for bad in ["", "1&a=b", &"1".repeat(65)] {
         with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": bad}).to_string()));
-        assert!(matches!(client.subscribe(&Query::object(&dn), &|| {}), Err(apic::Error::Malformed(_))), "{bad}");
+        assert!(matches!(client.subscribe(&Query::object(&dn), &|| true), Err(apic::Error::Malformed(_))), "{bad}");
     }
     with(Trouble::Answer(200, JSON, json!({"imdata": [], "subscriptionId": "1".repeat(64)}).to_string()));
-    client.subscribe(&Query::object(&dn), &|| {}).unwrap();
+    client.subscribe(&Query::object(&dn), &|| true).unwrap();
 }
 
 /// W3: objects that are all refused cost hundreds of requests at most, and not two for each of them.
@@ -157,12 +162,12 @@ impl Access for Mute {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, _: &str, _: &Value) -> Result<Vec<MoChange>, apic::Error> {
+    fn post(&self, _: &str, _: &apic::Body, _: &MaySend<'_>) -> Result<Written, apic::Error> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(apic::Error::AnswerLost("silence".to_owned()))
     }
 
-    fn delete(&self, _: &str) -> Result<(), apic::Error> {
+    fn delete(&self, _: &str, _: &MaySend<'_>) -> Result<(), apic::Error> {
         panic!("nothing is there to delete")
     }
 }
@@ -221,6 +226,7 @@ fn a_websocket_message_has_an_end() {
             tls: Tls::new(&tls).unwrap(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("secret")),
+            pace: apic::Pace::new(None),
         };
         let (events, said) = bounded(8);
         let (stop, stopped) = bounded(0);

@@ -1,9 +1,23 @@
 //! What the engine needs of a session at an APIC: the seam at which tests and `plan` put something else.
 
-use serde_json::Value;
+use std::cell::Cell;
 
+use super::body::Body;
 use super::{Client, Error, Query, SubscriptionId};
 use crate::model::mo::{Mo, MoChange};
+
+/// Asked right before a request is sent, each time it is sent, and each second while it waits for its turn: whether it may
+/// be sent.
+pub type MaySend<'a> = dyn Fn() -> bool + 'a;
+
+/// The answer to a write that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// What it created, changed and deleted, as far as the APIC says.
+    Told(Vec<MoChange>),
+    /// It was not sent at all, and counts as done: `plan`.
+    Assumed,
+}
 
 /// Reads, subscriptions and writes of one session.
 pub trait Access {
@@ -13,63 +27,107 @@ pub trait Access {
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error>;
     /// A subscription that is not needed any more.
     fn forget(&self, id: &SubscriptionId);
-    /// Sends a transaction; what it made, changed and deleted, as far as the APIC says. Only the writer calls it.
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error>;
+    /// Sends a transaction. Only the writer calls it.
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error>;
     /// Deletes one object. Only the writer calls it.
-    fn delete(&self, dn: &str) -> Result<(), Error>;
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error>;
 }
 
-impl Access for Client {
+/// What became of the requests of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Requests that the controller served, be it with an error about their content.
+    pub served: usize,
+    /// Requests that it did not: busy, out of reach, silent, or not making sense.
+    pub failed: usize,
+}
+
+/// A session whose requests are counted by what became of them, so that a controller that serves none can be told from one
+/// that serves few (W8).
+pub struct Counted<'a> {
+    apic: &'a dyn Access,
+    reads: Cell<Outcomes>,
+    writes: Cell<Outcomes>,
+}
+
+impl<'a> Counted<'a> {
+    /// Counts from now on.
+    pub fn new(apic: &'a dyn Access) -> Self {
+        Counted { apic, reads: Cell::default(), writes: Cell::default() }
+    }
+
+    /// What became of the reads until now.
+    pub fn reads(&self) -> Outcomes {
+        self.reads.get()
+    }
+
+    /// What became of the writes until now.
+    pub fn writes(&self) -> Outcomes {
+        self.writes.get()
+    }
+}
+
+fn count<T>(outcomes: &Cell<Outcomes>, result: Result<T, Error>) -> Result<T, Error> {
+    let mut now = outcomes.get();
+    match &result {
+        Err(Error::Busy(_) | Error::Unreachable(_) | Error::AnswerLost(_) | Error::Malformed(_)) => now.failed += 1,
+        Err(Error::Withdrawn) => {}
+        _ => now.served += 1,
+    }
+    outcomes.set(now);
+    result
+}
+
+impl Access for Counted<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        Client::read(self, query)
+        count(&self.reads, self.apic.read(query))
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        Client::subscribe(self, query, &|| {}).map(|(id, mos)| (Some(id), mos))
+        count(&self.reads, self.apic.subscribe(query))
     }
 
     fn forget(&self, id: &SubscriptionId) {
-        Client::forget(self, id);
+        self.apic.forget(id);
     }
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        Client::post(self, dn, body)
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        count(&self.writes, self.apic.post(dn, body, may_send))
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
-        Client::delete(self, dn)
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        count(&self.writes, self.apic.delete(dn, may_send))
     }
 }
 
-/// A session that beats before each request: each takes its bounded time, so whoever sends many is not hanging (X1).
-pub struct Beating<'a> {
+/// A session with a websocket, as long as the reconciler may go on. That is asked before each request and each second of
+/// waiting, so that it also serves as a heartbeat: what sends requests, each within its time, does not hang (X1).
+pub struct Supervised<'a> {
     /// The session.
     pub client: &'a Client,
-    /// The heart.
-    pub beat: &'a dyn Fn(),
+    /// Whether the reconciler may go on.
+    pub goes_on: &'a MaySend<'a>,
 }
 
-impl Access for Beating<'_> {
+impl Access for Supervised<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.client.read_pages(query, self.beat)
+        self.client.read(query, self.goes_on)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        self.client.subscribe(query, self.beat).map(|(id, mos)| (Some(id), mos))
+        self.client.subscribe(query, self.goes_on).map(|(id, mos)| (Some(id), mos))
     }
 
     fn forget(&self, id: &SubscriptionId) {
         self.client.forget(id);
     }
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        (self.beat)();
-        self.client.post(dn, body)
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        self.client.post(dn, body, &|| (self.goes_on)() && may_send()).map(Written::Told)
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
-        (self.beat)();
-        self.client.delete(dn)
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        self.client.delete(dn, &|| (self.goes_on)() && may_send())
     }
 }
 
@@ -78,21 +136,21 @@ pub struct WithoutEvents<'a>(pub &'a Client);
 
 impl Access for WithoutEvents<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.0.read(query)
+        self.0.read(query, &|| true)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        Ok((None, self.0.read(query)?))
+        Ok((None, self.read(query)?))
     }
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        self.0.post(dn, body)
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        self.0.post(dn, body, may_send).map(Written::Told)
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
-        self.0.delete(dn)
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        self.0.delete(dn, may_send)
     }
 }
 
@@ -101,20 +159,20 @@ pub struct ReadOnly<'a>(pub &'a Client);
 
 impl Access for ReadOnly<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.0.read(query)
+        self.0.read(query, &|| true)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        Ok((None, self.0.read(query)?))
+        Ok((None, self.read(query)?))
     }
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, _: &str, _: &Value) -> Result<Vec<MoChange>, Error> {
-        Ok(Vec::new())
+    fn post(&self, _: &str, _: &Body, _: &MaySend<'_>) -> Result<Written, Error> {
+        Ok(Written::Assumed)
     }
 
-    fn delete(&self, _: &str) -> Result<(), Error> {
+    fn delete(&self, _: &str, _: &MaySend<'_>) -> Result<(), Error> {
         Ok(())
     }
 }

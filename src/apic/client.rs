@@ -8,16 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use log::debug;
 use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use super::Settings;
+use super::access::MaySend;
+use super::body::Body as Object;
 use super::decode::{self, Answer};
 use super::error::Error;
 use super::query::Query;
 use super::reading;
 use super::refresher::Task;
+use crate::backoff::Backoff;
 use crate::config::Controller;
 use crate::model::mo::{Mo, MoChange};
 use crate::net::{ConnectError, words};
@@ -25,6 +29,15 @@ use crate::secret::{Renewable, Secret};
 
 /// How long one request may take in all (W8).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a request is sent in all when it is refused with 503 or 429 or does not reach the controller, and how long
+/// that may take before it is left to a later pass (W8).
+const TRIES: u32 = 5;
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// The pauses between them, where the controller does not say how long to wait.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// How long the logout may take at the stop (X2).
 const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
@@ -111,7 +124,9 @@ impl Client {
         };
         let user = json!({"name": settings.username, "pwd": settings.password.get().expose()});
         let body = json!({"aaaUser": {"attributes": user}});
-        let answer = session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent)?;
+        let answer = session.in_turn(&|| true, is_refused, &|| {
+            session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent)
+        })?;
         let (token, lifetimes) = token_in(&answer)?;
         session.token.set(token);
         session.lifetimes = lifetimes;
@@ -144,38 +159,28 @@ impl Client {
     }
 
     /// Reads objects; children come flattened, with their DNs.
-    pub fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.read_pages(query, &|| {})
+    pub fn read(&self, query: &Query, may_send: &MaySend<'_>) -> Result<Vec<Mo>, Error> {
+        reading::read(query, &mut |target| self.get(target, may_send, is_not_served))
     }
 
-    /// The same, with a beat before each request (X1).
-    pub fn read_pages(&self, query: &Query, beat: &dyn Fn()) -> Result<Vec<Mo>, Error> {
-        reading::read(query, &mut |target| {
-            beat();
-            self.get(target)
-        })
-    }
-
-    /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow. A beat comes
-    /// before each request (X1).
-    pub fn subscribe(&self, query: &Query, beat: &dyn Fn()) -> Result<(SubscriptionId, Vec<Mo>), Error> {
+    /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
+    pub fn subscribe(&self, query: &Query, may_send: &MaySend<'_>) -> Result<(SubscriptionId, Vec<Mo>), Error> {
         let since = Instant::now();
         let plain = "subscription=yes".to_owned();
-        beat();
+        let get = |target: &str| self.get(target, may_send, is_not_served);
         let answer = if self.0.extends.load(Ordering::Relaxed) {
             let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
-            match self.get(&query.target(&[plain.clone(), longer])) {
+            match get(&query.target(&[plain.clone(), longer])) {
                 // Releases before 3.2(3) do not know the parameter. What is refused without it too has another cause.
                 Err(Error::Rejected { .. }) => {
-                    beat();
-                    let answer = self.get(&query.target(&[plain]))?;
+                    let answer = get(&query.target(&[plain]))?;
                     self.0.extends.store(false, Ordering::Relaxed);
                     answer
                 }
                 answer => answer?,
             }
         } else {
-            self.get(&query.target(&[plain]))?
+            get(&query.target(&[plain]))?
         };
         let (id, mos) = reading::snapshot(answer)?;
         let life = if self.0.extends.load(Ordering::Relaxed) { EXTENDED_LIFE } else { DEFAULT_LIFE };
@@ -197,14 +202,14 @@ impl Client {
 
     /// Refreshes the token: a new one from now on, for the same session (A3).
     pub(super) fn refresh(&self) -> Result<Lifetimes, Error> {
-        let (token, lifetimes) = token_in(&self.get("/api/aaaRefresh.json")?)?;
+        let (token, lifetimes) = token_in(&self.get("/api/aaaRefresh.json", &|| true, is_refused)?)?;
         self.0.token.set(token);
         Ok(lifetimes)
     }
 
     /// Refreshes one subscription.
     pub(super) fn refresh_subscription(&self, id: &SubscriptionId) -> Result<(), Error> {
-        self.get(&format!("/api/subscriptionRefresh.json?id={}", id.0)).map(drop)
+        self.get(&format!("/api/subscriptionRefresh.json?id={}", id.0), &|| true, is_refused).map(drop)
     }
 
     /// The APIC did not keep to `refresh-timeout`: subscriptions made from now on do without it.
@@ -212,34 +217,23 @@ impl Client {
         self.0.extends.store(false, Ordering::Relaxed);
     }
 
-    /// Sends a transaction; what it made, changed and deleted, as far as the APIC says. Only the writer calls it.
-    pub fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
-        self.write(&format!("/api/mo/{dn}.json?rsp-subtree=modified"), Some(body))
+    /// Sends a transaction; what it created, changed and deleted, as far as the APIC says. Only the writer calls it.
+    pub fn post(&self, dn: &str, body: &Object, may_send: &MaySend<'_>) -> Result<Vec<MoChange>, Error> {
+        self.write(&format!("/api/mo/{dn}.json?rsp-subtree=modified"), Some(&body.to_string()), may_send)
     }
 
     /// Deletes one object. Only the writer calls it.
-    pub fn delete(&self, dn: &str) -> Result<(), Error> {
-        self.write(&format!("/api/mo/{dn}.json"), None).map(drop)
+    pub fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        self.write(&format!("/api/mo/{dn}.json"), None, may_send).map(drop)
     }
 
-    fn write(&self, target: &str, body: Option<&Value>) -> Result<Vec<MoChange>, Error> {
+    fn write(&self, target: &str, body: Option<&str>, may_send: &MaySend<'_>) -> Result<Vec<MoChange>, Error> {
+        self.0.in_turn(may_send, is_not_served, &|| self.0.send_write(target, body))
+    }
+
+    fn get(&self, target: &str, may_send: &MaySend<'_>, again: fn(&Error) -> bool) -> Result<Answer, Error> {
         let session = &*self.0;
-        let url = format!("https://{}{target}", session.controller.authority());
-        let cookie = session.cookie();
-        let response = match body {
-            Some(body) => {
-                bounded(session.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body.to_string())
-            }
-            None => bounded(session.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
-        };
-        let response = response.map_err(|error| unanswered_write(&error))?;
-        let http = response.status().as_u16();
-        let body = read_body(response).map_err(Error::AnswerLost)?;
-        decode::written(http, &body)
-    }
-
-    fn get(&self, target: &str) -> Result<Answer, Error> {
-        self.0.send(target, None, REQUEST_TIMEOUT, &self.0.agent)
+        session.in_turn(may_send, again, &|| session.send(target, None, REQUEST_TIMEOUT, &session.agent))
     }
 
     /// Logs out, on an agent of its own, because the session's may be shut down. Best effort, and short.
@@ -247,7 +241,7 @@ impl Client {
         let session = &*self.0;
         let body = json!({"aaaUser": {"attributes": {"name": session.settings.username}}});
         let agent = session.settings.tls.agent();
-        match session.send("/api/aaaLogout.json", Some(&body), LOGOUT_TIMEOUT, &agent) {
+        match session.send("/api/aaaLogout.json", Some(&body), LOGOUT_TIMEOUT, &agent).map_err(|it| it.error) {
             Ok(_) => log::debug!("logged out at {}", session.controller),
             Err(error) => log::debug!("the logout at {} failed: {error}", session.controller),
         }
@@ -265,8 +259,44 @@ impl Session {
         format!("APIC-cookie={}", self.token.get().expose())
     }
 
+    /// Sends a request when its turn has come, and the same one again where the controller does not serve it and `again`
+    /// says so (W8). A write that was perhaps taken is not one of those: what became of it is read (W7).
+    fn in_turn<T>(
+        &self,
+        may_send: &MaySend<'_>,
+        again: fn(&Error) -> bool,
+        send: &dyn Fn() -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let pace = &self.settings.pace;
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut tries = 0;
+        loop {
+            pace.wait_for_turn(may_send)?;
+            let failure = match send() {
+                Ok(answer) => {
+                    pace.answered();
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            tries += 1;
+            if failure.is_throttled() {
+                pace.refused()
+            } else {
+                pace.answered()
+            }
+            let pause = failure.retry_after.unwrap_or_else(|| backoff.pause());
+            if tries == TRIES || !again(&failure.error) || begun.elapsed() + pause > LONGEST_RETRY {
+                return Err(failure.error);
+            }
+            debug!("{}: {}; sent again in {:.1} s", self.controller, failure.error, pause.as_secs_f64());
+            pace.wait(pause, may_send)?;
+        }
+    }
+
     /// Sends a request that changes nothing on the fabric.
-    fn send(&self, target: &str, body: Option<&Value>, limit: Duration, agent: &Agent) -> Result<Answer, Error> {
+    fn send(&self, target: &str, body: Option<&Value>, limit: Duration, agent: &Agent) -> Result<Answer, Failure> {
         let url = format!("https://{}{target}", self.controller.authority());
         let has_token = !self.token.get().expose().is_empty();
         let response = match body {
@@ -278,24 +308,77 @@ impl Session {
             None => bounded(agent.get(url).header("Cookie", self.cookie()), limit).call(),
         };
         let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
-        let http = response.status().as_u16();
-        let body = read_body(response).map_err(Error::Unreachable)?;
-        decode::read(http, &body)
+        let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let body = read_body(response).map_err(|error| match error {
+            // To ask for it again would only bring as much again.
+            ureq::Error::BodyExceedsLimit(_) => Error::Malformed(words(&error)),
+            error => Error::Unreachable(words(&error)),
+        })?;
+        decode::read(http, &body).map_err(|error| Failure { error, http, retry_after })
     }
+
+    /// Sends a write.
+    fn send_write(&self, target: &str, body: Option<&str>) -> Result<Vec<MoChange>, Failure> {
+        let url = format!("https://{}{target}", self.controller.authority());
+        let cookie = self.cookie();
+        let response = match body {
+            Some(body) => bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body),
+            None => bounded(self.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
+        };
+        let response = response.map_err(|error| unanswered_write(&error))?;
+        let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let body = read_body(response).map_err(|error| Error::AnswerLost(words(&error)))?;
+        decode::written(http, &body).map_err(|error| Failure { error, http, retry_after })
+    }
+}
+
+/// A request that failed, with what the decision to send it again needs.
+struct Failure {
+    error: Error,
+    /// The HTTP status; 0 where there was no answer.
+    http: u16,
+    /// How long the controller asks to wait.
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// Refused by the web server in front, which counts requests.
+    fn is_throttled(&self) -> bool {
+        matches!(self.error, Error::Busy(_)) && matches!(self.http, 429 | 503)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { error, http: 0, retry_after: None }
+    }
+}
+
+/// The controller did not serve the request: it can be sent again as it is.
+fn is_not_served(error: &Error) -> bool {
+    matches!(error, Error::Busy(_) | Error::Unreachable(_))
+}
+
+/// The controller answered that it has no time. One that is out of reach is the caller's business: another controller may
+/// be tried, or another time.
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Busy(_))
+}
+
+/// `Retry-After` in seconds; the form with a date is not used by any web server of an APIC.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds: u32 = response.headers().get("Retry-After")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.into()))
 }
 
 fn bounded<T>(request: ureq::RequestBuilder<T>, limit: Duration) -> ureq::RequestBuilder<T> {
     request.config().timeout_global(Some(limit)).build()
 }
 
-fn read_body(response: Response<Body>) -> Result<Vec<u8>, String> {
+fn read_body(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
     let mut body = Vec::new();
     let mut reader = response.into_body().into_with_config().limit(LARGEST_ANSWER).reader();
-    let words = |error: std::io::Error| {
-        let inner = error.get_ref().and_then(|it| it.downcast_ref::<ureq::Error>());
-        inner.map_or_else(|| error.to_string(), words)
-    };
-    reader.read_to_end(&mut body).map_err(words)?;
+    reader.read_to_end(&mut body)?;
     Ok(body)
 }
 
@@ -335,6 +418,7 @@ pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::apic::Pace;
     use crate::net::{Tls, TlsSettings};
 
     /// A session that nobody granted.
@@ -345,6 +429,7 @@ pub(super) mod tests {
             tls: tls.clone(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("hunter2")),
+            pace: Pace::new(None),
         };
         Client(Arc::new(Session {
             settings,

@@ -20,6 +20,8 @@ pub enum Error {
         /// The APIC's sentence.
         text: String,
     },
+    /// Not sent: the program is stopping, does not lead any more, or has no time left for it.
+    Withdrawn,
     /// A write was sent, and what became of it is not known: read, never guess.
     AnswerLost(String),
     /// Not what an APIC says.
@@ -34,6 +36,7 @@ impl fmt::Display for Error {
             Error::Unauthorized(why) => write!(f, "the APIC session is not accepted: {why}"),
             Error::Forbidden(why) => write!(f, "a privilege is missing at the APIC: {why}"),
             Error::Rejected { code, text } => write!(f, "refused with code {code}: {text}"),
+            Error::Withdrawn => f.write_str("a request was not sent, because its time was over"),
             Error::AnswerLost(why) => write!(f, "what became of a write is not known: {why}"),
             Error::Malformed(why) => write!(f, "the APIC's answer makes no sense: {why}"),
         }

@@ -40,6 +40,9 @@ const LARGEST_BACKLOG: usize = 1 << 20;
 /// The most addresses of a controller that are tried, each with its own time to connect.
 const MOST_ADDRESSES: usize = 8;
 
+/// How often a busy controller is asked for the websocket of one session.
+const SOCKET_TRIES: u32 = 5;
+
 /// The least time between logins that follow a refused session or a refused password: accounts get locked (W8).
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
 
@@ -142,10 +145,18 @@ impl Listener {
         self.link.set_client(Some(client.clone()));
         let mut socket = match self.open(&client, number) {
             Ok(socket) => socket,
-            Err(why) => {
+            Err(_) if stopped(&self.stop) => {
                 client.logout();
+                return Err(Stopped);
+            }
+            Err(error) => {
                 self.link.set_client(None);
-                return Ok(Lost::NoLogin(Error::Unreachable(format!("websocket: {why}"))));
+                let refused = matches!(error, Error::Unauthorized(_));
+                if refused {
+                    return Ok(Lost::Session { why: error.to_string(), refused });
+                }
+                client.logout();
+                return Ok(Lost::NoLogin(error));
             }
         };
         // Without a refresher the program is stopping.
@@ -186,19 +197,45 @@ impl Listener {
         if self.tenure.number() == Some(number) { Ok(()) } else { Err("this process leads no more") }
     }
 
+    /// Opens the websocket of a session, again where the controller is busy: it is no reason for another login (W8).
+    fn open(&self, client: &Client, number: u64) -> Result<Socket, Error> {
+        let pace = &self.settings.pace;
+        pace.wait_after_login()?;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(8));
+        for tries_left in (0..SOCKET_TRIES).rev() {
+            pace.wait_for_turn(&|| true)?;
+            match self.open_once(client, number) {
+                Err(error @ Error::Busy(_)) => {
+                    pace.refused();
+                    if tries_left == 0 {
+                        return Err(error);
+                    }
+                    pace.wait(backoff.pause(), &|| true)?;
+                }
+                result => {
+                    pace.answered();
+                    return result;
+                }
+            }
+        }
+        Err(Error::Withdrawn)
+    }
+
     /// Opens `wss://controller/socket{token}`. The path is a secret: no error here may show it.
-    fn open(&self, client: &Client, number: u64) -> Result<Socket, String> {
+    fn open_once(&self, client: &Client, number: u64) -> Result<Socket, Error> {
+        let failed = |why: String| Error::Unreachable(format!("websocket: {why}"));
         let controller = client.controller();
-        let (stream, address) = connect(controller)?;
+        let (stream, address) = connect(controller).map_err(failed)?;
         let stream = Arc::new(stream);
         self.link.set_socket(&stream);
-        self.goes_on(number)?;
+        self.goes_on(number).map_err(|why| failed(why.to_owned()))?;
         let tls = self.settings.tls.connect(&controller.host, Sock::new(stream, CONNECT_TIMEOUT));
-        let tls = tls.map_err(|error| self.settings.tls.explain(error, &controller.host, address).to_string())?;
+        let tls =
+            tls.map_err(|error| failed(self.settings.tls.explain(error, &controller.host, address).to_string()))?;
 
         let token = client.token();
         let uri = format!("wss://{}/socket{}", controller.authority(), token.expose());
-        let uri = uri.parse().map_err(|_| "the token does not fit into a path".to_owned())?;
+        let uri = uri.parse().map_err(|_| failed("the token does not fit into a path".to_owned()))?;
         let request = ClientRequestBuilder::new(uri).with_header("Cookie", format!("APIC-cookie={}", token.expose()));
         let config = WebSocketConfig::default()
             .max_message_size(Some(LARGEST_MESSAGE))
@@ -207,8 +244,8 @@ impl Listener {
             .read_buffer_size(16 * 1024);
         let opened = client_with_config(request, tls, Some(config));
         let (socket, _) = opened.map_err(|error| match error {
-            HandshakeError::Failure(error) => websocket_words(&error),
-            HandshakeError::Interrupted(_) => "no answer in time".to_owned(),
+            HandshakeError::Failure(error) => not_opened(&error),
+            HandshakeError::Interrupted(_) => failed("no answer in time".to_owned()),
         })?;
         Ok(socket)
     }
@@ -332,6 +369,19 @@ fn connect(controller: &Controller) -> Result<(TcpStream, std::net::SocketAddr),
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// What follows from a websocket that was refused: the HTTP status says whether the session is good.
+fn not_opened(error: &tungstenite::Error) -> Error {
+    let why = format!("websocket: {}", websocket_words(error));
+    match error {
+        tungstenite::Error::Http(response) => match response.status().as_u16() {
+            401 | 403 => Error::Unauthorized(why),
+            429 | 503 => Error::Busy(why),
+            _ => Error::Unreachable(why),
+        },
+        _ => Error::Unreachable(why),
+    }
 }
 
 /// A websocket error in words. Only kinds that hold nothing of the request are shown as they are.

@@ -6,10 +6,13 @@ mod error;
 mod query;
 pub mod reading;
 
+mod body;
 mod client;
 mod link;
 mod listener;
 mod outbox;
+mod pace;
+mod rate;
 mod refresher;
 
 pub mod access;
@@ -20,10 +23,12 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+pub use body::Body;
 pub use client::{Client, Lifetimes, SubscriptionId, token_in};
 pub use error::Error;
 pub use link::Link;
 pub use listener::Listener;
+pub use pace::Pace;
 pub use query::Query;
 pub use refresher::Refresher;
 
@@ -46,6 +51,8 @@ pub struct Settings {
     pub username: String,
     /// The password; it counts from the next login on when it is renewed.
     pub password: Renewable,
+    /// How fast requests follow one another (W8).
+    pub pace: Pace,
 }
 
 /// What the APIC side tells the reconciler.

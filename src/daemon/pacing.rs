@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Report};
 use crate::apic::Error;
+use crate::apic::access::Outcomes;
 use crate::backoff::Backoff;
 
 /// A pass starts this long after the first event that it serves, so that events that belong together share it.
@@ -12,8 +13,8 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How long the first pass waits for all three lists. What is known by then is created; nothing is deleted (W1).
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
-/// After so many passes in a row that could not reach the APIC the session is given up for another controller (A1).
-const PATIENCE: u32 = 3;
+/// A controller that has served no read, or no write, for so long is given up for another one (A1).
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the end of a pass leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Verdict {
     Again(Duration),
     /// The session is not accepted: a new login (W8).
     Relogin,
-    /// The controller cannot be reached: another one (A1).
+    /// The controller does not serve us any more: another one (A1).
     Reconnect,
 }
 
@@ -36,7 +37,40 @@ pub struct Pacing {
     resync: Duration,
     lists_due: Instant,
     backoff: Backoff,
-    failures: u32,
+    /// Since when the controller has served no read, and no write.
+    reads: Unserved,
+    writes: Unserved,
+}
+
+/// Since when no request of a kind was served; nothing while they are, and while there are none.
+#[derive(Debug, Default)]
+struct Unserved(Option<Instant>);
+
+impl Unserved {
+    fn observe(&mut self, outcomes: Outcomes, begun: Instant) {
+        if outcomes.served > 0 {
+            self.0 = None;
+        } else if outcomes.failed > 0 {
+            self.0.get_or_insert(begun);
+        }
+    }
+
+    fn has_lasted(&self, now: Instant) -> bool {
+        self.0.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
+    }
+}
+
+/// What a pass came to.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// Its report, or what ended it early.
+    pub outcome: &'a Result<Report, Error>,
+    /// When it began.
+    pub begun: Instant,
+    /// What became of its reads.
+    pub reads: Outcomes,
+    /// What became of its writes.
+    pub writes: Outcomes,
 }
 
 impl Pacing {
@@ -48,7 +82,8 @@ impl Pacing {
             resync,
             lists_due: now + FIRST_LISTS,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
-            failures: 0,
+            reads: Unserved::default(),
+            writes: Unserved::default(),
         }
     }
 
@@ -61,7 +96,7 @@ impl Pacing {
 
     /// A new session is open.
     pub fn connected(&mut self, now: Instant) {
-        self.failures = 0;
+        (self.reads, self.writes) = Default::default();
         self.pass_soon(now);
     }
 
@@ -87,24 +122,34 @@ impl Pacing {
     }
 
     /// A pass ended. `random` is a random number in [0, 1).
-    pub fn pass_ended(&mut self, outcome: &Result<Report, Error>, random: f64, now: Instant) -> Verdict {
-        match outcome {
-            Ok(report) => {
-                self.failures = 0;
-                if !report.unfinished {
-                    self.backoff.reset();
-                    return Verdict::Done;
-                }
+    ///
+    /// The pauses start over after any progress: a throttled APIC does a part of the work each time, and to wait longer
+    /// and longer for the rest would not help it.
+    pub fn pass_ended(&mut self, pass: &Ended<'_>, random: f64, now: Instant) -> Verdict {
+        self.reads.observe(pass.reads, pass.begun);
+        self.writes.observe(pass.writes, pass.begun);
+        match pass.outcome {
+            Ok(report) if !report.unfinished => {
+                self.backoff.reset();
+                return Verdict::Done;
             }
             Err(Error::Unauthorized(_)) => return Verdict::Relogin,
-            Err(_) => self.failures += 1,
+            Ok(_) | Err(_) => {}
+        }
+        if self.reads.has_lasted(now) || self.writes.has_lasted(now) {
+            (self.reads, self.writes) = Default::default();
+            return Verdict::Reconnect;
+        }
+        let has_progress = match pass.outcome {
+            Ok(report) => !report.done.is_empty(),
+            Err(_) if pass.writes.failed > 0 => pass.writes.served > 0,
+            Err(_) => pass.writes.served > 0 || pass.reads.served > 0,
+        };
+        if has_progress {
+            self.backoff.reset();
         }
         let pause = self.backoff.pause_by(random);
         self.pass_at = Some(now + pause);
-        if matches!(outcome, Err(Error::Unreachable(_))) && self.failures >= PATIENCE {
-            self.failures = 0;
-            return Verdict::Reconnect;
-        }
         Verdict::Again(pause)
     }
 }
@@ -153,5 +198,63 @@ mod tests {
         pacing.connected(start);
         assert!(!pacing.is_pass_due(&mut engine, true, start + GATHER));
         assert!(pacing.is_pass_due(&mut engine, true, pacing.deadline(None)));
+    }
+
+    /// A pass that did this, and what follows from it a moment later.
+    fn ended(
+        pacing: &mut Pacing,
+        outcome: Result<Report, Error>,
+        reads: (usize, usize),
+        writes: (usize, usize),
+        now: Instant,
+    ) -> Verdict {
+        let outcomes = |(served, failed)| Outcomes { served, failed };
+        let pass = Ended { outcome: &outcome, begun: now, reads: outcomes(reads), writes: outcomes(writes) };
+        pacing.pass_ended(&pass, 1.0, now)
+    }
+
+    fn busy() -> Result<Report, Error> {
+        Err(Error::Busy("503".to_owned()))
+    }
+
+    /// W8, A1: a session is given up when no read, or no write, was served for a minute, and not before, however many
+    /// passes fail; one that is served starts the minute over.
+    #[test]
+    fn a_session_is_given_up_after_a_minute_without_service() {
+        let second = Duration::from_secs(1);
+        for (reads, writes) in [((0, 1), (0, 0)), ((5, 0), (0, 1))] {
+            let start = Instant::now();
+            let mut pacing = Pacing::new(600 * second, start);
+            for at in 0..60 {
+                let verdict = ended(&mut pacing, busy(), reads, writes, start + at * second);
+                assert!(matches!(verdict, Verdict::Again(_)), "after {at} s");
+            }
+            ended(&mut pacing, busy(), (1, 0), (1, 3), start + 60 * second);
+            for at in 61..121 {
+                let verdict = ended(&mut pacing, busy(), reads, writes, start + at * second);
+                assert!(matches!(verdict, Verdict::Again(_)), "after {at} s");
+            }
+            assert_eq!(ended(&mut pacing, busy(), reads, writes, start + 121 * second), Verdict::Reconnect);
+            assert!(matches!(ended(&mut pacing, busy(), reads, writes, start + 122 * second), Verdict::Again(_)));
+        }
+    }
+
+    /// W8: pauses grow while nothing is done, and start over after any progress.
+    #[test]
+    fn pauses_start_over_after_progress() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut pacing = Pacing::new(600 * second, start);
+        for (reads, writes, pause) in [
+            ((0, 1), (0, 0), 1),
+            ((0, 1), (0, 0), 2),
+            ((0, 1), (0, 0), 4),
+            ((7, 1), (0, 0), 1),
+            ((7, 0), (0, 1), 2),
+            ((7, 0), (3, 1), 1),
+            ((7, 0), (0, 1), 2),
+        ] {
+            let verdict = ended(&mut pacing, busy(), reads, writes, start);
+            assert_eq!(verdict, Verdict::Again(pause * second), "{reads:?} {writes:?}");
+        }
     }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{info, warn};
 
-use super::engine::{Around, Engine, Report};
+use super::engine::{Around, Engine};
 use super::heart::{BEAT, Heart};
 use super::notify::{Manager, Standing};
-use super::pacing::{Pacing, Verdict};
-use crate::apic::access::Beating;
+use super::pacing::{Ended, Pacing, Verdict};
+use crate::apic::access::{Access, Counted, Supervised};
 use crate::apic::{self, Client, Link, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
@@ -199,7 +199,8 @@ impl Reconciler {
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
-                self.engine.subscriptions_lost(self.client.as_ref().map(|it| it as &dyn apic::access::Access));
+                let session = self.client.as_ref().map(|client| Supervised { client, goes_on: &|| true });
+                self.engine.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
                 self.compares();
                 self.pacing.pass_soon(now);
             }
@@ -227,15 +228,22 @@ impl Reconciler {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
         self.tell_standing();
-        let apic = Beating { client: &client, beat: &|| self.heart.beat() };
+        let goes_on = || {
+            self.heart.beat();
+            !stopped(&self.inbox.stop) && self.tenure.is_held()
+        };
+        let session = Supervised { client: &client, goes_on: &goes_on };
+        let apic = Counted::new(&session);
         let around = Meanwhile { inbox: &self.inbox, tenure: &self.tenure, begun: now, later: RefCell::default() };
         let outcome = self.engine.pass(&apic, now, &around);
         let later = around.later.into_inner();
-        self.pass_ended(&client, &outcome);
+        let (reads, writes) = (apic.reads(), apic.writes());
+        self.pass_ended(&client, &Ended { outcome: &outcome, begun: now, reads, writes });
         later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
     }
 
-    fn pass_ended(&mut self, client: &Client, outcome: &Result<Report, apic::Error>) {
+    fn pass_ended(&mut self, client: &Client, pass: &Ended<'_>) {
+        let outcome = pass.outcome;
         let is_view_whole = self.engine.inventory.incomplete(Instant::now()).is_empty();
         let standing = match (outcome, self.engine.open_findings()) {
             (Ok(report), _) if report.withheld => Standing::Observing,
@@ -265,7 +273,7 @@ impl Reconciler {
             self.compares();
         }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        match self.pacing.pass_ended(outcome, random_unit(), Instant::now()) {
+        match self.pacing.pass_ended(pass, random_unit(), Instant::now()) {
             Verdict::Done => {}
             Verdict::Again(pause) if outcome.is_ok() => {
                 info!("the pass left something; the next one comes in {:.1} s", pause.as_secs_f64());

@@ -62,6 +62,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let mut settings = apic_settings(&config)?;
     let read = move || reload().map(|it| it.password).map_err(|failure| failure.why);
     settings.password = settings.password.with_source(Arc::new(read));
+    settings.pace = settings.pace.until(stop.clone());
     let (password, tls) = (settings.password.clone(), settings.tls.clone());
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::Lock::new(cluster.clone(), namespace, name));
     let tenure = if lock.is_some() { Tenure::none() } else { Tenure::for_ever() };

@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::access::Access;
+use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::{Error, Query, SubscriptionId, reading};
+use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::config::Policy;
 use aci_sync::daemon::engine::{Around, Engine, Report};
 use aci_sync::kube::Event;
@@ -16,7 +16,7 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
-use serde_json::{Value, json};
+use serde_json::json;
 use sim::apic::{Desk, Quirks, Seat};
 
 pub const MARK: &str = "orchestrator:aci-sync:me";
@@ -97,12 +97,18 @@ impl Access for Session {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Value) -> Result<Vec<MoChange>, Error> {
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
         let (status, body) = self.ask("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())?;
-        decode::written(status, body.as_bytes())
+        decode::written(status, body.as_bytes()).map(Written::Told)
     }
 
-    fn delete(&self, dn: &str) -> Result<(), Error> {
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
         let (status, body) = self.ask("DELETE", &format!("/api/mo/{dn}.json"), "")?;
         decode::written(status, body.as_bytes()).map(drop)
     }

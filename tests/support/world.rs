@@ -77,6 +77,8 @@ impl World {
             .env("ACI_SYNC_APIC_CA", file("apic-ca.pem"))
             .env("ACI_SYNC_KUBECONFIG", file("kubeconfig"))
             .env("ACI_SYNC_CLUSTER_ID", "me")
+            // This APIC has no throttle, unless a test gives it one.
+            .env("ACI_SYNC_APIC_RATE", "off")
             .env("ACI_APIC", self.apic.apic());
         command
     }
