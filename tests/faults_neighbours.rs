@@ -262,7 +262,10 @@ fn as_a_guest_of_aci_containers() {
         let host = world.apic.get(DN_E).unwrap();
         assert_eq!((host["annotation"].as_str(), host["descr"].as_str()), (Some(HOST[0].1), Some("host")));
         assert_eq!(world.apic.get(&theirs), before);
-        assert!(world.apic.writes().iter().all(|it| !it.body.contains(r#""name":"E""#)), "the EPG itself is not written");
+        assert!(
+            world.apic.writes().iter().all(|it| !it.body.contains(r#""name":"E""#)),
+            "the EPG itself is not written"
+        );
         assert_eq!(daemon.count("undoes again and again"), 0, "no conflict is reported");
     });
 }

@@ -8,6 +8,8 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
+use sim::apic::{self, Quirks, WriteAnswer};
+use sim::kube;
 use support::world::{DN_E, DN_F, E, F, MARK, World};
 
 const ONE: &str = "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]";
@@ -259,18 +261,30 @@ fn lost_watches_lose_nothing() {
     });
 }
 
-/// W2, R1: an EPG of ours that somebody deletes in the very moment of a write into it is made by that write, and stays
-/// ours.
+/// W2, R1, A6: an EPG of ours that another writer deletes between our read and our write is created by that write, as ours
+/// and whole, with each shape of the APIC's answers, and whether or not the websocket tells of it.
 #[test]
 fn an_epg_deleted_in_the_moment_of_a_write_stays_ours() {
-    World::both(|world| {
+    let story = |shape: WriteAnswer, events_lost: bool| {
+        let quirks = Quirks { write_answer: shape, ..Quirks::default() };
+        let world = World::with(kube::Options::default(), apic::Options { quirks, ..apic::Options::default() });
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.until_holds("E", &["10.0.0.1"]);
-        world.apic.set_deaf(true);
-        world.apic.admin_delete(DN_E).unwrap();
+        world.settle();
+        world.apic.quirks(|it| it.events_lost = events_lost);
+        world.apic.then("GET", "instP-E.json", |door| door.admin_delete(DN_E).unwrap());
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        world.until("it is ours", |world| world.apic.get(DN_E).unwrap()["annotation"] == MARK);
+        let marks = |it: &World| {
+            it.apic.subnets(DN_E).into_values().chain(it.apic.get(DN_E)).all(|it| it["annotation"] == MARK)
+        };
+        assert!(marks(&world), "{shape:?}, events lost: {events_lost}");
+    };
+    let shapes = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
+    std::thread::scope(|scope| {
+        for shape in shapes {
+            scope.spawn(move || [false, true].map(|events_lost| story(shape, events_lost)));
+        }
     });
 }

@@ -99,6 +99,28 @@ fn refused_objects_starve_nobody() {
     assert!(now < start + 8 * SECOND, "within a few passes");
 }
 
+/// W3: the codes 1, 100 and 105 speak of something passing, and an APIC uses them for what never passes, too: what is refused
+/// with them is tried again after growing pauses, with a finding, and holds up nothing else.
+#[test]
+fn transient_errors_are_not_taken_for_transient_for_ever() {
+    for code in [1, 100, 105] {
+        let (desk, start) = (desk(), Instant::now());
+        let session = Session::at(&desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        session.trouble(move |method, _, body| {
+            let refused = method == "POST" && body.contains("10.0.0.2");
+            refused.then(|| Error::Rejected { code, text: "object transient".to_owned() })
+        });
+        for later in 0..600 {
+            pass(&mut engine, &session, start + later * SECOND);
+        }
+        assert_eq!(desk.door.subnets(DN_E).len(), 2, "{code}: the others are there");
+        assert!(engine.findings().iter().any(|it| it.code == Code::Rejected), "{code}");
+        let tries = session.writes.borrow().iter().filter(|it| it.contains("10.0.0.2")).count();
+        assert!((5..20).contains(&tries), "{code}: {tries} tries in ten minutes");
+    }
+}
+
 /// O5, R2: another cluster's mark on what bore ours is never taken back: two that each did so would never end.
 #[test]
 fn another_clusters_mark_is_not_taken_back() {

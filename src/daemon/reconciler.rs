@@ -2,7 +2,7 @@
 //!
 //! When a pass is due is the pacing's business, and what it does the engine's.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, tick};
@@ -22,6 +22,11 @@ use crate::tenure::Tenure;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const LONGEST_PASS: Duration = Duration::from_secs(30);
+
+/// Where the APIC serves so few requests a second that the reads of a pass take that long, so many writes are sent all the
+/// same, up to this age: else such a pass would read again and again, and never write.
+const LEAST_WRITES: usize = 20;
+const LONGEST_READING: Duration = Duration::from_secs(120);
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -79,15 +84,25 @@ struct Meanwhile<'a> {
     inbox: &'a Inbox,
     tenure: &'a Tenure,
     begun: Instant,
+    /// How many writes have had their turn.
+    writes: Cell<usize>,
     later: RefCell<Option<apic::Event>>,
+}
+
+impl Meanwhile<'_> {
+    fn has_time(&self) -> bool {
+        let longest = if self.writes.get() < LEAST_WRITES { LONGEST_READING } else { LONGEST_PASS };
+        self.begun.elapsed() < longest
+    }
 }
 
 impl Around for Meanwhile<'_> {
     fn go_on(&self) -> bool {
-        !stopped(&self.inbox.stop) && self.begun.elapsed() < LONGEST_PASS && self.tenure.is_held()
+        !stopped(&self.inbox.stop) && self.has_time() && self.tenure.is_held()
     }
 
     fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+        self.writes.set(self.writes.get() + 1);
         let mut later = self.later.borrow_mut();
         if later.is_some() {
             return;
@@ -234,7 +249,13 @@ impl Reconciler {
         };
         let session = Supervised { client: &client, goes_on: &goes_on };
         let apic = Counted::new(&session);
-        let around = Meanwhile { inbox: &self.inbox, tenure: &self.tenure, begun: now, later: RefCell::default() };
+        let around = Meanwhile {
+            inbox: &self.inbox,
+            tenure: &self.tenure,
+            begun: now,
+            writes: Cell::default(),
+            later: RefCell::default(),
+        };
         let outcome = self.engine.pass(&apic, now, &around);
         let later = around.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
