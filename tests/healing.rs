@@ -87,7 +87,7 @@ fn our_own_echo_is_silent() {
         };
         let journal = world.apic.journal();
         let written = journal.iter().position(|it| it.method == "POST" && it.body.contains("10.0.0.3")).unwrap();
-        let reads = |entries: &[sim::apic::Entry]| entries.iter().filter(|it| it.target.contains("instP-E")).count();
+        let reads = |entries: &[apic::Entry]| entries.iter().filter(|it| it.target.contains("instP-E")).count();
         assert_eq!((reads(&journal[..written]), reads(&journal[written..])), (1, 0), "no read follows our own write");
         assert!(about_e("POST") >= 1);
         assert!(daemon.count("pass done") <= passes + 3, "one pass for the Pod, and those of the settling");
@@ -212,7 +212,7 @@ fn foreign_is_used_and_predecessors_are_inherited() {
 fn served_in_foreign(world: &World) {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until("our subnet is in the foreign EPG", |world| world.subnets("E").len() == 2);
-    let touched = |it: &sim::apic::Entry| it.body.contains("l3extInstP") && it.body.contains("\"E\"");
+    let touched = |it: &apic::Entry| it.body.contains("l3extInstP") && it.body.contains("\"E\"");
     assert!(!world.apic.writes().iter().any(touched), "{:?}", world.apic.writes());
 }
 

@@ -245,7 +245,7 @@ impl Reconciler {
         self.tell_standing();
         let goes_on = || {
             self.heart.beat();
-            !stopped(&self.inbox.stop) && self.tenure.is_held()
+            !stopped(&self.inbox.stop)
         };
         let session = Supervised { client: &client, goes_on: &goes_on };
         let apic = Counted::new(&session);
