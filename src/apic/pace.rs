@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
+use log::info;
 
 use super::access::MaySend;
 use super::error::Error;
@@ -61,7 +62,9 @@ impl Pace {
 
     /// A request was refused: 503 or 429.
     pub(super) fn refused(&self) {
-        self.limit.refused(Instant::now());
+        if let Some(rate) = self.limit.refused(Instant::now()) {
+            info!("the APIC refuses requests (503 or 429): at most {rate:.1} a second from now on, without bursts");
+        }
     }
 
     /// A request was answered otherwise.

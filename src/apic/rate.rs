@@ -82,9 +82,9 @@ impl RateLimit {
         Duration::from_secs_f64((-bucket.tokens / bucket.rate).max(0.0))
     }
 
-    /// A request was refused: 503 or 429.
-    pub fn refused(&self, now: Instant) {
-        let Some(configured) = self.configured else { return };
+    /// A request was refused: 503 or 429. The rate from now on, where this changes something.
+    pub fn refused(&self, now: Instant) -> Option<f64> {
+        let configured = self.configured?;
         let bucket = &mut *self.bucket();
         bucket.recover(configured, now);
         bucket.remember(true);
@@ -93,7 +93,8 @@ impl RateLimit {
             bucket.recent.clear();
         }
         bucket.tokens = bucket.tokens.min(0.0);
-        bucket.refused = Some((now, bucket.rate));
+        let before = bucket.refused.replace((now, bucket.rate));
+        (before.is_none_or(|(_, rate)| rate > bucket.rate)).then_some(bucket.rate)
     }
 
     /// A request was answered, whatever the answer says.
@@ -153,7 +154,7 @@ mod tests {
         let idle = start + ms(60_000);
         assert_eq!(send(&limit, 21, idle) - idle, ms(50));
         let none = RateLimit::new(None, start);
-        none.refused(start);
+        assert_eq!(none.refused(start), None);
         assert_eq!(send(&none, 10_000, start), start);
     }
 
@@ -172,7 +173,8 @@ mod tests {
     fn a_refusal_ends_bursts() {
         let start = Instant::now();
         let limit = RateLimit::new(Some(20), start);
-        limit.refused(start);
+        assert_eq!(limit.refused(start), Some(20.0));
+        assert_eq!(limit.refused(start), None, "nothing new");
         assert_eq!(send(&limit, 20, start) - start, ms(1000));
         let later = start + ms(59_000);
         assert_eq!(send(&limit, 3, later) - later, ms(100));
