@@ -226,6 +226,7 @@ fn a_watch_that_is_not_allowed_stops_no_other_kind() {
     world.kube.allow("watch", "pods");
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.4.0.10"]);
     daemon.until_logged("Pods are listed and watched again");
+    assert_eq!(daemon.count("Pods are listed and watched again"), 1);
 }
 
 /// F10 (W1, I4): a right that is taken away in mid-run is told with its verb and resource, and nothing is deleted
@@ -291,7 +292,7 @@ fn an_empty_list_takes_nothing_away() {
         world.until_holds("E", &addresses);
         let list = json!({"kind": format!("{kind}List"), "apiVersion": "v1", "items": [],
             "metadata": {"resourceVersion": version(&world.kube)}});
-        let target = format!("/{resource}?limit");
+        let target = format!("/{resource}?limit=500");
         world.kube.fault(Fault::on(&target, Trouble::Answer(200, JSON, list.to_string())).times(1));
         say(&world, resource, &[json!("nonsense")]);
         daemon.until_logged(&format!("{kind}s listed: 0 that matter"));

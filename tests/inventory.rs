@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Inventory};
+use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Inventory, WATCH_PROVEN};
 use aci_sync::model::kube::{Key, Kind, Object};
 use serde_json::json;
 
@@ -42,6 +42,40 @@ fn completeness() {
     inventory.relisting(Kind::Service);
     inventory.live(Kind::Service);
     assert_eq!(inventory.incomplete(later), [Kind::Service], "a relist is over when its list is there");
+}
+
+/// W1: a watch that was opened is not live before it delivered something or lasted; until then the minute runs on,
+/// also over watch after watch that ends at once.
+#[test]
+fn an_opened_watch_is_not_live_yet() {
+    let second = std::time::Duration::from_secs(1);
+    let start = Instant::now();
+    let mut inventory = Inventory::default();
+    for kind in Kind::ALL {
+        inventory.listed(kind, vec![], start);
+        inventory.live(kind);
+    }
+    inventory.interrupted(Kind::Pod, start);
+    for n in 0..59 {
+        inventory.opened(Kind::Pod, start + n * second);
+        inventory.interrupted(Kind::Pod, start + n * second + second / 2);
+    }
+    assert_eq!(inventory.incomplete(start + 59 * second), []);
+    assert_eq!(inventory.incomplete(start + 60 * second), [Kind::Pod]);
+
+    inventory.opened(Kind::Pod, start + 70 * second);
+    let proven = start + 70 * second + WATCH_PROVEN;
+    assert_eq!(inventory.incomplete(proven - second), [Kind::Pod]);
+    assert_eq!(inventory.next_complete(), Some(proven), "deletes wait for that moment");
+    assert_eq!(inventory.incomplete(proven), []);
+    inventory.settle(proven);
+    assert_eq!(inventory.next_complete(), None);
+    inventory.interrupted(Kind::Pod, proven + second);
+    assert_eq!(inventory.incomplete(proven + 60 * second), [], "it counts from the end of the live one");
+    inventory.opened(Kind::Pod, proven + 2 * second);
+    assert_eq!(inventory.next_complete(), None, "nothing waits for it");
+    inventory.live(Kind::Pod);
+    assert_eq!(inventory.incomplete(proven + 100 * second), []);
 }
 
 /// D3: a typo leaves the last valid enrolment of the same Deployment in force, also over a relist; a Deployment

@@ -203,7 +203,7 @@ fn watches_are_decoded_fully() {
                         assert_eq!(resource_version, version);
                         counts[1] += 1;
                     }
-                    ("ERROR", Line::Failed(_)) => counts[2] += 1,
+                    ("ERROR", Line::Failed(_) | Line::Busy(_)) => counts[2] += 1,
                     (word, line) => panic!("{word} became {line:?}"),
                 }
             }
@@ -246,7 +246,7 @@ fn refusals_are_decisions() {
         let (http, lines) = replay(&file, &cuts(&file)[0]);
         match http.head.unwrap().0 {
             200 => match decode::line(Kind::Pod, &lines[0]).unwrap() {
-                Line::Failed(error) => error,
+                Line::Failed(error) | Line::Busy(error) => error,
                 other => panic!("{name}: {other:?}"),
             },
             code => Error::of_status(&Status { code, ..decode::status(&http.body) }, None),

@@ -171,6 +171,10 @@ impl Engine {
                 (self.inventory.upsert(object), kind)
             }
             kube::Event::Gone { kind, key } => (self.inventory.gone(kind, &key), kind),
+            kube::Event::Opened { kind } => {
+                self.inventory.opened(kind, now);
+                return false;
+            }
             kube::Event::Live { kind } => {
                 let held_up = !self.inventory.incomplete(now).is_empty();
                 self.inventory.live(kind);
@@ -257,7 +261,9 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
-        tried_again.into_iter().chain([self.grace.next_end(), settled, self.subscriptions.next_wake()]).flatten().min()
+        let complete = self.inventory.next_complete();
+        let subscribed = self.subscriptions.next_wake();
+        tried_again.into_iter().chain([self.grace.next_end(), settled, subscribed, complete]).flatten().min()
     }
 
     /// Somebody consents to the deletions that are held (W4). True where there are any.
@@ -286,6 +292,7 @@ impl Engine {
     /// `now` is the time of the pass.
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
+        self.inventory.settle(now);
         self.settle(apic, now);
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;

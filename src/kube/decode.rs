@@ -37,7 +37,9 @@ pub enum Line {
     },
     /// Nothing changed; the version that the stream is at now.
     Bookmark(String),
-    /// The server ends the stream for this reason.
+    /// The server ends the stream because it is busy (429): the watch can go on later from the same version.
+    Busy(Error),
+    /// The server ends the stream for another reason: the same version would most probably fail again (K2).
     Failed(Error),
     /// A type that nobody knows yet, cut for the log.
     Unknown(String),
@@ -130,7 +132,11 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
             resource_version: version()?,
         },
         "BOOKMARK" => Line::Bookmark(version()?),
-        "ERROR" => Line::Failed(Error::of_status(&status(object.as_bytes()), None)),
+        "ERROR" => {
+            let status = status(object.as_bytes());
+            let error = Error::of_status(&status, None);
+            if status.code == 429 { Line::Busy(error) } else { Line::Failed(error) }
+        }
         unknown => Line::Unknown(unknown.chars().take(40).collect()),
     })
 }

@@ -46,7 +46,12 @@ pub enum Event {
         /// Which one.
         key: Key,
     },
-    /// A watch is open: the view is complete and live.
+    /// The server took a watch. Whether it delivers anything is not known yet (W1).
+    Opened {
+        /// The kind.
+        kind: Kind,
+    },
+    /// The open watch delivered an event or a bookmark: the view is complete and live.
     Live {
         /// The kind.
         kind: Kind,

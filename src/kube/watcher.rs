@@ -12,7 +12,7 @@ use super::client::{Client, io_words};
 use super::decode::{self, LONGEST_LINE, Line};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
-use crate::model::inventory::CLOSED_WATCH_LIMIT;
+use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
 use crate::model::kube::{Kind, Object, Pool};
 
 /// A watch that ended sooner than this and said nothing does not work: the next step is a list.
@@ -23,6 +23,13 @@ const FLOOR: Duration = Duration::from_millis(100);
 
 /// After so long without trouble the pauses start over.
 const HEALTHY: Duration = Duration::from_secs(120);
+
+/// Each kind is listed again at least this often, whatever its watch says (K2, R4). The watch of a server whose storage
+/// was put back to an older state says nothing wrong and nothing at all.
+const LIST_EVERY: Duration = Duration::from_secs(3600);
+
+/// A list that was due by the clock alone and failed is tried again this much later.
+const LIST_AGAIN: Duration = Duration::from_secs(300);
 
 /// The longest pause that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
@@ -37,10 +44,15 @@ pub struct Watcher {
     pool: Pool,
     /// The trouble that was told last; the same is not told again.
     told: Option<String>,
-    /// When the last list was whole, or the last watch ended.
+    /// When the last list was whole, or the last live watch ended.
     watched: Instant,
-    /// After so long without a watch there is a list.
+    /// After so long without a live watch there is a list.
     longest_gap: Duration,
+    /// How often there is a list at least, and when the next one is due.
+    list_every: Duration,
+    list_at: Instant,
+    /// The last watch did not end at its time. What serves the next one may be an older state than we have seen.
+    doubtful: bool,
     /// The version behind which an event was cut last.
     cut_behind: String,
 }
@@ -53,6 +65,17 @@ enum End {
     Wait(Error),
     /// What was seen is not enough to go on: list again.
     Relist(String),
+}
+
+/// What an open watch is worth so far.
+struct Opened {
+    at: Instant,
+    /// How long the server was asked to keep it open.
+    lifetime: Duration,
+    /// It delivered an event or a bookmark.
+    is_live: bool,
+    /// The watch before it did not end at its time.
+    doubtful: bool,
 }
 
 /// The program is stopping, or nobody listens any more.
@@ -75,6 +98,9 @@ impl Watcher {
             told: None,
             watched,
             longest_gap,
+            list_every: LIST_EVERY,
+            list_at: watched,
+            doubtful: false,
             cut_behind: String::new(),
         }
     }
@@ -82,6 +108,12 @@ impl Watcher {
     /// The same, which lists again when it had no watch for so long (W1's minute, unless a test is in a hurry).
     pub fn with_longest_gap(self, longest_gap: Duration) -> Self {
         Watcher { longest_gap, ..self }
+    }
+
+    /// The same, which lists so often at least (an hour, unless a test is in a hurry).
+    #[doc(hidden)]
+    pub fn with_list_every(self, list_every: Duration) -> Self {
+        Watcher { list_every, ..self }
     }
 
     /// Lists and watches until the program stops.
@@ -103,16 +135,12 @@ impl Watcher {
     fn list_and_watch(&mut self) -> Result<String, Stopped> {
         let kind = self.kind;
         let mut version = loop {
-            match self.client.list(kind, &mut self.pool) {
-                Ok((objects, version)) => {
-                    self.send(Event::Listed { kind, objects })?;
-                    break version;
-                }
+            match self.list() {
+                Ok(version) => break version?,
                 Err(error) => self.wait(&format!("{kind}s cannot be listed"), &error)?,
             }
         };
         let listed = Instant::now();
-        self.watched = listed;
         loop {
             let opened = Instant::now();
             let end = self.watch(&mut version)?;
@@ -125,14 +153,11 @@ impl Watcher {
                     if stopped_within(&self.stop, FLOOR) {
                         return Err(Stopped);
                     }
+                    self.list_by_the_clock(&mut version)?;
                 }
                 End::Wait(error) => {
                     self.send(Event::Interrupted { kind })?;
                     self.wait(&format!("{kind}s cannot be watched"), &error)?;
-                    // Most probably the server would say 410, a moment after it took the watch.
-                    if self.watched.elapsed() >= self.longest_gap {
-                        return Ok("there was no watch for too long".to_owned());
-                    }
                 }
                 End::Relist(why) => {
                     // The pauses of an outage are no reason to wait once it is over.
@@ -142,6 +167,55 @@ impl Watcher {
                     return Ok(why);
                 }
             }
+            // Most probably the server would say 410, a moment after it took the watch.
+            if self.watched.elapsed() >= self.longest_gap {
+                return Ok("there was no live watch for too long".to_owned());
+            }
+        }
+    }
+
+    /// One list, which replaces the old view at once; the version to watch from.
+    fn list(&mut self) -> Result<Result<String, Stopped>, Error> {
+        let kind = self.kind;
+        let (objects, version) = self.client.list(kind, &mut self.pool)?;
+        self.watched = Instant::now();
+        // Spread, so that neither the three kinds nor several daemons list in the same moment; and early enough for the
+        // longest watch to end within the hour.
+        self.list_at = self.watched + self.list_every.mul_f64(0.5 + 0.4 * random_unit());
+        self.doubtful = false;
+        Ok(self.send(Event::Listed { kind, objects }).map(|()| version))
+    }
+
+    /// K2, R4: lists where the last list is too old. The view is in no doubt: where the list fails, the watch goes on.
+    fn list_by_the_clock(&mut self, version: &mut String) -> Result<(), Stopped> {
+        if Instant::now() < self.list_at {
+            return Ok(());
+        }
+        debug!("{}s are listed again, as they are from time to time", self.kind);
+        match self.list() {
+            Ok(listed) => *version = listed?,
+            Err(error) => {
+                self.list_at = Instant::now() + LIST_AGAIN.min(self.list_every);
+                self.wait(&format!("{}s cannot be listed again", self.kind), &error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// K2: after a watch that did not end at its time, whether what the server has now is older than what we have seen.
+    /// A watch would not tell: a server whose storage was put back takes the newer version and delivers nothing.
+    fn look_back(&mut self, version: &str) -> Option<End> {
+        match self.client.newest_version(self.kind) {
+            Ok(newest) if is_lower(&newest, version) => {
+                Some(End::Relist(format!("the API server went back from version {version} to {newest}")))
+            }
+            Ok(_) => None,
+            // The watch may be allowed where the list is not, and the list by the clock finds out all the same.
+            Err(error @ (Error::Forbidden { .. } | Error::NotFound | Error::Malformed(_) | Error::Expired)) => {
+                debug!("the version of {}s cannot be asked for: {error}", self.kind);
+                None
+            }
+            Err(error) => Some(End::Wait(error)),
         }
     }
 
@@ -150,23 +224,47 @@ impl Watcher {
         let kind = self.kind;
         // Spread, so that the three watches do not end in the same moment; below the usual idle limits of 5 minutes.
         let lifetime = Duration::from_secs(240) + Duration::from_secs(50).mul_f64(random_unit());
+        // A list that is due soon waits for no watch; the server counts whole seconds.
+        let due = self.list_at.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
+        let lifetime = lifetime.min(due);
+        if self.doubtful
+            && let Some(end) = self.look_back(version)
+        {
+            return Ok(end);
+        }
         let mut stream = match self.client.watch(kind, version, lifetime) {
             Ok(stream) => stream,
             Err(Error::Expired) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
             // The server does not take this version, and asking again will not change its mind.
             Err(error @ (Error::Malformed(_) | Error::NotFound)) => return Ok(End::Relist(error.to_string())),
-            Err(error) => return Ok(End::Wait(error)),
+            Err(error) => {
+                self.doubtful |= matches!(error, Error::Unreachable(_));
+                return Ok(End::Wait(error));
+            }
         };
-        self.healthy();
-        self.send(Event::Live { kind })?;
-        let end = self.follow(&mut stream, version);
-        self.watched = Instant::now();
+        self.send(Event::Opened { kind })?;
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let mut opened = Opened { at: Instant::now(), lifetime, is_live: false, doubtful };
+        let end = self.follow(&mut stream, version, &mut opened);
+        if opened.is_live || opened.at.elapsed() >= WATCH_PROVEN {
+            self.watched = Instant::now();
+            self.healthy();
+        }
         end
     }
 
+    /// The open watch delivered something.
+    fn live(&mut self, opened: &mut Opened) -> Result<(), Stopped> {
+        if std::mem::replace(&mut opened.is_live, true) {
+            return Ok(());
+        }
+        self.healthy();
+        self.send(Event::Live { kind: self.kind })
+    }
+
     /// Reads an open watch to its end.
-    fn follow(&mut self, stream: &mut impl BufRead, version: &mut String) -> Result<End, Stopped> {
-        let (kind, opened) = (self.kind, Instant::now());
+    fn follow(&mut self, stream: &mut impl BufRead, version: &mut String, opened: &mut Opened) -> Result<End, Stopped> {
+        let kind = self.kind;
         let mut line = Vec::new();
         let mut events = 0usize;
         loop {
@@ -175,7 +273,9 @@ impl Watcher {
                 Ok(false) | Err(ReadError::Cut(_)) if stopped(&self.stop) => return Err(Stopped),
                 Ok(false) => {
                     debug!("the watch of {kind}s ended after {events} events");
-                    return Ok(if events == 0 && opened.elapsed() < TOO_SHORT {
+                    // The server counts whole seconds.
+                    self.doubtful = opened.at.elapsed() + Duration::from_secs(1) < opened.lifetime;
+                    return Ok(if events == 0 && opened.at.elapsed() < TOO_SHORT {
                         End::Relist("the watch ended at once".to_owned())
                     } else {
                         End::Resume
@@ -183,11 +283,12 @@ impl Watcher {
                 }
                 Err(ReadError::Cut(why)) => {
                     debug!("the watch of {kind}s was cut after {events} events: {why}");
+                    self.doubtful = true;
                     // Perhaps it never gets through whole, and what is behind it neither.
                     if !line.is_empty() && std::mem::replace(&mut self.cut_behind, version.clone()) == *version {
                         return Ok(End::Relist("the same event was cut twice".to_owned()));
                     }
-                    return Ok(if events == 0 && opened.elapsed() < TOO_SHORT {
+                    return Ok(if events == 0 && opened.at.elapsed() < TOO_SHORT {
                         End::Wait(Error::Unreachable(why))
                     } else {
                         End::Resume
@@ -197,14 +298,24 @@ impl Watcher {
             }
             events += 1;
             match decode::line(kind, &line) {
+                Ok(Line::Changed { resource_version: new, .. } | Line::Bookmark(new))
+                    if opened.doubtful && is_lower(&new, version) =>
+                {
+                    return Ok(End::Relist(format!("the API server went back from version {version} to {new}")));
+                }
                 Ok(Line::Changed { mut object, deleted, resource_version }) => {
+                    self.live(opened)?;
                     self.pool.share(&mut object);
                     *version = resource_version;
                     self.send(changed(object, deleted))?;
                 }
-                Ok(Line::Bookmark(resource_version)) => *version = resource_version,
-                Ok(Line::Failed(error @ (Error::Busy { .. } | Error::Unauthorized | Error::Forbidden { .. }))) => {
-                    return Ok(End::Wait(error));
+                Ok(Line::Bookmark(resource_version)) => {
+                    self.live(opened)?;
+                    *version = resource_version;
+                }
+                Ok(Line::Busy(error)) => return Ok(End::Wait(error)),
+                Ok(Line::Failed(Error::Busy { message, .. })) => {
+                    return Ok(End::Relist(format!("the API server ended the watch with an error: {message}")));
                 }
                 Ok(Line::Failed(error)) | Err(error) => return Ok(End::Relist(error.to_string())),
                 Ok(Line::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
@@ -247,6 +358,11 @@ impl Watcher {
 fn pause(own: Duration, error: &Error) -> Duration {
     let asked = if let Error::Busy { after, .. } = error { *after } else { None };
     own.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+}
+
+/// Whether a version is older than another one of the same kind. Versions that are no numbers cannot be compared.
+fn is_lower(version: &str, than: &str) -> bool {
+    matches!((version.parse::<u64>(), than.parse::<u64>()), (Ok(version), Ok(than)) if version < than)
 }
 
 /// What is no longer worth keeping is the same as gone.

@@ -9,6 +9,10 @@ use super::kube::{Deployment, Key, Kind, Object, Pod, Service};
 /// How long a view without an open watch still counts as complete (W1).
 pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);
 
+/// A watch that has delivered nothing yet counts as live once it has been open for so long (W1). A server may take a
+/// watch and end it with an error in the stream, at once or after a look at its own storage.
+pub const WATCH_PROVEN: Duration = Duration::from_secs(5);
+
 /// A Deployment that carries the annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -25,9 +29,16 @@ pub struct Member {
 enum View {
     /// Never listed, or a relist is due or under way.
     Incomplete,
-    /// Listed, and the watch is open.
+    /// Listed, and the watch is live.
     Live,
-    /// Listed, and without an open watch since then.
+    /// Listed, and a watch is open that has not delivered anything yet.
+    Opened {
+        /// Since when there is no live watch.
+        closed: Instant,
+        /// When this one was opened.
+        opened: Instant,
+    },
+    /// Listed, and without a live watch since then.
     Closed(Instant),
 }
 
@@ -133,18 +144,52 @@ impl Inventory {
         }
     }
 
-    /// A watch is open. It says nothing about a list: only [`Inventory::listed`] ends a relist.
+    /// A watch was taken by the server. It is not live yet: W1's minute runs on.
+    pub fn opened(&mut self, kind: Kind, now: Instant) {
+        if let Some(view) = self.views.get_mut(&kind)
+            && let View::Closed(closed) = *view
+        {
+            *view = View::Opened { closed, opened: now };
+        }
+    }
+
+    /// A watch is live. It says nothing about a list: only [`Inventory::listed`] ends a relist.
     pub fn live(&mut self, kind: Kind) {
-        if let Some(view @ View::Closed(_)) = self.views.get_mut(&kind) {
+        if let Some(view @ (View::Closed(_) | View::Opened { .. })) = self.views.get_mut(&kind) {
             *view = View::Live;
         }
     }
 
     /// A watch ended and is being resumed.
     pub fn interrupted(&mut self, kind: Kind, now: Instant) {
-        if let Some(view @ View::Live) = self.views.get_mut(&kind) {
-            *view = View::Closed(now);
+        if let Some(view) = self.views.get_mut(&kind) {
+            match *view {
+                View::Live => *view = View::Closed(now),
+                View::Opened { opened, .. } if is_proven(opened, now) => *view = View::Closed(now),
+                View::Opened { closed, .. } => *view = View::Closed(closed),
+                View::Closed(_) | View::Incomplete => {}
+            }
         }
+    }
+
+    /// Watches that have lasted are live from now on, also without an event.
+    pub fn settle(&mut self, now: Instant) {
+        for view in self.views.values_mut() {
+            if matches!(*view, View::Opened { opened, .. } if is_proven(opened, now)) {
+                *view = View::Live;
+            }
+        }
+    }
+
+    /// When a view is complete again because its watch will have lasted, unless something happens before.
+    pub fn next_complete(&self) -> Option<Instant> {
+        let ends = self.views.values().filter_map(|view| match view {
+            View::Opened { closed, opened } => {
+                Some(*opened + WATCH_PROVEN).filter(|end| *end >= *closed + CLOSED_WATCH_LIMIT)
+            }
+            _ => None,
+        });
+        ends.min()
     }
 
     /// A relist is due or under way.
@@ -162,10 +207,17 @@ impl Inventory {
         let incomplete = |view: &View| match view {
             View::Incomplete => true,
             View::Live => false,
-            View::Closed(since) => now.saturating_duration_since(*since) >= CLOSED_WATCH_LIMIT,
+            View::Opened { opened, .. } if is_proven(*opened, now) => false,
+            View::Opened { closed: since, .. } | View::Closed(since) => {
+                now.saturating_duration_since(*since) >= CLOSED_WATCH_LIMIT
+            }
         };
         self.views.iter().filter(|(_, view)| incomplete(view)).map(|(kind, _)| *kind).collect()
     }
+}
+
+fn is_proven(opened: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(opened) >= WATCH_PROVEN
 }
 
 /// D3: an invalid annotation leaves the last valid one of the same Deployment in force.

@@ -55,7 +55,7 @@ pub fn watch_line(input: &[u8]) {
     let value = json(input);
     for kind in Kind::ALL {
         let line = match decode::line(kind, input) {
-            Ok(Line::Failed(error)) | Err(error) => {
+            Ok(Line::Failed(error) | Line::Busy(error)) | Err(error) => {
                 told(&error.to_string(), 1400);
                 continue;
             }
@@ -76,7 +76,7 @@ pub fn watch_line(input: &[u8]) {
             Line::Bookmark(version) => {
                 assert_eq!((word, &object["metadata"]["resourceVersion"]), ("BOOKMARK", &Value::from(version)));
             }
-            Line::Failed(_) => {}
+            Line::Failed(_) | Line::Busy(_) => {}
             Line::Unknown(unknown) => assert!(word.starts_with(&unknown) && unknown.len() <= 160),
         }
     }

@@ -260,6 +260,8 @@ impl Shared {
         }
         let too_old =
             Refused::new(410, "Expired", format!("too old resource version: {version} ({})", self.store.version()));
+        let failing = self.failing.lock().unwrap().clone();
+        let too_old = failing.map_or(too_old, |(code, message)| Refused::new(code, "", message));
         if self.options.gone_as_status && self.changes(target, version, Duration::ZERO).is_none() {
             return Err(too_old);
         }

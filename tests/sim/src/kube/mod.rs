@@ -93,7 +93,11 @@ pub(crate) struct Shared {
     pub(crate) tokens: Mutex<BTreeSet<String>>,
     pub(crate) refused: Mutex<BTreeSet<String>>,
     pub(crate) handed: Mutex<Handed>,
+    pub(crate) failing: Mutex<Option<(u16, String)>>,
 }
+
+/// A copy of the storage at one moment.
+pub struct Backup(store::Content);
 
 /// A simulated API server. It stops when it is dropped.
 pub struct SimKube {
@@ -117,6 +121,7 @@ impl SimKube {
             tokens: Mutex::new([TOKEN.to_owned()].into()),
             refused: Mutex::default(),
             handed: Mutex::default(),
+            failing: Mutex::default(),
         });
         for name in ["kube-system", "default"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -216,6 +221,22 @@ impl SimKube {
     /// Forgets the history, so that older versions get their 410, and with it the continue tokens.
     pub fn compact(&self) {
         self.shared.store.compact();
+    }
+
+    /// From now on a watch from a version that is forgotten gets this in its stream in place of the 410: code and
+    /// message, as an API server passes on what its etcd says.
+    pub fn fail_old_watches(&self, code: u16, message: &str) {
+        *self.shared.failing.lock().unwrap() = Some((code, message.to_owned()));
+    }
+
+    /// A copy of the whole storage.
+    pub fn backup(&self) -> Backup {
+        Backup(self.shared.store.backup())
+    }
+
+    /// Puts a copy back, as after a restore of etcd: versions go back, and the watches that are open hear nothing of it.
+    pub fn restore(&self, backup: &Backup) {
+        self.shared.store.restore(&backup.0);
     }
 
     /// Renders everything that lists will show, so that it costs nothing when they are asked for.

@@ -44,8 +44,8 @@ impl Stored {
 /// All objects of a resource at one moment.
 type State = Vec<(Key, Arc<Stored>)>;
 
-#[derive(Default)]
-struct Content {
+#[derive(Clone, Default)]
+pub(super) struct Content {
     version: u64,
     compacted: u64,
     objects: BTreeMap<&'static str, BTreeMap<Key, Arc<Stored>>>,
@@ -279,6 +279,20 @@ impl Store {
         content.compacted = content.version;
         content.history.clear();
         content.snapshots.clear();
+        self.changed.notify_all();
+    }
+
+    /// A copy of everything.
+    pub(super) fn backup(&self) -> Content {
+        self.content().clone()
+    }
+
+    /// Everything is as it was in the copy, the version too. UIDs are never given twice.
+    pub(super) fn restore(&self, backup: &Content) {
+        let mut content = self.content();
+        let made = content.made;
+        *content = backup.clone();
+        content.made = made;
         self.changed.notify_all();
     }
 
