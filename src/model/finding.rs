@@ -98,6 +98,8 @@ pub enum Code {
     Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
+    /// An address of a Pod or of a Service's ingress that is none as Kubernetes reads them (P2, S1).
+    UnreadableAddress,
     /// Two Deployments want one address in two EEPGs of one VRF (S3).
     AddressConflict,
     /// A foreign object holds a wanted address (S3).

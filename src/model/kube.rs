@@ -166,6 +166,8 @@ pub struct Pod {
     pub labels: Labels,
     /// The addresses it claims by P2: none for `hostNetwork` (they are the node's) and none once it has ended.
     pub addresses: Box<[IpAddr]>,
+    /// Its addresses that cannot be read, quoted for a finding.
+    pub unreadable: Option<Box<str>>,
     /// It has a deletion timestamp (P3, P5).
     pub terminating: bool,
     /// Its phase is Succeeded or Failed.
@@ -184,7 +186,9 @@ pub struct Service {
     pub selector: Labels,
     /// Each `status.loadBalancer.ingress[].ip`.
     pub addresses: Vec<IpAddr>,
-    /// There are ingress entries, and none of them has an IP (S1: a finding).
+    /// Those that cannot be read, quoted for a finding.
+    pub unreadable: Option<Box<str>>,
+    /// There are ingress entries, and none of them has an IP, be it readable or not (S1: a finding).
     pub hostname_only: bool,
     /// `spec.type` is LoadBalancer.
     pub load_balancer: bool,
@@ -247,7 +251,8 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
 
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
-    use super::{Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, IpAddr, Key, Labels, PAUSE_ANNOTATION, nullable};
+    use super::{Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, Key, Labels, PAUSE_ANNOTATION, nullable};
+    use crate::model::address;
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -373,12 +378,13 @@ mod wire {
         fn from(wire: Pod) -> Self {
             let deployment = owning_deployment(&wire.metadata);
             let terminal = matches!(&*wire.status.phase, "Succeeded" | "Failed");
-            let mut addresses: Vec<IpAddr> = wire.status.pod_ips.iter().filter_map(|it| it.ip.parse().ok()).collect();
+            let all = wire.status.pod_ips.iter().map(|it| &*it.ip);
+            let (mut addresses, mut unreadable) = address::read(all.clone());
             if addresses.is_empty() {
-                addresses.extend(wire.status.pod_ip.parse::<IpAddr>());
+                (addresses, unreadable) = address::read(all.chain([&*wire.status.pod_ip]));
             }
             if wire.spec.host_network || terminal {
-                addresses.clear();
+                (addresses, unreadable) = (Vec::new(), None);
             }
             super::Pod {
                 key: wire.metadata.key(),
@@ -387,6 +393,7 @@ mod wire {
                 labels: if deployment.is_some() { wire.metadata.labels } else { Labels::default() },
                 deployment,
                 addresses: addresses.into(),
+                unreadable,
                 terminating: wire.metadata.deletion_timestamp.is_some(),
                 terminal,
             }
@@ -437,12 +444,13 @@ mod wire {
     impl From<Service> for super::Service {
         fn from(wire: Service) -> Self {
             let ingress = &wire.status.load_balancer.ingress;
-            let addresses: Vec<IpAddr> = ingress.iter().filter_map(|it| it.ip.parse().ok()).collect();
+            let (addresses, unreadable) = address::read(ingress.iter().map(|it| &*it.ip));
             super::Service {
                 key: wire.metadata.key(),
                 uid: wire.metadata.uid,
-                hostname_only: !ingress.is_empty() && addresses.is_empty(),
+                hostname_only: !ingress.is_empty() && addresses.is_empty() && unreadable.is_none(),
                 addresses,
+                unreadable,
                 selector: wire.spec.selector,
                 load_balancer: &*wire.spec.kind == "LoadBalancer",
             }

@@ -3,6 +3,7 @@
 //! Nothing here knows sockets, threads, clocks or randomness; time is an argument. Bad input is a finding, never
 //! an error: the functions here cannot fail.
 
+pub mod address;
 pub mod dn;
 pub mod enrolment;
 pub mod finding;

@@ -158,6 +158,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
 
     let pods: Vec<Claimant<'_>> = inventory.pods.values().map(|pod| (exporters.owner(pod), pod)).collect();
     let mut claims = pod_claims(&pods, &exporters);
+    wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
@@ -277,6 +278,28 @@ fn pod_claims<'a>(pods: &[Claimant<'a>], exporters: &Exporters<'a>) -> Vec<Claim
     addresses.chunk_by(|a, b| a.0 == b.0).filter_map(claim).collect()
 }
 
+/// P2: what a Deployment's Pods have as an address and what is none. One finding a Deployment, about its first such Pod.
+fn unreadable_addresses(pods: &[Claimant<'_>], exporters: &Exporters<'_>) -> Vec<Finding> {
+    let mut odd: BTreeMap<usize, (&Pod, usize)> = BTreeMap::new();
+    for (owner, pod) in pods.iter().filter(|(_, pod)| pod.unreadable.is_some()) {
+        let Some(owner) = owner.filter(|it| exporters.all[*it].exports.pods) else { continue };
+        let (first, count) = odd.entry(owner).or_insert((*pod, 0));
+        *count += 1;
+        if pod.key < first.key {
+            *first = pod;
+        }
+    }
+    let finding = |(owner, (pod, count)): (usize, (&Pod, usize))| {
+        let (key, quote) = (&pod.key, pod.unreadable.as_deref().unwrap_or_default());
+        let others =
+            if count > 1 { format!("; other Pods with such an address: {}", count - 1) } else { String::new() };
+        let text =
+            format!("Pod {key} has what is no address as Kubernetes reads them, so not exported: {quote}{others}");
+        Finding::new(Code::UnreadableAddress, (Kind::Deployment, &exporters.all[owner].member.deployment.key), text)
+    };
+    odd.into_iter().map(finding).collect()
+}
+
 /// P5: a Pod that is not terminating wins, then the younger one.
 fn precedence(pod: &Pod) -> (bool, &str, &str) {
     (!pod.terminating, &pod.created, &pod.uid)
@@ -327,6 +350,10 @@ fn service_claims<'a>(
                     eepg: *eepg,
                 }));
             }
+        }
+        if let Some(quote) = service.unreadable.as_ref().filter(|_| is_selecting) {
+            let text = format!("not an address as Kubernetes reads them, so not exported: {quote}");
+            findings.push(Finding::new(Code::UnreadableAddress, (Kind::Service, &service.key), text));
         }
         if service.hostname_only && is_selecting {
             findings.push(Finding::new(
