@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sim::apic::{self, Quirks};
 use sim::kube;
+use sim::net::{Fault, Trouble};
 use sim::pki::Authority;
 use support::world::{DN_E, Daemon, E, World};
 
@@ -131,6 +132,30 @@ fn a_wrong_password_is_not_hammered() {
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(world.apic.journal().len(), 1, "one login, and nothing else");
     assert!(!daemon.log().contains(world.apic.password()));
+}
+
+/// W8: a refusal names the user and says when the next try comes; an answer that speaks of a lock is left alone for the
+/// longest time. A password that SIGHUP brings is tried at once.
+#[test]
+fn a_new_password_ends_the_wait() {
+    let world = World::new();
+    world.apic.set_password("admin", "Another-word-2");
+    let daemon = world.run(&[]);
+    daemon.until_logged("as \"admin\": the APIC session is not accepted: ");
+    daemon.until_logged("check user name and password; the next try comes in a minute");
+    world.folder.file("password", "Another-word-2");
+    let begun = std::time::Instant::now();
+    daemon.signal("HUP");
+    daemon.until_logged("websocket open");
+    assert!(begun.elapsed() < Duration::from_secs(30), "it did not wait for the minute to end");
+
+    let text = "User account is locked: too many failed logins";
+    let locked = format!(r#"{{"imdata":[{{"error":{{"attributes":{{"code":"401","text":"{text}"}}}}}}]}}"#);
+    world.apic.fault(Fault::on("aaaLogin", Trouble::Answer(401, "application/json", locked)));
+    world.apic.drop_websockets();
+    daemon.until_logged("the account seems to be locked; the next try comes in 10 minutes");
+    daemon.until_logged(text);
+    assert!(!daemon.log().contains("Another-word"));
 }
 
 /// A1: with several controllers the next one serves when one dies, in turn; nothing is deleted meanwhile.

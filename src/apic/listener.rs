@@ -26,6 +26,7 @@ use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
 use crate::net::{CONNECT_TIMEOUT, Sock};
+use crate::secret::Secret;
 use crate::tenure::Tenure;
 
 /// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
@@ -43,8 +44,16 @@ const MOST_ADDRESSES: usize = 8;
 /// How often a busy controller is asked for the websocket of one session.
 const SOCKET_TRIES: u32 = 5;
 
-/// The least time between logins that follow a refused session or a refused password: accounts get locked (W8).
+/// The least time between logins that follow a refused session (W8).
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pauses after the first, second, third and every further refusal of a password in a row. An APIC with lockout on
+/// and its default values locks an account for an hour after five failures within five minutes (`aaaBlockLoginProfile`).
+const REFUSED_PAUSES: [Duration; 4] =
+    [LOGIN_PAUSE, Duration::from_secs(120), Duration::from_secs(300), Duration::from_secs(600)];
+
+/// How often it is looked, during such a pause, whether there is another password by now.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A session that lasted so long was a good one, and the pauses start over after it. One that is lost at once, again and
 /// again, must not cost a login a second.
@@ -86,15 +95,25 @@ impl Listener {
                 self.renew_password();
             }
             let begun = Instant::now();
+            let tried = self.settings.password.get();
+            let mut is_refused = false;
             let pause = match self.session(controller, &extends, number) {
                 Err(Stopped) => return,
-                Ok(Lost::NoLogin(error @ Error::Unauthorized(_))) => {
-                    was_answered = true;
+                Ok(Lost::NoLogin(error @ (Error::Unauthorized(_) | Error::Forbidden(_)))) => {
+                    (was_answered, is_refused) = (true, true);
+                    let is_locked = speaks_of_a_lock(&error);
                     let renewed = self.renew_password();
-                    let next = if renewed { "there is a new password" } else { "the next try comes in a minute" };
-                    error!("login at the APIC {controller}: {error}; check user name and password; {next}");
                     let now = Instant::now();
-                    if renewed { pauses.session_refused(now) } else { pauses.password_refused(now) }
+                    let pause = pauses.password_refused(now, is_locked);
+                    let pause = if renewed && pauses.tries_at_once(now) { Duration::ZERO } else { pause };
+                    let user = &self.settings.username;
+                    let (advice, next) = match pause {
+                        Duration::ZERO => ("check user name and password", "there is a new password".to_owned()),
+                        _ if is_locked => ("the account seems to be locked", next_try(pause)),
+                        _ => ("check user name and password", next_try(pause)),
+                    };
+                    error!("login at the APIC {controller} as {user:?}: {error}; {advice}; {next}");
+                    pause
                 }
                 Ok(Lost::NoLogin(why)) => {
                     let text = format!("no session at the APIC {controller}: {why}");
@@ -108,6 +127,7 @@ impl Listener {
                 }
                 Ok(Lost::Session { why, refused }) => {
                     told.clear();
+                    pauses.logged_in();
                     if self.send(Event::Disconnected { why }).is_err() {
                         return;
                     }
@@ -116,8 +136,32 @@ impl Listener {
                     if refused { pauses.session_refused(now) } else { pauses.session_lost(now - begun) }
                 }
             };
-            if stopped_within(&self.stop, pause) {
+            let refused = is_refused.then_some(&tried);
+            if self.rests(pause, refused, &mut pauses) {
                 return;
+            }
+        }
+    }
+
+    /// Waits; whether the program is stopping. Where a password was refused, another one ends the wait: one that SIGHUP
+    /// brought at once, one that only its file has within a minute.
+    fn rests(&self, pause: Duration, refused: Option<&Secret>, pauses: &mut Pauses) -> bool {
+        let Some(refused) = refused else { return stopped_within(&self.stop, pause) };
+        let (end, mut read_at) = (Instant::now() + pause, Instant::now() + LOGIN_PAUSE);
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                return stopped(&self.stop);
+            }
+            if read_at <= now {
+                read_at = now + LOGIN_PAUSE;
+                self.renew_password();
+            }
+            if self.settings.password.get() != *refused && pauses.tries_at_once(now) {
+                return stopped(&self.stop);
+            }
+            if stopped_within(&self.stop, LOOK.min(end - now)) {
+                return true;
             }
         }
     }
@@ -303,22 +347,67 @@ impl Listener {
     }
 }
 
+/// When the next try comes, in words.
+fn next_try(pause: Duration) -> String {
+    match pause.as_secs().div_ceil(60) {
+        0 | 1 => "the next try comes in a minute".to_owned(),
+        minutes => format!("the next try comes in {minutes} minutes"),
+    }
+}
+
+/// Whether an APIC's answer to a login says that the account is locked.
+fn speaks_of_a_lock(error: &Error) -> bool {
+    let (Error::Unauthorized(text) | Error::Forbidden(text)) = error else { return false };
+    let text = text.to_ascii_lowercase();
+    ["locked", "lockout", "lock out", "blocked"].iter().any(|it| text.contains(it))
+}
+
 /// How long to wait before the next login (W8).
 struct Pauses {
     backoff: Backoff,
     /// When the login that followed the last refusal was allowed.
     relogin: Option<Instant>,
+    /// How often in a row the password was refused.
+    refusals: usize,
+    /// The account is locked; until then no password helps.
+    locked: Option<Instant>,
+    /// When a changed password was tried at once.
+    at_once: Option<Instant>,
 }
 
 impl Pauses {
     fn new() -> Self {
-        Pauses { backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)), relogin: None }
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        Pauses { backoff, relogin: None, refusals: 0, locked: None, at_once: None }
     }
 
-    /// The password was refused, and there is no other.
-    fn password_refused(&mut self, now: Instant) -> Duration {
-        self.relogin = Some(now + LOGIN_PAUSE);
-        LOGIN_PAUSE
+    /// The password was refused.
+    fn password_refused(&mut self, now: Instant, is_locked: bool) -> Duration {
+        let [.., longest] = REFUSED_PAUSES;
+        let pause = REFUSED_PAUSES.get(self.refusals).copied().unwrap_or(longest);
+        let pause = if is_locked { longest } else { pause };
+        self.refusals += 1;
+        self.locked = is_locked.then_some(now + pause);
+        self.relogin = Some(now + pause);
+        pause
+    }
+
+    /// There is another password than the one that was refused: whether it is tried without the pause. Once only: one
+    /// that is changed again and again, and never right, must not lock the account either.
+    fn tries_at_once(&mut self, now: Instant) -> bool {
+        let [.., longest] = REFUSED_PAUSES;
+        let was_tried = self.at_once.is_some_and(|it| now < it + longest);
+        if was_tried || self.locked.is_some_and(|it| now < it) {
+            return false;
+        }
+        self.at_once = Some(now);
+        self.relogin = Some(now);
+        true
+    }
+
+    /// There was a session: the password is good.
+    fn logged_in(&mut self) {
+        (self.refusals, self.locked, self.at_once) = (0, None, None);
     }
 
     /// No session came about.
@@ -334,7 +423,7 @@ impl Pauses {
         self.backoff.pause()
     }
 
-    /// A session was refused, or a password that has changed since: the first login after that comes at once, every other a minute after the one before.
+    /// A session was refused: the first login after that comes at once, every other a minute after the one before.
     fn session_refused(&mut self, now: Instant) -> Duration {
         let at = self.relogin.map_or(now, |it| now.max(it + LOGIN_PAUSE));
         self.relogin = Some(at);
@@ -412,18 +501,59 @@ mod tests {
         }
     }
 
-    /// W8, F35: a password that was changed after it was refused is tried at once, but only once: one that is changed
-    /// again and again, and never right, costs a login a minute, as one that stays wrong does.
+    /// W8: a refused password is tried so seldom that an APIC never counts five failures within five minutes, which would
+    /// lock the account for an hour; after a session the pauses start over.
     #[test]
-    fn changed_passwords_are_no_way_around_the_minute() {
+    fn refused_passwords_lock_no_account() {
+        let start = Instant::now();
+        let mut pauses = Pauses::new();
+        for _ in 0..2 {
+            let mut now = start;
+            let mut logins = vec![now];
+            for minutes in [1, 2, 5, 10, 10] {
+                assert_eq!(pauses.password_refused(now, false), Duration::from_secs(60 * minutes));
+                now += Duration::from_secs(60 * minutes);
+                logins.push(now);
+            }
+            let in_five_minutes = |from: &Instant| {
+                logins.iter().filter(|it| *it >= from && **it - *from <= Duration::from_secs(300)).count()
+            };
+            assert!(logins.iter().all(|it| in_five_minutes(it) < 4), "{logins:?}");
+            pauses.logged_in();
+        }
+    }
+
+    /// W8, F35: a password that was changed after it was refused is tried at once, but only once: one that is changed
+    /// again and again, and never right, waits as one that stays wrong does.
+    #[test]
+    fn changed_passwords_are_no_way_around_the_pauses() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut pauses = Pauses::new();
         assert_eq!(pauses.session_refused(at(0)), Duration::ZERO);
-        assert_eq!(pauses.session_refused(at(1)), Duration::from_secs(59));
+        pauses.password_refused(at(1), false);
+        assert!(pauses.tries_at_once(at(1)));
+        assert_eq!(pauses.password_refused(at(2), false), Duration::from_secs(120));
+        assert!(!pauses.tries_at_once(at(2)) && !pauses.tries_at_once(at(600)));
+        assert!(pauses.tries_at_once(at(601)), "hours later somebody tries another one");
+        pauses.logged_in();
+        pauses.password_refused(at(700), false);
+        assert!(pauses.tries_at_once(at(700)));
+    }
+
+    /// W8: an answer that speaks of a lock waits the longest, and no other password is tried meanwhile.
+    #[test]
+    fn a_locked_account_is_left_alone() {
+        let start = Instant::now();
+        for text in ["User account is LOCKED", "login blocked for 60 minutes", "local authentication: user lockout"] {
+            assert!(speaks_of_a_lock(&Error::Unauthorized(text.to_owned())), "{text}");
+        }
+        assert!(!speaks_of_a_lock(&Error::Unauthorized("Username or password is incorrect".to_owned())));
+        assert!(!speaks_of_a_lock(&Error::Busy("locked".to_owned())));
         let mut pauses = Pauses::new();
-        assert_eq!(pauses.password_refused(at(0)), LOGIN_PAUSE);
-        assert_eq!(pauses.session_refused(at(61)), Duration::from_secs(59));
+        assert_eq!(pauses.password_refused(start, true), Duration::from_secs(600));
+        assert!(!pauses.tries_at_once(start + Duration::from_secs(599)));
+        assert!(pauses.tries_at_once(start + Duration::from_secs(600)));
     }
 
     /// W8: sessions that are lost at once cost fewer and fewer logins; after a good one the pauses start over.
