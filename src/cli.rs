@@ -86,7 +86,7 @@ pub const FLAGS: &[Flag] = &[
         "apic-ca",
         Shape::One("FILE"),
         "the system's roots",
-        "PEM bundle of the CAs that the APIC's certificate may come from.",
+        "PEM bundle of what is trusted: a root or intermediate CA of the APIC's certificate, or that certificate itself.",
     ),
     flag(
         "apic-fingerprint",

@@ -15,7 +15,7 @@ use crate::cli::{Command, Given, Invocation};
 use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
-use crate::net::{Roots, Tls, TlsSettings, Verify};
+use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
 
 /// The exit code of a wrong command line (X4).
@@ -358,13 +358,13 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
         let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one".to_owned();
         return Err(ConfigError { code: if by_flag { EXIT_USAGE } else { EXIT_CONFIG }, why });
     }
-    let mend = "to trust it, give its CA with --apic-ca or its fingerprint with --apic-fingerprint";
-    let mut tls = TlsSettings { mend, ..TlsSettings::default() };
+    let mut tls = TlsSettings { peer: Peer::Apic, ..TlsSettings::default() };
     if let Some(given) = ca {
         let failed =
             |why: &dyn fmt::Display| ConfigError::elsewhere(format!("{}: {:?} {why}", given.origin, given.values[0]));
-        tls.roots = Roots::Pem(contents(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?);
-        Tls::new(&tls).map_err(|error| failed(&format!("is of no use: {error}")))?;
+        let pem = contents(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?;
+        net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
+        (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
     }
     if let Some(given) = fingerprints {
         let parsed = given.values.iter().map(|it| fingerprint(it)).collect::<Option<_>>();

@@ -5,7 +5,7 @@
 
 use std::thread;
 
-use native_tls::TlsConnector;
+use crate::net::{Tls, TlsSettings};
 
 /// What OpenSSL does with threads is proven by so many of them.
 const THREADS: usize = 8;
@@ -27,7 +27,7 @@ pub fn run() -> Result<String, String> {
     if let Some(flaw) = flaw() {
         return Err(flaw.to_owned());
     }
-    let set_up = || (0..TIMES).try_for_each(|_| TlsConnector::new().map(drop));
+    let set_up = || (0..TIMES).try_for_each(|_| Tls::new(&TlsSettings::default())?.prepare());
     let threads: Vec<_> = (0..THREADS).map(|_| thread::spawn(set_up)).collect();
     for thread in threads {
         let done = thread.join().map_err(|_| "a thread panicked".to_owned())?;

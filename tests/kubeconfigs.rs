@@ -90,7 +90,8 @@ fn servers_are_verified() {
     let Error::Unreachable(why) = uid(&ours).unwrap_err() else { panic!() };
     assert!(why.contains("hostname mismatch") || why.contains("IP address mismatch"), "{why}");
     assert!(why.contains("kubernetes.example") && why.contains("SHA-256"), "what was presented: {why}");
-    assert!(why.contains("certificate-authority-data") && why.contains("tls-server-name"), "the mend: {why}");
+    assert!(why.contains("asked for \"127.0.0.1\"") && why.contains("names \"kubernetes.example\""), "{why}");
+    assert!(why.contains("tls-server-name") && !why.contains("give its CA"), "the remedy: {why}");
     uid(&format!("{ours}, tls-server-name: kubernetes.example")).unwrap();
     let other = format!("certificate-authority-data: {}", base64(&Authority::new("other").pem()));
     assert!(matches!(uid(&format!("{other}, tls-server-name: kubernetes.example")), Err(Error::Unreachable(_))));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aci_sync::net::{ClientIdentity, ConnectError, Roots, Tls, TlsSettings, Verify, words};
+use aci_sync::net::{ClientIdentity, ConnectError, Peer, Roots, Tls, TlsSettings, Verify, bundle, words};
 use aci_sync::secret::Secret;
 use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode};
 use sim::net::{Connection, Request, Server, Service};
@@ -76,10 +76,26 @@ fn a_server_is_trusted_or_gets_nothing() {
             },
             None,
         ),
-        ("another CA", &good, own_roots(&other), Some("unable to get local issuer certificate")),
-        ("the system's roots", &good, TlsSettings::default(), Some("unable to get local issuer certificate")),
-        ("run out", &expired, own_roots(&ca), Some("certificate has expired")),
-        ("another name", &elsewhere, own_roots(&ca), Some("IP address mismatch")),
+        (
+            "another CA",
+            &good,
+            own_roots(&other),
+            Some(("unable to get local issuer certificate", "; the CA that --apic-ca gives did not issue it")),
+        ),
+        (
+            "the system's roots",
+            &good,
+            TlsSettings::default(),
+            Some(("unable to get local issuer certificate", "; to trust it, give its CA with --apic-ca")),
+        ),
+        ("run out", &expired, own_roots(&ca), Some(("certificate has expired", "; renew it on the server"))),
+        ("another name", &elsewhere, own_roots(&ca), Some(("IP address mismatch", "; use one of its names in --apic"))),
+        (
+            "another name, asked for",
+            &elsewhere,
+            TlsSettings { server_name: Some("else.example".to_owned()), ..own_roots(&ca) },
+            Some(("hostname mismatch", "; the tls-server-name \"else.example\" is none of its names")),
+        ),
         (
             "the name that was asked for",
             &elsewhere,
@@ -88,18 +104,31 @@ fn a_server_is_trusted_or_gets_nothing() {
         ),
         ("its fingerprint", &expired, pinned(vec![fingerprint(&expired)]), None),
         ("one of several fingerprints", &elsewhere, pinned(vec![[7; 32], fingerprint(&elsewhere)]), None),
-        ("another fingerprint", &good, pinned(vec![fingerprint(&expired)]), Some("none of the trusted fingerprints")),
-        ("no fingerprint", &good, pinned(Vec::new()), Some("none of the trusted fingerprints")),
+        (
+            "another fingerprint",
+            &good,
+            pinned(vec![fingerprint(&expired)]),
+            Some(("none of the trusted fingerprints", "; compare it with the APIC's own")),
+        ),
+        (
+            "no fingerprint",
+            &good,
+            pinned(Vec::new()),
+            Some(("none of the trusted fingerprints", "; compare it with the APIC's own")),
+        ),
         ("nothing is checked", &expired, TlsSettings { verify: Verify::Nothing, ..TlsSettings::default() }, None),
     ] {
         let (server, service) = server(identity);
-        let tls = Tls::new(&TlsSettings { mend: "trust it so", ..settings }).unwrap();
+        let tls = Tls::new(&TlsSettings { peer: Peer::Apic, ..settings }).unwrap();
         let answer = ask(&server, &tls, "/");
         match complaint {
             None => assert_eq!(answer, Ok((200, concat!("aci-sync/", env!("CARGO_PKG_VERSION")).to_owned())), "{what}"),
-            Some(complaint) => {
+            Some((complaint, remedy)) => {
                 let why = answer.unwrap_err();
-                for part in [complaint, &identity.fingerprint(), "issuer \"our-ca\"", "valid from", "; trust it so"] {
+                let is_chain = !complaint.contains("fingerprints");
+                assert_eq!(why.contains("; asked for \""), is_chain, "{what}: {why}");
+                for part in [complaint, &identity.fingerprint(), "issuer \"our-ca\"", "valid from", ", names ", remedy]
+                {
                     assert!(why.contains(part), "{what}: {why}");
                 }
                 assert_eq!(why.matches("it presented").count(), 1, "{what}: {why}");
@@ -107,6 +136,72 @@ fn a_server_is_trusted_or_gets_nothing() {
             }
         }
     }
+}
+
+/// A2: what is given as a CA is a trust anchor, be it a root, an intermediate CA or the server's own certificate. Name
+/// and dates count all the same.
+#[test]
+fn every_given_certificate_is_an_anchor() {
+    let root = Authority::new("root");
+    let between = root.intermediate("between");
+    let (good, expired) = (between.server(&["127.0.0.1"]), between.expired_server(&["127.0.0.1"]));
+    let elsewhere = between.server(&["elsewhere.example"]);
+    let other = root.intermediate("other").server(&["127.0.0.1"]);
+    let pem = |pem: String| TlsSettings { roots: Roots::Pem(pem.into_bytes()), ..TlsSettings::default() };
+    for (what, identity, settings, complaint) in [
+        ("its issuer", &good, pem(between.pem()), None),
+        ("itself", &good, pem(good.certificate_pem()), None),
+        ("root and issuer", &good, pem(root.pem() + &between.pem()), None),
+        ("the root alone, where the server sends no chain", &good, pem(root.pem()), Some("unable to get")),
+        ("another of the same root", &good, pem(other.certificate_pem()), Some("unable to")),
+        ("its issuer, run out", &expired, pem(between.pem()), Some("has expired")),
+        ("itself, run out", &expired, pem(expired.certificate_pem()), Some("has expired")),
+        ("its issuer, another name", &elsewhere, pem(between.pem()), Some("mismatch")),
+        ("itself, another name", &elsewhere, pem(elsewhere.certificate_pem()), Some("mismatch")),
+    ] {
+        let (server, service) = server(identity);
+        match (ask(&server, &Tls::new(&settings).unwrap(), "/"), complaint) {
+            (Ok(_), None) => {}
+            (Err(why), Some(complaint)) => assert!(why.contains(complaint), "{what}: {why}"),
+            (answer, _) => panic!("{what}: {answer:?}"),
+        }
+        assert_eq!(service.0.load(Ordering::SeqCst), usize::from(complaint.is_none()), "{what}");
+    }
+}
+
+/// A2: one certificate of a bundle that cannot be read is named, and the others are used.
+#[test]
+fn a_bad_certificate_spoils_no_bundle() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let (server, _) = server(&ca.server(&["127.0.0.1"]));
+    let broken = "-----BEGIN CERTIFICATE-----\nMIIBdummy\n-----END CERTIFICATE-----\n";
+    let text =
+        format!("# a comment\n{}{broken}-----BEGIN TRASH-----\n{}-----BEGIN CERTIFICATE-----\n", other.pem(), ca.pem());
+    let found = bundle(text.as_bytes(), "CA bundle").unwrap();
+    assert_eq!(found.certificates.len(), 2);
+    assert_eq!(found.complaints, ["certificate block 2 cannot be read", "certificate block 4 has no end"]);
+    let tls = Tls::new(&TlsSettings { roots: Roots::Pem(text.into_bytes()), ..TlsSettings::default() }).unwrap();
+    assert!(ask(&server, &tls, "/").is_ok());
+    let der = ca.0.certificate.to_der().unwrap();
+    for (bad, complaint) in [(broken.as_bytes(), "that can be read"), (b"", "must be PEM"), (&der, "in DER")] {
+        let why = bundle(bad, "CA bundle").map(|_| ()).unwrap_err().to_string();
+        assert!(why.contains(complaint), "{why}");
+    }
+}
+
+/// A2, K3: a name with a final dot is verified without it, and so is the name that is asked for in its place.
+#[test]
+fn a_final_dot_is_no_part_of_a_name() {
+    let ca = Authority::new("ca");
+    let (server, _) = server(&ca.server(&["kube.example.com"]));
+    let tls = Tls::new(&own_roots(&ca)).unwrap();
+    for (host, trusted) in [("kube.example.com.", true), ("kube.example.com", true), ("kube.example.com..", false)] {
+        let stream = tls.connect(host, TcpStream::connect(server.address()).unwrap());
+        assert_eq!(stream.is_ok(), trusted, "{host}");
+    }
+    let server_name = Some("kube.example.com.".to_owned());
+    let named = Tls::new(&TlsSettings { server_name, ..own_roots(&ca) }).unwrap();
+    assert!(ask(&server, &named, "/").is_ok());
 }
 
 /// A2: requests go over TLS to the server that was verified, and not to where its answer points.
@@ -130,7 +225,7 @@ fn addresses_in_brackets_are_verified() {
         let stream = tls.connect(host, TcpStream::connect(server.address()).unwrap());
         match stream {
             Ok(_) => assert!(trusted, "{host}"),
-            Err(ConnectError::Untrusted(why)) => assert!(!trusted && why.contains("mismatch"), "{host}: {why}"),
+            Err(ConnectError::Untrusted(_, why)) => assert!(!trusted && why.contains("mismatch"), "{host}: {why}"),
             Err(other) => panic!("{host}: {other}"),
         }
     }

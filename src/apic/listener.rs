@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, error, warn};
-use native_tls::TlsStream;
 use tungstenite::client::client_with_config;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, HandshakeError, Message, WebSocket};
@@ -25,7 +24,7 @@ use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
-use crate::net::{CONNECT_TIMEOUT, Sock};
+use crate::net::{CONNECT_TIMEOUT, Sock, TlsStream};
 use crate::secret::Secret;
 use crate::tenure::Tenure;
 

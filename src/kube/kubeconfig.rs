@@ -15,14 +15,11 @@ use ureq::http::uri::Authority;
 
 use super::plugin::{self, Plugin};
 use super::yaml;
-use crate::net::{ClientIdentity, Roots, TlsSettings, Verify};
+use crate::net::{ClientIdentity, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
 
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
-
-/// How to trust an API server (A2).
-const TRUST: &str = "to trust it, give its CA as certificate-authority-data, or the name in it as tls-server-name";
 
 /// Where a ServiceAccount's files are inside a Pod.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -97,10 +94,12 @@ pub fn load(
 
 fn in_cluster(folder: &Path, host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let roots = Roots::Pem(read(&folder.join("ca.crt"), "the cluster's CA")?);
+    let file = folder.join("ca.crt");
+    let roots = Roots::Pem(read(&file, "the cluster's CA")?);
     let token = folder.join("token");
     read_token(&token)?;
-    let tls = TlsSettings { roots, mend: TRUST, ..TlsSettings::default() };
+    let roots_from = file.display().to_string();
+    let tls = TlsSettings { roots, roots_from, peer: Peer::Kubernetes, ..TlsSettings::default() };
     Ok(ClusterConfig { server: format!("https://{host}:{port}"), tls, token: Some(Token::File(token)) })
 }
 
@@ -285,9 +284,10 @@ impl<'a> Entry<'a> {
         }
         Ok(TlsSettings {
             roots: ca.map_or(Roots::System, Roots::Pem),
+            roots_from: format!("the certificate-authority of {} in the kubeconfig {}", self.what, self.file.display()),
             verify: if insecure { Verify::Nothing } else { Verify::Chain },
             identity: None,
-            mend: TRUST,
+            peer: Peer::Kubernetes,
             server_name: self.text("tls-server-name")?.filter(|it| !it.is_empty()).map(str::to_owned),
         })
     }

@@ -4,13 +4,12 @@
 use std::fmt;
 use std::io::{Read, Write};
 
-use native_tls::TlsStream;
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
 };
 
-use super::{ConnectError, Tls};
+use super::{ConnectError, Tls, TlsStream};
 
 /// Wraps every connection in TLS.
 pub(super) struct TlsLayer(Tls);

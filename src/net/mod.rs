@@ -4,6 +4,7 @@
 
 mod connector;
 mod sock;
+mod trust;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,26 +12,44 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use native_tls::{Certificate, HandshakeError, Identity, TlsConnector, TlsConnectorBuilder, TlsStream};
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
+use log::warn;
+use openssl::error::ErrorStack;
+use openssl::ssl::{HandshakeError, SslConnector, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::X509;
+use openssl::x509::verify::X509VerifyFlags;
 use ureq::unversioned::resolver::DefaultResolver;
 
 use crate::secret::Secret;
 use connector::TlsLayer;
 pub use sock::Sock;
+pub use trust::{Bundle, Distrust, OwnCertificate, bundle, identity};
+
+/// A stream with TLS on it.
+pub type TlsStream<S> = openssl::ssl::SslStream<S>;
 
 /// How long a connection may take to come about, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whose signature on a certificate counts.
+/// Which side a certificate is from; the words of a message depend on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Peer {
+    /// None in particular.
+    #[default]
+    Unnamed,
+    /// An APIC.
+    Apic,
+    /// A Kubernetes API server.
+    Kubernetes,
+}
+
+/// Which certificates are trust anchors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Roots {
     /// The system's bundle.
     #[default]
     System,
-    /// The certificates of this PEM bundle and no others.
+    /// The certificates of this PEM bundle and no others. Each is a trust anchor, also an intermediate CA's or the
+    /// server's own.
     Pem(Vec<u8>),
 }
 
@@ -58,19 +77,21 @@ pub struct ClientIdentity {
 /// Everything that TLS towards one side depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Whose signature counts.
+    /// Which certificates are trust anchors.
     pub roots: Roots,
+    /// Where these come from, for messages.
+    pub roots_from: String,
     /// What is checked.
     pub verify: Verify,
     /// Who we are, where the peer asks.
     pub identity: Option<ClientIdentity>,
     /// The name that is asked for and checked in place of the host's.
     pub server_name: Option<String>,
-    /// What a person does to trust the peer: the end of the message of a failed verification (A2).
-    pub mend: &'static str,
+    /// Whose certificate it is that is verified.
+    pub peer: Peer,
 }
 
-/// Why TLS cannot be had: one sentence that names the thing and the mend.
+/// Why TLS cannot be had: one sentence that names the thing and the remedy.
 #[derive(Debug, Clone)]
 pub struct TlsError(String);
 
@@ -87,13 +108,13 @@ impl std::error::Error for TlsError {}
 pub struct Tls(Arc<Inner>);
 
 struct Inner {
-    builder: TlsConnectorBuilder,
+    settings: TlsSettings,
+    /// Trust anchors where they are not the system's.
+    roots: Option<Vec<X509>>,
+    identity: Option<OwnCertificate>,
     /// Made at the first handshake, or by [`Tls::prepare`]: it takes OpenSSL 25 ms to read the system's roots, and what
     /// one side asks first does not wait for the other side's.
-    connector: OnceLock<Result<TlsConnector, TlsError>>,
-    verify: Verify,
-    server_name: Option<String>,
-    mend: &'static str,
+    connector: OnceLock<Result<SslConnector, TlsError>>,
 }
 
 impl fmt::Debug for Tls {
@@ -103,32 +124,41 @@ impl fmt::Debug for Tls {
 }
 
 impl Inner {
-    fn connector(&self) -> Result<&TlsConnector, TlsError> {
-        let build = || self.builder.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")));
+    fn connector(&self) -> Result<&SslConnector, TlsError> {
+        let build = || self.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")));
         self.connector.get_or_init(build).as_ref().map_err(TlsError::clone)
+    }
+
+    fn build(&self) -> Result<SslConnector, ErrorStack> {
+        let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+        builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+        match &self.roots {
+            Some(roots) => trust::trust(roots, &mut builder)?,
+            None => trust::trust_system(&mut builder),
+        }
+        // As curl and Go do: what somebody gave as trusted is an anchor, whether or not it signed itself.
+        builder.verify_param_mut().set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+        if let Some(own) = &self.identity {
+            own.put(&mut builder)?;
+        }
+        Ok(builder.build())
     }
 }
 
 impl Tls {
     /// Reads certificates and key. They are looked at now, so that a bad file is told at the start.
     pub fn new(settings: &TlsSettings) -> Result<Tls, TlsError> {
-        let mut builder = TlsConnector::builder();
+        let mut roots = None;
         if let Roots::Pem(pem) = &settings.roots {
-            builder.disable_built_in_roots(true);
-            for certificate in certificates(pem, "CA bundle")? {
-                builder.add_root_certificate(certificate);
-            }
+            let found = bundle(pem, "CA bundle")?;
+            let from = if settings.roots_from.is_empty() { "the CA bundle" } else { &settings.roots_from };
+            found.complaints.iter().for_each(|it| warn!("{from}: {it}; the other certificates in it are used"));
+            roots = Some(found.certificates);
         }
-        if !matches!(settings.verify, Verify::Chain) {
-            builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
-        }
-        if let Some(own) = &settings.identity {
-            builder.identity(identity(own)?);
-        }
-        let (verify, server_name) = (settings.verify.clone(), settings.server_name.clone());
-        let inner = Inner { builder, connector: OnceLock::new(), verify, server_name, mend: settings.mend };
-        if settings.identity.is_some() {
-            // Whether key and certificate belong together is known only then.
+        let identity = settings.identity.as_ref().map(identity).transpose()?;
+        let inner = Inner { settings: settings.clone(), roots, identity, connector: OnceLock::new() };
+        if inner.identity.is_some() {
+            // Whether OpenSSL takes key and certificate is known only then.
             inner.connector()?;
         }
         Ok(Tls(Arc::new(inner)))
@@ -145,25 +175,37 @@ impl Tls {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// The name that is asked for and verified for a host: without brackets, and without the final dot by which a name
+    /// is looked up as it stands.
+    fn name<'a>(&'a self, host: &'a str) -> &'a str {
+        let name = self.0.settings.server_name.as_deref().unwrap_or(host);
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        name.strip_suffix('.').filter(|it| !it.is_empty()).unwrap_or(name)
+    }
+
     /// Shakes hands over any stream. Fingerprints are checked before any byte is sent over the connection.
     pub fn connect<S: Read + Write>(&self, host: &str, stream: S) -> Result<TlsStream<S>, ConnectError> {
-        let name = self.0.server_name.as_deref().unwrap_or(host);
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let connector = self.0.connector().map_err(|error| ConnectError::Io(io::Error::other(error)))?;
-        let stream = connector.connect(name, stream).map_err(|error| match error {
-            HandshakeError::Failure(error) => ConnectError::from(error),
+        let failed = |error: &dyn fmt::Display| ConnectError::Io(io::Error::other(error.to_string()));
+        let connector = self.0.connector().map_err(|error| failed(&error))?;
+        let mut configuration = connector.configure().map_err(|error| failed(&error))?;
+        if !matches!(self.0.settings.verify, Verify::Chain) {
+            configuration.set_verify(SslVerifyMode::NONE);
+            configuration.set_verify_hostname(false);
+        }
+        let stream = configuration.connect(self.name(host), stream).map_err(|error| match error {
+            HandshakeError::SetupFailure(error) => failed(&error),
             HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
+            HandshakeError::Failure(handshake) => match (handshake.error().io_error(), Distrust::of(handshake.ssl())) {
+                (Some(io), _) => ConnectError::Io(io::Error::new(io.kind(), io.to_string())),
+                (None, Some((kind, why))) => ConnectError::Untrusted(kind, why.to_owned()),
+                (None, None) => ConnectError::Tls(handshake.error().to_string()),
+            },
         })?;
-        if let Verify::Fingerprints(trusted) = &self.0.verify {
-            let leaf = stream.peer_certificate().ok().flatten().and_then(|it| it.to_der().ok());
-            let leaf = leaf.and_then(|der| X509::from_der(&der).ok());
-            let known = leaf.as_ref().and_then(fingerprint).is_some_and(|it| trusted.contains(&it));
-            if !known {
-                let presented = leaf.map_or_else(|| "no certificate".to_owned(), |it| describe(&it));
-                return Err(ConnectError::Untrusted(format!(
-                    "the peer's certificate has none of the trusted fingerprints; it presented {presented}"
-                )));
-            }
+        let leaf = stream.ssl().peer_certificate();
+        if !trust::is_pinned(leaf.as_ref(), &self.0.settings.verify) {
+            let presented = leaf.map_or_else(|| "no certificate".to_owned(), |it| trust::describe(&it));
+            let why = format!("the peer's certificate has none of the trusted fingerprints; it presented {presented}");
+            return Err(ConnectError::Untrusted(Distrust::Fingerprint, why));
         }
         Ok(stream)
     }
@@ -191,26 +233,28 @@ impl Tls {
     fn presented(&self, host: &str, address: SocketAddr) -> Option<String> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT / 2).ok()?;
         let stream = Sock::new(Arc::new(stream), CONNECT_TIMEOUT / 2);
-        let settings =
-            TlsSettings { verify: Verify::Nothing, server_name: self.0.server_name.clone(), ..TlsSettings::default() };
+        let server_name = self.0.settings.server_name.clone();
+        let settings = TlsSettings { verify: Verify::Nothing, server_name, ..TlsSettings::default() };
         let stream = Tls::new(&settings).ok()?.connect(host, stream).ok()?;
-        let der = stream.peer_certificate().ok()??.to_der().ok()?;
-        Some(describe(&X509::from_der(&der).ok()?))
+        Some(trust::describe(&stream.ssl().peer_certificate()?))
     }
 
-    /// Completes the message of a failed verification with what was presented and how to trust it (A2).
+    /// Completes the message of a failed verification with what was asked for, what was presented and how to trust it
+    /// (A2).
     pub fn explain(&self, error: ConnectError, host: &str, address: SocketAddr) -> ConnectError {
-        let ConnectError::Untrusted(mut why) = error else { return error };
-        // A fingerprint is compared after the handshake, so there the message says it already.
-        if matches!(self.0.verify, Verify::Chain)
-            && let Some(presented) = self.presented(host, address)
-        {
-            why += &format!("; it presented {presented}");
+        let ConnectError::Untrusted(kind, mut why) = error else { return error };
+        // A fingerprint is compared after the handshake, so there the message says it already, and no name counts.
+        if matches!(self.0.settings.verify, Verify::Chain) {
+            why += &format!("; asked for {:?}", self.name(host));
+            if let Some(presented) = self.presented(host, address) {
+                why += &format!("; it presented {presented}");
+            }
         }
-        if !self.0.mend.is_empty() {
-            why += &format!("; {}", self.0.mend);
+        let remedy = kind.remedy(&self.0.settings);
+        if !remedy.is_empty() {
+            why += &format!("; {remedy}");
         }
-        ConnectError::Untrusted(why)
+        ConnectError::Untrusted(kind, why)
     }
 }
 
@@ -218,7 +262,7 @@ impl Tls {
 #[derive(Debug)]
 pub enum ConnectError {
     /// The peer is not who it should be; trying again does not help.
-    Untrusted(String),
+    Untrusted(Distrust, String),
     /// TLS failed for another reason.
     Tls(String),
     /// The connection failed or was too slow.
@@ -228,7 +272,7 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConnectError::Untrusted(why) => write!(f, "the certificate is not trusted: {why}"),
+            ConnectError::Untrusted(_, why) => write!(f, "the certificate is not trusted: {why}"),
             ConnectError::Tls(why) => write!(f, "TLS: {why}"),
             ConnectError::Io(error) => write!(f, "{error}"),
         }
@@ -236,26 +280,6 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
-
-impl From<native_tls::Error> for ConnectError {
-    fn from(error: native_tls::Error) -> Self {
-        let mut cause: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(it) = cause {
-            if let Some(io) = it.downcast_ref::<io::Error>() {
-                return ConnectError::Io(io::Error::new(io.kind(), io.to_string()));
-            }
-            cause = it.source();
-        }
-        let text = error.to_string();
-        if text.contains("certificate verify failed") {
-            // OpenSSL's reason stands in parentheses at the end: "(self-signed certificate)".
-            let reason = text.rsplit_once('(').map_or(text.as_str(), |(_, it)| it.trim_end_matches(')'));
-            ConnectError::Untrusted(reason.to_owned())
-        } else {
-            ConnectError::Tls(text)
-        }
-    }
-}
 
 /// A request's error in words, without the request: no URL, so no token in one.
 pub fn words(error: &ureq::Error) -> String {
@@ -271,51 +295,4 @@ pub fn words(error: &ureq::Error) -> String {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the request cannot be written as HTTP".to_owned(),
         other => other.to_string(),
     }
-}
-
-/// All certificates in a PEM text. One that cannot be read, or none at all, is an error.
-pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TlsError> {
-    let stack = X509::stack_from_pem(pem).map_err(|_| TlsError(format!("the {what} is not PEM")))?;
-    if stack.is_empty() {
-        return Err(TlsError(format!("the {what} holds no certificate")));
-    }
-    let der = stack.iter().map(|it| it.to_der().ok().and_then(|der| Certificate::from_der(&der).ok()));
-    der.collect::<Option<Vec<_>>>()
-        .ok_or_else(|| TlsError(format!("the {what} holds a certificate that cannot be read")))
-}
-
-/// Who we are, as TLS takes it. native-tls takes keys in PKCS#8 only, so OpenSSL turns the other forms into it. An
-/// encrypted key is refused; the callback keeps OpenSSL from asking for its password on the terminal.
-pub fn identity(identity: &ClientIdentity) -> Result<Identity, TlsError> {
-    certificates(&identity.chain, "client certificate")?;
-    let unreadable =
-        |_| TlsError("the client key cannot be read; it must be a PEM private key without a password".to_owned());
-    let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0)).map_err(unreadable)?;
-    let leaf = X509::from_pem(&identity.chain).and_then(|it| it.public_key());
-    if !leaf.is_ok_and(|it| it.public_eq(&key)) {
-        return Err(TlsError("the client certificate and its key do not go together".to_owned()));
-    }
-    let key = key.private_key_to_pem_pkcs8().map_err(unreadable)?;
-    let unusable = |error| TlsError(format!("the client certificate cannot be used ({error})"));
-    Identity::from_pkcs8(&identity.chain, &key).map_err(unusable)
-}
-
-fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {
-    certificate.digest(MessageDigest::sha256()).ok()?.as_ref().try_into().ok()
-}
-
-/// A certificate in words.
-fn describe(certificate: &X509) -> String {
-    let name = |name: &openssl::x509::X509NameRef| {
-        let parts = name.entries().filter_map(|it| it.data().to_string().ok());
-        format!("{:?}", parts.collect::<Vec<_>>().join(", "))
-    };
-    let hex = fingerprint(certificate).unwrap_or_default().map(|byte| format!("{byte:02X}")).join(":");
-    format!(
-        "subject {}, issuer {}, valid from {} to {}, SHA-256 fingerprint {hex}",
-        name(certificate.subject_name()),
-        name(certificate.issuer_name()),
-        certificate.not_before(),
-        certificate.not_after(),
-    )
 }

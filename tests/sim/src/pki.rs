@@ -56,6 +56,9 @@ impl Pair {
     }
 }
 
+/// The organisation of every intermediate CA.
+const CA_MARK: &str = "intermediate CA";
+
 /// A certification authority.
 #[derive(Clone)]
 pub struct Authority(pub Pair);
@@ -70,6 +73,13 @@ impl Authority {
     /// Its certificate as PEM.
     pub fn pem(&self) -> String {
         self.0.certificate_pem()
+    }
+
+    /// An intermediate CA below it.
+    pub fn intermediate(&self, name: &str) -> Authority {
+        let key = ec_key();
+        let certificate = certificate(name, &[CA_MARK], &key, Some(&self.0), &[], 3650);
+        Authority(Pair { certificate, key })
     }
 
     /// A server's certificate for these names and addresses.
@@ -128,7 +138,7 @@ fn certificate(
     builder.set_not_before(&Asn1Time::from_unix(from).unwrap()).unwrap();
     builder.set_not_after(&Asn1Time::from_unix(to).unwrap()).unwrap();
     builder.set_pubkey(key).unwrap();
-    if issuer.is_none() {
+    if issuer.is_none() || organisations == [CA_MARK] {
         builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
     } else if names.is_empty() {
         builder.append_extension(ExtendedKeyUsage::new().client_auth().build().unwrap()).unwrap();

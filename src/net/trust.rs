@@ -1,0 +1,247 @@
+//! Certificates: which are trusted, which are ours, and what is said where one is not trusted (A2).
+
+use std::path::Path;
+
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{SslConnectorBuilder, SslRef};
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::{X509, X509NameRef, X509VerifyResult};
+
+use super::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
+
+/// Where systems keep their root certificates: a static OpenSSL does not know, and `SSL_CERT_FILE` and `SSL_CERT_DIR`
+/// count before. The places are those of Go's crypto/x509 (`root_linux.go`).
+const ROOT_FILES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/ssl/cert.pem",
+];
+const ROOT_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
+
+/// The most names of a certificate, and blocks of a bundle that cannot be read, that a message shows.
+const MOST_SHOWN: usize = 10;
+
+/// What a PEM bundle holds.
+pub struct Bundle {
+    /// The certificates that can be read; at least one.
+    pub certificates: Vec<X509>,
+    /// What is wrong with the other blocks.
+    pub complaints: Vec<String>,
+}
+
+/// All certificates in a PEM text. One that cannot be read is a complaint, none at all is an error.
+pub fn bundle(pem: &[u8], what: &str) -> Result<Bundle, TlsError> {
+    let error = |why: &str| Err(TlsError(format!("the {what} {why}")));
+    let text = String::from_utf8_lossy(pem);
+    let mut found = Bundle { certificates: Vec::new(), complaints: Vec::new() };
+    let mut blocks = 0usize;
+    for block in text.split("-----BEGIN ").skip(1) {
+        let Some((label, _)) = block.split_once("-----") else { continue };
+        if !matches!(label, "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") {
+            continue;
+        }
+        blocks += 1;
+        let end = format!("-----END {label}-----");
+        let whole = block.find(&end).map(|at| format!("-----BEGIN {}\n", &block[..at + end.len()]));
+        let certificate = whole.as_ref().and_then(|it| X509::from_pem(it.as_bytes()).ok());
+        match certificate {
+            Some(certificate) => found.certificates.push(certificate),
+            None if whole.is_none() => found.complaints.push(format!("certificate block {blocks} has no end")),
+            None => found.complaints.push(format!("certificate block {blocks} cannot be read")),
+        }
+    }
+    found.complaints.truncate(MOST_SHOWN);
+    match (found.certificates.is_empty(), blocks) {
+        (false, _) => Ok(found),
+        (true, 0) if X509::from_der(pem).is_ok() => {
+            error("is a certificate in DER; `openssl x509 -inform der` makes PEM of it")
+        }
+        (true, 0) => error("holds no certificate; it must be PEM, as `openssl x509` prints it"),
+        (true, _) => error("holds no certificate that can be read"),
+    }
+}
+
+/// Our own certificate chain and key.
+pub struct OwnCertificate {
+    leaf: X509,
+    chain: Vec<X509>,
+    key: PKey<Private>,
+}
+
+/// Who we are, as TLS takes it. An encrypted key is refused; the callback keeps OpenSSL from asking for its password on
+/// the terminal.
+pub fn identity(identity: &ClientIdentity) -> Result<OwnCertificate, TlsError> {
+    let bundle = bundle(&identity.chain, "client certificate")?;
+    if let Some(complaint) = bundle.complaints.first() {
+        return Err(TlsError(format!("the client certificate: {complaint}")));
+    }
+    let mut chain = bundle.certificates;
+    let leaf = chain.remove(0);
+    let unreadable =
+        |_| TlsError("the client key cannot be read; it must be a PEM private key without a password".to_owned());
+    let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0)).map_err(unreadable)?;
+    if !leaf.public_key().is_ok_and(|it| it.public_eq(&key)) {
+        return Err(TlsError("the client certificate and its key do not go together".to_owned()));
+    }
+    Ok(OwnCertificate { leaf, chain, key })
+}
+
+impl OwnCertificate {
+    /// It is sent where the peer asks for it.
+    pub(super) fn put(&self, builder: &mut SslConnectorBuilder) -> Result<(), openssl::error::ErrorStack> {
+        builder.set_certificate(&self.leaf)?;
+        builder.set_private_key(&self.key)?;
+        self.chain.iter().try_for_each(|it| builder.add_extra_chain_cert(it.clone()))
+    }
+}
+
+/// Trusts these certificates and no others.
+pub(super) fn trust(roots: &[X509], builder: &mut SslConnectorBuilder) -> Result<(), openssl::error::ErrorStack> {
+    let mut store = X509StoreBuilder::new()?;
+    roots.iter().try_for_each(|it| store.add_cert(it.clone()))?;
+    builder.set_cert_store(store.build());
+    Ok(())
+}
+
+/// Trusts the system's roots. What cannot be read is missed when a certificate is verified.
+pub(super) fn trust_system(builder: &mut SslConnectorBuilder) {
+    let given = |name: &str| std::env::var_os(name).filter(|it| Path::new(it).exists());
+    let file =
+        given("SSL_CERT_FILE").or_else(|| ROOT_FILES.iter().find(|it| Path::new(it).exists()).map(|it| (*it).into()));
+    if let Some(file) = file {
+        let _ = builder.load_verify_locations(Some(Path::new(&file)), None);
+    }
+    let folders = given("SSL_CERT_DIR").into_iter().chain(ROOT_FOLDERS.map(Into::into));
+    for folder in folders.filter(|it| Path::new(it).is_dir()) {
+        let _ = builder.load_verify_locations(None, Some(Path::new(&folder)));
+    }
+    openssl_clear_errors();
+}
+
+/// What OpenSSL has left in its queue of errors must not be taken for the reason of the next one.
+fn openssl_clear_errors() {
+    drop(openssl::error::ErrorStack::get());
+}
+
+/// The SHA-256 of a certificate's DER.
+pub(super) fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {
+    certificate.digest(MessageDigest::sha256()).ok()?.as_ref().try_into().ok()
+}
+
+/// A text out of a certificate, as a part of a message.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(200).collect::<String>())
+}
+
+fn name_of(name: &X509NameRef) -> String {
+    let parts = name.entries().filter_map(|it| it.data().to_string().ok());
+    quoted(&parts.collect::<Vec<_>>().join(", "))
+}
+
+/// The names that a certificate counts for.
+fn names_in(certificate: &X509) -> String {
+    let alternatives = certificate.subject_alt_names();
+    let address = |bytes: &[u8]| -> Option<String> {
+        let v4: Option<[u8; 4]> = bytes.try_into().ok();
+        let v6: Option<[u8; 16]> = bytes.try_into().ok();
+        v4.map(|it| std::net::Ipv4Addr::from(it).to_string())
+            .or_else(|| v6.map(|it| std::net::Ipv6Addr::from(it).to_string()))
+    };
+    let all = alternatives.iter().flatten();
+    let mut names: Vec<String> =
+        all.filter_map(|it| it.dnsname().map(quoted).or_else(|| it.ipaddress().and_then(address))).collect();
+    if names.is_empty() {
+        // Where there are no others, OpenSSL takes the common name for one.
+        let common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
+        let common = common.and_then(|it| it.data().to_string().ok()).map(|it| quoted(&it));
+        return common.unwrap_or_else(|| "none".to_owned());
+    }
+    let more = names.len().saturating_sub(MOST_SHOWN);
+    names.truncate(MOST_SHOWN);
+    if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+}
+
+/// A certificate in words.
+pub(super) fn describe(certificate: &X509) -> String {
+    let hex = fingerprint(certificate).unwrap_or_default().map(|byte| format!("{byte:02X}")).join(":");
+    format!(
+        "subject {}, issuer {}, names {}, valid from {} to {}, SHA-256 fingerprint {hex}",
+        name_of(certificate.subject_name()),
+        name_of(certificate.issuer_name()),
+        names_in(certificate),
+        certificate.not_before(),
+        certificate.not_after(),
+    )
+}
+
+/// Why a certificate is not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distrust {
+    /// Its issuer is not among the trusted ones.
+    Issuer,
+    /// It is for other names.
+    Name,
+    /// It is not valid now.
+    Time,
+    /// It has none of the fingerprints.
+    Fingerprint,
+    /// Something else.
+    Other,
+}
+
+impl Distrust {
+    /// What OpenSSL's verification of this connection came to.
+    pub(super) fn of(ssl: &SslRef) -> Option<(Distrust, &'static str)> {
+        let result = ssl.verify_result();
+        if result == X509VerifyResult::OK {
+            return None;
+        }
+        // The numbers are those of OpenSSL's x509_vfy.h, which never change.
+        let distrust = match result.as_raw() {
+            2 | 18..=21 => Distrust::Issuer,
+            62..=64 => Distrust::Name,
+            9 | 10 => Distrust::Time,
+            _ => Distrust::Other,
+        };
+        Some((distrust, result.error_string()))
+    }
+
+    /// What a person does about it: something else than what was done already.
+    pub(super) fn remedy(self, settings: &TlsSettings) -> String {
+        let (ca, name) = match settings.peer {
+            Peer::Unnamed => return String::new(),
+            Peer::Apic => ("--apic-ca", "use one of its names in --apic"),
+            Peer::Kubernetes => {
+                ("certificate-authority-data", "use one of its names as the server or as tls-server-name")
+            }
+        };
+        let pin = if settings.peer == Peer::Apic { ", or its fingerprint with --apic-fingerprint" } else { "" };
+        match (self, &settings.roots) {
+            (Distrust::Fingerprint, _) => {
+                "compare it with the APIC's own, then give it with --apic-fingerprint".to_owned()
+            }
+            (Distrust::Time, _) => "renew it on the server, or look whether the clock here is right".to_owned(),
+            (Distrust::Name, _) => match &settings.server_name {
+                Some(given) => format!("the tls-server-name {given:?} is none of its names; correct that"),
+                None => format!("{name}{pin}"),
+            },
+            (_, Roots::System) => format!("to trust it, give its CA with {ca}{pin}"),
+            (_, Roots::Pem(_)) => {
+                format!(
+                    "the CA that {ca} gives did not issue it: give the one that did, or the certificate itself{pin}"
+                )
+            }
+        }
+    }
+}
+
+/// Whether the peer's certificate is one of those that count whatever their chain and name.
+pub(super) fn is_pinned(leaf: Option<&X509>, verify: &Verify) -> bool {
+    let Verify::Fingerprints(trusted) = verify else { return true };
+    leaf.and_then(fingerprint).is_some_and(|it| trusted.contains(&it))
+}
