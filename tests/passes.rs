@@ -13,7 +13,7 @@ use aci_sync::config::Policy;
 use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Key, Kind, Object};
+use aci_sync::model::kube::{Deployment, Key, Kind, Object};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use desk::*;
@@ -42,6 +42,58 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
     assert!(engine.release_held());
     pass(&mut engine, &session, start + 14 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
+}
+
+/// P1, K5: a Deployment whose status counts replicas while none of its Pods is found, as those of a ReplicaSet that it
+/// adopted or whose name was cut, is a finding after a minute, in a pass of its own; a Pod that is found ends it.
+#[test]
+fn pods_that_are_not_found_are_told() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let replicas = |object: Object| match object {
+        Object::Deployment(it) => Object::Deployment(Deployment { has_replicas: true, ..it }),
+        other => other,
+    };
+    let web = replicas(deployment("web", "E", &[]));
+    let adopted = json!({"metadata": {"namespace": "a", "name": "legacy-1", "labels": {"app": "web"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "legacy", "controller": true}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}});
+    let adopted = Object::decode(Kind::Pod, adopted.to_string().as_bytes()).unwrap();
+    let mut engine = listed(Policy::Sync, vec![web, deployment("none", "F", &[])], vec![adopted], start);
+    let codes = |engine: &Engine| {
+        let findings = engine.findings().iter().filter(|it| it.code == Code::PodsNotFound);
+        findings.map(|it| it.subject.to_string()).collect::<Vec<_>>()
+    };
+    pass(&mut engine, &session, start);
+    assert_eq!(codes(&engine), [""; 0]);
+    pass(&mut engine, &session, start + 6 * SECOND);
+    assert_eq!(engine.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
+    let news = pass(&mut engine, &session, start + 60 * SECOND).news;
+    assert_eq!(codes(&engine), ["Deployment a/web"]);
+    assert!(news.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{news:?}");
+    assert!(engine.open_findings() > 0 && engine.next_wake().is_none_or(|it| it > start + 60 * SECOND));
+    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), start + 61 * SECOND);
+    pass(&mut engine, &session, start + 61 * SECOND);
+    assert_eq!(codes(&engine), [""; 0]);
+
+    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-2") }, start + 62 * SECOND);
+    engine.cluster_changed(Event::Relisting { kind: Kind::Pod, why: "a test".to_owned() }, start + 62 * SECOND);
+    pass(&mut engine, &session, start + 200 * SECOND);
+    assert_eq!(codes(&engine), [""; 0], "while Pods are being listed none is missing");
+}
+
+/// P1: a ReplicaSet's name of 253 characters may have been cut, so it says nothing about whose its Pods are.
+#[test]
+fn a_cut_name_is_nobodys() {
+    for (length, is_owned) in [(252, true), (253, false)] {
+        let deployment = "c".repeat(length - 6);
+        let metadata = json!({"namespace": "a", "name": "p", "labels": {"pod-template-hash": "5d9c7"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": format!("{deployment}-5d9c7"), "controller": true}]});
+        let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
+        let Object::Pod(pod) = Object::decode(Kind::Pod, pod.to_string().as_bytes()).unwrap() else { panic!() };
+        assert_eq!(pod.deployment.is_some(), is_owned, "{length}");
+        assert_eq!(pod.addresses.len(), 1, "it claims its address all the same (P5)");
+    }
 }
 
 /// W4: a comparison that could not read an EEPG has not counted it; it is counted once it can be read.

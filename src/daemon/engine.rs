@@ -26,12 +26,13 @@ use crate::model::fabric::{Eepg, Fabric, Hint, L3out};
 use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
-use crate::model::inventory::Inventory;
+use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
 use crate::model::mo::{MoChange, Status};
 use crate::model::news::{News, Told};
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
+use crate::model::podless::Podless;
 use crate::model::rules::Rules;
 use crate::model::wanted::{Vrf, Wanted, wanted};
 
@@ -88,6 +89,9 @@ pub struct Engine {
     rules: Rules,
     writer: Writer,
     grace: Grace,
+    /// Deployments whose Pods are not found (P1), and whether the cluster has changed since that was looked at.
+    podless: Podless,
+    podless_stale: bool,
     parking: Parking<ObjectDn>,
     /// L3Outs that the APIC does not let us read.
     unreadable: Parking<L3outDn>,
@@ -120,6 +124,8 @@ impl Engine {
             rules,
             writer: Writer::new(policy),
             grace: Grace::new(grace),
+            podless: Podless::default(),
+            podless_stale: true,
             parking: Parking::default(),
             unreadable: Parking::default(),
             fights: Fights::default(),
@@ -192,6 +198,7 @@ impl Engine {
         };
         if changed {
             self.known = None;
+            self.podless_stale = true;
             self.restart_graces(kind);
         }
         changed
@@ -261,9 +268,8 @@ impl Engine {
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().min().copied();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
-        let complete = self.inventory.next_complete();
-        let subscribed = self.subscriptions.next_wake();
-        tried_again.into_iter().chain([self.grace.next_end(), settled, subscribed, complete]).flatten().min()
+        let told = [self.inventory.next_complete(), self.podless.next_end(), self.subscriptions.next_wake()];
+        tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
     }
 
     /// Somebody consents to the deletions that are held (W4). True where there are any.
@@ -293,6 +299,7 @@ impl Engine {
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
         self.inventory.settle(now);
+        self.look_for_pods(now);
         self.settle(apic, now);
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
@@ -334,6 +341,21 @@ impl Engine {
             self.send(apic, plan.transactions, now, around, &mut report)?;
         }
         Ok(report)
+    }
+
+    /// P1: which Deployments have Pods that are not found. While the views are not whole nothing is missing.
+    fn look_for_pods(&mut self, now: Instant) {
+        if !self.inventory.incomplete(now).is_empty() {
+            self.podless.update(BTreeSet::new(), now);
+            self.podless_stale = true;
+        } else if std::mem::take(&mut self.podless_stale) {
+            let exports_pods = |it: &Member| {
+                let namespace = &it.deployment.key.namespace;
+                let in_force = it.in_force.as_ref().filter(|it| self.rules.admits(namespace, &it.eepg));
+                in_force.is_some_and(|it| it.expose.unwrap_or(self.rules.expose).pods)
+            };
+            self.podless.update(self.inventory.podless(exports_pods), now);
+        }
     }
 
     /// R6: it depends on the cluster, the rules and the VRFs alone, so it is computed anew where one of those has changed.
@@ -424,6 +446,7 @@ impl Engine {
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.subscriptions.findings());
+        findings.extend(self.podless.findings(now));
         findings.extend(self.brake.finding());
         findings.extend(self.unasked.as_ref().map(|why| {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");

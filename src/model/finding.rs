@@ -100,6 +100,8 @@ pub enum Code {
     HostnameOnly,
     /// An address of a Pod or of a Service's ingress that is none as Kubernetes reads them (P2, S1).
     UnreadableAddress,
+    /// A Deployment whose status counts replicas while none of its Pods is found (P1).
+    PodsNotFound,
     /// Two Deployments want one address in two EEPGs of one VRF (S3).
     AddressConflict,
     /// A foreign object holds a wanted address (S3).
@@ -142,6 +144,7 @@ impl Code {
         matches!(
             self,
             Code::Rejected
+                | Code::PodsNotFound
                 | Code::Waiting
                 | Code::Held
                 | Code::Fight

@@ -1,6 +1,6 @@
 //! What the cluster holds, as far as the three watches have told, and whether that view is complete (W1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::enrolment::{self, Enrolment};
@@ -142,6 +142,17 @@ impl Inventory {
             Kind::Pod => self.pods.remove(key).is_some(),
             Kind::Service => self.services.remove(key).is_some(),
         }
+    }
+
+    /// The Deployments among those that `is_meant` says whose status counts replicas and of which no Pod is known (P1).
+    pub fn podless(&self, is_meant: impl Fn(&Member) -> bool) -> BTreeSet<Key> {
+        let owners: HashSet<(&str, &str)> =
+            self.pods.values().filter_map(|pod| Some((&*pod.key.namespace, pod.deployment.as_deref()?))).collect();
+        let is_podless = |member: &&Member| {
+            let key = &member.deployment.key;
+            member.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && is_meant(member)
+        };
+        self.members.values().filter(is_podless).map(|it| it.deployment.key.clone()).collect()
     }
 
     /// A watch was taken by the server. It is not live yet: W1's minute runs on.

@@ -148,6 +148,8 @@ pub struct Deployment {
     pub paused: bool,
     /// `spec.template.metadata.labels`, for S1.
     pub template_labels: Labels,
+    /// `status.replicas` is more than zero. How many there are changes all the time and matters to nothing.
+    pub has_replicas: bool,
 }
 
 /// A Pod that may export an address, that a Service may select for a Deployment, or that claims an address (P5).
@@ -254,6 +256,9 @@ mod wire {
     use super::{Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, Key, Labels, PAUSE_ANNOTATION, nullable};
     use crate::model::address;
 
+    /// The longest name of an object, in bytes (RFC 1123 subdomain).
+    const LONGEST_NAME: usize = 253;
+
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata {
@@ -293,6 +298,14 @@ mod wire {
         metadata: AnnotatedMetadata,
         #[serde(default)]
         spec: DeploymentSpec,
+        #[serde(default, deserialize_with = "nullable")]
+        status: DeploymentStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    struct DeploymentStatus {
+        #[serde(default, deserialize_with = "nullable")]
+        replicas: i64,
     }
 
     #[derive(Deserialize)]
@@ -337,6 +350,7 @@ mod wire {
                 annotation: metadata.annotations.remove(ENROL_ANNOTATION),
                 paused: metadata.annotations.get(PAUSE_ANNOTATION).is_some_and(|it| &**it == "true"),
                 template_labels: wire.spec.template.metadata.labels,
+                has_replicas: wire.status.replicas > 0,
             }
         }
     }
@@ -400,10 +414,11 @@ mod wire {
         }
     }
 
-    /// P1: the controller is a ReplicaSet named `{deployment}-{hash}`, hash being the Pod's own label.
+    /// P1: the controller is a ReplicaSet named `{deployment}-{hash}`, hash being the Pod's own label. A name of the
+    /// greatest length was perhaps cut, and what is left of the Deployment's may be another one's whole name.
     fn owning_deployment(metadata: &Metadata) -> Option<Arc<str>> {
         let controller = metadata.owner_references.iter().find(|it| it.controller == Some(true))?;
-        if &*controller.kind != "ReplicaSet" {
+        if &*controller.kind != "ReplicaSet" || controller.name.len() >= LONGEST_NAME {
             return None;
         }
         let hash = metadata.labels.get("pod-template-hash")?;

@@ -23,5 +23,6 @@ pub mod brake;
 pub mod diff;
 pub mod fights;
 pub mod grace;
+pub mod podless;
 
 pub mod news;

@@ -1,5 +1,7 @@
 //! What can become of a Pod.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::node::{self, BY_HAND, DUAL, NODE};
@@ -110,4 +112,28 @@ fn orphaned_and_adopted_pods() {
     world.kubectl(&["scale", "deployment", "web", "--replicas=3"]);
     world.kubectl(&["label", "pod", name, "app=web"]);
     world.until_follows("E", "web", 3, &[]);
+}
+
+/// P1: a Deployment that adopted a ReplicaSet made by hand owns Pods whose names and labels do not tell so: a finding
+/// after a minute. A rollout replaces the ReplicaSet, and its Pods are found.
+#[test]
+fn an_adopted_replica_set() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    let deployment = world.deployment("shop", Some("E"), 1);
+    let mut replica_set = deployment.clone();
+    replica_set["kind"] = json!("ReplicaSet");
+    replica_set["metadata"] = json!({"name": "legacy", "namespace": world.namespace, "labels": {"app": "shop"}});
+    world.cluster.apply(&replica_set.to_string());
+    world.until("its Pod runs", || world.addresses("shop").len() == 1);
+    world.cluster.apply(&deployment.to_string());
+    let path = format!("/apis/apps/v1/namespaces/{}/replicasets/legacy", world.namespace);
+    let is_adopted = || world.cluster.read(&path)["metadata"]["ownerReferences"][0]["kind"] == "Deployment";
+    world.until("the Deployment has adopted it", is_adopted);
+    let finding = format!("Deployment {}/shop: status counts replicas, but no Pod of it was found", world.namespace);
+    let told = || daemon.count(&finding) == 1;
+    world.until_within(Duration::from_secs(150), "it is told that no Pod was found", told);
+    world.kubectl(&["rollout", "restart", "deployment", "shop"]);
+    world.until_follows("E", "shop", 1, &[]);
+    daemon.until_logged(&format!("no longer: {finding}"));
 }

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use aci_sync::kube::{Client, Event, Watcher, load};
+use aci_sync::model::kube::Kind;
 use serde_json::json;
 
+use crate::support::world::LIMIT;
 use crate::world::World;
 
 /// K2, R6: the API server is restarted; what happens afterwards is followed, and nothing is deleted for it.
@@ -97,4 +100,36 @@ fn a_crowd() {
     world.until("3,000 subnets are there", || held() == 3_000);
     assert!(lists() - before >= 6, "they came in pages of 500");
     assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// K2, R4: each kind is listed again from time to time, here every few seconds in place of an hour; the watch goes on
+/// from there, and the view is not called incomplete for it.
+#[test]
+fn a_list_by_the_clock() {
+    let world = World::new();
+    let kubeconfig = world.cluster.file("service-account.kubeconfig");
+    let client = Client::new(&load(Some(&kubeconfig), None, &|_| None).unwrap()).unwrap();
+    let (sender, events) = crossbeam_channel::unbounded();
+    let (stop, stopped) = crossbeam_channel::bounded(0);
+    let watcher =
+        Watcher::new(client.clone(), Kind::Deployment, sender, stopped).with_list_every(Duration::from_secs(6));
+    let watching = std::thread::spawn(move || watcher.run());
+    let next = || events.recv_timeout(LIMIT).unwrap();
+    assert!(matches!(next(), Event::Relisting { .. }));
+    let (mut lists, mut found) = (0, false);
+    world.deploy("web", Some("E"), 1);
+    while lists < 3 || !found {
+        match next() {
+            Event::Listed { objects, .. } => {
+                lists += 1;
+                found |= objects.iter().any(|it| *it.key().namespace == world.namespace);
+            }
+            Event::Upsert(object) => found |= *object.key().namespace == world.namespace,
+            Event::Relisting { why, .. } => panic!("{why}"),
+            _ => {}
+        }
+    }
+    drop(stop);
+    client.shutdown();
+    watching.join().unwrap();
 }

@@ -1,0 +1,77 @@
+//! Managed Deployments whose Pods are not found although their status counts some (P1).
+//!
+//! Whose a Pod is, is read from names: an adopted ReplicaSet without `pod-template-hash`, and one whose name was cut, own
+//! Pods that belong to nobody here. For a moment that is usual, since the watches of Deployments and Pods know nothing
+//! of each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::finding::{Code, Finding};
+use super::kube::{Key, Kind};
+
+/// For so long Pods may be missing without a finding.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The Deployments without Pods, each since when.
+#[derive(Debug, Default)]
+pub struct Podless {
+    since: BTreeMap<Key, Instant>,
+    /// The time of the last look: what was due then is no reason to look again.
+    looked: Option<Instant>,
+}
+
+impl Podless {
+    /// Takes over which Deployments have none now. One whose Pods were found in between starts over.
+    pub fn update(&mut self, podless: BTreeSet<Key>, now: Instant) {
+        self.since.retain(|key, _| podless.contains(key));
+        for key in podless {
+            self.since.entry(key).or_insert(now);
+        }
+    }
+
+    /// Those that have had none for too long.
+    pub fn findings(&mut self, now: Instant) -> Vec<Finding> {
+        self.looked = Some(now);
+        let due = self.since.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= PATIENCE);
+        due.map(|(key, _)| {
+            let text = "status counts replicas, but no Pod of it was found for a minute; their addresses are not \
+                        exported. A Pod is recognized by its ReplicaSet's name and its label pod-template-hash: an \
+                        adopted ReplicaSet has no such label (`kubectl rollout restart` makes one that has), and a \
+                        name of more than 240 characters is cut";
+            Finding::new(Code::PodsNotFound, (Kind::Deployment, key), text)
+        })
+        .collect()
+    }
+
+    /// When the next finding is due that was not at the last look.
+    pub fn next_end(&self) -> Option<Instant> {
+        let ends = self.since.values().map(|since| *since + PATIENCE);
+        ends.filter(|end| self.looked.is_none_or(|it| *end > it)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P1: a minute counts from the moment in which the Pods were missing first, and starts over once they were found.
+    #[test]
+    fn pods_may_be_missing_for_a_minute() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let one = || BTreeSet::from([Key::new("a", "web")]);
+        let mut podless = Podless::default();
+        assert_eq!((podless.findings(start).len(), podless.next_end()), (0, None));
+        podless.update(one(), start);
+        podless.update(one(), start + 59 * second);
+        assert_eq!(podless.findings(start + 59 * second), []);
+        assert_eq!(podless.next_end(), Some(start + 60 * second));
+        assert_eq!(podless.findings(start + 60 * second).len(), 1);
+        assert_eq!(podless.next_end(), None, "it is told once");
+        podless.update(BTreeSet::new(), start + 61 * second);
+        assert_eq!(podless.findings(start + 61 * second), []);
+        podless.update(one(), start + 62 * second);
+        assert_eq!(podless.findings(start + 121 * second), []);
+        assert_eq!(podless.findings(start + 122 * second).len(), 1);
+    }
+}
