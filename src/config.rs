@@ -71,10 +71,12 @@ impl Controller {
             // What stands before it may be a password, so nothing of it is shown (A4).
             return Err("a user does not belong here; set ACI_USERNAME".to_owned());
         }
-        if text.starts_with("http://") {
+        // A URL's scheme has no case.
+        let scheme = |it: &str| text.get(..it.len()).is_some_and(|start| start.eq_ignore_ascii_case(it));
+        if scheme("http://") {
             return Err(format!("{text:?} begins with http://; the APIC is reached over https only"));
         }
-        let address = text.strip_prefix("https://").unwrap_or(text);
+        let address = if scheme("https://") { text.get(8..).unwrap_or_default() } else { text };
         let address = address.strip_suffix('/').unwrap_or(address);
         let wrong = || format!("{text:?} is not host, host:port, [v6] or [v6]:port");
         let (host, port) = if let Some(rest) = address.strip_prefix('[') {

@@ -43,14 +43,17 @@ fn values() {
     assert_eq!((rules.allow.len(), rules.max_deletes), (0, MaxDeletes::Percent(30)));
 
     let config = load(
-        "--apic https://a.example:8443,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
+        "--apic HTTPS://a.example:8443,apic1.example.com.,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
          --subnet-scope import-security,shared-rtctrl --epg-grace 10m --keep-contracted --policy upsert-only --batch 7 \
          --resync 1h --events=false --kubeconfig /k --context other",
         &[],
     );
     let config = config.unwrap();
     let controllers: Vec<String> = config.controllers.iter().map(ToString::to_string).collect();
-    assert_eq!(controllers, ["a.example:8443", "[fd00::1]:444", "[fd00::2]:443", "10.0.0.1:443"]);
+    assert_eq!(
+        controllers,
+        ["a.example:8443", "apic1.example.com.:443", "[fd00::1]:444", "[fd00::2]:443", "10.0.0.1:443"]
+    );
     assert_eq!(config.cluster_id.as_deref(), Some("prod-1"));
     assert_eq!(config.adopt_ids, ["a", "b", "c"]);
     assert_eq!(config.rules.scope.to_string(), "import-security,shared-rtctrl");

@@ -321,7 +321,7 @@ fn bad_plugin_entries() {
         (json!({"command": "./no-such-plugin"}), "there is no program"),
         (json!({"command": "kubeconfig"}), "there is no program"),
         (json!({"args": "x"}), "the args cannot be read"),
-        (json!({"env": [{"value": "x"}]}), "the env cannot be read"),
+        (json!({"env": [{"value": "x"}]}), "the env has an entry without a name"),
     ] {
         let mut user = exec(&world.folder, PLUGIN);
         for (key, value) in change.as_object().unwrap() {

@@ -136,6 +136,7 @@ fn empty_fields_are_no_fields() {
 fn bad_kubeconfigs() {
     let folder = Folder::new();
     let good_cluster = "server: 'https://h:6443/prefix/'";
+    let exec = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: /bin/true";
     for (text, complaint) in [
         (config(good_cluster, "exec: {command: x}"), "exec of user \"u\"|there is no apiVersion"),
         (config(good_cluster, "auth-provider: {name: x}"), "auth-provider is not supported"),
@@ -167,6 +168,27 @@ fn bad_kubeconfigs() {
         ("current-context: x".to_owned(), "has no context named \"x\""),
         ("x".repeat((1 << 20) + 1), "larger than 1048576 bytes"),
         ("a: 1\na: 2".to_owned(), "the key \"a\" twice"),
+        (config(good_cluster, "token: t") + "- name: u\n  user: {}\n", "user \"u\" is defined twice"),
+        (config("server: 'https://h', insecure-skip-tls-verify: \"true\"", ""), "cluster \"k\"|true or false, without"),
+        (
+            config(good_cluster, &format!("exec: {{{exec}, provideClusterInfo: 'no'}}")),
+            "exec of user \"u\"|true or false",
+        ),
+        (
+            config(good_cluster, &format!("exec: {{{exec}, env: [{{name: A, value: true}}]}}")),
+            "the value of \"A\" in env",
+        ),
+        (config(good_cluster, &format!("exec: {{{exec}, args: [true]}}")), "args are not all text"),
+        (config(good_cluster, &format!("exec: {{{exec}, env: {{A: b}}}}")), "it must be a list"),
+        ("clusters: {k: {}}".to_owned(), "clusters that are no list"),
+        ("current-context: true".to_owned(), "current-context that is not text"),
+        ("a: &x 1\nb: *x".to_owned(), "anchors, aliases or tags|kubectl config view --raw --flatten"),
+        (base64(&config(good_cluster, "token: t")), "is packed as base64"),
+        (
+            config(&format!("{good_cluster}, certificate-authority-data: {}", base64(&base64("-----BEGIN X"))), ""),
+            "certificate-authority-data is packed as base64 twice|kubectl config view --raw --flatten",
+        ),
+        (Authority::new("ca").pem(), "is a certificate or key in PEM"),
     ] {
         let file = folder.file("config", &text);
         let why = from(&file).map(|_| ()).unwrap_err().0;
@@ -183,6 +205,47 @@ fn bad_kubeconfigs() {
         assert!(load(None, None, &lookup).map(|_| ()).unwrap_err().0.contains(complaint));
     }
     assert!(from(Path::new("/no/such/file")).map(|_| ()).unwrap_err().0.contains("/no/such/file cannot be read"));
+}
+
+/// K3: files that are no UTF-8 text say what they are, and what writes a plain one.
+#[test]
+fn files_in_other_formats() {
+    let folder = Folder::new();
+    let text = config("server: 'https://h'", "token: t");
+    let wide = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+    let der = Authority::new("ca").0.certificate.to_der().unwrap();
+    for (bytes, complaint) in [
+        ([&[0xff, 0xfe][..], &wide(u16::to_le_bytes)].concat(), "is UTF-16 text"),
+        ([&[0xfe, 0xff][..], &wide(u16::to_be_bytes)].concat(), "is UTF-16 text"),
+        (wide(u16::to_le_bytes), "is UTF-16 text"),
+        (der.clone(), "in DER"),
+        (b"a: \xff".to_vec(), "is not UTF-8 text"),
+    ] {
+        let file = folder.path().join("config");
+        std::fs::write(&file, bytes).unwrap();
+        let why = from(&file).map(|_| ()).unwrap_err().0;
+        assert!(why.contains(complaint) && why.contains("`kubectl config view --raw --flatten`"), "{why}");
+    }
+    let file = folder.path().join("ca.der");
+    std::fs::write(&file, der).unwrap();
+    let file = folder.file("config", &config("server: 'https://h', certificate-authority: ca.der", "token: t"));
+    let why = Client::new(&from(&file).unwrap()).map(|_| ()).unwrap_err().0;
+    assert!(why.contains("in DER; `openssl x509 -inform der`"), "{why}");
+}
+
+/// K3: what kubectl reads is read: further documents, a byte order mark, a scheme in capitals, a final dot.
+#[test]
+fn files_as_kubectl_reads_them() {
+    let folder = Folder::new();
+    for (text, server) in [
+        (config("server: 'https://h'", "token: t") + "---\n", "https://h"),
+        (config("server: 'https://h'", "token: t") + "---\nclusters: {}\n", "https://h"),
+        (format!("\u{feff}{}", config("server: 'https://h'", "token: t")), "https://h"),
+        (config("server: 'HTTPS://10.0.0.1:6443/'", "token: t"), "https://10.0.0.1:6443"),
+        (config("server: 'https://kube.example.com.:6443'", "token: t"), "https://kube.example.com.:6443"),
+    ] {
+        assert_eq!(from(&folder.file("config", &text)).unwrap().server, server);
+    }
 }
 
 /// X4: a certificate or a key that cannot be used is told before anything is sent, and without its content.

@@ -2,6 +2,7 @@
 //!
 //! Facts: client-go `tools/clientcmd/loader.go` (merging, relative paths) and `rest/config.go` (in-cluster).
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
@@ -20,6 +21,12 @@ use crate::secret::Secret;
 
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
+
+/// What helps with most files that cannot be read.
+const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
+
+/// What PEM begins with after it was packed as base64.
+const PACKED_PEM: &[u8] = b"LS0tLS1CRUdJTi";
 
 /// Where a ServiceAccount's files are inside a Pod.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -131,6 +138,46 @@ struct Kubeconfig {
     files: Vec<(PathBuf, Value)>,
 }
 
+/// What a file is that is no YAML; the end of a sentence.
+fn other_format(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("is UTF-16 text; it must be UTF-8"),
+        // Without a byte order mark: every other byte of plain English is zero.
+        [0, _, ..] | [_, 0, ..] => Some("is UTF-16 text or no text at all; it must be UTF-8"),
+        [0x30, 0x80..=0x84, ..] => Some("is a certificate or key in DER and no kubeconfig"),
+        _ if bytes.starts_with(b"-----BEGIN ") => Some("is a certificate or key in PEM and no kubeconfig"),
+        // "apiVersion", "kind", "clusters", "current-context" and "---" as base64.
+        _ if [&b"YXBpVmVyc2lvb"[..], b"a2luZD", b"Y2x1c3RlcnM6", b"Y3VycmVudC1jb250ZXh0", b"LS0tCm"]
+            .iter()
+            .any(|it| bytes.starts_with(it)) =>
+        {
+            Some("is packed as base64; unpack it with `base64 -d`")
+        }
+        _ => None,
+    }
+}
+
+/// Refuses what client-go refuses, and what would otherwise count as absent. The error is the end of a sentence.
+fn check_entries(value: &Value) -> Result<(), String> {
+    for kind in ["cluster", "user", "context"] {
+        let entries = match &value[format!("{kind}s")] {
+            Value::Null => continue,
+            Value::Array(entries) => entries,
+            _ => return Err(format!("has {kind}s that are no list")),
+        };
+        let mut names = HashSet::new();
+        for name in entries.iter().filter_map(|it| it["name"].as_str()) {
+            if !names.insert(name) {
+                return Err(format!("is ambiguous: {kind} {name:?} is defined twice"));
+            }
+        }
+    }
+    match &value["current-context"] {
+        Value::Null | Value::String(_) => Ok(()),
+        _ => Err("has a current-context that is not text".to_owned()),
+    }
+}
+
 /// A cluster or a user, with the file it comes from: relative paths count from that file's folder.
 struct Entry<'a> {
     what: String,
@@ -142,11 +189,18 @@ impl Kubeconfig {
     fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Kubeconfig, ConfigError> {
         let mut read_files = Vec::new();
         for file in files {
-            let text = String::from_utf8(read(&file, "the kubeconfig")?);
-            let text = text.map_err(|_| ConfigError(format!("the kubeconfig {} is not text", file.display())))?;
-            let value = yaml::parse(&text);
-            let value = value.map_err(|why| ConfigError(format!("the kubeconfig {} {why}", file.display())))?;
-            read_files.push((file, value));
+            let error = |why: &str| ConfigError(format!("the kubeconfig {} {why}", file.display()));
+            let bytes = read(&file, "the kubeconfig")?;
+            if let Some(what) = other_format(&bytes) {
+                return Err(error(&format!("{what}; {PLAIN}")));
+            }
+            let text = String::from_utf8(bytes).map_err(|_| error(&format!("is not UTF-8 text; {PLAIN}")))?;
+            let document = yaml::parse(text.trim_start_matches('\u{feff}')).map_err(|why| error(&why))?;
+            if document.has_more {
+                warn!("the kubeconfig {}: the first YAML document counts, the others are ignored", file.display());
+            }
+            check_entries(&document.value).map_err(|why| error(&why))?;
+            read_files.push((file, document.value));
         }
         Ok(Kubeconfig { files: read_files })
     }
@@ -195,7 +249,7 @@ impl Kubeconfig {
             if token.is_some() || identity.is_some() {
                 return Err(exec.error("it stands beside a token or a client-certificate; remove one"));
             }
-            let about = exec.is_on("provideClusterInfo").then(|| cluster.told(&server, &trust));
+            let about = exec.is_on("provideClusterInfo")?.then(|| cluster.told(&server, &trust));
             token = Some(Token::Plugin(Box::new(exec.plugin(about, env("PATH"))?)));
         }
         Ok(ClusterConfig { server, tls: TlsSettings { identity, ..trust }, token })
@@ -216,8 +270,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn is_on(&self, key: &str) -> bool {
-        self.value[key] == true
+    fn is_on(&self, key: &str) -> Result<bool, ConfigError> {
+        match &self.value[key] {
+            Value::Null => Ok(false),
+            Value::Bool(is_on) => Ok(*is_on),
+            _ => Err(self.error(format!("{key} must be true or false, without quotes"))),
+        }
     }
 
     /// Fields that would change who we are or where we go, and that are not built.
@@ -237,13 +295,20 @@ impl<'a> Entry<'a> {
     fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, ConfigError> {
         if let Some(data) = self.text(&format!("{key}-data"))?.filter(|it| !it.is_empty()) {
             let packed: String = data.split_ascii_whitespace().collect();
-            let bytes = openssl::base64::decode_block(&packed);
-            return bytes.map(Some).map_err(|_| self.error(format!("{key}-data is not base64")));
+            let bytes = openssl::base64::decode_block(&packed)
+                .map_err(|_| self.error(format!("{key}-data is not base64; {PLAIN}")))?;
+            if bytes.starts_with(PACKED_PEM) {
+                return Err(self.error(format!("{key}-data is packed as base64 twice; {PLAIN}")));
+            }
+            return Ok(Some(bytes));
         }
-        match self.path(key)? {
-            Some(file) => read(&file, key).map(Some).map_err(|error| self.error(error)),
-            None => Ok(None),
+        let Some(file) = self.path(key)? else { return Ok(None) };
+        let bytes = read(&file, key).map_err(|error| self.error(error))?;
+        if bytes.starts_with(PACKED_PEM) {
+            let why = "is PEM packed as base64; unpack it with `base64 -d`, or give it as";
+            return Err(self.error(format!("{key} {} {why} {key}-data", file.display())));
         }
+        Ok(Some(bytes))
     }
 
     fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
@@ -258,9 +323,12 @@ impl<'a> Entry<'a> {
             // What stands before it may be a password, so nothing of it is shown (A4).
             return Err(self.error("the server is not https://host[:port][/path]; a user does not belong into it"));
         }
-        let rest = server.strip_prefix("https://").ok_or_else(|| {
+        // A URL's scheme has no case.
+        let rest = server.split_at_checked(8).filter(|it| it.0.eq_ignore_ascii_case("https://")).map(|it| it.1);
+        let rest = rest.ok_or_else(|| {
             self.error(format!("the server {server:?} does not begin with https://; credentials go over TLS only"))
         })?;
+        let server = format!("https://{rest}");
         // What cannot be asked is told now, and not at every request.
         let address: Option<Uri> = server.parse().ok().filter(|_| !rest.contains(['?', '#']));
         let authority = address.as_ref().and_then(Uri::authority);
@@ -268,12 +336,12 @@ impl<'a> Entry<'a> {
         if !authority.is_some_and(is_whole) {
             return Err(self.error(format!("the server {server:?} is not https://host[:port][/path]")));
         }
-        Ok(server.to_owned())
+        Ok(server)
     }
 
     fn trust(&self) -> Result<TlsSettings, ConfigError> {
         let ca = self.bytes("certificate-authority")?;
-        let insecure = self.is_on("insecure-skip-tls-verify");
+        let insecure = self.is_on("insecure-skip-tls-verify")?;
         if insecure && ca.is_some() {
             return Err(
                 self.error("insecure-skip-tls-verify and a certificate-authority exclude each other; remove one")
@@ -349,10 +417,17 @@ impl<'a> Entry<'a> {
         }
         Ok(Plugin {
             program: self.program(needed("command")?, path, &hint)?,
-            arguments: self.list("args", |it| it.as_str().map(str::to_owned))?,
+            arguments: self.list("args", |it| {
+                it.as_str().map(str::to_owned).ok_or("the args are not all text; put them in quotes".to_owned())
+            })?,
             environment: self.list("env", |it| {
-                let name = it["name"].as_str().filter(|it| !it.is_empty() && !it.contains('='))?;
-                Some((name.to_owned(), it["value"].as_str().unwrap_or_default().to_owned()))
+                let name = it["name"].as_str().filter(|it| !it.is_empty() && !it.contains('='));
+                let name = name.ok_or("the env has an entry without a name that a variable can have")?;
+                match &it["value"] {
+                    Value::Null => Ok((name.to_owned(), String::new())),
+                    Value::String(value) => Ok((name.to_owned(), value.clone())),
+                    _ => Err(format!("the value of {name:?} in env is not text; put it in quotes")),
+                }
             })?,
             api_version: api_version.to_owned(),
             info: json!({"kind": "ExecCredential", "apiVersion": api_version, "spec": spec}).to_string(),
@@ -376,12 +451,11 @@ impl<'a> Entry<'a> {
         program.ok_or_else(|| self.error(format!("there is no program {command:?}{hint}")))
     }
 
-    fn list<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, ConfigError> {
-        let wrong = || self.error(format!("the {key} cannot be read"));
+    fn list<T>(&self, key: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
         match &self.value[key] {
             Value::Null => Ok(Vec::new()),
-            Value::Array(items) => items.iter().map(|it| read(it).ok_or_else(wrong)).collect(),
-            _ => Err(wrong()),
+            Value::Array(items) => items.iter().map(|it| read(it).map_err(|why| self.error(why))).collect(),
+            _ => Err(self.error(format!("the {key} cannot be read; it must be a list"))),
         }
     }
 

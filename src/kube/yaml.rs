@@ -6,18 +6,37 @@ use serde_json::{Map, Value};
 /// The deepest nesting that is read; a kubeconfig has about six levels.
 const DEEPEST: usize = 64;
 
-/// Reads one document. JSON is YAML, too. The error is the end of a sentence.
-pub fn parse(text: &str) -> Result<Value, String> {
+/// What was read.
+#[derive(Debug, PartialEq)]
+pub struct Document {
+    /// The first document.
+    pub value: Value,
+    /// There is something in a further one.
+    pub has_more: bool,
+}
+
+/// Reads the first document, as kubectl does. JSON is YAML, too. The error is the end of a sentence.
+pub fn parse(text: &str) -> Result<Document, String> {
     let mut events = Parser::new_from_str(text);
-    let mut document = None;
-    while let Some(event) = next(&mut events)? {
+    let mut value = None;
+    loop {
+        let event = match next(&mut events) {
+            // What is wrong behind the first document is not read.
+            Err(_) if value.is_some() => return Ok(Document { value: value.unwrap_or_default(), has_more: true }),
+            event => event?,
+        };
         match event {
-            Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
-            _ if document.is_some() => return Err("holds more than one document".to_owned()),
-            event => document = Some(node(event, &mut events, 0)?),
+            None => return Ok(Document { value: value.unwrap_or_default(), has_more: false }),
+            Some(
+                Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing,
+            ) => {}
+            Some(Event::Scalar(text, style, ..)) if value.is_some() && scalar(&text, style).is_null() => {}
+            Some(_) if value.is_some() => {
+                return Ok(Document { value: value.unwrap_or_default(), has_more: true });
+            }
+            Some(event) => value = Some(node(event, &mut events, 0)?),
         }
     }
-    Ok(document.unwrap_or(Value::Null))
 }
 
 type Events<'a> = Parser<'a, saphyr_parser::StrInput<'a>>;
@@ -64,7 +83,11 @@ fn node(event: Event<'_>, events: &mut Events<'_>, depth: usize) -> Result<Value
                 map.insert(key, value);
             }
         }
-        _ => Err("uses anchors, aliases or tags, which are not understood".to_owned()),
+        _ => Err(
+            "uses anchors, aliases or tags, which are not understood; `kubectl config view --raw --flatten` writes a \
+                  plain one"
+                .to_owned(),
+        ),
     }
 }
 
@@ -94,7 +117,22 @@ mod tests {
             ("key: |\n  one\n  two\n", json!({"key": "one\ntwo\n"})),
             ("---\napiVersion: v1 # comment\n...\n", json!({"apiVersion": "v1"})),
         ] {
-            assert_eq!(parse(text), Ok(value), "{text}");
+            assert_eq!(parse(text), Ok(Document { value, has_more: false }), "{text}");
+        }
+    }
+
+    /// K3: as kubectl does, the first document counts; a second one with nothing in it is nothing.
+    #[test]
+    fn the_first_document_counts() {
+        for (text, has_more) in [
+            ("a: b\n---\n", false),
+            ("a: b\n---\n# nothing\n...\n---\n~\n", false),
+            ("---\na: b\n---\nc: d\n", true),
+            ("a: b\n---\n'x'\n", true),
+            ("a: b\n---\nc: [", true),
+            ("a: b\n---\n\t: broken: [", true),
+        ] {
+            assert_eq!(parse(text), Ok(Document { value: json!({"a": "b"}), has_more }), "{text}");
         }
     }
 
@@ -102,16 +140,7 @@ mod tests {
     #[test]
     fn tricks_are_refused() {
         let deep = "[".repeat(1000);
-        for text in [
-            "a: 1\na: 2",
-            "a: &x 1\nb: *x",
-            "!!binary x",
-            "a: [",
-            "--- a\n--- b",
-            "? [a]\n: b",
-            deep.as_str(),
-            "a: b: c",
-        ] {
+        for text in ["a: 1\na: 2", "a: &x 1\nb: *x", "!!binary x", "a: [", "? [a]\n: b", deep.as_str(), "a: b: c"] {
             assert!(parse(text).is_err(), "{text:.40}");
         }
     }
