@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
+use sim::net::{Fault, Trouble};
 use support::world::{DN_E, E, F, World};
 
 /// X4, W5: `plan` tells each change with its reason, by L3Out and EPG, sends nothing but reads, and exits 0 or 2.
@@ -89,6 +92,28 @@ fn once_does_all_and_checks() {
         world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &["10.0.0.1"]);
         assert_eq!(once(&[]).0, Some(1), "something waits");
     });
+}
+
+/// W8, X5: `plan` and `run --once` wait for an APIC that throttles logins, say so, and give up after a while only.
+#[test]
+fn a_throttled_login_is_waited_for() {
+    let world = World::new();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let busy = || Trouble::Answer(503, "text/html", "<html>Service Temporarily Unavailable</html>".to_owned());
+    for (words, code) in [(&["plan"][..], 2), (&["run", "--once"], 0)] {
+        world.apic.fault(Fault::on("aaaLogin", busy()).times(6));
+        let done = world.output(words);
+        let err = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(code), "{err}");
+        assert!(err.contains("login: the APIC is busy") && err.contains("for up to 30 s"), "{err}");
+    }
+    assert!(world.holds("E", &["10.0.0.1"]));
+    world.apic.fault(Fault::on("aaaLogin", busy()));
+    let begun = Instant::now();
+    let done = world.output(&["plan"]);
+    assert_eq!(done.status.code(), Some(1));
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(15) && took < support::world::LIMIT, "{took:?}");
 }
 
 /// X4, X5: who cannot look says so: 1 where nobody answers, 78 where somebody refuses us.

@@ -18,6 +18,11 @@ use crate::model::plan::{Tally, describe};
 /// How often a pass that ended early, or left something for later, is tried again.
 const TRIES: u32 = 6;
 
+/// How long a busy APIC is asked for a session, and the pauses meanwhile.
+const LONGEST_LOGIN: Duration = Duration::from_secs(30);
+const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_LOGIN_PAUSE: Duration = Duration::from_secs(8);
+
 /// What `plan` found.
 pub struct Preview {
     /// The text for people.
@@ -133,8 +138,27 @@ fn listed_engine(config: &Config, cluster: &kube::Client) -> Result<Engine, Fail
     Ok(engine)
 }
 
+/// A login. An APIC throttles logins (503), so a busy one is waited for, as `run` does, for a while.
 fn login(config: &Config) -> Result<Client, Failure> {
-    apic::login(&apic_settings(config)?).map_err(|error| apic_failure(&error))
+    let settings = apic_settings(config)?;
+    let (end, mut backoff) = (Instant::now() + LONGEST_LOGIN, Backoff::new(FIRST_LOGIN_PAUSE, LONGEST_LOGIN_PAUSE));
+    loop {
+        match apic::login(&settings) {
+            Err(error @ apic::Error::Busy(_)) => {
+                let pause = backoff.pause();
+                if Instant::now() + pause >= end {
+                    return Err(apic_failure(&error));
+                }
+                warn!(
+                    "login: {error}; trying again in {:.1} s, for up to {} s",
+                    pause.as_secs_f64(),
+                    LONGEST_LOGIN.as_secs()
+                );
+                std::thread::park_timeout(pause);
+            }
+            done => return done.map_err(|error| apic_failure(&error)),
+        }
+    }
 }
 
 fn apic_failure(error: &apic::Error) -> Failure {
