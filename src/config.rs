@@ -417,7 +417,15 @@ fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
     let failed = |why: &str| ConfigError::elsewhere(format!("{origin}: {file:?} {why}"));
     let bytes = contents(file, LARGEST_PASSWORD).map_err(|why| failed(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
+    if text.starts_with('\u{feff}') {
+        return Err(failed(
+            "begins with a byte order mark, which would count as a part of the password; save it without",
+        ));
+    }
     let password = text.trim_end_matches(['\n', '\r']);
+    if password.contains('\n') {
+        return Err(failed("has more than one line; the password must be the only one"));
+    }
     if password.is_empty() { Err(failed("is empty")) } else { Ok(Secret::new(password)) }
 }
 

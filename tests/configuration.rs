@@ -165,6 +165,13 @@ fn passwords() {
     assert_eq!((code, why.contains("is empty")), (78, true));
     let large = folder.file("large", &"x".repeat(5000));
     assert!(load(&format!("--password-file {}", large.display()), &[]).unwrap_err().1.contains("larger than"));
+    for (text, complaint) in
+        [("\u{feff}secret-word", "byte order mark"), ("secret-word\nsecret-word", "more than one line")]
+    {
+        let file = folder.file("odd", text);
+        let (code, why) = load(&format!("--password-file {}", file.display()), &[]).unwrap_err();
+        assert!(code == 78 && why.contains(complaint) && !why.contains("secret-word"), "{why}");
+    }
     folder.file("apic-password", "\n");
     assert!(
         load("", &[credentials]).unwrap_err().1.contains("is empty"),

@@ -210,7 +210,9 @@ fn a_plugin_that_fails_is_told_and_heals() {
         (loud, good.clone(), "failed (exit status: 3); it said: please log in"),
         ("cat \"$1/answer\"; kill -9 $$", good.clone(), "failed (signal: 9"),
         (cat, "S3CRET".to_owned(), "printed no ExecCredential"),
-        (cat, String::new(), "printed no ExecCredential"),
+        (cat, String::new(), "printed no ExecCredential: its output is empty; run it by hand"),
+        (cat, format!("S3CRET {good}"), "printed no ExecCredential: there is something in front of it"),
+        (cat, format!("{good}S3CRET"), "printed no ExecCredential: there is something behind it"),
         (cat, good.replace("ExecCredential", "S3CRET"), "printed no ExecCredential"),
         (cat, good.replace(V1, BETA), "answers in another version than client.authentication.k8s.io/v1,"),
         (cat, good.replace("status", "S3CRET"), "without a status"),
@@ -284,6 +286,18 @@ fn a_plugin_that_hangs_is_killed() {
     world.folder.file("healed", "");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
+}
+
+/// K3: a plugin that has ended, with a process of its own that keeps its output open, is told as that.
+#[test]
+fn a_plugin_whose_output_stays_open_is_told() {
+    let kube = SimKube::start(Options::default());
+    let folder = Folder::new();
+    folder.file("answer", &answer(V1, &json!({"token": TOKEN})));
+    let user = exec(&folder, "sleep 1000 & echo run >> \"$1/runs\"; cat \"$1/answer\"");
+    let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
+    let why = client.list(Kind::Pod, &mut Pool::default()).unwrap_err().to_string();
+    assert!(why.contains("has ended, but a process that it started kept its output open for 20 s"), "{why}");
 }
 
 /// X2: a stop does not wait for a plugin that hangs, and leaves nothing of it behind. A reload on demand does not wait

@@ -32,6 +32,12 @@ fn invalid_values_are_refused() {
     for (value, reason) in [
         ("", "not a JSON object"),
         ("null", "not a JSON object"),
+        (" ", "an empty value is not a JSON object; write {\"tenant\":"),
+        ("{'tenant':'T','l3out':'L','epg':'E'}", "with single quotes it is not a JSON object; write {"),
+        (r#"{"tenant":"T","l3out":"L","epg":"E",}"#, "a comma behind the last entry it is not a JSON object; write {"),
+        ("tenant: T\nl3out: L\nepg: E\n", "YAML is not a JSON object; write {"),
+        (r#"{"Tenant":"T","l3out":"L","epg":"E"}"#, r#"no tenant but "Tenant"; keys are written in lower case"#),
+        (r#"{"tenant":"T","l3out":"L","EPG ":"E"}"#, r#"no epg but "EPG "; keys are written in lower case"#),
         ("[]", "not a JSON object"),
         (r#"{"tenant":"T","l3out":"L","epg":"E"} x"#, "not a JSON object"),
         (r#"{"tenant":"T","l3out":"L"}"#, "no epg"),

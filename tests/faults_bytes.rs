@@ -355,5 +355,7 @@ fn nobody_is_redirected() {
     let daemon = world.run(&[]);
     world.until_holds("E", &["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     assert!(daemon.count("301") >= 2, "it is told: {}", daemon.log());
+    let host = format!("points to the host \"{}\"", elsewhere.ip());
+    assert!(daemon.count(&host) >= 2, "where it points to is told: {}", daemon.log());
     assert!(heard.lock().unwrap().is_empty());
 }

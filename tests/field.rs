@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::json;
+use sim::net::{Fault, Trouble};
 use sim::pki::Authority;
 use sim::{apic, kube};
 use support::world::{E, World};
@@ -60,4 +61,31 @@ fn addresses_in_old_spellings() {
     let deleted =
         world.apic.writes().iter().filter(|it| it.body.contains("10.4.0.10/32") && it.body.contains("deleted")).count();
     assert_eq!(deleted, 1, "it left once only, when it was not there any more");
+}
+
+/// F5, F31: a page for people, of a proxy or a login, is told as what it is on both sides, and nothing of it is quoted.
+#[test]
+fn strangers_are_told_as_such() {
+    let world = World::new();
+    let page = "<html>S3CRET</html>".to_owned();
+    let html = |code| Trouble::Answer(code, "text/html", page.clone());
+    world.kube.fault(Fault::on("/pods?limit=500", html(200)).times(1));
+    world.kube.fault(Fault::on("/services?limit=500", html(403)).times(1));
+    world.kube.fault(Fault::on("/deployments?limit=500", Trouble::Answer(403, "text/plain", "no".to_owned())).times(1));
+    world.apic.fault(Fault::on("aaaLogin", html(200)).times(1));
+    let daemon = world.run(&[]);
+    daemon.until_logged(
+        "Pods cannot be listed: the API server's answer makes no sense: an HTML page in place of JSON; is this",
+    );
+    daemon.until_logged(
+        "Services cannot be listed: a right is missing: HTTP 403 with an HTML page, which comes from a proxy",
+    );
+    daemon
+        .until_logged("Deployments cannot be listed: a right is missing: HTTP 403 in other words than an API server's");
+    daemon.until_logged(
+        "not the JSON of an APIC (an HTML page; is this an APIC, or a proxy or a login page in front of it?)",
+    );
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    assert!(!daemon.log().contains("S3CRET"));
 }

@@ -24,7 +24,7 @@ use super::refresher::Task;
 use crate::backoff::Backoff;
 use crate::config::Controller;
 use crate::model::mo::{Mo, MoChange};
-use crate::net::{ConnectError, words};
+use crate::net::{ConnectError, strangers, words};
 use crate::secret::{Renewable, Secret};
 
 /// How long one request may take in all (W8).
@@ -309,6 +309,9 @@ impl Session {
         };
         let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        if let Some(why) = strangers::redirect(http, response.headers()) {
+            return Err(Error::Malformed(why).into());
+        }
         let body = read_body(response).map_err(|error| match error {
             // To ask for it again would only bring as much again.
             ureq::Error::BodyExceedsLimit(_) => Error::Malformed(words(&error)),

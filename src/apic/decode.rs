@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::error::Error;
 use crate::model::mo::{Mo, MoChange, Status};
+use crate::net::strangers;
 
 /// The longest DN that is believed, in bytes. A child's DN begins with its parent's, so without a limit the DNs could be
 /// far larger than the answer that they come from.
@@ -75,8 +76,14 @@ fn text(value: &Value) -> String {
 }
 
 fn envelope(body: &[u8]) -> Result<Envelope, Error> {
-    serde_json::from_slice(body)
-        .map_err(|error| Error::Malformed(format!("not the JSON of an APIC ({})", category(&error))))
+    serde_json::from_slice(body).map_err(|error| {
+        let why = if strangers::is_html(body) {
+            "an HTML page; is this an APIC, or a proxy or a login page in front of it?"
+        } else {
+            category(&error)
+        };
+        Error::Malformed(format!("not the JSON of an APIC ({why})"))
+    })
 }
 
 fn category(error: &serde_json::Error) -> &'static str {
@@ -196,7 +203,11 @@ fn printable(text: &str) -> String {
 pub fn refusal(http: u16, body: &[u8], is_write: bool) -> Error {
     let told = envelope(body).ok().and_then(|it| error_in(&it)).or_else(|| error_in_broken_json(body));
     let is_told = told.is_some();
-    let (code, text) = told.unwrap_or_else(|| (http.into(), format!("HTTP {http} without an explanation")));
+    let (code, text) = told.unwrap_or_else(|| {
+        let is_page = strangers::is_html(body);
+        let how = if is_page { "with an HTML page of a web server or a proxy" } else { "without an explanation" };
+        (http.into(), format!("HTTP {http} {how}"))
+    });
     let token = ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| text.contains(it));
     match http {
         401 => Error::Unauthorized(text),

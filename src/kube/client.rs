@@ -16,7 +16,7 @@ use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
 use crate::model::kube::{Kind, Object, Pool};
 use crate::model::owner::Owner;
-use crate::net::words;
+use crate::net::{strangers, words};
 use crate::secret::Secret;
 
 /// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
@@ -216,7 +216,8 @@ impl Client {
 
     fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
         let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
-        read_body(response, LARGEST_PAGE, body)
+        read_body(response, LARGEST_PAGE, body)?;
+        json_only(body)
     }
 
     /// Reads one object.
@@ -298,7 +299,17 @@ fn until(end: Instant) -> Duration {
 fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     read_body(response, LARGEST_OBJECT, &mut body)?;
+    json_only(&body)?;
     Ok(body)
+}
+
+/// A page for people is another thing than JSON that is broken: somebody else answered.
+fn json_only(body: &[u8]) -> Result<(), Error> {
+    if !strangers::is_html(body) {
+        return Ok(());
+    }
+    let why = "an HTML page in place of JSON; is this the API server, or a proxy or a login page in front of it?";
+    Err(Error::Malformed(why.to_owned()))
 }
 
 fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result<(), Error> {
@@ -317,11 +328,19 @@ pub fn io_words(error: &std::io::Error) -> String {
 /// An answer that is not a success. The body is a `Status` mostly, but not always: a busy server answers in text.
 fn refusal(response: Response<Body>) -> Error {
     let code = response.status().as_u16();
+    if let Some(why) = strangers::redirect(code, response.headers()) {
+        return Error::Malformed(why);
+    }
     let after = response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
     let mut body = Vec::new();
     // Without a body the code alone decides.
     let _ = read_body(response, 64 * 1024, &mut body);
     let mut status = decode::status(&body);
+    if status.message.is_empty() && strangers::is_html(&body) {
+        status.message = format!("HTTP {code} with an HTML page, which comes from a proxy in between");
+    } else if status.code == 0 && status.message.is_empty() && code == 403 {
+        status.message = "HTTP 403 in other words than an API server's; a proxy in between may have sent it".to_owned();
+    }
     status.code = code;
     Error::of_status(&status, after.map(Duration::from_secs))
 }

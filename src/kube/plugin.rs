@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
 use log::info;
 use serde::Deserialize;
 
@@ -119,6 +119,19 @@ impl Plugin {
         ConfigError(format!("the credential plugin {:?} {why}", self.program))
     }
 
+    /// The plugin's time is over: where it has ended itself, something that it started keeps its output open.
+    fn held_open(&self, child: &mut Child, closed: &Receiver<()>, error: ConfigError) -> ConfigError {
+        let is_closed = closed.try_recv() == Err(TryRecvError::Disconnected);
+        match child.try_wait() {
+            Ok(Some(_)) if !is_closed => self.error(&format!(
+                "has ended, but a process that it started kept its output open for {} s; that one must close it or send it \
+                 elsewhere",
+                LONGEST_RUN.as_secs()
+            )),
+            _ => error,
+        }
+    }
+
     /// Its end, its answer and its complaint, all within the time that it has.
     fn wait(&self, child: &mut Child, closed: &Receiver<()>) -> Result<(ExitStatus, Vec<u8>, String), ConfigError> {
         let deadline = Instant::now() + LONGEST_RUN;
@@ -133,11 +146,12 @@ impl Plugin {
                 default(deadline.saturating_duration_since(Instant::now())) => Err(too_long()),
             }
         };
-        let answer = next(&answer)?;
+        let answer = next(&answer).map_err(|error| self.held_open(child, closed, error))?;
         if answer.len() as u64 > LARGEST_ANSWER {
             return Err(self.error(&format!("printed more than {LARGEST_ANSWER} bytes and was killed")));
         }
-        let complaint = words(&String::from_utf8_lossy(&next(&complaint)?));
+        let complaint = next(&complaint).map_err(|error| self.held_open(child, closed, error))?;
+        let complaint = words(&String::from_utf8_lossy(&complaint));
         // Its pipes are closed, so its end is near.
         loop {
             if let Some(status) = child.try_wait().map_err(failed)? {
@@ -152,6 +166,27 @@ impl Plugin {
             }
         }
     }
+}
+
+/// What was printed in place of an ExecCredential; the end of a sentence.
+fn no_credential(answer: &[u8]) -> String {
+    let is_one = |it: &ExecCredential| it.kind == "ExecCredential";
+    let begins_with_one = |bytes: &[u8]| {
+        serde_json::Deserializer::from_slice(bytes)
+            .into_iter::<ExecCredential>()
+            .next()
+            .is_some_and(|it| it.as_ref().is_ok_and(is_one))
+    };
+    let why = if answer.trim_ascii().is_empty() {
+        ": its output is empty; run it by hand to see whether somebody has to log in first"
+    } else if begins_with_one(answer) {
+        ": there is something behind it; nothing else may go to stdout"
+    } else if answer.iter().position(|it| *it == b'{').is_some_and(|at| at > 0 && begins_with_one(&answer[at..])) {
+        ": there is something in front of it; nothing else may go to stdout"
+    } else {
+        ""
+    };
+    format!("printed no ExecCredential{why}")
 }
 
 /// Reads a pipe to its end by a thread of its own, and keeps the beginning. Nobody waits for the thread: a pipe that
@@ -207,10 +242,10 @@ struct Status {
 
 /// What a plugin printed, in the version that was asked for. The error is the end of a sentence and quotes nothing.
 pub fn decode(answer: &[u8], api_version: &str) -> Result<Credential, String> {
-    let none = || "printed no ExecCredential".to_owned();
+    let none = || no_credential(answer);
     let answer: ExecCredential = serde_json::from_slice(answer).map_err(|_| none())?;
     if answer.kind != "ExecCredential" {
-        return Err(none());
+        return Err("printed no ExecCredential".to_owned());
     }
     if answer.api_version != api_version {
         return Err(format!("answers in another version than {api_version}, which the kubeconfig asks for"));

@@ -28,7 +28,7 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
     if value.len() > LONGEST {
         return Err(format!("is longer than {LONGEST} bytes"));
     }
-    let Pairs(pairs) = serde_json::from_str(value).map_err(|error| format!("is not a JSON object ({error})"))?;
+    let Pairs(pairs) = serde_json::from_str(value).map_err(|error| not_json(value, &error))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);
     let mut expose = None;
     let mut unknown_keys = Vec::new();
@@ -54,11 +54,32 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
         }
     }
     let name = |key: &str, text: Option<&String>, check: fn(&str) -> Result<Name, String>| {
-        let text = text.ok_or_else(|| format!("has no {key}"))?;
+        let text = text.ok_or_else(|| {
+            let similar = pairs.iter().find(|(it, _)| it.trim().eq_ignore_ascii_case(key));
+            let similar = similar.map(|(it, _)| format!(" but {it:?}; keys are written in lower case, as {key:?}"));
+            format!("has no {key}{}", similar.unwrap_or_default())
+        })?;
         check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
     };
     let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
     Ok(Enrolment { eepg: l3out.eepg(name("epg", epg, Name::object)?), expose, unknown_keys })
+}
+
+/// What is wrong with a value that is no JSON object, in the words of whoever wrote it; the end of a sentence.
+fn not_json(value: &str, error: &serde_json::Error) -> String {
+    let text = value.trim();
+    let why = if text.is_empty() {
+        "an empty value is not a JSON object".to_owned()
+    } else if text.starts_with('{') && text.contains('\'') && !text.contains('"') {
+        "with single quotes it is not a JSON object".to_owned()
+    } else if error.to_string().starts_with("trailing comma") {
+        "with a comma behind the last entry it is not a JSON object".to_owned()
+    } else if !text.starts_with(['{', '[', '"']) && text.contains(':') {
+        "YAML is not a JSON object".to_owned()
+    } else {
+        return format!("is not a JSON object ({error})");
+    };
+    format!(r#"cannot be read: {why}; write {{"tenant":"T","l3out":"L","epg":"E"}}"#)
 }
 
 /// D2: the value of `expose`.

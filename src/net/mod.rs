@@ -4,6 +4,7 @@
 
 mod connector;
 mod sock;
+pub mod strangers;
 mod trust;
 
 use std::fmt;

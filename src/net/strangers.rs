@@ -1,0 +1,59 @@
+//! What is said of an answer that the expected peer would not give: proxies, login pages and redirects. Nothing of such
+//! an answer is quoted but the host that a redirect points to.
+
+use ureq::http::{HeaderMap, Uri};
+
+/// The longest host that is shown, in characters.
+const LONGEST_HOST: usize = 253;
+
+/// Whether a body looks like HTML or XML.
+pub fn is_html(body: &[u8]) -> bool {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start().starts_with(b"<")
+}
+
+/// Where a redirect points, and what to do; nothing for another status.
+pub fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
+    if !(300..400).contains(&status) {
+        return None;
+    }
+    let location: Option<Uri> = headers.get("location").and_then(|it| it.to_str().ok()?.parse().ok());
+    // The authority alone could hold a password.
+    let host = location.as_ref().and_then(Uri::host).map(|it| it.chars().take(LONGEST_HOST).collect::<String>());
+    Some(match host {
+        Some(host) => format!(
+            "HTTP {status}, which points to the host {host:?} and is not followed; if that is the right one, give its \
+             address"
+        ),
+        None => format!("HTTP {status}, a redirect, which is not followed; is something else in front of it?"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F31, A4: a redirect's host is shown, escaped, and nothing else of where it points.
+    #[test]
+    fn redirects_show_a_host() {
+        let words = |status, location: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("location", location.parse().unwrap());
+            redirect(status, &headers)
+        };
+        let why = words(302, "https://user:p4ssw0rd@sso.example.com:8443/login?token=S3CRET").unwrap();
+        assert!(why.contains("\"sso.example.com\"") && !why.contains("p4ssw0rd") && !why.contains("S3CRET"), "{why}");
+        assert!(words(301, "/login").unwrap().contains("not followed"));
+        assert!(words(307, "http://[").unwrap().contains("not followed"));
+        assert_eq!(words(200, "https://x/"), None);
+    }
+
+    /// F5: an HTML page is one with white space or a byte order mark in front, too.
+    #[test]
+    fn pages_are_recognized() {
+        for (body, expected) in
+            [("<html>", true), (" \n<!DOCTYPE html>", true), ("\u{feff}<?xml", true), ("{}", false), ("", false)]
+        {
+            assert_eq!(is_html(body.as_bytes()), expected, "{body}");
+        }
+    }
+}
