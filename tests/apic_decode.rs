@@ -149,11 +149,10 @@ fn answers_to_writes() {
         r#"{{"totalCount":"2","imdata":[{{"l3extInstP":{{"attributes":{{"dn":"{epg}","rn":"","status":"modified"}}}}}},
         {{"l3extSubnet":{{"attributes":{{"dn":"{subnet}","rn":"","status":"deleted"}}}}}}]}}"#
     );
-    let deep = format!(
-        r#"{{"imdata":[{{"l3extOut":{{"attributes":{{"dn":"uni/tn-T/out-L"}},"children":[{{"l3extInstP":{{"attributes":
-        {{"rn":"instP-E","status":"created"}},"children":[{{"l3extSubnet":{{"attributes":
-        {{"rn":"extsubnet-[10.0.0.1/32]","status":"created"}}}}}}]}}}}]}}}}]}}"#
-    );
+    let deep = r#"{"imdata":[{"l3extOut":{"attributes":{"dn":"uni/tn-T/out-L"},"children":[{"l3extInstP":{"attributes":
+        {"rn":"instP-E","status":"created"},"children":[{"l3extSubnet":{"attributes":
+        {"rn":"extsubnet-[10.0.0.1/32]","status":"created"}}}]}}]}}]}"#
+        .to_owned();
     for (body, expected) in [
         (nested, vec![(Status::Created, subnet.clone())]),
         (flat, vec![(Status::Modified, epg.to_owned()), (Status::Deleted, subnet.clone())]),
