@@ -11,31 +11,33 @@ use support::world::{DN_E, DN_F, E, F, MARK, World};
 
 const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
 
-/// D2: a pause keeps all hands off an EPG, drift and vanished Pods included; without it everything is caught up.
+/// D2: a pause leaves an EPG as it is, drift and vanished Pods included, but for an address that another Pod has got (P5);
+/// without it everything is caught up.
 #[test]
 fn a_pause_keeps_all_hands_off() {
     World::both(|world| {
         let daemon = world.run(&["--epg-grace", "0"]);
-        let pods = world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
-        world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+        let pods = world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
+        world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
         let pause = |value| json!({"metadata": {"annotations": {"aci.haystacknetworks.com/pause": value}}});
         world.kube.patch("deployments", "a", "web", pause(json!("true")));
-        daemon.until_logged("nothing is written there while it is paused (by the Deployment a/web)");
+        daemon.until_logged("Deployment a/web: paused: its addresses in uni/tn-T/out-L/instP-E are not added");
         world.kube.delete("pods", "a", &pods[1]);
+        world.kube.delete("pods", "a", &pods[2]);
         world.kube.pod("a", "web", "new", &["10.0.0.3"]);
         world.apic.set(&format!("{DN_E}/extsubnet-[10.0.0.1/32]"), "l3extSubnet", &[("name", "drifted")]).unwrap();
-        // Another Deployment gets the address of the Pod that has gone: it stays where it is.
+        // Another Deployment gets the address of a Pod that has gone.
         world.kube.deploy("b", "heir", Some(F), &["10.0.0.2"]);
-        daemon.until_logged("which is paused, to let go: subnet 10.0.0.2/32");
+        world.until_holds("F", &["10.0.0.2"]);
+        daemon.until_logged("subnet 10.0.0.4/32 stays: all Deployments that name it are paused");
         world.settle();
-        assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]) && world.holds("F", &[]));
+        assert!(world.holds("E", &["10.0.0.1", "10.0.0.4"]));
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "drifted");
 
         world.kube.patch("deployments", "a", "web", pause(json!(null)));
         world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
-        world.until_holds("F", &["10.0.0.2"]);
         world.until("the drift is mended", |world| world.apic.subnets(DN_E)["10.0.0.1/32"]["name"] != "drifted");
-        daemon.until_logged("no longer: uni/tn-T/out-L/instP-E: nothing is written there");
+        daemon.until_logged("no longer: Deployment a/web: paused");
     });
 }
 

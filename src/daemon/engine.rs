@@ -34,7 +34,7 @@ use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
 use crate::model::podless::Podless;
 use crate::model::rules::Rules;
-use crate::model::wanted::{Vrf, Wanted, wanted};
+use crate::model::wanted::{Vrf, Wanted, WantedEepg, wanted};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
@@ -415,7 +415,7 @@ impl Engine {
         });
         let parking = &self.parking;
         let is_out_of_reach = |eepg: &EepgDn| {
-            let is_paused = wanted.eepgs.get(eepg).is_some_and(|it| !it.paused_by.is_empty());
+            let is_paused = wanted.eepgs.get(eepg).is_some_and(WantedEepg::is_paused);
             is_paused || parking.is_parked(&ObjectDn::Eepg(eepg.clone()), now) || fabric.l3out(&eepg.l3out).is_none()
         };
         self.brake.keep(plan, |object| !deletes || is_out_of_reach(object.eepg()));

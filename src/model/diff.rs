@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, Fabric, L3out, Subnet};
+use super::fabric::{Eepg, Fabric, Subnet};
 use super::finding::{Code, Finding};
+use super::kube::Kind;
 use super::owner::Mark;
+use super::places::{Obstacle, Places, Reason, Stay, belongs_to_us, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
 use super::scope::IMPORT_SECURITY;
-use super::wanted::{Vrf, Wanted, WantedEepg, WantedSubnet};
+use super::wanted::{Wanted, WantedEepg, WantedSubnet};
 
 /// Everything that a plan depends on.
 pub struct Situation<'a> {
@@ -66,42 +68,20 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
 enum Holder {
     /// We or a predecessor: a move, which waits until the old subnet is gone.
     Us,
-    /// An EEPG whose Deployment is paused (D2).
+    /// A Deployment that is paused (D2).
     Paused,
     /// Somebody else, and it stays there.
     Foreign,
 }
 
-/// Why an EEPG that a Deployment names cannot be had (D5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
-    /// Its L3Out was not read.
-    Unread,
-    /// There is no such L3Out (R3).
-    L3outMissing,
-    /// A Deployment that names it is paused (D2).
-    Paused,
-    /// It is left alone for now (W3, W8, R5).
-    LeftAlone,
-    /// It is not ours, and foreign ones are refused (W6).
-    Refused,
-    /// It was not ours, and somebody deleted it (O4).
-    ForeignGone,
-}
-
 struct Planner<'a> {
     situation: &'a Situation<'a>,
     plan: Plan,
-    /// A number for each VRF, so that an address in a VRF is cheap to look up.
-    vrfs: HashMap<L3outDn, usize>,
-    /// Where each address is wanted.
-    targets: HashMap<(usize, Prefix), &'a EepgDn>,
+    places: Places<'a>,
     /// Which EEPGs hold an address that is wanted in another one of the VRF.
     holders: HashMap<(usize, Prefix), Vec<(EepgDn, Holder)>>,
-    /// Addresses whose EEPG cannot be had yet: where they are in a subnet of ours, that stays (D3, D5).
-    stay: BTreeSet<Prefix>,
-    /// Addresses in paused EEPGs that would have to leave them (D2).
-    pinned: HashMap<Prefix, EepgDn>,
+    /// Subnets that stay although nothing wants them where they are, by EEPG.
+    retained: BTreeMap<(EepgDn, Stay<'a>), Vec<Prefix>>,
     /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
     waiting: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
@@ -110,45 +90,25 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(situation: &'a Situation<'a>) -> Self {
-        let (wanted, fabric) = (situation.wanted, situation.fabric);
-        let mut numbers: HashMap<Vrf, usize> = HashMap::new();
-        let mut vrfs = HashMap::new();
-        for dn in fabric.l3outs().chain(wanted.eepgs.keys().map(|it| &it.l3out)) {
-            let next = numbers.len();
-            let number = *numbers.entry(fabric.vrf(dn)).or_insert(next);
-            vrfs.insert(dn.clone(), number);
-        }
-
-        let mut targets = HashMap::new();
-        let mut stay = wanted.unplaced.clone();
-        for (dn, eepg) in &wanted.eepgs {
-            let vrf = vrfs[&dn.l3out];
-            targets.extend(eepg.subnets.keys().map(|prefix| ((vrf, *prefix), dn)));
-            let can_be_had = fabric.eepg(dn).is_some() && obstacle(situation, dn, eepg).is_none();
-            if !can_be_had {
-                stay.extend(eepg.subnets.keys());
-            }
-        }
-
+        let places = Places::new(situation);
         let mut holders: HashMap<_, Vec<_>> = HashMap::new();
-        let mut pinned = HashMap::new();
-        for (dn, eepg) in fabric.eepgs() {
-            let vrf = vrfs[&dn.l3out];
-            let wanted = wanted.eepgs.get(&dn);
+        for (dn, eepg) in situation.fabric.eepgs() {
+            let vrf = places.vrf(&dn);
             for (prefix, subnet) in &eepg.subnets {
-                let belongs = wanted.is_none_or(|it| it.paused_by.is_empty() || it.subnets.contains_key(prefix));
-                if !belongs && matches!(subnet.mark, Mark::Ours | Mark::Predecessor) {
-                    pinned.insert(*prefix, dn.clone());
-                }
-                if targets.get(&(vrf, *prefix)).is_some_and(|target| **target != dn) {
-                    let ours = matches!(subnet.mark, Mark::Ours | Mark::Predecessor);
-                    let holder = if ours { Holder::Us } else { Holder::Foreign };
+                if places.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
+                    let is_paused = || places.stay(&dn, *prefix, subnet).is_some_and(|it| it.reason.is_pause());
+                    let holder = match subnet.mark {
+                        Mark::Ours | Mark::Predecessor if is_paused() => Holder::Paused,
+                        Mark::Ours | Mark::Predecessor => Holder::Us,
+                        _ => Holder::Foreign,
+                    };
                     holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
                 }
             }
         }
+        let (plan, retained) = (Plan::default(), BTreeMap::new());
         let (waiting, missing) = (BTreeMap::new(), BTreeMap::new());
-        Planner { situation, plan: Plan::default(), vrfs, targets, holders, stay, pinned, waiting, missing }
+        Planner { situation, plan, places, holders, retained, waiting, missing }
     }
 
     fn is_left_alone(&self, object: &ObjectDn) -> bool {
@@ -194,6 +154,7 @@ impl<'a> Planner<'a> {
         for (prefix, subnet) in &wanted.subnets {
             match eepg.subnets.get(prefix) {
                 None => changes.extend(self.create(dn, *prefix, subnet)),
+                Some(_) if subnet.paused => {}
                 Some(present) if may_repair(present, subnet) => {
                     changes.extend(self.repair(dn, *prefix, present, subnet));
                 }
@@ -236,18 +197,14 @@ impl<'a> Planner<'a> {
             self.send(&dn, Some(eepg), Form::Single, changes);
             return;
         }
-        // What keeps it: strangers for good, a Deployment of which nobody knows what it names (D3), ours until they can
-        // move (D5), a predecessor's until they have moved, in a round of their own.
-        let (mut strangers, mut unplaced, mut waits, mut moves) = (eepg.unreadable, false, false, false);
+        // What keeps it: strangers for good, subnets of a Deployment's own until they have a place (D5), those that move
+        // until their EEPG is made, and a predecessor's until they have moved, in a round of their own.
+        let (mut strangers, mut stays, mut waits, mut moves) = (eepg.unreadable, false, false, false);
         for (prefix, subnet) in &eepg.subnets {
-            let stays = self.stay.contains(prefix);
-            let has_target = self.targets.contains_key(&(self.vrfs[&dn.l3out], *prefix));
-            match subnet.mark {
-                Mark::Ours => {
-                    unplaced |= stays && !has_target;
-                    waits |= stays;
-                }
-                Mark::Predecessor if has_target => moves = true,
+            match (subnet.mark, self.places.stay(&dn, *prefix, subnet)) {
+                (Mark::Ours, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
+                (Mark::Ours, None) => {}
+                (Mark::Predecessor, _) if self.places.target(&dn, *prefix).is_some() => moves = true,
                 _ => strangers += 1,
             }
         }
@@ -263,7 +220,7 @@ impl<'a> Planner<'a> {
             let text =
                 "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if deletes && !unplaced && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
+        } else if deletes && !stays && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
             // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
             if !waits && !moves && (self.situation.grace_over)(&dn) {
@@ -280,9 +237,8 @@ impl<'a> Planner<'a> {
 
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
     fn create(&mut self, dn: &'a EepgDn, prefix: Prefix, wanted: &WantedSubnet) -> Option<Change> {
-        let vrf = self.vrfs[&dn.l3out];
-        if let Some(at) = self.pinned.get(&prefix) {
-            self.waiting.entry((dn, Holder::Paused, at.clone())).or_default().push(prefix);
+        let vrf = self.places.vrf(dn);
+        if wanted.paused {
             return None;
         }
         if let Some((at, holder)) = self.holders.get(&(vrf, prefix)).and_then(|it| it.iter().max_by_key(|it| it.1)) {
@@ -293,14 +249,14 @@ impl<'a> Planner<'a> {
             return None;
         }
         let scope = self.situation.rules.scope.clone();
-        Some(Change::CreateSubnet { prefix, name: wanted.name(), scope, source: wanted.source.clone() })
+        Some(Change::CreateSubnet { prefix, name: wanted.source.subnet_name(), scope, source: wanted.source.clone() })
     }
 
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
     fn repair(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
         let required = &self.situation.rules.scope;
         let mark = present.mark != Mark::Ours;
-        let name = (!wanted.is_named(&present.name)).then(|| wanted.name());
+        let name = (!wanted.source.is_named(&present.name)).then(|| wanted.source.subnet_name());
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
         let drifted = mark || name.is_some() || scope.is_some();
         if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
@@ -319,15 +275,12 @@ impl<'a> Planner<'a> {
                 self.missing.entry(&dn.l3out).or_default().extend(waiting);
             }
             Obstacle::Paused => {
-                let by = wanted.paused_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let text = format!("nothing is written there while it is paused (by the Deployment {by})");
-                self.finding(Code::Paused, dn, text);
-                let stays = self.pinned.iter().filter(|(_, at)| *at == dn).map(|(prefix, _)| *prefix);
-                let mut stays: Vec<Prefix> = stays.collect();
-                stays.sort();
-                if !stays.is_empty() {
-                    let text = format!("stays there because of the pause, although not wanted: {}", subnets(&stays));
-                    self.finding(Code::Paused, dn, text);
+                if let Some(eepg) = self.situation.fabric.eepg(dn) {
+                    // Nothing but the addresses of other Pods and Services leaves.
+                    let mut changes = self.leftovers(dn, eepg, Some(wanted));
+                    changes.retain(Change::is_delete);
+                    let form = if eepg.mark == Mark::Ours { Form::Rooted } else { Form::Single };
+                    self.send(dn, Some(eepg), form, changes);
                 }
             }
             Obstacle::Refused => {
@@ -377,10 +330,11 @@ impl<'a> Planner<'a> {
         for (dn, tag) in situation.fabric.tags() {
             let wanted = situation.wanted.eepgs.get(&dn);
             let is_foreign = situation.fabric.eepg(&dn).is_none_or(Eepg::is_foreign);
-            // A Deployment whose enrolment is not known may name it (D3).
             let needed = match wanted {
-                Some(it) => is_foreign || !it.paused_by.is_empty(),
-                None => situation.wanted.is_one_unknown,
+                Some(it) => is_foreign || it.is_paused(),
+                // A Deployment of which no valid annotation is known may name it, or come back to it, if subnets of its
+                // own are there (D3, D5). What holds none is no concern of a Deployment that names it no more.
+                None => situation.fabric.eepg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
             };
             let object = ObjectDn::Tag(dn.clone());
             if needed || (situation.parked)(&object) {
@@ -395,19 +349,22 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn retains_any(&self, dn: &EepgDn, eepg: &Eepg) -> bool {
+        eepg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.places.stay(dn, *prefix, it).is_some())
+    }
+
     /// Subnets in an EEPG that are not wanted there: ours go, a predecessor's go with a move, all others stay (O2, O3).
     fn leftovers(&mut self, dn: &EepgDn, eepg: &Eepg, wanted: Option<&WantedEepg>) -> Vec<Change> {
-        let vrf = self.vrfs[&dn.l3out];
         let mut changes = Vec::new();
         let (mut predecessors, mut lost) = (Vec::new(), Vec::new());
         for (prefix, subnet) in &eepg.subnets {
             if wanted.is_some_and(|it| it.subnets.contains_key(prefix)) {
                 continue;
             }
-            let moves_to = self.targets.get(&(vrf, *prefix)).map(|it| (*it).clone());
+            let target = self.places.target(dn, *prefix);
             let goes = match subnet.mark {
                 Mark::Ours => true,
-                Mark::Predecessor if moves_to.is_some() => true,
+                Mark::Predecessor if target.is_some() => target.is_some_and(|it| it.is_there),
                 Mark::Predecessor => {
                     predecessors.push(*prefix);
                     false
@@ -419,9 +376,14 @@ impl<'a> Planner<'a> {
                     false
                 }
             };
-            if !goes || self.stay.contains(prefix) {
+            if !goes {
                 continue;
             }
+            if let Some(stay) = self.places.stay(dn, *prefix, subnet) {
+                self.retained.entry((dn.clone(), stay)).or_default().push(*prefix);
+                continue;
+            }
+            let moves_to = target.map(|it| it.dn.clone());
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
             if moves_to.is_none() && self.situation.held.contains(&object) {
                 self.plan.held.insert(object);
@@ -467,13 +429,26 @@ impl<'a> Planner<'a> {
                     (Code::Waiting, format!("waiting for {at} to let go: {prefixes}"))
                 }
                 Holder::Us => (Code::Waiting, format!("waiting until something may be deleted from {at}: {prefixes}")),
-                Holder::Paused => (Code::Waiting, format!("waiting for {at}, which is paused, to let go: {prefixes}")),
+                Holder::Paused => {
+                    (Code::Waiting, format!("waiting until the pause that keeps it in {at} ends: {prefixes}"))
+                }
                 Holder::Foreign => (
                     Code::HeldByForeign,
                     format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
                 ),
             };
             self.plan.findings.push(Finding::new(code, *dn, text));
+        }
+        for ((dn, Stay { deployment, reason }), prefixes) in &self.retained {
+            let finding = match deployment {
+                _ if *reason == Reason::Moves => continue,
+                Some(key) => {
+                    let text = format!("{} stays in {dn}: {reason}", subnets(prefixes));
+                    Finding::new(Code::SubnetRetained, (Kind::Deployment, *key), text)
+                }
+                None => Finding::new(Code::SubnetRetained, dn, format!("{} stays: {reason}", subnets(prefixes))),
+            };
+            self.plan.findings.push(finding);
         }
         for (dn, deployments) in &self.missing {
             let text = format!("there is no such L3Out; it is waited for by {}", deployments.join(", "));
@@ -484,36 +459,11 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// An EEPG that is ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
-fn belongs_to_us(eepg: &Eepg) -> bool {
-    eepg.is_ours() || eepg.mark == Mark::Predecessor
-}
-
-/// D5: why an EEPG cannot be had, apart from not having been made yet.
-fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Option<Obstacle> {
-    let fabric = situation.fabric;
-    match fabric.l3out(&dn.l3out) {
-        None => return Some(Obstacle::Unread),
-        Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
-        Some(L3out::Present { .. }) => {}
-    }
-    let object = ObjectDn::Eepg(dn.clone());
-    match fabric.eepg(dn) {
-        _ if !wanted.paused_by.is_empty() => Some(Obstacle::Paused),
-        Some(eepg) if !belongs_to_us(eepg) && !situation.rules.use_foreign => Some(Obstacle::Refused),
-        None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
-        eepg => {
-            let is_left_alone = (situation.parked)(&object) || (eepg.is_none() && (situation.resting)(&object));
-            is_left_alone.then_some(Obstacle::LeftAlone)
-        }
-    }
-}
-
 /// R2, O3: ours, a predecessor's that is wanted where it is, or one without a mark that bears our name for it.
 fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.was_ours || wanted.is_named(&present.name),
+        Mark::None => present.was_ours || wanted.source.is_named(&present.name),
         Mark::OtherCluster | Mark::Foreign => present.was_ours,
     }
 }

@@ -94,7 +94,7 @@ pub enum Code {
     UnknownKey,
     /// An annotation that names what its namespace may not have (W6).
     NotAllowed,
-    /// An EEPG that a Deployment's pause keeps as it is (D2).
+    /// A Deployment that is paused, or an EEPG that is left alone because all its Deployments are (D2).
     Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
@@ -120,6 +120,8 @@ pub enum Code {
     OtherCluster,
     /// A move that cannot be made yet (D5, W2).
     Waiting,
+    /// A subnet of a Deployment's own that stays where nothing wants it, because its address has no place yet (D3, D5).
+    SubnetRetained,
     /// An unwanted EEPG of ours that has to stay (D6).
     EepgStays,
     /// An unwanted object of a predecessor (O3).
@@ -146,6 +148,7 @@ impl Code {
             Code::Rejected
                 | Code::PodsNotFound
                 | Code::Waiting
+                | Code::SubnetRetained
                 | Code::Held
                 | Code::Fight
                 | Code::Paused

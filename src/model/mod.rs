@@ -23,6 +23,7 @@ pub mod brake;
 pub mod diff;
 pub mod fights;
 pub mod grace;
+mod places;
 pub mod podless;
 
 pub mod news;

@@ -12,15 +12,19 @@ use super::inventory::{Inventory, Member};
 use super::kube::{Key, Kind, Labels, Pod};
 use super::rules::{Exports, Rules};
 
+/// The longest `name` of a subnet, in characters (O1).
+const LONGEST_NAME: usize = 63;
+
 /// The EEPGs and subnets that should be there.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Each EEPG that a Deployment names, also without addresses (D4).
     pub eepgs: BTreeMap<EepgDn, WantedEepg>,
-    /// Present addresses of Deployments whose EEPG is not known: our subnets that hold them stay (D3, D5).
-    pub unplaced: BTreeSet<Prefix>,
-    /// There is a Deployment whose annotation is wrong and of which no valid one is known (D3).
-    pub is_one_unknown: bool,
+    /// Addresses of Deployments that are paused (D2), or whose EEPG is not known (D3): nothing is written for them, and
+    /// subnets of their own stay.
+    pub kept: BTreeMap<Prefix, Vec<Kept>>,
+    /// While an EEPG is paused as a whole: the Pod and the Services that have each address of the cluster now (D2, P5).
+    pub sources: BTreeMap<Prefix, Vec<Source>>,
     /// What is odd about the cluster's side.
     pub findings: Vec<Finding>,
 }
@@ -30,10 +34,17 @@ pub struct Wanted {
 pub struct WantedEepg {
     /// The Deployments that name it.
     pub deployments: Vec<Key>,
-    /// Those of them whose pause keeps all hands off it (D2).
-    pub paused_by: Vec<Key>,
+    /// How many of them are paused (D2).
+    pub paused: usize,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, WantedSubnet>,
+}
+
+impl WantedEepg {
+    /// D2: it is left alone as a whole, because every Deployment that names it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused == self.deployments.len()
+    }
 }
 
 /// One wanted subnet.
@@ -41,24 +52,23 @@ pub struct WantedEepg {
 pub struct WantedSubnet {
     /// Where the address comes from; the subnet is named after it (S4).
     pub source: Source,
+    /// Other Pods and Services that the address comes from (S4).
+    pub also: Box<[Source]>,
+    /// The Deployment that it is for, or one of several.
+    pub deployment: Key,
+    /// All Deployments that it is for are paused: it is neither created nor changed (D2).
+    pub paused: bool,
 }
 
-impl WantedSubnet {
-    /// The subnet's `name`: `{namespace}::{pod or service}`, cut at 63 characters (O1).
-    pub fn name(&self) -> String {
-        let mut name = format!("{}::{}", self.source.key.namespace, self.source.key.name);
-        name.truncate(63);
-        name
-    }
-
-    /// Whether that is its name; told without making it, since it is asked for each subnet of each EEPG in each pass.
-    pub fn is_named(&self, name: &str) -> bool {
-        let Key { namespace, name: own } = &self.source.key;
-        match name.strip_prefix(&**namespace).and_then(|it| it.strip_prefix("::")) {
-            Some(rest) if name.len() < 63 => *rest == **own,
-            _ => *name == self.name(),
-        }
-    }
+/// An address that a Deployment has, and for which nothing is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where the address comes from.
+    pub source: Source,
+    /// The Deployment.
+    pub deployment: Key,
+    /// It is paused (D2); else its EEPG is not known (D3).
+    pub paused: bool,
 }
 
 /// The Pod or Service that an address comes from. The order is S4's: a Service before a Pod, then by name.
@@ -68,6 +78,26 @@ pub struct Source {
     pub is_pod: bool,
     /// Namespace and name.
     pub key: Key,
+}
+
+impl Source {
+    /// The `name` of a subnet for its address: `{namespace}::{pod or service}`, cut at 63 characters (O1).
+    pub fn subnet_name(&self) -> String {
+        format!("{}::{}", self.key.namespace, self.key.name).chars().take(LONGEST_NAME).collect()
+    }
+
+    /// Whether a subnet of this name is for it; decided without making the name, since that is asked for each subnet of
+    /// each EEPG in each pass.
+    ///
+    /// A subnet of ours with an address that this Pod or Service has now and with its name was put there for it: the
+    /// address is not another one's any more, and the name never was (D5). No memory is needed for that (R6).
+    pub fn is_named(&self, name: &str) -> bool {
+        let Key { namespace, name: own } = &self.key;
+        match name.strip_prefix(&**namespace).and_then(|it| it.strip_prefix("::")) {
+            Some(rest) if name.len() < LONGEST_NAME => *rest == **own,
+            _ => *name == self.subnet_name(),
+        }
+    }
 }
 
 impl std::fmt::Display for Source {
@@ -120,6 +150,13 @@ impl<'a> Exporters<'a> {
     fn owner(&self, pod: &'a Pod) -> Option<usize> {
         self.places.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
     }
+
+    /// P1 to P5: where the Deployment of the Pod that an address belongs to is enrolled, the address is exported.
+    fn pod_claim(&self, &(address, (owner, pod)): &(IpAddr, Claimant<'a>)) -> Option<Claim<'a>> {
+        let Exporter { member, exports, eepg } = &self.all[owner?];
+        let (prefix, eepg) = (Prefix::host(address), *eepg);
+        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
+    }
 }
 
 /// An address that a Deployment exports.
@@ -133,6 +170,24 @@ struct Claim<'a> {
     eepg: Option<usize>,
 }
 
+impl Claim<'_> {
+    fn source(&self) -> Source {
+        Source { is_pod: self.is_pod, key: self.key.clone() }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.member.deployment.paused
+    }
+
+    /// D2, D3: nothing is written for it. What its namespace may not name is as if it were not annotated (W6).
+    fn kept(&self) -> Option<Kept> {
+        let is_unknown = self.member.in_force.is_none();
+        let keeps = is_unknown || (self.is_paused() && self.eepg.is_some());
+        let (deployment, paused) = (self.member.deployment.key.clone(), self.is_paused());
+        keeps.then(|| Kept { source: self.source(), deployment, paused })
+    }
+}
+
 /// The L3Outs that Deployments name.
 pub fn named_l3outs(inventory: &Inventory, rules: &Rules) -> BTreeSet<L3outDn> {
     inventory.members.values().filter_map(|it| placed(it, rules)).map(|it| it.l3out.clone()).collect()
@@ -143,12 +198,10 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let mut wanted = Wanted::default();
     for member in inventory.members.values() {
         wanted.findings.extend(annotation_findings(member, rules));
-        wanted.is_one_unknown |= member.in_force.is_none();
         if let Some(eepg) = placed(member, rules) {
-            let key = &member.deployment.key;
             let eepg = wanted.eepgs.entry(eepg.clone()).or_default();
-            eepg.deployments.push(key.clone());
-            eepg.paused_by.extend(member.deployment.paused.then(|| key.clone()));
+            eepg.deployments.push(member.deployment.key.clone());
+            eepg.paused += usize::from(member.deployment.paused);
         }
     }
     // From here on an EEPG is its place in this list: names are long, and there is a claim for each Pod.
@@ -157,13 +210,18 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let exporters = Exporters::new(inventory, rules, &eepgs);
 
     let pods: Vec<Claimant<'_>> = inventory.pods.values().map(|pod| (exporters.owner(pod), pod)).collect();
-    let mut claims = pod_claims(&pods, &exporters);
+    let owners = owners(&pods);
+    if eepgs.iter().any(|(_, it)| it.is_paused()) {
+        wanted.sources = sources(inventory, &owners);
+    }
+    let mut claims: Vec<Claim<'_>> = owners.iter().filter_map(|owner| exporters.pod_claim(owner)).collect();
     wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
-        if claims.iter().any(|it| it.member.in_force.is_none()) {
-            wanted.unplaced.insert(claims[0].prefix);
+        let kept: Vec<Kept> = claims.iter().filter_map(Claim::kept).collect();
+        if !kept.is_empty() {
+            wanted.kept.insert(claims[0].prefix, kept);
         }
         share_out(claims, &vrfs, &mut eepgs, &mut wanted.findings);
     }
@@ -175,30 +233,47 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
 
 /// Puts one address, which all these claims are about, into the EEPGs that may have it. The claims are sorted.
 fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEepg)], findings: &mut Vec<Finding>) {
-    // D4 and S4: within one EEPG the claims unite, and the first source names the subnet. The oldest Deployment
-    // among the claimants stands for the EEPG when another EEPG wants the same address (S3).
-    let mut by_eepg: BTreeMap<usize, (Claim<'_>, &Member)> = BTreeMap::new();
+    // D4 and S4: within one EEPG the claims unite, and the first source names the subnet; one of a Deployment that is
+    // paused only if there is no other (D2).
+    let mut by_eepg: BTreeMap<usize, Vec<&Claim<'_>>> = BTreeMap::new();
     for claim in claims {
-        let Some(eepg) = claim.eepg else { continue };
-        let (_, oldest) = by_eepg.entry(eepg).or_insert((*claim, claim.member));
-        if age(claim.member) < age(oldest) {
-            *oldest = claim.member;
+        if let Some(eepg) = claim.eepg {
+            by_eepg.entry(eepg).or_default().push(claim);
         }
     }
-    for (&eepg, (claim, member)) in &by_eepg {
-        // S3: in one VRF an address can be in one EEPG only; the older Deployment gets it.
-        let rivals = by_eepg.iter().filter(|(rival, _)| vrfs[**rival] == vrfs[eepg]);
-        let Some((&winner, (_, older))) = rivals.min_by_key(|(_, (_, rival))| age(rival)) else { continue };
-        let source = Source { is_pod: claim.is_pod, key: claim.key.clone() };
-        if winner == eepg {
-            eepgs[eepg].1.subnets.insert(claim.prefix, WantedSubnet { source });
-        } else {
+    // S3: in one VRF an address can be in one EEPG only; the oldest Deployment among the claimants gets it.
+    let mut winners: HashMap<&Vrf, (usize, &Claim<'_>)> = HashMap::new();
+    for (&eepg, claims) in &by_eepg {
+        for claim in claims {
+            let winner = winners.entry(&vrfs[eepg]).or_insert((eepg, claim));
+            if age(claim.member) < age(winner.1.member) {
+                *winner = (eepg, claim);
+            }
+        }
+    }
+    for (eepg, claims) in by_eepg {
+        let (Some((winner, older)), Some(first)) =
+            (winners.get(&vrfs[eepg]), claims.iter().min_by_key(|it| it.is_paused()))
+        else {
+            continue;
+        };
+        if *winner == eepg {
+            let deployment = first.member.deployment.key.clone();
+            let sources = claims.iter().map(|it| it.source()).filter(|it| *it != first.source());
+            let also = sources.collect();
+            let subnet = WantedSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
+            eepgs[eepg].1.subnets.insert(first.prefix, subnet);
+        } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member)) {
             findings.push(Finding::new(
                 Code::AddressConflict,
-                (Kind::Deployment, &member.deployment.key),
+                (Kind::Deployment, &loser.member.deployment.key),
                 format!(
-                    "{} ({source}) is not put into {}: the older Deployment {} has it in {} of the same VRF",
-                    claim.prefix, eepgs[eepg].0, older.deployment.key, eepgs[winner].0
+                    "{} ({}) is not put into {}: the older Deployment {} has it in {} of the same VRF",
+                    first.prefix,
+                    first.source(),
+                    eepgs[eepg].0,
+                    older.member.deployment.key,
+                    eepgs[*winner].0
                 ),
             ));
         }
@@ -228,6 +303,10 @@ fn age(member: &Member) -> (&str, &Key) {
 fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
     let subject = (Kind::Deployment, &member.deployment.key);
     let mut findings = Vec::new();
+    if let Some(eepg) = placed(member, rules).filter(|_| member.deployment.paused) {
+        let text = format!("paused: its addresses in {eepg} are not added, removed or repaired");
+        findings.push(Finding::new(Code::Paused, subject, text));
+    }
     match (&member.annotation, &member.in_force) {
         (Err(why), Some(enrolment)) => findings.push(Finding::new(
             Code::InvalidAnnotation,
@@ -261,21 +340,31 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
     findings
 }
 
-/// P1 to P5: each address belongs to one Pod of the cluster; where that Pod's Deployment is enrolled, it is exported.
-fn pod_claims<'a>(pods: &[Claimant<'a>], exporters: &Exporters<'a>) -> Vec<Claim<'a>> {
+/// P5: each address belongs to one Pod of the cluster.
+fn owners<'a>(pods: &[Claimant<'a>]) -> Vec<(IpAddr, Claimant<'a>)> {
     let with_address = |claimant: &Claimant<'a>| {
         let claimant = *claimant;
         claimant.1.addresses.iter().map(move |address| (*address, claimant))
     };
     let mut addresses: Vec<(IpAddr, Claimant<'a>)> = pods.iter().flat_map(with_address).collect();
     addresses.sort_unstable_by_key(|(address, _)| *address);
-    let claim = |claimants: &[(IpAddr, Claimant<'a>)]| {
-        let &(address, (owner, pod)) = claimants.iter().max_by_key(|(_, (_, pod))| precedence(pod))?;
-        let Exporter { member, exports, eepg } = &exporters.all[owner?];
-        let (prefix, eepg) = (Prefix::host(address), *eepg);
-        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
-    };
-    addresses.chunk_by(|a, b| a.0 == b.0).filter_map(claim).collect()
+    let claimants = addresses.chunk_by(|a, b| a.0 == b.0);
+    claimants.filter_map(|it| it.iter().max_by_key(|(_, (_, pod))| precedence(pod)).copied()).collect()
+}
+
+/// Who has each address now: a Pod, Services, or both.
+fn sources(inventory: &Inventory, owners: &[(IpAddr, Claimant<'_>)]) -> BTreeMap<Prefix, Vec<Source>> {
+    let mut sources: BTreeMap<Prefix, Vec<Source>> = BTreeMap::new();
+    for (address, (_, pod)) in owners {
+        sources.entry(Prefix::host(*address)).or_default().push(Source { is_pod: true, key: pod.key.clone() });
+    }
+    for service in inventory.services.values() {
+        for address in &service.addresses {
+            let source = Source { is_pod: false, key: service.key.clone() };
+            sources.entry(Prefix::host(*address)).or_default().push(source);
+        }
+    }
+    sources
 }
 
 /// P2: what a Deployment's Pods have as an address and what is none. One finding a Deployment, about its first such Pod.

@@ -175,6 +175,32 @@ impl Cluster {
         }
     }
 
+    /// Whether something has the address of a subnet: its deletion may be a move that waits.
+    pub fn has_address(&self, dn: &str) -> bool {
+        let ip = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()?.parse().ok());
+        ip.is_some_and(|ip| {
+            self.is.pods.values().any(|it| it.ips.contains(&ip))
+                || self.is.services.values().any(|it| it.ips.contains(&ip))
+        })
+    }
+
+    /// What there is, with the annotations that count for a process which has heard all of it (D3).
+    pub fn known(&self) -> Records {
+        let mut known = self.is.clone();
+        for (name, it) in &mut known.deployments {
+            if let Some(heard) = self.heard.deployments.get(name) {
+                it.annotation = heard.annotation.clone();
+            }
+        }
+        known
+    }
+
+    /// Whether a last good annotation counts in place of a broken one (D3).
+    pub fn remembers(&self) -> bool {
+        let known = self.known();
+        self.is.deployments.iter().any(|(name, it)| known.deployments[name].annotation != it.annotation)
+    }
+
     /// A process starts: it knows nothing.
     pub fn start_watching(&mut self) {
         self.heard = Records::default();

@@ -4,10 +4,10 @@
 //! right: nothing is made that nobody asked for, and nothing wanted is taken away on the way.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::apic::{Attributes, Inner, Marks, PYTHON, Snapshot, is_below};
+use crate::oracle::{CalledFor, ip_of, split};
 
 /// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
 const MOST_REPAIRS: usize = 20;
@@ -40,10 +40,30 @@ pub fn judge(marks: &Marks, inner: &mut Inner, before: &Snapshot, after: &Snapsh
     Ok(())
 }
 
-/// D2: nothing is written to what is paused.
+/// D2: nothing is made or changed in what is paused as a whole, nor for a Deployment that is paused.
 fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
-    match !inner.wrong_plan && inner.called_for[0].paused.contains(eepg_of(dn)) {
+    let called_for = &inner.called_for[0];
+    let is_paused = called_for.paused.contains(eepg_of(dn)) || called_for.untouched.contains(dn);
+    match !inner.wrong_plan && is_paused {
         true => Err(format!("D2: {dn} was written to during a pause")),
+        false => Ok(()),
+    }
+}
+
+/// D2, D3, D5: nothing that is a Deployment's own is taken away while it is paused, or has nowhere to go.
+fn retained(inner: &Inner, dn: &str, was: &Attributes) -> Result<(), String> {
+    let (eepg, rn) = split(dn);
+    let name = was.get("name").map_or("", String::as_str);
+    let paused = &inner.called_for[0].paused;
+    if paused.contains(eepg) && inner.called_for[0].stays_in_pause(&ip_of(rn), name) {
+        return Err(format!("D2: {dn} was deleted during a pause"));
+    }
+    // What the process has seen of an EEPG may be old: it counts as one that can be had if it ever was.
+    let can_be_had = |eepg: &str| inner.existed.contains(eepg) && !paused.contains(eepg);
+    // Under both views of the VRFs.
+    let retains = |it: &CalledFor| it.retains(dn, name, &can_be_had, &same_vrf);
+    match inner.called_for.iter().all(retains) {
+        true => Err(format!("D3, D5: {dn} was deleted and is a Deployment's own that has nowhere to go: {was:?}")),
         false => Ok(()),
     }
 }
@@ -58,7 +78,6 @@ fn deleted(
     class: &str,
     was: &Attributes,
 ) -> Result<(), String> {
-    let eepg = eepg_of(dn);
     // What falls with an EEPG of ours.
     let falls = dn.contains("/instP-")
         && before.iter().any(|(parent, (class, it))| {
@@ -86,7 +105,6 @@ fn deleted(
         return Ok(());
     }
     inner.ever_ours.remove(dn);
-    paused(inner, dn)?;
     let called_for = &inner.called_for;
     if class == "l3extInstP" {
         if called_for[0].eepgs.contains(dn) {
@@ -98,21 +116,11 @@ fn deleted(
         }
     }
     if class == "l3extSubnet" {
-        let rn = &dn[eepg.len()..];
         if called_for.iter().all(|it| it.subnets.contains_key(dn)) {
             return Err(format!("{dn} was deleted and is wanted there"));
         }
-        if annotation(was) == marks.own && called_for[0].unplaced.contains(&ip_of(rn)) {
-            return Err(format!("D3: {dn} was deleted, and nobody knows where its Deployment wants it"));
-        }
-        let target = |it: &crate::oracle::CalledFor| {
-            it.subnets.keys().find(|other| other.ends_with(rn) && same_vrf(other, dn)).map(|it| eepg_of(it).to_owned())
-        };
-        if let (Some(to), Some(other)) = (target(&called_for[0]), target(&called_for[1]))
-            && to == other
-            && (!inner.existed.contains(&to) || called_for[0].paused.contains(&to))
-        {
-            return Err(format!("D5: {dn} was deleted, but {to}, where it is to move, cannot be had"));
+        if annotation(was) == marks.own {
+            retained(inner, dn, was)?;
         }
     }
     Ok(())
@@ -235,11 +243,8 @@ fn made(
     Ok(())
 }
 
-fn ip_of(rn: &str) -> IpAddr {
-    rn.trim_start_matches("/extsubnet-[").split('/').next().and_then(|it| it.parse().ok()).unwrap()
-}
-
-/// L and M are in one VRF, N is in another one.
+/// L and M are in one VRF, N is in another one; X is never there, and in none.
 fn same_vrf(one: &str, other: &str) -> bool {
-    one.contains("/out-N/") == other.contains("/out-N/")
+    let vrf = |dn: &str| ["/out-N", "/out-X"].iter().position(|it| dn.contains(it));
+    vrf(one) == vrf(other)
 }

@@ -48,7 +48,7 @@ const COVERED: &str = "
     people: delete an EEPG, people: delete a subnet, people: delete a tag, people: delete an L3Out,
     people: make an EEPG, people: make a subnet, people: change a scope, people: change a name, people: change a mark,
     people: describe, people: contract, people: delete within a pass, people: create within a pass,
-    people: undo what aci-sync did,
+    people: undo what aci-sync did, people: take over an address, people: leave their mistakes,
     events: within a pass,
     watch: listed, watch: relist, watch: interrupted, watch: event, watch: old news again,
     wrong plan: refused by the writer, wrong plan: harmless";

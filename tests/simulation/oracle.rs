@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::apic::{Marks, PYTHON, Snapshot};
+use crate::apic::{Attributes, Marks, PYTHON, Snapshot};
 use crate::cluster::{Annotation, Deployment, Name, Pod, Records};
 
 /// The configuration's part.
@@ -60,73 +60,143 @@ fn owner<'a>(cluster: &'a Records, key: &Name, pod: &Pod) -> Option<(Name, &'a D
     cluster.deployments.get(&key).map(|it| (key, it))
 }
 
+/// An address that a Deployment has, and the name that a subnet for it gets.
+#[derive(Debug)]
+pub struct Claim {
+    pub ip: IpAddr,
+    owner: Name,
+    /// Services come before Pods.
+    is_pod: bool,
+    pub name: String,
+    /// The EPG that it belongs to, if that is known.
+    pub eepg: Option<String>,
+    /// Its Deployment is paused.
+    pub paused: bool,
+}
+
 /// What a cluster calls for, whatever the fabric holds.
 #[derive(Debug, Default)]
 pub struct CalledFor {
     /// Every EEPG that a Deployment names.
     pub eepgs: BTreeSet<String>,
-    /// Those of them where a Deployment is paused (D2).
+    /// Those of them where every such Deployment is paused (D2).
     pub paused: BTreeSet<String>,
     /// DNs of subnets, with their names.
     pub subnets: BTreeMap<String, String>,
-    /// Addresses of Deployments of which nobody knows what they name (D3).
-    pub unplaced: BTreeSet<IpAddr>,
+    /// Those of them that only paused Deployments call for: they are neither made nor changed (D2).
+    pub untouched: BTreeSet<String>,
+    /// Who has which address.
+    pub claims: Vec<Claim>,
+    /// The names that the present Pods and Services of the whole cluster give to subnets for their addresses.
+    pub sources: BTreeMap<IpAddr, BTreeSet<String>>,
+}
+
+impl CalledFor {
+    /// D2: what stays in an EEPG that is left alone as a whole: not the address of another Pod or Service.
+    pub fn stays_in_pause(&self, ip: &IpAddr, name: &str) -> bool {
+        self.sources.get(ip).is_none_or(|it| it.contains(name))
+    }
+
+    /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. Where the
+    /// address is wanted in an EEPG of the same VRF that can be had, it goes there (D5), but for a pause.
+    pub fn retains(
+        &self,
+        dn: &str,
+        name: &str,
+        can_be_had: &dyn Fn(&str) -> bool,
+        same_vrf: &dyn Fn(&str, &str) -> bool,
+    ) -> bool {
+        let (eepg, rn) = split(dn);
+        let ip = ip_of(rn);
+        let mut own = self.claims.iter().filter(|it| it.ip == ip && it.name == name);
+        let goes = self.subnets.keys().any(|it| {
+            let (target, other) = split(it);
+            other == rn && same_vrf(target, eepg) && !self.untouched.contains(it) && can_be_had(target)
+        });
+        // What an older Deployment has in the VRF that it names has no place to wait for (S3).
+        let waits = |eepg: &String| !can_be_had(eepg) && self.subnets.contains_key(&subnet(eepg, &ip));
+        let has_no_place = |it: &Claim| it.eepg.as_ref().is_none_or(waits);
+        own.any(|it| it.paused || (has_no_place(it) && !goes))
+    }
+}
+
+/// A subnet's DN: the EEPG, and the rest.
+pub fn split(dn: &str) -> (&str, &str) {
+    dn.split_at(dn.find("/extsubnet-").unwrap_or(dn.len()))
+}
+
+/// The address in what `split` calls the rest.
+pub fn ip_of(rn: &str) -> IpAddr {
+    rn.trim_start_matches("/extsubnet-[").split('/').next().and_then(|it| it.parse().ok()).unwrap()
 }
 
 /// What a cluster calls for.
 pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> String) -> CalledFor {
     let mut called_for = CalledFor::default();
+    let mut awake = BTreeSet::new();
     for (key, it) in &cluster.deployments {
-        let eepg = names(settings, key, it);
-        called_for.paused.extend(eepg.clone().filter(|_| it.paused));
-        called_for.eepgs.extend(eepg);
+        let Some(eepg) = names(settings, key, it) else { continue };
+        called_for.eepgs.insert(eepg.clone());
+        awake.extend((!it.paused).then_some(eepg));
     }
+    called_for.paused = called_for.eepgs.difference(&awake).cloned().collect();
 
-    // Who claims which address for which Deployment: (address, Deployment, Service before Pod, name).
-    let mut claims: Vec<(IpAddr, Name, bool, String)> = Vec::new();
+    // Who claims which address for which Deployment.
+    let mut claims: Vec<Claim> = Vec::new();
+    let claim = |ip: IpAddr, owner: &Name, is_pod: bool, source: &Name| {
+        let deployment = &cluster.deployments[owner];
+        let eepg = names(settings, owner, deployment);
+        // What a namespace may not name counts as no annotation (W6).
+        let counts = eepg.is_some() || deployment.annotation == Annotation::Broken;
+        let name = format!("{}::{}", source.0, source.1);
+        counts.then(|| Claim { ip, owner: owner.clone(), is_pod, name, eepg, paused: deployment.paused })
+    };
     let claiming = |it: &&Pod| !it.host_network && !it.ended;
     let all: BTreeSet<IpAddr> = cluster.pods.values().filter(claiming).flat_map(|it| it.ips.clone()).collect();
     for ip in all {
         let candidates = cluster.pods.iter().filter(|(_, it)| claiming(it) && it.ips.contains(&ip));
         let (key, pod) = candidates.max_by_key(|(_, it)| (!it.terminating, it.created, it.uid)).unwrap();
+        called_for.sources.entry(ip).or_default().insert(format!("{}::{}", key.0, key.1));
         if let Some((owner, deployment)) = owner(cluster, key, pod)
             && exports(settings, deployment).0
         {
-            claims.push((ip, owner, true, format!("{}::{}", key.0, key.1)));
+            claims.extend(claim(ip, &owner, true, key));
         }
     }
     for (key, service) in cluster.services.iter().filter(|(_, it)| it.load_balancer) {
         let Some(app) = service.selector else { continue };
+        for ip in &service.ips {
+            called_for.sources.entry(*ip).or_default().insert(format!("{}::{}", key.0, key.1));
+        }
         for (owner_key, deployment) in cluster.deployments.iter().filter(|(it, _)| it.0 == key.0) {
             let of_a_pod = cluster.pods.iter().any(|(pod_key, pod)| {
                 !pod.ended && pod.app == app && owner(cluster, pod_key, pod).is_some_and(|it| it.0 == *owner_key)
             });
             if (deployment.app == app || of_a_pod) && exports(settings, deployment).1 {
-                claims.extend(
-                    service.ips.iter().map(|ip| (*ip, owner_key.clone(), false, format!("{}::{}", key.0, key.1))),
-                );
+                claims.extend(service.ips.iter().filter_map(|ip| claim(*ip, owner_key, false, key)));
             }
         }
     }
-    let is_unplaced = |owner: &Name| cluster.deployments[owner].annotation == Annotation::Broken;
-    called_for.unplaced.extend(claims.iter().filter(|it| is_unplaced(&it.1)).map(|it| it.0));
 
     // In each VRF an address goes to the EEPG of the oldest Deployment that claims it.
-    let eepg_of = |owner: &Name| names(settings, owner, &cluster.deployments[owner]);
     let mut winners: BTreeMap<(String, IpAddr), (u64, Name, String)> = BTreeMap::new();
-    for (ip, owner, ..) in &claims {
-        let Some(eepg) = eepg_of(owner) else { continue };
+    for Claim { ip, owner, eepg, .. } in &claims {
+        let Some(eepg) = eepg else { continue };
         let mine = (cluster.deployments[owner].created, owner.clone(), eepg.clone());
-        let place = winners.entry((vrf(&l3out_of(&eepg)), *ip)).or_insert_with(|| mine.clone());
+        let place = winners.entry((vrf(&l3out_of(eepg)), *ip)).or_insert_with(|| mine.clone());
         if (mine.0, &mine.1) < (place.0, &place.1) {
             *place = mine;
         }
     }
     for ((_, ip), (_, _, eepg)) in &winners {
-        let sources = claims.iter().filter(|it| it.0 == *ip && eepg_of(&it.1).as_ref() == Some(eepg));
-        let name = sources.map(|it| (it.2, it.3.clone())).min().unwrap().1;
-        called_for.subnets.insert(subnet(eepg, ip), name);
+        let there = || claims.iter().filter(|it| it.ip == *ip && it.eepg.as_ref() == Some(eepg));
+        let dn = subnet(eepg, ip);
+        // Of those that are not paused, where there are any (D2, S4).
+        let name = there().map(|it| (it.paused, it.is_pod, it.name.clone())).min().unwrap().2;
+        called_for.untouched.extend(there().all(|it| it.paused).then(|| dn.clone()));
+        called_for.subnets.insert(dn, name);
     }
+    called_for.claims = claims;
     called_for
 }
 
@@ -139,55 +209,89 @@ pub fn expected(
     vrf: &dyn Fn(&str) -> String,
 ) -> Expected {
     let mut expected = Expected::default();
-    let CalledFor { eepgs: wanted, subnets, .. } = called_for(cluster, settings, vrf);
+    let called_for = called_for(cluster, settings, vrf);
+    let CalledFor { eepgs: wanted, paused, subnets, untouched, .. } = &called_for;
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
+    let is_own = |dn: &str| mark(dn).is_some_and(|it| it == marks.own);
     let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
+    let can_be_had = |eepg: &str| fabric.contains_key(&l3out_of(eepg)) && !paused.contains(eepg);
+    let same_vrf = |one: &str, other: &str| vrf(&l3out_of(one)) == vrf(&l3out_of(other));
     // The L3Outs that are looked at: named by somebody, or with something of ours in them.
     let mut looked_at: BTreeSet<String> = wanted.iter().map(|it| l3out_of(it)).collect();
     looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
     for (here, name) in subnets {
-        let (eepg, rn) = here.split_at(here.find("/extsubnet-").unwrap());
-        if !fabric.contains_key(&l3out_of(eepg)) {
+        let (eepg, rn) = split(here);
+        if !can_be_had(eepg) || untouched.contains(here) {
+            // It is left as it is.
+            expected.subnets.extend(is_own(here).then(|| (here.clone(), described(&fabric[here].1))));
             continue;
         }
         let foreign_elsewhere = fabric.iter().any(|(dn, (class, _))| {
-            let l3out = l3out_of(dn);
             class == "l3extSubnet"
-                && *dn != here
+                && dn != here
                 && !is_ours(dn)
                 && dn.ends_with(rn)
-                && looked_at.contains(&l3out)
-                && vrf(&l3out) == vrf(&l3out_of(eepg))
+                && looked_at.contains(&l3out_of(dn))
+                && same_vrf(dn, eepg)
         });
-        let foreign_here = fabric.contains_key(&here) && !is_ours(&here) && {
-            let it = &fabric[&here].1;
-            !(it["annotation"].is_empty() && it["name"] == name)
+        // What a pause retains elsewhere in the VRF.
+        let held = fabric.iter().any(|(dn, (class, it))| {
+            let is_other = class == "l3extSubnet" && dn != here && is_own(dn) && split(dn).1 == rn;
+            is_other && same_vrf(dn, eepg) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf)
+        });
+        let foreign_here = fabric.contains_key(here) && !is_ours(here) && {
+            let it = &fabric[here].1;
+            !(it["annotation"].is_empty() && it["name"] == *name)
         };
-        if !foreign_here && (!foreign_elsewhere || is_ours(&here)) {
-            expected.subnets.insert(here, name);
+        if !foreign_here && (!(foreign_elsewhere || held) || is_ours(here)) {
+            expected.subnets.insert(here.clone(), name.clone());
         }
     }
-    for eepg in &wanted {
+    for eepg in wanted {
         let foreign = fabric.contains_key(eepg) && !is_ours(eepg);
-        if fabric.contains_key(&l3out_of(eepg)) && !foreign {
+        if fabric.contains_key(&l3out_of(eepg)) && !foreign && (!paused.contains(eepg) || is_own(eepg)) {
             expected.eepgs.insert(eepg.clone());
         }
     }
-    // What nobody wants stays only where strangers are in it, or contracts that are to be kept.
+    // What nobody wants there stays where a Deployment's own addresses have nowhere to go.
+    for (dn, (class, it)) in fabric.iter().filter(|(dn, _)| !subnets.contains_key(*dn)) {
+        if class == "l3extSubnet" && is_own(dn) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf) {
+            expected.subnets.insert(dn.clone(), described(it));
+            expected.eepgs.extend(is_own(split(dn).0).then(|| split(dn).0.to_owned()));
+        }
+    }
+    // And where strangers are in it, or contracts that are to be kept.
     for (eepg, _) in fabric.iter().filter(|(dn, it)| it.0 == "l3extInstP" && !wanted.contains(*dn)) {
         let inside = |class: &str, foreign: bool| {
-            fabric.iter().any(|(dn, it)| {
-                dn.starts_with(&format!("{eepg}/"))
-                    && it.0 == class
-                    && (!foreign || mark(dn) != Some(marks.own.clone()))
-            })
+            fabric
+                .iter()
+                .any(|(dn, it)| dn.starts_with(&format!("{eepg}/")) && it.0 == class && (!foreign || !is_own(dn)))
         };
         let stays = inside("l3extSubnet", true) || (settings.keep_contracted && inside("fvRsCons", false));
-        if stays && mark(eepg) == Some(marks.own.clone()) {
+        if stays && is_own(eepg) {
             expected.eepgs.insert(eepg.clone());
         }
     }
     expected
+}
+
+/// Whether a subnet of ours stays although nobody wants it where it is.
+fn stays(
+    called_for: &CalledFor,
+    dn: &str,
+    name: &str,
+    can_be_had: &dyn Fn(&str) -> bool,
+    same_vrf: &dyn Fn(&str, &str) -> bool,
+) -> bool {
+    let (eepg, rn) = split(dn);
+    (called_for.paused.contains(eepg) && called_for.stays_in_pause(&ip_of(rn), name))
+        || called_for.retains(dn, name, can_be_had, same_vrf)
+}
+
+/// What matters of a subnet.
+fn described(it: &Attributes) -> String {
+    let scope = if it["scope"].split(',').any(|it| it == "import-security") { "" } else { " without scope" };
+    format!("{}{scope}", it["name"])
 }
 
 /// What there is of ours.
@@ -197,8 +301,7 @@ pub fn actual(marks: &Marks, fabric: &Snapshot) -> Expected {
         if class == "l3extInstP" {
             actual.eepgs.insert(dn.clone());
         } else if class == "l3extSubnet" {
-            let scope = if it["scope"].split(',').any(|it| it == "import-security") { "" } else { " without scope" };
-            actual.subnets.insert(dn.clone(), format!("{}{scope}", it["name"]));
+            actual.subnets.insert(dn.clone(), described(it));
         }
     }
     actual

@@ -40,7 +40,8 @@ fn annotation(random: &mut Random) -> Annotation {
         1 => Annotation::Broken,
         _ => {
             let exports = random.percent(30).then(|| (random.percent(70), random.percent(70)));
-            let l3out = L3OUTS[random.below(3) as usize];
+            // X is never there.
+            let l3out = if random.percent(6) { "X" } else { L3OUTS[random.below(3) as usize] };
             Annotation::Names(l3out, EPGS[random.below(4) as usize], exports)
         }
     }
@@ -50,8 +51,9 @@ fn annotation(random: &mut Random) -> Annotation {
 pub fn act(world: &mut World) {
     let side = world.random.below(world.sides.len() as u64) as usize;
     match world.random.below(100) {
-        0..=16 => deployment(world, side),
-        17..=45 => pod(world, side),
+        0..=13 => deployment(world, side),
+        14..=20 => hostile(world, side),
+        21..=45 => pod(world, side),
         46..=55 => service(world, side),
         56..=84 => fabric(world),
         85 | 86 => lapse(world, side),
@@ -147,6 +149,42 @@ fn pod(world: &mut World, side: usize) {
     let text = format!("{:?}", world.sides[side].cluster.is.pods.get(&key));
     world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
     world.sides[side].cluster.changed(Kind::Pod, &key);
+}
+
+/// A tenant who wants to be where another one's addresses are classified: a Pod of another namespace gets the address of
+/// one that terminates or is gone, and its Deployment says nothing that can be done.
+fn hostile(world: &mut World, side: usize) {
+    let (number, younger) = (world.sides[side].cluster.number(), world.sides[side].cluster.number());
+    let random = &mut world.random;
+    let cluster = &mut world.sides[side].cluster;
+    let victims: Vec<Name> =
+        cluster.is.pods.iter().filter(|(_, it)| !it.ips.is_empty()).map(|it| it.0.clone()).collect();
+    let Some(victim) = random.one_of(&victims).cloned() else { return };
+    let Some(pod) = cluster.is.pods.get_mut(&victim) else { return };
+    let ip = pod.ips[random.below(pod.ips.len() as u64) as usize];
+    pod.terminating = true;
+    cluster.changed(Kind::Pod, &victim);
+    let namespace = if victim.0 == "a" { "b" } else { "a" };
+    let (thief, owner) = ((namespace, format!("p{}", random.below(6))), (namespace, "d9".to_owned()));
+    let (annotation, paused) = match random.below(5) {
+        0 | 1 => (Annotation::Broken, random.percent(30)),
+        2 => (Annotation::Names("X", "E0", None), false),
+        3 => (Annotation::Names(L3OUTS[random.below(3) as usize], EPGS[random.below(4) as usize], None), true),
+        _ => (annotation(random), random.percent(30)),
+    };
+    let deployment = Deployment { uid: number, created: number, annotation, paused, app: 9 };
+    let ips = vec![ip];
+    let (owned, host_network) = (Some(owner.1.clone()), false);
+    let (ended, terminating) = (false, false);
+    let pod = Pod { uid: younger, created: younger, owner: owned, app: 9, ips, host_network, ended, terminating };
+    let text = format!("{} {owner:?} {deployment:?}, {thief:?} {pod:?}", world.sides[side].id);
+    let cluster = &mut world.sides[side].cluster;
+    cluster.is.deployments.insert(owner.clone(), deployment);
+    cluster.is.pods.insert(thief.clone(), pod);
+    cluster.changed(Kind::Deployment, &owner);
+    cluster.changed(Kind::Pod, &thief);
+    count(world, "people: take over an address");
+    world.say(format!("{text} takes {ip} from {victim:?}"));
 }
 
 fn service(world: &mut World, side: usize) {
@@ -387,12 +425,17 @@ pub fn fight(world: &mut World) {
     }
 }
 
-/// What only people can settle, settled: privileges, refusals, missing L3Outs, broken annotations, pauses.
+/// What only people can settle, settled: privileges, refusals. Missing L3Outs, broken annotations and pauses in half of
+/// the worlds only: the others show what they leave on the fabric.
 pub fn make_peace(world: &mut World) {
     world.desk.door.allow();
     world.desk.door.clear_rejections();
     world.desk.door.set_deaf(false);
     world.fought_over = None;
+    if world.random.percent(50) {
+        count(world, "people: leave their mistakes");
+        return world.say("mistakes stay");
+    }
     for l3out in L3OUTS {
         make_l3out(world, &format!("uni/tn-T/out-{l3out}"));
     }

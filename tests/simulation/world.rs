@@ -103,7 +103,7 @@ impl World {
                 only_a: random.percent(15),
                 keep_contracted: random.percent(20),
             };
-            let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N"] } else { Vec::new() };
+            let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
             let rules = Rules {
                 expose: Exports { pods: settings.expose.0, services: settings.expose.1 },
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
@@ -328,7 +328,10 @@ impl World {
             let mut inner = it.line.inner.borrow_mut();
             inner.may_delete = may_delete;
             inner.now = now;
-            let vrf = |l3out: &str| if l3out.ends_with("out-N") { "W".to_owned() } else { "V".to_owned() };
+            let vrf = |l3out: &str| match l3out.rsplit_once("out-").unwrap_or_default().1 {
+                "L" | "M" => "V".to_owned(),
+                other => other.to_owned(),
+            };
             let apart = |l3out: &str| l3out.to_owned();
             let heard = &it.cluster.heard;
             inner.called_for =
@@ -381,7 +384,7 @@ impl World {
         }
         // I5: what one counted pass deletes; what was released before is done without counting.
         if it.counted && !it.released {
-            let moves = |dn: &str| has_moved(&inner.created, dn) || is_claimed(&it.cluster, dn);
+            let moves = |dn: &str| has_moved(&inner.created, dn) || it.cluster.has_address(dn);
             let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !moves(dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
                 return Err(format!("I5: one pass deleted {gone} of {owned}: {:?}", inner.deleted));
@@ -516,12 +519,20 @@ impl World {
         if let Some(it) = self.sides.iter().find(|it| it.line.inner.borrow().requests > 100) {
             return Err(format!("I11: {} asked {} times in peace", it.id, it.line.inner.borrow().requests));
         }
+        // A restart forgets the annotations that only the memory of a process kept in force (D3).
+        let forgets = self.sides.iter().any(|it| it.cluster.remembers());
         for side in 0..self.sides.len() {
             self.restart(side);
         }
         self.flush();
         self.pass_time(Duration::from_secs(120))?;
-        self.no_write_since(writes, "after a restart")?;
+        if forgets {
+            // What one side gave up for that the other one has to hear of.
+            self.flush();
+            self.pass_time(Duration::from_secs(120))?;
+        } else {
+            self.no_write_since(writes, "after a restart")?;
+        }
         self.compare("after a restart")
     }
 
@@ -542,7 +553,7 @@ impl World {
             relation.map_or(l3out.to_owned(), |it| it["tDn"].as_str().unwrap_or_default().to_owned())
         };
         for it in &self.sides {
-            let expected = oracle::expected(&it.cluster.is, &it.settings, &it.line.marks, &fabric, &vrf);
+            let expected = oracle::expected(&it.cluster.known(), &it.settings, &it.line.marks, &fabric, &vrf);
             let actual = oracle::actual(&it.line.marks, &fabric);
             if expected != actual {
                 let findings: Vec<String> =
@@ -560,15 +571,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// An address that somebody in the cluster has: its deletion may be a move that waits.
-fn is_claimed(cluster: &Cluster, dn: &str) -> bool {
-    let ip = dn.split("extsubnet-[").nth(1).and_then(|it| it.split('/').next()?.parse().ok());
-    ip.is_some_and(|ip| {
-        cluster.is.pods.values().any(|it| it.ips.contains(&ip))
-            || cluster.is.services.values().any(|it| it.ips.contains(&ip))
-    })
 }
 
 /// A subnet that went from one EEPG and came into another one.

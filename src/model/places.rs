@@ -1,0 +1,196 @@
+//! Where each address goes, and what stays where nothing wants it until that is possible (D2, D3, D5).
+//!
+//! A subnet stays for a Deployment that has its address now (P5) and whose Pod or Service gave it its name; never for
+//! the sake of the address alone. Another Deployment could have got that address, and would inherit the contracts.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::diff::Situation;
+use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
+use super::fabric::{Eepg, L3out, Subnet};
+use super::kube::Key;
+use super::owner::Mark;
+use super::wanted::{Source, Vrf, WantedEepg};
+
+/// Where an address is wanted in a VRF, if that EEPG can be had (D5).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) dn: &'a EepgDn,
+    /// Else it is created first.
+    pub(super) is_there: bool,
+}
+
+/// A subnet that stays: for which Deployment, unless for all of its EEPG, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stay<'a> {
+    pub(super) deployment: Option<&'a Key>,
+    pub(super) reason: Reason<'a>,
+}
+
+/// Why a subnet stays where nothing wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason<'a> {
+    /// The Deployment is paused (D2).
+    Paused,
+    /// Every Deployment that names the EEPG is (D2).
+    EepgPaused,
+    /// No valid annotation of the Deployment is known (D3).
+    Unknown,
+    /// The EEPG that the Deployment names cannot be had (D5).
+    Blocked(&'a EepgDn, Obstacle),
+    /// That EEPG is created in this very pass, and the subnet moves then.
+    Moves,
+}
+
+impl Reason<'_> {
+    /// It is kept by a pause, whatever else is wanted.
+    pub(super) fn is_pause(self) -> bool {
+        matches!(self, Reason::Paused | Reason::EepgPaused)
+    }
+}
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Paused => f.write_str("the Deployment is paused"),
+            Reason::EepgPaused => f.write_str("all Deployments that name it are paused"),
+            Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
+            Reason::Moves => f.write_str("its new EPG is created first"),
+            Reason::Blocked(dn, Obstacle::Unread) => write!(f, "{} was not read", dn.l3out),
+            Reason::Blocked(dn, Obstacle::L3outMissing) => write!(f, "{} was not found", dn.l3out),
+            Reason::Blocked(dn, Obstacle::Paused) => write!(f, "{dn} is paused"),
+            Reason::Blocked(dn, Obstacle::LeftAlone) => write!(f, "{dn} is deferred after a rejection or a conflict"),
+            Reason::Blocked(dn, Obstacle::Refused) => write!(f, "{dn} is foreign, and --foreign-epg is refuse"),
+            Reason::Blocked(dn, Obstacle::ForeignGone) => write!(f, "{dn} is foreign and was deleted"),
+        }
+    }
+}
+
+/// Why an EEPG that a Deployment names cannot be had (D5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    /// Its L3Out was not read.
+    Unread,
+    /// There is no such L3Out (R3).
+    L3outMissing,
+    /// Every Deployment that names it is paused (D2).
+    Paused,
+    /// It is left alone for now (W3, W8, R5).
+    LeftAlone,
+    /// It is not ours, and foreign ones are refused (W6).
+    Refused,
+    /// It was not ours, and somebody deleted it (O4).
+    ForeignGone,
+}
+
+/// D5: why an EEPG cannot be had, apart from not having been made yet.
+pub(super) fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Option<Obstacle> {
+    let fabric = situation.fabric;
+    match fabric.l3out(&dn.l3out) {
+        None => return Some(Obstacle::Unread),
+        Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
+        Some(L3out::Present { .. }) => {}
+    }
+    let object = ObjectDn::Eepg(dn.clone());
+    match fabric.eepg(dn) {
+        _ if wanted.is_paused() => Some(Obstacle::Paused),
+        Some(eepg) if !belongs_to_us(eepg) && !situation.rules.use_foreign => Some(Obstacle::Refused),
+        None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
+        eepg => {
+            let is_left_alone = (situation.parked)(&object) || (eepg.is_none() && (situation.resting)(&object));
+            is_left_alone.then_some(Obstacle::LeftAlone)
+        }
+    }
+}
+
+/// An EEPG that is ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
+pub(super) fn belongs_to_us(eepg: &Eepg) -> bool {
+    eepg.is_ours() || eepg.mark == Mark::Predecessor
+}
+
+/// A Pod or Service that has an address now, and for which nothing can be written.
+struct Claim<'a> {
+    source: &'a Source,
+    stay: Stay<'a>,
+}
+
+/// Where addresses go, and for whom they stay.
+pub(super) struct Places<'a> {
+    situation: &'a Situation<'a>,
+    /// A number for each VRF, so that an address in a VRF is cheap to look up.
+    vrfs: HashMap<L3outDn, usize>,
+    targets: HashMap<(usize, Prefix), Target<'a>>,
+    claims: HashMap<Prefix, Vec<Claim<'a>>>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(situation: &'a Situation<'a>) -> Self {
+        let (wanted, fabric) = (situation.wanted, situation.fabric);
+        let mut numbers: HashMap<Vrf, usize> = HashMap::new();
+        let mut vrfs = HashMap::new();
+        for dn in fabric.l3outs().chain(wanted.eepgs.keys().map(|it| &it.l3out)) {
+            let next = numbers.len();
+            let number = *numbers.entry(fabric.vrf(dn)).or_insert(next);
+            vrfs.insert(dn.clone(), number);
+        }
+
+        let mut places = Places { situation, vrfs, targets: HashMap::new(), claims: HashMap::new() };
+        for (prefix, kept) in &wanted.kept {
+            for it in kept {
+                let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
+                places.claim(*prefix, &it.source, &it.deployment, reason);
+            }
+        }
+        for (dn, eepg) in &wanted.eepgs {
+            let vrf = places.vrf(dn);
+            let (obstacle, is_there) = (obstacle(situation, dn, eepg), fabric.eepg(dn).is_some());
+            for (prefix, subnet) in eepg.subnets.iter().filter(|(_, it)| !it.paused) {
+                if obstacle.is_none() {
+                    places.targets.insert((vrf, *prefix), Target { dn, is_there });
+                }
+                if obstacle.is_some() || !is_there {
+                    let reason = obstacle.map_or(Reason::Moves, |it| Reason::Blocked(dn, it));
+                    for source in [&subnet.source].into_iter().chain(&subnet.also) {
+                        places.claim(*prefix, source, &subnet.deployment, reason);
+                    }
+                }
+            }
+        }
+        places
+    }
+
+    fn claim(&mut self, prefix: Prefix, source: &'a Source, deployment: &'a Key, reason: Reason<'a>) {
+        let stay = Stay { deployment: Some(deployment), reason };
+        self.claims.entry(prefix).or_default().push(Claim { source, stay });
+    }
+
+    /// The number of an EEPG's VRF.
+    pub(super) fn vrf(&self, dn: &EepgDn) -> usize {
+        self.vrfs[&dn.l3out]
+    }
+
+    /// Where an address goes in the VRF of an EEPG.
+    pub(super) fn target(&self, dn: &EepgDn, prefix: Prefix) -> Option<Target<'a>> {
+        self.targets.get(&(self.vrf(dn), prefix)).copied()
+    }
+
+    /// Why a subnet of ours that nothing wants where it is stays there. What goes to an EEPG of the same VRF does not
+    /// stay, but for a pause; so what stays stands in nobody's way.
+    pub(super) fn stay(&self, dn: &EepgDn, prefix: Prefix, subnet: &Subnet) -> Option<Stay<'a>> {
+        let goes = || subnet.mark != Mark::Ours || self.target(dn, prefix).is_some_and(|it| it.is_there);
+        let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
+        let stays = claims.map(|it| it.stay).filter(|it| it.reason.is_pause() || !goes()).min_by_key(|it| it.reason);
+        stays.or_else(|| {
+            let is_paused = self.situation.wanted.eepgs.get(dn).is_some_and(WantedEepg::is_paused);
+            let stays = is_paused && !self.is_anothers(prefix, &subnet.name);
+            stays.then_some(Stay { deployment: None, reason: Reason::EepgPaused })
+        })
+    }
+
+    /// D2, P5: an address that another Pod or Service has now leaves an EEPG also while it is paused.
+    fn is_anothers(&self, prefix: Prefix, name: &str) -> bool {
+        let sources = self.situation.wanted.sources.get(&prefix);
+        sources.is_some_and(|it| !it.iter().any(|it| it.is_named(name)))
+    }
+}
