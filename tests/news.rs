@@ -49,7 +49,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 /// Waits until everything that was news before has been told: news are told one after the other.
 fn until_told(world: &World, marker: &str) {
     let annotation = json!({"tenant": "T", "l3out": "M", "epg": marker}).to_string();
-    world.kube.deploy("marker", marker, Some(&annotation), &["10.9.9.9"]);
+    world.kube.deploy("marker", marker, Some(&annotation), &[&format!("10.9.9.{}", marker.len())]);
     until("all was told", || world.kube.all("events").iter().any(|it| it["regarding"]["name"] == marker));
 }
 

@@ -405,3 +405,54 @@ fn findings_are_told_to_those_concerned() {
     let told = told(&mut engine, &session, now);
     assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
 }
+
+/// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has them.
+#[test]
+fn events_name_nothing_of_other_namespaces() {
+    let (desk, now) = (desk(), Instant::now());
+    desk.door.set("uni/tn-T/out-L/instP-E_EVIL", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let held = "uni/tn-T/out-L/instP-E_EVIL/extsubnet-[10.0.0.7/32]";
+    desk.door.set(held, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, Vec::new(), Vec::new(), now);
+    let mut add = |kind: Kind, namespace: &str, name: &str, created: u8, mut json: serde_json::Value| {
+        let metadata = &mut json["metadata"];
+        (metadata["namespace"], metadata["name"]) = (json!(namespace), json!(name));
+        metadata["uid"] = json!(format!("{namespace}-{name}"));
+        metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{created}Z"));
+        let object = Object::decode(kind, json.to_string().as_bytes()).unwrap();
+        engine.cluster_changed(Event::Upsert(object), now);
+    };
+    for (namespace, name, l3out, epg, created) in [
+        ("evil", "one", "L", "E_EVIL", 1),
+        ("evil", "two", "NO", "E", 1),
+        ("shop", "one", "L", "E", 2),
+        ("shop", "two", "NO", "E", 2),
+    ] {
+        let value = json!({"tenant": "T", "l3out": l3out, "epg": epg}).to_string();
+        let annotations = json!({"aci.haystacknetworks.com/l3o": value});
+        let template = json!({"metadata": {"labels": {"app": name}}});
+        let json = json!({"metadata": {"annotations": annotations}, "spec": {"template": template}});
+        add(Kind::Deployment, namespace, name, created, json);
+        if name == "two" {
+            continue;
+        }
+        // An address of a load balancer that both share, and one that the Pod of the one has from the other.
+        let ingress = json!({"loadBalancer": {"ingress": [{"ip": "10.9.0.1"}]}});
+        let service = json!({"spec": {"type": "LoadBalancer", "selector": {"app": "one"}}, "status": ingress});
+        add(Kind::Service, namespace, "lb", created, service);
+        let owner = json!([{"kind": "ReplicaSet", "name": format!("{name}-1"), "controller": true}]);
+        let metadata = json!({"labels": {"pod-template-hash": "1"}, "ownerReferences": owner});
+        let own = if namespace == "shop" { "10.0.0.7" } else { "10.0.0.8" };
+        let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": own}]}});
+        add(Kind::Pod, namespace, &format!("{name}-1-x"), 9 - created, pod);
+    }
+    let told = told(&mut engine, &session, now);
+    let of_shop: Vec<&String> = told.iter().filter(|it| it.contains(" shop/")).collect();
+    for reason in ["AddressConflict", "AddressClaimed", "HeldByForeign", "L3outMissing"] {
+        assert!(of_shop.iter().any(|it| it.starts_with(reason)), "{reason} is not among {of_shop:#?}");
+    }
+    assert!(of_shop.iter().all(|it| !it.to_lowercase().contains("evil")), "{of_shop:#?}");
+    let log: Vec<String> = engine.findings().iter().map(ToString::to_string).collect();
+    assert!(log.iter().any(|it| it.contains("now of Pod evil/one-1-x")), "{log:#?}");
+}

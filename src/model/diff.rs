@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Eepg, Fabric, Subnet};
-use super::finding::{Code, Finding};
-use super::kube::Kind;
+use super::finding::{Code, Finding, few};
+use super::kube::{Key, Kind};
 use super::owner::Mark;
 use super::places::{Obstacle, Places, Reason, Stay, belongs_to_us, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
@@ -85,7 +85,7 @@ struct Planner<'a> {
     /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
     waiting: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
-    missing: BTreeMap<&'a L3outDn, Vec<String>>,
+    missing: BTreeMap<&'a L3outDn, Vec<&'a Key>>,
 }
 
 impl<'a> Planner<'a> {
@@ -271,8 +271,7 @@ impl<'a> Planner<'a> {
             // The finding about that is the engine's: it knows why.
             Obstacle::Unread | Obstacle::LeftAlone => {}
             Obstacle::L3outMissing => {
-                let waiting = wanted.deployments.iter().map(ToString::to_string);
-                self.missing.entry(&dn.l3out).or_default().extend(waiting);
+                self.missing.entry(&dn.l3out).or_default().extend(&wanted.deployments);
             }
             Obstacle::Paused => {
                 if let Some(eepg) = self.situation.fabric.eepg(dn) {
@@ -424,20 +423,30 @@ impl<'a> Planner<'a> {
     fn finish(mut self) -> Plan {
         for ((dn, holder, at), prefixes) in &self.waiting {
             let prefixes = subnets(prefixes);
-            let (code, text) = match holder {
-                Holder::Us if self.situation.deletes => {
-                    (Code::Waiting, format!("waiting for {at} to let go: {prefixes}"))
-                }
-                Holder::Us => (Code::Waiting, format!("waiting until something may be deleted from {at}: {prefixes}")),
-                Holder::Paused => {
-                    (Code::Waiting, format!("waiting until the pause that keeps it in {at} ends: {prefixes}"))
-                }
+            let (code, text, note) = match holder {
+                Holder::Us if self.situation.deletes => (
+                    Code::Waiting,
+                    format!("waiting for {at} to let go: {prefixes}"),
+                    "waiting for another EPG to let go",
+                ),
+                Holder::Us => (
+                    Code::Waiting,
+                    format!("waiting until something may be deleted from {at}: {prefixes}"),
+                    "waiting until something may be deleted from another EPG",
+                ),
+                Holder::Paused => (
+                    Code::Waiting,
+                    format!("waiting until the pause that keeps it in {at} ends: {prefixes}"),
+                    "waiting until the pause of another Deployment ends",
+                ),
                 Holder::Foreign => (
                     Code::HeldByForeign,
                     format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
+                    "not created, because an EPG of the same VRF has it that is not ours",
                 ),
             };
-            self.plan.findings.push(Finding::new(code, *dn, text));
+            let note = format!("{note}: {prefixes}");
+            self.plan.findings.push(Finding::new(code, *dn, text).with_note(note));
         }
         for ((dn, Stay { deployment, reason }), prefixes) in &self.retained {
             let finding = match deployment {
@@ -451,8 +460,9 @@ impl<'a> Planner<'a> {
             self.plan.findings.push(finding);
         }
         for (dn, deployments) in &self.missing {
-            let text = format!("there is no such L3Out; it is waited for by {}", deployments.join(", "));
-            self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text));
+            let text = format!("there is no such L3Out; it is waited for by {}", few(deployments));
+            let note = "there is no such L3Out; it is waited for";
+            self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text).with_note(note));
         }
         self.plan.findings.sort();
         self.plan
@@ -472,7 +482,7 @@ fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
 fn subnets(prefixes: &[Prefix]) -> String {
     match prefixes {
         [one] => format!("subnet {one}"),
-        [first, ..] => format!("{} subnets ({first} and others)", prefixes.len()),
+        [_, ..] => format!("{} subnets ({})", prefixes.len(), few(prefixes)),
         [] => "no subnets".to_owned(),
     }
 }

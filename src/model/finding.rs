@@ -16,13 +16,36 @@ pub struct Finding {
     pub subject: Subject,
     /// The rest of the sentence, with what can be done about it.
     pub text: String,
+    /// The same for the people of the namespaces concerned, who read it in a Kubernetes Event (K5): without the names of
+    /// other namespaces' objects. Nothing where the text has none.
+    note: Option<String>,
 }
 
 impl Finding {
     /// A finding about an object.
     pub fn new(code: Code, subject: impl Into<Subject>, text: impl Into<String>) -> Self {
-        Finding { code, subject: subject.into(), text: text.into() }
+        Finding { code, subject: subject.into(), text: text.into(), note: None }
     }
+
+    /// The same finding, whose text names objects of other namespaces.
+    pub fn with_note(self, note: impl Into<String>) -> Self {
+        Finding { note: Some(note.into()), ..self }
+    }
+
+    /// The text for the people of the namespaces concerned.
+    pub fn note(&self) -> &str {
+        self.note.as_ref().unwrap_or(&self.text)
+    }
+}
+
+/// The first five of a list, and how many more there are.
+pub fn few(all: &[impl fmt::Display]) -> String {
+    const NAMED: usize = 5;
+    let mut text = all.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if all.len() > NAMED {
+        text += &format!(" and {} more", all.len() - NAMED);
+    }
+    text
 }
 
 impl fmt::Display for Finding {
@@ -104,6 +127,8 @@ pub enum Code {
     PodsNotFound,
     /// Two Deployments want one address in two EEPGs of one VRF (S3).
     AddressConflict,
+    /// A Pod of an enrolled Deployment has an address that belongs to another Pod now (P5).
+    AddressClaimed,
     /// A foreign object holds a wanted address (S3).
     HeldByForeign,
     /// A foreign subnet that is relied on lacks `import-security` (O2).

@@ -114,12 +114,8 @@ impl Told {
         let mut now: BTreeMap<(About, Code), String> = BTreeMap::new();
         for finding in findings {
             let (note, counts) = match &finding.subject {
-                Subject::Cluster(..) => (finding.text.clone(), finding.text.as_str()),
-                // Its text names all Deployments that wait; they are none of each other's business.
-                subject if finding.code == Code::L3outMissing => {
-                    (format!("{subject}: there is no such L3Out; it is waited for"), "")
-                }
-                _ => (finding.to_string(), ""),
+                Subject::Cluster(..) => (finding.note().to_owned(), finding.note()),
+                subject => (format!("{subject}: {}", finding.note()), ""),
             };
             for about in concerned(&finding.subject, inventory, wanted) {
                 now.entry((about.clone(), finding.code)).or_default().push_str(counts);

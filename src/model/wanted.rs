@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::dn::{EepgDn, L3outDn, Prefix};
-use super::finding::{Code, Finding};
+use super::finding::{Code, Finding, few};
 use super::inventory::{Inventory, Member};
 use super::kube::{Key, Kind, Labels, Pod};
 use super::rules::{Exports, Rules};
@@ -210,7 +210,10 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let exporters = Exporters::new(inventory, rules, &eepgs);
 
     let pods: Vec<Claimant<'_>> = inventory.pods.values().map(|pod| (exporters.owner(pod), pod)).collect();
-    let owners = owners(&pods);
+    let addresses = by_address(&pods);
+    wanted.findings.extend(claimed(&addresses, &exporters));
+    let owners: Vec<(IpAddr, Claimant<'_>)> =
+        addresses.chunk_by(|a, b| a.0 == b.0).filter_map(|it| it.last()).copied().collect();
     if eepgs.iter().any(|(_, it)| it.is_paused()) {
         wanted.sources = sources(inventory, &owners);
     }
@@ -264,18 +267,12 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
             let subnet = WantedSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
             eepgs[eepg].1.subnets.insert(first.prefix, subnet);
         } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member)) {
-            findings.push(Finding::new(
-                Code::AddressConflict,
-                (Kind::Deployment, &loser.member.deployment.key),
-                format!(
-                    "{} ({}) is not put into {}: the older Deployment {} has it in {} of the same VRF",
-                    first.prefix,
-                    first.source(),
-                    eepgs[eepg].0,
-                    older.member.deployment.key,
-                    eepgs[*winner].0
-                ),
-            ));
+            let what = format!("{} ({}) is not put into {}", first.prefix, first.source(), eepgs[eepg].0);
+            let (older, elsewhere) = (&older.member.deployment.key, &eepgs[*winner].0);
+            let text = format!("{what}: the older Deployment {older} has it in {elsewhere} of the same VRF");
+            let note = format!("{what}: an older Deployment has it in another EPG of the same VRF");
+            let subject = (Kind::Deployment, &loser.member.deployment.key);
+            findings.push(Finding::new(Code::AddressConflict, subject, text).with_note(note));
         }
     }
 }
@@ -340,16 +337,41 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
     findings
 }
 
-/// P5: each address belongs to one Pod of the cluster.
-fn owners<'a>(pods: &[Claimant<'a>]) -> Vec<(IpAddr, Claimant<'a>)> {
+/// Each address with each Pod that has it; the one that it belongs to comes last (P5).
+fn by_address<'a>(pods: &[Claimant<'a>]) -> Vec<(IpAddr, Claimant<'a>)> {
     let with_address = |claimant: &Claimant<'a>| {
         let claimant = *claimant;
         claimant.1.addresses.iter().map(move |address| (*address, claimant))
     };
     let mut addresses: Vec<(IpAddr, Claimant<'a>)> = pods.iter().flat_map(with_address).collect();
-    addresses.sort_unstable_by_key(|(address, _)| *address);
-    let claimants = addresses.chunk_by(|a, b| a.0 == b.0);
-    claimants.filter_map(|it| it.iter().max_by_key(|(_, (_, pod))| precedence(pod)).copied()).collect()
+    addresses.sort_unstable_by_key(|&(address, (_, pod))| (address, precedence(pod)));
+    addresses
+}
+
+/// P5: what the Pods of each Deployment have lost to others. What they lose to each other is exported all the same.
+fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> Vec<Finding> {
+    let mut lost: BTreeMap<usize, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for claimants in addresses.chunk_by(|a, b| a.0 == b.0) {
+        let Some(((address, (winner, by)), others)) = claimants.split_last() else { continue };
+        for (_, (owner, pod)) in others {
+            let Some(owner) = owner.filter(|it| exporters.all[*it].eepg.is_some() && Some(*it) != *winner) else {
+                continue;
+            };
+            if exporters.all[owner].exports.pods {
+                let (texts, notes) = lost.entry(owner).or_default();
+                texts.push(format!("{address} of Pod {} (now of Pod {})", pod.key, by.key));
+                notes.push(format!("{address} of Pod {}", pod.key));
+            }
+        }
+    }
+    let finding = |(owner, (texts, notes)): (usize, (Vec<String>, Vec<String>))| {
+        let subject = (Kind::Deployment, &exporters.all[owner].member.deployment.key);
+        let say = |all: &[String]| {
+            format!("addresses of its Pods belong to other Pods now, and are not exported: {}", few(all))
+        };
+        Finding::new(Code::AddressClaimed, subject, say(&texts)).with_note(say(&notes))
+    };
+    lost.into_iter().map(finding).collect()
 }
 
 /// Who has each address now: a Pod, Services, or both.
