@@ -130,6 +130,12 @@ pub const FLAGS: &[Flag] = &[
         "`pods,services`",
         "What a Deployment exports whose annotation does not say: the addresses of its `pods`, of its `services`.",
     ),
+    flag(
+        "addresses",
+        Shape::Many("CIDR"),
+        "all others",
+        "Which addresses may be exposed at all. Loopback, link-local, multicast and other special ones never are.",
+    ),
     flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags that our subnets always have."),
     flag(
         "epg-grace",

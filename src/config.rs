@@ -13,7 +13,7 @@ use log::{info, warn};
 
 use crate::cli::{Command, Given, Invocation};
 use crate::model::owner::Owner;
-use crate::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
@@ -243,6 +243,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
     let default = Rules::default();
     Ok(Rules {
         expose: get("expose").map_or(Ok(default.expose), expose)?,
+        addresses: get("addresses").map_or(Ok(default.addresses), addresses)?,
         allow: get("allow").map_or(Ok(default.allow), allow)?,
         use_foreign: get("foreign-epg").map_or(Ok(default.use_foreign), use_foreign)?,
         scope: get("subnet-scope").map_or(Ok(default.scope), scope)?,
@@ -255,6 +256,11 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
 fn expose(given: &Given) -> Result<Exports, ConfigError> {
     let exports = Exports::of(given.values.iter().map(String::as_str));
     exports.map_err(|bad| ConfigError::wrong(given, format!("{bad:?} is neither pods nor services")))
+}
+
+fn addresses(given: &Given) -> Result<Vec<Cidr>, ConfigError> {
+    let read = |text: &String| Cidr::parse(text).map_err(|why| ConfigError::wrong(given, format!("{text:?} {why}")));
+    given.values.iter().map(read).collect()
 }
 
 fn allow(given: &Given) -> Result<Vec<Allow>, ConfigError> {

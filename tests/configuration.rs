@@ -64,6 +64,7 @@ fn values() {
     let rules = |words: &str| load(words, &[]).unwrap().rules;
     assert_eq!(rules("--expose services").expose, Exports { pods: false, services: true });
     assert!(!rules("--foreign-epg refuse").use_foreign);
+    assert_eq!(rules("--addresses 10.0.0.0/8,fd00::/8 --addresses 192.0.2.0/24").addresses.len(), 3);
     assert_eq!(rules("--allow a=T/L,b*=T/L/E --allow ?=T/L:1").allow.len(), 3);
     for (text, most) in [
         ("7", MaxDeletes::Number(7)),
@@ -119,6 +120,9 @@ fn bad_values() {
         ("--batch 1001", &[], 64, "1 to 1000"),
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
         ("--expose pods,nodes", &[], 64, "\"nodes\" is neither pods nor services"),
+        ("--addresses 10.0.0.1", &[], 64, "--addresses: \"10.0.0.1\" is not ADDRESS/LENGTH"),
+        ("--addresses 10.1.0.0/8", &[], 64, "the block is 10.0.0.0/8"),
+        ("", &[("ACI_SYNC_ADDRESSES", "fd00::/8,x")], 78, "ACI_SYNC_ADDRESSES: \"x\" is not ADDRESS/LENGTH"),
         ("--foreign-epg maybe", &[], 64, "neither use nor refuse"),
         ("--max-deletes -1", &[], 64, "not a number, a percentage or off"),
         ("--max-deletes 101%", &[], 64, "not a number, a percentage or off"),

@@ -13,7 +13,7 @@
 //! tag T/L/E [ID] (our memory that the EPG is foreign, or another cluster id's) | untagged T/L/E (this process's own memory)
 //! parked T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
-//! allow=NS=T/L/E | expose=pods | foreign-epg=refuse | max-deletes=N|N%|off (the first round is counted, W4)
+//! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-deletes=N|N%|off (the first round is counted, W4)
 //! ```
 //! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, a predecessor with `adopt=old`).
 
@@ -32,12 +32,12 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::describe;
-use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::model::scope::Scope;
 use aci_sync::model::wanted::wanted;
 use serde_json::{Value, json};
 
-/// D1-D6, P1-P5, S1-S4, O1-O4, O6, R2, R3, R5, R6, W1-W4, W6: the stories in `tests/plans`, each with its rule.
+/// D1-D6, P1-P6, S1-S4, O1-O4, O6, R2, R3, R5, R6, W1-W4, W6: the stories in `tests/plans`, each with its rule.
 #[test]
 fn stories() {
     let mut count = 0;
@@ -167,6 +167,7 @@ impl World {
                 Some(("scope", scope)) => self.rules.scope = Scope::parse(scope),
                 Some(("adopt", id)) => self.adopt.push(id.to_owned()),
                 Some(("allow", rule)) => self.rules.allow.push(Allow::parse(rule).unwrap()),
+                Some(("addresses", block)) => self.rules.addresses.push(Cidr::parse(block).unwrap()),
                 Some(("expose", words)) => self.rules.expose = Exports::of(words.split(',')).unwrap(),
                 Some(("foreign-epg", "refuse")) => self.rules.use_foreign = false,
                 Some(("max-deletes", "off")) => self.rules.max_deletes = MaxDeletes::Off,

@@ -129,6 +129,8 @@ pub enum Code {
     AddressConflict,
     /// A Pod of an enrolled Deployment has an address that belongs to another Pod now (P5).
     AddressClaimed,
+    /// An address that is never exposed (P6).
+    AddressNotExposed,
     /// A foreign object holds a wanted address (S3).
     HeldByForeign,
     /// A foreign subnet that is relied on lacks `import-security` (O2).

@@ -1,6 +1,8 @@
 //! What the configuration says about what is wanted and what may be planned.
 
-use super::dn::{EepgDn, Name};
+use std::net::IpAddr;
+
+use super::dn::{EepgDn, Name, Prefix};
 use super::scope::{IMPORT_SECURITY, Scope};
 
 /// The configuration's part of every decision.
@@ -8,6 +10,8 @@ use super::scope::{IMPORT_SECURITY, Scope};
 pub struct Rules {
     /// What a Deployment exports whose annotation does not say (`--expose`).
     pub expose: Exports,
+    /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
+    pub addresses: Vec<Cidr>,
     /// Which namespaces may name which EEPGs; none given: all, but for the fabric's own tenants (`--allow`, W6).
     pub allow: Vec<Allow>,
     /// A foreign EEPG may be used (`--foreign-epg`, W6).
@@ -26,6 +30,7 @@ impl Default for Rules {
     fn default() -> Self {
         Rules {
             expose: Exports { pods: true, services: true },
+            addresses: Vec::new(),
             allow: Vec::new(),
             use_foreign: true,
             scope: Scope::parse(IMPORT_SECURITY),
@@ -44,6 +49,54 @@ impl Rules {
             return !matches!(eepg.l3out.tenant.as_str(), "infra" | "mgmt");
         }
         self.allow.iter().any(|it| it.admits(namespace, eepg))
+    }
+
+    /// P6: why an address is never exposed. Those of the first kind belong to no Pod and no Service, whatever their status
+    /// says: as a subnet they would classify the traffic of others.
+    pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
+        let address = address.to_canonical();
+        let (link_local, broadcast) = match address {
+            IpAddr::V4(it) => (it.is_link_local(), it.is_broadcast()),
+            IpAddr::V6(it) => (it.is_unicast_link_local(), false),
+        };
+        match address {
+            _ if address.is_unspecified() => Some("unspecified"),
+            _ if address.is_loopback() => Some("loopback"),
+            _ if link_local => Some("link-local"),
+            _ if address.is_multicast() => Some("multicast"),
+            _ if broadcast => Some("broadcast"),
+            _ if self.addresses.is_empty() || self.addresses.iter().any(|it| it.contains(address)) => None,
+            _ => Some("not within --addresses"),
+        }
+    }
+}
+
+/// A block of addresses (`--addresses`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr(Prefix);
+
+impl Cidr {
+    /// Reads `ADDRESS/LENGTH`. The error is the end of a sentence.
+    pub fn parse(text: &str) -> Result<Cidr, String> {
+        let prefix: Prefix = text.parse().map_err(|()| "is not ADDRESS/LENGTH".to_owned())?;
+        let first = Cidr::masked(prefix.address, prefix.length);
+        if first != prefix.address {
+            return Err(format!("has bits behind its length; the block is {first}/{}", prefix.length));
+        }
+        Ok(Cidr(prefix))
+    }
+
+    /// Whether an address is in it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.0.address.is_ipv4() && Cidr::masked(address, self.0.length) == self.0.address
+    }
+
+    fn masked(address: IpAddr, length: u8) -> IpAddr {
+        let length = u32::from(length);
+        match address {
+            IpAddr::V4(it) => IpAddr::V4((it.to_bits() & u32::MAX.checked_shl(32 - length).unwrap_or(0)).into()),
+            IpAddr::V6(it) => IpAddr::V6((it.to_bits() & u128::MAX.checked_shl(128 - length).unwrap_or(0)).into()),
+        }
     }
 }
 
@@ -161,5 +214,78 @@ impl MaxDeletes {
             MaxDeletes::Percent(most) => deletions > MaxDeletes::FLOOR && deletions * 100 > objects * most,
             MaxDeletes::Off => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P6: special addresses of both families are refused, also where `--addresses` has them; their neighbours are not.
+    #[test]
+    fn special_addresses_are_refused() {
+        let all = Rules {
+            addresses: vec![Cidr::parse("0.0.0.0/0").unwrap(), Cidr::parse("::/0").unwrap()],
+            ..Rules::default()
+        };
+        for (address, why) in [
+            ("0.0.0.0", Some("unspecified")),
+            ("::", Some("unspecified")),
+            ("127.0.0.1", Some("loopback")),
+            ("127.255.0.9", Some("loopback")),
+            ("::1", Some("loopback")),
+            ("::ffff:127.0.0.1", Some("loopback")),
+            ("169.254.169.254", Some("link-local")),
+            ("fe80::1", Some("link-local")),
+            ("febf:ffff::1", Some("link-local")),
+            ("224.0.0.1", Some("multicast")),
+            ("239.255.255.255", Some("multicast")),
+            ("ff02::1", Some("multicast")),
+            ("255.255.255.255", Some("broadcast")),
+            ("126.255.255.255", None),
+            ("128.0.0.0", None),
+            ("169.255.0.1", None),
+            ("223.255.255.255", None),
+            ("::2", None),
+            ("fec0::1", None),
+            ("fd00::1", None),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(Rules::default().refuses(address), why, "{address}");
+            assert_eq!(all.refuses(address), why, "{address}");
+        }
+    }
+
+    /// P6: `--addresses` limits the rest, each family by its own blocks.
+    #[test]
+    fn blocks_of_addresses() {
+        let blocks = ["10.244.0.0/15", "192.0.2.7/32", "fd00:10::/47", "2001:db8::1/128"];
+        let addresses = blocks.iter().map(|it| Cidr::parse(it).unwrap()).collect();
+        let rules = Rules { addresses, ..Rules::default() };
+        for (address, is_in) in [
+            ("10.244.0.0", true),
+            ("10.245.255.255", true),
+            ("10.246.0.0", false),
+            ("10.243.255.255", false),
+            ("192.0.2.7", true),
+            ("192.0.2.6", false),
+            ("fd00:10::1", true),
+            ("fd00:10:1:ffff::", true),
+            ("fd00:10:2::", false),
+            ("2001:db8::1", true),
+            ("2001:db8::2", false),
+            ("::ffff:10.244.0.9", true),
+        ] {
+            let refused = rules.refuses(address.parse().unwrap());
+            assert_eq!(refused, (!is_in).then_some("not within --addresses"), "{address}");
+        }
+        let bad = |text: &str| Cidr::parse(text).unwrap_err();
+        for text in
+            ["", "10.0.0.1", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/+8", "fd00::/129", "fd00::/-1", "x/8", "10.0.0.0/8/8"]
+        {
+            assert_eq!(bad(text), "is not ADDRESS/LENGTH", "{text}");
+        }
+        assert_eq!(bad("10.1.0.0/8"), "has bits behind its length; the block is 10.0.0.0/8");
+        assert_eq!(bad("fd00::1/64"), "has bits behind its length; the block is fd00::/64");
     }
 }

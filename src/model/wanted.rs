@@ -220,6 +220,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     let mut claims: Vec<Claim<'_>> = owners.iter().filter_map(|owner| exporters.pod_claim(owner)).collect();
     wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
+    wanted.findings.extend(refuse(&mut claims, rules));
     claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
         let kept: Vec<Kept> = claims.iter().filter_map(Claim::kept).collect();
@@ -232,6 +233,26 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     wanted.findings.sort();
     wanted.findings.dedup();
     wanted
+}
+
+/// P6: takes out the claims to addresses that are never exposed.
+fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
+    let mut refused: BTreeMap<(Kind, Key), BTreeSet<String>> = BTreeMap::new();
+    claims.retain(|claim| {
+        let Some(why) = rules.refuses(claim.prefix.address) else { return true };
+        if claim.eepg.is_some() {
+            let kind = if claim.is_pod { Kind::Deployment } else { Kind::Service };
+            let subject = if claim.is_pod { &claim.member.deployment.key } else { claim.key };
+            let text = format!("{} of {} ({why})", claim.prefix.address, claim.source());
+            refused.entry((kind, subject.clone())).or_default().insert(text);
+        }
+        false
+    });
+    let finding = |((kind, key), texts): ((Kind, Key), BTreeSet<String>)| {
+        let text = format!("never exposed: {}", few(&Vec::from_iter(texts)));
+        Finding::new(Code::AddressNotExposed, (kind, &key), text)
+    };
+    refused.into_iter().map(finding).collect()
 }
 
 /// Puts one address, which all these claims are about, into the EEPGs that may have it. The claims are sorted.

@@ -189,6 +189,7 @@ pub fn command_lines() -> Vec<Vec<u8>> {
         "run\n--once\n--apic\na\n--policy\nupsert-only\n--keep-contracted=false\n--apic-insecure\n--context\nother",
         "ACI_SYNC_RESYNC=90s\nACI_SYNC_BATCH=1000\nACI_APIC=apic1\nACI_SYNC_POLICY=observe\nrun",
         "ACI_SYNC_APIC=https://apic1,https://apic2\nACI_SYNC_SUBNET_SCOPE=export-rtctrl\nACI_SYNC_ADOPT_ID=x\nplan",
+        "run\n--apic=a\n--addresses\n10.244.0.0/16,fd00:10::/47\n--addresses=192.0.2.1/32",
         "help",
         "--version",
         fingerprint.as_str(),

@@ -15,6 +15,8 @@ pub struct Settings {
     /// `--allow`: only the namespace `a` may name anything.
     pub only_a: bool,
     pub keep_contracted: bool,
+    /// `--addresses`: only those that end in 0 to 3.
+    pub few_addresses: bool,
 }
 
 /// What is expected.
@@ -44,6 +46,14 @@ fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
         Annotation::Names(l3out, epg, _) if !settings.only_a || key.0 == "a" => Some(dn(l3out, epg)),
         _ => None,
     }
+}
+
+/// P6: what is exposed of the addresses that there are in these worlds.
+fn is_exposed(settings: &Settings, ip: &IpAddr) -> bool {
+    let text = ip.to_string();
+    let host = text.strip_prefix("10.0.0.").or_else(|| text.strip_prefix("fd00::"));
+    let host = host.and_then(|it| if it.is_empty() { Some(0) } else { it.parse::<u64>().ok() });
+    host.is_some_and(|it| it < if settings.few_addresses { 4 } else { 8 })
 }
 
 fn exports(settings: &Settings, it: &Deployment) -> (bool, bool) {
@@ -149,7 +159,14 @@ pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> 
         // What a namespace may not name counts as no annotation (W6).
         let counts = eepg.is_some() || deployment.annotation == Annotation::Broken;
         let name = format!("{}::{}", source.0, source.1);
-        counts.then(|| Claim { ip, owner: owner.clone(), is_pod, name, eepg, paused: deployment.paused })
+        (counts && is_exposed(settings, &ip)).then(|| Claim {
+            ip,
+            owner: owner.clone(),
+            is_pod,
+            name,
+            eepg,
+            paused: deployment.paused,
+        })
     };
     let claiming = |it: &&Pod| !it.host_network && !it.ended;
     let all: BTreeSet<IpAddr> = cluster.pods.values().filter(claiming).flat_map(|it| it.ips.clone()).collect();

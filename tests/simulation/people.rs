@@ -26,6 +26,11 @@ const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
 /// A small pool, so that addresses are used again and again.
 fn ip(random: &mut Random) -> IpAddr {
     let host = random.below(8);
+    // What belongs to no Pod, whatever its status says (P6).
+    let special = ["127.0.0.5", "169.254.0.6", "255.255.255.255", "::1", "fe80::5", "ff02::1", "0.0.0.0"];
+    if random.percent(3) {
+        return special[random.below(7) as usize].parse().unwrap();
+    }
     let text = if random.percent(25) { format!("fd00::{host}") } else { format!("10.0.0.{host}") };
     text.parse().unwrap()
 }

@@ -16,7 +16,7 @@ use aci_sync::model::kube::Kind;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
-use aci_sync::model::rules::{Allow, Exports, MaxDeletes, Rules};
+use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
 use crate::apic::{Line, Trouble, snapshot, told_by};
@@ -102,11 +102,14 @@ impl World {
                 expose: (true, random.percent(85)),
                 only_a: random.percent(15),
                 keep_contracted: random.percent(20),
+                few_addresses: random.percent(10),
             };
+            let blocks = if settings.few_addresses { vec!["10.0.0.0/30", "fd00::/126"] } else { Vec::new() };
             let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
             let rules = Rules {
                 expose: Exports { pods: settings.expose.0, services: settings.expose.1 },
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
+                addresses: blocks.into_iter().map(|it| Cidr::parse(it).unwrap()).collect(),
                 keep_contracted: settings.keep_contracted,
                 batch: if random.percent(30) { 3 } else { 500 },
                 max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
@@ -558,14 +561,11 @@ impl World {
             if expected != actual {
                 let findings: Vec<String> =
                     it.engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+                let objects = fabric.iter().filter(|it| it.0.contains("/out-"));
+                let objects: Vec<String> = objects.map(|(dn, it)| format!("{dn} {:?}", it.1)).collect();
                 return Err(format!(
-                    "I1: {} {when}:\n expected {expected:#?}\n there is {actual:#?}\n findings {findings:#?}\n fabric {:#?}",
+                    "I1: {} {when}:\n expected {expected:#?}\n there is {actual:#?}\n findings {findings:#?}\n fabric {objects:#?}",
                     it.id,
-                    fabric
-                        .iter()
-                        .filter(|it| it.0.contains("/out-"))
-                        .map(|(dn, it)| format!("{dn} {:?}", it.1))
-                        .collect::<Vec<_>>()
                 ));
             }
         }
