@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::cli::{Command, Given, Invocation};
+use crate::model::kube::is_dns_name;
 use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
@@ -227,15 +228,6 @@ fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, Stri
         }
         elect => Ok(elect.map(|_| lease)),
     }
-}
-
-/// RFC 1123: a label, or several with points between them. It goes into a URL's path.
-fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
-    let is_label = |it: &str| {
-        let good = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
-        !it.is_empty() && it.bytes().all(good) && !it.starts_with('-') && !it.ends_with('-')
-    };
-    text.len() <= longest && if labels { text.split('.').all(is_label) } else { is_label(text) }
 }
 
 fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {

@@ -17,11 +17,19 @@ fn a_valid_value_names_the_eepg() {
     }
 }
 
-/// D2: a key that nobody knows is told, and changes nothing else.
+/// D2: an unknown key is told, and changes nothing else; of many three are named, and none is told as a whole if it is
+/// long (X3).
 #[test]
 fn an_unknown_key_is_no_error() {
-    let enrolment = parse(r#"{"tenant":"T","l3out":"L","epg":"E","colour":{"a":[1]}}"#).unwrap();
-    assert_eq!(enrolment.unknown_keys, ["colour"]);
+    let keys = |more: &str| {
+        let enrolment = parse(&format!(r#"{{"tenant":"T","l3out":"L","epg":"E"{more}}}"#)).unwrap();
+        assert_eq!(enrolment.eepg.to_string(), "uni/tn-T/out-L/instP-E");
+        enrolment.unknown_keys.to_string()
+    };
+    assert_eq!(keys(r#","colour":{"a":[1]}"#), r#""colour""#);
+    assert_eq!(keys(r#","a":1,"b":2,"c":3"#), r#""a", "b", "c""#);
+    assert_eq!(keys(r#","a\n":1,"b":2,"c":3,"d":4,"e":5"#), r#""a\n", "b", "c" and 2 more"#);
+    assert_eq!(keys(&format!(r#","{}":1"#, "\u{e9}".repeat(1000))), format!("{:?}", "\u{e9}".repeat(64)));
 }
 
 /// D1: what is not a valid value is refused with the reason, and nothing of it becomes a name.

@@ -96,6 +96,57 @@ fn a_typo_keeps_the_last_valid_enrolment() {
     assert_eq!(inventory.members[&key].in_force, None);
 }
 
+/// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, also where the
+/// Deployment is not enrolled.
+#[test]
+fn pauses_and_mistaken_keys() {
+    let decode = |annotations: serde_json::Value| {
+        let metadata = json!({"namespace": "n", "name": "d", "uid": "1", "annotations": annotations});
+        Object::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap()
+    };
+    for (value, paused, odd) in [
+        ("true", true, None),
+        ("false", false, None),
+        ("", false, None),
+        ("yes", true, Some("yes")),
+        ("False", true, Some("False")),
+        ("0", true, Some("0")),
+    ] {
+        let Object::Deployment(it) = decode(json!({"aci.haystacknetworks.com/pause": value})) else { panic!() };
+        assert_eq!((it.paused, it.odd_pause.as_deref()), (paused, odd), "{value:?}");
+        assert!(!Object::Deployment(it).is_kept());
+    }
+    let key = Key::new("n", "d");
+    let mut inventory = Inventory::default();
+    let mistaken = || decode(json!({"aci.haystacknetworks.com/l3out": VALID, "other.example/l3o": VALID}));
+    assert!(inventory.upsert(mistaken()) && !inventory.upsert(mistaken()));
+    assert_eq!(inventory.mistaken[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
+    assert!(inventory.upsert(deployment("1", VALID)) && inventory.mistaken.is_empty());
+    assert!(inventory.upsert(mistaken()) && inventory.members.is_empty());
+    inventory.listed(Kind::Deployment, vec![mistaken()], Instant::now());
+    assert!(inventory.members.is_empty() && inventory.mistaken.len() == 1);
+    assert!(inventory.gone(Kind::Deployment, &key) && !inventory.gone(Kind::Deployment, &key));
+}
+
+/// X3: what bears no name that an API server gives is no object.
+#[test]
+fn names_are_those_of_kubernetes() {
+    let decode = |namespace: &str, name: &str| {
+        let json = json!({"metadata": {"namespace": namespace, "name": name}});
+        Kind::ALL.map(|kind| Object::decode(kind, json.to_string().as_bytes()).is_ok())
+    };
+    let longest = "x".repeat(253);
+    for name in ["a", "web-5d9c7-x", "a.b-c.d", "0", &longest] {
+        assert_eq!(decode("n", name), [true; 3], "{name}");
+    }
+    for name in ["", "A", "a_b", "a/b", "a..b", "-a", "a-", "a\u{e9}", "a b", "a\n", &format!("{longest}x")] {
+        assert_eq!(decode("n", name), [false; 3], "{name}");
+    }
+    for namespace in ["N", "a.b", "a/b", "", &"x".repeat(64)] {
+        assert_eq!(decode(namespace, "a"), [false; 3], "{namespace}");
+    }
+}
+
 /// R6: an event that changes no record is no cause for a pass.
 #[test]
 fn equal_records_change_nothing() {

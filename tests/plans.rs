@@ -6,7 +6,7 @@
 //! ```text
 //! D4: two Deployments share an EEPG
 //! deployment ns/name T/L/E [created=N] [labels=a:b,c:d] [expose=pods,services] [paused]
-//! deployment ns/name =TEXT (the annotation as it is)
+//! deployment ns/name =TEXT (the annotation as it is), or - (none); [pause=VALUE] [other=KEY] but with =TEXT
 //! pod ns/name [of=deployment] [ip=A,B] [created=N] [labels=..] [hostnetwork] [terminating] [phase=P]
 //! service ns/name [selector=a:b] [ip=A,B] [hostname] [type=T]
 //! l3out T/L [vrf=V]       eepg T/L/E mark [contracts]       subnet T/L/E prefix mark [name=N] [scope=S]
@@ -283,6 +283,7 @@ fn deployment(key: &str, options: &str) -> Value {
     let mut metadata = metadata(key, options);
     let annotation = match options.strip_prefix('=') {
         Some(text) => text.to_owned(),
+        None if options.starts_with("- ") => String::new(),
         None => {
             let mut names = options.split(' ').next().unwrap().split('/');
             let mut name = || names.next().expect("tenant/l3out/epg");
@@ -296,6 +297,15 @@ fn deployment(key: &str, options: &str) -> Value {
     metadata["annotations"] = json!({"aci.haystacknetworks.com/l3o": annotation});
     if has(options, "paused") {
         metadata["annotations"]["aci.haystacknetworks.com/pause"] = json!("true");
+    }
+    if let Some(value) = option(options, "pause") {
+        metadata["annotations"]["aci.haystacknetworks.com/pause"] = json!(value);
+    }
+    if let Some(key) = option(options, "other") {
+        metadata["annotations"][format!("aci.haystacknetworks.com/{key}")] = json!("x");
+    }
+    if options.starts_with("- ") {
+        metadata["annotations"].as_object_mut().unwrap().remove("aci.haystacknetworks.com/l3o");
     }
     json!({"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels(option(options, "labels").unwrap_or(""))}}}})
 }

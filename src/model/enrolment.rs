@@ -19,8 +19,46 @@ pub struct Enrolment {
     pub eepg: EepgDn,
     /// What it exports, where it says so (D2).
     pub expose: Option<Exports>,
-    /// Keys that nobody knows: a finding, not an error (D2).
-    pub unknown_keys: Vec<String>,
+    /// Keys that are not known: a finding, not an error (D2).
+    pub unknown_keys: UnknownKeys,
+}
+
+/// Keys that are not known: the first three, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnknownKeys {
+    first: Vec<Box<str>>,
+    count: usize,
+}
+
+impl UnknownKeys {
+    /// So many are named, and each is cut at so many characters.
+    const NAMED: usize = 3;
+    const LONGEST: usize = 64;
+
+    /// One more.
+    pub fn push(&mut self, key: &str) {
+        self.count += 1;
+        if self.first.len() < UnknownKeys::NAMED {
+            self.first.push(key.chars().take(UnknownKeys::LONGEST).collect());
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl fmt::Display for UnknownKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, key) in self.first.iter().enumerate() {
+            write!(f, "{}{key:?}", if n == 0 { "" } else { ", " })?;
+        }
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// Reads an annotation value. The error is a sentence's end for people, and quotes nothing of the value unescaped.
@@ -31,7 +69,7 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
     let Pairs(pairs) = serde_json::from_str(value).map_err(|error| not_json(value, &error))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);
     let mut expose = None;
-    let mut unknown_keys = Vec::new();
+    let mut unknown_keys = UnknownKeys::default();
     for (key, value) in &pairs {
         let slot = match key.as_str() {
             "tenant" => &mut tenant,
@@ -44,7 +82,7 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
                 continue;
             }
             _ => {
-                unknown_keys.push(key.clone());
+                unknown_keys.push(key);
                 continue;
             }
         };

@@ -47,6 +47,8 @@ enum View {
 pub struct Inventory {
     /// The annotated Deployments.
     pub members: BTreeMap<Key, Member>,
+    /// The Deployments that do not carry it, but keys that look like ours: mistakes, perhaps (D2).
+    pub mistaken: BTreeMap<Key, Deployment>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
     pub pods: HashMap<Key, Pod>,
     /// The Services of type LoadBalancer that have a selector.
@@ -59,6 +61,7 @@ impl Default for Inventory {
     fn default() -> Self {
         Inventory {
             members: BTreeMap::new(),
+            mistaken: BTreeMap::new(),
             pods: HashMap::new(),
             services: BTreeMap::new(),
             views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
@@ -72,7 +75,10 @@ impl Inventory {
     /// open watch until the watch that follows it is open.
     pub fn listed(&mut self, kind: Kind, objects: Vec<Object>, now: Instant) {
         let known = match kind {
-            Kind::Deployment => std::mem::take(&mut self.members),
+            Kind::Deployment => {
+                self.mistaken.clear();
+                std::mem::take(&mut self.members)
+            }
             Kind::Pod => {
                 self.pods = HashMap::with_capacity(objects.len());
                 BTreeMap::new()
@@ -87,6 +93,9 @@ impl Inventory {
                 continue;
             }
             match object {
+                Object::Deployment(it) if it.annotation.is_none() => {
+                    self.mistaken.insert(it.key.clone(), it);
+                }
                 Object::Deployment(it) => {
                     let before = known.get(&it.key);
                     self.members.insert(it.key.clone(), member(it, before));
@@ -109,7 +118,16 @@ impl Inventory {
             return self.gone(object.kind(), object.key());
         }
         match object {
+            Object::Deployment(it) if it.annotation.is_none() => {
+                if self.mistaken.get(&it.key) == Some(&it) {
+                    return false;
+                }
+                self.members.remove(&it.key);
+                self.mistaken.insert(it.key.clone(), it);
+                true
+            }
             Object::Deployment(it) => {
+                self.mistaken.remove(&it.key);
                 let before = self.members.get(&it.key);
                 if before.is_some_and(|before| before.deployment == it) {
                     return false;
@@ -138,7 +156,7 @@ impl Inventory {
     /// An object is gone, or no rule needs it any more. True where that can change what is wanted.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
         match kind {
-            Kind::Deployment => self.members.remove(key).is_some(),
+            Kind::Deployment => self.members.remove(key).is_some() | self.mistaken.remove(key).is_some(),
             Kind::Pod => self.pods.remove(key).is_some(),
             Kind::Service => self.services.remove(key).is_some(),
         }

@@ -8,13 +8,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use super::enrolment::UnknownKeys;
 
 /// The annotation that enrols a Deployment (D1).
 pub const ENROL_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
 
-/// The annotation that keeps all hands off a Deployment's EEPG while it is `true` (D2).
+/// The annotation that pauses a Deployment (D2).
 pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
+
+/// What the keys of our annotations begin with (D2).
+const ANNOTATIONS: &str = "aci.haystacknetworks.com/";
+
+/// So many characters of an odd value are quoted.
+const LONGEST_QUOTE: usize = 64;
 
 /// The three kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,8 +153,12 @@ pub struct Deployment {
     pub created: Box<str>,
     /// The value of [`ENROL_ANNOTATION`].
     pub annotation: Option<Box<str>>,
-    /// Its [`PAUSE_ANNOTATION`] is `true`.
+    /// Its [`PAUSE_ANNOTATION`] is there, and neither `false` nor empty.
     pub paused: bool,
+    /// The first characters of that annotation where it is neither `true` nor `false` (D2: a finding).
+    pub odd_pause: Option<Box<str>>,
+    /// Other annotations whose keys begin like ours.
+    pub unknown_keys: UnknownKeys,
     /// `spec.template.metadata.labels`, for S1.
     pub template_labels: Labels,
     /// `status.replicas` is more than zero. How many there are changes all the time and matters to nothing.
@@ -239,7 +252,7 @@ impl Object {
     /// ended Pod, a removed annotation and a changed Service type the same as a deletion.
     pub fn is_kept(&self) -> bool {
         match self {
-            Object::Deployment(it) => it.annotation.is_some(),
+            Object::Deployment(it) => it.annotation.is_some() || !it.unknown_keys.is_empty(),
             Object::Pod(it) => !it.terminal && (it.deployment.is_some() || !it.addresses.is_empty()),
             Object::Service(it) => it.load_balancer && !it.selector.is_empty(),
         }
@@ -251,19 +264,47 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// The longest name of an object, in bytes (RFC 1123 subdomain).
+pub const LONGEST_NAME: usize = 253;
+
+/// RFC 1123: a label, or several with points between them. Names of objects are such, and become part of URLs and texts.
+pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
+    let is_label = |it: &str| {
+        let good = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        !it.is_empty() && it.bytes().all(good) && !it.starts_with('-') && !it.ends_with('-')
+    };
+    text.len() <= longest && if labels { text.split('.').all(is_label) } else { is_label(text) }
+}
+
+/// An API server gives no object another name; what does is none.
+fn object_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    let name = Box::<str>::deserialize(deserializer)?;
+    is_dns_name(&name, LONGEST_NAME, true)
+        .then_some(name)
+        .ok_or_else(|| D::Error::custom("the name of an object is no DNS name"))
+}
+
+fn namespace_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    let name = Box::<str>::deserialize(deserializer)?;
+    is_dns_name(&name, 63, false)
+        .then_some(name)
+        .ok_or_else(|| D::Error::custom("the name of a namespace is no DNS label"))
+}
+
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
-    use super::{Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, Key, Labels, PAUSE_ANNOTATION, nullable};
+    use super::{
+        ANNOTATIONS, Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, Key, LONGEST_NAME, LONGEST_QUOTE, Labels,
+        PAUSE_ANNOTATION, UnknownKeys, namespace_name, nullable, object_name,
+    };
     use crate::model::address;
-
-    /// The longest name of an object, in bytes (RFC 1123 subdomain).
-    const LONGEST_NAME: usize = 253;
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata {
+        #[serde(deserialize_with = "object_name")]
         name: Box<str>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "namespace_name")]
         namespace: Box<str>,
         #[serde(default)]
         uid: Box<str>,
@@ -311,8 +352,9 @@ mod wire {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct AnnotatedMetadata {
+        #[serde(deserialize_with = "object_name")]
         name: Box<str>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "namespace_name")]
         namespace: Box<str>,
         #[serde(default)]
         uid: Box<str>,
@@ -343,12 +385,19 @@ mod wire {
     impl From<Deployment> for super::Deployment {
         fn from(wire: Deployment) -> Self {
             let mut metadata = wire.metadata;
+            let pause = metadata.annotations.get(PAUSE_ANNOTATION).filter(|it| !it.is_empty() && &***it != "false");
+            let mut unknown_keys = UnknownKeys::default();
+            let ours = metadata.annotations.keys().filter(|it| it.starts_with(ANNOTATIONS));
+            ours.filter(|it| ![ENROL_ANNOTATION, PAUSE_ANNOTATION].contains(&&***it))
+                .for_each(|it| unknown_keys.push(it));
             super::Deployment {
                 key: Key::new(&metadata.namespace, &metadata.name),
                 uid: metadata.uid,
                 created: metadata.creation_timestamp,
+                paused: pause.is_some(),
+                odd_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(LONGEST_QUOTE).collect()),
+                unknown_keys,
                 annotation: metadata.annotations.remove(ENROL_ANNOTATION),
-                paused: metadata.annotations.get(PAUSE_ANNOTATION).is_some_and(|it| &**it == "true"),
                 template_labels: wire.spec.template.metadata.labels,
                 has_replicas: wire.status.replicas > 0,
             }

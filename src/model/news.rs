@@ -190,7 +190,8 @@ fn concerned(subject: &Subject, inventory: &Inventory, wanted: &Wanted) -> Vec<A
 }
 
 fn deployment(inventory: &Inventory, key: &Key) -> Option<About> {
-    let uid = inventory.members.get(key)?.deployment.uid.clone();
+    let member = inventory.members.get(key).map(|it| &it.deployment);
+    let uid = member.or_else(|| inventory.mistaken.get(key))?.uid.clone();
     Some(About { kind: Kind::Deployment, key: key.clone(), uid })
 }
 

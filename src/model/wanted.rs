@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::dn::{EepgDn, L3outDn, Prefix};
+use super::enrolment::UnknownKeys;
 use super::finding::{Code, Finding, few};
 use super::inventory::{Inventory, Member};
-use super::kube::{Key, Kind, Labels, Pod};
+use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
 
 /// The longest `name` of a subnet, in characters (O1).
@@ -204,6 +205,10 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
             eepg.paused += usize::from(member.deployment.paused);
         }
     }
+    for (key, it) in &inventory.mistaken {
+        let subject = (Kind::Deployment, key);
+        wanted.findings.push(Finding::new(Code::UnknownKey, subject, unknown_annotations(&it.unknown_keys)));
+    }
     // From here on an EEPG is its place in this list: names are long, and there is a claim for each Pod.
     let mut eepgs: Vec<(EepgDn, WantedEepg)> = std::mem::take(&mut wanted.eepgs).into_iter().collect();
     let vrfs: Vec<Vrf> = eepgs.iter().map(|(dn, _)| vrf_of(&dn.l3out)).collect();
@@ -318,44 +323,59 @@ fn age(member: &Member) -> (&str, &Key) {
     (&member.deployment.created, &member.deployment.key)
 }
 
+/// What is odd about the annotations of a Deployment. Where its namespace may not have what it names, nothing else about
+/// it matters (W6).
 fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
-    let subject = (Kind::Deployment, &member.deployment.key);
-    let mut findings = Vec::new();
-    if let Some(eepg) = placed(member, rules).filter(|_| member.deployment.paused) {
-        let text = format!("paused: its addresses in {eepg} are not added, removed or repaired");
-        findings.push(Finding::new(Code::Paused, subject, text));
-    }
-    match (&member.annotation, &member.in_force) {
-        (Err(why), Some(enrolment)) => findings.push(Finding::new(
-            Code::InvalidAnnotation,
-            subject,
-            format!("its annotation {why}; until it is mended, the last valid one ({}) counts", enrolment.eepg),
-        )),
-        (Err(why), None) => findings.push(Finding::new(
-            Code::InvalidAnnotation,
-            subject,
-            format!("its annotation {why}; nothing is made for it until it is mended"),
-        )),
-        (Ok(enrolment), _) => findings.extend(enrolment.unknown_keys.iter().map(|key| {
-            Finding::new(
-                Code::UnknownKey,
-                subject,
-                format!("its annotation has the unknown key {key:?}, which does nothing"),
-            )
-        })),
-    }
+    let deployment = &member.deployment;
+    let subject = (Kind::Deployment, &deployment.key);
     if let Some(enrolment) = &member.in_force
         && placed(member, rules).is_none()
     {
         let why = if rules.allow.is_empty() {
             format!("the tenant {} is the fabric's own, and no --allow names it", enrolment.eepg.l3out.tenant)
         } else {
-            let namespace = &member.deployment.key.namespace;
+            let namespace = &deployment.key.namespace;
             format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", enrolment.eepg)
         };
-        findings.push(Finding::new(Code::NotAllowed, subject, why));
+        return vec![Finding::new(Code::NotAllowed, subject, why)];
+    }
+    let mut findings = Vec::new();
+    let mut invalid = Vec::new();
+    match (&member.annotation, &member.in_force) {
+        (Ok(_), _) => {}
+        (Err(why), Some(last)) => {
+            invalid.push(format!("its annotation {why}; until it is mended, the last valid one ({}) counts", last.eepg))
+        }
+        (Err(why), None) => {
+            invalid.push(format!("its annotation {why}; nothing is made for it until it is mended"));
+        }
+    }
+    invalid.extend(deployment.odd_pause.as_ref().map(|value| {
+        format!("the value {value:?} of {PAUSE_ANNOTATION} is neither true nor false; the Deployment is paused")
+    }));
+    if !invalid.is_empty() {
+        findings.push(Finding::new(Code::InvalidAnnotation, subject, invalid.join("; and ")));
+    }
+    let mut unknown = Vec::new();
+    if let Some(keys) = member.annotation.as_ref().ok().map(|it| &it.unknown_keys).filter(|it| !it.is_empty()) {
+        unknown.push(format!("unknown keys in its annotation have no effect: {keys}"));
+    }
+    if !deployment.unknown_keys.is_empty() {
+        unknown.push(unknown_annotations(&deployment.unknown_keys));
+    }
+    if !unknown.is_empty() {
+        findings.push(Finding::new(Code::UnknownKey, subject, unknown.join("; ")));
+    }
+    if let Some(eepg) = placed(member, rules).filter(|_| deployment.paused) {
+        let text = format!("paused: its addresses in {eepg} are not added, removed or repaired");
+        findings.push(Finding::new(Code::Paused, subject, text));
     }
     findings
+}
+
+/// D2: keys that begin like those of our annotations.
+fn unknown_annotations(keys: &UnknownKeys) -> String {
+    format!("unknown annotations have no effect: {keys}; aci-sync reads {ENROL_ANNOTATION} and {PAUSE_ANNOTATION}")
 }
 
 /// Each address with each Pod that has it; the one that it belongs to comes last (P5).
@@ -496,4 +516,25 @@ fn service_claims<'a>(
         }
     }
     claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// O1: names are cut at 63 characters, wherever a letter of several bytes stands, and are known again.
+    #[test]
+    fn names_are_cut_by_characters() {
+        for (name, cut) in [
+            ("x".repeat(60), format!("a::{}", "x".repeat(60))),
+            ("x".repeat(61), format!("a::{}", "x".repeat(60))),
+            (format!("{}\u{e9}y", "x".repeat(59)), format!("a::{}\u{e9}", "x".repeat(59))),
+            (format!("{}\u{1f600}yz", "x".repeat(58)), format!("a::{}\u{1f600}y", "x".repeat(58))),
+        ] {
+            let source = Source { is_pod: true, key: Key::new("a", &name) };
+            assert_eq!(source.subnet_name(), cut);
+            let shorter: String = cut.chars().skip(1).collect();
+            assert!(source.is_named(&cut) && !source.is_named(&shorter) && !source.is_named(""));
+        }
+    }
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 mod mutate;
+mod plans;
 mod seeds;
 mod targets;
 
@@ -63,6 +64,7 @@ const TARGETS: &[Target] = &[
     target("plugin-answer", seeds::plugin_answers, targets::plugin_answer, Some(targets::takes_plugin_answer), 1),
     target("certificates", seeds::certificates, targets::certificates, None, 1),
     target("command-line", seeds::command_lines, targets::command_line, None, 4),
+    target("plans", plans::seeds, plans::plans, None, 2),
     target("log-line", seeds::dns, targets::log_line, None, 4),
 ];
 

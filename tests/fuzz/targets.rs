@@ -29,7 +29,7 @@ use aci_sync::{cli, kube, logging};
 use serde_json::Value;
 
 /// What is told of an input has an end, and no line of its own.
-fn told(text: &str, longest: usize) {
+pub fn told(text: &str, longest: usize) {
     assert!(!text.contains(char::is_control), "a control character in {text:?}");
     assert!(text.len() <= longest, "{} bytes are told", text.len());
 }
@@ -161,7 +161,7 @@ fn model(objects: Vec<Object>) {
         checked(&eepg);
         for (prefix, subnet) in it.subnets {
             assert_eq!(prefix, Prefix::host(prefix.address));
-            assert!(subnet.name().chars().count() <= 63);
+            assert!(subnet.source.subnet_name().chars().count() <= 63);
         }
     }
 }

@@ -1,0 +1,111 @@
+//! Plans of whatever a cluster and a fabric may hold: an input is a line for each object of Kubernetes and for each
+//! answer of an APIC. What must hold of any plan is checked, not which one is right; that is the simulation's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use aci_sync::apic;
+use aci_sync::model::diff::{Situation, plan};
+use aci_sync::model::dn::{L3outDn, Place};
+use aci_sync::model::fabric::Fabric;
+use aci_sync::model::inventory::Inventory;
+use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::mo::Mo;
+use aci_sync::model::owner::{Mark, Owner};
+use aci_sync::model::plan::{Change, describe};
+use aci_sync::model::rules::{Allow, Rules};
+use aci_sync::model::wanted::{named_l3outs, wanted};
+
+use crate::targets::told;
+
+/// A longer text is cut, be it a finding's or an Event's (X3).
+const LONGEST: usize = 1024;
+
+/// Worlds of a few lines.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let worlds = include_str!("seeds/worlds.txt").split("\n\n");
+    worlds.map(|it| it.as_bytes().to_vec()).collect()
+}
+
+/// A plan ends, creates nothing but addresses of the cluster in EPGs that a Deployment names, and deletes nothing foreign.
+pub fn plans(input: &[u8]) {
+    let mut inventory = Inventory::default();
+    Kind::ALL.iter().for_each(|kind| inventory.listed(*kind, Vec::new(), Instant::now()));
+    let mut mos: Vec<Mo> = Vec::new();
+    for line in input.split(|it| *it == b'\n') {
+        let kinds = Kind::ALL.iter().filter(|kind| line.windows(20).any(|it| is_kind(it, **kind)));
+        for object in kinds.filter_map(|kind| Object::decode(*kind, line).ok()) {
+            inventory.upsert(object);
+        }
+        mos.extend(apic::decode::read(200, line).map(|it| it.mos).unwrap_or_default());
+    }
+    let limited = Rules { allow: vec![Allow::parse("a*=T/L/E*").unwrap()], use_foreign: false, ..Rules::default() };
+    for rules in [Rules::default(), limited] {
+        check(&inventory, &mos, &rules);
+    }
+}
+
+fn is_kind(text: &[u8], kind: Kind) -> bool {
+    text.starts_with(format!("\"kind\":\"{kind}\"").as_bytes())
+}
+
+fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
+    let mut fabric = Fabric::new(Owner::new("me", &[]));
+    let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
+        Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),
+        Place::Eepg(dn) | Place::Subnet(dn, _) | Place::BelowEepg(dn) => Some(dn.l3out),
+    };
+    let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules);
+    l3outs.extend(mos.iter().filter_map(l3out));
+    for dn in &l3outs {
+        let own: Vec<Mo> = mos.iter().filter(|mo| l3out(mo).as_ref() == Some(dn)).cloned().collect();
+        fabric.put_l3out(dn, &own);
+    }
+    let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
+    for round in 0.. {
+        let wanted = wanted(inventory, rules, &|dn| fabric.vrf(dn));
+        let plan = plan(&Situation {
+            wanted: &wanted,
+            fabric: &fabric,
+            rules,
+            deletes: true,
+            grace_over: &|_| true,
+            parked: &|_| false,
+            resting: &|_| false,
+            held: &held,
+            untagged: &untagged,
+        });
+        for finding in wanted.findings.iter().chain(&plan.findings) {
+            told(&finding.to_string(), LONGEST + 512);
+            told(finding.note(), LONGEST);
+        }
+        assert!(describe(&plan.transactions).lines().all(|line| !line.contains(char::is_control)));
+        if plan.transactions.is_empty() {
+            break;
+        }
+        assert!(round < 12, "no end:\n{}", describe(&plan.transactions));
+        for transaction in &plan.transactions {
+            let eepg = fabric.eepg(&transaction.eepg);
+            for change in &transaction.changes {
+                let subnet = change.prefix().and_then(|it| eepg?.subnets.get(&it));
+                match change {
+                    Change::CreateSubnet { prefix, name, .. } => {
+                        assert!(subnet.is_none() && wanted.eepgs[&transaction.eepg].subnets.contains_key(prefix));
+                        assert!(rules.refuses(prefix.address).is_none() && name.chars().count() <= 63);
+                    }
+                    Change::CreateEepg { .. } => {
+                        assert!(eepg.is_none() && wanted.eepgs.contains_key(&transaction.eepg));
+                    }
+                    Change::DeleteSubnet { .. } => {
+                        assert!(subnet.is_some_and(|it| matches!(it.mark, Mark::Ours | Mark::Predecessor)));
+                    }
+                    Change::DeleteEepg { .. } => assert!(eepg.is_some_and(|it| it.mark == Mark::Ours
+                        && it.subnets.values().all(|it| it.mark == Mark::Ours)
+                        && it.unreadable == 0)),
+                    _ => {}
+                }
+            }
+            fabric.apply(transaction);
+        }
+    }
+}
