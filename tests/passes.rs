@@ -456,3 +456,31 @@ fn events_name_nothing_of_other_namespaces() {
     let log: Vec<String> = engine.findings().iter().map(ToString::to_string).collect();
     assert!(log.iter().any(|it| it.contains("now of Pod evil/one-1-x")), "{log:#?}");
 }
+
+/// X3: a namespace has its share of the findings, whatever it writes; those of others are told all the same.
+#[test]
+fn a_namespace_has_its_share_of_findings() {
+    let (desk, now) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, Vec::new(), Vec::new(), now);
+    let keys: String = (0..570).map(|n| format!(r#","k{n}":1"#)).collect();
+    for (namespace, n) in (0..60).map(|n| ("evil", n)).chain([("shop", 0)]) {
+        let text = match n % 3 {
+            0 => format!(r#"{{"tenant":"{}"}}"#, "x\\n".repeat(800)),
+            1 => format!(r#"{{"tenant":"T","l3out":"L","epg":"E"{keys}}}"#),
+            _ => format!(r#"{{"tenant":"T","l3out":"NO-{n}","epg":"E"}}"#),
+        };
+        let annotations = json!({"aci.haystacknetworks.com/l3o": text});
+        let metadata = json!({"namespace": namespace, "name": format!("d{n}"), "annotations": annotations});
+        let json = json!({"metadata": metadata}).to_string();
+        engine.cluster_changed(Event::Upsert(Object::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
+    }
+    pass(&mut engine, &session, now);
+    let findings: Vec<String> = engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+    for code in ["InvalidAnnotation", "UnknownKey", "L3outMissing"] {
+        let of_evil = findings.iter().filter(|it| it.starts_with(code) && !it.contains("shop/"));
+        assert!(of_evil.count() <= 21, "{code}: {findings:#?}");
+    }
+    assert!(findings.iter().any(|it| it.starts_with("InvalidAnnotation Deployment shop/d0")), "{findings:#?}");
+    assert!(engine.findings().iter().all(|it| it.text.len() <= 1024));
+}

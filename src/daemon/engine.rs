@@ -24,7 +24,7 @@ use crate::model::diff::{self, Situation, Untagged};
 use crate::model::dn::{EepgDn, L3outDn, ObjectDn};
 use crate::model::fabric::{Eepg, Fabric, Hint, L3out};
 use crate::model::fights::Fights;
-use crate::model::finding::{Code, Finding};
+use crate::model::finding::{Code, Finding, within_limits};
 use crate::model::grace::Grace;
 use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
@@ -452,6 +452,7 @@ impl Engine {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
             Finding::new(Code::Unavailable, "the APIC", text)
         }));
+        let findings = within_limits(findings, wanted.namespaces());
         for finding in findings.difference(&self.findings) {
             warn!("{finding}");
         }

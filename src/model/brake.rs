@@ -6,12 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::dn::ObjectDn;
-use super::finding::{Code, Finding};
+use super::finding::{Code, Few, Finding};
 use super::plan::Plan;
 use super::rules::MaxDeletes;
-
-/// How many of the held objects a finding names.
-const NAMED: usize = 5;
 
 /// What is held, and whether the next plan is counted.
 #[derive(Debug)]
@@ -65,13 +62,11 @@ impl Brake {
 
     /// What people should know.
     pub fn finding(&self) -> Option<Finding> {
-        let first: Vec<String> = self.held.iter().take(NAMED).map(ToString::to_string).collect();
-        let more = if self.held.len() > NAMED { ", ..." } else { "" };
         let text = format!(
-            "{} deletions are held, because one comparison called for more than --max-deletes allows ({}{more}); look \
+            "{} deletions are held, because one comparison called for more than --max-deletes allows ({}); look \
              whether the cluster's side is as it should be, and let them go with SIGUSR2",
             self.held.len(),
-            first.join(", ")
+            Few::of(&self.held)
         );
         (!self.held.is_empty()).then(|| Finding::new(Code::Held, "the brake", text))
     }

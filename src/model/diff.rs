@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Eepg, Fabric, Subnet};
-use super::finding::{Code, Finding, few};
+use super::finding::{Code, Few, Finding};
 use super::kube::{Key, Kind};
 use super::owner::Mark;
 use super::places::{Obstacle, Places, Reason, Stay, belongs_to_us, obstacle};
@@ -143,7 +143,7 @@ impl<'a> Planner<'a> {
             self.remember(dn);
         }
         if !eepg.other_clusters.is_empty() {
-            let ids = eepg.other_clusters.iter().map(|it| &**it).collect::<Vec<_>>().join(", ");
+            let ids = Few::of(&eepg.other_clusters);
             let text = format!(
                 "it holds objects of another aci-sync ({ids}), which are not touched; if that was this cluster's own id \
                  before it was rebuilt, --adopt-id takes them over"
@@ -460,7 +460,7 @@ impl<'a> Planner<'a> {
             self.plan.findings.push(finding);
         }
         for (dn, deployments) in &self.missing {
-            let text = format!("there is no such L3Out; it is waited for by {}", few(deployments));
+            let text = format!("there is no such L3Out; it is waited for by {}", Few::of(deployments));
             let note = "there is no such L3Out; it is waited for";
             self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text).with_note(note));
         }
@@ -482,7 +482,7 @@ fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
 fn subnets(prefixes: &[Prefix]) -> String {
     match prefixes {
         [one] => format!("subnet {one}"),
-        [_, ..] => format!("{} subnets ({})", prefixes.len(), few(prefixes)),
+        [_, ..] => format!("{} subnets ({})", prefixes.len(), Few::of(prefixes)),
         [] => "no subnets".to_owned(),
     }
 }

@@ -1,9 +1,18 @@
 //! What people should know: never a crash, never a stop for others.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use super::dn::{EepgDn, L3outDn, ObjectDn};
 use super::kube::{Key, Kind};
+
+/// The longest text, in bytes (X3).
+pub const LONGEST: usize = 1024;
+
+/// The most findings of one code that are kept of one namespace, and the most of all (X3).
+const MOST_OF_NAMESPACE: usize = 20;
+const MOST: usize = 2000;
 
 /// One thing that people should know, as long as it holds.
 ///
@@ -24,12 +33,12 @@ pub struct Finding {
 impl Finding {
     /// A finding about an object.
     pub fn new(code: Code, subject: impl Into<Subject>, text: impl Into<String>) -> Self {
-        Finding { code, subject: subject.into(), text: text.into(), note: None }
+        Finding { code, subject: subject.into(), text: cut(text.into()), note: None }
     }
 
     /// The same finding, whose text names objects of other namespaces.
     pub fn with_note(self, note: impl Into<String>) -> Self {
-        Finding { note: Some(note.into()), ..self }
+        Finding { note: Some(cut(note.into())), ..self }
     }
 
     /// The text for the people of the namespaces concerned.
@@ -38,14 +47,83 @@ impl Finding {
     }
 }
 
-/// The first five of a list, and how many more there are.
-pub fn few(all: &[impl fmt::Display]) -> String {
-    const NAMED: usize = 5;
-    let mut text = all.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if all.len() > NAMED {
-        text += &format!(" and {} more", all.len() - NAMED);
+fn cut(mut text: String) -> String {
+    const END: &str = " ...";
+    if text.len() > LONGEST {
+        let at = (0..=LONGEST - END.len()).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(at);
+        text += END;
     }
     text
+}
+
+/// A list for people: the first five of it, and how many more there are (X3).
+#[derive(Debug, Default)]
+pub struct Few {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Few {
+    const NAMED: usize = 5;
+
+    /// One more.
+    pub fn push(&mut self, it: impl fmt::Display) {
+        self.count += 1;
+        if self.first.len() < Few::NAMED {
+            self.first.push(it.to_string());
+        }
+    }
+
+    /// All of a list.
+    pub fn of(all: impl IntoIterator<Item: fmt::Display>) -> Few {
+        let mut few = Few::default();
+        all.into_iter().for_each(|it| few.push(it));
+        few
+    }
+}
+
+impl fmt::Display for Few {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.first.join(", "))?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// X3: so many findings as can be looked at, however many one namespace causes: of each namespace the first of each code,
+/// and how many more there are. `namespace_of` says whose a subject is.
+pub fn within_limits(
+    findings: BTreeSet<Finding>,
+    namespace_of: impl Fn(&Subject) -> Option<Arc<str>>,
+) -> BTreeSet<Finding> {
+    let mut counts: HashMap<(Code, Option<Arc<str>>), usize> = HashMap::new();
+    let mut ranked: Vec<(usize, Finding)> = Vec::new();
+    for finding in findings {
+        let namespace = namespace_of(&finding.subject);
+        let is_limited = namespace.is_some();
+        let count = counts.entry((finding.code, namespace)).or_default();
+        *count += 1;
+        if !is_limited || *count <= MOST_OF_NAMESPACE {
+            ranked.push((*count, finding));
+        }
+    }
+    // The first ones of all namespaces before the second ones of any.
+    let all = ranked.len();
+    ranked.sort();
+    ranked.truncate(MOST);
+    let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
+    let rest = |of: Subject, code, more| Finding::new(code, of, format!("and {more} more findings of this kind"));
+    kept.extend(counts.into_iter().filter_map(|((code, namespace), count)| {
+        let more = count.checked_sub(MOST_OF_NAMESPACE).filter(|it| *it > 0)?;
+        Some(rest(Subject::Namespace(namespace?), code, more))
+    }));
+    if all > MOST {
+        kept.insert(Finding::new(Code::Unavailable, "findings", format!("{} more are not shown", all - MOST)));
+    }
+    kept
 }
 
 impl fmt::Display for Finding {
@@ -63,6 +141,8 @@ pub enum Subject {
     L3out(L3outDn),
     /// An EEPG, or what is in it.
     Fabric(ObjectDn),
+    /// Several objects of a namespace.
+    Namespace(Arc<str>),
     /// A part of the whole, such as the APIC.
     Part(&'static str),
 }
@@ -73,6 +153,7 @@ impl fmt::Display for Subject {
             Subject::Cluster(kind, key) => write!(f, "{kind} {key}"),
             Subject::L3out(dn) => dn.fmt(f),
             Subject::Fabric(dn) => dn.fmt(f),
+            Subject::Namespace(name) => write!(f, "Namespace {name}"),
             Subject::Part(name) => f.write_str(name),
         }
     }
@@ -184,5 +265,57 @@ impl Code {
                 | Code::ForeignRefused
                 | Code::HeldByForeign
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// X3: no text is longer than 1 KiB, and lists name five.
+    #[test]
+    fn texts_have_an_end() {
+        for text in ["x".repeat(5000), "\u{e9}".repeat(600), "\u{1f600}".repeat(300)] {
+            let finding = Finding::new(Code::Rejected, "x", text.clone()).with_note(text.clone());
+            assert!(
+                finding.text.len() <= LONGEST && finding.text.len() > LONGEST - 8 && finding.text.ends_with(" ...")
+            );
+            assert_eq!(finding.note(), finding.text);
+        }
+        assert_eq!(Finding::new(Code::Rejected, "x", "y".repeat(LONGEST)).text.len(), LONGEST);
+        assert_eq!(Few::of(0..5).to_string(), "0, 1, 2, 3, 4");
+        assert_eq!(Few::of(0..7).to_string(), "0, 1, 2, 3, 4 and 2 more");
+    }
+
+    /// X3: one namespace may cause twenty findings of a code, and pushes out nothing of another one's.
+    #[test]
+    fn a_namespace_has_its_share() {
+        let of = |code, namespace: &str, n: usize| {
+            Finding::new(code, (Kind::Deployment, &Key::new(namespace, &format!("d{n:05}"))), "x")
+        };
+        let namespace_of = |subject: &Subject| match subject {
+            Subject::Cluster(_, key) => Some(key.namespace.clone()),
+            _ => None,
+        };
+        let texts = |all: BTreeSet<Finding>| -> Vec<String> {
+            within_limits(all, namespace_of).iter().map(ToString::to_string).collect()
+        };
+        let mut all: BTreeSet<Finding> = (0..20).map(|n| of(Code::UnknownKey, "evil", n)).collect();
+        assert_eq!(texts(all.clone()).len(), 20);
+        all.extend((20..3000).map(|n| of(Code::UnknownKey, "evil", n)));
+        all.insert(of(Code::UnknownKey, "shop", 0));
+        all.insert(of(Code::Paused, "evil", 0));
+        let kept = texts(all);
+        assert_eq!(kept.len(), 20 + 1 + 2, "{kept:#?}");
+        assert!(kept.contains(&"Namespace evil: and 2980 more findings of this kind".to_owned()));
+        assert!(kept.contains(&"Deployment shop/d00000: x".to_owned()));
+
+        let mut all: BTreeSet<Finding> =
+            (0..300).flat_map(|n| (0..20).map(move |m| of(Code::UnknownKey, &format!("n{n:03}"), m))).collect();
+        all.insert(of(Code::UnknownKey, "zz", 0));
+        let kept = texts(all);
+        assert_eq!(kept.len(), MOST + 1);
+        assert!(kept.contains(&"Deployment zz/d00000: x".to_owned()));
+        assert!(kept.contains(&"findings: 4001 more are not shown".to_owned()));
     }
 }

@@ -185,7 +185,7 @@ fn concerned(subject: &Subject, inventory: &Inventory, wanted: &Wanted) -> Vec<A
             let there = wanted.eepgs.iter().filter(|(eepg, _)| eepg.l3out == *dn);
             there.flat_map(|(_, it)| all(&it.deployments)).collect()
         }
-        Subject::Cluster(Kind::Pod, _) | Subject::Part(_) => Vec::new(),
+        Subject::Cluster(Kind::Pod, _) | Subject::Namespace(_) | Subject::Part(_) => Vec::new(),
     }
 }
 

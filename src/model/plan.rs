@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::Subnet;
-use super::finding::Finding;
+use super::finding::{Few, Finding};
 use super::kube::Key;
 use super::owner::Mark;
 use super::scope::Scope;
@@ -178,11 +178,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::CreateEepg { deployments } => {
-                write!(f, "+ EEPG  (Deployment")?;
-                for (n, key) in deployments.iter().enumerate() {
-                    write!(f, "{} {key}", if n == 0 { "" } else { "," })?;
-                }
-                f.write_str(")")
+                write!(f, "+ EEPG  (Deployment {})", Few::of(deployments))
             }
             Change::MarkEepg { from: Mark::Predecessor } => f.write_str("~ EEPG  (taken over from a predecessor)"),
             Change::MarkEepg { .. } => f.write_str("~ EEPG  (its owner mark was changed on the fabric)"),

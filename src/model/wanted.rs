@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::dn::{EepgDn, L3outDn, Prefix};
 use super::enrolment::UnknownKeys;
-use super::finding::{Code, Finding, few};
+use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::{Inventory, Member};
 use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
@@ -28,6 +29,27 @@ pub struct Wanted {
     pub sources: BTreeMap<Prefix, Vec<Source>>,
     /// What is odd about the cluster's side.
     pub findings: Vec<Finding>,
+}
+
+impl Wanted {
+    /// The namespace that a finding counts for (X3): of an EEPG or L3Out that of the first Deployment which names it.
+    pub fn namespaces(&self) -> impl Fn(&Subject) -> Option<Arc<str>> {
+        let named = self.eepgs.iter().filter_map(|(dn, it)| Some((&dn.l3out, it.deployments.first()?)));
+        let mut l3outs: HashMap<&L3outDn, &Key> = HashMap::new();
+        for (l3out, key) in named {
+            l3outs.entry(l3out).or_insert(key);
+        }
+        move |subject| {
+            let key = match subject {
+                Subject::Cluster(_, key) => key,
+                Subject::Fabric(object) => self.eepgs.get(object.eepg())?.deployments.first()?,
+                Subject::L3out(dn) => l3outs.get(dn)?,
+                Subject::Namespace(name) => return Some(name.clone()),
+                Subject::Part(_) => return None,
+            };
+            Some(key.namespace.clone())
+        }
+    }
 }
 
 /// One wanted EEPG.
@@ -227,18 +249,26 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     wanted.findings.extend(refuse(&mut claims, rules));
     claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
+    let mut conflicts = Conflicts::new();
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
         let kept: Vec<Kept> = claims.iter().filter_map(Claim::kept).collect();
         if !kept.is_empty() {
             wanted.kept.insert(claims[0].prefix, kept);
         }
-        share_out(claims, &vrfs, &mut eepgs, &mut wanted.findings);
+        share_out(claims, &vrfs, &mut eepgs, &mut conflicts);
     }
+    wanted.findings.extend(conflicts.into_iter().map(|(key, (texts, notes))| {
+        let finding = Finding::new(Code::AddressConflict, (Kind::Deployment, &key), texts.to_string());
+        finding.with_note(notes.to_string())
+    }));
     wanted.eepgs = eepgs.into_iter().collect();
     wanted.findings.sort();
     wanted.findings.dedup();
     wanted
 }
+
+/// What each Deployment does not get, because an older one has it: for the log, and for Events.
+type Conflicts = BTreeMap<Key, (Few, Few)>;
 
 /// P6: takes out the claims to addresses that are never exposed.
 fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
@@ -254,14 +284,14 @@ fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
         false
     });
     let finding = |((kind, key), texts): ((Kind, Key), BTreeSet<String>)| {
-        let text = format!("never exposed: {}", few(&Vec::from_iter(texts)));
+        let text = format!("never exposed: {}", Few::of(texts));
         Finding::new(Code::AddressNotExposed, (kind, &key), text)
     };
     refused.into_iter().map(finding).collect()
 }
 
 /// Puts one address, which all these claims are about, into the EEPGs that may have it. The claims are sorted.
-fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEepg)], findings: &mut Vec<Finding>) {
+fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEepg)], conflicts: &mut Conflicts) {
     // D4 and S4: within one EEPG the claims unite, and the first source names the subnet; one of a Deployment that is
     // paused only if there is no other (D2).
     let mut by_eepg: BTreeMap<usize, Vec<&Claim<'_>>> = BTreeMap::new();
@@ -293,12 +323,15 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
             let subnet = WantedSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
             eepgs[eepg].1.subnets.insert(first.prefix, subnet);
         } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member)) {
-            let what = format!("{} ({}) is not put into {}", first.prefix, first.source(), eepgs[eepg].0);
+            let (what, to) = (format!("{} ({})", first.prefix, first.source()), &eepgs[eepg].0);
             let (older, elsewhere) = (&older.member.deployment.key, &eepgs[*winner].0);
-            let text = format!("{what}: the older Deployment {older} has it in {elsewhere} of the same VRF");
-            let note = format!("{what}: an older Deployment has it in another EPG of the same VRF");
-            let subject = (Kind::Deployment, &loser.member.deployment.key);
-            findings.push(Finding::new(Code::AddressConflict, subject, text).with_note(note));
+            let (texts, notes) = conflicts.entry(loser.member.deployment.key.clone()).or_default();
+            texts.push(format_args!(
+                "{what} is not put into {to}: the older Deployment {older} has it in {elsewhere} of the same VRF"
+            ));
+            notes.push(format_args!(
+                "{what} is not put into {to}: an older Deployment has it in another EPG of the VRF"
+            ));
         }
     }
 }
@@ -391,7 +424,7 @@ fn by_address<'a>(pods: &[Claimant<'a>]) -> Vec<(IpAddr, Claimant<'a>)> {
 
 /// P5: what the Pods of each Deployment have lost to others. What they lose to each other is exported all the same.
 fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> Vec<Finding> {
-    let mut lost: BTreeMap<usize, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    let mut lost: BTreeMap<usize, (Few, Few)> = BTreeMap::new();
     for claimants in addresses.chunk_by(|a, b| a.0 == b.0) {
         let Some(((address, (winner, by)), others)) = claimants.split_last() else { continue };
         for (_, (owner, pod)) in others {
@@ -400,16 +433,14 @@ fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> V
             };
             if exporters.all[owner].exports.pods {
                 let (texts, notes) = lost.entry(owner).or_default();
-                texts.push(format!("{address} of Pod {} (now of Pod {})", pod.key, by.key));
-                notes.push(format!("{address} of Pod {}", pod.key));
+                texts.push(format_args!("{address} of Pod {} (now of Pod {})", pod.key, by.key));
+                notes.push(format_args!("{address} of Pod {}", pod.key));
             }
         }
     }
-    let finding = |(owner, (texts, notes)): (usize, (Vec<String>, Vec<String>))| {
+    let finding = |(owner, (texts, notes)): (usize, (Few, Few))| {
         let subject = (Kind::Deployment, &exporters.all[owner].member.deployment.key);
-        let say = |all: &[String]| {
-            format!("addresses of its Pods belong to other Pods now, and are not exported: {}", few(all))
-        };
+        let say = |all: &Few| format!("addresses of its Pods belong to other Pods now, and are not exported: {all}");
         Finding::new(Code::AddressClaimed, subject, say(&texts)).with_note(say(&notes))
     };
     lost.into_iter().map(finding).collect()
