@@ -1,6 +1,7 @@
 //! Wanted against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Eepg, Fabric, Subnet};
@@ -220,7 +221,7 @@ impl<'a> Planner<'a> {
             let text =
                 "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if deletes && !stays && !self.plan.held.iter().any(|it| *it.eepg() == dn) {
+        } else if deletes && !stays && !self.holds_back(&dn) {
             // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
             if !waits && !moves && (self.situation.grace_over)(&dn) {
@@ -233,6 +234,13 @@ impl<'a> Planner<'a> {
             }
         }
         self.send(&dn, Some(eepg), Form::Rooted, changes);
+    }
+
+    /// Whether the EEPG, or a subnet in it, must not be deleted yet (W4).
+    fn holds_back(&self, dn: &EepgDn) -> bool {
+        let first = ObjectDn::Subnet(dn.clone(), Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 });
+        let held = &self.plan.held;
+        held.contains(&ObjectDn::Eepg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.eepg() == dn)
     }
 
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).

@@ -96,7 +96,12 @@ impl Labels {
 
     /// Whether all of these are among those. An empty selector, which would be so always, is never kept.
     pub fn select(&self, labels: &Labels) -> bool {
-        self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
+        // Both are sorted by key: one merge.
+        let mut others = labels.0.iter();
+        let mut is_among = |(key, value): &(Box<str>, Box<str>)| {
+            others.find(|it| it.0 >= *key).is_some_and(|it| it.0 == *key && it.1 == *value)
+        };
+        self.0.len() <= labels.0.len() && self.0.iter().all(&mut is_among)
     }
 }
 

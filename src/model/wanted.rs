@@ -507,23 +507,26 @@ fn service_claims<'a>(
             borne[owner].insert(&pod.labels);
         }
     }
-    // A selector holds only where its first label is borne, so that not every Service looks at all of them.
-    let mut bearers: HashMap<(&str, &str, &str), BTreeSet<usize>> = HashMap::new();
-    for (owner, labels) in borne.iter().enumerate().flat_map(|(n, sets)| sets.iter().map(move |it| (n, it))) {
-        let namespace = &*exporters.all[owner].member.deployment.key.namespace;
+    let sets = borne.iter().enumerate().flat_map(|(owner, sets)| sets.iter().map(move |labels| (owner, *labels)));
+    let sets: Vec<(usize, &Labels)> = sets.collect();
+    // A selector is compared with the sets that hold its rarest label, and with no others.
+    let mut holders: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
+    for (n, (owner, labels)) in sets.iter().enumerate() {
+        let namespace = &*exporters.all[*owner].member.deployment.key.namespace;
         for (label, value) in labels.iter() {
-            bearers.entry((namespace, label, value)).or_default().insert(owner);
+            holders.entry((namespace, label, value)).or_default().push(n);
         }
     }
 
     let mut claims = Vec::new();
     for service in inventory.services.values() {
-        let Some((label, value)) = service.selector.iter().next() else { continue };
-        let bearers = bearers.get(&(&service.key.namespace, label, value)).into_iter().flatten().copied();
-        let mut is_selecting = false;
-        for owner in bearers.filter(|it| borne[*it].iter().any(|labels| service.selector.select(labels))) {
-            is_selecting = true;
-            let Exporter { member, exports, eepg } = &exporters.all[owner];
+        let holding = |(label, value)| holders.get(&(&*service.key.namespace, label, value));
+        let rarest =
+            service.selector.iter().map(|it| holding(it).map_or(&[][..], Vec::as_slice)).min_by_key(|it| it.len());
+        let selected = rarest.into_iter().flatten().map(|n| sets[*n]).filter(|it| service.selector.select(it.1));
+        let owners: BTreeSet<usize> = selected.map(|it| it.0).collect();
+        for owner in &owners {
+            let Exporter { member, exports, eepg } = &exporters.all[*owner];
             if exports.services {
                 claims.extend(service.addresses.iter().map(|address| Claim {
                     prefix: Prefix::host(*address),
@@ -534,11 +537,11 @@ fn service_claims<'a>(
                 }));
             }
         }
-        if let Some(quote) = service.unreadable.as_ref().filter(|_| is_selecting) {
+        if let Some(quote) = service.unreadable.as_ref().filter(|_| !owners.is_empty()) {
             let text = format!("not an address as Kubernetes reads them, so not exported: {quote}");
             findings.push(Finding::new(Code::UnreadableAddress, (Kind::Service, &service.key), text));
         }
-        if service.hostname_only && is_selecting {
+        if service.hostname_only && !owners.is_empty() {
             findings.push(Finding::new(
                 Code::HostnameOnly,
                 (Kind::Service, &service.key),
