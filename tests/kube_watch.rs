@@ -304,7 +304,7 @@ fn a_watch_that_cannot_go_on_leads_to_a_list() {
             )),
             "no resource version",
         ),
-        (false, Some(Trouble::Answer(200, JSON, "x".repeat((4 << 20) + 2))), "too long"),
+        (false, Some(Trouble::Answer(200, JSON, "x".repeat((16 << 20) + 2))), "too long"),
     ] {
         let watch = Watch::open(Options { gone_as_status, ..Options::default() });
         watch.kube.server().pause();

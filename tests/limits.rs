@@ -60,8 +60,8 @@ fn an_api_server_is_not_read_for_ever() {
         kube.fault(Fault::on("pods", trouble));
         client.list(Kind::Pod, &mut Pool::default()).map(|_| ()).unwrap_err()
     };
-    for (trouble, complaint) in [(flood(), "larger than 67108864 bytes"), (long_head(), "head is larger than")] {
-        let Error::Unreachable(why) = answer(trouble) else { panic!() };
+    for (trouble, complaint) in [(flood(), "one Pod is larger than 64 MiB"), (long_head(), "head is larger than")] {
+        let (Error::Unreachable(why) | Error::TooLarge(why)) = answer(trouble) else { panic!() };
         assert!(why.contains(complaint), "{why}");
     }
     for (length, told) in [(60_000, "x".repeat(300)), (70_000, "no message".to_owned())] {

@@ -1,20 +1,23 @@
 //! HTTP requests to the API server: pages of lists, the stream of a watch, single objects, and the one namespace that
 //! gives the cluster its id. What follows from an error is the caller's business.
 
-use std::io::{BufReader, Read};
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::warn;
 use serde::Deserialize;
 use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::credentials::{Credentials, Pass, Reload};
-use super::decode::{self, Page};
+use super::decode::{self, Page, Progress};
 use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
-use crate::model::kube::{Kind, Object, Pool};
+use crate::model::kube::{Key, Kind, Object, Pool};
 use crate::model::owner::Owner;
 use crate::net::{strangers, words};
 use crate::secret::Secret;
@@ -22,14 +25,14 @@ use crate::secret::Secret;
 /// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
 const PAGE: usize = 500;
 
-/// The largest page that is read, in bytes.
-const LARGEST_PAGE: u64 = 64 << 20;
+/// The largest page that is read, in bytes. One that is larger is asked for with fewer objects.
+pub(super) const LARGEST_PAGE: u64 = 64 << 20;
 
 /// The largest single object that is read, in bytes.
 const LARGEST_OBJECT: u64 = 1 << 20;
 
-/// The most pages of a list; a cluster of the largest size that Kubernetes supports has 300 of Pods.
-const MOST_PAGES: usize = 4000;
+/// The most objects of a list that are asked for; a cluster of the largest size that Kubernetes supports has 150,000 Pods.
+const MOST_OBJECTS: usize = 4000 * PAGE;
 
 /// How long one page may take in all.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,6 +49,7 @@ pub struct Client {
     server: Arc<str>,
     credentials: Arc<Credentials>,
     connections: Arc<Mutex<Connections>>,
+    largest_page: u64,
 }
 
 /// The connections that were made with one pass, or with later ones of the same identity and trust.
@@ -82,7 +86,18 @@ impl Client {
     fn with(config: &ClusterConfig, reload: Option<Box<Reload>>) -> Result<Client, ConfigError> {
         let credentials = Credentials::new(config, reload)?;
         let connections = Connections::with(credentials.first());
-        Ok(Client { server: config.server.as_str().into(), credentials: Arc::new(credentials), connections })
+        Ok(Client {
+            server: config.server.as_str().into(),
+            credentials: Arc::new(credentials),
+            connections,
+            largest_page: LARGEST_PAGE,
+        })
+    }
+
+    /// The same, which reads pages of this size at most (64 MiB, unless a test is in a hurry).
+    #[doc(hidden)]
+    pub fn with_largest_page(self, largest_page: u64) -> Client {
+        Client { largest_page, ..self }
     }
 
     /// Reads the credentials again, now. What cannot be read leaves the old in use.
@@ -144,12 +159,30 @@ impl Client {
     }
 
     fn list_once(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
-        let mut body = Vec::new();
         let mut all = Vec::new();
-        let mut version: Option<String> = None;
-        let mut next = String::new();
-        for _ in 0..MOST_PAGES {
-            let mut page = self.page(kind, &next, &mut body)?;
+        let (mut version, mut last): (Option<String>, Option<Key>) = (None, None);
+        let (mut next, mut limit, mut asked) = (String::new(), PAGE, 0);
+        while asked < MOST_OBJECTS {
+            asked += limit;
+            let mut progress = Progress::default();
+            let mut page = match self.page(&pages_of(kind, limit, &next), kind, &mut progress) {
+                Err(Error::TooLarge(what)) if limit > 1 => {
+                    let fewer = progress.items.min(limit / 2).max(1);
+                    let largest = progress.largest.map(|(size, key)| {
+                        format!(" (the largest object in it: {kind} {key}, about {:.1} MB)", size as f64 / 1e6)
+                    });
+                    let largest = largest.unwrap_or_default();
+                    warn!("a page of {limit} {kind}s is {what}{largest}; listing {fewer} at a time");
+                    limit = fewer;
+                    continue;
+                }
+                Err(Error::TooLarge(what)) => {
+                    let after = last.map(|it| format!(" (the one after {it})")).unwrap_or_default();
+                    return Err(Error::TooLarge(format!("one {kind}{after} is {what}")));
+                }
+                page => page?,
+            };
+            last = progress.last.or(last);
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
             }
@@ -164,25 +197,46 @@ impl Client {
             if next.is_empty() {
                 return Ok((all, version.unwrap_or_default()));
             }
+            // What was large may be behind us.
+            limit = (limit * 2).min(PAGE);
         }
         Err(Error::Malformed("a list without an end".to_owned()))
     }
 
     /// The newest version of a kind. It costs the server one consistent read and the wire one object.
     pub fn newest_version(&self, kind: Kind) -> Result<String, Error> {
-        let mut body = Vec::new();
-        self.get_whole(&format!("{}?limit=1", path_of(kind)), &mut body)?;
-        Ok(decode::page(kind, &body)?.resource_version)
+        Ok(self.page(&pages_of(kind, 1, ""), kind, &mut Progress::default())?.resource_version)
     }
 
-    fn page(&self, kind: Kind, next: &str, body: &mut Vec<u8>) -> Result<Page, Error> {
-        let mut path = format!("{}?limit={PAGE}", path_of(kind));
-        if !next.is_empty() {
-            path += "&continue=";
-            path += &percent_encoded(next);
+    /// One object as it is now, by the right to list; nothing where it is not there or no rule needs it.
+    pub fn look_up(&self, kind: Kind, key: &Key) -> Result<Option<Object>, Error> {
+        let (api, resource) = path_of(kind).rsplit_once('/').unwrap_or_default();
+        let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
+        let path = format!("{api}/namespaces/{namespace}/{resource}?fieldSelector=metadata.name%3D{name}");
+        let page = self.page(&path, kind, &mut Progress::default())?;
+        Ok(page.objects.into_iter().find(|it| it.key() == key))
+    }
+
+    fn page(&self, path: &str, kind: Kind, progress: &mut Progress) -> Result<Page, Error> {
+        let begun = Instant::now();
+        let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
+        // One byte more than is taken, to know that there was one.
+        let body = response.into_body().into_with_config().limit(2 * self.largest_page).reader();
+        let body = Counting { inner: body.take(self.largest_page + 1), bytes: progress.bytes.clone() };
+        let mut body = BufReader::with_capacity(64 * 1024, body);
+        json_only(body.fill_buf().map_err(|error| Error::Unreachable(io_words(&error)))?)?;
+        let page = decode::read_page(kind, body, progress);
+        if progress.bytes.get() > self.largest_page {
+            return Err(Error::TooLarge(format!("larger than {} MiB", self.largest_page >> 20)));
         }
-        self.get_whole(&path, body)?;
-        decode::page(kind, body)
+        match page {
+            // It may take too long because it is large.
+            Err(Error::Unreachable(_)) if progress.items > 0 && begun.elapsed() >= PAGE_TIMEOUT => {
+                let size = progress.bytes.get() as f64 / 1e6;
+                Err(Error::TooLarge(format!("not read in {} s: {size:.1} MB came in", PAGE_TIMEOUT.as_secs())))
+            }
+            page => page,
+        }
     }
 
     /// Opens a watch that starts after a version. The server ends it after `lifetime`; where that end does not come,
@@ -216,7 +270,7 @@ impl Client {
 
     fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
         let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
-        read_body(response, LARGEST_PAGE, body)?;
+        read_body(response, LARGEST_OBJECT, body)?;
         json_only(body)
     }
 
@@ -269,6 +323,20 @@ impl Client {
         }
         let refused = |error: ConfigError| Error::Credentials(format!("the old are refused (401); {error}"));
         self.credentials.after_refusal(&sent).map_err(refused)?.map_or(answer, |pass| send(&pass))
+    }
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    inner: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.bytes.set(self.bytes.get() + length as u64);
+        Ok(length)
     }
 }
 
@@ -343,6 +411,12 @@ fn refusal(response: Response<Body>) -> Error {
     }
     status.code = code;
     Error::of_status(&status, after.map(Duration::from_secs))
+}
+
+/// The path of a page.
+fn pages_of(kind: Kind, limit: usize, next: &str) -> String {
+    let path = format!("{}?limit={limit}", path_of(kind));
+    if next.is_empty() { path } else { format!("{path}&continue={}", percent_encoded(next)) }
 }
 
 fn path_of(kind: Kind) -> &'static str {

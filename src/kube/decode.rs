@@ -1,14 +1,22 @@
 //! Bytes into events: list pages, watch lines, Leases, Status bodies. Pure; sockets are the client's.
 
+use std::cell::Cell;
+use std::fmt;
+use std::io::BufRead;
+use std::rc::Rc;
+
 use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::client::io_words;
 use super::election::Lease;
 use super::error::Error;
-use crate::model::kube::{Kind, Object};
+use crate::model::kube::{Key, Kind, Object};
 
-/// The longest line of a watch stream, in bytes. Objects are at most about 1.5 MiB in etcd.
-pub const LONGEST_LINE: usize = 4 << 20;
+/// The longest line of a watch stream that is decoded, in bytes. Objects are at most about 1.5 MiB in etcd, and six times
+/// as long on the wire where each byte becomes an escape such as `\u003c`.
+pub const LONGEST_LINE: usize = 16 << 20;
 
 /// One page of a list.
 #[derive(Debug)]
@@ -63,39 +71,222 @@ impl ListMeta {
     }
 }
 
-/// Decodes a list page. A page is at most a few MiB, so it is in memory once as bytes and once as what is kept.
-///
+/// What was decoded of a page so far, also where the rest cannot be read.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// How many objects were whole.
+    pub items: usize,
+    /// The last one of them.
+    pub last: Option<Key>,
+    /// How many bytes came in so far.
+    pub bytes: Rc<Cell<u64>>,
+    /// The largest of them, with its size as far as the pieces that came in show it.
+    pub largest: Option<(u64, Key)>,
+}
+
+/// Decodes a list page that is in memory.
+pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
+    let malformed = |error| Error::malformed("a list", &error);
+    decode_page(kind, serde_json::Deserializer::from_slice(body), &mut Progress::default()).map_err(malformed)?
+}
+
+/// Decodes a list page while it comes in. Objects are decoded one by one and nothing but what is used of them is kept,
+/// so that a page costs its kept objects in memory, whatever its size on the wire (X3).
+pub fn read_page(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Result<Page, Error> {
+    let failed = |error: serde_json::Error| {
+        if error.is_io() {
+            return Error::Unreachable(io_words(&error.into()));
+        }
+        Error::malformed("a list", &error)
+    };
+    decode_page(kind, serde_json::Deserializer::from_reader(body), progress).map_err(failed)?
+}
+
 /// Only a list of that kind with its items counts: what else a proxy answers with 200 must never pass for an empty
 /// cluster (W1).
-pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
-    #[derive(Deserialize)]
-    #[serde(bound = "T: Deserialize<'de>")]
-    struct Wire<T> {
-        #[serde(default)]
-        kind: String,
-        metadata: ListMeta,
-        // `null` is how Go writes an empty list. By this detour serde does not take a missing one for the same.
-        #[serde(deserialize_with = "Option::deserialize")]
-        items: Option<Vec<T>>,
+fn decode_page<'de, R: serde_json::de::Read<'de>>(
+    kind: Kind,
+    mut json: serde_json::Deserializer<R>,
+    progress: &mut Progress,
+) -> Result<Result<Page, Error>, serde_json::Error> {
+    let list = json.deserialize_map(ListVisitor { kind, progress })?;
+    json.end()?;
+    if list.kind != format!("{kind}List") {
+        return Ok(Err(Error::Malformed(format!("something else in place of a {kind}List"))));
     }
-    fn decode<T>(kind: Kind, body: &[u8], wrap: fn(T) -> Object) -> Result<Page, Error>
-    where
-        T: for<'de> Deserialize<'de>,
-    {
-        let mut wire: Wire<T> = serde_json::from_slice(body).map_err(|error| Error::malformed("a list", &error))?;
-        if wire.kind != format!("{kind}List") {
-            return Err(Error::Malformed(format!("something else in place of a {kind}List")));
+    let next = list.metadata.next.clone().unwrap_or_default();
+    let page = |resource_version| Page { objects: list.objects, total: progress.items, resource_version, next };
+    Ok(list.metadata.version("a list").map(page))
+}
+
+struct List {
+    kind: String,
+    metadata: ListMeta,
+    objects: Vec<Object>,
+}
+
+struct ListVisitor<'a> {
+    kind: Kind,
+    progress: &'a mut Progress,
+}
+
+impl<'de> Visitor<'de> for ListVisitor<'_> {
+    type Value = List;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List, A::Error> {
+        let (mut kind, mut metadata, mut objects) = (String::new(), None, None);
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "kind" => kind = map.next_value()?,
+                "metadata" => metadata = Some(map.next_value()?),
+                "items" if objects.is_some() => return Err(A::Error::custom("two lists of items")),
+                "items" => {
+                    objects = Some(map.next_value_seed(Items { kind: self.kind, progress: &mut *self.progress })?);
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
-        let items = wire.items.unwrap_or_default();
-        let total = items.len();
-        let objects = items.into_iter().map(wrap).filter(Object::is_kept).collect();
-        let next = wire.metadata.next.take().unwrap_or_default();
-        Ok(Page { objects, total, resource_version: wire.metadata.version("a list")?, next })
+        let missing = |field| A::Error::missing_field(field);
+        let metadata = metadata.ok_or_else(|| missing("metadata"))?;
+        Ok(List { kind, metadata, objects: objects.ok_or_else(|| missing("items"))? })
     }
-    match kind {
-        Kind::Deployment => decode(kind, body, Object::Deployment),
-        Kind::Pod => decode(kind, body, Object::Pod),
-        Kind::Service => decode(kind, body, Object::Service),
+}
+
+/// The items of a list. `null` is how Go writes an empty one.
+struct Items<'a> {
+    kind: Kind,
+    progress: &'a mut Progress,
+}
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Object>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = Vec<Object>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<Object>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Object>, A::Error> {
+        let mut kept = Vec::new();
+        let mut begin = self.progress.bytes.get();
+        while let Some(object) = items.next_element_seed(Item(self.kind))? {
+            self.progress.items += 1;
+            self.progress.last = Some(object.key().clone());
+            let end = self.progress.bytes.get();
+            let size = end - std::mem::replace(&mut begin, end);
+            if self.progress.largest.as_ref().is_none_or(|(largest, _)| *largest < size) {
+                self.progress.largest = Some((size, object.key().clone()));
+            }
+            if object.is_kept() {
+                kept.push(object);
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// One object of a kind.
+struct Item(Kind);
+
+impl<'de> DeserializeSeed<'de> for Item {
+    type Value = Object;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
+        Ok(match self.0 {
+            Kind::Deployment => Object::Deployment(Deserialize::deserialize(deserializer)?),
+            Kind::Pod => Object::Pod(Deserialize::deserialize(deserializer)?),
+            Kind::Service => Object::Service(Deserialize::deserialize(deserializer)?),
+        })
+    }
+}
+
+/// What the beginning of a watch line says of the object that it is about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LineStart {
+    /// It was deleted.
+    pub deleted: bool,
+    /// Which one it is.
+    pub key: Option<Key>,
+    /// The new version.
+    pub resource_version: Option<String>,
+}
+
+/// Reads the beginning of a watch line that is too long to be read whole. An API server writes the type first, and an
+/// object's name before all that may be long. What is not there is not known.
+pub fn line_start(line: &[u8]) -> LineStart {
+    let mut fields = Fields::default();
+    let mut json = serde_json::Deserializer::from_slice(line);
+    // It ends too early, and what was read by then is what there is.
+    let _ = Start { depth: 0, fields: &mut fields }.deserialize(&mut json);
+    let is_event = matches!(fields.event.as_str(), "ADDED" | "MODIFIED" | "DELETED");
+    let (Some(namespace), Some(name), true) = (fields.namespace, fields.name, is_event) else {
+        return LineStart::default();
+    };
+    LineStart {
+        deleted: fields.event == "DELETED",
+        key: Some(Key::new(&namespace, &name)),
+        resource_version: fields.resource_version.filter(|it| !it.is_empty()),
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    event: String,
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+}
+
+/// An event, its object, or the object's metadata.
+struct Start<'a> {
+    depth: usize,
+    fields: &'a mut Fields,
+}
+
+impl<'de> DeserializeSeed<'de> for Start<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Start<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the beginning of a watch event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key::<String>()? {
+            match (self.depth, field.as_str()) {
+                (0, "type") => self.fields.event = map.next_value()?,
+                (0, "object") | (1, "metadata") => {
+                    map.next_value_seed(Start { depth: self.depth + 1, fields: &mut *self.fields })?;
+                }
+                (2, "name") => self.fields.name = Some(map.next_value()?),
+                (2, "namespace") => self.fields.namespace = Some(map.next_value()?),
+                (2, "resourceVersion") => self.fields.resource_version = Some(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Error {
         /// When it wants to be asked again.
         after: Option<Duration>,
     },
+    /// An answer that is larger than what is read of one.
+    TooLarge(String),
     /// Not what an API server says.
     Malformed(String),
 }
@@ -79,6 +81,7 @@ impl fmt::Display for Error {
             Error::Conflict => f.write_str("somebody else has just written it (409)"),
             Error::Expired => f.write_str("the resource version is too old (410)"),
             Error::Busy { message, .. } => write!(f, "the API server is busy: {message}"),
+            Error::TooLarge(what) => write!(f, "the API server's answer is too large: {what}"),
             Error::Malformed(why) => write!(f, "the API server's answer makes no sense: {why}"),
         }
     }

@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, warn};
 
 use super::Event;
-use super::client::{Client, io_words};
+use super::client::{Client, LARGEST_PAGE, io_words};
 use super::decode::{self, LONGEST_LINE, Line};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
-use crate::model::kube::{Kind, Object, Pool};
+use crate::model::kube::{Key, Kind, Object, Pool};
 
 /// A watch that ended sooner than this and said nothing does not work: the next step is a list.
 const TOO_SHORT: Duration = Duration::from_secs(1);
@@ -30,6 +30,9 @@ const LIST_EVERY: Duration = Duration::from_secs(3600);
 
 /// A list that was due by the clock alone and failed is tried again this much later.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
+
+/// The room for a line is kept for the next one up to this size, in bytes.
+const USUAL_LINE: usize = 1 << 20;
 
 /// The longest pause that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
@@ -55,6 +58,8 @@ pub struct Watcher {
     doubtful: bool,
     /// The version behind which an event was cut last.
     cut_behind: String,
+    /// The object that was logged last because its events are too long.
+    too_long: Option<Key>,
 }
 
 /// How a watch ended.
@@ -102,6 +107,7 @@ impl Watcher {
             list_at: watched,
             doubtful: false,
             cut_behind: String::new(),
+            too_long: None,
         }
     }
 
@@ -294,10 +300,25 @@ impl Watcher {
                         End::Resume
                     });
                 }
-                Err(ReadError::TooLong) => return Ok(End::Relist("a watch event is too long".to_owned())),
+                Err(ReadError::TooLong) => {
+                    let start = decode::line_start(&line);
+                    line = Vec::new();
+                    if let Err(why) = skip_line(stream) {
+                        return Ok(End::Relist(why));
+                    }
+                    events += 1;
+                    if let Err(why) = self.too_long(start, version, opened)? {
+                        return Ok(End::Relist(why));
+                    }
+                    continue;
+                }
             }
             events += 1;
-            match decode::line(kind, &line) {
+            let decoded = decode::line(kind, &line);
+            if line.capacity() > USUAL_LINE {
+                line = Vec::new();
+            }
+            match decoded {
                 Ok(Line::Changed { resource_version: new, .. } | Line::Bookmark(new))
                     if opened.doubtful && is_lower(&new, version) =>
                 {
@@ -321,6 +342,46 @@ impl Watcher {
                 Ok(Line::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
             }
         }
+    }
+
+    /// X3: an event that is too long costs no more than the object that it is about, which is asked for by itself. An
+    /// object that cannot be had that way leads to a list; why.
+    fn too_long(
+        &mut self,
+        start: decode::LineStart,
+        version: &mut String,
+        opened: &mut Opened,
+    ) -> Result<Result<(), String>, Stopped> {
+        let kind = self.kind;
+        let longest = LONGEST_LINE >> 20;
+        let Some(key) = start.key else {
+            return Ok(Err(format!("a watch event about an unknown {kind} is longer than {longest} MiB")));
+        };
+        let text = format!("{kind} {key}: its watch events are longer than {longest} MiB; reading it on its own");
+        if self.too_long.as_ref() != Some(&key) {
+            warn!("{text}");
+            self.too_long = Some(key.clone());
+        } else {
+            debug!("{text}");
+        }
+        let event = if start.deleted {
+            Event::Gone { kind, key }
+        } else {
+            match self.client.look_up(kind, &key) {
+                Ok(Some(mut object)) => {
+                    self.pool.share(&mut object);
+                    Event::Upsert(object)
+                }
+                Ok(None) => Event::Gone { kind, key },
+                Err(_) if stopped(&self.stop) => return Err(Stopped),
+                Err(error) => return Ok(Err(format!("{kind} {key} cannot be read on its own: {error}"))),
+            }
+        };
+        self.live(opened)?;
+        if let Some(new) = start.resource_version {
+            *version = new;
+        }
+        self.send(event).map(Ok)
     }
 
     /// Waits before the next try; the trouble is told once.
@@ -396,6 +457,29 @@ pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, 
             Err(ReadError::Cut("the connection ended".to_owned()))
         }
         Err(error) => Err(ReadError::Cut(io_words(&error))),
+    }
+}
+
+/// Passes over the rest of a line; why that has no end.
+fn skip_line(stream: &mut impl BufRead) -> Result<(), String> {
+    let mut skipped = 0;
+    loop {
+        let (length, is_end) = match stream.fill_buf() {
+            Ok([]) => return Err("a watch event that is too long was cut".to_owned()),
+            Ok(piece) => match piece.iter().position(|it| *it == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (piece.len(), false),
+            },
+            Err(error) => return Err(format!("a watch event that is too long was cut: {}", io_words(&error))),
+        };
+        stream.consume(length);
+        skipped += length as u64;
+        if is_end {
+            return Ok(());
+        }
+        if skipped > LARGEST_PAGE {
+            return Err(format!("a watch event is longer than {} MiB", LARGEST_PAGE >> 20));
+        }
     }
 }
 

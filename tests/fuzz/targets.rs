@@ -50,9 +50,19 @@ fn json(input: &[u8]) -> Option<Value> {
     (is_named(&value) && (object.is_null() || is_named(object)) && items.into_iter().all(is_named)).then_some(value)
 }
 
-/// An event has the type, the object and the version that the line says, and is never made of a `Status`.
+/// An event has the type, the object and the version that the line says, and is never made of a `Status`. What the
+/// beginning of a line says is what the whole line says.
 pub fn watch_line(input: &[u8]) {
     let value = json(input);
+    let start = decode::line_start(input);
+    if let (Some(value), Some(key)) = (&value, &start.key) {
+        let metadata = &value["object"]["metadata"];
+        assert_eq!(
+            (&metadata["name"], &metadata["namespace"]),
+            (&Value::from(&*key.name), &Value::from(&*key.namespace))
+        );
+        assert_eq!(start.deleted, value["type"] == "DELETED");
+    }
     for kind in Kind::ALL {
         let line = match decode::line(kind, input) {
             Ok(Line::Failed(error) | Line::Busy(error)) | Err(error) => {
@@ -126,7 +136,12 @@ pub fn takes_list_page(input: &[u8]) -> bool {
 pub fn list_page(input: &[u8]) {
     let value = json(input);
     for kind in Kind::ALL {
-        let page = match decode::page(kind, input) {
+        let page = decode::page(kind, input);
+        let mut progress = decode::Progress::default();
+        let streamed = decode::read_page(kind, BufReader::with_capacity(7, input), &mut progress);
+        let content = |page: &decode::Page| (page.objects.clone(), page.total, page.next.clone());
+        assert_eq!(page.as_ref().ok().map(content), streamed.as_ref().ok().map(content), "another page by the piece");
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 told(&error.to_string(), 200);

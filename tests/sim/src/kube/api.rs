@@ -236,7 +236,9 @@ impl Shared {
         let mut body = head.to_string().into_bytes();
         body.pop();
         body.extend(b",\"items\":[");
-        for (n, item) in page.items.iter().enumerate() {
+        let name = request.parameter("fieldSelector").and_then(|it| it.strip_prefix("metadata.name="));
+        let items = page.items.iter().filter(|it| name.is_none_or(|name| it.name() == name));
+        for (n, item) in items.enumerate() {
             if n > 0 {
                 body.push(b',');
             }

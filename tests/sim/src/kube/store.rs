@@ -29,6 +29,10 @@ impl Stored {
         Arc::new(Stored { value, item: OnceLock::new() })
     }
 
+    pub(super) fn name(&self) -> &str {
+        self.value["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
     /// An item of a list has no kind of its own.
     pub(super) fn item(&self) -> &[u8] {
         self.item.get_or_init(|| {
@@ -36,7 +40,7 @@ impl Stored {
             let fields = item.as_object_mut().unwrap();
             fields.remove("kind");
             fields.remove("apiVersion");
-            serde_json::to_vec(&item).unwrap().into()
+            encoded(&item).into()
         })
     }
 }
@@ -94,6 +98,19 @@ pub(super) fn resource(name: &str) -> Option<(&'static str, &'static str, &'stat
     RESOURCES.iter().find(|it| it.0 == name).copied()
 }
 
+/// JSON as Go writes it: what HTML could take for its own is escaped, and is six times as long then.
+fn encoded(value: &Value) -> Vec<u8> {
+    let plain = serde_json::to_vec(value).unwrap();
+    let mut encoded = Vec::with_capacity(plain.len());
+    for byte in plain {
+        match byte {
+            b'<' | b'>' | b'&' => encoded.extend(format!("\\u{byte:04x}").into_bytes()),
+            _ => encoded.push(byte),
+        }
+    }
+    encoded
+}
+
 /// Seconds of RFC 3339.
 pub(super) fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
@@ -115,7 +132,7 @@ fn key_of(object: &Value) -> Key {
 
 impl Content {
     fn record(&mut self, resource: &'static str, kind: &str, object: &Value) {
-        let mut line = serde_json::to_vec(&json!({"type": kind, "object": object})).unwrap();
+        let mut line = encoded(&json!({"type": kind, "object": object}));
         line.push(b'\n');
         let namespace = key_of(object).0.into();
         self.history.push(Change { version: self.version, resource, namespace, line: line.into() });
