@@ -4,7 +4,9 @@
 
 use aci_sync::apic::Error;
 use aci_sync::apic::decode::*;
+use aci_sync::apic::envelope;
 use aci_sync::model::mo::Status;
+use aci_sync::secret::Secret;
 
 /// Reads: `totalCount` is a string, children carry an `rn` whose slash may stand in brackets.
 #[test]
@@ -164,4 +166,92 @@ fn answers_to_writes() {
         assert_eq!(told, expected, "{body}");
     }
     assert!(matches!(written(200, b"<html>"), Err(Error::AnswerLost(_))));
+}
+
+/// X3: an answer with more objects than any APIC sends ends early, at whatever depth they are; and so do DNs that are
+/// put together from far less text.
+#[test]
+fn objects_have_an_end() {
+    let objects = |count: usize, object: &str| vec![object; count].join(",");
+    let nested =
+        |inner: String| format!(r#"{{"a":{{"attributes":{{"dn":"{}"}},"children":[{inner}]}}}}"#, "d".repeat(4000));
+    let body = |inner: String| format!(r#"{{"imdata":[{inner}]}}"#);
+    let count = |body: String| answer(body.as_bytes()).map(|it| it.mos.len());
+    assert_eq!(count(body(objects(envelope::MOST_OBJECTS - 1, r#"{"a":{}}"#))), Ok(envelope::MOST_OBJECTS - 1));
+    let too_many = Err(Error::Malformed("more than 200000 objects in one answer".to_owned()));
+    assert_eq!(count(body(objects(envelope::MOST_OBJECTS, r#"{"a":{}}"#))), too_many);
+    assert_eq!(count(body(nested(objects(envelope::MOST_OBJECTS, r#"{"a":{}}"#)))), too_many);
+    let classes: Vec<String> = (0..=envelope::MOST_OBJECTS).map(|n| format!(r#""c{n}":{{}}"#)).collect();
+    assert_eq!(count(body(format!("{{{}}}", classes.join(",")))), too_many);
+    let ids = format!(r#"{{"subscriptionId":[{}],"imdata":[]}}"#, objects(envelope::MOST_OBJECTS, r#""1""#));
+    assert!(matches!(message(ids.as_bytes()), Err(Error::Malformed(_))));
+    let child = r#"{"b":{"attributes":{"rn":"x"}}}"#;
+    assert_eq!(count(body(nested(objects(10_000, child)))), Ok(10_001));
+    assert!(matches!(count(body(nested(objects(20_000, child)))), Err(Error::Malformed(_))));
+}
+
+/// What an answer says does not depend on how its JSON is arranged.
+#[test]
+fn json_of_every_arrangement() {
+    for (body, dns) in [
+        (
+            r#"{"imdata":[{"a":{"children":[{"b":{"attributes":{"rn":"c"}}}],"attributes":{"dn":"d"}}}],"totalCount":"1"}"#,
+            "d d/c",
+        ),
+        (r#"{"imdata":[{"b":{"attributes":{"dn":"2"}},"a":{"attributes":{"dn":"1"}}}]}"#, "1 2"),
+        (r#"{"imdata":[{"a":{"attributes":{"dn":"1"}},"a":{"attributes":{"dn":"2"}}}]}"#, "2"),
+        (r#"{"imdata":[{"a":{"attributes":{"dn":"1","dn":"2","x":[{"y":{}}]},"z":{"dn":"3"}}}],"more":[1]}"#, "2"),
+        (r#"{"imdata":[{"a":{"attributes":{"dn":7}}},{"a":{"attributes":{"dn":["x"]}}},{}]}"#, "7 "),
+    ] {
+        let answer = answer(body.as_bytes()).unwrap();
+        let found: Vec<&str> = answer.mos.iter().map(|it| it.dn.as_str()).collect();
+        assert_eq!(found.join(" "), dns, "{body}");
+    }
+    let body =
+        r#"{"imdata":[{"a":{"attributes":{"tDn":"t","x":"x","name":8,"annotation":true,"scope":null,"dn":"d"}}}]}"#;
+    let expected = [("annotation", "true"), ("name", "8"), ("scope", "null"), ("tDn", "t")];
+    let expected: Vec<_> = expected.map(|(name, value)| (name, value.to_owned())).into();
+    assert_eq!(answer(body.as_bytes()).unwrap().mos[0].attributes, expected);
+    for bad in [
+        r#"{"imdata":null}"#,
+        r#"{"imdata":[null]}"#,
+        r#"{"imdata":[{"a":null}]}"#,
+        r#"{"imdata":[{"a":{"attributes":[]}}]}"#,
+        r#"{"imdata":[{"a":{"attributes":{},"attributes":{}}}]}"#,
+        r#"{"imdata":[],"imdata":[]}"#,
+        r#"{"imdata":[]} x"#,
+    ] {
+        assert!(matches!(answer(bad.as_bytes()), Err(Error::Malformed(_))), "{bad}");
+    }
+}
+
+/// A4: an APIC may repeat what it was sent. No secret is in what is said of its answer, in whatever form it comes, also
+/// where the text is cut.
+#[test]
+fn secrets_are_not_repeated() {
+    let secrets = [Secret::new("eyJ0-token"), Secret::new(r#"pass"word\1"#), Secret::new("")];
+    let body = |text: &str| {
+        let error = serde_json::json!({"error": {"attributes": {"code": "1", "text": text}}});
+        serde_json::json!({"imdata": [error]}).to_string()
+    };
+    let broken = r#"{"imdata":[{"error":{"attributes":{"code":"1","text":"an "x" eyJ0-token pass\"word\\1"}}}]}"#;
+    let long = format!("{}eyJ0-token", "x".repeat(395));
+    for (body, shown) in [
+        (body("cookie eyJ0-token of pass\"word\\1, eyJ0-token"), "cookie [secret] of [secret], [secret]".to_owned()),
+        (body("Token was invalid: eyJ0-token"), "Token was invalid: [secret]".to_owned()),
+        (body(&long), format!("{}[secr", "x".repeat(395))),
+        (broken.to_owned(), "an \"x\" [secret] [secret]".to_owned()),
+    ] {
+        for http in [200, 400, 403, 500] {
+            for error in [
+                read_hiding(http, body.as_bytes(), &secrets).unwrap_err(),
+                written_hiding(http, body.as_bytes(), &secrets).unwrap_err(),
+            ] {
+                let text = error.to_string();
+                // What is no JSON says nothing where nothing is wrong.
+                assert!(text.contains(&shown) || (http == 200 && body == broken), "{http} {text}");
+                assert!(!text.contains("eyJ0") && !text.contains("word"), "{http} {text}");
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use aci_sync::model::kube::{Key, Kind, Object, Pool};
 use serde_json::{Value, json};
 use sim::kube::{Options, SimKube};
 use sim::net::{Fault, Trouble};
+use support::peak;
 use support::watch::{JSON, Watch, asked, client, names};
 use support::world::{E, World};
 
@@ -17,13 +18,6 @@ fn large_deployment(name: &str, length: usize) -> Value {
     let containers = json!([{"name": "c", "image": "i", "args": ["<".repeat(length)]}]);
     let template = json!({"metadata": {"labels": {"app": name}}, "spec": {"containers": containers}});
     json!({"metadata": {"namespace": "b", "name": name}, "spec": {"replicas": 0, "template": template}})
-}
-
-/// The largest amount of memory that a process has had so far, in kB.
-fn peak(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
-    peak.parse().unwrap()
 }
 
 /// K1, X3: a list page that is too large is asked for in smaller ones, and a watch line of 8 MB is an event like any other.

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use serde_json::json;
 use sim::apic::{self, Quirks};
 use sim::kube;
 use sim::net::{Fault, Trouble};
@@ -234,4 +235,38 @@ fn secrets_stay_secret() {
         }
         assert!(!log.contains("PRIVATE KEY"));
     }
+}
+
+/// A4: an APIC that repeats the token and the password in its answers does not bring them into the log, a finding or an
+/// Event.
+#[test]
+fn an_apic_that_repeats_secrets_brings_them_nowhere() {
+    let world = World::new();
+    let mut daemon = world.run(&[]);
+    daemon.until_logged("websocket open");
+    world.until("a request with the token", |world| token(world).is_some());
+    let (token, password) = (token(&world).unwrap(), world.apic.password().to_owned());
+    let text = format!("no such token: {token} of admin with {password}");
+    let body = json!({"imdata": [{"error": {"attributes": {"code": "120", "text": text}}}]}).to_string();
+    world
+        .apic
+        .fault(Fault::on("/api/mo/uni/tn-T/out-L.json", Trouble::Answer(400, "application/json", body)).method("POST"));
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    daemon.until_logged("no such token: [secret] of admin with [secret]");
+    world.until("an Event about it", |world| !world.kube.all("events").is_empty());
+    daemon.signal("USR1");
+    daemon.until_logged("status: finding: ");
+    daemon.stop();
+    let events = json!(world.kube.all("events")).to_string();
+    assert!(events.contains("[secret]"), "{events}");
+    for text in [daemon.log(), events] {
+        assert!(!text.contains(&token) && !text.contains(&password), "{text}");
+    }
+}
+
+/// The token of the last request.
+fn token(world: &World) -> Option<String> {
+    let cookies = world.apic.journal().into_iter().rev().flat_map(|it| it.headers);
+    let mut cookies = cookies.filter(|(name, _)| name == "cookie");
+    cookies.find_map(|(_, value)| Some(value.split_once('=')?.1.to_owned()))
 }

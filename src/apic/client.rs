@@ -259,6 +259,11 @@ impl Session {
         format!("APIC-cookie={}", self.token.get().expose())
     }
 
+    /// What this session sends and no text may show (A4).
+    fn secrets(&self) -> [Secret; 2] {
+        [self.token.get(), self.settings.password.get()]
+    }
+
     /// Sends a request when its turn has come, and the same one again where the controller does not serve it and `again`
     /// says so (W8). A write that was perhaps taken is not one of those: what became of it is read (W7).
     fn in_turn<T>(
@@ -298,6 +303,7 @@ impl Session {
     /// Sends a request that changes nothing on the fabric.
     fn send(&self, target: &str, body: Option<&Value>, limit: Duration, agent: &Agent) -> Result<Answer, Failure> {
         let url = format!("https://{}{target}", self.controller.authority());
+        let secrets = self.secrets();
         let has_token = !self.token.get().expose().is_empty();
         let response = match body {
             Some(body) => {
@@ -317,12 +323,13 @@ impl Session {
             ureq::Error::BodyExceedsLimit(_) => Error::Malformed(words(&error)),
             error => Error::Unreachable(words(&error)),
         })?;
-        decode::read(http, &body).map_err(|error| Failure { error, http, retry_after })
+        decode::read_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 
     /// Sends a write.
     fn send_write(&self, target: &str, body: Option<&str>) -> Result<Vec<MoChange>, Failure> {
         let url = format!("https://{}{target}", self.controller.authority());
+        let secrets = self.secrets();
         let cookie = self.cookie();
         let response = match body {
             Some(body) => bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body),
@@ -331,7 +338,7 @@ impl Session {
         let response = response.map_err(|error| unanswered_write(&error))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
         let body = read_body(response).map_err(|error| Error::AnswerLost(words(&error)))?;
-        decode::written(http, &body).map_err(|error| Failure { error, http, retry_after })
+        decode::written_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 }
 

@@ -1,13 +1,10 @@
 //! Bytes into objects and events: `imdata` envelopes, error bodies, websocket messages. Pure; sockets are elsewhere.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
-use serde_json::Value;
-
+use super::envelope::{self, Envelope, Node};
 use super::error::Error;
 use crate::model::mo::{Mo, MoChange, Status};
 use crate::net::strangers;
+use crate::secret::Secret;
 
 /// The longest DN that is believed, in bytes. A child's DN begins with its parent's, so without a limit the DNs could be
 /// far larger than the answer that they come from.
@@ -26,89 +23,76 @@ pub struct Answer {
     pub subscription: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope {
-    #[serde(default)]
-    total_count: Value,
-    imdata: Vec<BTreeMap<String, Body>>,
-    #[serde(default)]
-    subscription_id: Value,
+/// The largest sum of the DNs that are put together from an answer, in bytes: as much as the largest answer has.
+const MOST_DN_BYTES: usize = 64 << 20;
+
+/// The DNs of one answer. A child has an RN in place of one, and below a parent.
+#[derive(Default)]
+struct Dns {
+    /// How much was put together so far.
+    bytes: usize,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default)]
-    attributes: BTreeMap<String, Value>,
-    #[serde(default)]
-    children: Vec<BTreeMap<String, Body>>,
-}
-
-impl Body {
-    fn attribute(&self, name: &str) -> Option<String> {
-        self.attributes.get(name).map(text)
-    }
-
-    /// Its DN, or the one that its RN gives below a parent; nothing for an object that has neither.
-    fn place(&self, parent: Option<&str>) -> Result<Option<String>, Error> {
-        let given = |name: &str| self.attribute(name).filter(|it| !it.is_empty());
-        let dn = given("dn").or_else(|| Some(format!("{}/{}", parent?, given("rn")?)));
-        match dn {
-            Some(dn) if dn.len() > LONGEST_DN => Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes"))),
-            dn => Ok(dn),
-        }
-    }
-
-    /// What happened to it; nothing where it only leads to what is below it.
-    fn status(&self) -> Option<Status> {
-        match self.attribute("status")?.as_str() {
-            "" => None,
-            "created" => Some(Status::Created),
-            "deleted" => Some(Status::Deleted),
-            _ => Some(Status::Modified),
-        }
-    }
-}
-
-/// Attributes are strings on the wire; anything else is taken for its text.
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn envelope(body: &[u8]) -> Result<Envelope, Error> {
-    serde_json::from_slice(body).map_err(|error| {
-        let why = if strangers::is_html(body) {
-            "an HTML page; is this an APIC, or a proxy or a login page in front of it?"
-        } else {
-            category(&error)
+impl Dns {
+    /// An object's DN, or the one that its RN gives below a parent; nothing for an object that has neither.
+    fn of(&mut self, node: &Node, parent: Option<&str>) -> Result<Option<String>, Error> {
+        let given = |name: &str| node.attribute(name).filter(|it| !it.is_empty());
+        let dn = match (given("dn"), parent, given("rn")) {
+            (Some(dn), ..) => dn.to_owned(),
+            (None, Some(parent), Some(rn)) => {
+                self.bytes += parent.len() + rn.len();
+                format!("{parent}/{rn}")
+            }
+            _ => return Ok(None),
         };
-        Error::Malformed(format!("not the JSON of an APIC ({why})"))
-    })
+        if dn.len() > LONGEST_DN {
+            return Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes")));
+        }
+        if self.bytes > MOST_DN_BYTES {
+            return Err(Error::Malformed(format!("DNs of more than {MOST_DN_BYTES} bytes in one answer")));
+        }
+        Ok(Some(dn))
+    }
 }
 
-fn category(error: &serde_json::Error) -> &'static str {
-    match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
-        serde_json::error::Category::Syntax => "it is not JSON",
-        _ => "a field has the wrong type",
+/// What happened to an object; nothing where it only leads to what is below it.
+fn status(node: &Node) -> Option<Status> {
+    match node.attribute("status")? {
+        "" => None,
+        "created" => Some(Status::Created),
+        "deleted" => Some(Status::Deleted),
+        _ => Some(Status::Modified),
     }
 }
 
 /// The answer to a read, with its HTTP status.
 pub fn read(http: u16, body: &[u8]) -> Result<Answer, Error> {
-    if (200..300).contains(&http) { answer(body) } else { Err(refusal(http, body, false)) }
+    read_hiding(http, body, &[])
+}
+
+/// The same without these secrets in its errors: an APIC may repeat what it was sent (A4).
+pub fn read_hiding(http: u16, body: &[u8], secrets: &[Secret]) -> Result<Answer, Error> {
+    if !(200..300).contains(&http) {
+        return Err(refusal_hiding(http, body, false, secrets));
+    }
+    answer_hiding(body, secrets)
 }
 
 /// The answer to a write: what it made, changed and deleted, as far as it says. One that makes no sense is none.
 pub fn written(http: u16, body: &[u8]) -> Result<Vec<MoChange>, Error> {
+    written_hiding(http, body, &[])
+}
+
+/// The same without these secrets in its errors.
+pub fn written_hiding(http: u16, body: &[u8], secrets: &[Secret]) -> Result<Vec<MoChange>, Error> {
     if !(200..300).contains(&http) {
-        return Err(refusal(http, body, true));
+        return Err(refusal_hiding(http, body, true, secrets));
     }
-    let changes = envelope(body).and_then(|envelope| match error_in(&envelope) {
-        Some((code, text)) => Err(Error::Rejected { code, text }),
+    let changes = envelope::read(body).and_then(|envelope| match error_in(&envelope) {
+        Some((code, text)) => Err(Error::Rejected { code, text: printable(text, secrets) }),
         None => {
-            let mut changes = Vec::new();
-            envelope.imdata.into_iter().try_for_each(|entry| changes_in(entry, None, &mut changes))?;
+            let (mut changes, mut dns) = (Vec::new(), Dns::default());
+            envelope.imdata.into_iter().try_for_each(|node| changes_in(node, None, &mut dns, &mut changes))?;
             Ok(changes)
         }
     });
@@ -121,94 +105,110 @@ pub fn written(http: u16, body: &[u8]) -> Result<Vec<MoChange>, Error> {
 /// The changes in the answer to a write. With `rsp-subtree=modified` they are nested under the posted root, children
 /// with an `rn` in place of a `dn`; what only leads to them has no status (reference: apic-wire 8.2). In the events of
 /// the websocket and in the answers of some releases they come one beside the other.
-fn changes_in(entry: BTreeMap<String, Body>, parent: Option<&str>, changes: &mut Vec<MoChange>) -> Result<(), Error> {
-    for (class, body) in entry {
-        let Some(dn) = body.place(parent)? else { continue };
-        if let Some(status) = body.status() {
-            changes.push(MoChange { status, mo: mo(class, dn.clone(), &body.attributes) });
-        }
-        for child in body.children {
-            changes_in(child, Some(&dn), changes)?;
-        }
+fn changes_in(mut node: Node, parent: Option<&str>, dns: &mut Dns, changes: &mut Vec<MoChange>) -> Result<(), Error> {
+    let Some(dn) = dns.of(&node, parent)? else { return Ok(()) };
+    let children = std::mem::take(&mut node.children);
+    if let Some(status) = status(&node) {
+        changes.push(MoChange { status, mo: mo(node, dn.clone()) });
     }
-    Ok(())
+    children.into_iter().try_for_each(|child| changes_in(child, Some(&dn), dns, changes))
 }
 
 /// Decodes the body of a successful answer.
 pub fn answer(body: &[u8]) -> Result<Answer, Error> {
-    let envelope = envelope(body)?;
+    answer_hiding(body, &[])
+}
+
+fn answer_hiding(body: &[u8], secrets: &[Secret]) -> Result<Answer, Error> {
+    let envelope = envelope::read(body)?;
     if let Some((code, text)) = error_in(&envelope) {
-        return Err(Error::Rejected { code, text });
+        return Err(Error::Rejected { code, text: printable(text, secrets) });
     }
-    let total = text(&envelope.total_count).parse().unwrap_or(envelope.imdata.len());
-    let subscription = ids(&envelope.subscription_id).into_iter().next();
-    let top_level = envelope.imdata.len();
-    let mut mos = Vec::with_capacity(top_level);
-    for entry in envelope.imdata {
-        flatten(entry, None, &mut mos)?;
+    let top_level = envelope.top_level;
+    let (mut mos, mut dns) = (Vec::with_capacity(top_level), Dns::default());
+    for node in envelope.imdata {
+        flatten(node, None, &mut dns, &mut mos)?;
     }
-    Ok(Answer { total, mos, top_level, subscription })
+    let subscription = envelope.subscriptions.into_iter().next();
+    Ok(Answer { total: envelope.total_count.unwrap_or(top_level), mos, top_level, subscription })
 }
 
 /// Children carry an `rn` in place of a `dn`; a child without either has no place and is passed over. The answer to a
 /// login is at the top level and has neither, because it is no object of the tree.
-fn flatten(entry: BTreeMap<String, Body>, parent: Option<&str>, mos: &mut Vec<Mo>) -> Result<(), Error> {
-    for (class, body) in entry {
-        let dn = match (body.place(parent)?, parent) {
-            (Some(dn), _) => dn,
-            (None, None) => String::new(),
-            (None, Some(_)) => continue,
-        };
-        mos.push(mo(class, dn.clone(), &body.attributes));
-        for child in body.children {
-            flatten(child, Some(&dn), mos)?;
-        }
-    }
-    Ok(())
+fn flatten(mut node: Node, parent: Option<&str>, dns: &mut Dns, mos: &mut Vec<Mo>) -> Result<(), Error> {
+    let dn = match (dns.of(&node, parent)?, parent) {
+        (Some(dn), _) => dn,
+        (None, None) => String::new(),
+        (None, Some(_)) => return Ok(()),
+    };
+    let children = std::mem::take(&mut node.children);
+    mos.push(mo(node, dn.clone()));
+    children.into_iter().try_for_each(|child| flatten(child, Some(&dn), dns, mos))
 }
 
-/// The attributes that anything is decided on. An object has some thirty, and thousands may wait for a pass to end.
-const KEPT: [&str; 7] =
-    ["annotation", "name", "scope", "tDn", "token", "refreshTimeoutSeconds", "maximumLifetimeSeconds"];
-
-fn mo(class: String, dn: String, attributes: &BTreeMap<String, Value>) -> Mo {
-    let kept = KEPT.iter().filter_map(|name| Some((*name, text(attributes.get(*name)?))));
-    Mo { class, dn, attributes: kept.collect() }
+fn mo(mut node: Node, dn: String) -> Mo {
+    let attributes = node.kept();
+    Mo { class: node.class, dn, attributes }
 }
 
-fn error_in(envelope: &Envelope) -> Option<(u32, String)> {
-    let error = envelope.imdata.iter().find_map(|it| it.get("error"))?;
+/// The code and the text of an error.
+fn error_in(envelope: &Envelope) -> Option<(u32, &str)> {
+    let error = envelope.imdata.iter().find(|it| it.class == "error")?;
     let code = error.attribute("code").and_then(|it| it.parse().ok()).unwrap_or(0);
-    Some((code, printable(&error.attribute("text").unwrap_or_default())))
+    Some((code, error.attribute("text").unwrap_or_default()))
 }
 
 /// The code and the text of an error body that is not valid JSON: the APIC leaves quotes within the text as they are.
-fn error_in_broken_json(body: &[u8]) -> Option<(u32, String)> {
+fn error_in_broken_json(body: &[u8]) -> Option<(u32, &str)> {
     let body = std::str::from_utf8(body).ok()?;
     let (_, error) = body.split_once("\"error\"")?;
     let after = |name: &str| Some(error.split_once(name)?.1.trim_start_matches([' ', ':', '"']));
     let code: String = after("\"code\"")?.chars().take_while(char::is_ascii_digit).collect();
     let text = after("\"text\"").unwrap_or_default();
     let text = text.rsplit_once("\"}").map_or(text, |(text, _)| text).trim_end_matches(['"', '}', ' ']);
-    Some((code.parse().ok()?, printable(text)))
+    Some((code.parse().ok()?, text))
 }
 
-/// The text is the APIC's; a line break in it must not become one in the log.
-fn printable(text: &str) -> String {
-    text.chars().take(400).map(|it| if it.is_control() { ' ' } else { it }).collect()
+/// The text is the APIC's; a line break in it must not become one in the log, and a secret that it repeats must not be
+/// shown (A4). Nothing behind the first few thousand characters is looked at.
+fn printable(text: &str, secrets: &[Secret]) -> String {
+    let begin: String = text.chars().take(20_000).map(|it| if it.is_control() { ' ' } else { it }).collect();
+    hidden(&begin, secrets).chars().take(400).collect()
+}
+
+/// A text without secrets, be they as they are or as JSON writes them.
+fn hidden(text: &str, secrets: &[Secret]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().map(Secret::expose).filter(|it| !it.is_empty()) {
+        let json = serde_json::Value::from(secret).to_string();
+        for form in [secret, json.trim_matches('"')] {
+            if !form.is_empty() && text.contains(form) {
+                text = text.replace(form, "[secret]");
+            }
+        }
+    }
+    text
 }
 
 /// The decision that an unsuccessful answer calls for. Errors of the web server in front are HTML: there the HTTP
 /// status decides.
 pub fn refusal(http: u16, body: &[u8], is_write: bool) -> Error {
-    let told = envelope(body).ok().and_then(|it| error_in(&it)).or_else(|| error_in_broken_json(body));
+    refusal_hiding(http, body, is_write, &[])
+}
+
+fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) -> Error {
+    let envelope = envelope::read(body).ok();
+    let told = envelope.as_ref().and_then(error_in).or_else(|| error_in_broken_json(body));
     let is_told = told.is_some();
-    let (code, text) = told.unwrap_or_else(|| {
+    let code = told.map_or(http.into(), |it| it.0);
+    let unexplained = || {
         let is_page = strangers::is_html(body);
         let how = if is_page { "with an HTML page of a web server or a proxy" } else { "without an explanation" };
-        (http.into(), format!("HTTP {http} {how}"))
-    });
-    let token = ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| text.contains(it));
+        format!("HTTP {http} {how}")
+    };
+    let text = told.map_or_else(unexplained, |it| printable(it.1, secrets));
+    let said = told.map(|it| printable(it.1, &[])).unwrap_or_default();
+    let token = ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| said.contains(it));
     match http {
         401 => Error::Unauthorized(text),
         // A 403 that is not the APIC's own is the web server's, which knows no privileges, only sessions.
@@ -236,19 +236,11 @@ pub struct Message {
 
 /// Decodes a websocket message: no `totalCount`, and a list of subscription ids.
 pub fn message(body: &[u8]) -> Result<Message, Error> {
-    let envelope = envelope(body)?;
+    let envelope = envelope::read(body)?;
     let mut changes = Vec::new();
-    for (class, body) in envelope.imdata.into_iter().flatten() {
-        let (Some(dn), Some(status)) = (body.attribute("dn"), body.status()) else { continue };
-        changes.push(MoChange { status, mo: mo(class, dn, &body.attributes) });
+    for node in envelope.imdata {
+        let (Some(dn), Some(status)) = (node.attribute("dn").map(str::to_owned), status(&node)) else { continue };
+        changes.push(MoChange { status, mo: mo(node, dn) });
     }
-    Ok(Message { subscriptions: ids(&envelope.subscription_id), changes })
-}
-
-fn ids(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(items) => items.iter().map(text).collect(),
-        Value::Null => Vec::new(),
-        one => vec![text(one)],
-    }
+    Ok(Message { subscriptions: envelope.subscriptions, changes })
 }

@@ -2,6 +2,7 @@
 //! fabric live here.
 
 pub mod decode;
+pub mod envelope;
 mod error;
 mod query;
 pub mod reading;
