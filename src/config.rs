@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +10,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::cli::{Command, Given, Invocation};
+use crate::files;
 use crate::model::kube::is_dns_name;
 use crate::model::owner::Owner;
 use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
@@ -362,7 +361,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
     if let Some(given) = ca {
         let failed =
             |why: &dyn fmt::Display| ConfigError::elsewhere(format!("{}: {:?} {why}", given.origin, given.values[0]));
-        let pem = contents(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?;
+        let pem = files::read(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?;
         net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
     }
@@ -413,7 +412,7 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
     let failed = |why: &str| ConfigError::elsewhere(format!("{origin}: {file:?} {why}"));
-    let bytes = contents(file, LARGEST_PASSWORD).map_err(|why| failed(&why))?;
+    let bytes = files::read(file, LARGEST_PASSWORD).map_err(|why| failed(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
     if text.starts_with('\u{feff}') {
         return Err(failed(
@@ -425,15 +424,4 @@ fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
         return Err(failed("has more than one line; the password must be the only one"));
     }
     if password.is_empty() { Err(failed("is empty")) } else { Ok(Secret::new(password)) }
-}
-
-/// What a file holds. The limit is on what is read, since a pipe or a device has no length of its own.
-fn contents(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|it| it.take(limit + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) => Err(format!("cannot be read: {error}")),
-        Ok(length) if length as u64 > limit => Err(format!("is larger than {limit} bytes")),
-        Ok(_) => Ok(bytes),
-    }
 }

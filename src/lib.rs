@@ -5,6 +5,7 @@
 pub mod model;
 
 pub mod backoff;
+pub mod files;
 pub mod net;
 pub mod secret;
 pub mod tenure;

@@ -138,10 +138,10 @@ fn bad_values() {
         ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude one another"),
         ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude one another"),
         ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
-        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is larger than 1048576 bytes"),
-        ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is of no use"),
+        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is not a regular file"),
+        ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is not a regular file"),
         ("--password-file /no/such/file", &[], 78, "--password-file: \"/no/such/file\" cannot be read"),
-        ("--password-file /dev/zero", &[], 78, "--password-file: \"/dev/zero\" is larger than 4096 bytes"),
+        ("--password-file /dev/zero", &[], 78, "--password-file: \"/dev/zero\" is not a regular file"),
         ("--password-file /", &[], 78, "--password-file: \"/\" cannot be read"),
         ("", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither true nor false"),
     ] {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
 use sim::net::{Fault, Trouble};
@@ -73,16 +74,35 @@ fn a_hanging_peer_holds_nothing_up() {
     }
 }
 
-/// X2: a second signal ends the process at once.
+/// X2: two signals within half a second are one wish, as when a service manager and a shell both send one: the stop is
+/// clean.
+#[test]
+fn two_signals_in_a_moment_are_one() {
+    let world = World::new();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let mut daemon = world.run(&[]);
+    world.until_holds("E", &["10.0.0.1"]);
+    // So that it has not ended before the second one comes.
+    world.apic.fault(Fault::on("aaaLogout", Trouble::Delay(Duration::from_millis(200))));
+    daemon.signal("TERM");
+    daemon.signal("TERM");
+    daemon.signal("INT");
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert_eq!(world.apic.sessions(), 0, "logged out");
+}
+
+/// X2: a second signal some time after the first ends the process at once.
 #[test]
 fn a_second_signal_does_not_wait() {
     let world = World::new();
     world.apic.fault(Fault::on("/api/mo/uni/tn-T/out-L.json", Trouble::Hang));
+    world.apic.fault(Fault::on("aaaLogout", Trouble::Hang));
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let mut daemon = world.run(&[]);
     world.until("a request waits for its answer", |world| world.apic.troubled() == 1);
     daemon.signal("TERM");
     daemon.until_logged("stopping");
+    std::thread::sleep(Duration::from_millis(600));
     daemon.signal("TERM");
     assert_eq!(daemon.wait().code(), Some(1));
 }
@@ -168,4 +188,35 @@ fn credentials_are_read_again_on_demand() {
     world.apic.drop_websockets();
     daemon.until_logged_times("websocket open", 3);
     assert!(!daemon.log().contains(old) && !daemon.log().contains("Another-word"));
+}
+
+/// X4, X3: SIGHUP where the password, a token or a CA has become a FIFO that has no writer: that is said, the old one stays
+/// in use, and everything goes on.
+#[test]
+fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
+    let world = World::new();
+    let mut daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let password = world.folder.path().join("password");
+    std::fs::remove_file(&password).unwrap();
+    assert!(Command::new("mkfifo").arg(&password).status().unwrap().success());
+    daemon.signal("HUP");
+    daemon.until_logged("SIGHUP: the old credentials stay in use");
+    daemon.until_logged("is not a regular file");
+    daemon.signal("USR1");
+    daemon.until_logged("status: logged in at the APIC");
+    world.kube.pod("a", "web", "1", &["10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// A4: a core file of the daemon has no memory in it, whatever the limits are that it was started with.
+#[test]
+fn core_files_hold_no_memory() {
+    let world = World::new();
+    let daemon = world.run(&[]);
+    daemon.until_logged("websocket open");
+    let filter = std::fs::read_to_string(format!("/proc/{}/coredump_filter", daemon.id())).unwrap();
+    assert_eq!(filter.trim_start_matches('0').trim(), "", "{filter}");
 }

@@ -1,8 +1,9 @@
 //! `run`: starts the threads, notices when one ends, and stops them all in order (X1, X2).
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread::Builder;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
@@ -108,7 +109,11 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
 
     // While the first lists are on their way.
     tls.prepare().map_err(|error| Failure { code: EXIT_CONFIG, why: format!("the APIC's TLS: {error}") })?;
-    let renew = || renew_credentials(&password, &cluster);
+    let renewal = Renewal::default();
+    let renew = || {
+        let (password, cluster) = (password.clone(), cluster.clone());
+        renewal.begin(move || renew_credentials(&password, &cluster));
+    };
     manager.ready();
     let mut monitor = Monitor::new(heart);
     let mut look = || {
@@ -177,6 +182,24 @@ fn supervise(
                 }
                 return 1;
             },
+        }
+    }
+}
+
+/// What SIGHUP began. It has a thread of its own, because a file system that hangs must not keep main from its signals.
+#[derive(Default)]
+struct Renewal(RefCell<Option<JoinHandle<()>>>);
+
+impl Renewal {
+    /// Begins, unless what was begun before has not ended.
+    fn begin(&self, renew: impl FnOnce() + Send + 'static) {
+        let mut running = self.0.borrow_mut();
+        if running.as_ref().is_some_and(|it| !it.is_finished()) {
+            return warn!("SIGHUP: the credentials are still being read since the last time");
+        }
+        match Builder::new().name("renewal".to_owned()).spawn(renew) {
+            Ok(thread) => *running = Some(thread),
+            Err(error) => warn!("SIGHUP: the old credentials stay in use: cannot start a thread: {error}"),
         }
     }
 }
@@ -257,20 +280,33 @@ fn no_id(why: &str) -> Failure {
     Failure { code: EXIT_CONFIG, why: format!("no cluster id: {why}; {mend}") }
 }
 
-/// The signals that concern us, on a channel. A second SIGTERM or SIGINT ends the process at once.
+/// Two SIGTERMs or SIGINTs within this time are one wish to stop: some programs send two (X2).
+const ONE_WISH: Duration = Duration::from_millis(500);
+
+/// The signals that concern us, on a channel. A SIGTERM or SIGINT that comes some time after the first ends the process
+/// at once.
 fn signals() -> Result<Receiver<i32>, Failure> {
     let failed = |error: std::io::Error| Failure { code: 1, why: format!("cannot listen for signals: {error}") };
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        // The order matters: the shutdown looks at the flag before this very signal sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 1, again.clone()).map_err(failed)?;
-        signal_hook::flag::register(signal, again.clone()).map_err(failed)?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(failed)?;
     let (sender, receiver) = bounded(8);
     // It blocks in the kernel for the whole life of the process and holds nothing: nobody waits for its end.
     let forward = move || {
+        let mut first = true;
         for signal in signals.forever() {
+            if matches!(signal, SIGTERM | SIGINT) && std::mem::take(&mut first) {
+                let (later, at_once) = (again.clone(), again.clone());
+                let begin = move || {
+                    std::thread::sleep(ONE_WISH);
+                    later.store(true, Ordering::SeqCst);
+                };
+                if Builder::new().name("second-signal".to_owned()).spawn(begin).is_err() {
+                    at_once.store(true, Ordering::SeqCst);
+                }
+            }
             // A full channel holds signals that say the same already.
             let _ = sender.try_send(signal);
         }
@@ -302,6 +338,25 @@ mod tests {
             assert_eq!(supervise(&mut threads, look, &never(), &signals, &commands, &|| {}), code);
             assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
         }
+    }
+
+    /// X4: credentials whose file system hangs keep main from nothing, and wait for one another.
+    #[test]
+    fn credentials_that_hang_hold_nothing_up() {
+        let ((hang, hanging), (done, is_done)) = (bounded::<()>(0), bounded(2));
+        let (renewal, again) = (Renewal::default(), done.clone());
+        renewal.begin(move || {
+            let _ = hanging.recv();
+            let _ = done.send(1);
+        });
+        let skipped = again.clone();
+        renewal.begin(move || skipped.send(2).unwrap());
+        drop(hang);
+        assert_eq!(is_done.recv(), Ok(1));
+        let thread = renewal.0.borrow_mut().take();
+        thread.unwrap().join().unwrap();
+        renewal.begin(move || again.send(3).unwrap());
+        assert_eq!(is_done.recv(), Ok(3));
     }
 
     /// X1: a reconciler that hangs ends the process after twelve looks, one that turns in between does not.

@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +15,7 @@ use ureq::http::uri::Authority;
 
 use super::plugin::{self, Plugin};
 use super::yaml;
+use crate::files;
 use crate::net::{ClientIdentity, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
 
@@ -122,15 +122,7 @@ pub(super) fn is_header_value(text: &str) -> bool {
 }
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {
-    let failed = |why: &dyn fmt::Display| ConfigError(format!("{what} {} cannot be read: {why}", file.display()));
-    let mut bytes = Vec::new();
-    // Not the size that the file system tells: a pipe or a device has none.
-    let opened = std::fs::File::open(file).map_err(|error| failed(&error))?;
-    opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(failed(&format!("it is larger than {LARGEST_FILE} bytes")));
-    }
-    Ok(bytes)
+    files::read(file, LARGEST_FILE).map_err(|why| ConfigError(format!("{what} {} {why}", file.display())))
 }
 
 /// Several files as one: a named entry comes whole from the first file that has it.

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::client::{Verb, percent_encoded};
 use super::error::Error;
+use crate::logging::one_line;
 use crate::model::kube::Kind;
 use crate::model::news::{About, News, Reason};
 
@@ -106,7 +107,9 @@ impl Recorder {
         }
         let series = (news.about.clone(), news.reason);
         let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", percent_encoded(&key.namespace));
-        let note = cut(&news.note, LONGEST_NOTE);
+        // Annotations and names from the fabric can hold anything, and a terminal shows an Event.
+        let note = one_line(&news.note);
+        let note = cut(&note, LONGEST_NOTE);
         let has_token = self.objects.entry(news.about.clone()).or_default().take(PER_OBJECT, now).is_ok();
         // A note cannot be changed, and an old one would mislead: another note is another Event.
         let known = self.series.get_mut(&series).filter(|it| it.note == note && now < it.last + SERIES);
@@ -272,6 +275,24 @@ mod tests {
             let event = event["metadata"]["name"].as_str().unwrap();
             assert!(event.ends_with(end) && event.len() <= 253, "{event}");
         }
+    }
+
+    /// K5: what is shown of texts that come from a cluster or a fabric has no line breaks, no control characters and nothing
+    /// that turns the direction of what follows.
+    #[test]
+    fn notes_are_one_line() {
+        let mut recorder = Recorder::new("", 0);
+        for (note, shown) in [
+            ("a\nb\r\t\u{1b}[31m\0", r"a\nb\r\t\u{1b}[31m\u{0}"),
+            ("\u{202e}x\u{2028}y\u{85}", r"\u{202e}x\u{2028}y\u{85}"),
+            ("é \u{1f600}", "é \u{1f600}"),
+        ] {
+            let event = json(&recorder.request(&news("web", note), Instant::now(), AT).unwrap());
+            assert_eq!(event["note"], shown);
+        }
+        let note = "\n".repeat(2000);
+        let event = json(&recorder.request(&news("web", &note), Instant::now(), AT).unwrap());
+        assert_eq!(event["note"].as_str().unwrap().len(), 1024);
     }
 
     /// K5: the same news within six minutes of the last time are a series of one Event; other news are another Event.
