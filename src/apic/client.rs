@@ -316,7 +316,7 @@ impl Session {
         let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
         if let Some(why) = strangers::redirect(http, response.headers()) {
-            return Err(Error::Malformed(why).into());
+            return Err(Error::Malformed(decode::hidden(&why, &secrets)).into());
         }
         let body = read_body(response).map_err(|error| match error {
             // To ask for it again would only bring as much again.

@@ -177,7 +177,7 @@ fn printable(text: &str, secrets: &[Secret]) -> String {
 }
 
 /// A text without secrets, be they as they are or as JSON writes them.
-fn hidden(text: &str, secrets: &[Secret]) -> String {
+pub(super) fn hidden(text: &str, secrets: &[Secret]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().map(Secret::expose).filter(|it| !it.is_empty()) {
         let json = serde_json::Value::from(secret).to_string();

@@ -57,6 +57,8 @@ pub struct Report {
     pub done: Vec<Transaction>,
     /// Something is left that the next pass, a little later, may be able to do.
     pub unfinished: bool,
+    /// So many L3Outs are still to be read; the next pass goes on with them at once.
+    pub unread: usize,
     /// Something is left that the policy keeps from being sent (W5).
     pub withheld: bool,
     /// What is new for people who look at the cluster (K5).
@@ -103,6 +105,8 @@ pub struct Engine {
     marked: BTreeSet<L3outDn>,
     comparison_due: bool,
     stale_l3outs: BTreeSet<L3outDn>,
+    /// L3Outs that nothing of ours is in and that are read in their turn.
+    unread: BTreeSet<L3outDn>,
     stale_eepgs: BTreeSet<EepgDn>,
     settling: BTreeMap<L3outDn, Instant>,
     findings: BTreeSet<Finding>,
@@ -135,6 +139,7 @@ impl Engine {
             marked: BTreeSet::new(),
             comparison_due: true,
             stale_l3outs: BTreeSet::new(),
+            unread: BTreeSet::new(),
             stale_eepgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
@@ -303,12 +308,13 @@ impl Engine {
         self.settle(apic, now);
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
+        self.read_new(apic, now)?;
         if self.parking.due(now).any(|it| matches!(it, ObjectDn::Eepg(_))) {
             // What it would have deleted there was not counted.
             self.brake.count_next();
         }
         self.refusals = 0;
-        let mut report = Report { unfinished: true, ..Report::default() };
+        let mut report = Report { unfinished: true, unread: self.unread.len(), ..Report::default() };
         for round in 1..=ROUNDS {
             self.read_stale(apic, now)?;
             let wanted = self.wanted();
@@ -333,7 +339,7 @@ impl Engine {
                 self.observe(&plan);
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
-                    (is_left && self.writer.writes(), is_left && !self.writer.writes());
+                    ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
                 report.news = self.tell(&wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
@@ -386,9 +392,11 @@ impl Engine {
         })
     }
 
-    /// W1, W5: whether anything may be deleted now.
+    /// W1, W4, W5: whether anything may be deleted now. Where the APIC did not say what is ours, it may be in any L3Out that
+    /// was not read yet, and what would be deleted there has to be counted first.
     fn deletes(&self, now: Instant) -> bool {
-        self.writer.deletes() && self.inventory.incomplete(now).is_empty()
+        let knows_ours = self.unasked.is_none() || self.unread.is_empty();
+        self.writer.deletes() && knows_ours && self.inventory.incomplete(now).is_empty()
     }
 
     /// What is remembered of objects that are of no interest any more is forgotten.

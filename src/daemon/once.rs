@@ -105,13 +105,19 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
 fn pass(engine: &mut Engine, apic: &dyn Access) -> Result<Report, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
-    for tries_left in (0..TRIES).rev() {
+    let mut tries_left = TRIES;
+    while tries_left > 0 {
+        tries_left -= 1;
         match engine.pass(apic, Instant::now(), &|| true) {
             Ok(report) => {
                 all.done.extend(report.done);
                 all.unfinished = report.unfinished;
                 if !report.unfinished {
                     return Ok(all);
+                }
+                if report.unread > 0 {
+                    tries_left = TRIES;
+                    continue;
                 }
             }
             Err(error) if tries_left == 0 => return Err(apic_failure(&error)),

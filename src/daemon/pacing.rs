@@ -140,6 +140,13 @@ impl Pacing {
             (self.reads, self.writes) = Default::default();
             return Verdict::Reconnect;
         }
+        if pass.outcome.as_ref().is_ok_and(|report| report.unread > 0) {
+            // It read a part of what it has to, so that no change waits for the rest. What has come in meanwhile is heard
+            // before the next one.
+            self.backoff.reset();
+            self.pass_at = Some(now + GATHER);
+            return Verdict::Again(GATHER);
+        }
         let has_progress = match pass.outcome {
             Ok(report) => !report.done.is_empty(),
             Err(_) if pass.writes.failed > 0 => pass.writes.served > 0,
@@ -236,6 +243,19 @@ mod tests {
             }
             assert_eq!(ended(&mut pacing, busy(), reads, writes, start + 121 * second), Verdict::Reconnect);
             assert!(matches!(ended(&mut pacing, busy(), reads, writes, start + 122 * second), Verdict::Again(_)));
+        }
+    }
+
+    /// X3: a pass that left L3Outs for the next one is followed by that at once, however often that happens.
+    #[test]
+    fn reads_in_turns_cost_no_pauses() {
+        let start = Instant::now();
+        let mut pacing = Pacing::new(Duration::from_secs(600), start);
+        ended(&mut pacing, busy(), (0, 1), (0, 0), start);
+        for _ in 0..5 {
+            let report = Report { unfinished: true, unread: 7, ..Report::default() };
+            assert_eq!(ended(&mut pacing, Ok(report), (20, 0), (0, 0), start), Verdict::Again(GATHER));
+            assert_eq!(pacing.deadline(None), start + GATHER);
         }
     }
 

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, tick};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::engine::{Around, Engine};
 use super::heart::{BEAT, Heart};
@@ -296,6 +296,9 @@ impl Reconciler {
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         match self.pacing.pass_ended(pass, random_unit(), Instant::now()) {
             Verdict::Done => {}
+            Verdict::Again(_) if outcome.as_ref().is_ok_and(|it| it.unread > 0) => {
+                debug!("more L3Outs are to be read: the next pass comes at once");
+            }
             Verdict::Again(pause) if outcome.is_ok() => {
                 info!("the pass left something; the next one comes in {:.1} s", pause.as_secs_f64());
             }

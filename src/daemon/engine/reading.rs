@@ -18,6 +18,10 @@ use crate::model::wanted::named_l3outs;
 /// requests a second (W8).
 const TOGETHER: usize = 3;
 
+/// The most L3Outs that a reconcile reads before it writes, of those that hold nothing that could have to be changed: the
+/// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
+const MOST_NEW: usize = 20;
+
 impl Engine {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
     pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
@@ -31,28 +35,79 @@ impl Engine {
             apic.forget(&id);
             self.stale_l3outs.insert(dn);
         }
-        self.stale_l3outs.extend(due.reads);
+        due.reads.into_iter().for_each(|dn| self.to_read(dn));
+    }
+
+    /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
+    /// missing.
+    fn to_read(&mut self, dn: L3outDn) {
+        let comes_first = matches!(self.fabric.l3out(&dn), Some(L3out::Present { .. })) || self.marked.contains(&dn);
+        let due = if comes_first { &mut self.stale_l3outs } else { &mut self.unread };
+        due.insert(dn);
     }
 
     /// Notes what a pass has to read that no event has told of: all, where that is due, and what it does not know yet.
     pub(super) fn find_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.comparison_due {
             self.marked = self.find_marked(apic)?;
-            self.stale_l3outs.extend(self.marked.iter().cloned());
-            self.stale_l3outs.extend(self.fabric.l3outs().cloned());
+            let known: Vec<L3outDn> = self.marked.iter().chain(self.fabric.l3outs()).cloned().collect();
+            known.into_iter().for_each(|dn| self.to_read(dn));
             self.comparison_due = false;
             self.brake.count_next();
             self.subscriptions.retry_refused();
             self.untagged.values_mut().for_each(|it| it.try_again = true);
         }
-        self.stale_l3outs.extend(self.unreadable.due(now).cloned());
+        let due: Vec<L3outDn> = self.unreadable.due(now).cloned().collect();
+        due.into_iter().for_each(|dn| self.to_read(dn));
         for dn in self.named() {
             let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.is_served(&dn);
             if !is_known && !self.unreadable.is_parked(&dn, now) {
-                self.stale_l3outs.insert(dn);
+                self.to_read(dn);
             }
         }
         Ok(())
+    }
+
+    /// Reads some of the L3Outs that wait for their turn. The namespaces take turns, so that none waits for what another
+    /// one names.
+    pub(super) fn read_new(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        let named = self.named();
+        self.unread.retain(|dn| named.contains(dn));
+        let turn = self.by_turns(MOST_NEW);
+        for dn in &turn {
+            self.read_l3out(apic, dn, now)?;
+        }
+        let marked = self.fabric.l3outs_with_marks();
+        if turn.iter().any(|dn| marked.contains(dn)) {
+            // What would be deleted there was not counted.
+            self.brake.count_next();
+        }
+        Ok(())
+    }
+
+    /// The next L3Outs to read: the first of each namespace, then the second of each.
+    fn by_turns(&self, most: usize) -> Vec<L3outDn> {
+        let (mut places, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        let mut namespace = None;
+        for member in self.inventory.members.values() {
+            let Some(named) = member.in_force.as_ref().filter(|it| self.unread.contains(&it.eepg.l3out)) else {
+                continue;
+            };
+            let its = &member.deployment.key.namespace;
+            if namespace.replace(its) != Some(its) {
+                seen.clear();
+            }
+            if seen.insert(&named.eepg.l3out) {
+                let place = places.entry(&named.eepg.l3out).or_insert(usize::MAX);
+                *place = seen.len().min(*place);
+            }
+        }
+        let mut turns: Vec<(usize, &L3outDn)> = places.into_iter().map(|(dn, place)| (place, dn)).collect();
+        turns.sort();
+        turns.into_iter().take(most).map(|(_, dn)| dn.clone()).collect()
     }
 
     /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
@@ -143,12 +198,14 @@ impl Engine {
             Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
                 self.forget(apic, dn);
                 self.stale_l3outs.remove(dn);
+                self.unread.remove(dn);
                 let text = format!("the APIC does not let it be read: {error}; it is tried again");
                 self.unreadable.park(dn, now, Finding::new(Code::Rejected, dn, text));
                 Ok(())
             }
             Ok(()) => {
                 self.stale_l3outs.remove(dn);
+                self.unread.remove(dn);
                 if self.unreadable.is_known(dn) {
                     self.unreadable.release(dn);
                     self.brake.count_next();
