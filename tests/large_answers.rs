@@ -39,6 +39,5 @@ fn answers_cost_what_is_used_of_them() {
     world.kube.pod("a", "web", "1", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     let peaks = [peaks[0], peak(daemon.id())];
-    println!("{peaks:?} kB");
     assert!(peaks.iter().all(|it| *it < 300_000), "{peaks:?} kB at most");
 }

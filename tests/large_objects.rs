@@ -43,7 +43,6 @@ fn large_objects_of_one_namespace_stop_no_other() {
     world.until_holds("E", &["10.0.0.2"]);
     assert_eq!(asked(&world.kube, "/deployments?limit=").len(), lists, "the watch went on");
     let peak = peak(daemon.id());
-    println!("at most {peak} kB");
     assert!(peak < 120_000, "{peak} kB at most");
 }
 

@@ -35,12 +35,12 @@ impl Engine {
             apic.forget(&id);
             self.stale_l3outs.insert(dn);
         }
-        due.reads.into_iter().for_each(|dn| self.to_read(dn));
+        due.reads.into_iter().for_each(|dn| self.queue_read(dn));
     }
 
     /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
     /// missing.
-    fn to_read(&mut self, dn: L3outDn) {
+    fn queue_read(&mut self, dn: L3outDn) {
         let comes_first = matches!(self.fabric.l3out(&dn), Some(L3out::Present { .. })) || self.marked.contains(&dn);
         let due = if comes_first { &mut self.stale_l3outs } else { &mut self.unread };
         due.insert(dn);
@@ -51,18 +51,18 @@ impl Engine {
         if self.comparison_due {
             self.marked = self.find_marked(apic)?;
             let known: Vec<L3outDn> = self.marked.iter().chain(self.fabric.l3outs()).cloned().collect();
-            known.into_iter().for_each(|dn| self.to_read(dn));
+            known.into_iter().for_each(|dn| self.queue_read(dn));
             self.comparison_due = false;
             self.brake.count_next();
             self.subscriptions.retry_refused();
             self.untagged.values_mut().for_each(|it| it.try_again = true);
         }
         let due: Vec<L3outDn> = self.unreadable.due(now).cloned().collect();
-        due.into_iter().for_each(|dn| self.to_read(dn));
+        due.into_iter().for_each(|dn| self.queue_read(dn));
         for dn in self.named() {
             let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.is_served(&dn);
             if !is_known && !self.unreadable.is_parked(&dn, now) {
-                self.to_read(dn);
+                self.queue_read(dn);
             }
         }
         Ok(())
