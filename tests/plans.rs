@@ -246,9 +246,11 @@ impl World {
             let wanted = wanted(&self.inventory, &self.rules, &|dn| fabric.vrf(dn));
             let plan = plan(&Situation {
                 wanted: &wanted,
+                inventory: &self.inventory,
                 fabric: &fabric,
                 rules: &self.rules,
                 deletes: self.deletes,
+                grace: Some(Duration::from_secs(60)),
                 grace_over: &|_| self.grace_over,
                 parked: &|it| self.parked.contains(it),
                 resting: &|it| self.resting.contains(it),

@@ -8,6 +8,7 @@ use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::writer::{Refusal, Shown, Writer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId};
 use aci_sync::config::Policy;
+use aci_sync::model::cause::Cause;
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, Prefix};
 use aci_sync::model::fabric::{Fabric, Subnet};
 use aci_sync::model::kube::Key;
@@ -90,17 +91,28 @@ fn before(n: u8) -> Subnet {
 
 fn create(n: u8) -> Change {
     let source = Source { is_pod: true, key: Key::new("a", "b") };
-    Change::CreateSubnet { prefix: prefix(n), name: "a::b".to_owned(), scope: Scope::parse("import-security"), source }
+    Change::CreateSubnet {
+        prefix: prefix(n),
+        name: "a::b".to_owned(),
+        scope: Scope::parse("import-security"),
+        source,
+        why: Cause::Desired,
+    }
 }
 
 fn delete(n: u8, moves: bool) -> Change {
-    Change::DeleteSubnet { prefix: prefix(n), before: before(n), moves_to: moves.then(|| eepg("PURE")) }
+    Change::DeleteSubnet {
+        prefix: prefix(n),
+        before: before(n),
+        moves_to: moves.then(|| eepg("PURE")),
+        why: Cause::Undesired,
+    }
 }
 
 fn repair(n: u8, mark: bool) -> Change {
     let scope = Some(Scope::parse("import-security,shared-rtctrl"));
     let name = (n != 2).then(|| "a::c".to_owned());
-    Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope }
+    Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope, why: Vec::new() }
 }
 
 fn forget(key: &str) -> Change {
@@ -128,7 +140,7 @@ fn requests() {
     let deployments = vec![Key::new("a", "web")];
     for (transaction, target, body) in [
         (
-            transaction("NEW", Form::Rooted, vec![Change::CreateEepg { deployments }, create(9)]),
+            transaction("NEW", Form::Rooted, vec![Change::CreateEepg { deployments, why: Cause::Desired }, create(9)]),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "NEW", "annotation": mark, "status": "created"}, "children": [made]}}),
         ),
@@ -143,7 +155,11 @@ fn requests() {
             ]}}),
         ),
         (
-            transaction("OLD", Form::Rooted, vec![Change::MarkEepg { from: Mark::Predecessor }, repair(1, true)]),
+            transaction(
+                "OLD",
+                Form::Rooted,
+                vec![Change::MarkEepg { from: Mark::Predecessor, why: Cause::TakenOver }, repair(1, true)],
+            ),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "OLD", "annotation": mark}, "children": [
                 {"l3extSubnet": {"attributes": {"ip": "10.0.0.1/32", "annotation": mark, "name": "a::c",
@@ -151,7 +167,7 @@ fn requests() {
             ]}}),
         ),
         (
-            transaction("PURE", Form::Rooted, vec![Change::DeleteEepg { subnets: 1 }]),
+            transaction("PURE", Form::Rooted, vec![Change::DeleteEepg { subnets: 1, why: Cause::Unnamed }]),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "PURE", "status": "deleted"}}}),
         ),
@@ -185,20 +201,20 @@ fn what_is_not_ours_is_refused() {
         ("OTHER", Rooted, vec![create(9)]),
         ("NONE", Rooted, vec![create(9)]),
         ("OLD", Rooted, vec![create(9)]),
-        ("OTHER", Rooted, vec![Change::MarkEepg { from: Mark::Foreign }]),
+        ("OTHER", Rooted, vec![Change::MarkEepg { from: Mark::Foreign, why: Cause::MarkChanged }]),
         ("OTHER", Single, vec![create(8), create(9)]),
         ("GONE", Single, vec![create(9)]),
         ("GONE", Rooted, vec![create(9)]),
         ("GONE", Rooted, vec![delete(0, false)]),
-        ("OURS", Rooted, vec![Change::CreateEepg { deployments: vec![] }]),
+        ("OURS", Rooted, vec![Change::CreateEepg { deployments: vec![], why: Cause::Desired }]),
         ("OURS", Rooted, vec![create(0)]),
         ("OURS", Rooted, vec![delete(1, false)]),
         ("OURS", Rooted, vec![delete(2, true)]),
         ("OURS", Rooted, vec![delete(3, true)]),
         ("OURS", Rooted, vec![repair(1, false)]),
         ("OURS", Rooted, vec![repair(3, true)]),
-        ("OURS", Rooted, vec![Change::DeleteEepg { subnets: 1 }]),
-        ("OTHER", Rooted, vec![Change::DeleteEepg { subnets: 0 }]),
+        ("OURS", Rooted, vec![Change::DeleteEepg { subnets: 1, why: Cause::Unnamed }]),
+        ("OTHER", Rooted, vec![Change::DeleteEepg { subnets: 0, why: Cause::Unnamed }]),
         ("OTHER", Single, vec![delete(3, false)]),
         ("OTHER", Tag, vec![forget("aci-sync:other:OTHER")]),
         ("NONE", Tag, vec![forget("aci-sync:me:OTHER")]),
@@ -246,7 +262,7 @@ fn what_an_answer_shows() {
         });
         let recorder = Recorder(RefCell::default(), changes.collect());
         let shown = Writer::new(Policy::Sync).send(&recorder, &fabric(), &transaction, &|| true);
-        assert_eq!(shown.unwrap(), expected, "{answer:?}");
+        assert_eq!(shown.unwrap().shown, expected, "{answer:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use super::access::{Access, Written};
 use super::body::Body;
 use crate::config::Policy;
 use crate::model::dn::{EepgDn, ObjectDn, Place, Prefix};
-use crate::model::fabric::{EEPG, Eepg, Fabric, SUBNET, Subnet, TAG};
+use crate::model::fabric::{CONTRACTS, EEPG, Eepg, Fabric, SUBNET, Subnet, TAG, relation};
 use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{Mark, Owner};
 use crate::model::plan::{Change, Form, Transaction};
@@ -65,7 +65,7 @@ impl Writer {
         fabric: &Fabric,
         transaction: &Transaction,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Shown, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
@@ -77,8 +77,11 @@ impl Writer {
             Request::Delete { dn } => apic.delete(&dn, go_on).map(|()| Written::Assumed),
         };
         match written {
-            Ok(Written::Told(answer)) => Ok(shown(transaction, &answer)),
-            Ok(Written::Assumed) => Ok(Shown::AsPlanned),
+            Ok(Written::Told(answer)) => {
+                let swept = fabric.eepg(&transaction.eepg).map_or_else(Vec::new, |it| swept(it, transaction, &answer));
+                Ok(Taken { shown: shown(transaction, &answer), swept })
+            }
+            Ok(Written::Assumed) => Ok(Taken { shown: Shown::AsPlanned, swept: Vec::new() }),
             Err(Error::Withdrawn) => Err(Refusal::Late),
             Err(error) => Err(Refusal::Apic(error)),
         }
@@ -226,6 +229,36 @@ pub enum Shown {
     InPart,
     /// Something was created that was believed present: another writer had just deleted it.
     Recreated,
+}
+
+/// What became of a transaction that the APIC took.
+#[derive(Debug)]
+pub struct Taken {
+    /// What the answer says of it.
+    pub shown: Shown,
+    /// Objects of other writers that went with an EEPG of ours: they were created after it was read.
+    pub swept: Vec<String>,
+}
+
+/// What the answer to an EEPG's deletion shows that was not in it when it was read (O2). Not every APIC shows what went
+/// with an object.
+fn swept(eepg: &Eepg, transaction: &Transaction, answer: &[MoChange]) -> Vec<String> {
+    if !transaction.changes.iter().any(Change::takes_all) {
+        return Vec::new();
+    }
+    let gone = answer.iter().filter(|it| it.status == Status::Deleted);
+    let foreign = gone.filter_map(|it| match Place::of(&it.mo.dn)? {
+        Place::Subnet(dn, ip) if dn == transaction.eepg => match ip.parse::<Prefix>() {
+            Ok(prefix) => (!eepg.subnets.contains_key(&prefix)).then(|| format!("subnet {prefix}")),
+            Err(()) => Some("a subnet that cannot be read".to_owned()),
+        },
+        Place::BelowEepg(dn) if dn == transaction.eepg && CONTRACTS.contains(&it.mo.class.as_str()) => {
+            let relation = relation(&it.mo);
+            (!eepg.relations.contains(&relation)).then(|| relation.into())
+        }
+        _ => None,
+    });
+    foreign.collect()
 }
 
 /// Compares the answer to a transaction with what was sent (A6).

@@ -61,6 +61,10 @@ pub struct Report {
     pub unread: usize,
     /// Something is left that the policy keeps from being sent (W5).
     pub withheld: bool,
+    /// Objects of other writers that went with an EEPG of ours, because they were created after it was read (O2).
+    pub swept: Vec<String>,
+    /// How many objects are kept although nothing wants them, because the policy deletes nothing (W5).
+    pub kept: usize,
     /// What is new for people who look at the cluster (K5).
     pub news: Vec<News>,
 }
@@ -150,12 +154,17 @@ impl Engine {
         }
     }
 
-    /// This process takes over (K4): a start, but for the cluster's side, which it watched all the time.
+    /// This process takes over, or leads no more (K4): a start, but for the cluster's side, which it watched all the time.
     pub fn start_over(&mut self) {
         let new =
             Engine::new(self.fabric.owner().clone(), self.rules.clone(), self.writer.policy(), self.grace.length());
         let old = std::mem::replace(self, new);
         self.inventory = old.inventory;
+    }
+
+    /// Whether it knows nothing of the fabric yet.
+    pub fn is_new(&self) -> bool {
+        self.findings.is_empty() && self.fabric.l3outs().next().is_none()
     }
 
     /// What people should know now, as of the last pass.
@@ -340,6 +349,7 @@ impl Engine {
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
                     ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
+                report.kept = if self.writer.deletes() { 0 } else { plan.kept.len() };
                 report.news = self.tell(&wanted, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
@@ -381,9 +391,11 @@ impl Engine {
     fn plan(&self, wanted: &Wanted, now: Instant) -> Plan {
         diff::plan(&Situation {
             wanted,
+            inventory: &self.inventory,
             fabric: &self.fabric,
             rules: &self.rules,
             deletes: self.deletes(now),
+            grace: self.writer.deletes().then(|| self.grace.length()),
             grace_over: &|eepg| self.grace.is_over(eepg, now),
             parked: &|object| self.parking.is_parked(object, now),
             resting: &|object| self.fights.is_resting(object, now),
@@ -417,6 +429,8 @@ impl Engine {
         }
         self.parking.keep(|object| is_wanted(object) || is_there(object));
         self.fights.keep(now, is_wanted);
+        self.fabric.keep(is_wanted);
+        let fabric = &self.fabric;
         self.untagged.retain(|eepg, _| {
             let is_foreign = fabric.eepg(eepg).is_none_or(Eepg::is_foreign);
             wanted.eepgs.contains_key(eepg) && is_foreign && !fabric.is_tagged(eepg)
@@ -462,7 +476,7 @@ impl Engine {
         }));
         let findings = within_limits(findings, wanted.namespaces());
         for finding in findings.difference(&self.findings) {
-            warn!("{finding}");
+            if finding.code.is_notice() { info!("{finding}") } else { warn!("{finding}") }
         }
         for finding in self.findings.difference(&findings) {
             info!("no longer: {finding}");

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
+use super::cause::{Cause, explain};
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Eepg, Fabric, Subnet};
 use super::finding::{Code, Few, Finding};
+use super::inventory::Inventory;
 use super::kube::{Key, Kind};
 use super::owner::Mark;
 use super::places::{Obstacle, Places, Reason, Stay, belongs_to_us, obstacle};
@@ -18,12 +21,16 @@ use super::wanted::{Wanted, WantedEepg, WantedSubnet};
 pub struct Situation<'a> {
     /// What the cluster calls for.
     pub wanted: &'a Wanted,
+    /// The cluster that calls for it: why something is not wanted any more is found there (R8).
+    pub inventory: &'a Inventory,
     /// What the fabric holds.
     pub fabric: &'a Fabric,
     /// What the configuration says.
     pub rules: &'a Rules,
     /// Whether anything may be deleted now (W1, W5).
     pub deletes: bool,
+    /// How long the grace of an unwanted EEPG is; nothing where the policy deletes none (D6, W5).
+    pub grace: Option<Duration>,
     /// Whether the grace of an unwanted EEPG is over (D6).
     pub grace_over: &'a dyn Fn(&EepgDn) -> bool,
     /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EEPG with all
@@ -127,7 +134,8 @@ impl<'a> Planner<'a> {
         }
         let mut changes = Vec::new();
         let Some(eepg) = fabric.eepg(dn) else {
-            changes.push(Change::CreateEepg { deployments: wanted.deployments.clone() });
+            let why = self.created(&ObjectDn::Eepg(dn.clone()));
+            changes.push(Change::CreateEepg { deployments: wanted.deployments.clone(), why });
             for (prefix, subnet) in &wanted.subnets {
                 changes.extend(self.create(dn, *prefix, subnet));
             }
@@ -138,7 +146,8 @@ impl<'a> Planner<'a> {
         let lost = eepg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Eepg(dn.clone()));
         let form = if belongs_to_us(eepg) && !lost { Form::Rooted } else { Form::Single };
         if form == Form::Rooted && eepg.mark != Mark::Ours {
-            changes.push(Change::MarkEepg { from: eepg.mark });
+            let why = if eepg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
+            changes.push(Change::MarkEepg { from: eepg.mark, why });
         }
         if eepg.is_foreign() && !wanted.subnets.is_empty() {
             self.remember(dn);
@@ -151,6 +160,7 @@ impl<'a> Planner<'a> {
             );
             self.finding(Code::OtherCluster, dn, text);
         }
+        self.contracts_lost(dn, eepg);
         let mut without_security = Vec::new();
         for (prefix, subnet) in &wanted.subnets {
             match eepg.subnets.get(prefix) {
@@ -213,23 +223,24 @@ impl<'a> Planner<'a> {
             self.plan.unwanted.insert(dn.clone());
         }
         if strangers > 0 {
-            let text = format!(
-                "no Deployment names it any more, but it holds subnets that are not ours ({strangers}): it stays"
-            );
+            let text = format!("no longer desired, but it holds subnets that are not ours ({strangers}): it stays");
             self.finding(Code::EepgStays, &dn, text);
-        } else if self.situation.rules.keep_contracted && eepg.contracts == Some(true) {
-            let text =
-                "no Deployment names it any more, but it has contracts: it stays, empty (--keep-contracted)".into();
+        } else if self.situation.rules.keep_contracted && !eepg.relations.is_empty() {
+            let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EepgStays, &dn, text);
-        } else if deletes && !stays && !self.holds_back(&dn) {
+        } else if !stays && !self.holds_back(&dn) {
+            if !waits {
+                self.in_grace(&dn, eepg);
+            }
+            if !deletes {
+                self.plan.kept.insert(object);
+                return self.send(&dn, Some(eepg), Form::Rooted, changes);
+            }
             // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
             if !waits && !moves && (self.situation.grace_over)(&dn) {
-                if self.situation.rules.keep_contracted && eepg.contracts.is_none() {
-                    self.plan.reads.insert(dn.clone());
-                }
-                let subnets = eepg.subnets.len();
-                self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets }]);
+                let (subnets, why) = (eepg.subnets.len(), Cause::Unnamed);
+                self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets, why }]);
                 return;
             }
         }
@@ -241,6 +252,20 @@ impl<'a> Planner<'a> {
         let first = ObjectDn::Subnet(dn.clone(), Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 });
         let held = &self.plan.held;
         held.contains(&ObjectDn::Eepg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.eepg() == dn)
+    }
+
+    /// D6: a running grace is visible. The text is the same in each pass, so it names the length and not what is left.
+    fn in_grace(&mut self, dn: &EepgDn, eepg: &Eepg) {
+        let Some(length) = self.situation.grace.filter(|_| !(self.situation.grace_over)(dn)) else { return };
+        let text = format!(
+            "no longer desired; it will be deleted after a grace of {} s{}",
+            length.as_secs(),
+            match eepg.relations.len() {
+                0 => String::new(),
+                some => format!(", with its contract relations ({some})"),
+            }
+        );
+        self.finding(Code::EpgInGrace, dn, text);
     }
 
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
@@ -256,8 +281,27 @@ impl<'a> Planner<'a> {
         if self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
-        let scope = self.situation.rules.scope.clone();
-        Some(Change::CreateSubnet { prefix, name: wanted.source.subnet_name(), scope, source: wanted.source.clone() })
+        let (scope, source) = (self.situation.rules.scope.clone(), wanted.source.clone());
+        let why = self.created(&ObjectDn::Subnet(dn.clone(), prefix));
+        Some(Change::CreateSubnet { prefix, name: source.subnet_name(), scope, source, why })
+    }
+
+    /// R8: a first creation and a restoration are told apart by what this process saw.
+    fn created(&self, object: &ObjectDn) -> Cause {
+        if self.situation.fabric.has_vanished(object) { Cause::Deleted } else { Cause::Desired }
+    }
+
+    /// R7: an EEPG of ours that came back has lost its contract relations, until it has one again.
+    fn contracts_lost(&mut self, dn: &EepgDn, eepg: &Eepg) {
+        let lost = self.situation.fabric.lost_relations(dn).filter(|_| eepg.is_ours() && eepg.relations.is_empty());
+        if let Some(lost) = lost {
+            let text = format!(
+                "another writer deleted it, and it was restored without the contract relations that it had: {}; add \
+                 those that are still needed",
+                Few::of(lost)
+            );
+            self.finding(Code::ContractsLost, dn, text);
+        }
     }
 
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
@@ -270,7 +314,24 @@ impl<'a> Planner<'a> {
         if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
-        Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope })
+        // R8: what this process saw another writer change is drift. What it found so may have been changed while it did
+        // not run, or be due to a former source or setting: what is said then holds for all of these.
+        let mut why = Vec::new();
+        why.extend(mark.then_some(match present.mark {
+            _ if present.was_ours => Cause::MarkChanged,
+            Mark::Predecessor => Cause::TakenOver,
+            _ => Cause::OurName,
+        }));
+        let seen = present.before_drift.as_ref();
+        why.extend(name.is_some().then(|| match seen.filter(|it| it.name != present.name) {
+            Some(_) => Cause::NameChanged,
+            None => Cause::Source(wanted.source.clone()),
+        }));
+        why.extend(scope.is_some().then(|| match seen.filter(|it| it.scope.has(required)) {
+            Some(_) => Cause::ScopeChanged,
+            None => Cause::ScopeSetting,
+        }));
+        Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope, why })
     }
 
     /// An EEPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
@@ -349,7 +410,9 @@ impl<'a> Planner<'a> {
             }
             if situation.held.contains(&object) {
                 self.plan.held.insert(object);
-            } else if situation.deletes {
+            } else if !situation.deletes {
+                self.plan.kept.insert(object);
+            } else {
                 self.plan.deletions.insert(object);
                 self.send(&dn, None, Form::Tag, vec![Change::Forget { tag: tag.into() }]);
             }
@@ -394,11 +457,16 @@ impl<'a> Planner<'a> {
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
             if moves_to.is_none() && self.situation.held.contains(&object) {
                 self.plan.held.insert(object);
-            } else if self.situation.deletes && !(self.situation.parked)(&object) {
+            } else if (self.situation.parked)(&object) {
+                continue;
+            } else if !self.situation.deletes {
+                self.plan.kept.insert(object);
+            } else {
                 if moves_to.is_none() {
                     self.plan.deletions.insert(object);
                 }
-                changes.push(Change::DeleteSubnet { prefix: *prefix, before: subnet.clone(), moves_to });
+                let (before, why) = (subnet.clone(), Cause::Undesired);
+                changes.push(Change::DeleteSubnet { prefix: *prefix, before, moves_to, why });
             }
         }
         if !predecessors.is_empty() {
@@ -473,6 +541,7 @@ impl<'a> Planner<'a> {
             self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text).with_note(note));
         }
         self.plan.findings.sort();
+        explain(&mut self.plan, self.situation);
         self.plan
     }
 }

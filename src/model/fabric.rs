@@ -35,6 +35,17 @@ pub struct Subnet {
     pub name: Box<str>,
     /// Its `scope`.
     pub scope: Scope,
+    /// What it was before another writer changed it, where this process saw that (R8).
+    pub before_drift: Option<Box<Original>>,
+}
+
+/// The attributes of a subnet that aci-sync keeps, as they were before another writer changed them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// The `name`.
+    pub name: Box<str>,
+    /// The `scope`.
+    pub scope: Scope,
 }
 
 /// An external EPG as the fabric holds it.
@@ -50,8 +61,10 @@ pub struct Eepg {
     pub unreadable: usize,
     /// The ids of other aci-syncs whose marks it or its subnets bear (O6).
     pub other_clusters: BTreeSet<Box<str>>,
-    /// Whether it has contract relations; known only where it was read whole by itself.
-    pub contracts: Option<bool>,
+    /// Its contract relations by their RNs, where it is ours or a predecessor's (R7).
+    pub relations: BTreeSet<Box<str>>,
+    /// Another writer deleted it since it was read: an event says so, or the answer to a write that made it again.
+    pub deleted: bool,
     /// It was read or created in this pass (W7).
     pub fresh: bool,
 }
@@ -64,7 +77,7 @@ impl Eepg {
 
     /// The EEPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
     fn deleted(&mut self) {
-        self.was_ours = false;
+        (self.was_ours, self.deleted) = (false, true);
         self.subnets.values_mut().for_each(|it| it.was_ours = false);
     }
 
@@ -95,6 +108,10 @@ pub enum L3out {
 pub struct Fabric {
     owner: Owner,
     l3outs: BTreeMap<L3outDn, L3out>,
+    /// Objects of ours that this process saw, and that another writer deleted (R8).
+    vanished: BTreeSet<ObjectDn>,
+    /// The contract relations that EEPGs of ours had when another writer deleted them (R7).
+    lost_relations: BTreeMap<EepgDn, BTreeSet<Box<str>>>,
 }
 
 /// What an event means to the mirror.
@@ -111,7 +128,7 @@ pub enum Hint {
 impl Fabric {
     /// An empty mirror.
     pub fn new(owner: Owner) -> Self {
-        Fabric { owner, l3outs: BTreeMap::new() }
+        Fabric { owner, l3outs: BTreeMap::new(), vanished: BTreeSet::new(), lost_relations: BTreeMap::new() }
     }
 
     /// Whose objects are ours.
@@ -219,13 +236,53 @@ impl Fabric {
         self.l3outs.remove(dn);
     }
 
+    /// Whether this process saw an object of ours there, and then that another writer had deleted it (R8).
+    pub fn has_vanished(&self, object: &ObjectDn) -> bool {
+        self.vanished.contains(object)
+    }
+
+    /// The contract relations that an EEPG of ours lost when another writer deleted it (R7).
+    pub fn lost_relations(&self, dn: &EepgDn) -> Option<&BTreeSet<Box<str>>> {
+        self.lost_relations.get(dn)
+    }
+
+    /// What is remembered of objects that are not wanted any more is forgotten (R7, R8).
+    pub fn keep(&mut self, is_wanted: impl Fn(&ObjectDn) -> bool) {
+        self.vanished.retain(&is_wanted);
+        self.lost_relations.retain(|dn, _| is_wanted(&ObjectDn::Eepg(dn.clone())));
+    }
+
+    /// The answer to a write shows that the write created what another writer had just deleted.
+    pub fn recreated(&mut self, dn: &EepgDn) {
+        self.eepg_mut(dn).into_iter().for_each(|it| it.deleted = true);
+    }
+
+    /// Notes what of ours is gone with or from an EEPG, and which contract relations that cost.
+    fn note_lost(&mut self, dn: &EepgDn, before: &Eepg, now: Option<&Eepg>) {
+        let subnets = before
+            .subnets
+            .iter()
+            .filter(|(prefix, it)| it.mark == Mark::Ours && now.is_none_or(|now| !now.subnets.contains_key(prefix)));
+        self.vanished.extend(subnets.map(|(prefix, _)| ObjectDn::Subnet(dn.clone(), *prefix)));
+        if now.is_none() && before.mark == Mark::Ours {
+            self.vanished.insert(ObjectDn::Eepg(dn.clone()));
+        }
+        if now.is_some_and(|it| !it.relations.is_empty()) {
+            self.lost_relations.remove(dn);
+        } else if !before.relations.is_empty() && before.mark == Mark::Ours && (now.is_none() || before.deleted) {
+            self.lost_relations.insert(dn.clone(), before.relations.clone());
+        }
+    }
+
     /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and
     /// the relation to its VRF.
     /// What of ours somebody else took away or changed since the mirror last saw it is told (R5).
     pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
-            self.l3outs.insert(dn.clone(), L3out::Missing);
+            if let Some(L3out::Present { eepgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
+                eepgs.iter().for_each(|(epg, before)| self.note_lost(&dn.eepg(epg.clone()), before, None));
+            }
             return Vec::new();
         }
         let relation = format!("{dn}/rsectx");
@@ -238,9 +295,11 @@ impl Fabric {
             _ => None,
         });
         let tags: BTreeMap<Name, Box<str>> = tags.collect();
-        if let Some(L3out::Present { eepgs: before, tags: tags_before, .. }) = self.l3outs.get(dn) {
+        if let Some(L3out::Present { eepgs: before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
             for (epg, before) in before {
-                undone.extend(compare(&dn.eepg(epg.clone()), before, eepgs.get_mut(epg)));
+                let eepg = dn.eepg(epg.clone());
+                undone.extend(compare(&eepg, &before, eepgs.get_mut(&epg)));
+                self.note_lost(&eepg, &before, eepgs.get(&epg));
             }
             let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
             undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
@@ -250,16 +309,20 @@ impl Fabric {
     }
 
     /// Takes over the answer to a read of one whole EEPG with its subnets and contract relations (W7). What was
-    /// undone is told as by [`Fabric::put_l3out`].
+    /// undone is returned as by [`Fabric::put_l3out`].
     pub fn put_eepg(&mut self, dn: &EepgDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let mut eepg = read_eepgs(&self.owner, mos, &dn.l3out).remove(&dn.epg);
-        if let Some(eepg) = &mut eepg {
-            eepg.contracts = Some(mos.iter().any(|mo| CONTRACTS.contains(&mo.class.as_str())));
-        }
         let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
         let before = eepgs.remove(&dn.epg);
-        let undone = before.map(|before| compare(dn, &before, eepg.as_mut())).unwrap_or_default();
-        eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+        let Some(before) = before else {
+            eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+            return Vec::new();
+        };
+        let undone = compare(dn, &before, eepg.as_mut());
+        self.note_lost(dn, &before, eepg.as_ref());
+        if let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
+            eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+        }
         undone
     }
 
@@ -303,6 +366,7 @@ impl Fabric {
                 Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_meaning(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
             },
+            (class, Place::BelowEepg(dn)) if CONTRACTS.contains(&class) => self.relation_meaning(dn, change),
             // The relation to a VRF is resolved after it is made, and may be changed (S3).
             (VRF_RELATION, Place::BelowL3out(dn)) => match self.l3outs.get(&dn) {
                 Some(L3out::Present { vrf, .. })
@@ -330,6 +394,16 @@ impl Fabric {
             (_, None) => false,
         };
         if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Eepg(dn)) }
+    }
+
+    /// R7: contract relations matter on EEPGs of ours only. Those of an EEPG that is not there come and go with it.
+    fn relation_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
+        let is_there = change.status != Status::Deleted;
+        let known = self.eepg(&dn).filter(|it| has_our_relations(it)).map(|it| &it.relations);
+        match known {
+            Some(known) if known.contains(&*relation(&change.mo)) != is_there => Hint::Object(ObjectDn::Eepg(dn)),
+            _ => Hint::Nothing,
+        }
     }
 
     fn subnet_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
@@ -365,9 +439,11 @@ impl Fabric {
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
-                        contracts: None,
+                        relations: BTreeSet::new(),
+                        deleted: false,
                         fresh: true,
                     };
+                    self.vanished.remove(&ObjectDn::Eepg(dn.clone()));
                     eepgs.insert(dn.epg.clone(), eepg);
                 }
                 Change::MarkEepg { .. } => {
@@ -379,12 +455,14 @@ impl Fabric {
                     eepgs.remove(&dn.epg);
                 }
                 Change::CreateSubnet { prefix, name, scope, .. } => {
+                    self.vanished.remove(&ObjectDn::Subnet(dn.clone(), *prefix));
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,
                         was_ours: true,
                         name: name.as_str().into(),
                         scope: scope.clone(),
+                        before_drift: None,
                     };
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
                         eepg.subnets.insert(*prefix, subnet);
@@ -393,6 +471,7 @@ impl Fabric {
                 Change::RepairSubnet { prefix, mark, name, scope, .. } => {
                     let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
+                        subnet.before_drift = None;
                         if *mark {
                             (subnet.mark, subnet.was_ours) = (Mark::Ours, true);
                         }
@@ -452,9 +531,29 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         }
         if let Some(now) = now {
             now.was_ours = still_ours(before.was_ours, now.mark);
+            now.before_drift = original(before).filter(|it| it.name != now.name || !now.scope.has(&it.scope));
         }
     }
     undone
+}
+
+/// What a subnet of ours was before another writer changed it, as far as this process saw it (R8).
+fn original(seen: &Subnet) -> Option<Box<Original>> {
+    let as_seen = || Box::new(Original { name: seen.name.clone(), scope: seen.scope.clone() });
+    seen.before_drift.clone().or_else(|| (seen.mark == Mark::Ours).then(as_seen))
+}
+
+/// Whether the contract relations of an EEPG are known (R7).
+fn has_our_relations(eepg: &Eepg) -> bool {
+    eepg.is_ours() || eepg.mark == Mark::Predecessor
+}
+
+/// A contract relation by its RN, such as `rscons-web`: a part of messages, so one that no APIC would give is known by
+/// its class alone.
+pub fn relation(mo: &Mo) -> Box<str> {
+    let rn = mo.dn.rsplit('/').next().unwrap_or_default();
+    let is_plain = rn.len() <= 128 && rn.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.:-".contains(&it));
+    (if is_plain { rn } else { &mo.class }).into()
 }
 
 /// Whether an object that was ours is still taken for ours when a read shows this mark (R2). What another aci-sync has
@@ -477,10 +576,17 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
-                contracts: None,
+                relations: BTreeSet::new(),
+                deleted: false,
                 fresh: true,
             };
             eepgs.insert(dn.epg, eepg);
+        }
+    }
+    for mo in mos.iter().filter(|mo| CONTRACTS.contains(&mo.class.as_str())) {
+        let Some(Place::BelowEepg(dn)) = Place::of(&mo.dn) else { continue };
+        if let Some(eepg) = eepgs.get_mut(&dn.epg).filter(|_| dn.l3out == *l3out) {
+            eepg.relations.insert(relation(mo));
         }
     }
     for mo in mos.iter().filter(|mo| mo.class == SUBNET) {
@@ -498,6 +604,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             was_ours: mark == Mark::Ours,
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
+            before_drift: None,
         };
         eepg.subnets.insert(prefix, subnet);
     }

@@ -232,6 +232,10 @@ pub enum Code {
     SubnetRetained,
     /// An unwanted EEPG of ours that has to stay (D6).
     EepgStays,
+    /// An unwanted EEPG of ours that goes once its grace is over (D6).
+    EpgInGrace,
+    /// An EEPG of ours that another writer deleted, restored without the contract relations that it had (R7).
+    ContractsLost,
     /// An unwanted object of a predecessor (O3).
     Predecessor,
     /// An object that lost our mark (R2).
@@ -249,6 +253,11 @@ pub enum Code {
 }
 
 impl Code {
+    /// Whether it is no more than what goes on, and nothing for people to look into.
+    pub fn is_notice(self) -> bool {
+        self == Code::EpgInGrace
+    }
+
     /// Whether something that is wanted waits because of it.
     pub fn is_open(self) -> bool {
         matches!(

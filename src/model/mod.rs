@@ -16,6 +16,7 @@ pub mod scope;
 pub mod inventory;
 pub mod wanted;
 
+pub mod cause;
 pub mod fabric;
 pub mod plan;
 

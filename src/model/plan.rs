@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::cause::{Cause, list};
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::Subnet;
 use super::finding::{Few, Finding};
@@ -29,6 +30,8 @@ pub struct Plan {
     pub deletions: BTreeSet<ObjectDn>,
     /// What it would delete if it were not held (W4).
     pub held: BTreeSet<ObjectDn>,
+    /// What it would delete if anything might be deleted (W1, W5).
+    pub kept: BTreeSet<ObjectDn>,
 }
 
 /// Changes in one EEPG that are sent as one request, and are done by the APIC all or none.
@@ -79,16 +82,22 @@ pub enum Change {
     CreateEepg {
         /// The Deployments that name it.
         deployments: Vec<Key>,
+        /// Why (R8).
+        why: Cause,
     },
     /// The EEPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
     MarkEepg {
         /// Whose mark it bears now.
         from: Mark,
+        /// Why (R8).
+        why: Cause,
     },
     /// The EEPG goes, with all that is in it (D6).
     DeleteEepg {
         /// How many subnets of ours fall with it.
         subnets: usize,
+        /// Why (R8).
+        why: Cause,
     },
     /// A subnet is not there and is made, with our mark.
     CreateSubnet {
@@ -100,6 +109,8 @@ pub enum Change {
         scope: Scope,
         /// The Pod or Service it comes from.
         source: Source,
+        /// Why (R8).
+        why: Cause,
     },
     /// A subnet gets back what somebody changed (R2), or becomes ours (O3).
     RepairSubnet {
@@ -113,6 +124,8 @@ pub enum Change {
         name: Option<String>,
         /// The whole `scope` that is written: what was there, and what was missing.
         scope: Option<Scope>,
+        /// Why (R8).
+        why: Vec<Cause>,
     },
     /// A subnet goes.
     DeleteSubnet {
@@ -122,6 +135,8 @@ pub enum Change {
         before: Subnet,
         /// The EEPG that it moves to, where it moves (D5, S3).
         moves_to: Option<EepgDn>,
+        /// Why (R8).
+        why: Cause,
     },
     /// The L3Out gets the tag that remembers that the EEPG is not ours (O4).
     Remember,
@@ -177,17 +192,18 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::CreateEepg { deployments } => {
-                write!(f, "+ EEPG  (Deployment {})", Few::of(deployments))
+            Change::CreateEepg { deployments, why } => {
+                write!(f, "+ EEPG  (Deployment {}{})", Few::of(deployments), after(why))
             }
-            Change::MarkEepg { from: Mark::Predecessor } => f.write_str("~ EEPG  (taken over from a predecessor)"),
-            Change::MarkEepg { .. } => f.write_str("~ EEPG  (its owner mark was changed on the fabric)"),
-            Change::DeleteEepg { subnets: 0 } => f.write_str("- EEPG  (no Deployment names it any more)"),
-            Change::DeleteEepg { subnets } => {
-                write!(f, "- EEPG  (no Deployment names it any more; subnets of ours that go with it: {subnets})")
+            Change::MarkEepg { why, .. } => write!(f, "~ EEPG  ({why})"),
+            Change::DeleteEepg { subnets: 0, why } => write!(f, "- EEPG  ({why})"),
+            Change::DeleteEepg { subnets, why } => {
+                write!(f, "- EEPG  ({why}; subnets of ours that go with it: {subnets})")
             }
-            Change::CreateSubnet { prefix, scope, source, .. } => write!(f, "+ {prefix}  {scope}  ({source})"),
-            Change::RepairSubnet { prefix, before, mark, name, scope } => {
+            Change::CreateSubnet { prefix, scope, source, why, .. } => {
+                write!(f, "+ {prefix}  {scope}  ({source}{})", after(why))
+            }
+            Change::RepairSubnet { prefix, before, name, scope, why, .. } => {
                 write!(f, "~ {prefix}")?;
                 if let Some(name) = name.as_ref().filter(|it| ***it != *before.name) {
                     write!(f, "  name {:?} -> {name:?}", before.name)?;
@@ -195,24 +211,20 @@ impl fmt::Display for Change {
                 if let Some(scope) = scope {
                     write!(f, "  scope {} -> {scope}", before.scope)?;
                 }
-                match (mark, before.mark) {
-                    (true, Mark::Predecessor) => f.write_str("  (taken over from a predecessor)"),
-                    (true, Mark::None) if !before.was_ours => f.write_str("  (it bears our name and no mark)"),
-                    (true, _) => f.write_str("  (its owner mark was changed on the fabric)"),
-                    (false, _) => f.write_str("  (changed on the fabric)"),
-                }
+                write!(f, "  ({})", list(why))
             }
-            Change::DeleteSubnet { prefix, before, moves_to } => {
-                write!(f, "- {prefix}  was {:?}  (", before.name)?;
-                match moves_to {
-                    Some(eepg) => write!(f, "moves to {eepg})"),
-                    None => f.write_str("no longer wanted)"),
-                }
+            Change::DeleteSubnet { prefix, before, why, .. } => {
+                write!(f, "- {prefix}  was {:?}  ({why})", before.name)
             }
             Change::Remember => f.write_str("+ tag at the L3Out  (remembers that the EEPG is not ours)"),
             Change::Forget { .. } => f.write_str("- tag at the L3Out  (need not be remembered any more)"),
         }
     }
+}
+
+/// What a creation adds to whom it is for (R8).
+fn after(why: &Cause) -> String {
+    if *why == Cause::Desired { String::new() } else { format!("; {why}") }
 }
 
 /// How many of each there are, for a summary in one line.
@@ -234,7 +246,7 @@ impl Tally {
             match change {
                 Change::CreateEepg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
                 Change::MarkEepg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
-                Change::DeleteEepg { subnets } => tally.deleted += 1 + subnets,
+                Change::DeleteEepg { subnets, .. } => tally.deleted += 1 + subnets,
                 Change::DeleteSubnet { .. } | Change::Forget { .. } => tally.deleted += 1,
             }
         }

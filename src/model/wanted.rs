@@ -15,7 +15,7 @@ use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
 
 /// The longest `name` of a subnet, in characters (O1).
-const LONGEST_NAME: usize = 63;
+pub(super) const LONGEST_NAME: usize = 63;
 
 /// The EEPGs and subnets that should be there.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -344,7 +344,7 @@ fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
 }
 
 /// D2: what a Deployment exports. Where its enrolment is not known, all that it may ever have exported (D3).
-fn exports(member: &Member, rules: &Rules) -> Exports {
+pub(super) fn exports(member: &Member, rules: &Rules) -> Exports {
     match &member.in_force {
         Some(enrolment) => enrolment.expose.unwrap_or(rules.expose),
         None => Exports { pods: true, services: true },
@@ -484,7 +484,7 @@ fn unreadable_addresses(pods: &[Claimant<'_>], exporters: &Exporters<'_>) -> Vec
 }
 
 /// P5: a Pod that is not terminating wins, then the younger one.
-fn precedence(pod: &Pod) -> (bool, &str, &str) {
+pub(super) fn precedence(pod: &Pod) -> (bool, &str, &str) {
     (!pod.terminating, &pod.created, &pod.uid)
 }
 

@@ -58,7 +58,11 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules);
     l3outs.extend(mos.iter().filter_map(l3out));
     for dn in &l3outs {
-        let own: Vec<Mo> = mos.iter().filter(|mo| l3out(mo).as_ref() == Some(dn)).cloned().collect();
+        let mut own: Vec<Mo> = mos.iter().filter(|mo| l3out(mo).as_ref() == Some(dn)).cloned().collect();
+        if !own.len().is_multiple_of(3) {
+            let (class, attributes) = ("l3extRsEctx".to_owned(), vec![("tDn", "uni/tn-T/ctx-V".to_owned())]);
+            own.push(Mo { class, dn: format!("{dn}/rsectx"), attributes });
+        }
         fabric.put_l3out(dn, &own);
     }
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
@@ -66,9 +70,11 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
         let wanted = wanted(inventory, rules, &|dn| fabric.vrf(dn));
         let plan = plan(&Situation {
             wanted: &wanted,
+            inventory,
             fabric: &fabric,
             rules,
             deletes: true,
+            grace: None,
             grace_over: &|_| true,
             parked: &|_| false,
             resting: &|_| false,

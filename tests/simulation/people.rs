@@ -6,6 +6,7 @@ use aci_sync::apic::Query;
 use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::config::Policy;
+use aci_sync::model::cause::Cause;
 use aci_sync::model::dn::{self, EepgDn, L3outDn};
 use aci_sync::model::fabric::{Eepg, Fabric};
 use aci_sync::model::kube::{Key, Kind};
@@ -369,22 +370,28 @@ fn wrong_plan(world: &mut World, side: usize) {
         let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, (*it).clone()));
         let scope = || Scope::parse("import-security");
         let change = match (random.below(7), subnet) {
-            (0, _) => Some(Change::DeleteEepg { subnets: 0 }),
-            (1, _) => Some(Change::MarkEepg { from: eepg.mark }),
+            (0, _) => Some(Change::DeleteEepg { subnets: 0, why: Cause::Unnamed }),
+            (1, _) => Some(Change::MarkEepg { from: eepg.mark, why: Cause::MarkChanged }),
             (2, _) => random.one_of(&tags).map(|it| Change::Forget { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
                 let moves_to = random.percent(50).then(|| dn.clone());
-                Some(Change::DeleteSubnet { prefix, before, moves_to })
+                Some(Change::DeleteSubnet { prefix, before, moves_to, why: Cause::Undesired })
             }
             (4, Some((prefix, before))) => {
                 let (mark, name) = (random.percent(50), Some("wrong".to_owned()));
-                Some(Change::RepairSubnet { prefix, before, mark, name, scope: None })
+                Some(Change::RepairSubnet { prefix, before, mark, name, scope: None, why: Vec::new() })
             }
             (5, Some((prefix, _))) => {
                 let source = Source { is_pod: true, key: Key::new("a", "wrong") };
-                Some(Change::CreateSubnet { prefix, name: "wrong".to_owned(), scope: scope(), source })
+                Some(Change::CreateSubnet {
+                    prefix,
+                    name: "wrong".to_owned(),
+                    scope: scope(),
+                    source,
+                    why: Cause::Desired,
+                })
             }
-            (6, _) => Some(Change::CreateEepg { deployments: Vec::new() }),
+            (6, _) => Some(Change::CreateEepg { deployments: Vec::new(), why: Cause::Desired }),
             _ => None,
         };
         if let Some(change) = change {

@@ -145,12 +145,8 @@ impl Engine {
 
     /// Reads what a plan needs to be sure of (W7).
     pub(super) fn read_for(&mut self, apic: &dyn Access, plan: &Plan, now: Instant) -> Result<(), Error> {
-        if !self.rules.keep_contracted {
-            self.stale_eepgs.extend(plan.reads.iter().cloned());
-            return self.read_stale_eepgs(apic, now);
-        }
-        // Contract relations come with a read of their EEPG alone.
-        plan.reads.iter().try_for_each(|dn| self.read_eepg(apic, dn, now))
+        self.stale_eepgs.extend(plan.reads.iter().cloned());
+        self.read_stale_eepgs(apic, now)
     }
 
     /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
@@ -219,7 +215,12 @@ impl Engine {
     /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3). One that the APIC
     /// does not let us subscribe is read all the same (A6).
     fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        let query = Query::object(dn).subtree(&[L3OUT, EEPG, SUBNET, TAG, VRF_RELATION]);
+        // R7: what contract relations an EEPG had has to be known before another writer deletes it. As classes of the same
+        // subscription they cost no request, and in the mirror a short name each; a few of them are in an EEPG, beside its
+        // subnets by the thousand. To read each EEPG alone for them would be a request for each, after each change.
+        let mut classes = vec![L3OUT, EEPG, SUBNET, TAG, VRF_RELATION];
+        classes.extend(CONTRACTS);
+        let query = Query::object(dn).subtree(&classes);
         let mos = if self.subscriptions.is_served(dn) {
             apic.read(&query)?
         } else {

@@ -3,16 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use log::{debug, error, info};
+use log::{debug, error, info, warn};
 
 use super::{Around, Engine, MOST_REFUSALS, Report, SETTLE};
 use crate::apic::Error;
 use crate::apic::access::Access;
-use crate::apic::writer::{Refusal, Shown};
+use crate::apic::writer::{Refusal, Shown, Taken};
 use crate::model::diff::Untagged;
 use crate::model::dn::{EepgDn, ObjectDn};
 use crate::model::fabric::Hint;
-use crate::model::finding::{Code, Finding};
+use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
@@ -39,7 +39,14 @@ impl Engine {
                 continue;
             }
             match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
-                Ok(shown) => {
+                Ok(Taken { shown, swept }) => {
+                    if !swept.is_empty() {
+                        warn!(
+                            "{dn}: deleted with objects that another writer had created in it a moment before: {}",
+                            Few::of(&swept)
+                        );
+                        report.swept.extend(swept.iter().map(|it| format!("{dn}: {it}")));
+                    }
                     self.done(&transaction, shown, now);
                     report.done.push(transaction);
                     if shown == Shown::AsPlanned {
@@ -127,6 +134,7 @@ impl Engine {
         self.fabric.apply(transaction);
         if shown == Shown::Recreated {
             info!("{}: another writer had just deleted what was written to; it is read again", transaction.eepg);
+            self.fabric.recreated(&transaction.eepg);
         }
         if shown != Shown::AsPlanned {
             self.stale_eepgs.insert(transaction.eepg.clone());
