@@ -46,13 +46,13 @@ Plan: 3 to create, 0 to change, 0 to delete.
         for line in [
             "    - 10.0.0.1/32  was \"a::web-646c8dfd75-0\"  (moves to uni/tn-T/out-L/instP-F)",
             "    + 10.0.0.1/32  import-security  (Pod a/web-646c8dfd75-0)",
-            "    - EEPG  (no Deployment names it any more)",
+            "    - EEPG  (no valid annotation names it any more)",
             "Plan: 3 to create, 0 to change, 3 to delete.",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
         world.kube.annotate("a", "web", Some(E));
-        let drift = "    ~ 10.9.0.1/32  name \"mine\" -> \"a::lb\"  scope export-rtctrl -> export-rtctrl,import-security  (changed on the fabric)";
+        let drift = "    ~ 10.9.0.1/32  name \"mine\" -> \"a::lb\"  scope export-rtctrl -> export-rtctrl,import-security  (the address is of Service a/lb; required by --subnet-scope)";
         let text = plan(2);
         assert!(text.lines().any(|it| it == drift), "{text}");
 
@@ -88,6 +88,15 @@ fn once_does_all_and_checks() {
         assert_eq!(code, Some(0));
         assert!(log.contains("until the grace of 1 unwanted EEPGs is over"), "{log}");
         assert!(world.apic.get(DN_E).is_none());
+
+        // Under upsert-only no grace is waited for, and what is kept is counted.
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(once(&[]).0, Some(0));
+        world.kube.delete("deployments", "a", "web");
+        let (code, log) = once(&["--policy", "upsert-only", "--epg-grace", "1h"]);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("objects kept under --policy upsert-only: 3;"), "{log}");
+        assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
 
         world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &["10.0.0.1"]);
         assert_eq!(once(&[]).0, Some(1), "something waits");

@@ -328,6 +328,27 @@ fn a_leader_whose_lease_is_taken_away() {
     assert_eq!(lists(&world), 3);
 }
 
+/// K4: who does not lead any more knows nothing of the fabric: the findings of its term are not those of now.
+fn a_standby_forgets() {
+    let world = World::new();
+    let lone = Master::start(&world, "lone");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
+    lone.daemon.until_logged("there is no such L3Out");
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged("status: finding: ");
+    let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});
+    world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
+    lone.daemon.until_logged("what it knew of the fabric is forgotten");
+    let findings = lone.daemon.count("status: finding: ");
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged("status: this process does not lead");
+    lone.daemon.until_logged_times("Deployments enrolled", 2);
+    world.settle();
+    assert_eq!(lone.daemon.count("status: finding: "), findings);
+    assert_eq!(lone.daemon.count("status: uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
+}
+
 /// K4, X2: whatever happens to the one that leads, another takes over in time, and two never write at once.
 #[test]
 fn another_takes_over() {
@@ -339,6 +360,7 @@ fn another_takes_over() {
         &a_take_over_is_a_start,
         &a_leader_whose_lease_hangs,
         &a_leader_whose_lease_is_taken_away,
+        &a_standby_forgets,
     ]);
 }
 

@@ -74,18 +74,19 @@ pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
     }
     let mut engine = listed_engine(config, cluster)?;
     let client = login(config)?;
-    let outcome = compare_and_check(&mut engine, &client);
+    let outcome = compare_and_check(&mut engine, &client, config.policy);
     client.logout();
     outcome
 }
 
-fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failure> {
+fn compare_and_check(engine: &mut Engine, client: &Client, policy: Policy) -> Result<bool, Failure> {
     let mut written = Tally::default();
     loop {
         let report = pass(engine, &WithoutEvents(client))?;
         written = written.and(Tally::of(&report.done));
         let now = Instant::now();
-        let Some(end) = engine.next_grace_end() else { break };
+        // What is never deleted needs no grace (X5).
+        let Some(end) = engine.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
         let pause = end.saturating_duration_since(now);
         info!(
             "waiting {} s until the grace of {} unwanted EEPGs is over",
@@ -97,7 +98,11 @@ fn compare_and_check(engine: &mut Engine, client: &Client) -> Result<bool, Failu
     engine.compare_all();
     let left = pass(engine, &ReadOnly(client))?;
     let open = engine.open_findings();
-    info!("done: {}; left: {}; findings that need somebody: {open}", written.past(), Tally::of(&left.done));
+    let kept = match left.kept {
+        0 => String::new(),
+        kept => format!("; objects kept under --policy upsert-only: {kept}"),
+    };
+    info!("done: {}; left: {}{kept}; findings that need somebody: {open}", written.past(), Tally::of(&left.done));
     Ok(left.done.is_empty() && !left.unfinished && open == 0)
 }
 
@@ -111,7 +116,7 @@ fn pass(engine: &mut Engine, apic: &dyn Access) -> Result<Report, Failure> {
         match engine.pass(apic, Instant::now(), &|| true) {
             Ok(report) => {
                 all.done.extend(report.done);
-                all.unfinished = report.unfinished;
+                (all.unfinished, all.kept) = (report.unfinished, report.kept);
                 if !report.unfinished {
                     return Ok(all);
                 }

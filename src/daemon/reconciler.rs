@@ -146,7 +146,18 @@ impl Reconciler {
                 }
                 event => self.handle(event),
             }
+            self.forget_term();
             self.tell_standing();
+        }
+    }
+
+    /// K4: what a process knew of the fabric while it led may not be so any more once it does not. The leader has the
+    /// findings.
+    fn forget_term(&mut self) {
+        if !self.tenure.is_held() && !self.engine.is_new() {
+            info!("this process does not lead any more: what it knew of the fabric is forgotten");
+            self.engine.start_over();
+            self.outcome = None;
         }
     }
 
@@ -280,7 +291,7 @@ impl Reconciler {
             && is_view_whole
             && self.outcome.is_none()
         {
-            info!("compared: there is nothing to change");
+            info!("compared: {}", nothing_to_change(self.engine.held(), outcome.as_ref().map_or(0, |it| it.kept)));
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
             events.tell(&report.news);
@@ -326,5 +337,14 @@ impl Reconciler {
         for line in self.engine.status(now) {
             info!("status: {line}");
         }
+    }
+}
+
+/// What a comparison that changed nothing came to: deletions that do not go are no agreement (W4, W5).
+fn nothing_to_change(held: usize, kept: usize) -> String {
+    match (held, kept) {
+        (0, 0) => "there is nothing to change".to_owned(),
+        (held, 0) => format!("there is nothing to change but {held} deletions that are held"),
+        (_, kept) => format!("there is nothing to change; objects kept under --policy upsert-only: {kept}"),
     }
 }
