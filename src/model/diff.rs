@@ -288,12 +288,12 @@ impl<'a> Planner<'a> {
 
     /// R8: a first creation and a restoration are told apart by what this process saw.
     fn created(&self, object: &ObjectDn) -> Cause {
-        if self.situation.fabric.has_vanished(object) { Cause::Deleted } else { Cause::Desired }
+        if self.situation.fabric.lost().has(object) { Cause::Deleted } else { Cause::Desired }
     }
 
     /// R7: an EEPG of ours that came back has lost its contract relations, until it has one again.
     fn contracts_lost(&mut self, dn: &EepgDn, eepg: &Eepg) {
-        let lost = self.situation.fabric.lost_relations(dn).filter(|_| eepg.is_ours() && eepg.relations.is_empty());
+        let lost = self.situation.fabric.lost().relations(dn).filter(|_| eepg.is_ours() && eepg.relations.is_empty());
         if let Some(lost) = lost {
             let text = format!(
                 "another writer deleted it, and it was restored without the contract relations that it had: {}; add \

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
+use super::lost::Lost;
 use super::mo::{Mo, MoChange, Status};
 use super::owner::{Mark, Owner, other_cluster};
 use super::plan::{Change, Transaction};
@@ -108,10 +109,7 @@ pub enum L3out {
 pub struct Fabric {
     owner: Owner,
     l3outs: BTreeMap<L3outDn, L3out>,
-    /// Objects of ours that this process saw, and that another writer deleted (R8).
-    vanished: BTreeSet<ObjectDn>,
-    /// The contract relations that EEPGs of ours had when another writer deleted them (R7).
-    lost_relations: BTreeMap<EepgDn, BTreeSet<Box<str>>>,
+    lost: Lost,
 }
 
 /// What an event means to the mirror.
@@ -128,7 +126,7 @@ pub enum Hint {
 impl Fabric {
     /// An empty mirror.
     pub fn new(owner: Owner) -> Self {
-        Fabric { owner, l3outs: BTreeMap::new(), vanished: BTreeSet::new(), lost_relations: BTreeMap::new() }
+        Fabric { owner, l3outs: BTreeMap::new(), lost: Lost::default() }
     }
 
     /// Whose objects are ours.
@@ -236,42 +234,19 @@ impl Fabric {
         self.l3outs.remove(dn);
     }
 
-    /// Whether this process saw an object of ours there, and then that another writer had deleted it (R8).
-    pub fn has_vanished(&self, object: &ObjectDn) -> bool {
-        self.vanished.contains(object)
+    /// What another writer took away of ours (R7, R8).
+    pub fn lost(&self) -> &Lost {
+        &self.lost
     }
 
-    /// The contract relations that an EEPG of ours lost when another writer deleted it (R7).
-    pub fn lost_relations(&self, dn: &EepgDn) -> Option<&BTreeSet<Box<str>>> {
-        self.lost_relations.get(dn)
-    }
-
-    /// What is remembered of objects that are not wanted any more is forgotten (R7, R8).
+    /// What is remembered of objects that are not wanted any more is forgotten.
     pub fn keep(&mut self, is_wanted: impl Fn(&ObjectDn) -> bool) {
-        self.vanished.retain(&is_wanted);
-        self.lost_relations.retain(|dn, _| is_wanted(&ObjectDn::Eepg(dn.clone())));
+        self.lost.keep(is_wanted);
     }
 
     /// The answer to a write shows that the write created what another writer had just deleted.
     pub fn recreated(&mut self, dn: &EepgDn) {
         self.eepg_mut(dn).into_iter().for_each(|it| it.deleted = true);
-    }
-
-    /// Notes what of ours is gone with or from an EEPG, and which contract relations that cost.
-    fn note_lost(&mut self, dn: &EepgDn, before: &Eepg, now: Option<&Eepg>) {
-        let subnets = before
-            .subnets
-            .iter()
-            .filter(|(prefix, it)| it.mark == Mark::Ours && now.is_none_or(|now| !now.subnets.contains_key(prefix)));
-        self.vanished.extend(subnets.map(|(prefix, _)| ObjectDn::Subnet(dn.clone(), *prefix)));
-        if now.is_none() && before.mark == Mark::Ours {
-            self.vanished.insert(ObjectDn::Eepg(dn.clone()));
-        }
-        if now.is_some_and(|it| !it.relations.is_empty()) {
-            self.lost_relations.remove(dn);
-        } else if !before.relations.is_empty() && before.mark == Mark::Ours && (now.is_none() || before.deleted) {
-            self.lost_relations.insert(dn.clone(), before.relations.clone());
-        }
     }
 
     /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and
@@ -281,7 +256,7 @@ impl Fabric {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
             if let Some(L3out::Present { eepgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
-                eepgs.iter().for_each(|(epg, before)| self.note_lost(&dn.eepg(epg.clone()), before, None));
+                eepgs.iter().for_each(|(epg, before)| self.lost.note(&dn.eepg(epg.clone()), before, None));
             }
             return Vec::new();
         }
@@ -299,7 +274,7 @@ impl Fabric {
             for (epg, before) in before {
                 let eepg = dn.eepg(epg.clone());
                 undone.extend(compare(&eepg, &before, eepgs.get_mut(&epg)));
-                self.note_lost(&eepg, &before, eepgs.get(&epg));
+                self.lost.note(&eepg, &before, eepgs.get(&epg));
             }
             let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
             undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
@@ -319,7 +294,7 @@ impl Fabric {
             return Vec::new();
         };
         let undone = compare(dn, &before, eepg.as_mut());
-        self.note_lost(dn, &before, eepg.as_ref());
+        self.lost.note(dn, &before, eepg.as_ref());
         if let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
             eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
         }
@@ -443,7 +418,7 @@ impl Fabric {
                         deleted: false,
                         fresh: true,
                     };
-                    self.vanished.remove(&ObjectDn::Eepg(dn.clone()));
+                    self.lost.restored(&ObjectDn::Eepg(dn.clone()));
                     eepgs.insert(dn.epg.clone(), eepg);
                 }
                 Change::MarkEepg { .. } => {
@@ -455,7 +430,7 @@ impl Fabric {
                     eepgs.remove(&dn.epg);
                 }
                 Change::CreateSubnet { prefix, name, scope, .. } => {
-                    self.vanished.remove(&ObjectDn::Subnet(dn.clone(), *prefix));
+                    self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
                         mark: Mark::Ours,

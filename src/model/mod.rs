@@ -18,6 +18,7 @@ pub mod wanted;
 
 pub mod cause;
 pub mod fabric;
+pub mod lost;
 pub mod plan;
 
 pub mod brake;
