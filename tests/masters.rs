@@ -344,7 +344,8 @@ fn a_standby_forgets() {
     lone.daemon.signal("USR1");
     lone.daemon.until_logged("status: this process does not lead");
     lone.daemon.until_logged_times("Deployments enrolled", 2);
-    world.settle();
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged_times("Deployments enrolled", 3);
     assert_eq!(lone.daemon.count("status: finding: "), findings);
     assert_eq!(lone.daemon.count("status: uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
 }
