@@ -125,7 +125,15 @@ impl Client {
         let user = json!({"name": settings.username, "pwd": settings.password.get().expose()});
         let body = json!({"aaaUser": {"attributes": user}});
         let answer = session.in_turn(&|| true, is_refused, &|| {
-            session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent)
+            session.send("/api/aaaLogin.json", Some(&body), REQUEST_TIMEOUT, &session.agent).map_err(|failure| {
+                // A web server or a proxy that forbids knows nothing of passwords.
+                match failure.error {
+                    Error::Unauthorized(why) if failure.http == 403 && decode::is_unexplained(&why) => {
+                        Failure { error: Error::Unreachable(why), ..failure }
+                    }
+                    error => Failure { error, ..failure },
+                }
+            })
         })?;
         let (token, lifetimes) = token_in(&answer)?;
         session.token.set(token);

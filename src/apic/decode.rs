@@ -196,6 +196,14 @@ pub fn refusal(http: u16, body: &[u8], is_write: bool) -> Error {
     refusal_hiding(http, body, is_write, &[])
 }
 
+/// How the text of an answer begins that holds no error of an APIC.
+const UNEXPLAINED: &str = "HTTP";
+
+/// Whether the text of a refusal is not the APIC's, but says that there was none.
+pub(super) fn is_unexplained(text: &str) -> bool {
+    text.starts_with(UNEXPLAINED)
+}
+
 fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) -> Error {
     let envelope = envelope::read(body).ok();
     let told = envelope.as_ref().and_then(error_in).or_else(|| error_in_broken_json(body));
@@ -204,7 +212,7 @@ fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) ->
     let unexplained = || {
         let is_page = strangers::is_html(body);
         let how = if is_page { "with an HTML page of a web server or a proxy" } else { "without an explanation" };
-        format!("HTTP {http} {how}")
+        format!("{UNEXPLAINED} {http} {how}")
     };
     let text = told.map_or_else(unexplained, |it| printable(it.1, secrets));
     let said = told.map(|it| printable(it.1, &[])).unwrap_or_default();

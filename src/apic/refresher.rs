@@ -247,7 +247,8 @@ impl Refresher {
                 return false;
             }
             Err(Error::Rejected { text, .. }) => {
-                if subscription.life > DEFAULT_LIFE {
+                // One that was asked for too late says nothing of what the APIC grants.
+                if subscription.life > DEFAULT_LIFE && Instant::now() < subscription.ends_at {
                     client.do_not_extend();
                 }
                 timetable.subscriptions.remove(&id);

@@ -74,6 +74,16 @@ pub trait Around {
     /// Asked right before each write: whether it may be sent.
     fn go_on(&self) -> bool;
 
+    /// Whether what the pass was planned on is young enough to delete something on it (W1).
+    fn may_delete(&self) -> bool {
+        true
+    }
+
+    /// The time by now, which a pass that waits for an APIC is not done in no time; nothing where it stands still.
+    fn time(&self) -> Option<Instant> {
+        None
+    }
+
     /// Before each write, too: hands over what the fabric has told since the last one, in its order. Most of it is the
     /// echo of the pass itself (W7); the rest is somebody's hand at what was read.
     fn listen(&self, _hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}

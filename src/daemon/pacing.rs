@@ -47,11 +47,11 @@ pub struct Pacing {
 struct Unserved(Option<Instant>);
 
 impl Unserved {
-    fn observe(&mut self, outcomes: Outcomes, begun: Instant) {
+    fn observe(&mut self, outcomes: Outcomes, now: Instant) {
         if outcomes.served > 0 {
             self.0 = None;
         } else if outcomes.failed > 0 {
-            self.0.get_or_insert(begun);
+            self.0.get_or_insert(now);
         }
     }
 
@@ -65,8 +65,6 @@ impl Unserved {
 pub struct Ended<'a> {
     /// Its report, or what ended it early.
     pub outcome: &'a Result<Report, Error>,
-    /// When it began.
-    pub begun: Instant,
     /// What became of its reads.
     pub reads: Outcomes,
     /// What became of its writes.
@@ -126,10 +124,12 @@ impl Pacing {
     /// The pauses start over after any progress: a throttled APIC does a part of the work each time, and to wait longer
     /// and longer for the rest would not help it.
     pub fn pass_ended(&mut self, pass: &Ended<'_>, random: f64, now: Instant) -> Verdict {
-        self.reads.observe(pass.reads, pass.begun);
-        self.writes.observe(pass.writes, pass.begun);
+        self.reads.observe(pass.reads, now);
+        self.writes.observe(pass.writes, now);
         match pass.outcome {
             Ok(report) if !report.unfinished => {
+                // What is left alone for now is no reason to give the session up.
+                (self.reads, self.writes) = Default::default();
                 self.backoff.reset();
                 return Verdict::Done;
             }
@@ -216,7 +216,7 @@ mod tests {
         now: Instant,
     ) -> Verdict {
         let outcomes = |(served, failed)| Outcomes { served, failed };
-        let pass = Ended { outcome: &outcome, begun: now, reads: outcomes(reads), writes: outcomes(writes) };
+        let pass = Ended { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
         pacing.pass_ended(&pass, 1.0, now)
     }
 

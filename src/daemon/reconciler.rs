@@ -25,6 +25,7 @@ const LONGEST_PASS: Duration = Duration::from_secs(30);
 
 /// Where the APIC serves so few requests a second that the reads of a pass take that long, so many writes are sent all the
 /// same, up to this age: else such a pass would read again and again, and never write.
+/// Deletions are not among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
 const LONGEST_READING: Duration = Duration::from_secs(120);
 
@@ -99,6 +100,14 @@ impl Meanwhile<'_> {
 impl Around for Meanwhile<'_> {
     fn go_on(&self) -> bool {
         !stopped(&self.inbox.stop) && self.has_time() && self.tenure.is_held()
+    }
+
+    fn may_delete(&self) -> bool {
+        self.begun.elapsed() < LONGEST_PASS
+    }
+
+    fn time(&self) -> Option<Instant> {
+        Some(Instant::now())
     }
 
     fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
@@ -270,7 +279,7 @@ impl Reconciler {
         let outcome = self.engine.pass(&apic, now, &around);
         let later = around.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
-        self.pass_ended(&client, &Ended { outcome: &outcome, begun: now, reads, writes });
+        self.pass_ended(&client, &Ended { outcome: &outcome, reads, writes });
         later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
     }
 

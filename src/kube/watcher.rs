@@ -198,9 +198,13 @@ impl Watcher {
             return Ok(());
         }
         debug!("{}s are listed again, as they are from time to time", self.kind);
+        // There is no watch meanwhile, and W1's minute counts that.
+        self.send(Event::Interrupted { kind: self.kind })?;
         match self.list() {
             Ok(listed) => *version = listed?,
             Err(error) => {
+                // The view is what it was, and the watch goes on from there.
+                self.watched = Instant::now();
                 self.list_at = Instant::now() + LIST_AGAIN.min(self.list_every);
                 self.wait(&format!("{}s cannot be listed again", self.kind), &error)?;
             }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use log::warn;
 use openssl::error::ErrorStack;
-use openssl::ssl::{HandshakeError, SslConnector, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{HandshakeError, SslConnector, SslMethod, SslRef, SslVerifyMode, SslVersion};
 use openssl::x509::X509;
 use openssl::x509::verify::X509VerifyFlags;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -193,10 +193,13 @@ impl Tls {
             configuration.set_verify(SslVerifyMode::NONE);
             configuration.set_verify_hostname(false);
         }
+        // Without a check of the chain OpenSSL takes note of what it found all the same, and that ended nothing.
+        let is_checked = matches!(self.0.settings.verify, Verify::Chain);
+        let distrust = |ssl: &SslRef| Distrust::of(ssl).filter(|_| is_checked);
         let stream = configuration.connect(self.name(host), stream).map_err(|error| match error {
             HandshakeError::SetupFailure(error) => failed(&error),
             HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
-            HandshakeError::Failure(handshake) => match (handshake.error().io_error(), Distrust::of(handshake.ssl())) {
+            HandshakeError::Failure(handshake) => match (handshake.error().io_error(), distrust(handshake.ssl())) {
                 (Some(io), _) => ConnectError::Io(io::Error::new(io.kind(), io.to_string())),
                 (None, Some((kind, why))) => ConnectError::Untrusted(kind, why.to_owned()),
                 (None, None) => ConnectError::Tls(handshake.error().to_string()),

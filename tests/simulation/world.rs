@@ -403,7 +403,7 @@ impl World {
         }
         let it = &mut self.sides[side];
         let unit = self.random.unit();
-        let ended = Ended { outcome: &outcome, begun: now, reads, writes };
+        let ended = Ended { outcome: &outcome, reads, writes };
         match it.pacing.pass_ended(&ended, unit, now) {
             Verdict::Done | Verdict::Again(_) => {}
             Verdict::Relogin => {

@@ -226,7 +226,10 @@ impl Engine {
         } else {
             match apic.subscribe(&query) {
                 Ok((id, mos)) => {
-                    id.into_iter().for_each(|id| self.subscriptions.subscribed(dn, id));
+                    match id {
+                        Some(id) => self.subscriptions.subscribed(dn, id),
+                        None => self.subscriptions.read_without_websocket(dn),
+                    }
                     mos
                 }
                 Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {

@@ -31,14 +31,20 @@ impl Engine {
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
             around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
+            let now = around.time().unwrap_or(now);
+            let deletes = transaction.changes.iter().any(Change::is_delete);
             if failed.contains(&dn) {
+                continue;
+            }
+            if deletes && !around.may_delete() {
+                failed.insert(dn);
                 continue;
             }
             if heard.iter().any(|it| self.is_overtaken(&transaction, it)) {
                 failed.insert(dn);
                 continue;
             }
-            match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on()) {
+            match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on() && (!deletes || around.may_delete())) {
                 Ok(Taken { shown, swept }) => {
                     if !swept.is_empty() {
                         warn!(
@@ -49,7 +55,8 @@ impl Engine {
                     }
                     self.done(&transaction, shown, now);
                     report.done.push(transaction);
-                    if shown == Shown::AsPlanned {
+                    // What is not shown is read before the next plan; the rest of this one is as right as before.
+                    if shown != Shown::Recreated {
                         continue;
                     }
                 }

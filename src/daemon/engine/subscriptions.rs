@@ -32,6 +32,8 @@ struct State {
     was_silent: bool,
     /// It is subscribed once more then.
     renewal: Option<Instant>,
+    /// It was read in a session without a websocket, where nothing can be subscribed (X5).
+    is_read: bool,
 }
 
 /// What has to be done now.
@@ -51,7 +53,7 @@ impl Subscriptions {
 
     /// Whether an L3Out is subscribed, or read now and then in place of that.
     pub(super) fn is_served(&self, dn: &L3outDn) -> bool {
-        self.0.get(dn).is_some_and(|it| it.id.is_some() || it.without_events.is_some())
+        self.0.get(dn).is_some_and(|it| it.id.is_some() || it.without_events.is_some() || it.is_read)
     }
 
     /// An L3Out is subscribed.
@@ -62,6 +64,11 @@ impl Subscriptions {
         if !state.was_silent {
             state.without_events = None;
         }
+    }
+
+    /// An L3Out was read in a session that subscribes nothing.
+    pub(super) fn read_without_websocket(&mut self, dn: &L3outDn) {
+        self.0.entry(dn.clone()).or_default().is_read = true;
     }
 
     /// The APIC refused to subscribe an L3Out, which it lets us read.
