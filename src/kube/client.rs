@@ -166,7 +166,8 @@ impl Client {
             asked += limit;
             let mut progress = Progress::default();
             let mut page = match self.page(&pages_of(kind, limit, &next), kind, &mut progress) {
-                Err(Error::TooLarge(what)) if limit > 1 => {
+                // Where not even one object came in whole, fewer of them would not help.
+                Err(Error::TooLarge(what)) if limit > 1 && progress.items > 0 => {
                     let fewer = progress.items.min(limit / 2).max(1);
                     let largest = progress.largest.map(|(size, key)| {
                         format!(" (the largest object in it: {kind} {key}, about {:.1} MB)", size as f64 / 1e6)
