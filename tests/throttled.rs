@@ -96,6 +96,27 @@ fn commands_are_as_patient() {
     assert_eq!(world.apic.logins(), 2, "one each");
 }
 
+/// X3, X5: L3Outs that are missing by the dozen are each read once by `plan` and by `run --once`, and end neither.
+#[test]
+fn many_missing_l3outs_are_read_once() {
+    let world = World::new();
+    for n in 0..50 {
+        let annotation = json!({"tenant": "T", "l3out": format!("missing-{n}"), "epg": "E"}).to_string();
+        world.kube.deploy("a", &format!("app-{n}"), Some(&annotation), &[]);
+    }
+    for words in [&["plan"][..], &["run", "--once"]] {
+        let before = world.apic.requests();
+        let output = world.output(words);
+        assert!(
+            output.status.code().is_some_and(|it| it < 2),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let requests = world.apic.requests() - before;
+        assert!((50..130).contains(&requests), "{words:?}: {requests} requests");
+    }
+}
+
 /// W8: a controller that is busy when the websocket is to be opened is asked again, without another login; one that refuses
 /// the session there gets one.
 #[test]

@@ -141,3 +141,16 @@ fn another_vrf_is_heard_of() {
     pass(&mut engine, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
+
+/// A6: answers to writes that show nothing cost a read and no pass: the subnets of a foreign EPG, one request each, all go
+/// in within one pass.
+#[test]
+fn empty_answers_cost_no_passes() {
+    let (desk, start) = (desk(), Instant::now());
+    desk.door.quirks(|it| it.write_answer = sim::apic::WriteAnswer::Empty);
+    desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(60), start);
+    let report = pass(&mut engine, &session, start);
+    assert_eq!((desk.door.subnets(DN_E).len(), report.unfinished), (60, false));
+}

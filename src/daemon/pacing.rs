@@ -259,6 +259,20 @@ mod tests {
         }
     }
 
+    /// W8: a write that was not served and is left alone since says nothing about the session an hour later; nor does the
+    /// first one that is not served after reads that took their time.
+    #[test]
+    fn one_write_that_is_not_served_costs_no_session() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut pacing = Pacing::new(600 * second, start);
+        let done = Ok(Report::default());
+        assert_eq!(ended(&mut pacing, done, (3, 0), (1, 1), start), Verdict::Done);
+        let done = Ok(Report::default());
+        assert_eq!(ended(&mut pacing, done, (3, 0), (0, 1), start), Verdict::Done);
+        let later = start + 3600 * second;
+        assert!(matches!(ended(&mut pacing, busy(), (0, 1), (0, 1), later), Verdict::Again(_)));
+    }
+
     /// W8: pauses grow while nothing is done, and start over after any progress.
     #[test]
     fn pauses_start_over_after_progress() {

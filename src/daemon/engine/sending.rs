@@ -44,7 +44,10 @@ impl Engine {
                 failed.insert(dn);
                 continue;
             }
-            match self.writer.send(apic, &self.fabric, &transaction, &|| around.go_on() && (!deletes || around.may_delete())) {
+            match self
+                .writer
+                .send(apic, &self.fabric, &transaction, &|| around.go_on() && (!deletes || around.may_delete()))
+            {
                 Ok(Taken { shown, swept }) => {
                     if !swept.is_empty() {
                         warn!(
