@@ -154,9 +154,10 @@ fn hostile_annotations_reach_nothing() {
             let bad = text.is_empty() || annotation[key].as_str().unwrap().len() > 64;
             let allowed = |it: char| it.is_ascii_alphanumeric() || "_.-".contains(it);
             if bad || !annotation[key].as_str().unwrap().chars().all(allowed) {
+                // A namespace has its share of the log; each of these is in one of its own.
                 world.kube.deploy(
-                    "h",
-                    &format!("d{n}-{key}"),
+                    &format!("h{n}-{key}"),
+                    "d",
                     Some(&annotation.to_string()),
                     &[&format!("10.9.{n}.1")],
                 );
@@ -174,7 +175,7 @@ fn hostile_annotations_reach_nothing() {
     .iter()
     .enumerate()
     {
-        world.kube.deploy("h", &format!("raw{n}"), Some(raw), &[&format!("10.8.{n}.1")]);
+        world.kube.deploy(&format!("raw{n}"), "d", Some(raw), &[&format!("10.8.{n}.1")]);
     }
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
