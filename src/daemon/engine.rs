@@ -6,7 +6,7 @@ mod reading;
 mod sending;
 mod subscriptions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -231,8 +231,9 @@ impl Engine {
     /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6).
     fn restart_graces(&mut self, changed: Kind) {
         if changed == Kind::Deployment {
-            let in_force = || self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
-            self.grace.named(|eepg| in_force().any(|it| it.eepg == *eepg));
+            let in_force = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
+            let named: HashSet<&EepgDn> = in_force.map(|it| &it.eepg).collect();
+            self.grace.named(|eepg| named.contains(eepg));
         }
     }
 
