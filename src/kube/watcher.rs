@@ -198,8 +198,6 @@ impl Watcher {
             return Ok(());
         }
         debug!("{}s are listed again, as they are from time to time", self.kind);
-        // There is no watch meanwhile, and W1's minute counts that.
-        self.send(Event::Interrupted { kind: self.kind })?;
         match self.list() {
             Ok(listed) => *version = listed?,
             Err(error) => {
