@@ -68,6 +68,7 @@ pub struct Reconciler {
 }
 
 /// What the reconciler waits for.
+#[derive(Clone)]
 pub struct Inbox {
     /// What the watchers say.
     pub cluster: Receiver<kube::Event>,

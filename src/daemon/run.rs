@@ -92,6 +92,9 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
         events = Some(queue);
     }
     let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stop.clone() };
+    // A reconciler that fails gives its inbox up before its failure is reported: the senders must not end first, and be
+    // taken for the cause.
+    let _open = inbox.clone();
     let heart = Heart::default();
     let reconciler = {
         let (cluster, link, tenure, heart) = (cluster.clone(), link.clone(), tenure.clone(), heart.clone());
