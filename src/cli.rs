@@ -163,6 +163,12 @@ pub const FLAGS: &[Flag] = &[
         "Which namespaces may name which EPGs; `*` and `?` in NS and EPG. Where any is given, all else is refused.",
     ),
     flag(
+        "max-epgs",
+        Shape::One("N"),
+        "`100`",
+        "The most EPGs that one namespace may have; younger Deployments beyond it get none. `off`: no limit.",
+    ),
+    flag(
         "foreign-epg",
         Shape::One("HOW"),
         "`use`",

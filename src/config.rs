@@ -241,6 +241,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
         keep_contracted: invocation.is_on("keep-contracted"),
         batch: get("batch").map_or(Ok(default.batch), batch)?,
         max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
+        max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), max_epgs)?,
     })
 }
 
@@ -277,6 +278,16 @@ fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
         None => number(text).map(MaxDeletes::Number),
     };
     read.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a number, a percentage or off")))
+}
+
+/// `N` or `off`.
+fn max_epgs(given: &Given) -> Result<Option<usize>, ConfigError> {
+    let text = given.values[0].as_str();
+    if text == "off" {
+        return Ok(None);
+    }
+    let most = text.parse().ok().filter(|it| (1..=100_000).contains(it)).map(Some);
+    most.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is neither a number from 1 to 100000 nor off")))
 }
 
 fn policy(given: &Given) -> Result<Policy, ConfigError> {

@@ -74,6 +74,8 @@ fn values() {
     ] {
         assert_eq!(rules(&format!("--max-deletes {text}")).max_deletes, most);
     }
+    assert_eq!((rules("").max_epgs, rules("--max-epgs 7").max_epgs), (Some(100), Some(7)));
+    assert_eq!(rules("--max-epgs off").max_epgs, None);
     let lease = |words: &str| load(words, &[]).unwrap().lease.map(|(namespace, name)| format!("{namespace}/{name}"));
     assert_eq!(lease("--lease-name x"), None);
     assert_eq!(lease("--leader-elect").as_deref(), Some("kube-system/aci-sync"));
@@ -124,6 +126,8 @@ fn bad_values() {
         ("--addresses 10.1.0.0/8", &[], 64, "the block is 10.0.0.0/8"),
         ("", &[("ACI_SYNC_ADDRESSES", "fd00::/8,x")], 78, "ACI_SYNC_ADDRESSES: \"x\" is not ADDRESS/LENGTH"),
         ("--foreign-epg maybe", &[], 64, "neither use nor refuse"),
+        ("--max-epgs 0", &[], 64, "--max-epgs: \"0\" is neither a number from 1 to 100000 nor off"),
+        ("--max-epgs some", &[], 64, "neither a number from 1 to 100000 nor off"),
         ("--max-deletes -1", &[], 64, "not a number, a percentage or off"),
         ("--max-deletes 101%", &[], 64, "not a number, a percentage or off"),
         ("--max-deletes +5", &[], 64, "not a number, a percentage or off"),

@@ -484,3 +484,60 @@ fn a_namespace_has_its_share_of_findings() {
     assert!(findings.iter().any(|it| it.starts_with("InvalidAnnotation Deployment shop/d0")), "{findings:#?}");
     assert!(engine.findings().iter().all(|it| it.text.len() <= 1024));
 }
+
+/// The EEPGs that there are.
+fn epgs(desk: &Desk) -> Vec<String> {
+    desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
+}
+
+/// W6, D6: a Deployment that names another EPG each time leaves no more of them behind than its namespace may have, those
+/// in their grace counted; its address stays where it is meanwhile (D5), and goes on once a grace is over.
+#[test]
+fn a_changing_annotation_piles_up_no_epgs() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let rules = Rules { max_epgs: Some(3), ..Rules::default() };
+    let engine = Engine::new(Owner::new("me", &[]), rules, Policy::Sync, 60 * SECOND);
+    let mut engine = hears_lists(engine, vec![deployment("web", "E0", &[])], pods(1), start);
+    let mut now = start;
+    for n in 0..12 {
+        now += SECOND;
+        engine.cluster_changed(Event::Upsert(deployment("web", &format!("E{n}"), &[])), now);
+        pass(&mut engine, &session, now);
+    }
+    assert_eq!(epgs(&desk), ["E0", "E1", "E2", "E3"]);
+    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E3").len(), 1, "it stays where it is");
+    assert!(engine.findings().iter().any(|it| it.code == Code::TooManyEpgs));
+    assert!(engine.open_findings() > 0);
+    while now < start + 62 * SECOND {
+        now = engine.next_wake().expect("graces end");
+        pass(&mut engine, &session, now);
+    }
+    assert_eq!(epgs(&desk), ["E1", "E11", "E2", "E3"]);
+    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E11").len(), 1);
+    assert!(engine.findings().iter().all(|it| it.code != Code::TooManyEpgs));
+}
+
+/// D6: an EPG that this process made, and that never held a subnet, goes without a grace; not if people have given it
+/// contract relations, and not if another process may have put a subnet into it.
+#[test]
+fn an_epg_that_never_held_a_subnet_gets_no_grace() {
+    let (desk, start) = (desk(), Instant::now());
+    desk.door.set("uni/tn-T/out-L/instP-BEFORE", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&desk);
+    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+    let named = ["BEFORE", "EMPTY", "LINKED", "USED"].map(|epg| deployment(&epg.to_lowercase(), epg, &[]));
+    let mut engine = hears_lists(engine, named.to_vec(), vec![pod("used", 1, "10.0.0.1")], start);
+    pass(&mut engine, &session, start);
+    assert_eq!(epgs(&desk), ["BEFORE", "EMPTY", "LINKED", "USED"]);
+    desk.door
+        .admin_post("uni/tn-T/out-L/instP-LINKED", &json!({"fvRsProv": {"attributes": {"tnVzBrCPName": "web"}}}))
+        .unwrap();
+    for name in ["before", "empty", "linked", "used"] {
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start + SECOND);
+    }
+    pass(&mut engine, &session, start + SECOND);
+    assert_eq!(epgs(&desk), ["BEFORE", "LINKED", "USED"]);
+    let in_grace = engine.findings().iter().filter(|it| it.code == Code::EpgInGrace);
+    assert_eq!(in_grace.count(), 3);
+}

@@ -13,7 +13,8 @@
 //! tag T/L/E [ID] (our memory that the EPG is foreign, or another cluster id's) | untagged T/L/E (this process's own memory)
 //! parked T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
-//! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-deletes=N|N%|off (the first round is counted, W4)
+//! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-epgs=N
+//! max-deletes=N|N%|off (the first round is counted, W4)
 //! ```
 //! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, a predecessor with `adopt=old`).
 
@@ -32,6 +33,7 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::describe;
+use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::model::scope::Scope;
 use aci_sync::model::wanted::wanted;
@@ -191,6 +193,7 @@ impl World {
                 Some(("addresses", block)) => self.rules.addresses.push(Cidr::parse(block).unwrap()),
                 Some(("expose", words)) => self.rules.expose = Exports::of(words.split(',')).unwrap(),
                 Some(("foreign-epg", "refuse")) => self.rules.use_foreign = false,
+                Some(("max-epgs", most)) => self.rules.max_epgs = Some(most.parse().unwrap()),
                 Some(("max-deletes", "off")) => self.rules.max_deletes = MaxDeletes::Off,
                 Some(("max-deletes", most)) => {
                     let percent = most.strip_suffix('%').map(|it| MaxDeletes::Percent(it.parse().unwrap()));
@@ -240,7 +243,8 @@ impl World {
         let mut rounds = Vec::new();
         let mut brake = Brake::default();
         let findings: Vec<Finding> = loop {
-            let wanted = wanted(&self.inventory, &self.rules, &|dn| fabric.vrf(dn));
+            let beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
+            let wanted = wanted(&self.inventory, &self.rules, &|dn| fabric.vrf(dn), &beyond);
             let plan = plan(&Situation {
                 wanted: &wanted,
                 inventory: &self.inventory,

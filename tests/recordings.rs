@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aci_sync::kube::Error;
 use aci_sync::kube::decode::{self, Line, Status};
 use aci_sync::kube::election::{Election, Write};
+use aci_sync::model::dn::L3outDn;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::Kind;
 use aci_sync::model::rules::Rules;
@@ -351,7 +353,8 @@ fn the_recorded_life_leads_to_the_expected_subnets() {
     }
     assert!(events > 150, "only {events} events before the delete");
 
-    let wanted = wanted(&inventory, &Rules::default(), &|l3out| Vrf::Own(l3out.clone()));
+    let vrf_of = |l3out: &L3outDn| Vrf::Own(l3out.clone());
+    let wanted = wanted(&inventory, &Rules::default(), &vrf_of, &BTreeSet::new());
     let mut subnets = Vec::new();
     for (eepg, it) in &wanted.eepgs {
         for prefix in it.subnets.keys() {

@@ -33,8 +33,9 @@ use crate::model::news::{News, Told};
 use crate::model::owner::Owner;
 use crate::model::plan::{Plan, Tally, Transaction, describe};
 use crate::model::podless::Podless;
+use crate::model::quota::Quota;
 use crate::model::rules::Rules;
-use crate::model::wanted::{Vrf, Wanted, WantedEepg, wanted};
+use crate::model::wanted::{Vrf, Wanted, WantedEepg, named_l3outs, wanted};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
@@ -95,12 +96,22 @@ impl<F: Fn() -> bool> Around for F {
     }
 }
 
+/// What the desired state depends on beside the cluster and the rules.
+#[derive(PartialEq)]
+struct Basis {
+    vrfs: BTreeMap<L3outDn, Vrf>,
+    beyond_quota: BTreeSet<EepgDn>,
+}
+
 /// The state of the whole program.
 pub struct Engine {
     /// The cluster's side.
     pub inventory: Inventory,
-    /// What that calls for, with the VRFs that it was computed for; nothing where the cluster has changed since.
-    known: Option<(BTreeMap<L3outDn, Vrf>, Arc<Wanted>)>,
+    /// What that calls for, with what it was computed from beside it; nothing where the cluster has changed since.
+    known: Option<(Basis, Arc<Wanted>)>,
+    quota: Quota,
+    /// The EEPGs that are not served in this pass unless they are ours and there: their namespaces have enough (W6).
+    beyond_quota: BTreeSet<EepgDn>,
     fabric: Fabric,
     rules: Rules,
     writer: Writer,
@@ -138,6 +149,8 @@ impl Engine {
         Engine {
             inventory: Inventory::default(),
             known: None,
+            quota: Quota::default(),
+            beyond_quota: BTreeSet::new(),
             fabric: Fabric::new(owner),
             rules,
             writer: Writer::new(policy),
@@ -324,6 +337,8 @@ impl Engine {
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
         self.inventory.settle(now);
+        let in_grace = |eepg: &EepgDn| self.grace.is_running(eepg, now);
+        self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, in_grace);
         self.look_for_pods(now);
         self.settle(apic, now);
         self.find_stale(apic, now)?;
@@ -351,6 +366,7 @@ impl Engine {
             if goes_at_once && nothing_to_send {
                 continue;
             }
+            self.quota.update(&wanted.eepgs, &self.fabric);
             self.keep_of_interest(&wanted, &plan, now);
             if nothing_to_send {
                 self.parking.all_done(now);
@@ -385,17 +401,20 @@ impl Engine {
         }
     }
 
-    /// R6: it depends on the cluster, the rules and the VRFs alone, so it is computed anew where one of those has changed.
+    /// R6: it is computed anew where the cluster or its basis has changed.
     fn wanted(&mut self) -> Arc<Wanted> {
-        let vrfs: BTreeMap<L3outDn, Vrf> =
-            self.named().into_iter().map(|dn| (dn.clone(), self.fabric.vrf(&dn))).collect();
-        let compute = || wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out));
-        if let Some((_, known)) = self.known.as_ref().filter(|(of, _)| *of == vrfs) {
+        let named = named_l3outs(&self.inventory, &self.rules, &BTreeSet::new());
+        let vrfs = named.into_iter().map(|dn| (dn.clone(), self.fabric.vrf(&dn))).collect();
+        let is_served = |dn: &&EepgDn| self.fabric.eepg(dn).is_some_and(Eepg::belongs_to_us);
+        let beyond_quota = self.beyond_quota.iter().filter(|dn| !is_served(dn)).cloned().collect();
+        let basis = Basis { vrfs, beyond_quota };
+        let compute = || wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out), &basis.beyond_quota);
+        if let Some((_, known)) = self.known.as_ref().filter(|(of, _)| *of == basis) {
             debug_assert_eq!(**known, compute(), "R6");
             return known.clone();
         }
         let wanted = Arc::new(compute());
-        self.known = Some((vrfs, wanted.clone()));
+        self.known = Some((basis, wanted.clone()));
         wanted
     }
 

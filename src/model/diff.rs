@@ -11,7 +11,7 @@ use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
 use super::owner::Mark;
-use super::places::{Obstacle, Places, Reason, Stay, belongs_to_us, obstacle};
+use super::places::{Obstacle, Places, Reason, Stay, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
 use super::scope::IMPORT_SECURITY;
@@ -144,7 +144,7 @@ impl<'a> Planner<'a> {
         };
         // While somebody fights over the EEPG's mark (R5), its subnets are written as in a foreign one.
         let lost = eepg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Eepg(dn.clone()));
-        let form = if belongs_to_us(eepg) && !lost { Form::Rooted } else { Form::Single };
+        let form = if eepg.belongs_to_us() && !lost { Form::Rooted } else { Form::Single };
         if form == Form::Rooted && eepg.mark != Mark::Ours {
             let why = if eepg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
             changes.push(Change::MarkEepg { from: eepg.mark, why });
@@ -238,7 +238,7 @@ impl<'a> Planner<'a> {
             }
             // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
-            if !waits && !moves && (self.situation.grace_over)(&dn) {
+            if !waits && !moves && (eepg.is_unused() || (self.situation.grace_over)(&dn)) {
                 let (subnets, why) = (eepg.subnets.len(), Cause::Unnamed);
                 self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets, why }]);
                 return;
@@ -256,7 +256,8 @@ impl<'a> Planner<'a> {
 
     /// D6: a running grace is visible. The text is the same in each pass, so it names the length and not what is left.
     fn in_grace(&mut self, dn: &EepgDn, eepg: &Eepg) {
-        let Some(length) = self.situation.grace.filter(|_| !(self.situation.grace_over)(dn)) else { return };
+        let ends_later = !eepg.is_unused() && !(self.situation.grace_over)(dn);
+        let Some(length) = self.situation.grace.filter(|_| ends_later) else { return };
         let text = format!(
             "no longer desired; it will be deleted after a grace of {} s{}",
             length.as_secs(),
@@ -351,9 +352,18 @@ impl<'a> Planner<'a> {
                     self.send(dn, Some(eepg), form, changes);
                 }
             }
-            Obstacle::Refused => {
-                let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
-                self.finding(Code::ForeignRefused, dn, text);
+            Obstacle::Refused | Obstacle::BeyondQuota => {
+                if obstacle == Obstacle::Refused {
+                    let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
+                    self.finding(Code::ForeignRefused, dn, text);
+                } else {
+                    let most = self.situation.rules.max_epgs.unwrap_or_default();
+                    let text = format!(
+                        "nothing is put there: its namespace has more EPGs than --max-epgs allows ({most}), together \
+                         with those in their grace"
+                    );
+                    self.finding(Code::TooManyEpgs, dn, text);
+                }
                 if let Some(eepg) = self.situation.fabric.eepg(dn) {
                     let changes = self.leftovers(dn, eepg, Some(wanted));
                     self.send(dn, Some(eepg), Form::Single, changes);

@@ -64,6 +64,8 @@ pub struct Eepg {
     pub other_clusters: BTreeSet<Box<str>>,
     /// Its contract relations by their RNs, where it is ours or a predecessor's (R7).
     pub relations: BTreeSet<Box<str>>,
+    /// It may have held a subnet: only what this process created, and has seen empty since, is known to have held none (D6).
+    pub may_have_held: bool,
     /// Another writer deleted it since it was read: an event says so, or the answer to a write that made it again.
     pub deleted: bool,
     /// It was read or created in this pass (W7).
@@ -80,6 +82,17 @@ impl Eepg {
     fn deleted(&mut self) {
         (self.was_ours, self.deleted) = (false, true);
         self.subnets.values_mut().for_each(|it| it.was_ours = false);
+    }
+
+    /// Ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
+    pub fn belongs_to_us(&self) -> bool {
+        self.is_ours() || self.mark == Mark::Predecessor
+    }
+
+    /// D6: nobody can have done anything with it, so that it may go without a grace: it never held a subnet, and has no
+    /// contract relations.
+    pub fn is_unused(&self) -> bool {
+        !self.may_have_held && self.relations.is_empty()
     }
 
     /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
@@ -374,7 +387,7 @@ impl Fabric {
     /// R7: contract relations matter on EEPGs of ours only. Those of an EEPG that is not there come and go with it.
     fn relation_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
         let is_there = change.status != Status::Deleted;
-        let known = self.eepg(&dn).filter(|it| has_our_relations(it)).map(|it| &it.relations);
+        let known = self.eepg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
         match known {
             Some(known) if known.contains(&*relation(&change.mo)) != is_there => Hint::Object(ObjectDn::Eepg(dn)),
             _ => Hint::Nothing,
@@ -415,6 +428,7 @@ impl Fabric {
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
                         relations: BTreeSet::new(),
+                        may_have_held: false,
                         deleted: false,
                         fresh: true,
                     };
@@ -440,6 +454,7 @@ impl Fabric {
                         before_drift: None,
                     };
                     if let Some(eepg) = eepgs.get_mut(&dn.epg) {
+                        eepg.may_have_held = true;
                         eepg.subnets.insert(*prefix, subnet);
                     }
                 }
@@ -493,6 +508,7 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
         return undone;
     };
     now.was_ours = still_ours(before.was_ours, now.mark);
+    now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
         undone.push(ObjectDn::Eepg(dn.clone()));
     }
@@ -516,11 +532,6 @@ fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> 
 fn original(seen: &Subnet) -> Option<Box<Original>> {
     let as_seen = || Box::new(Original { name: seen.name.clone(), scope: seen.scope.clone() });
     seen.before_drift.clone().or_else(|| (seen.mark == Mark::Ours).then(as_seen))
-}
-
-/// Whether the contract relations of an EEPG are known (R7).
-fn has_our_relations(eepg: &Eepg) -> bool {
-    eepg.is_ours() || eepg.mark == Mark::Predecessor
 }
 
 /// A contract relation by its RN, such as `rscons-web`: a part of messages, so one that no APIC would give is known by
@@ -552,6 +563,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
                 unreadable: 0,
                 other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
                 relations: BTreeSet::new(),
+                may_have_held: true,
                 deleted: false,
                 fresh: true,
             };

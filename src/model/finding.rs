@@ -198,6 +198,8 @@ pub enum Code {
     UnknownKey,
     /// An annotation that names what its namespace may not have (W6).
     NotAllowed,
+    /// An EPG that is not created, because its namespace has as many as it may have (W6).
+    TooManyEpgs,
     /// A Deployment that is paused, or an EEPG that is left alone because all its Deployments are (D2).
     Paused,
     /// A Service whose ingress has host names only (S1).
@@ -263,6 +265,7 @@ impl Code {
         matches!(
             self,
             Code::Rejected
+                | Code::TooManyEpgs
                 | Code::PodsNotFound
                 | Code::Waiting
                 | Code::SubnetRetained

@@ -42,6 +42,11 @@ impl Grace {
         self.since.retain(|eepg, _| !is_named(eepg));
     }
 
+    /// Whether an EEPG is unwanted and not for long enough yet.
+    pub fn is_running(&self, eepg: &EepgDn, now: Instant) -> bool {
+        self.since.contains_key(eepg) && !self.is_over(eepg, now)
+    }
+
     /// Whether an EEPG has been unwanted for long enough to go.
     pub fn is_over(&self, eepg: &EepgDn, now: Instant) -> bool {
         self.since.get(eepg).is_some_and(|since| now.saturating_duration_since(*since) >= self.length)

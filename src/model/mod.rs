@@ -10,6 +10,7 @@ pub mod finding;
 pub mod kube;
 pub mod mo;
 pub mod owner;
+pub mod quota;
 pub mod rules;
 pub mod scope;
 

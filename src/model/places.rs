@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::diff::Situation;
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, L3out, Subnet};
+use super::fabric::{L3out, Subnet};
 use super::kube::Key;
 use super::owner::Mark;
 use super::wanted::{Source, Vrf, WantedEepg};
@@ -57,6 +57,7 @@ impl fmt::Display for Reason<'_> {
             Reason::EepgPaused => f.write_str("all Deployments that name it are paused"),
             Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
+            Reason::Blocked(dn, Obstacle::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
             Reason::Blocked(dn, Obstacle::Unread) => write!(f, "{} was not read", dn.l3out),
             Reason::Blocked(dn, Obstacle::L3outMissing) => write!(f, "{} was not found", dn.l3out),
             Reason::Blocked(dn, Obstacle::Paused) => write!(f, "{dn} is paused"),
@@ -70,6 +71,8 @@ impl fmt::Display for Reason<'_> {
 /// Why an EEPG that a Deployment names cannot be had (D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
+    /// It is beyond what its namespaces may have (W6).
+    BeyondQuota,
     /// Its L3Out was not read.
     Unread,
     /// There is no such L3Out (R3).
@@ -87,6 +90,9 @@ pub(super) enum Obstacle {
 /// D5: why an EEPG cannot be had, apart from not having been made yet.
 pub(super) fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Option<Obstacle> {
     let fabric = situation.fabric;
+    if wanted.beyond_quota {
+        return Some(Obstacle::BeyondQuota);
+    }
     match fabric.l3out(&dn.l3out) {
         None => return Some(Obstacle::Unread),
         Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
@@ -95,18 +101,13 @@ pub(super) fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEe
     let object = ObjectDn::Eepg(dn.clone());
     match fabric.eepg(dn) {
         _ if wanted.is_paused() => Some(Obstacle::Paused),
-        Some(eepg) if !belongs_to_us(eepg) && !situation.rules.use_foreign => Some(Obstacle::Refused),
+        Some(eepg) if !eepg.belongs_to_us() && !situation.rules.use_foreign => Some(Obstacle::Refused),
         None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
         eepg => {
             let is_left_alone = (situation.parked)(&object) || (eepg.is_none() && (situation.resting)(&object));
             is_left_alone.then_some(Obstacle::LeftAlone)
         }
     }
-}
-
-/// An EEPG that is ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
-pub(super) fn belongs_to_us(eepg: &Eepg) -> bool {
-    eepg.is_ours() || eepg.mark == Mark::Predecessor
 }
 
 /// A Pod or Service that has an address now, and for which nothing can be written.

@@ -24,6 +24,8 @@ pub struct Rules {
     pub batch: usize,
     /// How much one comparison may delete (`--max-deletes`, W4).
     pub max_deletes: MaxDeletes,
+    /// The most EEPGs that one namespace may have; nothing where there is no limit (`--max-epgs`, W6).
+    pub max_epgs: Option<usize>,
 }
 
 impl Default for Rules {
@@ -37,6 +39,7 @@ impl Default for Rules {
             keep_contracted: false,
             batch: 500,
             max_deletes: MaxDeletes::Percent(30),
+            max_epgs: Some(100),
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct WantedEepg {
     pub deployments: Vec<Key>,
     /// How many of them are paused (D2).
     pub paused: usize,
+    /// It is beyond what its namespaces may have (W6): it is not created.
+    pub beyond_quota: bool,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, WantedSubnet>,
 }
@@ -211,18 +213,27 @@ impl Claim<'_> {
     }
 }
 
-/// The L3Outs that Deployments name.
-pub fn named_l3outs(inventory: &Inventory, rules: &Rules) -> BTreeSet<L3outDn> {
-    inventory.members.values().filter_map(|it| placed(it, rules)).map(|it| it.l3out.clone()).collect()
+/// The L3Outs that Deployments name, but for those of EEPGs that are not created (W6).
+pub fn named_l3outs(inventory: &Inventory, rules: &Rules, beyond_quota: &BTreeSet<EepgDn>) -> BTreeSet<L3outDn> {
+    let named = inventory.members.values().filter_map(|it| placed(it, rules));
+    named.filter(|it| !beyond_quota.contains(it)).map(|it| it.l3out.clone()).collect()
 }
 
-/// Computes what is wanted. `vrf_of` tells which VRF an L3Out is in.
-pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) -> Vrf) -> Wanted {
+/// Computes what is wanted. `vrf_of` tells which VRF an L3Out is in, `beyond_quota` has the EEPGs that are not created
+/// (W6).
+pub fn wanted(
+    inventory: &Inventory,
+    rules: &Rules,
+    vrf_of: &dyn Fn(&L3outDn) -> Vrf,
+    beyond_quota: &BTreeSet<EepgDn>,
+) -> Wanted {
     let mut wanted = Wanted::default();
     for member in inventory.members.values() {
         wanted.findings.extend(annotation_findings(member, rules));
         if let Some(eepg) = placed(member, rules) {
+            let beyond_quota = beyond_quota.contains(eepg);
             let eepg = wanted.eepgs.entry(eepg.clone()).or_default();
+            eepg.beyond_quota = beyond_quota;
             eepg.deployments.push(member.deployment.key.clone());
             eepg.paused += usize::from(member.deployment.paused);
         }
@@ -300,12 +311,14 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
             by_eepg.entry(eepg).or_default().push(claim);
         }
     }
-    // S3: in one VRF an address can be in one EEPG only; the oldest Deployment among the claimants gets it.
+    // S3: in one VRF an address can be in one EEPG only; the oldest Deployment among the claimants gets it, but for those
+    // that get nothing at all (W6).
     let mut winners: HashMap<&Vrf, (usize, &Claim<'_>)> = HashMap::new();
     for (&eepg, claims) in &by_eepg {
         for claim in claims {
             let winner = winners.entry(&vrfs[eepg]).or_insert((eepg, claim));
-            if age(claim.member) < age(winner.1.member) {
+            let gets_nothing = |eepg: usize| eepgs[eepg].1.beyond_quota;
+            if (gets_nothing(eepg), age(claim.member)) < (gets_nothing(winner.0), age(winner.1.member)) {
                 *winner = (eepg, claim);
             }
         }
@@ -322,7 +335,9 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
             let also = sources.collect();
             let subnet = WantedSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
             eepgs[eepg].1.subnets.insert(first.prefix, subnet);
-        } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member)) {
+        } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member))
+            && !eepgs[eepg].1.beyond_quota
+        {
             let (what, to) = (format!("{} ({})", first.prefix, first.source()), &eepgs[eepg].0);
             let (older, elsewhere) = (&older.member.deployment.key, &eepgs[*winner].0);
             let (texts, notes) = conflicts.entry(loser.member.deployment.key.clone()).or_default();
@@ -338,7 +353,7 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
 
 /// The EEPG that a Deployment's addresses belong to, if one is known. An annotation that names what its namespace may
 /// not have counts as none (W6).
-fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
+pub(super) fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
     let eepg = &member.in_force.as_ref()?.eepg;
     rules.admits(&member.deployment.key.namespace, eepg).then_some(eepg)
 }
@@ -352,7 +367,7 @@ pub(super) fn exports(member: &Member, rules: &Rules) -> Exports {
 }
 
 /// S3: the older Deployment comes first, then namespace/name.
-fn age(member: &Member) -> (&str, &Key) {
+pub(super) fn age(member: &Member) -> (&str, &Key) {
     (&member.deployment.created, &member.deployment.key)
 }
 

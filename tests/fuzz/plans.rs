@@ -13,6 +13,7 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::{Mark, Owner};
 use aci_sync::model::plan::{Change, describe};
+use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
 use aci_sync::model::wanted::{named_l3outs, wanted};
 
@@ -39,7 +40,8 @@ pub fn plans(input: &[u8]) {
         }
         mos.extend(apic::decode::read(200, line).map(|it| it.mos).unwrap_or_default());
     }
-    let limited = Rules { allow: vec![Allow::parse("a*=T/L/E*").unwrap()], use_foreign: false, ..Rules::default() };
+    let allow = vec![Allow::parse("a*=T/L/E*").unwrap()];
+    let limited = Rules { allow, use_foreign: false, max_epgs: Some(1), ..Rules::default() };
     for rules in [Rules::default(), limited] {
         check(&inventory, &mos, &rules);
     }
@@ -51,11 +53,12 @@ fn is_kind(text: &[u8], kind: Kind) -> bool {
 
 fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let mut fabric = Fabric::new(Owner::new("me", &[]));
+    let beyond = Quota::default().beyond(inventory, rules, |_| false);
     let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
         Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),
         Place::Eepg(dn) | Place::Subnet(dn, _) | Place::BelowEepg(dn) => Some(dn.l3out),
     };
-    let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules);
+    let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules, &beyond);
     l3outs.extend(mos.iter().filter_map(l3out));
     for dn in &l3outs {
         let mut own: Vec<Mo> = mos.iter().filter(|mo| l3out(mo).as_ref() == Some(dn)).cloned().collect();
@@ -67,7 +70,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     }
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
     for round in 0.. {
-        let wanted = wanted(inventory, rules, &|dn| fabric.vrf(dn));
+        let wanted = wanted(inventory, rules, &|dn| fabric.vrf(dn), &beyond);
         let plan = plan(&Situation {
             wanted: &wanted,
             inventory,

@@ -1,7 +1,7 @@
 //! The decoders, and what must hold of whatever they make of an input. What JSON says is asked of `serde_json::Value`,
 //! which knows nothing of the decoders; where it refuses an input there is nothing to compare with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::os::unix::ffi::OsStringExt;
@@ -172,7 +172,8 @@ fn model(objects: Vec<Object>) {
         let objects = objects.iter().filter(|it| it.kind() == kind).cloned().collect();
         inventory.listed(kind, objects, Instant::now());
     }
-    for (eepg, it) in wanted(&inventory, &Rules::default(), &|l3out| Vrf::Own(l3out.clone())).eepgs {
+    let vrf_of = |l3out: &L3outDn| Vrf::Own(l3out.clone());
+    for (eepg, it) in wanted(&inventory, &Rules::default(), &vrf_of, &BTreeSet::new()).eepgs {
         checked(&eepg);
         for (prefix, subnet) in it.subnets {
             assert_eq!(prefix, Prefix::host(prefix.address));

@@ -75,15 +75,16 @@ pub struct Inner {
     pub changes: usize,
     /// The time of the pass.
     pub now: Instant,
-    /// What the process has heard calls for: with L and M in one VRF, and each for itself, as it is taken for while one
-    /// of them is missing (S3).
-    pub called_for: [CalledFor; 2],
+    /// What the process has heard may call for; the first is the right one.
+    pub called_for: Vec<CalledFor>,
     /// When a pass last found each EEPG named by what the process has heard (D6).
     pub named_at: BTreeMap<String, Instant>,
     /// When the process started.
     pub started: Instant,
     /// The EEPGs that have been there since the process started.
     pub existed: BTreeSet<String>,
+    /// The EEPGs that it made and has put no subnet into: they need no grace (D6).
+    pub never_held: BTreeSet<String>,
     /// When each subnet was made (R5).
     pub made: BTreeMap<String, Vec<Instant>>,
     /// Deleted by this process in this pass.
@@ -173,10 +174,11 @@ impl Line {
             writes: 0,
             changes: 0,
             now,
-            called_for: Default::default(),
+            called_for: vec![CalledFor::default()],
             named_at: BTreeMap::new(),
             started: now,
             existed: BTreeSet::new(),
+            never_held: BTreeSet::new(),
             made: BTreeMap::new(),
             deleted: BTreeSet::new(),
             created: BTreeSet::new(),

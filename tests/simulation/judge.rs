@@ -111,7 +111,9 @@ fn deleted(
             return Err(format!("D4: {dn} was deleted and a Deployment names it"));
         }
         let since = inner.named_at.get(dn).copied().unwrap_or(inner.started);
-        if inner.now - since < GRACE {
+        let has_contracts = before.iter().any(|(it, (class, _))| class == "fvRsCons" && is_below(it, dn));
+        let is_unused = inner.never_held.contains(dn) && !has_contracts;
+        if inner.now - since < GRACE && !is_unused {
             return Err(format!("D6: {dn} was deleted {:?} after somebody named it", inner.now - since));
         }
     }
@@ -197,6 +199,11 @@ fn made(
         inner.ever_ours.insert(dn.to_owned());
     }
     inner.created.insert(dn.to_owned());
+    match class {
+        "l3extInstP" => inner.never_held.insert(dn.to_owned()),
+        "l3extSubnet" => inner.never_held.remove(eepg_of(dn)),
+        _ => false,
+    };
     let now = inner.now;
     let made = inner.made.entry(dn.to_owned()).or_default();
     made.retain(|at| now - *at < Duration::from_secs(600));
@@ -212,6 +219,9 @@ fn made(
         // Where somebody has just deleted it, its mark was to be put back.
         if !inner.called_for[0].eepgs.contains(dn) && !inner.meddled.contains(dn) {
             return Err(format!("{dn} was made and nobody names it"));
+        }
+        if inner.called_for[0].beyond.contains(dn) && !inner.meddled.contains(dn) {
+            return Err(format!("W6: {dn} was made and is beyond --max-epgs"));
         }
         let (l3out, epg) = dn.split_once("/instP-").unwrap_or_default();
         let remembers = |tag: &String, it: &Attributes| {

@@ -17,6 +17,8 @@ pub struct Settings {
     pub keep_contracted: bool,
     /// `--addresses`: only those that end in 0 to 3.
     pub few_addresses: bool,
+    /// `--max-epgs`.
+    pub max_epgs: usize,
 }
 
 /// What is expected.
@@ -91,6 +93,8 @@ pub struct CalledFor {
     pub eepgs: BTreeSet<String>,
     /// Those of them where every such Deployment is paused (D2).
     pub paused: BTreeSet<String>,
+    /// Those of them that no namespace may have that names them (W6).
+    pub beyond: BTreeSet<String>,
     /// DNs of subnets, with their names.
     pub subnets: BTreeMap<String, String>,
     /// Those of them that only paused Deployments call for: they are neither made nor changed (D2).
@@ -140,8 +144,32 @@ pub fn ip_of(rn: &str) -> IpAddr {
     rn.trim_start_matches("/extsubnet-[").split('/').next().and_then(|it| it.parse().ok()).unwrap()
 }
 
-/// What a cluster calls for.
-pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> String) -> CalledFor {
+/// W6: what is beyond `--max-epgs`. In each namespace the EPGs of the oldest Deployments count first.
+fn beyond(cluster: &Records, settings: &Settings) -> BTreeSet<String> {
+    let (mut within, mut beyond) = (BTreeSet::new(), BTreeSet::new());
+    for namespace in ["a", "b"] {
+        let mut deployments: Vec<_> = cluster.deployments.iter().filter(|(key, _)| key.0 == namespace).collect();
+        deployments.sort_by_key(|(key, it)| (it.created, (*key).clone()));
+        let mut own: Vec<String> = Vec::new();
+        for eepg in deployments.into_iter().filter_map(|(key, it)| names(settings, key, it)) {
+            if !own.contains(&eepg) {
+                own.push(eepg);
+            }
+        }
+        for (n, eepg) in own.into_iter().enumerate() {
+            (if n < settings.max_epgs { &mut within } else { &mut beyond }).insert(eepg);
+        }
+    }
+    beyond.difference(&within).cloned().collect()
+}
+
+/// What a cluster calls for. Beyond `--max-epgs` only those EPGs count that `is_served` has.
+pub fn called_for(
+    cluster: &Records,
+    settings: &Settings,
+    vrf: &dyn Fn(&str) -> String,
+    is_served: &dyn Fn(&str) -> bool,
+) -> CalledFor {
     let mut called_for = CalledFor::default();
     let mut awake = BTreeSet::new();
     for (key, it) in &cluster.deployments {
@@ -149,6 +177,7 @@ pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> 
         called_for.eepgs.insert(eepg.clone());
         awake.extend((!it.paused).then_some(eepg));
     }
+    called_for.beyond = beyond(cluster, settings).into_iter().filter(|it| !is_served(it)).collect();
     called_for.paused = called_for.eepgs.difference(&awake).cloned().collect();
 
     // Who claims which address for which Deployment.
@@ -195,17 +224,18 @@ pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> 
         }
     }
 
-    // In each VRF an address goes to the EEPG of the oldest Deployment that claims it.
-    let mut winners: BTreeMap<(String, IpAddr), (u64, Name, String)> = BTreeMap::new();
+    // In each VRF an address goes to the EEPG of the oldest Deployment that claims it, and that gets anything.
+    let mut winners: BTreeMap<(String, IpAddr), (bool, u64, Name, String)> = BTreeMap::new();
     for Claim { ip, owner, eepg, .. } in &claims {
         let Some(eepg) = eepg else { continue };
-        let mine = (cluster.deployments[owner].created, owner.clone(), eepg.clone());
+        let gets_nothing = called_for.beyond.contains(eepg);
+        let mine = (gets_nothing, cluster.deployments[owner].created, owner.clone(), eepg.clone());
         let place = winners.entry((vrf(&l3out_of(eepg)), *ip)).or_insert_with(|| mine.clone());
-        if (mine.0, &mine.1) < (place.0, &place.1) {
+        if (mine.0, mine.1, &mine.2) < (place.0, place.1, &place.2) {
             *place = mine;
         }
     }
-    for ((_, ip), (_, _, eepg)) in &winners {
+    for ((_, ip), (_, _, _, eepg)) in &winners {
         let there = || claims.iter().filter(|it| it.ip == *ip && it.eepg.as_ref() == Some(eepg));
         let dn = subnet(eepg, ip);
         // Of those that are not paused, where there are any (D2, S4).
@@ -217,6 +247,22 @@ pub fn called_for(cluster: &Records, settings: &Settings, vrf: &dyn Fn(&str) -> 
     called_for
 }
 
+/// What a cluster calls for, in the first place, and as the program may take it: each L3Out for itself, as while one of
+/// them is missing (S3); and what is beyond `--max-epgs` for ours and there, before it was read (W6).
+pub fn may_be_called_for(cluster: &Records, settings: &Settings, is_ours: &dyn Fn(&str) -> bool) -> Vec<CalledFor> {
+    let vrf = |l3out: &str| match l3out.rsplit_once("out-").unwrap_or_default().1 {
+        "L" | "M" => "V".to_owned(),
+        other => other.to_owned(),
+    };
+    let apart = |l3out: &str| l3out.to_owned();
+    let call = |vrf: &dyn Fn(&str) -> String, is_served| called_for(cluster, settings, vrf, is_served);
+    let mut all = vec![call(&vrf, is_ours), call(&apart, is_ours)];
+    if !all[0].beyond.is_empty() {
+        all.extend([call(&vrf, &|_: &str| true), call(&apart, &|_: &str| true)]);
+    }
+    all
+}
+
 /// What the cluster and everybody else's objects on the fabric come to in the end.
 pub fn expected(
     cluster: &Records,
@@ -226,12 +272,13 @@ pub fn expected(
     vrf: &dyn Fn(&str) -> String,
 ) -> Expected {
     let mut expected = Expected::default();
-    let called_for = called_for(cluster, settings, vrf);
-    let CalledFor { eepgs: wanted, paused, subnets, untouched, .. } = &called_for;
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
-    let is_own = |dn: &str| mark(dn).is_some_and(|it| it == marks.own);
     let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
-    let can_be_had = |eepg: &str| fabric.contains_key(&l3out_of(eepg)) && !paused.contains(eepg);
+    let called_for = called_for(cluster, settings, vrf, &is_ours);
+    let CalledFor { eepgs: wanted, paused, beyond, subnets, untouched, .. } = &called_for;
+    let is_own = |dn: &str| mark(dn).is_some_and(|it| it == marks.own);
+    let may_have = |eepg: &str| !beyond.contains(eepg);
+    let can_be_had = |eepg: &str| fabric.contains_key(&l3out_of(eepg)) && !paused.contains(eepg) && may_have(eepg);
     let same_vrf = |one: &str, other: &str| vrf(&l3out_of(one)) == vrf(&l3out_of(other));
     // The L3Outs that are looked at: named by somebody, or with something of ours in them.
     let mut looked_at: BTreeSet<String> = wanted.iter().map(|it| l3out_of(it)).collect();
@@ -266,7 +313,11 @@ pub fn expected(
     }
     for eepg in wanted {
         let foreign = fabric.contains_key(eepg) && !is_ours(eepg);
-        if fabric.contains_key(&l3out_of(eepg)) && !foreign && (!paused.contains(eepg) || is_own(eepg)) {
+        if fabric.contains_key(&l3out_of(eepg))
+            && may_have(eepg)
+            && !foreign
+            && (!paused.contains(eepg) || is_own(eepg))
+        {
             expected.eepgs.insert(eepg.clone());
         }
     }

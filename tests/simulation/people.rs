@@ -23,6 +23,8 @@ use crate::world::World;
 
 const L3OUTS: [&str; 3] = ["L", "M", "N"];
 const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
+/// What a crowd names, some of it somebody else's.
+const CROWD: [&str; 10] = ["E2", "E3", "C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7"];
 
 /// A small pool, so that addresses are used again and again.
 fn ip(random: &mut Random) -> IpAddr {
@@ -157,9 +159,36 @@ fn pod(world: &mut World, side: usize) {
     world.sides[side].cluster.changed(Kind::Pod, &key);
 }
 
+/// A tenant who wants to have all there is: many Deployments, each with an external EPG of its own, some in an L3Out that
+/// is not there, and Services that select whatever there is. As often as not it takes them all away again.
+fn crowd(world: &mut World, side: usize) {
+    let many = 3 + world.random.below(12);
+    let takes_away = world.random.percent(40);
+    for n in 0..many {
+        let key = ("b", format!("crowd{n}"));
+        let number = world.sides[side].cluster.number();
+        let random = &mut world.random;
+        let deployments = &mut world.sides[side].cluster.is.deployments;
+        if takes_away {
+            deployments.remove(&key);
+        } else {
+            let l3out = if random.percent(20) { "X" } else { L3OUTS[random.below(3) as usize] };
+            let annotation = Annotation::Names(l3out, CROWD[random.below(10) as usize], None);
+            let (app, paused) = (random.below(3), random.percent(10));
+            deployments.insert(key.clone(), Deployment { uid: number, created: number, annotation, paused, app });
+        }
+        world.sides[side].cluster.changed(Kind::Deployment, &key);
+    }
+    count(world, if takes_away { "people: a crowd goes" } else { "people: a crowd comes" });
+    world.say(format!("{} a crowd of {many} {}", world.sides[side].id, if takes_away { "goes" } else { "comes" }));
+}
+
 /// A tenant who wants to be where another one's addresses are classified: a Pod of another namespace gets the address of
 /// one that terminates or is gone, and its Deployment says nothing that can be done.
 fn hostile(world: &mut World, side: usize) {
+    if world.random.percent(15) {
+        return crowd(world, side);
+    }
     let (number, younger) = (world.sides[side].cluster.number(), world.sides[side].cluster.number());
     let random = &mut world.random;
     let cluster = &mut world.sides[side].cluster;

@@ -19,7 +19,7 @@ use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
-use crate::apic::{Line, Trouble, snapshot, told_by};
+use crate::apic::{Line, PYTHON, Trouble, snapshot, told_by};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
 use crate::judge::GRACE;
@@ -103,6 +103,7 @@ impl World {
                 only_a: random.percent(15),
                 keep_contracted: random.percent(20),
                 few_addresses: random.percent(10),
+                max_epgs: if random.percent(20) { 1 + random.below(4) as usize } else { 100 },
             };
             let blocks = if settings.few_addresses { vec!["10.0.0.0/30", "fd00::/126"] } else { Vec::new() };
             let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
@@ -113,6 +114,7 @@ impl World {
                 keep_contracted: settings.keep_contracted,
                 batch: if random.percent(30) { 3 } else { 500 },
                 max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
+                max_epgs: Some(settings.max_epgs),
                 ..Rules::default()
             };
             let line = Line::new(desk.clone(), id, coverage.clone(), Random::new(random.next()), now);
@@ -331,14 +333,13 @@ impl World {
             let mut inner = it.line.inner.borrow_mut();
             inner.may_delete = may_delete;
             inner.now = now;
-            let vrf = |l3out: &str| match l3out.rsplit_once("out-").unwrap_or_default().1 {
-                "L" | "M" => "V".to_owned(),
-                other => other.to_owned(),
-            };
-            let apart = |l3out: &str| l3out.to_owned();
             let heard = &it.cluster.heard;
-            inner.called_for =
-                [oracle::called_for(heard, &it.settings, &vrf), oracle::called_for(heard, &it.settings, &apart)];
+            let marks = it.line.marks.clone();
+            let is_ours = |dn: &str| {
+                let it = self.desk.door.get(dn);
+                it.is_some_and(|it| it["annotation"] == marks.own || it["annotation"] == PYTHON)
+            };
+            inner.called_for = oracle::may_be_called_for(heard, &it.settings, &is_ours);
             let named: Vec<(String, Instant)> = inner.called_for[0].eepgs.iter().map(|it| (it.clone(), now)).collect();
             inner.named_at.extend(named);
             inner.existed.extend(self.desk.door.class("l3extInstP").into_keys());
@@ -451,6 +452,7 @@ impl World {
         inner.made.clear();
         inner.named_at.clear();
         inner.existed.clear();
+        inner.never_held.clear();
         inner.own.clear();
         inner.started = self.now;
     }

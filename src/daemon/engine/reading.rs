@@ -156,7 +156,7 @@ impl Engine {
 
     /// The L3Outs that Deployments name.
     pub(super) fn named(&self) -> BTreeSet<L3outDn> {
-        named_l3outs(&self.inventory, &self.rules)
+        named_l3outs(&self.inventory, &self.rules, &self.beyond_quota)
     }
 
     /// R4: the L3Outs with anything that bears our mark or a predecessor's, or with a tag of ours. An APIC that does not

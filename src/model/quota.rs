@@ -1,0 +1,67 @@
+//! How many external EPGs one namespace may have (W6, `--max-epgs`): whoever may annotate Deployments there must not fill
+//! the fabric. What is beyond is not created; what is there already is served all the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::dn::EepgDn;
+use super::fabric::{Eepg, Fabric};
+use super::inventory::Inventory;
+use super::rules::Rules;
+use super::wanted::{WantedEepg, age, placed};
+
+/// Which namespace named each external EPG last. One in its grace still counts for that namespace: a Deployment that
+/// changes its annotation all the time would leave one behind each time.
+#[derive(Debug, Default)]
+pub struct Quota {
+    named_by: BTreeMap<EepgDn, Arc<str>>,
+}
+
+impl Quota {
+    /// Takes over who names what now. Of the others those are remembered that are still there.
+    pub fn update(&mut self, wanted: &BTreeMap<EepgDn, WantedEepg>, fabric: &Fabric) {
+        let is_there = |dn: &EepgDn| fabric.eepg(dn).is_some_and(Eepg::is_ours);
+        self.named_by.retain(|dn, _| wanted.contains_key(dn) || is_there(dn));
+        for (dn, it) in wanted {
+            let Some(first) = it.deployments.first() else { continue };
+            match self.named_by.get_mut(dn) {
+                Some(namespace) => *namespace = first.namespace.clone(),
+                None => {
+                    self.named_by.insert(dn.clone(), first.namespace.clone());
+                }
+            }
+        }
+    }
+
+    /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger Deployments
+    /// name.
+    pub fn beyond(&self, inventory: &Inventory, rules: &Rules, in_grace: impl Fn(&EepgDn) -> bool) -> BTreeSet<EepgDn> {
+        let Some(most) = rules.max_epgs else { return BTreeSet::new() };
+        // Of each namespace the EPGs that it names, each with the oldest Deployment that does.
+        let mut named: HashMap<&str, HashMap<&EepgDn, _>> = HashMap::new();
+        let mut all = HashSet::new();
+        for member in inventory.members.values() {
+            if let Some(eepg) = placed(member, rules) {
+                all.insert(eepg);
+                let oldest = named.entry(&member.deployment.key.namespace).or_default().entry(eepg);
+                let oldest = oldest.or_insert_with(|| age(member));
+                *oldest = age(member).min(*oldest);
+            }
+        }
+        let mut left: HashMap<&str, usize> = HashMap::new();
+        for (_, namespace) in self.named_by.iter().filter(|(dn, _)| !all.contains(dn) && in_grace(dn)) {
+            *left.entry(namespace).or_default() += 1;
+        }
+        let (mut within, mut beyond) = (HashSet::new(), Vec::new());
+        for (namespace, eepgs) in &named {
+            let most = most.saturating_sub(left.get(namespace).copied().unwrap_or_default());
+            let mut eepgs: Vec<_> = eepgs.iter().map(|(dn, age)| (*age, *dn)).collect();
+            if eepgs.len() > most {
+                eepgs.sort_unstable();
+                beyond.extend(eepgs.split_off(most).into_iter().map(|it| it.1));
+            }
+            within.extend(eepgs.into_iter().map(|it| it.1));
+        }
+        beyond.into_iter().filter(|it| !within.contains(it)).cloned().collect()
+    }
+}
