@@ -22,13 +22,3 @@ pub fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
     opened.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit { Err(format!("is larger than {limit} bytes")) } else { Ok(bytes) }
 }
-
-/// A4: from now on a core file of this process holds no memory, and so no secret. To forbid the file itself
-/// (`RLIMIT_CORE`, `PR_SET_DUMPABLE`) would need a system call that no safe code makes; the kernel takes this from a file.
-pub fn keep_memory_out_of_core_files() -> std::io::Result<()> {
-    match std::fs::write("/proc/self/coredump_filter", "0x0") {
-        // A kernel that writes no core files at all.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}

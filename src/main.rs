@@ -9,7 +9,7 @@ use aci_sync::config::{self, Config, ConfigError, EXIT_CONFIG};
 use aci_sync::daemon::threads::Failure;
 use aci_sync::daemon::{once, run};
 use aci_sync::logging::{self, Output};
-use aci_sync::{files, kube, manual, selftest};
+use aci_sync::{kube, manual, secret, selftest};
 
 fn main() -> ExitCode {
     let environment = cli::environment(std::env::vars_os());
@@ -64,8 +64,8 @@ fn configured(
     }
     let output = if invocation.command == Command::Run { Output::Split } else { Output::Stderr };
     logging::start(output).map_err(|why| Failure { code: EXIT_CONFIG, why })?;
-    if let Err(error) = files::keep_memory_out_of_core_files() {
-        log::warn!("a core file of this process would hold the password: /proc/self/coredump_filter: {error}");
+    if let Err(error) = secret::keep_out_of_core_files() {
+        log::warn!("a core file of this process may hold the password: {error}");
     }
     let config = load(invocation, environment)?;
     let failed = |error: kube::ConfigError| Failure { code: EXIT_CONFIG, why: error.to_string() };

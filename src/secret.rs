@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
 /// Holds a secret. It has no `Display`, and its `Debug` shows nothing of the value, so that a secret cannot
 /// slip into a log line or an error by way of formatting.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,6 +26,13 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }
+}
+
+/// A4: from now on the kernel writes no core file of this process, and other processes of the same user see nothing of its
+/// memory and environment.
+pub fn keep_out_of_core_files() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Where a secret comes from, read anew.
