@@ -5,14 +5,16 @@
 mod reading;
 mod sending;
 mod subscriptions;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, info};
 
 use self::subscriptions::Subscriptions;
+use self::telling::Shares;
 use super::parking::Parking;
 use crate::apic::access::Access;
 use crate::apic::writer::Writer;
@@ -24,14 +26,14 @@ use crate::model::diff::{self, Situation, Untagged};
 use crate::model::dn::{EepgDn, L3outDn, ObjectDn};
 use crate::model::fabric::{Eepg, Fabric, Hint, L3out};
 use crate::model::fights::Fights;
-use crate::model::finding::{Code, Finding, within_limits};
+use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
 use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
 use crate::model::mo::{MoChange, Status};
 use crate::model::news::{News, Told};
 use crate::model::owner::Owner;
-use crate::model::plan::{Plan, Tally, Transaction, describe};
+use crate::model::plan::{Plan, Transaction};
 use crate::model::podless::Podless;
 use crate::model::quota::Quota;
 use crate::model::rules::Rules;
@@ -135,6 +137,7 @@ pub struct Engine {
     stale_eepgs: BTreeSet<EepgDn>,
     settling: BTreeMap<L3outDn, Instant>,
     findings: BTreeSet<Finding>,
+    shares: Shares,
     told: Told,
     observed: String,
     /// How much the APIC refused in this pass.
@@ -170,6 +173,7 @@ impl Engine {
             stale_eepgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
+            shares: Shares::default(),
             told: Told::default(),
             observed: String::new(),
             refusals: 0,
@@ -477,42 +481,6 @@ impl Engine {
     fn park(&mut self, object: ObjectDn, error: &Error, now: Instant) {
         let text = format!("the APIC does not take what is asked there: {error}; it is tried again");
         self.parking.park(&object, now, Finding::new(Code::Rejected, &object, text));
-    }
-
-    /// Under `observe` a plan is told and not sent.
-    fn observe(&mut self, plan: &Plan) {
-        if self.writer.writes() {
-            return;
-        }
-        let text = describe(&plan.transactions);
-        if text != self.observed {
-            info!("policy observe, nothing is sent: {}", Tally::of(&plan.transactions));
-            text.lines().for_each(|line| info!("would change: {line}"));
-            self.observed = text;
-        }
-    }
-
-    /// A finding is told when it appears and when it goes.
-    fn tell(&mut self, wanted: &Wanted, plan: Plan, now: Instant) -> Vec<News> {
-        let mut findings: BTreeSet<Finding> = wanted.findings.iter().cloned().chain(plan.findings).collect();
-        findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
-        findings.extend(self.fights.findings(now));
-        findings.extend(self.subscriptions.findings());
-        findings.extend(self.podless.findings(now));
-        findings.extend(self.brake.finding());
-        findings.extend(self.unasked.as_ref().map(|why| {
-            let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
-            Finding::new(Code::Unavailable, "the APIC", text)
-        }));
-        let findings = within_limits(findings, wanted.namespaces());
-        for finding in findings.difference(&self.findings) {
-            if finding.code.is_notice() { info!("{finding}") } else { warn!("{finding}") }
-        }
-        for finding in self.findings.difference(&findings) {
-            info!("no longer: {finding}");
-        }
-        self.findings = findings;
-        self.told.pass_ended(&self.inventory, wanted, &self.fabric, &self.findings)
     }
 
     /// The state in lines, for SIGUSR1.

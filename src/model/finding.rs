@@ -133,7 +133,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a finding is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// An object of the cluster.
     Cluster(Kind, Key),

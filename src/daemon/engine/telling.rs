@@ -1,0 +1,146 @@
+//! What a pass says in the log: the findings that appear and go, and each namespace its share of the lines (X3).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::Engine;
+use crate::model::finding::{Code, Finding, Subject, within_limits};
+use crate::model::news::News;
+use crate::model::plan::{Plan, Tally, describe};
+use crate::model::wanted::Wanted;
+
+/// The most lines about the findings of one namespace in so long a time.
+const MOST_LINES: usize = 100;
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// How much of the log each namespace has had.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    begun: Option<Instant>,
+    lines: HashMap<Arc<str>, usize>,
+    /// Whose each finding of the last pass is: once it has gone, nobody may name its subject any more.
+    namespaces: HashMap<Subject, Arc<str>>,
+}
+
+impl Shares {
+    /// A new window begins where the last one is over.
+    fn begin(&mut self, now: Instant) {
+        if self.begun.is_some_and(|it| now.saturating_duration_since(it) < WINDOW) {
+            return;
+        }
+        self.begun = Some(now);
+        for (namespace, lines) in self.lines.drain().filter(|(_, lines)| *lines > MOST_LINES) {
+            info!("Namespace {namespace}: lines about findings that were left out: {}", lines - MOST_LINES);
+        }
+    }
+
+    /// Whether one more line about a finding is within the share of its namespace.
+    fn takes(&mut self, namespace: Option<&Arc<str>>) -> bool {
+        let Some(namespace) = namespace else { return true };
+        let lines = self.lines.entry(namespace.clone()).or_default();
+        *lines += 1;
+        if *lines == MOST_LINES + 1 {
+            let minutes = WINDOW.as_secs() / 60;
+            warn!(
+                "Namespace {namespace}: more than {MOST_LINES} lines about findings in {minutes} minutes; further ones \
+                 are left out, SIGUSR1 shows what is found"
+            );
+        }
+        *lines <= MOST_LINES
+    }
+
+    /// Says which findings are new and which are gone.
+    fn tell(
+        &mut self,
+        before: &BTreeSet<Finding>,
+        findings: &BTreeSet<Finding>,
+        namespace_of: impl Fn(&Subject) -> Option<Arc<str>>,
+        now: Instant,
+    ) {
+        self.begin(now);
+        let gone_of = std::mem::take(&mut self.namespaces);
+        for finding in findings {
+            if let Some(namespace) = namespace_of(&finding.subject) {
+                self.namespaces.insert(finding.subject.clone(), namespace);
+            }
+        }
+        for finding in findings.difference(before) {
+            let namespace = self.namespaces.get(&finding.subject).cloned();
+            match self.takes(namespace.as_ref()) {
+                true if finding.code.is_notice() => info!("{finding}"),
+                true => warn!("{finding}"),
+                false => {}
+            }
+        }
+        for finding in before.difference(findings) {
+            if self.takes(gone_of.get(&finding.subject)) {
+                info!("no longer: {finding}");
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Under `observe` a plan is told and not sent.
+    pub(super) fn observe(&mut self, plan: &Plan) {
+        if self.writer.writes() {
+            return;
+        }
+        let text = describe(&plan.transactions);
+        if text != self.observed {
+            info!("policy observe, nothing is sent: {}", Tally::of(&plan.transactions));
+            text.lines().for_each(|line| info!("would change: {line}"));
+            self.observed = text;
+        }
+    }
+
+    /// A finding is told when it appears and when it goes.
+    pub(super) fn tell(&mut self, wanted: &Wanted, plan: Plan, now: Instant) -> Vec<News> {
+        let mut findings: BTreeSet<Finding> = wanted.findings.iter().cloned().chain(plan.findings).collect();
+        findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
+        findings.extend(self.fights.findings(now));
+        findings.extend(self.subscriptions.findings());
+        findings.extend(self.podless.findings(now));
+        findings.extend(self.brake.finding());
+        findings.extend(self.unasked.as_ref().map(|why| {
+            let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
+            Finding::new(Code::Unavailable, "the APIC", text)
+        }));
+        let findings = within_limits(findings, wanted.namespaces());
+        self.shares.tell(&self.findings, &findings, wanted.namespaces(), now);
+        self.findings = findings;
+        self.told.pass_ended(&self.inventory, wanted, &self.fabric, &self.findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dn::{EepgDn, L3outDn, Name};
+
+    /// X3: a namespace that changes what is found all the time has its share of the log, what goes counted like what
+    /// comes, and takes nothing from others; a new window begins anew.
+    #[test]
+    fn a_namespace_has_its_share_of_the_log() {
+        let epg = |n: usize| -> EepgDn {
+            let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+            l3out.eepg(Name::object(&format!("E{n}")).unwrap())
+        };
+        let found = |n: usize| BTreeSet::from([Finding::new(Code::L3outMissing, &epg(n), "x")]);
+        let (start, mut shares, mut before) = (Instant::now(), Shares::default(), BTreeSet::new());
+        for n in 0..200 {
+            let now = found(n);
+            shares.tell(&before, &now, |_| Some("evil".into()), start);
+            before = now;
+        }
+        assert_eq!(shares.lines.get("evil"), Some(&399));
+        assert!(!shares.takes(Some(&"evil".into())));
+        assert!(shares.takes(Some(&"shop".into())) && shares.takes(None));
+        shares.tell(&before, &before, |_| Some("evil".into()), start + WINDOW);
+        assert!(shares.takes(Some(&"evil".into())));
+        assert_eq!(shares.namespaces.len(), 1, "of what is found now");
+    }
+}
