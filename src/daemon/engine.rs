@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
+use self::reading::Failing;
 use self::subscriptions::Subscriptions;
 use self::telling::Shares;
 use super::parking::Parking;
@@ -122,8 +123,9 @@ pub struct Engine {
     podless: Podless,
     podless_stale: bool,
     parking: Parking<ObjectDn>,
-    /// L3Outs that the APIC does not let us read.
+    /// L3Outs that the APIC does not give us.
     unreadable: Parking<L3outDn>,
+    failing: Failing,
     fights: Fights,
     brake: Brake,
     untagged: BTreeMap<EepgDn, Untagged>,
@@ -162,6 +164,7 @@ impl Engine {
             podless_stale: true,
             parking: Parking::default(),
             unreadable: Parking::default(),
+            failing: Failing::default(),
             fights: Fights::default(),
             brake: Brake::default(),
             untagged: BTreeMap::new(),

@@ -18,6 +18,33 @@ use crate::model::wanted::named_l3outs;
 /// requests a second (W8).
 const TOGETHER: usize = 3;
 
+/// What was last not served, to tell one object that an APIC cannot serve from an APIC that serves nothing (W8).
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    /// How many reads were served so far.
+    served: usize,
+    /// What it was, and how many reads had been served by then.
+    last: Option<(Place, usize)>,
+}
+
+impl Failing {
+    fn is(&self, place: &Place) -> bool {
+        self.last.as_ref().is_some_and(|it| it.0 == *place)
+    }
+
+    fn served(&mut self, place: &Place) {
+        self.served += 1;
+        self.last.take_if(|it| it.0 == *place);
+    }
+
+    /// It was not served. True where it was not served the last time either while others were.
+    fn failed(&mut self, place: &Place) -> bool {
+        let is_alone = self.is(place) && self.last.as_ref().is_some_and(|it| it.1 < self.served);
+        self.last = Some((place.clone(), self.served));
+        is_alone
+    }
+}
+
 /// The most L3Outs that a reconcile reads before it writes, of those that hold nothing that could have to be changed: the
 /// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
 const MOST_NEW: usize = 20;
@@ -76,7 +103,8 @@ impl Engine {
         }
         let named = self.named();
         self.unread.retain(|dn| named.contains(dn));
-        let turn = self.by_turns(MOST_NEW);
+        let mut turn = self.by_turns(MOST_NEW);
+        turn.sort_by_key(|dn| self.failing.is(&Place::L3out(dn.clone())));
         for dn in &turn {
             self.read_l3out(apic, dn, now)?;
         }
@@ -117,7 +145,7 @@ impl Engine {
             return self.read_stale_eepgs(apic, now);
         }
         let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_marks()).collect();
-        while let Some(dn) = self.stale_l3outs.first().cloned() {
+        while let Some(dn) = self.next_l3out() {
             if needed.contains(&dn) {
                 self.read_l3out(apic, &dn, now)?;
             } else {
@@ -128,8 +156,29 @@ impl Engine {
         self.read_stale_eepgs(apic, now)
     }
 
+    /// The next L3Out to read. What was not served the last time comes last, so that it keeps nobody waiting.
+    fn next_l3out(&self) -> Option<L3outDn> {
+        let fails = |dn: &&L3outDn| self.failing.is(&Place::L3out((*dn).clone()));
+        self.stale_l3outs.iter().find(|dn| !fails(dn)).or(self.stale_l3outs.first()).cloned()
+    }
+
+    fn next_eepg(&self) -> Option<EepgDn> {
+        let fails = |dn: &&EepgDn| self.failing.is(&Place::Eepg((*dn).clone()));
+        self.stale_eepgs.iter().find(|dn| !fails(dn)).or(self.stale_eepgs.first()).cloned()
+    }
+
+    /// Whether it is this very object that cannot be read, for good or since it was asked for twice; else the session may
+    /// be the cause.
+    fn is_about_object(&mut self, place: &Place, error: &Error) -> bool {
+        match error {
+            Error::Forbidden(_) | Error::Rejected { .. } => true,
+            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => self.failing.failed(place),
+            Error::Unauthorized(_) | Error::AnswerLost(_) | Error::Withdrawn => false,
+        }
+    }
+
     fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
-        while let Some(dn) = self.stale_eepgs.first().cloned() {
+        while let Some(dn) = self.next_eepg() {
             let of_its_l3out = self.stale_eepgs.iter().filter(|it| it.l3out == dn.l3out).count();
             if of_its_l3out >= TOGETHER {
                 // Whatever becomes of it: what could not be read is not read one by one.
@@ -190,16 +239,21 @@ impl Engine {
     /// Reads an L3Out whole. One that the APIC does not let us read is left alone, and stops no other: nothing is
     /// written to what was not read.
     pub(super) fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
+        let place = Place::L3out(dn.clone());
         match self.subscribe_and_read(apic, dn, now) {
-            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                self.forget(apic, dn);
+            Err(error) if self.is_about_object(&place, &error) => {
+                // What is only not served now is still known, and is read before anything is written to it (W7).
+                if matches!(error, Error::Forbidden(_) | Error::Rejected { .. }) {
+                    self.forget(apic, dn);
+                }
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
-                let text = format!("the APIC does not let it be read: {error}; it is tried again");
+                let text = format!("the APIC does not give it: {error}; it is tried again");
                 self.unreadable.park(dn, now, Finding::new(Code::Rejected, dn, text));
                 Ok(())
             }
             Ok(()) => {
+                self.failing.served(&place);
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 if self.unreadable.is_known(dn) {
@@ -258,14 +312,14 @@ impl Engine {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
         self.stale_eepgs.insert(dn.clone());
+        let place = Place::Eepg(dn.clone());
         match apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
+                self.failing.served(&place);
                 let undone = self.fabric.put_eepg(dn, &mos);
                 self.fights.undone(undone);
             }
-            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                self.park(ObjectDn::Eepg(dn.clone()), &error, now)
-            }
+            Err(error) if self.is_about_object(&place, &error) => self.park(ObjectDn::Eepg(dn.clone()), &error, now),
             Err(error) => return Err(error),
         }
         self.stale_eepgs.remove(dn);
