@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use aci_sync::model::brake::Brake;
 use aci_sync::model::diff::{Situation, Untagged, plan};
 use aci_sync::model::dn::{EepgDn, L3outDn, Name, ObjectDn};
-use aci_sync::model::fabric::Fabric;
+use aci_sync::model::fabric::{Eepg, Fabric};
 use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
@@ -243,7 +243,8 @@ impl World {
         let mut rounds = Vec::new();
         let mut brake = Brake::default();
         let findings: Vec<Finding> = loop {
-            let beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
+            let mut beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
+            beyond.retain(|dn| !fabric.eepg(dn).is_some_and(Eepg::belongs_to_us));
             let wanted = wanted(&self.inventory, &self.rules, &|dn| fabric.vrf(dn), &beyond);
             let plan = plan(&Situation {
                 wanted: &wanted,

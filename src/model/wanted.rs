@@ -311,33 +311,30 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
             by_eepg.entry(eepg).or_default().push(claim);
         }
     }
-    // S3: in one VRF an address can be in one EEPG only; the oldest Deployment among the claimants gets it, but for those
-    // that get nothing at all (W6).
+    // S3: in one VRF an address can be in one EEPG only; the oldest Deployment among the claimants gets it. Those that get
+    // nothing at all take it from nobody; what they have stays (W6, D5).
     let mut winners: HashMap<&Vrf, (usize, &Claim<'_>)> = HashMap::new();
-    for (&eepg, claims) in &by_eepg {
+    for (&eepg, claims) in by_eepg.iter().filter(|(eepg, _)| !eepgs[**eepg].1.beyond_quota) {
         for claim in claims {
             let winner = winners.entry(&vrfs[eepg]).or_insert((eepg, claim));
-            let gets_nothing = |eepg: usize| eepgs[eepg].1.beyond_quota;
-            if (gets_nothing(eepg), age(claim.member)) < (gets_nothing(winner.0), age(winner.1.member)) {
+            if age(claim.member) < age(winner.1.member) {
                 *winner = (eepg, claim);
             }
         }
     }
     for (eepg, claims) in by_eepg {
-        let (Some((winner, older)), Some(first)) =
-            (winners.get(&vrfs[eepg]), claims.iter().min_by_key(|it| it.is_paused()))
-        else {
-            continue;
-        };
-        if *winner == eepg {
+        let Some(first) = claims.iter().min_by_key(|it| it.is_paused()) else { continue };
+        let winner = winners.get(&vrfs[eepg]).filter(|it| it.0 != eepg);
+        let Some((winner, older)) = winner else {
             let deployment = first.member.deployment.key.clone();
             let sources = claims.iter().map(|it| it.source()).filter(|it| *it != first.source());
             let also = sources.collect();
             let subnet = WantedSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
             eepgs[eepg].1.subnets.insert(first.prefix, subnet);
-        } else if let Some(loser) = claims.iter().min_by_key(|it| age(it.member))
-            && !eepgs[eepg].1.beyond_quota
-        {
+            continue;
+        };
+        let loser = claims.iter().min_by_key(|it| age(it.member));
+        if let Some(loser) = loser.filter(|_| !eepgs[eepg].1.beyond_quota) {
             let (what, to) = (format!("{} ({})", first.prefix, first.source()), &eepgs[eepg].0);
             let (older, elsewhere) = (&older.member.deployment.key, &eepgs[*winner].0);
             let (texts, notes) = conflicts.entry(loser.member.deployment.key.clone()).or_default();

@@ -214,7 +214,9 @@ fn made(
     if inner.wrong_plan {
         return Ok(());
     }
-    paused(inner, dn)?;
+    if !inner.meddled.contains(dn) {
+        paused(inner, dn)?;
+    }
     if class == "l3extInstP" && annotation(is) == marks.own {
         // Where somebody has just deleted it, its mark was to be put back.
         if !inner.called_for[0].eepgs.contains(dn) && !inner.meddled.contains(dn) {

@@ -224,18 +224,25 @@ pub fn called_for(
         }
     }
 
-    // In each VRF an address goes to the EEPG of the oldest Deployment that claims it, and that gets anything.
-    let mut winners: BTreeMap<(String, IpAddr), (bool, u64, Name, String)> = BTreeMap::new();
+    // In each VRF an address goes to the EEPG of the oldest Deployment that claims it, among those that get anything.
+    let mut winners: BTreeMap<(String, IpAddr), (u64, Name, String)> = BTreeMap::new();
     for Claim { ip, owner, eepg, .. } in &claims {
-        let Some(eepg) = eepg else { continue };
-        let gets_nothing = called_for.beyond.contains(eepg);
-        let mine = (gets_nothing, cluster.deployments[owner].created, owner.clone(), eepg.clone());
+        let Some(eepg) = eepg.as_ref().filter(|it| !called_for.beyond.contains(*it)) else { continue };
+        let mine = (cluster.deployments[owner].created, owner.clone(), eepg.clone());
         let place = winners.entry((vrf(&l3out_of(eepg)), *ip)).or_insert_with(|| mine.clone());
-        if (mine.0, mine.1, &mine.2) < (place.0, place.1, &place.2) {
+        if (mine.0, &mine.1) < (place.0, &place.1) {
             *place = mine;
         }
     }
-    for ((_, ip), (_, _, _, eepg)) in &winners {
+    let mut places: BTreeSet<(IpAddr, String)> = winners.iter().map(|(at, it)| (at.1, it.2.clone())).collect();
+    // What gets nothing has whatever nobody else gets there.
+    for Claim { ip, eepg, .. } in &claims {
+        let Some(eepg) = eepg.as_ref().filter(|it| called_for.beyond.contains(*it)) else { continue };
+        if !winners.contains_key(&(vrf(&l3out_of(eepg)), *ip)) {
+            places.insert((*ip, eepg.clone()));
+        }
+    }
+    for (ip, eepg) in &places {
         let there = || claims.iter().filter(|it| it.ip == *ip && it.eepg.as_ref() == Some(eepg));
         let dn = subnet(eepg, ip);
         // Of those that are not paused, where there are any (D2, S4).

@@ -18,29 +18,29 @@ use crate::model::wanted::named_l3outs;
 /// requests a second (W8).
 const TOGETHER: usize = 3;
 
-/// What was last not served, to tell one object that an APIC cannot serve from an APIC that serves nothing (W8).
+/// The L3Out that was last not served, to tell one that an APIC cannot serve from an APIC that serves nothing (W8).
 #[derive(Debug, Default)]
 pub(super) struct Failing {
-    /// How many reads were served so far.
+    /// How many L3Outs were read so far.
     served: usize,
-    /// What it was, and how many reads had been served by then.
-    last: Option<(Place, usize)>,
+    /// Which it was, and how many had been read by then.
+    last: Option<(L3outDn, usize)>,
 }
 
 impl Failing {
-    fn is(&self, place: &Place) -> bool {
-        self.last.as_ref().is_some_and(|it| it.0 == *place)
+    fn is(&self, dn: &L3outDn) -> bool {
+        self.last.as_ref().is_some_and(|it| it.0 == *dn)
     }
 
-    fn served(&mut self, place: &Place) {
+    fn served(&mut self, dn: &L3outDn) {
         self.served += 1;
-        self.last.take_if(|it| it.0 == *place);
+        self.last.take_if(|it| it.0 == *dn);
     }
 
-    /// It was not served. True where it was not served the last time either while others were.
-    fn failed(&mut self, place: &Place) -> bool {
-        let is_alone = self.is(place) && self.last.as_ref().is_some_and(|it| it.1 < self.served);
-        self.last = Some((place.clone(), self.served));
+    /// It was not served. True where it was not served the last time either, while others were.
+    fn failed(&mut self, dn: &L3outDn) -> bool {
+        let is_alone = self.is(dn) && self.last.as_ref().is_some_and(|it| it.1 < self.served);
+        self.last = Some((dn.clone(), self.served));
         is_alone
     }
 }
@@ -104,7 +104,7 @@ impl Engine {
         let named = self.named();
         self.unread.retain(|dn| named.contains(dn));
         let mut turn = self.by_turns(MOST_NEW);
-        turn.sort_by_key(|dn| self.failing.is(&Place::L3out(dn.clone())));
+        turn.sort_by_key(|dn| self.failing.is(dn));
         for dn in &turn {
             self.read_l3out(apic, dn, now)?;
         }
@@ -158,27 +158,24 @@ impl Engine {
 
     /// The next L3Out to read. What was not served the last time comes last, so that it keeps nobody waiting.
     fn next_l3out(&self) -> Option<L3outDn> {
-        let fails = |dn: &&L3outDn| self.failing.is(&Place::L3out((*dn).clone()));
-        self.stale_l3outs.iter().find(|dn| !fails(dn)).or(self.stale_l3outs.first()).cloned()
+        self.stale_l3outs.iter().find(|dn| !self.failing.is(dn)).or(self.stale_l3outs.first()).cloned()
     }
 
-    fn next_eepg(&self) -> Option<EepgDn> {
-        let fails = |dn: &&EepgDn| self.failing.is(&Place::Eepg((*dn).clone()));
-        self.stale_eepgs.iter().find(|dn| !fails(dn)).or(self.stale_eepgs.first()).cloned()
-    }
-
-    /// Whether it is this very object that cannot be read, for good or since it was asked for twice; else the session may
-    /// be the cause.
-    fn is_about_object(&mut self, place: &Place, error: &Error) -> bool {
+    /// Whether an error is about this very L3Out, and the pass goes on without it. One that is not served may be the
+    /// session's fault, unless others are. Where it may hold something of ours nothing goes on: an address must not be
+    /// created elsewhere in the VRF before it is known to be gone there (W2).
+    fn is_left_out(&mut self, dn: &L3outDn, error: &Error) -> bool {
         match error {
             Error::Forbidden(_) | Error::Rejected { .. } => true,
-            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => self.failing.failed(place),
+            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
+                self.failing.failed(dn) && !self.with_marks().contains(dn)
+            }
             Error::Unauthorized(_) | Error::AnswerLost(_) | Error::Withdrawn => false,
         }
     }
 
     fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
-        while let Some(dn) = self.next_eepg() {
+        while let Some(dn) = self.stale_eepgs.first().cloned() {
             let of_its_l3out = self.stale_eepgs.iter().filter(|it| it.l3out == dn.l3out).count();
             if of_its_l3out >= TOGETHER {
                 // Whatever becomes of it: what could not be read is not read one by one.
@@ -239,13 +236,9 @@ impl Engine {
     /// Reads an L3Out whole. One that the APIC does not let us read is left alone, and stops no other: nothing is
     /// written to what was not read.
     pub(super) fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        let place = Place::L3out(dn.clone());
         match self.subscribe_and_read(apic, dn, now) {
-            Err(error) if self.is_about_object(&place, &error) => {
-                // What is only not served now is still known, and is read before anything is written to it (W7).
-                if matches!(error, Error::Forbidden(_) | Error::Rejected { .. }) {
-                    self.forget(apic, dn);
-                }
+            Err(error) if self.is_left_out(dn, &error) => {
+                self.forget(apic, dn);
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 let text = format!("the APIC does not give it: {error}; it is tried again");
@@ -253,7 +246,7 @@ impl Engine {
                 Ok(())
             }
             Ok(()) => {
-                self.failing.served(&place);
+                self.failing.served(dn);
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 if self.unreadable.is_known(dn) {
@@ -312,14 +305,14 @@ impl Engine {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
         self.stale_eepgs.insert(dn.clone());
-        let place = Place::Eepg(dn.clone());
         match apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
-                self.failing.served(&place);
                 let undone = self.fabric.put_eepg(dn, &mos);
                 self.fights.undone(undone);
             }
-            Err(error) if self.is_about_object(&place, &error) => self.park(ObjectDn::Eepg(dn.clone()), &error, now),
+            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
+                self.park(ObjectDn::Eepg(dn.clone()), &error, now)
+            }
             Err(error) => return Err(error),
         }
         self.stale_eepgs.remove(dn);
