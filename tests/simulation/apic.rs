@@ -77,6 +77,9 @@ pub struct Inner {
     pub now: Instant,
     /// What the process has heard may call for; the first is the right one.
     pub called_for: Vec<CalledFor>,
+    /// So many EEPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
+    /// those in their grace count (W6). Then whoever claims an address may get it.
+    pub crowded: bool,
     /// When a pass last found each EEPG named by what the process has heard (D6).
     pub named_at: BTreeMap<String, Instant>,
     /// When the process started.
@@ -175,6 +178,7 @@ impl Line {
             changes: 0,
             now,
             called_for: vec![CalledFor::default()],
+            crowded: false,
             named_at: BTreeMap::new(),
             started: now,
             existed: BTreeSet::new(),

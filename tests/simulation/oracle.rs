@@ -111,6 +111,14 @@ impl CalledFor {
         self.sources.get(ip).is_none_or(|it| it.contains(name))
     }
 
+    /// Whether anybody claims the address of a subnet for its EPG, under this name.
+    pub fn claims(&self, dn: &str, name: Option<&String>) -> bool {
+        let (eepg, rn) = split(dn);
+        let ip = ip_of(rn);
+        let is_it = |it: &&Claim| it.ip == ip && it.eepg.as_deref() == Some(eepg);
+        self.claims.iter().filter(is_it).any(|it| name.is_none_or(|name| *name == it.name))
+    }
+
     /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. Where the
     /// address is wanted in an EEPG of the same VRF that can be had, it goes there (D5), but for a pause.
     pub fn retains(

@@ -1,6 +1,7 @@
 //! What people do: to their clusters, and to the fabric behind everybody's back.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use aci_sync::apic::Query;
 use aci_sync::apic::access::Access;
@@ -24,7 +25,10 @@ use crate::world::World;
 const L3OUTS: [&str; 3] = ["L", "M", "N"];
 const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
 /// What a crowd names, some of it somebody else's.
-const CROWD: [&str; 10] = ["E2", "E3", "C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7"];
+static CROWD: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let own = (0..200).map(|n| &*format!("C{n}").leak());
+    EPGS[2..].iter().copied().chain(own).collect()
+});
 
 /// A small pool, so that addresses are used again and again.
 fn ip(random: &mut Random) -> IpAddr {
@@ -162,7 +166,8 @@ fn pod(world: &mut World, side: usize) {
 /// A tenant who wants to have all there is: many Deployments, each with an external EPG of its own, some in an L3Out that
 /// is not there, and Services that select whatever there is. As often as not it takes them all away again.
 fn crowd(world: &mut World, side: usize) {
-    let many = 3 + world.random.below(12);
+    // Now and then more than a namespace may have by default (W6).
+    let many = if world.random.percent(4) { 105 + world.random.below(60) } else { 3 + world.random.below(12) };
     let takes_away = world.random.percent(40);
     for n in 0..many {
         let key = ("b", format!("crowd{n}"));
@@ -173,7 +178,7 @@ fn crowd(world: &mut World, side: usize) {
             deployments.remove(&key);
         } else {
             let l3out = if random.percent(20) { "X" } else { L3OUTS[random.below(3) as usize] };
-            let annotation = Annotation::Names(l3out, CROWD[random.below(10) as usize], None);
+            let annotation = Annotation::Names(l3out, CROWD[random.below(many) as usize], None);
             let (app, paused) = (random.below(3), random.percent(10));
             deployments.insert(key.clone(), Deployment { uid: number, created: number, annotation, paused, app });
         }

@@ -342,6 +342,8 @@ impl World {
             inner.called_for = oracle::may_be_called_for(heard, &it.settings, &is_ours);
             let named: Vec<(String, Instant)> = inner.called_for[0].eepgs.iter().map(|it| (it.clone(), now)).collect();
             inner.named_at.extend(named);
+            let recently = inner.named_at.values().filter(|at| now - **at <= GRACE).count();
+            inner.crowded = recently > it.settings.max_epgs;
             inner.existed.extend(self.desk.door.class("l3extInstP").into_keys());
             inner.deleted.clear();
             inner.created.clear();
