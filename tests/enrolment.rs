@@ -32,7 +32,7 @@ fn an_unknown_key_is_no_error() {
     assert_eq!(keys(&format!(r#","{}":1"#, "\u{e9}".repeat(1000))), format!("{:?}", "\u{e9}".repeat(64)));
 }
 
-/// D1: what is not a valid value is refused with the reason, and nothing of it becomes a name.
+/// D1, F30: what is not a valid value is refused with the reason, and nothing of it becomes a name.
 #[test]
 fn invalid_values_are_refused() {
     let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(LONGEST));

@@ -18,7 +18,7 @@ use sim::net::{Connection, Fault, Request, Server, Service, Trouble};
 use sim::pki::Authority;
 use support::watch::{JSON, Watch, asked, client, names, once, status};
 
-/// K1: a list comes in pages of 500, each object once, and says where to watch from.
+/// K1, F9: a list comes in pages of 500, each object once, and says where to watch from.
 #[test]
 fn lists_come_in_pages() {
     let kube = SimKube::start(Options::default());

@@ -40,7 +40,7 @@ fn a_deployment_lives_and_goes() {
     });
 }
 
-/// D5, W2: a changed annotation moves the addresses without a moment in two EPGs of one VRF (F0467).
+/// D5, W2, F37: a changed annotation moves the addresses without a moment in two EPGs of one VRF (F0467).
 #[test]
 fn a_changed_annotation_moves_the_addresses() {
     World::both(|world| {
@@ -66,7 +66,7 @@ fn a_changed_annotation_moves_the_addresses() {
     });
 }
 
-/// D6: a removed annotation takes the subnets at once and the EPG after its grace; a reinstall in between keeps it,
+/// D6, F37: a removed annotation takes the subnets at once and the EPG after its grace; a reinstall in between keeps it,
 /// with the contracts that people gave it.
 #[test]
 fn a_reinstall_keeps_the_contracts() {
@@ -84,7 +84,7 @@ fn a_reinstall_keeps_the_contracts() {
     });
 }
 
-/// D4: an EPG that two Deployments name holds the addresses of both, and goes with the second.
+/// D4, F37: an EPG that two Deployments name holds the addresses of both, and goes with the second.
 #[test]
 fn a_shared_epg_goes_with_the_last() {
     World::both(|world| {
@@ -116,7 +116,7 @@ fn a_reused_address_inherits_nothing() {
     });
 }
 
-/// D1: of a hostile annotation nothing reaches a request, and others are served all the same.
+/// D1, F30, I14: of a hostile annotation nothing reaches a request, and others are served all the same.
 #[test]
 fn hostile_annotations_reach_nothing() {
     let world = World::new();

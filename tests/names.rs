@@ -9,7 +9,7 @@ fn eepg() -> EepgDn {
     l3out.eepg(Name::object("E").unwrap())
 }
 
-/// D1: the names that the APIC takes, and none that could leave its place in a DN, a URL or a filter.
+/// D1, F30, I14: the names that the APIC takes, and none that could leave its place in a DN, a URL or a filter.
 #[test]
 fn names_are_checked() {
     for good in ["a", "TEN_K8_C1", "a.b-c_d", &"x".repeat(63)] {

@@ -118,7 +118,7 @@ fn a_tag_that_cannot_be_written_stops_nothing() {
     });
 }
 
-/// W3: one bad object among five hundred is a finding; all others go through, in few requests.
+/// W3, F20: one bad object among five hundred is a finding; all others go through, in few requests.
 #[test]
 fn a_refused_object_stops_no_other() {
     World::both(|world| {

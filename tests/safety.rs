@@ -170,7 +170,7 @@ fn policies() {
     world.until("sync does all", |world| world.apic.get(DN_E).is_none());
 }
 
-/// W3, W8: what the APIC refuses in one EPG stops no other, and is done once it may be.
+/// W3, W8, F20: what the APIC refuses in one EPG stops no other, and is done once it may be.
 #[test]
 fn a_refusal_stops_no_other() {
     World::both(|world| {

@@ -135,14 +135,15 @@ fn a_wrong_password_is_not_hammered() {
     assert!(!daemon.log().contains(world.apic.password()));
 }
 
-/// W8: a refusal names the user and says when the next try comes; an answer that speaks of a lock is left alone for the
+/// W8, X7: a refusal names the controller and the user, and says when the next try comes; an answer that speaks of a lock is left alone for the
 /// longest time. A password that SIGHUP brings is tried at once.
 #[test]
 fn a_new_password_ends_the_wait() {
     let world = World::new();
     world.apic.set_password("admin", "Another-word-2");
     let daemon = world.run(&[]);
-    daemon.until_logged("as \"admin\": the APIC session is not accepted: ");
+    let controller = world.apic.apic();
+    daemon.until_logged(&format!("{controller} as \"admin\": the APIC session is not accepted: "));
     daemon.until_logged("check user name and password; the next try comes in a minute");
     world.folder.file("password", "Another-word-2");
     let begun = std::time::Instant::now();
@@ -191,7 +192,7 @@ fn login_domains() {
     world.until_holds("E", &["10.0.0.1"]);
 }
 
-/// A4: no password, token or key stands in anything that is printed, whatever goes wrong and however much is logged.
+/// A4, I12: no password, token or key stands in anything that is printed, whatever goes wrong and however much is logged.
 #[test]
 fn secrets_stay_secret() {
     for quirks in [Quirks::default(), Quirks::contrary()] {

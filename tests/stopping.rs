@@ -32,7 +32,7 @@ fn a_stop_is_clean() {
     }
 }
 
-/// X2: a peer that hangs does not hold the stop up, on either side, at any point.
+/// X2, I15: a peer that hangs does not hold the stop up, on either side, at any point.
 #[test]
 fn a_hanging_peer_holds_nothing_up() {
     for (side, target) in [
@@ -212,7 +212,7 @@ fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-/// A4: there is no core file of the daemon, whatever the limits are that it was started with; and its memory and its
+/// A4, I12: there is no core file of the daemon, whatever the limits are that it was started with; and its memory and its
 /// environment are no file of its user's.
 #[test]
 fn there_is_no_core_file() {

@@ -324,7 +324,7 @@ mod tests {
 
     use super::*;
 
-    /// X1: a thread that panics, fails or just ends is noticed and ends the process with a code that says so.
+    /// X1, F23: a thread that panics, fails or just ends is noticed and ends the process with a code that says so.
     #[test]
     fn every_unexpected_end_ends_the_process() {
         type Ending = fn() -> Result<(), Failure>;
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(is_done.recv(), Ok(3));
     }
 
-    /// X1: a reconciler that hangs ends the process after twelve looks, one that turns in between does not.
+    /// X1, F24, I10: a reconciler that hangs ends the process after twelve looks, one that turns in between does not.
     #[test]
     fn a_reconciler_that_stands_still_ends_the_process() {
         let ((hang, hanging), heart) = (bounded::<()>(0), Heart::default());
