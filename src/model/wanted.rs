@@ -13,6 +13,7 @@ use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::{Inventory, Member};
 use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
+use super::selection::Selection;
 
 /// The longest `name` of a subnet, in characters (O1).
 pub(super) const LONGEST_NAME: usize = 63;
@@ -507,24 +508,12 @@ fn service_claims<'a>(
             borne[owner].insert(&pod.labels);
         }
     }
-    let sets = borne.iter().enumerate().flat_map(|(owner, sets)| sets.iter().map(move |labels| (owner, *labels)));
-    let sets: Vec<(usize, &Labels)> = sets.collect();
-    // A selector is compared with the sets that hold its rarest label, and with no others.
-    let mut holders: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
-    for (n, (owner, labels)) in sets.iter().enumerate() {
-        let namespace = &*exporters.all[*owner].member.deployment.key.namespace;
-        for (label, value) in labels.iter() {
-            holders.entry((namespace, label, value)).or_default().push(n);
-        }
-    }
+    let namespaces = exporters.all.iter().map(|it| &*it.member.deployment.key.namespace);
+    let selection = Selection::new(namespaces.zip(borne));
 
     let mut claims = Vec::new();
     for service in inventory.services.values() {
-        let holding = |(label, value)| holders.get(&(&*service.key.namespace, label, value));
-        let rarest =
-            service.selector.iter().map(|it| holding(it).map_or(&[][..], Vec::as_slice)).min_by_key(|it| it.len());
-        let selected = rarest.into_iter().flatten().map(|n| sets[*n]).filter(|it| service.selector.select(it.1));
-        let owners: BTreeSet<usize> = selected.map(|it| it.0).collect();
+        let owners = selection.of(service);
         for owner in &owners {
             let Exporter { member, exports, eepg } = &exporters.all[*owner];
             if exports.services {
