@@ -3,6 +3,7 @@
 //! A pure function of the inventory, the rules and which VRF each L3Out is in. What the fabric holds does not matter
 //! here.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -177,9 +178,10 @@ impl<'a> Exporters<'a> {
 
     /// P1 to P5: where the Deployment of the Pod that an address belongs to is enrolled, the address is exported.
     fn pod_claim(&self, &(address, (owner, pod)): &(IpAddr, Claimant<'a>)) -> Option<Claim<'a>> {
-        let Exporter { member, exports, eepg } = &self.all[owner?];
+        let place = owner?;
+        let Exporter { member, exports, eepg } = &self.all[place];
         let (prefix, eepg) = (Prefix::host(address), *eepg);
-        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
+        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, place, member, eepg })
     }
 }
 
@@ -190,11 +192,21 @@ struct Claim<'a> {
     is_pod: bool,
     /// The Pod or Service.
     key: &'a Key,
+    /// The place of the Deployment among all exporters, which are sorted by name.
+    place: usize,
     member: &'a Member,
     eepg: Option<usize>,
 }
 
 impl Claim<'_> {
+    /// By address, a Service before a Pod (S4), then by its name and that of the Deployment. Where a Service selects
+    /// thousands of Deployments, no name is looked at (X3).
+    fn order(&self, other: &Claim<'_>) -> Ordering {
+        let by_name = || if std::ptr::eq(self.key, other.key) { Ordering::Equal } else { self.key.cmp(other.key) };
+        let by_address = (self.prefix, self.is_pod).cmp(&(other.prefix, other.is_pod));
+        by_address.then_with(by_name).then(self.place.cmp(&other.place))
+    }
+
     fn source(&self) -> Source {
         Source { is_pod: self.is_pod, key: self.key.clone() }
     }
@@ -249,7 +261,7 @@ pub fn wanted(inventory: &Inventory, rules: &Rules, vrf_of: &dyn Fn(&L3outDn) ->
     wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     wanted.findings.extend(refuse(&mut claims, rules));
-    claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
+    claims.sort_unstable_by(Claim::order);
     let mut conflicts = Conflicts::new();
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
         let kept: Vec<Kept> = claims.iter().filter_map(Claim::kept).collect();
@@ -521,6 +533,7 @@ fn service_claims<'a>(
                     prefix: Prefix::host(*address),
                     is_pod: false,
                     key: &service.key,
+                    place: *owner,
                     member,
                     eepg: *eepg,
                 }));
