@@ -7,7 +7,7 @@ mod sending;
 mod subscriptions;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,18 +209,23 @@ impl Engine {
 
     /// Takes over what a watcher says. True where a pass may find something to do.
     pub fn cluster_changed(&mut self, event: kube::Event, now: Instant) -> bool {
-        let (changed, kind) = match event {
+        let changed = match event {
             kube::Event::Listed { kind, objects } => {
                 info!("{kind}s listed: {} that matter", objects.len());
                 self.inventory.listed(kind, objects, now);
                 self.brake.count_next();
-                (true, kind)
+                if kind == Kind::Deployment {
+                    restart_graces(&mut self.grace, self.inventory.members.values());
+                }
+                true
             }
             kube::Event::Upsert(object) => {
-                let kind = object.kind();
-                (self.inventory.upsert(object), kind)
+                let key = (object.kind() == Kind::Deployment).then(|| object.key().clone());
+                let changed = self.inventory.upsert(object);
+                restart_graces(&mut self.grace, key.and_then(|it| self.inventory.members.get(&it)));
+                changed
             }
-            kube::Event::Gone { kind, key } => (self.inventory.gone(kind, &key), kind),
+            kube::Event::Gone { kind, key } => self.inventory.gone(kind, &key),
             kube::Event::Opened { kind } => {
                 self.inventory.opened(kind, now);
                 return false;
@@ -243,18 +248,8 @@ impl Engine {
         if changed {
             self.known = None;
             self.podless_stale = true;
-            self.restart_graces(kind);
         }
         changed
-    }
-
-    /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6).
-    fn restart_graces(&mut self, changed: Kind) {
-        if changed == Kind::Deployment {
-            let in_force = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
-            let named: HashSet<&EepgDn> = in_force.map(|it| &it.eepg).collect();
-            self.grace.named(|eepg| named.contains(eepg));
-        }
     }
 
     /// Whether all three kinds were listed at least once.
@@ -508,4 +503,10 @@ impl Engine {
         lines.extend(self.findings.iter().map(|it| format!("finding: {it}")));
         lines
     }
+}
+
+/// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only those
+/// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3).
+fn restart_graces<'a>(grace: &mut Grace, heard_of: impl IntoIterator<Item = &'a Member>) {
+    heard_of.into_iter().filter_map(|it| it.in_force.as_ref()).for_each(|it| grace.named(&it.eepg));
 }

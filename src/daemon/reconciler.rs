@@ -193,7 +193,7 @@ impl Reconciler {
 
     fn next_event(&self) -> Event {
         let now = Instant::now();
-        let wake = self.engine.next_wake().filter(|_| self.client.is_some());
+        let wake = || self.engine.next_wake().filter(|_| self.client.is_some());
         let timer = after(self.pacing.deadline(wake).saturating_duration_since(now));
         select! {
             recv(self.inbox.stop) -> _ => Event::Stop,

@@ -37,9 +37,9 @@ impl Grace {
         is_new && self.length.is_zero()
     }
 
-    /// Somebody names these EEPGs now: should they be unwanted again they start over, also where nobody looked meanwhile.
-    pub fn named(&mut self, is_named: impl Fn(&EepgDn) -> bool) {
-        self.since.retain(|eepg, _| !is_named(eepg));
+    /// A Deployment names this EEPG now: should it be unwanted again it starts over, also where nobody looked meanwhile.
+    pub fn named(&mut self, eepg: &EepgDn) {
+        self.since.remove(eepg);
     }
 
     /// Whether an EEPG is unwanted and not for long enough yet.
@@ -89,7 +89,7 @@ mod tests {
         grace.update(&unwanted, start + 61 * second);
         assert!(!grace.is_over(&eepg, start + 62 * second));
         assert_eq!(grace.running(start + 62 * second), 1);
-        grace.named(|it| *it == eepg);
+        grace.named(&eepg);
         grace.update(&unwanted, start + 120 * second);
         assert!(!grace.is_over(&eepg, start + 179 * second));
         assert!(grace.is_over(&eepg, start + 180 * second));

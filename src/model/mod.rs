@@ -15,6 +15,7 @@ pub mod rules;
 pub mod scope;
 
 pub mod inventory;
+mod selection;
 pub mod wanted;
 
 pub mod cause;

@@ -3,6 +3,7 @@
 //! A pure function of the inventory, the rules and which VRF each L3Out is in. What the fabric holds does not matter
 //! here.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::{Inventory, Member};
 use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
+use super::selection::Selection;
 
 /// The longest `name` of a subnet, in characters (O1).
 pub(super) const LONGEST_NAME: usize = 63;
@@ -178,9 +180,10 @@ impl<'a> Exporters<'a> {
 
     /// P1 to P5: where the Deployment of the Pod that an address belongs to is enrolled, the address is exported.
     fn pod_claim(&self, &(address, (owner, pod)): &(IpAddr, Claimant<'a>)) -> Option<Claim<'a>> {
-        let Exporter { member, exports, eepg } = &self.all[owner?];
+        let place = owner?;
+        let Exporter { member, exports, eepg } = &self.all[place];
         let (prefix, eepg) = (Prefix::host(address), *eepg);
-        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, member, eepg })
+        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, place, member, eepg })
     }
 }
 
@@ -191,11 +194,21 @@ struct Claim<'a> {
     is_pod: bool,
     /// The Pod or Service.
     key: &'a Key,
+    /// The place of the Deployment among all exporters, which are sorted by name.
+    place: usize,
     member: &'a Member,
     eepg: Option<usize>,
 }
 
 impl Claim<'_> {
+    /// By address, a Service before a Pod (S4), then by its name and that of the Deployment. Where a Service selects
+    /// thousands of Deployments, no name is looked at (X3).
+    fn order(&self, other: &Claim<'_>) -> Ordering {
+        let by_name = || if std::ptr::eq(self.key, other.key) { Ordering::Equal } else { self.key.cmp(other.key) };
+        let by_address = (self.prefix, self.is_pod).cmp(&(other.prefix, other.is_pod));
+        by_address.then_with(by_name).then(self.place.cmp(&other.place))
+    }
+
     fn source(&self) -> Source {
         Source { is_pod: self.is_pod, key: self.key.clone() }
     }
@@ -259,7 +272,7 @@ pub fn wanted(
     wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
     wanted.findings.extend(refuse(&mut claims, rules));
-    claims.sort_unstable_by_key(|it| (it.prefix, it.is_pod, it.key, &it.member.deployment.key));
+    claims.sort_unstable_by(Claim::order);
     let mut conflicts = Conflicts::new();
     for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
         let kept: Vec<Kept> = claims.iter().filter_map(Claim::kept).collect();
@@ -519,24 +532,12 @@ fn service_claims<'a>(
             borne[owner].insert(&pod.labels);
         }
     }
-    let sets = borne.iter().enumerate().flat_map(|(owner, sets)| sets.iter().map(move |labels| (owner, *labels)));
-    let sets: Vec<(usize, &Labels)> = sets.collect();
-    // A selector is compared with the sets that hold its rarest label, and with no others.
-    let mut holders: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
-    for (n, (owner, labels)) in sets.iter().enumerate() {
-        let namespace = &*exporters.all[*owner].member.deployment.key.namespace;
-        for (label, value) in labels.iter() {
-            holders.entry((namespace, label, value)).or_default().push(n);
-        }
-    }
+    let namespaces = exporters.all.iter().map(|it| &*it.member.deployment.key.namespace);
+    let selection = Selection::new(namespaces.zip(borne));
 
     let mut claims = Vec::new();
     for service in inventory.services.values() {
-        let holding = |(label, value)| holders.get(&(&*service.key.namespace, label, value));
-        let rarest =
-            service.selector.iter().map(|it| holding(it).map_or(&[][..], Vec::as_slice)).min_by_key(|it| it.len());
-        let selected = rarest.into_iter().flatten().map(|n| sets[*n]).filter(|it| service.selector.select(it.1));
-        let owners: BTreeSet<usize> = selected.map(|it| it.0).collect();
+        let owners = selection.of(service);
         for owner in &owners {
             let Exporter { member, exports, eepg } = &exporters.all[*owner];
             if exports.services {
@@ -544,6 +545,7 @@ fn service_claims<'a>(
                     prefix: Prefix::host(*address),
                     is_pod: false,
                     key: &service.key,
+                    place: *owner,
                     member,
                     eepg: *eepg,
                 }));

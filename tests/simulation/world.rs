@@ -297,7 +297,7 @@ impl World {
 
     fn deadline(&self, side: usize) -> Instant {
         let it = &self.sides[side];
-        let wake = it.engine.next_wake().filter(|_| it.connect_at.is_none());
+        let wake = || it.engine.next_wake().filter(|_| it.connect_at.is_none());
         let deadline = it.pacing.deadline(wake);
         it.connect_at.map_or(deadline, |at| at.min(deadline))
     }

@@ -27,9 +27,14 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one with this `--apic-rate` against the lab that is described in the folder; its log goes there, too.
     pub fn start(program: &Path, folder: &Folder, rate: Option<&str>) -> io::Result<Daemon> {
+        Daemon::start_with(program, folder, rate, &[])
+    }
+
+    /// The same with some flags more.
+    pub fn start_with(program: &Path, folder: &Folder, rate: Option<&str>, flags: &[&str]) -> io::Result<Daemon> {
         let log = File::create(folder.0.join("daemon.log"))?;
         let mut command = Command::new(program);
-        command.arg("run").env_clear().stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.arg("run").args(flags).env_clear().stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         for line in fs::read_to_string(folder.0.join("lab.env"))?.lines() {
             if let Some((name, value)) = line.split_once('=') {
                 command.env(name, value.trim_matches('\''));
@@ -68,12 +73,18 @@ impl Daemon {
         Duration::from_nanos(times.sum())
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) -> io::Result<()> {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status()?;
+        sent.success().then_some(()).ok_or_else(|| io::Error::other("the daemon has ended"))
+    }
+
     /// SIGTERM, and how long it takes from there to the end; nothing where it does not end well.
     pub fn stop(mut self) -> Option<Duration> {
         let begun = Instant::now();
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let sent = self.signal("TERM");
         let ended = self.child.wait();
-        (sent.is_ok_and(|it| it.success()) && ended.is_ok_and(|it| it.success())).then(|| begun.elapsed())
+        (sent.is_ok() && ended.is_ok_and(|it| it.success())).then(|| begun.elapsed())
     }
 }
 

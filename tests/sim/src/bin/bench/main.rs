@@ -2,6 +2,7 @@
 
 mod daemon;
 mod floor;
+mod hostile;
 mod measure;
 mod throttle;
 mod world;
@@ -15,7 +16,9 @@ use lexopt::prelude::*;
 const HELP: &str = "\
 bench --daemon PROGRAM --dir DIR [--pods N]...    measures PROGRAM; DIR is for its files
   --pods N      only this size, perhaps several; else 1000, 10000 and 50000
-  --only WHAT   only one of: sync, latency, healing, idle, throttle
+  --hostile     only this: time against size of what one namespace can do to the others
+  --only WHAT   only one of: sync, latency, healing, idle, throttle;
+                with --hostile: labels, services, deletions, keys, l3outs
 ";
 
 fn main() -> ExitCode {
@@ -31,18 +34,20 @@ fn main() -> ExitCode {
 struct Plan {
     bench: measure::Bench,
     sizes: Vec<usize>,
+    hostile: bool,
     only: Option<String>,
 }
 
 fn parse() -> Result<Plan, String> {
     let mut parser = lexopt::Parser::from_env();
-    let (mut daemon, mut dir, mut sizes, mut only) = (None, None, Vec::new(), None);
+    let (mut daemon, mut dir, mut sizes, mut hostile, mut only) = (None, None, Vec::new(), false, None);
     let mut read = || -> Result<(), lexopt::Error> {
         while let Some(word) = parser.next()? {
             match word {
                 Long("daemon") => daemon = Some(PathBuf::from(parser.value()?)),
                 Long("dir") => dir = Some(PathBuf::from(parser.value()?)),
                 Long("pods") => sizes.push(parser.value()?.parse()?),
+                Long("hostile") => hostile = true,
                 Long("only") => only = Some(parser.value()?.string()?),
                 other => return Err(other.unexpected()),
             }
@@ -55,11 +60,14 @@ fn parse() -> Result<Plan, String> {
         sizes = vec![1_000, 10_000, 50_000];
     }
     let bench = measure::Bench { program: daemon.ok_or_else(missing)?, dir: dir.ok_or_else(missing)? };
-    Ok(Plan { bench, sizes, only })
+    Ok(Plan { bench, sizes, hostile, only })
 }
 
 impl Plan {
     fn run(&self) -> io::Result<()> {
+        if self.hostile {
+            return hostile::table(&self.bench.program, &self.bench.dir, self.only.as_deref());
+        }
         let is_wanted = |what: &str| self.only.as_deref().is_none_or(|it| it == what);
         if is_wanted("sync") {
             self.bench.sync(&self.sizes)?;
