@@ -40,10 +40,9 @@ fn main() -> ExitCode {
 
 const VERSION: &str = concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// The version, and what the program was built from. The scripts give the build what cargo does not know.
+/// The version, and what the program was built from; `build.rs` knows what cargo does not.
 fn version() -> String {
-    let commit = option_env!("BUILD_COMMIT").unwrap_or("unknown");
-    let rustc = option_env!("BUILD_RUSTC").unwrap_or("unknown");
+    let (commit, rustc) = (env!("BUILD_COMMIT"), env!("BUILD_RUSTC"));
     let linked = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     let openssl = openssl::version::version();

@@ -121,6 +121,7 @@ fn help_and_version() {
     assert!(code == Some(0) && errors.is_empty() && text.starts_with(&version), "{text}");
     let told: Vec<&str> = text.lines().skip(1).filter_map(|it| it.split_whitespace().next()).collect();
     assert_eq!(told, ["commit", "target", "rustc", "openssl"]);
+    assert!(!text.contains("unknown"), "cargo build alone tells commit and compiler: {text}");
     for flag in cli::FLAGS {
         assert!(manual::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
     }

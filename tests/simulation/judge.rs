@@ -244,7 +244,8 @@ fn made(
         };
         // What is made by the way, by a repair of what somebody has just deleted, has no name yet.
         let name = is.get("name").filter(|it| !it.is_empty());
-        if !wanted(name) && !(inner.crowded && inner.called_for[0].claims(dn, name)) {
+        let may_be_wanted = inner.crowded && inner.called_for[0].claims(dn, name);
+        if !may_be_wanted && !wanted(name) {
             return Err(format!("{dn} was made and is not wanted there: {is:?}"));
         }
         let rn = &dn[eepg_of(dn).len()..];
