@@ -1,4 +1,4 @@
-//! What people read of the table of commands and flags: help, man page, and the README's table.
+//! What people read of the table of commands and flags: help, man page, and the table in `docs/configuration.md`.
 
 use crate::cli::{COMMANDS, FLAGS, Shape, VARIABLES, variable};
 
@@ -64,7 +64,7 @@ fn plain(text: &str) -> String {
     text.replace('`', "")
 }
 
-/// The README's table of flags and variables.
+/// The tables of flags and variables in `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = "| flag | default | what |\n| --- | --- | --- |\n".to_owned();
     for flag in FLAGS {

@@ -153,12 +153,18 @@ fn the_self_test_passes() {
     assert!(code == Some(0) && text.contains("8 threads") && errors.is_empty(), "{code:?} {text} {errors}");
 }
 
-/// The README shows the very table that the program reads its command line by.
+/// docs/configuration.md shows the very table that the program reads its command line by. `UPDATE_DOCS=1` writes it.
 #[test]
-fn the_readme_has_the_table() {
-    let readme = include_str!("../README.md");
-    let table = readme.split("<!-- flags -->\n").nth(1).and_then(|it| it.split("<!-- /flags -->").next());
-    assert_eq!(table.unwrap().trim(), manual::markdown().trim());
+fn the_configuration_page_has_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("<!-- flags -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- /flags -->").unwrap();
+    let right = format!("{before}<!-- flags -->\n{}<!-- /flags -->{after}", manual::markdown());
+    if page != right && std::env::var_os("UPDATE_DOCS").is_some() {
+        return std::fs::write(path, right).unwrap();
+    }
+    assert_eq!(page, right, "UPDATE_DOCS=1 writes it");
 }
 
 /// X6: one record is one line, and none can play with a terminal.

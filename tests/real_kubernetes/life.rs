@@ -1,7 +1,5 @@
 //! The promise on the README's first page, and what people do to a Deployment by day.
 
-use serde_json::json;
-
 use crate::world::World;
 
 /// D1, P2, P4, O1: the README's example is applied with kubectl and followed until it is deleted; nothing but what the
@@ -11,12 +9,7 @@ fn the_example_of_the_readme() {
     let world = World::named("multicast", "TEN_K8_C1", "L3O_K8_C1");
     let mut daemon = world.run(&["--epg-grace", "0"]);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let head = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
-    let spec = json!({
-        "replicas": 2, "selector": {"matchLabels": {"app": "mcast"}},
-        "template": {"metadata": {"labels": {"app": "mcast"}}, "spec": {"containers": [{"name": "c", "image": "none"}]}},
-    });
-    world.cluster.apply(&format!("{head}spec: {spec}\n"));
+    world.cluster.apply(readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap());
     world.until_follows("EPG_K8_APP_MCAST", "mcast", 2, &[]);
 
     let uid = world.cluster.kubectl(&["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
