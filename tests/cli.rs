@@ -153,7 +153,7 @@ fn the_self_test_passes() {
     assert!(code == Some(0) && text.contains("8 threads") && errors.is_empty(), "{code:?} {text} {errors}");
 }
 
-/// docs/configuration.md shows the very table that the program reads its command line by. `UPDATE_DOCS=1` writes it.
+/// docs/configuration.md shows the very table that the program reads its command line by. `BLESS=1` writes it.
 #[test]
 fn the_configuration_page_has_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
@@ -161,10 +161,10 @@ fn the_configuration_page_has_the_table() {
     let (before, rest) = page.split_once("<!-- flags -->\n").unwrap();
     let (_, after) = rest.split_once("<!-- /flags -->").unwrap();
     let right = format!("{before}<!-- flags -->\n{}<!-- /flags -->{after}", manual::markdown());
-    if page != right && std::env::var_os("UPDATE_DOCS").is_some() {
+    if page != right && std::env::var_os("BLESS").is_some() {
         return std::fs::write(path, right).unwrap();
     }
-    assert_eq!(page, right, "UPDATE_DOCS=1 writes it");
+    assert_eq!(page, right, "BLESS=1 writes it");
 }
 
 /// X6: one record is one line, and none can play with a terminal.
