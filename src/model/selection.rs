@@ -1,5 +1,5 @@
-//! Which Deployments a Service selects (S1). Labels that the same sets hold are alike to a selector: it looks at each such
-//! list of sets once, however many labels Services and Deployments have in common (X3).
+//! Which Deployments a Service selects (S1). Labels that the same sets hold are alike to a selector: it looks at each
+//! such list of sets once, however many labels Services and Deployments have in common (X3).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

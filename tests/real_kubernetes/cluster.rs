@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,6 +29,17 @@ impl Cluster {
     /// A file of its folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The same cluster as another user sees it, whose kubeconfig is in its folder.
+    pub fn as_user(&self, kubeconfig: &str) -> User {
+        let mut command = self.command(&["proxy", "--port", "0"]);
+        command.env("KUBECONFIG", self.file(kubeconfig)).stderr(Stdio::null());
+        let mut proxy = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(proxy.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap();
+        User { cluster: Cluster { proxy: format!("http://{address}"), ..self.clone() }, proxy }
     }
 
     /// kubectl as the administrator.
@@ -140,6 +151,20 @@ impl Cluster {
         let is_suite = |it: &Value| ["curl/", "kubectl/"].iter().any(|own| word(&it["userAgent"]).starts_with(own));
         let lines = lines.filter(|it| !is_suite(it));
         lines.map(|it| (word(&it["verb"]), word(&it["objectRef"]["resource"]))).collect()
+    }
+}
+
+/// A user with a proxy of their own, which ends when this is dropped.
+pub struct User {
+    /// Plain requests are theirs; kubectl is the administrator's all the same.
+    pub cluster: Cluster,
+    proxy: Child,
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.proxy.kill();
+        let _ = self.proxy.wait();
     }
 }
 

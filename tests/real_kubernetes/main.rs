@@ -15,6 +15,7 @@ mod alike;
 mod churn;
 mod credentials;
 mod ends;
+mod hostile_tenant;
 mod life;
 mod masters;
 mod news;

@@ -62,6 +62,17 @@ impl World {
         self.until("the namespace can hold Pods", || self.cluster.read(&path)["secrets"][0].is_object());
     }
 
+    /// Deletes a namespace and waits until there are no Pods in it.
+    pub fn delete_namespace(&self, name: &str) {
+        self.cluster.delete(&format!("/apis/apps/v1/namespaces/{name}/deployments?propagationPolicy=Background"));
+        self.cluster.delete(&format!("/api/v1/namespaces/{name}"));
+        let end = Instant::now() + LIMIT;
+        let pods = format!("/api/v1/namespaces/{name}/pods");
+        while Instant::now() < end && self.cluster.read(&pods)["items"][0].is_object() {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
     /// Starts the daemon as the ServiceAccount that `scripts/kubernetes-rbac.yaml` describes, with some flags more.
     pub fn run(&self, flags: &[&str]) -> Daemon {
         self.run_as("service-account.kubeconfig", flags)
@@ -210,14 +221,7 @@ impl World {
 impl Drop for World {
     /// The next story finds a cluster without this one's objects.
     fn drop(&mut self) {
-        let namespace = &self.namespace;
-        self.cluster.delete(&format!("/apis/apps/v1/namespaces/{namespace}/deployments?propagationPolicy=Background"));
-        self.cluster.delete(&format!("/api/v1/namespaces/{namespace}"));
-        let end = Instant::now() + LIMIT;
-        let pods = format!("/api/v1/namespaces/{namespace}/pods");
-        while Instant::now() < end && self.cluster.read(&pods)["items"][0].is_object() {
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+        self.delete_namespace(&self.namespace);
     }
 }
 
