@@ -8,7 +8,7 @@ mod support;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
@@ -16,8 +16,10 @@ use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
 use serde_json::json;
-use support::{DN_E, SECOND, Session, deployment, desk, listed, pass, pod, pods, subnet, with_subnets};
+use support::{DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, pass, pod, pods, subnet, with_subnets};
 
 /// How many L3Outs the hostile namespace names.
 const MANY: usize = 300;
@@ -37,6 +39,12 @@ fn naming(namespace: &str, name: &str, l3out: &str) -> Object {
 /// Deployments of a namespace that comes before all others, which name L3Outs that are not there.
 fn hostile() -> Vec<Object> {
     (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("A{n:04}"))).collect()
+}
+
+/// An engine for which namespaces may have so many EPGs.
+fn engine(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    let rules = Rules { max_epgs, ..Rules::default() };
+    hears_lists(Engine::new(Owner::new("me", &[]), rules, Policy::Sync, Duration::ZERO), deployments, pods, now)
 }
 
 /// The requests that a session gets from now on: method and target.
@@ -68,7 +76,7 @@ fn one_namespace_delays_no_other() {
     let session = Session::at(&desk);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
-    let mut engine = listed(Policy::Sync, deployments, pods(1), now);
+    let mut engine = engine(None, deployments, pods(1), now);
 
     let seen = requests(&session);
     let report = pass(&mut engine, &session, now);
@@ -108,7 +116,7 @@ fn namespaces_take_turns() {
     let (desk, now) = (desk(), Instant::now());
     desk.door.setup_tenant("T", "V", &["L", "Z"]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, hostile(), Vec::new(), now);
+    let mut engine = engine(None, hostile(), Vec::new(), now);
     assert!(pass(&mut engine, &session, now).unread > 0);
     engine.cluster_changed(Event::Upsert(naming("z", "web", "Z")), now);
     let seen = requests(&session);
@@ -130,7 +138,7 @@ fn deletions_are_counted_before_all_is_read() {
         });
         let mut deployments = hostile();
         deployments.push(deployment("web", "E", &[]));
-        let mut engine = listed(Policy::Sync, deployments, pods(1), now);
+        let mut engine = engine(None, deployments, pods(1), now);
         pass(&mut engine, &session, now);
         assert_eq!(engine.held(), if is_refused { 0 } else { 39 });
         until_read(&mut engine, &session, now);
@@ -147,7 +155,25 @@ fn deletions_of_others_do_not_wait() {
     let session = Session::at(&desk);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
-    let mut engine = listed(Policy::Sync, deployments, pods(1), now);
+    let mut engine = engine(None, deployments, pods(1), now);
     assert!(pass(&mut engine, &session, now).unread > 0);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
+}
+
+/// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an EPG
+/// of ours is, and the EPG is served also after a start.
+#[test]
+fn what_is_beyond_the_quota_costs_no_read() {
+    let (desk, now) = (desk(), Instant::now());
+    desk.door.setup_tenant("T", "V", &["L", "A0299"]).unwrap();
+    let kept = "uni/tn-T/out-A0299/instP-E";
+    desk.door.set(kept, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&desk);
+    let seen = requests(&session);
+    let mut engine = engine(Some(20), hostile(), Vec::new(), now);
+    until_read(&mut engine, &session, now);
+    assert_eq!(seen.borrow().iter().filter(|it| it.contains("/out-A")).count(), 21);
+    pass(&mut engine, &session, now + 100 * SECOND);
+    assert!(desk.door.get(kept).is_some());
+    assert!(engine.findings().iter().any(|it| it.code == Code::TooManyEpgs));
 }

@@ -25,9 +25,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one with this `--apic-rate` against the lab that is described in the folder; its log goes there, too.
+    /// Starts one with this `--apic-rate` against the lab that is described in the folder; its log goes there, too. All that
+    /// is measured is in one namespace, so that has no limit.
     pub fn start(program: &Path, folder: &Folder, rate: Option<&str>) -> io::Result<Daemon> {
-        Daemon::start_with(program, folder, rate, &[])
+        Daemon::start_with(program, folder, rate, &["--max-epgs", "off"])
     }
 
     /// The same with some flags more.
