@@ -289,15 +289,23 @@ pub fn expected(
     let mut expected = Expected::default();
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
     let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
-    let called_for = called_for(cluster, settings, vrf, &is_ours);
+    // The L3Outs that are looked at: named by somebody who gets something there, or with something of ours in them. The VRFs
+    // of the others are not known (S3, W6).
+    let too_many = beyond(cluster, settings);
+    let gets_something = |it: &String| is_ours(it) || !too_many.contains(it);
+    let named = cluster.deployments.iter().filter_map(|(key, it)| names(settings, key, it)).filter(gets_something);
+    let mut looked_at: BTreeSet<String> = named.map(|it| l3out_of(&it)).collect();
+    looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
+    let is_tag = |it: &Attributes| it.get("key").is_some_and(|key| key.starts_with(&marks.tag_prefix));
+    let tags = fabric.iter().filter(|(_, (class, it))| class == "tagAnnotation" && is_tag(it));
+    looked_at.extend(tags.filter_map(|(dn, _)| dn.split_once("/annotationKey-")).map(|it| it.0.to_owned()));
+    let vrf = |l3out: &str| if looked_at.contains(l3out) { vrf(l3out) } else { l3out.to_owned() };
+    let called_for = called_for(cluster, settings, &vrf, &is_ours);
     let CalledFor { eepgs: wanted, paused, beyond, subnets, untouched, .. } = &called_for;
     let is_own = |dn: &str| mark(dn).is_some_and(|it| it == marks.own);
     let may_have = |eepg: &str| !beyond.contains(eepg);
     let can_be_had = |eepg: &str| fabric.contains_key(&l3out_of(eepg)) && !paused.contains(eepg) && may_have(eepg);
     let same_vrf = |one: &str, other: &str| vrf(&l3out_of(one)) == vrf(&l3out_of(other));
-    // The L3Outs that are looked at: named by somebody, or with something of ours in them.
-    let mut looked_at: BTreeSet<String> = wanted.iter().map(|it| l3out_of(it)).collect();
-    looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
     for (here, name) in subnets {
         let (eepg, rn) = split(here);
         if !can_be_had(eepg) || untouched.contains(here) {
