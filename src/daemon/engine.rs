@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use self::reading::Failing;
 use self::subscriptions::Subscriptions;
 use self::telling::Shares;
 use super::parking::Parking;
@@ -38,7 +37,7 @@ use crate::model::plan::{Plan, Transaction};
 use crate::model::podless::Podless;
 use crate::model::quota::Quota;
 use crate::model::rules::Rules;
-use crate::model::wanted::{Vrf, Wanted, WantedEepg, named_l3outs, wanted};
+use crate::model::wanted::{Vrf, Wanted, WantedEepg, named_l3outs, placed, wanted};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
@@ -125,7 +124,8 @@ pub struct Engine {
     parking: Parking<ObjectDn>,
     /// L3Outs that the APIC does not give us.
     unreadable: Parking<L3outDn>,
-    failing: Failing,
+    /// One that was not served was left out in this pass (W8).
+    left_one_out: bool,
     fights: Fights,
     brake: Brake,
     untagged: BTreeMap<EepgDn, Untagged>,
@@ -136,8 +136,11 @@ pub struct Engine {
     stale_l3outs: BTreeSet<L3outDn>,
     /// L3Outs that nothing of ours is in and that are read in their turn.
     unread: BTreeSet<L3outDn>,
+    /// All that was to be read has been since the last comparison, perhaps but for what was named after that.
+    all_read: bool,
     stale_eepgs: BTreeSet<EepgDn>,
-    settling: BTreeMap<L3outDn, Instant>,
+    /// When an L3Out is read again, and when once more, because something appeared meanwhile.
+    settling: BTreeMap<L3outDn, (Instant, Instant)>,
     findings: BTreeSet<Finding>,
     shares: Shares,
     told: Told,
@@ -164,7 +167,7 @@ impl Engine {
             podless_stale: true,
             parking: Parking::default(),
             unreadable: Parking::default(),
-            failing: Failing::default(),
+            left_one_out: false,
             fights: Fights::default(),
             brake: Brake::default(),
             untagged: BTreeMap::new(),
@@ -173,6 +176,7 @@ impl Engine {
             comparison_due: true,
             stale_l3outs: BTreeSet::new(),
             unread: BTreeSet::new(),
+            all_read: false,
             stale_eepgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
@@ -215,14 +219,14 @@ impl Engine {
                 self.inventory.listed(kind, objects, now);
                 self.brake.count_next();
                 if kind == Kind::Deployment {
-                    restart_graces(&mut self.grace, self.inventory.members.values());
+                    restart_graces(&mut self.grace, &self.rules, self.inventory.members.values());
                 }
                 true
             }
             kube::Event::Upsert(object) => {
                 let key = (object.kind() == Kind::Deployment).then(|| object.key().clone());
                 let changed = self.inventory.upsert(object);
-                restart_graces(&mut self.grace, key.and_then(|it| self.inventory.members.get(&it)));
+                restart_graces(&mut self.grace, &self.rules, key.and_then(|it| self.inventory.members.get(&it)));
                 changed
             }
             kube::Event::Gone { kind, key } => self.inventory.gone(kind, &key),
@@ -301,12 +305,14 @@ impl Engine {
                 apic.forget(&id);
             }
         }
+        // What was not served may be served by another session.
+        self.unreadable = Parking::default();
         self.comparison_due = true;
     }
 
     /// When the engine wants a pass although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
-        let settled = self.settling.values().min().copied();
+        let settled = self.settling.values().map(|it| it.0).min();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
         let told = [self.inventory.next_complete(), self.podless.next_end(), self.subscriptions.next_wake()];
         tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
@@ -338,9 +344,16 @@ impl Engine {
     /// `now` is the time of the pass.
     pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
         self.fabric.begin_pass();
+        self.left_one_out = false;
         self.inventory.settle(now);
-        let in_grace = |eepg: &EepgDn| self.grace.is_running(eepg, now);
-        self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, in_grace);
+        // Where nothing is deleted, all that is left counts; else what is in its grace or held (W4).
+        let counts = |eepg: &EepgDn| {
+            self.fabric.eepg(eepg).is_some_and(Eepg::is_ours)
+                && (!self.writer.deletes()
+                    || self.grace.is_running(eepg, now)
+                    || self.brake.held().contains(&ObjectDn::Eepg(eepg.clone())))
+        };
+        self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, counts);
         self.look_for_pods(now);
         self.settle(apic, now);
         self.find_stale(apic, now)?;
@@ -439,7 +452,7 @@ impl Engine {
     /// W1, W4, W5: whether anything may be deleted now. Where the APIC did not say what is ours, it may be in any L3Out that
     /// was not read yet, and what would be deleted there has to be counted first.
     fn deletes(&self, now: Instant) -> bool {
-        let knows_ours = self.unasked.is_none() || self.unread.is_empty();
+        let knows_ours = self.unasked.is_none() || self.all_read || self.unread.is_empty();
         self.writer.deletes() && knows_ours && self.inventory.incomplete(now).is_empty()
     }
 
@@ -507,6 +520,6 @@ impl Engine {
 
 /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only those
 /// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3).
-fn restart_graces<'a>(grace: &mut Grace, heard_of: impl IntoIterator<Item = &'a Member>) {
-    heard_of.into_iter().filter_map(|it| it.in_force.as_ref()).for_each(|it| grace.named(&it.eepg));
+fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a Member>) {
+    heard_of.into_iter().filter_map(|it| placed(it, rules)).for_each(|it| grace.named(it));
 }

@@ -164,6 +164,17 @@ struct Holders<'a> {
     services: Vec<&'a Service>,
 }
 
+/// The Pod and the Services that each of these addresses belongs to now (P5).
+pub(super) fn sources_of(inventory: &Inventory, addresses: HashSet<IpAddr>) -> HashMap<IpAddr, Vec<Source>> {
+    let cluster = Cluster::new(inventory, &Asked { holders: addresses, long_names: HashSet::new() });
+    let source = |is_pod, key: &Key| Source { is_pod, key: key.clone() };
+    let sources = |it: Holders<'_>| {
+        let services = it.services.into_iter().map(|it| source(false, &it.key));
+        it.pod.map(|it| source(true, &it.key)).into_iter().chain(services).collect()
+    };
+    cluster.holders.into_iter().map(|(address, it)| (address, sources(it))).collect()
+}
+
 /// The cluster, as far as it is about what is deleted.
 struct Cluster<'a> {
     inventory: &'a Inventory,

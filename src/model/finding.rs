@@ -94,20 +94,25 @@ impl fmt::Display for Few {
 }
 
 /// X3: so many findings as can be looked at, however many one namespace causes: of each namespace the first of each code,
-/// and how many more there are. `namespace_of` says whose a subject is.
+/// and how many more there are. One that concerns several namespaces is kept as long as one of them has room.
+/// `namespaces_of` says whom a subject concerns.
 pub fn within_limits(
     findings: BTreeSet<Finding>,
-    namespace_of: impl Fn(&Subject) -> Option<Arc<str>>,
+    namespaces_of: impl Fn(&Subject) -> Vec<Arc<str>>,
 ) -> BTreeSet<Finding> {
-    let mut counts: HashMap<(Code, Option<Arc<str>>), usize> = HashMap::new();
+    // Of each namespace how many are kept, and how many not.
+    let mut counts: HashMap<(Code, Arc<str>), (usize, usize)> = HashMap::new();
     let mut ranked: Vec<(usize, Finding)> = Vec::new();
     for finding in findings {
-        let namespace = namespace_of(&finding.subject);
-        let is_limited = namespace.is_some();
-        let count = counts.entry((finding.code, namespace)).or_default();
-        *count += 1;
-        if !is_limited || *count <= MOST_OF_NAMESPACE {
-            ranked.push((*count, finding));
+        let keys: Vec<_> = namespaces_of(&finding.subject).into_iter().map(|it| (finding.code, it)).collect();
+        let rank = keys.iter().map(|it| counts.get(it).map_or(0, |it| it.0)).min().unwrap_or_default();
+        let is_kept = rank < MOST_OF_NAMESPACE;
+        for key in keys {
+            let (kept, left_out) = counts.entry(key).or_default();
+            *(if is_kept { kept } else { left_out }) += 1;
+        }
+        if is_kept {
+            ranked.push((rank, finding));
         }
     }
     // The first ones of all namespaces before the second ones of any.
@@ -115,10 +120,9 @@ pub fn within_limits(
     ranked.sort();
     ranked.truncate(MOST);
     let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
-    let rest = |of: Subject, code, more| Finding::new(code, of, format!("and {more} more findings of this kind"));
-    kept.extend(counts.into_iter().filter_map(|((code, namespace), count)| {
-        let more = count.checked_sub(MOST_OF_NAMESPACE).filter(|it| *it > 0)?;
-        Some(rest(Subject::Namespace(namespace?), code, more))
+    let left_out = counts.into_iter().filter(|(_, (_, left_out))| *left_out > 0);
+    kept.extend(left_out.map(|((code, namespace), (_, more))| {
+        Finding::new(code, Subject::Namespace(namespace), format!("and {more} more findings of this kind"))
     }));
     if all > MOST {
         kept.insert(Finding::new(Code::Unavailable, "findings", format!("{} more are not shown", all - MOST)));
@@ -305,12 +309,12 @@ mod tests {
         let of = |code, namespace: &str, n: usize| {
             Finding::new(code, (Kind::Deployment, &Key::new(namespace, &format!("d{n:05}"))), "x")
         };
-        let namespace_of = |subject: &Subject| match subject {
-            Subject::Cluster(_, key) => Some(key.namespace.clone()),
-            _ => None,
+        let namespaces_of = |subject: &Subject| match subject {
+            Subject::Cluster(_, key) => vec![key.namespace.clone()],
+            _ => Vec::new(),
         };
         let texts = |all: BTreeSet<Finding>| -> Vec<String> {
-            within_limits(all, namespace_of).iter().map(ToString::to_string).collect()
+            within_limits(all, namespaces_of).iter().map(ToString::to_string).collect()
         };
         let mut all: BTreeSet<Finding> = (0..20).map(|n| of(Code::UnknownKey, "evil", n)).collect();
         assert_eq!(texts(all.clone()).len(), 20);

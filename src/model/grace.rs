@@ -10,6 +10,8 @@ use super::dn::EepgDn;
 pub struct Grace {
     length: Duration,
     since: BTreeMap<EepgDn, Instant>,
+    /// Those that were named since the last look: their grace starts over with the next one.
+    named: BTreeSet<EepgDn>,
     /// The time of the last look: a grace that was over then is no reason to look again.
     looked: Option<Instant>,
 }
@@ -17,7 +19,7 @@ pub struct Grace {
 impl Grace {
     /// No EEPG is unwanted yet.
     pub fn new(length: Duration) -> Self {
-        Grace { length, since: BTreeMap::new(), looked: None }
+        Grace { length, since: BTreeMap::new(), named: BTreeSet::new(), looked: None }
     }
 
     /// How long it is.
@@ -28,7 +30,8 @@ impl Grace {
     /// Takes over which EEPGs are unwanted now. One that was wanted in between starts over. True where one is new and
     /// may go at once.
     pub fn update(&mut self, unwanted: &BTreeSet<EepgDn>, now: Instant) -> bool {
-        self.since.retain(|eepg, _| unwanted.contains(eepg));
+        let named = std::mem::take(&mut self.named);
+        self.since.retain(|eepg, _| unwanted.contains(eepg) && !named.contains(eepg));
         let is_new = unwanted.iter().any(|eepg| !self.since.contains_key(eepg));
         for eepg in unwanted {
             self.since.entry(eepg.clone()).or_insert(now);
@@ -39,7 +42,9 @@ impl Grace {
 
     /// A Deployment names this EEPG now: should it be unwanted again it starts over, also where nobody looked meanwhile.
     pub fn named(&mut self, eepg: &EepgDn) {
-        self.since.remove(eepg);
+        if self.since.contains_key(eepg) {
+            self.named.insert(eepg.clone());
+        }
     }
 
     /// Whether an EEPG is unwanted and not for long enough yet.
@@ -49,7 +54,8 @@ impl Grace {
 
     /// Whether an EEPG has been unwanted for long enough to go.
     pub fn is_over(&self, eepg: &EepgDn, now: Instant) -> bool {
-        self.since.get(eepg).is_some_and(|since| now.saturating_duration_since(*since) >= self.length)
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= self.length;
+        self.since.get(eepg).is_some_and(is_over) && !self.named.contains(eepg)
     }
 
     /// When the next grace is over that was not at the last look; it may be over by now.

@@ -10,14 +10,19 @@ use super::inventory::Inventory;
 use super::rules::Rules;
 use super::wanted::{WantedEepg, age, placed};
 
-/// Which namespace named each external EPG last. One in its grace still counts for that namespace: a Deployment that
-/// changes its annotation all the time would leave one behind each time.
+/// Which namespace named each external EPG last. One that is left counts for that namespace: a Deployment that changes
+/// its annotation all the time would leave one behind each time.
 #[derive(Debug, Default)]
 pub struct Quota {
     named_by: BTreeMap<EepgDn, Arc<str>>,
 }
 
 impl Quota {
+    /// The namespace that named an EPG last.
+    pub fn named_by(&self, dn: &EepgDn) -> Option<&Arc<str>> {
+        self.named_by.get(dn)
+    }
+
     /// Takes over who names what now. Of the others those are remembered that are still there.
     pub fn update(&mut self, wanted: &BTreeMap<EepgDn, WantedEepg>, fabric: &Fabric) {
         let is_there = |dn: &EepgDn| fabric.eepg(dn).is_some_and(Eepg::is_ours);
@@ -34,8 +39,8 @@ impl Quota {
     }
 
     /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger Deployments
-    /// name.
-    pub fn beyond(&self, inventory: &Inventory, rules: &Rules, in_grace: impl Fn(&EepgDn) -> bool) -> BTreeSet<EepgDn> {
+    /// name. `is_left` says of one that nobody names whether it still counts for the namespace that did.
+    pub fn beyond(&self, inventory: &Inventory, rules: &Rules, is_left: impl Fn(&EepgDn) -> bool) -> BTreeSet<EepgDn> {
         let Some(most) = rules.max_epgs else { return BTreeSet::new() };
         // Of each namespace the EPGs that it names, each with the oldest Deployment that does.
         let mut named: HashMap<&str, HashMap<&EepgDn, _>> = HashMap::new();
@@ -49,7 +54,7 @@ impl Quota {
             }
         }
         let mut left: HashMap<&str, usize> = HashMap::new();
-        for (_, namespace) in self.named_by.iter().filter(|(dn, _)| !all.contains(dn) && in_grace(dn)) {
+        for (_, namespace) in self.named_by.iter().filter(|(dn, _)| !all.contains(dn) && is_left(dn)) {
             *left.entry(namespace).or_default() += 1;
         }
         let (mut within, mut beyond) = (HashSet::new(), Vec::new());

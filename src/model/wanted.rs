@@ -34,22 +34,23 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The namespace that a finding counts for (X3): of an EEPG or L3Out that of the first Deployment which names it.
-    pub fn namespaces(&self) -> impl Fn(&Subject) -> Option<Arc<str>> {
-        let named = self.eepgs.iter().filter_map(|(dn, it)| Some((&dn.l3out, it.deployments.first()?)));
-        let mut l3outs: HashMap<&L3outDn, &Key> = HashMap::new();
-        for (l3out, key) in named {
-            l3outs.entry(l3out).or_insert(key);
+    /// The namespaces that a finding counts for (X3): of an EEPG or L3Out those of the Deployments that name it.
+    pub fn namespaces(&self) -> impl Fn(&Subject) -> Vec<Arc<str>> {
+        let mut l3outs: HashMap<&L3outDn, BTreeSet<&Arc<str>>> = HashMap::new();
+        for (dn, eepg) in &self.eepgs {
+            l3outs.entry(&dn.l3out).or_default().extend(eepg.deployments.iter().map(|it| &it.namespace));
         }
-        move |subject| {
-            let key = match subject {
-                Subject::Cluster(_, key) => key,
-                Subject::Fabric(object) => self.eepgs.get(object.eepg())?.deployments.first()?,
-                Subject::L3out(dn) => l3outs.get(dn)?,
-                Subject::Namespace(name) => return Some(name.clone()),
-                Subject::Part(_) => return None,
-            };
-            Some(key.namespace.clone())
+        move |subject| match subject {
+            Subject::Cluster(_, key) => vec![key.namespace.clone()],
+            Subject::Namespace(name) => vec![name.clone()],
+            Subject::L3out(dn) => l3outs.get(dn).into_iter().flatten().map(|it| (*it).clone()).collect(),
+            Subject::Fabric(object) => {
+                let deployments = self.eepgs.get(object.eepg()).map(|it| &it.deployments);
+                let namespaces: BTreeSet<&Arc<str>> =
+                    deployments.into_iter().flatten().map(|it| &it.namespace).collect();
+                namespaces.into_iter().cloned().collect()
+            }
+            Subject::Part(_) => Vec::new(),
         }
     }
 }
@@ -363,7 +364,7 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], eepgs: &mut [(EepgDn, WantedEep
 
 /// The EEPG that a Deployment's addresses belong to, if one is known. An annotation that names what its namespace may
 /// not have counts as none (W6).
-pub(super) fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
+pub fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EepgDn> {
     let eepg = &member.in_force.as_ref()?.eepg;
     rules.admits(&member.deployment.key.namespace, eepg).then_some(eepg)
 }
@@ -533,12 +534,16 @@ fn service_claims<'a>(
         }
     }
     let namespaces = exporters.all.iter().map(|it| &*it.member.deployment.key.namespace);
-    let selection = Selection::new(namespaces.zip(borne));
+    let mut selection = Selection::new(namespaces.zip(borne));
 
     let mut claims = Vec::new();
     for service in inventory.services.values() {
+        // One that has nothing to expose yet costs nothing: a namespace may have thousands of them (X3).
+        if service.addresses.is_empty() && service.unreadable.is_none() && !service.hostname_only {
+            continue;
+        }
         let owners = selection.of(service);
-        for owner in &owners {
+        for owner in owners.iter() {
             let Exporter { member, exports, eepg } = &exporters.all[*owner];
             if exports.services {
                 claims.extend(service.addresses.iter().map(|address| Claim {

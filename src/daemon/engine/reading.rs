@@ -18,33 +18,6 @@ use crate::model::wanted::named_l3outs;
 /// requests a second (W8).
 const TOGETHER: usize = 3;
 
-/// The L3Out that was last not served, to tell one that an APIC cannot serve from an APIC that serves nothing (W8).
-#[derive(Debug, Default)]
-pub(super) struct Failing {
-    /// How many L3Outs were read so far.
-    served: usize,
-    /// Which it was, and how many had been read by then.
-    last: Option<(L3outDn, usize)>,
-}
-
-impl Failing {
-    fn is(&self, dn: &L3outDn) -> bool {
-        self.last.as_ref().is_some_and(|it| it.0 == *dn)
-    }
-
-    fn served(&mut self, dn: &L3outDn) {
-        self.served += 1;
-        self.last.take_if(|it| it.0 == *dn);
-    }
-
-    /// It was not served. True where it was not served the last time either, while others were.
-    fn failed(&mut self, dn: &L3outDn) -> bool {
-        let is_alone = self.is(dn) && self.last.as_ref().is_some_and(|it| it.1 < self.served);
-        self.last = Some((dn.clone(), self.served));
-        is_alone
-    }
-}
-
 /// The most L3Outs that a reconcile reads before it writes, of those that hold nothing that could have to be changed: the
 /// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
 const MOST_NEW: usize = 20;
@@ -52,10 +25,16 @@ const MOST_NEW: usize = 20;
 impl Engine {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
     pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.settling).into_iter().partition(|(_, at)| *at <= now);
-        self.settling = later;
-        let due: BTreeMap<L3outDn, Instant> = due;
-        self.stale_l3outs.extend(due.into_keys());
+        for (dn, (first, last)) in std::mem::take(&mut self.settling) {
+            if first > now {
+                self.settling.insert(dn, (first, last));
+                continue;
+            }
+            if last > first {
+                self.settling.insert(dn.clone(), (last, last));
+            }
+            self.stale_l3outs.insert(dn);
+        }
         let due = self.subscriptions.due(now);
         for (dn, id) in due.renewals {
             debug!("{dn} is subscribed once more");
@@ -63,6 +42,12 @@ impl Engine {
             self.stale_l3outs.insert(dn);
         }
         due.reads.into_iter().for_each(|dn| self.queue_read(dn));
+    }
+
+    /// Something has appeared in an L3Out. What appears after that puts the read off for nobody.
+    pub(super) fn settles(&mut self, dn: &L3outDn, now: Instant) {
+        let at = now + SETTLE;
+        self.settling.entry(dn.clone()).or_insert((at, at)).1 = at;
     }
 
     /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
@@ -80,6 +65,7 @@ impl Engine {
             let known: Vec<L3outDn> = self.marked.iter().chain(self.fabric.l3outs()).cloned().collect();
             known.into_iter().for_each(|dn| self.queue_read(dn));
             self.comparison_due = false;
+            self.all_read = false;
             self.brake.count_next();
             self.subscriptions.retry_refused();
             self.untagged.values_mut().for_each(|it| it.try_again = true);
@@ -99,15 +85,19 @@ impl Engine {
     /// one names.
     pub(super) fn read_new(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.unread.is_empty() {
+            self.all_read = true;
             return Ok(());
         }
         let named = self.named();
         self.unread.retain(|dn| named.contains(dn));
-        let mut turn = self.by_turns(MOST_NEW);
-        turn.sort_by_key(|dn| self.failing.is(dn));
+        let turn = self.by_turns(MOST_NEW);
         for dn in &turn {
             self.read_l3out(apic, dn, now)?;
+            if self.left_one_out {
+                break;
+            }
         }
+        self.all_read |= self.unread.is_empty();
         let marked = self.fabric.l3outs_with_marks();
         if turn.iter().any(|dn| marked.contains(dn)) {
             // What would be deleted there was not counted.
@@ -145,7 +135,7 @@ impl Engine {
             return self.read_stale_eepgs(apic, now);
         }
         let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_marks()).collect();
-        while let Some(dn) = self.next_l3out() {
+        while let Some(dn) = self.stale_l3outs.first().cloned() {
             if needed.contains(&dn) {
                 self.read_l3out(apic, &dn, now)?;
             } else {
@@ -156,19 +146,15 @@ impl Engine {
         self.read_stale_eepgs(apic, now)
     }
 
-    /// The next L3Out to read. What was not served the last time comes last, so that it keeps nobody waiting.
-    fn next_l3out(&self) -> Option<L3outDn> {
-        self.stale_l3outs.iter().find(|dn| !self.failing.is(dn)).or(self.stale_l3outs.first()).cloned()
-    }
-
     /// Whether an error is about this very L3Out, and the pass goes on without it. One that is not served may be the
-    /// session's fault, unless others are. Where it may hold something of ours nothing goes on: an address must not be
-    /// created elsewhere in the VRF before it is known to be gone there (W2).
+    /// session's fault: so only the first one in a pass is left out, and the next error ends the pass. Where it may hold
+    /// something of ours nothing goes on: an address must not be created elsewhere in the VRF before it is known to be gone
+    /// there (W2).
     fn is_left_out(&mut self, dn: &L3outDn, error: &Error) -> bool {
         match error {
             Error::Forbidden(_) | Error::Rejected { .. } => true,
             Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
-                self.failing.failed(dn) && !self.with_marks().contains(dn)
+                !self.with_marks().contains(dn) && !std::mem::replace(&mut self.left_one_out, true)
             }
             Error::Unauthorized(_) | Error::AnswerLost(_) | Error::Withdrawn => false,
         }
@@ -238,7 +224,10 @@ impl Engine {
     pub(super) fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
         match self.subscribe_and_read(apic, dn, now) {
             Err(error) if self.is_left_out(dn, &error) => {
-                self.forget(apic, dn);
+                // What is known of ours there is still there: in its VRF, and in nobody else's way (S3, W2).
+                if !self.fabric.l3outs_with_marks().contains(dn) {
+                    self.forget(apic, dn);
+                }
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 let text = format!("the APIC does not give it: {error}; it is tried again");
@@ -246,7 +235,6 @@ impl Engine {
                 Ok(())
             }
             Ok(()) => {
-                self.failing.served(dn);
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 if self.unreadable.is_known(dn) {
@@ -293,7 +281,7 @@ impl Engine {
         self.fights.undone(undone);
         if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
             info!("{dn} has appeared");
-            self.settling.insert(dn.clone(), now + SETTLE);
+            self.settles(dn, now);
             self.subscriptions.appeared(dn, now);
         }
         self.stale_eepgs.retain(|eepg| eepg.l3out != *dn);

@@ -1,11 +1,11 @@
 //! How a plan is sent, and what follows where the APIC does not take it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use super::{Around, Engine, MOST_REFUSALS, Report, SETTLE};
+use super::{Around, Engine, MOST_REFUSALS, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
@@ -27,7 +27,7 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), Error> {
         let (mut failed, mut heard) = (BTreeSet::new(), Vec::new());
-        let mut queue = VecDeque::from(transactions);
+        let mut queue = self.in_turns(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.eepg.clone();
             around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
@@ -107,6 +107,20 @@ impl Engine {
         Ok(())
     }
 
+    /// The namespaces take turns, so that none waits for what another one has made necessary (X3). What is in one EEPG stays
+    /// in its order.
+    fn in_turns(&self, transactions: Vec<Transaction>) -> VecDeque<Transaction> {
+        let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
+        let mut turns = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            let turn = counts.entry(self.quota.named_by(&transaction.eepg).map(|it| &**it)).or_default();
+            *turn += 1;
+            turns.push((*turn, transaction));
+        }
+        turns.sort_by_key(|it| it.0);
+        turns.into_iter().map(|it| it.1).collect()
+    }
+
     /// Whether what somebody has just done makes a transaction one that would not be planned any more. Who changes other
     /// objects in the same EEPG holds nothing up: two clusters may share one (O5).
     fn is_overtaken(&self, transaction: &Transaction, by: &Hint) -> bool {
@@ -151,7 +165,7 @@ impl Engine {
         }
         let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. }));
         if creates_epg || shown == Shown::Recreated {
-            self.settling.insert(transaction.eepg.l3out.clone(), now + SETTLE);
+            self.settles(&transaction.eepg.l3out, now);
         }
         if transaction.form != Form::Tag {
             self.subscriptions.written(&transaction.eepg.l3out, now);

@@ -22,7 +22,7 @@ pub(super) struct Shares {
     begun: Option<Instant>,
     lines: HashMap<Arc<str>, usize>,
     /// Whose each finding of the last pass is: once it has gone, nobody may name its subject any more.
-    namespaces: HashMap<Subject, Arc<str>>,
+    namespaces: HashMap<Subject, Vec<Arc<str>>>,
 }
 
 impl Shares {
@@ -37,19 +37,22 @@ impl Shares {
         }
     }
 
-    /// Whether one more line about a finding is within the share of its namespace.
-    fn takes(&mut self, namespace: Option<&Arc<str>>) -> bool {
-        let Some(namespace) = namespace else { return true };
-        let lines = self.lines.entry(namespace.clone()).or_default();
-        *lines += 1;
-        if *lines == MOST_LINES + 1 {
-            let minutes = WINDOW.as_secs() / 60;
-            warn!(
-                "Namespace {namespace}: more than {MOST_LINES} lines about findings in {minutes} minutes; further ones \
-                 are left out, SIGUSR1 shows what is found"
-            );
+    /// Whether one more line about a finding is within the share of one of the namespaces that it concerns.
+    fn takes(&mut self, namespaces: &[Arc<str>]) -> bool {
+        let mut has_room = namespaces.is_empty();
+        for namespace in namespaces {
+            let lines = self.lines.entry(namespace.clone()).or_default();
+            *lines += 1;
+            has_room |= *lines <= MOST_LINES;
+            if *lines == MOST_LINES + 1 {
+                let minutes = WINDOW.as_secs() / 60;
+                warn!(
+                    "Namespace {namespace}: more than {MOST_LINES} lines about findings in {minutes} minutes; further \
+                     ones are left out, SIGUSR1 shows what is found"
+                );
+            }
         }
-        *lines <= MOST_LINES
+        has_room
     }
 
     /// Says which findings are new and which are gone.
@@ -57,26 +60,24 @@ impl Shares {
         &mut self,
         before: &BTreeSet<Finding>,
         findings: &BTreeSet<Finding>,
-        namespace_of: impl Fn(&Subject) -> Option<Arc<str>>,
+        namespaces_of: impl Fn(&Subject) -> Vec<Arc<str>>,
         now: Instant,
     ) {
         self.begin(now);
         let gone_of = std::mem::take(&mut self.namespaces);
         for finding in findings {
-            if let Some(namespace) = namespace_of(&finding.subject) {
-                self.namespaces.insert(finding.subject.clone(), namespace);
-            }
+            self.namespaces.insert(finding.subject.clone(), namespaces_of(&finding.subject));
         }
         for finding in findings.difference(before) {
-            let namespace = self.namespaces.get(&finding.subject).cloned();
-            match self.takes(namespace.as_ref()) {
+            let namespaces = self.namespaces.get(&finding.subject).cloned().unwrap_or_default();
+            match self.takes(&namespaces) {
                 true if finding.code.is_notice() => info!("{finding}"),
                 true => warn!("{finding}"),
                 false => {}
             }
         }
         for finding in before.difference(findings) {
-            if self.takes(gone_of.get(&finding.subject)) {
+            if self.takes(gone_of.get(&finding.subject).map_or(&[], Vec::as_slice)) {
                 info!("no longer: {finding}");
             }
         }
@@ -109,8 +110,16 @@ impl Engine {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
             Finding::new(Code::Unavailable, "the APIC", text)
         }));
-        let findings = within_limits(findings, wanted.namespaces());
-        self.shares.tell(&self.findings, &findings, wanted.namespaces(), now);
+        let named = wanted.namespaces();
+        let namespaces_of = |subject: &Subject| match (named(subject), subject) {
+            // An EPG that nobody names any more is the affair of whoever did.
+            (none, Subject::Fabric(object)) if none.is_empty() => {
+                self.quota.named_by(object.eepg()).into_iter().cloned().collect()
+            }
+            (namespaces, _) => namespaces,
+        };
+        let findings = within_limits(findings, namespaces_of);
+        self.shares.tell(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
         self.told.pass_ended(&self.inventory, wanted, &self.fabric, &self.findings)
     }
@@ -133,14 +142,14 @@ mod tests {
         let (start, mut shares, mut before) = (Instant::now(), Shares::default(), BTreeSet::new());
         for n in 0..200 {
             let now = found(n);
-            shares.tell(&before, &now, |_| Some("evil".into()), start);
+            shares.tell(&before, &now, |_| vec!["evil".into()], start);
             before = now;
         }
         assert_eq!(shares.lines.get("evil"), Some(&399));
-        assert!(!shares.takes(Some(&"evil".into())));
-        assert!(shares.takes(Some(&"shop".into())) && shares.takes(None));
-        shares.tell(&before, &before, |_| Some("evil".into()), start + WINDOW);
-        assert!(shares.takes(Some(&"evil".into())));
+        assert!(!shares.takes(&["evil".into()]));
+        assert!(shares.takes(&["evil".into(), "shop".into()]) && shares.takes(&[]));
+        shares.tell(&before, &before, |_| vec!["evil".into()], start + WINDOW);
+        assert!(shares.takes(&["evil".into()]));
         assert_eq!(shares.namespaces.len(), 1, "of what is found now");
     }
 }
