@@ -505,8 +505,8 @@ impl Engine {
     }
 }
 
-/// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only those
-/// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3).
+/// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only
+/// those that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3).
 fn restart_graces<'a>(grace: &mut Grace, heard_of: impl IntoIterator<Item = &'a Member>) {
     heard_of.into_iter().filter_map(|it| it.in_force.as_ref()).for_each(|it| grace.named(&it.eepg));
 }
