@@ -40,7 +40,7 @@ impl Grace {
         is_new && self.length.is_zero()
     }
 
-    /// A Deployment names this EEPG now: should it be unwanted again it starts over, also where nobody looked meanwhile.
+    /// A Deployment names this EEPG now: if it is unwanted again it starts over, also without a pass in between.
     pub fn named(&mut self, eepg: &EepgDn) {
         if self.since.contains_key(eepg) {
             self.named.insert(eepg.clone());

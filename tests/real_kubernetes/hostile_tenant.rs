@@ -173,7 +173,10 @@ fn attack(tenant: &Tenant<'_>) {
 /// Objects of the tenant's namespace with the labels and owners of shop's Pods.
 fn forge(tenant: &Tenant<'_>) {
     let path = "/apis/apps/v1/namespaces/shop/deployments/web";
-    let owner = |kind: &str, name: &str, uid: &Value| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+    let owner = |kind: &str, name: &str, uid: &Value| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true});
+        json!([owner])
+    };
     let victim = tenant.world.pods("web").remove(0);
     let pods = json!({"containers": [{"name": "c", "image": "none"}]});
     let labels = &victim["metadata"]["labels"];
@@ -283,8 +286,8 @@ fn a_hostile_namespace_changes_nothing_for_another() {
     }
     let told = world.kubectl(&["get", "events", "--output", "json"]);
     assert!(told.contains("Synced") && !told.contains("evil"), "{told}");
-    // Some sixty objects stay as they are, each with a finding of at most 1 KiB. A change of the one that flaps leads to
-    // one reconcile at most: a finding that goes, one that comes, and a few lines about two EPGs.
+    // Some sixty objects stay as they are, each with a finding of at most 1 KiB. A change of the one that flaps leads
+    // to one reconcile at most: a finding that goes, one that comes, and a few lines about two EPGs.
     let (log, most) = (daemon.log().len(), (64 + changes) << 10);
     assert!(log < most, "{log} bytes of log after {changes} changes");
     let peak = peak(daemon.id());

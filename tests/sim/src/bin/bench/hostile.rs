@@ -169,8 +169,8 @@ impl Run<'_> {
         Ok(Measured { times: vec![(FIRST_SYNC, first), (CHANGE, times[CHANGES / 2])], peak: daemon.peak() })
     }
 
-    /// The daemon is stopped while they are deleted, so all deletions are there at once when it goes on: what is measured
-    /// is the daemon, and not how fast the simulated API server deletes.
+    /// The daemon is stopped while they are deleted, so all deletions are there at once when it goes on: what is
+    /// measured is the daemon, and not how fast the simulated API server deletes.
     fn deletions(&self, size: usize) -> io::Result<Measured> {
         let lab = lab();
         for n in 0..size {
