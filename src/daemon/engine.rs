@@ -519,7 +519,8 @@ impl Engine {
 }
 
 /// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only those
-/// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3). A binding that `--allow` forbids is none (W6).
+/// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3). A binding that
+/// `--allow` forbids is none (W6).
 fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a Member>) {
     heard_of.into_iter().filter_map(|it| placed(it, rules)).for_each(|it| grace.named(it));
 }
