@@ -121,7 +121,7 @@ fn deleted(
         if !inner.crowded && called_for.iter().all(|it| it.subnets.contains_key(dn)) {
             return Err(format!("{dn} was deleted and is wanted there"));
         }
-        if annotation(was) == marks.own {
+        if annotation(was) == marks.own && !inner.crowded {
             retained(inner, dn, was)?;
         }
     }

@@ -534,7 +534,8 @@ impl World {
         self.flush();
         self.pass_time(Duration::from_secs(120))?;
         if forgets {
-            // What one side gave up for that the other one has to hear of.
+            // What one side gave up for that the other one has to hear of; and it may be more than goes at once (W4).
+            (0..self.sides.len()).for_each(|side| self.release(side));
             self.flush();
             self.pass_time(Duration::from_secs(120))?;
         } else {
