@@ -26,7 +26,7 @@ use world::World;
 /// of its own too; these are lived through first all the same.
 const ONCE_BROKEN: &[u64] = &[
     55, 71, 104, 2239, 3211, 10327, 4033602, 4043217, 6001236, 6002532, 6003918, 6010584, 6015722, 6019977, 6027076,
-    6028756, 6029851, 6130102, 6147992, 6201663, 6207782,
+    6028756, 6029851, 6130102, 6147992, 6201663, 6207782, 6265153,
 ];
 
 /// What two thousand worlds come to at least, each of it so many times.

@@ -537,7 +537,8 @@ impl World {
             // What one side gave up for that the other one has to hear of; and it may be more than goes at once (W4).
             (0..self.sides.len()).for_each(|side| self.release(side));
             self.flush();
-            self.pass_time(Duration::from_secs(120))?;
+            // What is not looked at any more since something of ours has gone there is noticed by a comparison (R3, R4).
+            self.pass_time(Duration::from_secs(700))?;
         } else {
             self.no_write_since(writes, "after a restart")?;
         }
