@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use log::{info, warn};
@@ -196,7 +197,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         epg_grace: duration(get("epg-grace"), Duration::ZERO)?.unwrap_or(Duration::from_secs(60)),
         policy,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
-        apic_rate: get("apic-rate").map_or(Ok(Some(APIC_RATE)), apic_rate)?,
+        apic_rate: get("apic-rate").map_or(Ok(Some(APIC_RATE)), |it| number_or_off(it, 1, 1000))?,
         lease: lease(invocation, policy)?,
         events: get("events").is_none() || invocation.is_on("events"),
     })
@@ -241,7 +242,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
         keep_contracted: invocation.is_on("keep-contracted"),
         batch: get("batch").map_or(Ok(default.batch), batch)?,
         max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
-        max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), max_epgs)?,
+        max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), |it| number_or_off(it, 1, 100_000))?,
     })
 }
 
@@ -281,13 +282,19 @@ fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
 }
 
 /// `N` or `off`.
-fn max_epgs(given: &Given) -> Result<Option<usize>, ConfigError> {
+fn number_or_off<N: FromStr + PartialOrd + fmt::Display>(
+    given: &Given,
+    least: N,
+    most: N,
+) -> Result<Option<N>, ConfigError> {
     let text = given.values[0].as_str();
     if text == "off" {
         return Ok(None);
     }
-    let most = text.parse().ok().filter(|it| (1..=100_000).contains(it)).map(Some);
-    most.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is neither a number from 1 to 100000 nor off")))
+    let number = text.parse().ok().filter(|it| (&least..=&most).contains(&it)).map(Some);
+    number.ok_or_else(|| {
+        ConfigError::wrong(given, format!("{text:?} is neither a number from {least} to {most} nor off"))
+    })
 }
 
 fn policy(given: &Given) -> Result<Policy, ConfigError> {
@@ -301,15 +308,6 @@ fn policy(given: &Given) -> Result<Policy, ConfigError> {
 
 /// W8: below the 30 requests a second at which Cisco recommends to throttle an APIC.
 const APIC_RATE: u32 = 20;
-
-fn apic_rate(given: &Given) -> Result<Option<u32>, ConfigError> {
-    let text = given.values[0].as_str();
-    if text == "off" {
-        return Ok(None);
-    }
-    let rate = text.parse().ok().filter(|it| (1..=1000).contains(it)).map(Some);
-    rate.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is neither a number from 1 to 1000 nor off")))
-}
 
 fn batch(given: &Given) -> Result<usize, ConfigError> {
     let number = given.values[0].parse().ok().filter(|it| (1..=1000).contains(it));

@@ -91,4 +91,13 @@ mod tests {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
         assert_eq!(format!("{:?}", Renewable::new(Secret::new("hunter2"))), "[secret]");
     }
+
+    /// A4: what the kernel is told.
+    #[test]
+    fn core_files_are_forbidden() {
+        keep_out_of_core_files().unwrap();
+        let limit = rustix::process::getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
 }

@@ -15,11 +15,12 @@ use aci_sync::config::Policy;
 use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kube::Object;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
-use serde_json::json;
-use support::{DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, pass, pod, pods, subnet, with_subnets};
+use support::{
+    DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, naming, pass, pod, pods, subnet, with_subnets,
+};
 
 /// How many L3Outs the hostile namespace names.
 const MANY: usize = 300;
@@ -27,18 +28,9 @@ const MANY: usize = 300;
 /// The most reads that another namespace's change waits for: those of one reconcile.
 const FEW: usize = 40;
 
-/// A Deployment of any namespace that names an EPG in any L3Out of the tenant.
-fn naming(namespace: &str, name: &str, l3out: &str) -> Object {
-    let annotation = json!({"tenant": "T", "l3out": l3out, "epg": "E"}).to_string();
-    let annotations = json!({"aci.haystacknetworks.com/l3o": annotation});
-    let metadata =
-        json!({"namespace": namespace, "name": name, "uid": format!("{namespace}-{name}"), "annotations": annotations});
-    Object::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap()
-}
-
 /// Deployments of a namespace that comes before all others, which name L3Outs that are not there.
 fn hostile() -> Vec<Object> {
-    (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("A{n:04}"))).collect()
+    (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("T/A{n:04}/E"))).collect()
 }
 
 /// An engine for which namespaces may have so many EPGs.
@@ -118,7 +110,7 @@ fn namespaces_take_turns() {
     let session = Session::at(&desk);
     let mut engine = engine(None, hostile(), Vec::new(), now);
     assert!(pass(&mut engine, &session, now).unread > 0);
-    engine.cluster_changed(Event::Upsert(naming("z", "web", "Z")), now);
+    engine.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
     let seen = requests(&session);
     assert!(pass(&mut engine, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "GET /api/mo/uni/tn-T/out-Z") < 5);

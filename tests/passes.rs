@@ -485,11 +485,6 @@ fn a_namespace_has_its_share_of_findings() {
     assert!(engine.findings().iter().all(|it| it.text.len() <= 1024));
 }
 
-/// The EEPGs that there are.
-fn epgs(desk: &Desk) -> Vec<String> {
-    desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
-}
-
 /// W6, D6: a Deployment that names another EPG each time leaves no more of them behind than its namespace may have, those
 /// in their grace counted; its address stays where it is meanwhile (D5), and goes on once a grace is over.
 #[test]
@@ -497,8 +492,7 @@ fn a_changing_annotation_piles_up_no_epgs() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
-    let engine = Engine::new(Owner::new("me", &[]), rules, Policy::Sync, 60 * SECOND);
-    let mut engine = hears_lists(engine, vec![deployment("web", "E0", &[])], pods(1), start);
+    let mut engine = engine(rules, Policy::Sync, vec![deployment("web", "E0", &[])], pods(1), start);
     let mut now = start;
     for n in 0..12 {
         now += SECOND;
@@ -525,9 +519,9 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
     let (desk, start) = (desk(), Instant::now());
     desk.door.set("uni/tn-T/out-L/instP-BEFORE", "l3extInstP", &[("annotation", MARK)]).unwrap();
     let session = Session::at(&desk);
-    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
     let named = ["BEFORE", "EMPTY", "LINKED", "USED"].map(|epg| deployment(&epg.to_lowercase(), epg, &[]));
-    let mut engine = hears_lists(engine, named.to_vec(), vec![pod("used", 1, "10.0.0.1")], start);
+    let used = vec![pod("used", 1, "10.0.0.1")];
+    let mut engine = engine(Rules::default(), Policy::Sync, named.to_vec(), used, start);
     pass(&mut engine, &session, start);
     assert_eq!(epgs(&desk), ["BEFORE", "EMPTY", "LINKED", "USED"]);
     desk.door
@@ -554,9 +548,7 @@ fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
             desk.door.set("uni/tn-T/out-A/instP-OURS", "l3extInstP", &[("annotation", MARK)]).unwrap();
         }
         let session = Session::at(&desk);
-        let text = r#"{"tenant":"T","l3out":"A","epg":"E"}"#;
-        let metadata = json!({"namespace": "a", "name": "slow", "annotations": {"aci.haystacknetworks.com/l3o": text}});
-        let slow = Object::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap();
+        let slow = naming("a", "slow", "T/A/E");
         let mut engine = listed(Policy::Sync, vec![slow, deployment("web", "E", &[])], pods(1), start);
         let error = || Error::Unreachable("timed out".to_owned());
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
+use self::reading::Settling;
 use self::subscriptions::Subscriptions;
 use self::telling::Shares;
 use super::parking::Parking;
@@ -112,7 +113,7 @@ pub struct Engine {
     /// What that calls for, with what it was computed from beside it; nothing where the cluster has changed since.
     known: Option<(Basis, Arc<Wanted>)>,
     quota: Quota,
-    /// The EEPGs that are not served in this pass unless they are ours and there: their namespaces have enough (W6).
+    /// The EPGs that are not served in this reconcile unless they are owned and there: their namespaces have enough (W6).
     beyond_quota: BTreeSet<EepgDn>,
     fabric: Fabric,
     rules: Rules,
@@ -124,7 +125,7 @@ pub struct Engine {
     parking: Parking<ObjectDn>,
     /// L3Outs that the APIC does not give us.
     unreadable: Parking<L3outDn>,
-    /// One that was not served was left out in this pass (W8).
+    /// An L3Out that was not served was left out in this reconcile (W8).
     left_one_out: bool,
     fights: Fights,
     brake: Brake,
@@ -139,8 +140,7 @@ pub struct Engine {
     /// All that was to be read has been since the last comparison, perhaps but for what was named after that.
     all_read: bool,
     stale_eepgs: BTreeSet<EepgDn>,
-    /// When an L3Out is read again, and when once more, because something appeared meanwhile.
-    settling: BTreeMap<L3outDn, (Instant, Instant)>,
+    settling: BTreeMap<L3outDn, Settling>,
     findings: BTreeSet<Finding>,
     shares: Shares,
     told: Told,
@@ -312,7 +312,7 @@ impl Engine {
 
     /// When the engine wants a pass although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
-        let settled = self.settling.values().map(|it| it.0).min();
+        let settled = self.settling.values().map(|it| it.due).min();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
         let told = [self.inventory.next_complete(), self.podless.next_end(), self.subscriptions.next_wake()];
         tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
@@ -452,7 +452,7 @@ impl Engine {
     /// W1, W4, W5: whether anything may be deleted now. Where the APIC did not say what is ours, it may be in any L3Out that
     /// was not read yet, and what would be deleted there has to be counted first.
     fn deletes(&self, now: Instant) -> bool {
-        let knows_ours = self.unasked.is_none() || self.all_read || self.unread.is_empty();
+        let knows_ours = self.unasked.is_none() || self.all_read;
         self.writer.deletes() && knows_ours && self.inventory.incomplete(now).is_empty()
     }
 

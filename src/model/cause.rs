@@ -166,6 +166,9 @@ struct Holders<'a> {
 
 /// The Pod and the Services that each of these addresses belongs to now (P5).
 pub(super) fn sources_of(inventory: &Inventory, addresses: HashSet<IpAddr>) -> HashMap<IpAddr, Vec<Source>> {
+    if addresses.is_empty() {
+        return HashMap::new();
+    }
     let cluster = Cluster::new(inventory, &Asked { holders: addresses, long_names: HashSet::new() });
     let source = |is_pod, key: &Key| Source { is_pod, key: key.clone() };
     let sources = |it: Holders<'_>| {

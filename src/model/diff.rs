@@ -1,10 +1,10 @@
 //! Wanted against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::cause::{Cause, explain, sources_of};
+use super::cause::{Cause, explain};
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{Eepg, Fabric, Subnet};
 use super::finding::{Code, Few, Finding};
@@ -15,7 +15,7 @@ use super::places::{Obstacle, Places, Reason, Stay, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
 use super::scope::IMPORT_SECURITY;
-use super::wanted::{Source, Wanted, WantedEepg, WantedSubnet};
+use super::wanted::{Wanted, WantedEepg, WantedSubnet};
 
 /// Everything that a plan depends on.
 pub struct Situation<'a> {
@@ -92,8 +92,6 @@ struct Planner<'a> {
     retained: BTreeMap<(EepgDn, Stay<'a>), Vec<Prefix>>,
     /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
     waiting: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
-    /// Who has the addresses of held deletions now (P5).
-    sources: HashMap<IpAddr, Vec<Source>>,
     /// The Deployments that wait for each missing L3Out.
     missing: BTreeMap<&'a L3outDn, Vec<&'a Key>>,
 }
@@ -116,15 +114,9 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        let held = situation.held.iter().filter_map(|it| match it {
-            ObjectDn::Subnet(_, prefix) => Some(prefix.address),
-            _ => None,
-        });
-        let held: HashSet<IpAddr> = held.collect();
-        let sources = if held.is_empty() { HashMap::new() } else { sources_of(situation.inventory, held) };
         let (plan, retained) = (Plan::default(), BTreeMap::new());
         let (waiting, missing) = (BTreeMap::new(), BTreeMap::new());
-        Planner { situation, plan, places, holders, retained, waiting, sources, missing }
+        Planner { situation, plan, places, holders, retained, waiting, missing }
     }
 
     fn is_left_alone(&self, object: &ObjectDn) -> bool {
@@ -473,10 +465,8 @@ impl<'a> Planner<'a> {
             }
             let moves_to = target.map(|it| it.dn.clone());
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
-            // P5: whoever has the address now must not get the contracts of this EPG meanwhile.
-            let sources = self.sources.get(&prefix.address).filter(|it| !it.is_empty());
-            let is_anothers = sources.is_some_and(|it| !it.iter().any(|it| it.is_named(&subnet.name)));
-            if moves_to.is_none() && self.situation.held.contains(&object) && !is_anothers {
+            let is_held = moves_to.is_none() && self.situation.held.contains(&object);
+            if is_held && !self.places.is_anothers(*prefix, &subnet.name) {
                 self.plan.held.insert(object);
             } else if (self.situation.parked)(&object) {
                 continue;

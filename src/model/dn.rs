@@ -149,6 +149,14 @@ pub enum ObjectDn {
 }
 
 impl ObjectDn {
+    /// The prefix of a subnet.
+    pub fn prefix(&self) -> Option<&Prefix> {
+        match self {
+            ObjectDn::Subnet(_, prefix) => Some(prefix),
+            ObjectDn::Eepg(_) | ObjectDn::Tag(_) => None,
+        }
+    }
+
     /// The external EPG that it is, is in, or is about.
     pub fn eepg(&self) -> &EepgDn {
         match self {

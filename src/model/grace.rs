@@ -40,14 +40,14 @@ impl Grace {
         is_new && self.length.is_zero()
     }
 
-    /// A Deployment names this EEPG now: if it is unwanted again it starts over, also without a pass in between.
+    /// A Deployment names this EPG now: if it is not desired again it starts over, also without a reconcile in between.
     pub fn named(&mut self, eepg: &EepgDn) {
         if self.since.contains_key(eepg) {
             self.named.insert(eepg.clone());
         }
     }
 
-    /// Whether an EEPG is unwanted and not for long enough yet.
+    /// Whether an EPG is not desired, and not for long enough yet.
     pub fn is_running(&self, eepg: &EepgDn, now: Instant) -> bool {
         self.since.contains_key(eepg) && !self.is_over(eepg, now)
     }

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 
+use super::cause::sources_of;
 use super::diff::Situation;
 use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{L3out, Subnet};
@@ -123,6 +125,8 @@ pub(super) struct Places<'a> {
     vrfs: HashMap<L3outDn, usize>,
     targets: HashMap<(usize, Prefix), Target<'a>>,
     claims: HashMap<Prefix, Vec<Claim<'a>>>,
+    /// The Pod and the Services that have an address now, of those that a pause or the deletion guard would retain (P5).
+    sources: HashMap<IpAddr, Vec<Source>>,
 }
 
 impl<'a> Places<'a> {
@@ -136,7 +140,11 @@ impl<'a> Places<'a> {
             vrfs.insert(dn.clone(), number);
         }
 
-        let mut places = Places { situation, vrfs, targets: HashMap::new(), claims: HashMap::new() };
+        let paused = wanted.eepgs.iter().filter(|(_, it)| it.is_paused()).filter_map(|(dn, _)| fabric.eepg(dn));
+        let paused = paused.flat_map(|it| it.subnets.keys());
+        let held = situation.held.iter().filter_map(ObjectDn::prefix);
+        let sources = sources_of(situation.inventory, paused.chain(held).map(|it| it.address).collect());
+        let mut places = Places { situation, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
         for (prefix, kept) in &wanted.kept {
             for it in kept {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
@@ -189,9 +197,10 @@ impl<'a> Places<'a> {
         })
     }
 
-    /// D2, P5: an address that another Pod or Service has now leaves an EEPG also while it is paused.
-    fn is_anothers(&self, prefix: Prefix, name: &str) -> bool {
-        let sources = self.situation.wanted.sources.get(&prefix);
-        sources.is_some_and(|it| !it.iter().any(|it| it.is_named(name)))
+    /// P5: whether another Pod or Service has the address of a subnet now. It then leaves also while its EPG is paused (D2)
+    /// or its deletion is held (W4): whoever has the address must not get the contracts of that EPG.
+    pub(super) fn is_anothers(&self, prefix: Prefix, name: &str) -> bool {
+        let sources = self.sources.get(&prefix.address).filter(|_| prefix == Prefix::host(prefix.address));
+        sources.is_some_and(|it| !it.is_empty() && !it.iter().any(|it| it.is_named(name)))
     }
 }

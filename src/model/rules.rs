@@ -24,7 +24,7 @@ pub struct Rules {
     pub batch: usize,
     /// How much one comparison may delete (`--max-deletes`, W4).
     pub max_deletes: MaxDeletes,
-    /// The most EEPGs that one namespace may have; nothing where there is no limit (`--max-epgs`, W6).
+    /// The most EPGs that one namespace may have; nothing where there is no limit (`--max-epgs`, W6).
     pub max_epgs: Option<usize>,
 }
 

@@ -27,14 +27,12 @@ pub struct Wanted {
     /// Addresses of Deployments that are paused (D2), or whose EEPG is not known (D3): nothing is written for them, and
     /// subnets of their own stay.
     pub kept: BTreeMap<Prefix, Vec<Kept>>,
-    /// While an EEPG is paused as a whole: the Pod and the Services that have each address of the cluster now (D2, P5).
-    pub sources: BTreeMap<Prefix, Vec<Source>>,
     /// What is odd about the cluster's side.
     pub findings: Vec<Finding>,
 }
 
 impl Wanted {
-    /// The namespaces that a finding counts for (X3): of an EEPG or L3Out those of the Deployments that name it.
+    /// The namespaces that a finding counts for (X3): of an EPG or L3Out those of the Deployments that name it.
     pub fn namespaces(&self) -> impl Fn(&Subject) -> Vec<Arc<str>> {
         let mut l3outs: HashMap<&L3outDn, BTreeSet<&Arc<str>>> = HashMap::new();
         for (dn, eepg) in &self.eepgs {
@@ -227,7 +225,7 @@ impl Claim<'_> {
     }
 }
 
-/// The L3Outs that Deployments name, but for those of EEPGs that are not created (W6).
+/// The L3Outs that Deployments name, but for those of EPGs that are not created (W6).
 pub fn named_l3outs(inventory: &Inventory, rules: &Rules, beyond_quota: &BTreeSet<EepgDn>) -> BTreeSet<L3outDn> {
     let named = inventory.members.values().filter_map(|it| placed(it, rules));
     named.filter(|it| !beyond_quota.contains(it)).map(|it| it.l3out.clone()).collect()
@@ -266,9 +264,6 @@ pub fn wanted(
     wanted.findings.extend(claimed(&addresses, &exporters));
     let owners: Vec<(IpAddr, Claimant<'_>)> =
         addresses.chunk_by(|a, b| a.0 == b.0).filter_map(|it| it.last()).copied().collect();
-    if eepgs.iter().any(|(_, it)| it.is_paused()) {
-        wanted.sources = sources(inventory, &owners);
-    }
     let mut claims: Vec<Claim<'_>> = owners.iter().filter_map(|owner| exporters.pod_claim(owner)).collect();
     wanted.findings.extend(unreadable_addresses(&pods, &exporters));
     claims.extend(service_claims(inventory, &pods, &exporters, &mut wanted.findings));
@@ -470,21 +465,6 @@ fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> V
         Finding::new(Code::AddressClaimed, subject, say(&texts)).with_note(say(&notes))
     };
     lost.into_iter().map(finding).collect()
-}
-
-/// Who has each address now: a Pod, Services, or both.
-fn sources(inventory: &Inventory, owners: &[(IpAddr, Claimant<'_>)]) -> BTreeMap<Prefix, Vec<Source>> {
-    let mut sources: BTreeMap<Prefix, Vec<Source>> = BTreeMap::new();
-    for (address, (_, pod)) in owners {
-        sources.entry(Prefix::host(*address)).or_default().push(Source { is_pod: true, key: pod.key.clone() });
-    }
-    for service in inventory.services.values() {
-        for address in &service.addresses {
-            let source = Source { is_pod: false, key: service.key.clone() };
-            sources.entry(Prefix::host(*address)).or_default().push(source);
-        }
-    }
-    sources
 }
 
 /// P2: what a Deployment's Pods have as an address and what is none. One finding a Deployment, about its first such Pod.

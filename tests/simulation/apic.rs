@@ -77,7 +77,7 @@ pub struct Inner {
     pub now: Instant,
     /// What the process has heard may call for; the first is the right one.
     pub called_for: Vec<CalledFor>,
-    /// So many EEPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
+    /// So many EPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
     /// those in their grace count (W6). Then whoever claims an address may get it.
     pub crowded: bool,
     /// When a pass last found each EEPG named by what the process has heard (D6).
@@ -86,7 +86,7 @@ pub struct Inner {
     pub started: Instant,
     /// The EEPGs that have been there since the process started.
     pub existed: BTreeSet<String>,
-    /// The EEPGs that it made and has put no subnet into: they need no grace (D6).
+    /// The EPGs that it made and has put no subnet into: they need no grace (D6).
     pub never_held: BTreeSet<String>,
     /// When each subnet was made (R5).
     pub made: BTreeMap<String, Vec<Instant>>,

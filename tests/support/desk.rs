@@ -144,11 +144,40 @@ pub fn deployment(name: &str, epg: &str, more: &[(&str, &str)]) -> Object {
 }
 
 pub fn pod(of: &str, n: usize, address: &str) -> Object {
+    pod_of("a", of, n, address, 0)
+}
+
+/// A Deployment of any namespace that names `TENANT/L3OUT/EPG`.
+pub fn naming(namespace: &str, name: &str, place: &str) -> Object {
+    let parts: Vec<&str> = place.split('/').collect();
+    let value = json!({"tenant": parts[0], "l3out": parts[1], "epg": parts[2]}).to_string();
+    let json = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}{name}"),
+        "annotations": {"aci.haystacknetworks.com/l3o": value}}});
+    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+}
+
+/// A Pod of any namespace.
+pub fn pod_of(namespace: &str, of: &str, n: usize, address: &str, created: u8) -> Object {
     let owner = json!([{"kind": "ReplicaSet", "name": format!("{of}-5d9c7"), "controller": true}]);
-    let metadata = json!({"namespace": "a", "name": format!("{of}-{n}"), "uid": format!("{of}{n}"),
+    let metadata = json!({"namespace": namespace, "name": format!("{of}-{n}"), "uid": format!("{namespace}{of}{n}"),
+        "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
         "labels": {"pod-template-hash": "5d9c7"}, "ownerReferences": owner});
     let json = json!({"metadata": metadata, "status": {"phase": "Running", "podIPs": [{"ip": address}]}});
     Object::decode(Kind::Pod, json.to_string().as_bytes()).unwrap()
+}
+
+/// The names of the EPGs that there are.
+pub fn epgs(desk: &Desk) -> Vec<String> {
+    desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
+}
+
+/// An engine with these rules and a grace of a minute.
+pub fn engine(rules: Rules, policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    hears_lists(Engine::new(Owner::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
+}
+
+pub fn hears(engine: &mut Engine, object: Object, now: Instant) -> bool {
+    engine.cluster_changed(Event::Upsert(object), now)
 }
 
 pub fn pods(count: usize) -> Vec<Object> {

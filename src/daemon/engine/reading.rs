@@ -1,7 +1,7 @@
 //! What a pass reads, and which L3Outs it reads and hears of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
@@ -22,16 +22,39 @@ const TOGETHER: usize = 3;
 /// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
 const MOST_NEW: usize = 20;
 
+/// What appears in an L3Out one after the other is read once, after the last of it; but not later than this after the first
+/// read was due, because a namespace may let something appear all the time (X3).
+const LONGEST_SETTLE: Duration = Duration::from_secs(15);
+
+/// When an L3Out is read again because something has appeared in it (R3).
+#[derive(Debug)]
+pub(super) struct Settling {
+    pub(super) due: Instant,
+    latest: Instant,
+    /// When it should be read for the sake of what appeared last.
+    asked: Instant,
+}
+
+impl Settling {
+    fn new(at: Instant) -> Self {
+        Settling { due: at, latest: at + LONGEST_SETTLE, asked: at }
+    }
+
+    fn put_off(&mut self, at: Instant) {
+        (self.due, self.asked) = (at.min(self.latest), at);
+    }
+}
+
 impl Engine {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
     pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
-        for (dn, (first, last)) in std::mem::take(&mut self.settling) {
-            if first > now {
-                self.settling.insert(dn, (first, last));
+        for (dn, it) in std::mem::take(&mut self.settling) {
+            if it.due > now {
+                self.settling.insert(dn, it);
                 continue;
             }
-            if last > first {
-                self.settling.insert(dn.clone(), (last, last));
+            if it.asked > it.due {
+                self.settling.insert(dn.clone(), Settling::new(it.asked));
             }
             self.stale_l3outs.insert(dn);
         }
@@ -44,10 +67,10 @@ impl Engine {
         due.reads.into_iter().for_each(|dn| self.queue_read(dn));
     }
 
-    /// Something has appeared in an L3Out. What appears after that puts the read off for nobody.
+    /// Something has appeared in an L3Out.
     pub(super) fn settles(&mut self, dn: &L3outDn, now: Instant) {
         let at = now + SETTLE;
-        self.settling.entry(dn.clone()).or_insert((at, at)).1 = at;
+        self.settling.entry(dn.clone()).or_insert_with(|| Settling::new(at)).put_off(at);
     }
 
     /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
@@ -146,8 +169,8 @@ impl Engine {
         self.read_stale_eepgs(apic, now)
     }
 
-    /// Whether an error is about this very L3Out, and the pass goes on without it. One that is not served may be the
-    /// session's fault: so only the first one in a pass is left out, and the next error ends the pass. Where it may hold
+    /// Whether an error is about this very L3Out, and the reconcile goes on without it. One that is not served may be the
+    /// session's fault: so only the first one is left out, and the next error ends the reconcile. Where it may hold
     /// something of ours nothing goes on: an address must not be created elsewhere in the VRF before it is known to be gone
     /// there (W2).
     fn is_left_out(&mut self, dn: &L3outDn, error: &Error) -> bool {

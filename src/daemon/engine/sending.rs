@@ -107,7 +107,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The namespaces take turns, so that none waits for what another one has made necessary (X3). What is in one EEPG stays
+    /// The namespaces take turns, so that none waits for what another one has made necessary (X3). What is in one EPG stays
     /// in its order.
     fn in_turns(&self, transactions: Vec<Transaction>) -> VecDeque<Transaction> {
         let mut counts: HashMap<Option<&str>, usize> = HashMap::new();

@@ -1,4 +1,4 @@
-//! What a pass says in the log: the findings that appear and go, and each namespace its share of the lines (X3).
+//! What a reconcile says in the log: the findings that appear and go, and each namespace its share of the lines (X3).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub(super) struct Shares {
     begun: Option<Instant>,
     lines: HashMap<Arc<str>, usize>,
-    /// Whose each finding of the last pass is: once it has gone, nobody may name its subject any more.
+    /// Whose each finding of the last reconcile is: once it has gone, nobody may name its subject any more.
     namespaces: HashMap<Subject, Vec<Arc<str>>>,
 }
 
