@@ -14,6 +14,9 @@ else
     fail "no way to link OpenSSL; Debian: apt-get install pkg-config libssl-dev, Fedora: dnf install pkgconf openssl-devel"
 fi
 
+# Most end-to-end tests wait for a peer, a process or a timer, so more of them than there are cores run side by side.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
+
 # Another daemon than the one that is built here. It is no variable of the daemon's own.
 given=${ACI_SYNC_BIN:-}
 unset ACI_SYNC_BIN

@@ -122,7 +122,7 @@ pub const FLAGS: &[Flag] = &[
         "adopt-id",
         Shape::Many("ID"),
         "none",
-        "Former cluster ids: what bears their mark is taken over where it is wanted.",
+        "Former cluster ids: what bears their mark is taken over where it is desired.",
     ),
     flag(
         "expose",

@@ -122,9 +122,9 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// Former cluster ids.
     pub adopt_ids: Vec<String>,
-    /// What is wanted and what may be planned.
+    /// What is desired and what may be planned.
     pub rules: Rules,
-    /// How long an unwanted EEPG stays.
+    /// How long an unwanted EPG stays.
     pub epg_grace: Duration,
     /// What may be sent.
     pub policy: Policy,

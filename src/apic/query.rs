@@ -86,8 +86,8 @@ mod tests {
             l3out,
             "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extOut,l3extInstP&subscription=yes"
         );
-        let eepg = Query::object(&"uni/tn-T/out-L/instP-E").with_children(&["l3extSubnet", "fvRsCons"]).target(&[]);
-        assert_eq!(eepg, "/api/mo/uni/tn-T/out-L/instP-E.json?rsp-subtree=full&rsp-subtree-class=l3extSubnet,fvRsCons");
+        let epg = Query::object(&"uni/tn-T/out-L/instP-E").with_children(&["l3extSubnet", "fvRsCons"]).target(&[]);
+        assert_eq!(epg, "/api/mo/uni/tn-T/out-L/instP-E.json?rsp-subtree=full&rsp-subtree-class=l3extSubnet,fvRsCons");
         let marked = Query::class("l3extSubnet").with_value("annotation", "orchestrator:aci-sync:a").target(&[]);
         assert_eq!(
             marked,

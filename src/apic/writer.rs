@@ -7,8 +7,8 @@ use super::Error;
 use super::access::{Access, Written};
 use super::body::Body;
 use crate::config::Policy;
-use crate::model::dn::{EepgDn, ObjectDn, Place, Prefix};
-use crate::model::fabric::{CONTRACTS, EEPG, Eepg, Fabric, SUBNET, Subnet, TAG, relation};
+use crate::model::dn::{EpgDn, ObjectDn, Place, Prefix};
+use crate::model::fabric::{CONTRACTS, EPG, Epg, Fabric, SUBNET, Subnet, TAG, relation};
 use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{Mark, Owner};
 use crate::model::plan::{Change, Form, Transaction};
@@ -70,7 +70,7 @@ impl Writer {
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
         }
-        check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.eepg)))?;
+        check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.epg)))?;
         let written = match request(fabric.owner(), transaction) {
             Request::Post { to, body } => apic.post(&to, &body, go_on),
             // Once that is answered the object is gone.
@@ -78,7 +78,7 @@ impl Writer {
         };
         match written {
             Ok(Written::Told(answer)) => {
-                let swept = fabric.eepg(&transaction.eepg).map_or_else(Vec::new, |it| swept(it, transaction, &answer));
+                let swept = fabric.epg(&transaction.epg).map_or_else(Vec::new, |it| swept(it, transaction, &answer));
                 Ok(Taken { shown: shown(transaction, &answer), swept })
             }
             Ok(Written::Assumed) => Ok(Taken { shown: Shown::AsPlanned, swept: Vec::new() }),
@@ -91,29 +91,29 @@ impl Writer {
 /// O1 and W7 once more, right before sending: what is changed or deleted is ours on the object as read in this pass,
 /// and what is created is not known to be there.
 fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
-    let eepg = fabric.eepg(&transaction.eepg);
+    let epg = fabric.epg(&transaction.epg);
     let is_tag = |it: &Change| matches!(it, Change::Remember | Change::Forget { .. });
     if transaction.form == Form::Tag {
         return check_tag(fabric, transaction);
     }
     if transaction.changes.iter().any(is_tag) {
-        return Err("a tag is no part of an EEPG".into());
+        return Err("a tag is no part of an EPG".into());
     }
-    let marks = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. } | Change::MarkEepg { .. }));
-    match (transaction.form, eepg) {
-        (Form::Rooted, Some(eepg)) if eepg.mark != Mark::Ours && !marks => return Err("the EEPG is not ours".into()),
+    let marks = transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. } | Change::MarkEpg { .. }));
+    match (transaction.form, epg) {
+        (Form::Rooted, Some(epg)) if epg.mark != Mark::Ours && !marks => return Err("the EPG is not ours".into()),
         (Form::Single, Some(_)) if transaction.changes.len() != 1 => return Err("more than one change at once".into()),
-        (Form::Single, None) => return Err("the EEPG is not there".into()),
-        // Such a request would make the EEPG, without our mark.
-        (Form::Rooted, None) if !marks => return Err("the EEPG is not there".into()),
+        (Form::Single, None) => return Err("the EPG is not there".into()),
+        // Such a request would make the EPG, without our mark.
+        (Form::Rooted, None) if !marks => return Err("the EPG is not there".into()),
         _ => {}
     }
-    transaction.changes.iter().try_for_each(|change| check_change(eepg, change))
+    transaction.changes.iter().try_for_each(|change| check_change(epg, change))
 }
 
 /// A tag is ours by its key: only one that the mirror holds under our prefix is deleted (O4).
 fn check_tag(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
-    let known = |tag: &str| fabric.tags().any(|(eepg, dn)| eepg == transaction.eepg && dn == tag);
+    let known = |tag: &str| fabric.tags().any(|(epg, dn)| epg == transaction.epg && dn == tag);
     match transaction.changes.as_slice() {
         [Change::Remember] => Ok(()),
         [Change::Forget { tag }] if known(tag) => Ok(()),
@@ -121,37 +121,37 @@ fn check_tag(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
     }
 }
 
-fn check_change(eepg: Option<&Eepg>, change: &Change) -> Result<(), String> {
+fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
     let need = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
-    if let Change::CreateEepg { .. } = change {
-        return need(eepg.is_none(), "the EEPG is there already");
+    if let Change::CreateEpg { .. } = change {
+        return need(epg.is_none(), "the EPG is there already");
     }
-    let subnet = |eepg: &Eepg, prefix: &Prefix| eepg.subnets.get(prefix).cloned();
-    let Some(eepg) = eepg else {
-        return need(change.is_create(), "the EEPG is not there");
+    let subnet = |epg: &Epg, prefix: &Prefix| epg.subnets.get(prefix).cloned();
+    let Some(epg) = epg else {
+        return need(change.is_create(), "the EPG is not there");
     };
-    need(eepg.fresh, "the EEPG was not read in this pass")?;
+    need(epg.fresh, "the EPG was not read in this pass")?;
     match change {
-        Change::CreateEepg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
-        Change::MarkEepg { .. } => need(eepg.is_ours() || eepg.mark == Mark::Predecessor, "the EEPG is not ours"),
-        Change::DeleteEepg { .. } => {
-            let only_ours = eepg.subnets.values().all(|it| it.mark == Mark::Ours) && eepg.unreadable == 0;
-            need(eepg.mark == Mark::Ours, "the EEPG is not ours")?;
-            need(only_ours, "the EEPG holds subnets that are not ours")
+        Change::CreateEpg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
+        Change::MarkEpg { .. } => need(epg.is_ours() || epg.mark == Mark::Predecessor, "the EPG is not ours"),
+        Change::DeleteEpg { .. } => {
+            let only_ours = epg.subnets.values().all(|it| it.mark == Mark::Ours) && epg.unreadable == 0;
+            need(epg.mark == Mark::Ours, "the EPG is not ours")?;
+            need(only_ours, "the EPG holds subnets that are not ours")
         }
         Change::CreateSubnet { prefix, .. } => {
-            need(subnet(eepg, prefix).is_none(), &format!("{prefix} is there already"))
+            need(subnet(epg, prefix).is_none(), &format!("{prefix} is there already"))
         }
         Change::RepairSubnet { prefix, mark, name, .. } => {
             let ours = |it: &Subnet| {
                 let bears_our_name = it.mark == Mark::None && name.is_none();
                 it.mark == Mark::Ours || (*mark && (it.mark == Mark::Predecessor || it.was_ours || bears_our_name))
             };
-            need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
+            need(subnet(epg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }
         Change::DeleteSubnet { prefix, moves_to, .. } => {
             let ours = |it: &Subnet| it.mark == Mark::Ours || (it.mark == Mark::Predecessor && moves_to.is_some());
-            need(subnet(eepg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
+            need(subnet(epg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }
     }
 }
@@ -163,13 +163,13 @@ enum Request {
     Delete { dn: String },
 }
 
-/// W2: in an EEPG of ours one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so that a missing L3Out is
-/// an error and is never made; in a foreign EEPG one subnet at a time, sent to the EEPG's URL for the same reason.
+/// W2: in an EPG of ours one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so that a missing L3Out is
+/// an error and is never made; in a foreign EPG one subnet at a time, sent to the EPG's URL for the same reason.
 ///
 /// Whatever a request can create carries our mark, also where it is believed present: another writer may delete it after
 /// it was read, and what the request then creates must not be left without an owner.
 fn request(owner: &Owner, transaction: &Transaction) -> Request {
-    let (dn, mark) = (&transaction.eepg, owner.mark());
+    let (dn, mark) = (&transaction.epg, owner.mark());
     if transaction.form != Form::Rooted
         && let [change] = transaction.changes.as_slice()
     {
@@ -177,20 +177,20 @@ fn request(owner: &Owner, transaction: &Transaction) -> Request {
             Change::DeleteSubnet { before, .. } => Request::Delete { dn: dn.subnet(&before.ip) },
             Change::Forget { tag } => Request::Delete { dn: tag.to_string() },
             Change::Remember => {
-                let tag = Body::new(TAG).with("key", owner.tag_key(&dn.epg)).with("value", TAG_VALUE);
+                let tag = Body::new(TAG).with("key", owner.tag_key(&dn.name)).with("value", TAG_VALUE);
                 Request::Post { to: dn.l3out.to_string(), body: tag.with("status", "created") }
             }
             other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or(Body::new(SUBNET)) },
         };
     }
     let has = |kind: fn(&Change) -> bool| transaction.changes.iter().any(kind);
-    let status = if has(|it| matches!(it, Change::DeleteEepg { .. })) {
+    let status = if has(|it| matches!(it, Change::DeleteEpg { .. })) {
         Some("deleted")
     } else {
-        has(|it| matches!(it, Change::CreateEepg { .. })).then_some("created")
+        has(|it| matches!(it, Change::CreateEpg { .. })).then_some("created")
     };
-    let root = Body::new(EEPG)
-        .with("name", dn.epg.as_str())
+    let root = Body::new(EPG)
+        .with("name", dn.name.as_str())
         .with_some("annotation", (status != Some("deleted")).then_some(mark))
         .with_some("status", status)
         .with_children(transaction.changes.iter().filter_map(|change| child(mark, change)));
@@ -211,9 +211,9 @@ fn child(mark: &str, change: &Change) -> Option<Body> {
             Some(subnet.with_some("name", name.as_deref()).with_some("scope", scope.as_ref().map(ToString::to_string)))
         }
         Change::DeleteSubnet { before, .. } => Some(subnet.with("ip", &*before.ip).with("status", "deleted")),
-        Change::CreateEepg { .. }
-        | Change::MarkEepg { .. }
-        | Change::DeleteEepg { .. }
+        Change::CreateEpg { .. }
+        | Change::MarkEpg { .. }
+        | Change::DeleteEpg { .. }
         | Change::Remember
         | Change::Forget { .. } => None,
     }
@@ -236,25 +236,25 @@ pub enum Shown {
 pub struct Taken {
     /// What the answer says of it.
     pub shown: Shown,
-    /// Objects of other writers that went with an EEPG of ours: they were created after it was read.
+    /// Objects of other writers that went with an EPG of ours: they were created after it was read.
     pub swept: Vec<String>,
 }
 
-/// What the answer to an EEPG's deletion shows that was not in it when it was read (O2). Not every APIC shows what went
+/// What the answer to an EPG's deletion shows that was not in it when it was read (O2). Not every APIC shows what went
 /// with an object.
-fn swept(eepg: &Eepg, transaction: &Transaction, answer: &[MoChange]) -> Vec<String> {
+fn swept(epg: &Epg, transaction: &Transaction, answer: &[MoChange]) -> Vec<String> {
     if !transaction.changes.iter().any(Change::takes_all) {
         return Vec::new();
     }
     let gone = answer.iter().filter(|it| it.status == Status::Deleted);
     let foreign = gone.filter_map(|it| match Place::of(&it.mo.dn)? {
-        Place::Subnet(dn, ip) if dn == transaction.eepg => match ip.parse::<Prefix>() {
-            Ok(prefix) => (!eepg.subnets.contains_key(&prefix)).then(|| format!("subnet {prefix}")),
+        Place::Subnet(dn, ip) if dn == transaction.epg => match ip.parse::<Prefix>() {
+            Ok(prefix) => (!epg.subnets.contains_key(&prefix)).then(|| format!("subnet {prefix}")),
             Err(()) => Some("a subnet that cannot be read".to_owned()),
         },
-        Place::BelowEepg(dn) if dn == transaction.eepg && CONTRACTS.contains(&it.mo.class.as_str()) => {
+        Place::BelowEpg(dn) if dn == transaction.epg && CONTRACTS.contains(&it.mo.class.as_str()) => {
             let relation = relation(&it.mo);
-            (!eepg.relations.contains(&relation)).then(|| relation.into())
+            (!epg.relations.contains(&relation)).then(|| relation.into())
         }
         _ => None,
     });
@@ -268,20 +268,20 @@ fn shown(transaction: &Transaction, answer: &[MoChange]) -> Shown {
         return Shown::AsPlanned;
     }
     let created: BTreeSet<ObjectDn> =
-        transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.eepg)).collect();
+        transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.epg)).collect();
     let told: BTreeMap<ObjectDn, Status> =
-        answer.iter().filter_map(|it| Some((object_in(&transaction.eepg, &it.mo.dn)?, it.status))).collect();
+        answer.iter().filter_map(|it| Some((object_in(&transaction.epg, &it.mo.dn)?, it.status))).collect();
     if told.iter().any(|(object, status)| *status == Status::Created && !created.contains(object)) {
         return Shown::Recreated;
     }
     if transaction.objects().all(|object| told.contains_key(&object)) { Shown::AsPlanned } else { Shown::InPart }
 }
 
-/// The EEPG or a subnet of it, if that is what a DN names.
-fn object_in(eepg: &EepgDn, dn: &str) -> Option<ObjectDn> {
+/// The EPG or a subnet of it, if that is what a DN names.
+fn object_in(epg: &EpgDn, dn: &str) -> Option<ObjectDn> {
     match Place::of(dn)? {
-        Place::Eepg(dn) if dn == *eepg => Some(ObjectDn::Eepg(dn)),
-        Place::Subnet(dn, ip) if dn == *eepg => Some(ObjectDn::Subnet(dn, ip.parse().ok()?)),
+        Place::Epg(dn) if dn == *epg => Some(ObjectDn::Epg(dn)),
+        Place::Subnet(dn, ip) if dn == *epg => Some(ObjectDn::Subnet(dn, ip.parse().ok()?)),
         _ => None,
     }
 }

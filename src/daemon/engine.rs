@@ -23,9 +23,10 @@ use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
 use crate::model::brake::Brake;
+use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs, placed};
 use crate::model::diff::{self, Situation, Untagged};
-use crate::model::dn::{EepgDn, L3outDn, ObjectDn};
-use crate::model::fabric::{Eepg, Fabric, Hint, L3out};
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
+use crate::model::fabric::{Epg, Fabric, Hint, L3out};
 use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
@@ -38,9 +39,8 @@ use crate::model::plan::{Plan, Transaction};
 use crate::model::podless::Podless;
 use crate::model::quota::Quota;
 use crate::model::rules::Rules;
-use crate::model::wanted::{Vrf, Wanted, WantedEepg, named_l3outs, placed, wanted};
 
-/// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EEPG of ours, is
+/// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -65,7 +65,7 @@ pub struct Report {
     pub unread: usize,
     /// Something is left that the policy keeps from being sent (W5).
     pub withheld: bool,
-    /// Objects of other writers that went with an EEPG of ours, because they were created after it was read (O2).
+    /// Objects of other writers that went with an EPG of ours, because they were created after it was read (O2).
     pub swept: Vec<String>,
     /// How many objects are kept although nothing wants them, because the policy deletes nothing (W5).
     pub kept: usize,
@@ -103,7 +103,7 @@ impl<F: Fn() -> bool> Around for F {
 #[derive(PartialEq)]
 struct Basis {
     vrfs: BTreeMap<L3outDn, Vrf>,
-    beyond_quota: BTreeSet<EepgDn>,
+    beyond_quota: BTreeSet<EpgDn>,
 }
 
 /// The state of the whole program.
@@ -111,10 +111,10 @@ pub struct Engine {
     /// The cluster's side.
     pub inventory: Inventory,
     /// What that calls for, with what it was computed from beside it; nothing where the cluster has changed since.
-    known: Option<(Basis, Arc<Wanted>)>,
+    known: Option<(Basis, Arc<DesiredState>)>,
     quota: Quota,
     /// The EPGs that are not served in this reconcile unless they are owned and there: their namespaces have enough (W6).
-    beyond_quota: BTreeSet<EepgDn>,
+    beyond_quota: BTreeSet<EpgDn>,
     fabric: Fabric,
     rules: Rules,
     writer: Writer,
@@ -129,7 +129,7 @@ pub struct Engine {
     left_one_out: bool,
     fights: Fights,
     brake: Brake,
-    untagged: BTreeMap<EepgDn, Untagged>,
+    untagged: BTreeMap<EpgDn, Untagged>,
     subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
     marked: BTreeSet<L3outDn>,
@@ -139,7 +139,7 @@ pub struct Engine {
     unread: BTreeSet<L3outDn>,
     /// All that was to be read has been since the last comparison, perhaps but for what was named after that.
     all_read: bool,
-    stale_eepgs: BTreeSet<EepgDn>,
+    stale_epgs: BTreeSet<EpgDn>,
     settling: BTreeMap<L3outDn, Settling>,
     findings: BTreeSet<Finding>,
     shares: Shares,
@@ -177,7 +177,7 @@ impl Engine {
             stale_l3outs: BTreeSet::new(),
             unread: BTreeSet::new(),
             all_read: false,
-            stale_eepgs: BTreeSet::new(),
+            stale_epgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
             shares: Shares::default(),
@@ -206,7 +206,7 @@ impl Engine {
         &self.findings
     }
 
-    /// How many of them mean that something wanted is not done.
+    /// How many of them mean that something desired is not done.
     pub fn open_findings(&self) -> usize {
         self.findings.iter().filter(|it| it.code.is_open()).count()
     }
@@ -280,8 +280,8 @@ impl Engine {
                 Hint::Nothing => continue,
                 _ if is_late => {}
                 Hint::Object(object) => {
-                    debug!("{} {:?}: {} is read again", change.mo.dn, change.status, object.eepg());
-                    self.stale_eepgs.insert(object.eepg().clone());
+                    debug!("{} {:?}: {} is read again", change.mo.dn, change.status, object.epg());
+                    self.stale_epgs.insert(object.epg().clone());
                 }
                 Hint::L3out(dn) => {
                     debug!("{} {:?}: {dn} is read again", change.mo.dn, change.status);
@@ -335,7 +335,7 @@ impl Engine {
         self.grace.next_end()
     }
 
-    /// How many EEPGs wait for their grace to end.
+    /// How many EPGs wait for their grace to end.
     pub fn graces_running(&self, now: Instant) -> usize {
         self.grace.running(now)
     }
@@ -347,11 +347,11 @@ impl Engine {
         self.left_one_out = false;
         self.inventory.settle(now);
         // Where nothing is deleted, all that is left counts; else what is in its grace or held (W4).
-        let counts = |eepg: &EepgDn| {
-            self.fabric.eepg(eepg).is_some_and(Eepg::is_ours)
+        let counts = |epg: &EpgDn| {
+            self.fabric.epg(epg).is_some_and(Epg::is_ours)
                 && (!self.writer.deletes()
-                    || self.grace.is_running(eepg, now)
-                    || self.brake.held().contains(&ObjectDn::Eepg(eepg.clone())))
+                    || self.grace.is_running(epg, now)
+                    || self.brake.held().contains(&ObjectDn::Epg(epg.clone())))
         };
         self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, counts);
         self.look_for_pods(now);
@@ -359,7 +359,7 @@ impl Engine {
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
         self.read_new(apic, now)?;
-        if self.parking.due(now).any(|it| matches!(it, ObjectDn::Eepg(_))) {
+        if self.parking.due(now).any(|it| matches!(it, ObjectDn::Epg(_))) {
             // What it would have deleted there was not counted.
             self.brake.count_next();
         }
@@ -367,8 +367,8 @@ impl Engine {
         let mut report = Report { unfinished: true, unread: self.unread.len(), ..Report::default() };
         for round in 1..=ROUNDS {
             self.read_stale(apic, now)?;
-            let wanted = self.wanted();
-            let plan = self.plan(&wanted, now);
+            let desired = self.desired();
+            let plan = self.plan(&desired, now);
             if !plan.reads.is_empty() {
                 self.read_for(apic, &plan, now)?;
                 continue;
@@ -381,8 +381,8 @@ impl Engine {
             if goes_at_once && nothing_to_send {
                 continue;
             }
-            self.quota.update(&wanted.eepgs, &self.fabric);
-            self.keep_of_interest(&wanted, &plan, now);
+            self.quota.update(&desired.epgs, &self.fabric);
+            self.keep_of_interest(&desired, &plan, now);
             if nothing_to_send {
                 self.parking.all_done(now);
             }
@@ -392,7 +392,7 @@ impl Engine {
                 (report.unfinished, report.withheld) =
                     ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
                 report.kept = if self.writer.deletes() { 0 } else { plan.kept.len() };
-                report.news = self.tell(&wanted, plan, now);
+                report.news = self.tell(&desired, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
@@ -409,7 +409,7 @@ impl Engine {
         } else if std::mem::take(&mut self.podless_stale) {
             let exports_pods = |it: &Member| {
                 let namespace = &it.deployment.key.namespace;
-                let in_force = it.in_force.as_ref().filter(|it| self.rules.admits(namespace, &it.eepg));
+                let in_force = it.in_force.as_ref().filter(|it| self.rules.admits(namespace, &it.epg));
                 in_force.is_some_and(|it| it.expose.unwrap_or(self.rules.expose).pods)
             };
             self.podless.update(self.inventory.podless(exports_pods), now);
@@ -417,31 +417,32 @@ impl Engine {
     }
 
     /// R6: it is computed anew where the cluster or its basis has changed.
-    fn wanted(&mut self) -> Arc<Wanted> {
+    fn desired(&mut self) -> Arc<DesiredState> {
         let named = named_l3outs(&self.inventory, &self.rules, &BTreeSet::new());
         let vrfs = named.into_iter().map(|dn| (dn.clone(), self.fabric.vrf(&dn))).collect();
-        let is_served = |dn: &&EepgDn| self.fabric.eepg(dn).is_some_and(Eepg::belongs_to_us);
+        let is_served = |dn: &&EpgDn| self.fabric.epg(dn).is_some_and(Epg::belongs_to_us);
         let beyond_quota = self.beyond_quota.iter().filter(|dn| !is_served(dn)).cloned().collect();
         let basis = Basis { vrfs, beyond_quota };
-        let compute = || wanted(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out), &basis.beyond_quota);
+        let compute =
+            || desired_state(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out), &basis.beyond_quota);
         if let Some((_, known)) = self.known.as_ref().filter(|(of, _)| *of == basis) {
             debug_assert_eq!(**known, compute(), "R6");
             return known.clone();
         }
-        let wanted = Arc::new(compute());
-        self.known = Some((basis, wanted.clone()));
-        wanted
+        let desired = Arc::new(compute());
+        self.known = Some((basis, desired.clone()));
+        desired
     }
 
-    fn plan(&self, wanted: &Wanted, now: Instant) -> Plan {
+    fn plan(&self, desired: &DesiredState, now: Instant) -> Plan {
         diff::plan(&Situation {
-            wanted,
+            desired,
             inventory: &self.inventory,
             fabric: &self.fabric,
             rules: &self.rules,
             deletes: self.deletes(now),
             grace: self.writer.deletes().then(|| self.grace.length()),
-            grace_over: &|eepg| self.grace.is_over(eepg, now),
+            grace_over: &|epg| self.grace.is_over(epg, now),
             parked: &|object| self.parking.is_parked(object, now),
             resting: &|object| self.fights.is_resting(object, now),
             held: self.brake.held(),
@@ -457,35 +458,35 @@ impl Engine {
     }
 
     /// What is remembered of objects that are of no interest any more is forgotten.
-    fn keep_of_interest(&mut self, wanted: &Wanted, plan: &Plan, now: Instant) {
+    fn keep_of_interest(&mut self, desired: &DesiredState, plan: &Plan, now: Instant) {
         let deletes = self.deletes(now);
-        let is_wanted = |object: &ObjectDn| match (wanted.eepgs.get(object.eepg()), object) {
-            (Some(eepg), ObjectDn::Subnet(_, prefix)) => eepg.subnets.contains_key(prefix),
-            (eepg, _) => eepg.is_some(),
+        let is_desired = |object: &ObjectDn| match (desired.epgs.get(object.epg()), object) {
+            (Some(epg), ObjectDn::Subnet(_, prefix)) => epg.subnets.contains_key(prefix),
+            (epg, _) => epg.is_some(),
         };
         let fabric = &self.fabric;
         let is_there = |object: &ObjectDn| match object {
-            ObjectDn::Tag(eepg) => fabric.is_tagged(eepg),
-            object => fabric.eepg(object.eepg()).is_some(),
+            ObjectDn::Tag(epg) => fabric.is_tagged(epg),
+            object => fabric.epg(object.epg()).is_some(),
         };
-        for eepg in &plan.unremembered {
+        for epg in &plan.unremembered {
             let untagged = Untagged { why: "somebody keeps deleting it".to_owned(), try_again: true };
-            self.untagged.entry(eepg.clone()).or_insert(untagged);
+            self.untagged.entry(epg.clone()).or_insert(untagged);
         }
-        self.parking.keep(|object| is_wanted(object) || is_there(object));
-        self.fights.keep(now, is_wanted);
-        self.fabric.keep(is_wanted);
+        self.parking.keep(|object| is_desired(object) || is_there(object));
+        self.fights.keep(now, is_desired);
+        self.fabric.keep(is_desired);
         let fabric = &self.fabric;
-        self.untagged.retain(|eepg, _| {
-            let is_foreign = fabric.eepg(eepg).is_none_or(Eepg::is_foreign);
-            wanted.eepgs.contains_key(eepg) && is_foreign && !fabric.is_tagged(eepg)
+        self.untagged.retain(|epg, _| {
+            let is_foreign = fabric.epg(epg).is_none_or(Epg::is_foreign);
+            desired.epgs.contains_key(epg) && is_foreign && !fabric.is_tagged(epg)
         });
         let parking = &self.parking;
-        let is_out_of_reach = |eepg: &EepgDn| {
-            let is_paused = wanted.eepgs.get(eepg).is_some_and(WantedEepg::is_paused);
-            is_paused || parking.is_parked(&ObjectDn::Eepg(eepg.clone()), now) || fabric.l3out(&eepg.l3out).is_none()
+        let is_out_of_reach = |epg: &EpgDn| {
+            let is_paused = desired.epgs.get(epg).is_some_and(DesiredEpg::is_paused);
+            is_paused || parking.is_parked(&ObjectDn::Epg(epg.clone()), now) || fabric.l3out(&epg.l3out).is_none()
         };
-        self.brake.keep(plan, |object| !deletes || is_out_of_reach(object.eepg()));
+        self.brake.keep(plan, |object| !deletes || is_out_of_reach(object.epg()));
     }
 
     /// An object is left alone for a while.
@@ -506,7 +507,7 @@ impl Engine {
         )];
         for dn in self.fabric.l3outs() {
             let state = match self.fabric.l3out(dn) {
-                Some(L3out::Present { eepgs, .. }) => format!("{} EEPGs", eepgs.len()),
+                Some(L3out::Present { epgs, .. }) => format!("{} EPGs", epgs.len()),
                 _ => "missing".to_owned(),
             };
             let subscription = if self.subscriptions.is_subscribed(dn) { "subscribed" } else { "not subscribed" };

@@ -89,7 +89,7 @@ fn compare_and_check(engine: &mut Engine, client: &Client, policy: Policy) -> Re
         let Some(end) = engine.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
         let pause = end.saturating_duration_since(now);
         info!(
-            "waiting {} s until the grace of {} unwanted EEPGs is over",
+            "waiting {} s until the grace of {} unwanted EPGs is over",
             pause.as_secs() + 1,
             engine.graces_running(now)
         );

@@ -15,7 +15,7 @@ use super::rules::MaxDeletes;
 pub struct Brake {
     due: bool,
     held: BTreeSet<ObjectDn>,
-    /// What somebody consented to and is not done yet, such as an EEPG in its grace: it is not counted again.
+    /// What somebody consented to and is not done yet, such as an EPG in its grace: it is not counted again.
     released: BTreeSet<ObjectDn>,
 }
 
@@ -48,7 +48,7 @@ impl Brake {
         &self.held
     }
 
-    /// What is wanted again, moves, or is gone leaves the hold. `is_unknown` tells what the plan could not look at.
+    /// What is desired again, moves, or is gone leaves the hold. `is_unknown` tells what the plan could not look at.
     pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool) {
         self.held.retain(|object| plan.held.contains(object) || is_unknown(object));
         self.released.retain(|object| plan.deletions.contains(object) || is_unknown(object));
@@ -78,11 +78,11 @@ mod tests {
     use crate::model::dn::{L3outDn, Name};
 
     /// W4: only the plan after a list or a comparison is counted; what was released is not held again by the next one,
-    /// until it was wanted in between.
+    /// until it was desired in between.
     #[test]
     fn consent_holds_until_it_is_used() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
-        let object = |name: &str| ObjectDn::Eepg(l3out.eepg(Name::object(name).unwrap()));
+        let object = |name: &str| ObjectDn::Epg(l3out.epg(Name::object(name).unwrap()));
         let plan = Plan { deletions: BTreeSet::from([object("A"), object("B")]), ..Plan::default() };
         let most = MaxDeletes::Number(1);
         let mut brake = Brake::default();

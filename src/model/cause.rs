@@ -7,14 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use super::desired::{LONGEST_NAME, Source, exports, precedence};
 use super::diff::Situation;
-use super::dn::{EepgDn, Prefix};
+use super::dn::{EpgDn, Prefix};
 use super::finding::Few;
 use super::inventory::{Inventory, Member};
 use super::kube::{Key, Pod, Service};
 use super::plan::{Change, Plan};
 use super::rules::Rules;
-use super::wanted::{LONGEST_NAME, Source, exports, precedence};
 
 /// Why a change is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub enum Cause {
     /// Changed: it lacks a flag of `--subnet-scope`.
     ScopeSetting,
 
-    /// Deleted: the address goes to another EEPG of the VRF (D5, S3).
-    Moves(EepgDn),
+    /// Deleted: the address goes to another EPG of the VRF (D5, S3).
+    Moves(EpgDn),
     /// Deleted: the address belongs to another Pod or Service than the one that the subnet is named after (P5).
     BelongsTo(Source),
     /// Deleted: no Pod or Service that could be exposed has its name.
@@ -51,17 +51,17 @@ pub enum Cause {
     NoWorkload(Source),
     /// Deleted: the Deployment of its Pod is gone, or its annotation was removed (D6).
     Unmanaged(Key),
-    /// Deleted: the Deployment may not name the EEPG that it names (W6).
+    /// Deleted: the Deployment may not name the EPG that it names (W6).
     NotAllowed(Vec<Key>),
-    /// Deleted: the Deployment names another EEPG (D5).
-    NamesAnother(Key, EepgDn),
+    /// Deleted: the Deployment names another EPG (D5).
+    NamesAnother(Key, EpgDn),
     /// Deleted: the Deployment exposes no Pods, or no Services (D2).
     NotExposed(Key, &'static str),
     /// Deleted: the address may not be exposed (P6).
     Refused(&'static str),
-    /// Deleted: no Deployment that names the EEPG exposes the address. This holds for whatever is deleted there.
+    /// Deleted: no Deployment that names the EPG exposes the address. This holds for whatever is deleted there.
     Undesired,
-    /// Deleted: no valid annotation names the EEPG. It was removed or changed, or its Deployment is gone (D6).
+    /// Deleted: no valid annotation names the EPG. It was removed or changed, or its Deployment is gone (D6).
     Unnamed,
 }
 
@@ -77,17 +77,17 @@ impl fmt::Display for Cause {
             Cause::ScopeChanged => f.write_str("scope changed by another writer"),
             Cause::Source(source) => write!(f, "the address is of {source}"),
             Cause::ScopeSetting => f.write_str("required by --subnet-scope"),
-            Cause::Moves(eepg) => write!(f, "moves to {eepg}"),
+            Cause::Moves(epg) => write!(f, "moves to {epg}"),
             Cause::BelongsTo(source) => write!(f, "the address belongs to {source}"),
             Cause::SourceGone => f.write_str("its Pod or Service is gone or cannot be exposed any more"),
             Cause::AddressGone(source) => write!(f, "{source} does not have the address any more"),
             Cause::NoWorkload(source) => write!(f, "{source} belongs to no Deployment"),
             Cause::Unmanaged(key) => write!(f, "Deployment {key} is gone or not annotated"),
             Cause::NotAllowed(keys) => write!(f, "not allowed for Deployment {}", Few::of(keys)),
-            Cause::NamesAnother(key, eepg) => write!(f, "Deployment {key} names {eepg}"),
+            Cause::NamesAnother(key, epg) => write!(f, "Deployment {key} names {epg}"),
             Cause::NotExposed(key, what) => write!(f, "Deployment {key} does not expose {what}"),
             Cause::Refused(why) => write!(f, "the address is never exposed: {why}"),
-            Cause::Undesired => f.write_str("no Deployment that names this EEPG exposes it"),
+            Cause::Undesired => f.write_str("no Deployment that names this EPG exposes it"),
             Cause::Unnamed => f.write_str("no valid annotation names it any more"),
         }
     }
@@ -114,19 +114,19 @@ pub(super) fn explain(plan: &mut Plan, situation: &Situation<'_>) {
             }
         }
     }
-    let deletes_eepg = deletions().any(Change::takes_all);
+    let deletes_epg = deletions().any(Change::takes_all);
     let inventory = situation.inventory;
     let cluster = Cluster::new(inventory, &asked);
-    let refused = if deletes_eepg { refused(inventory, situation.rules) } else { HashMap::new() };
+    let refused = if deletes_epg { refused(inventory, situation.rules) } else { HashMap::new() };
     for transaction in &mut plan.transactions {
         for change in &mut transaction.changes {
             match change {
-                Change::DeleteSubnet { moves_to: Some(eepg), why, .. } => *why = Cause::Moves(eepg.clone()),
+                Change::DeleteSubnet { moves_to: Some(epg), why, .. } => *why = Cause::Moves(epg.clone()),
                 Change::DeleteSubnet { prefix, before, why, .. } => {
-                    *why = cluster.subnet(situation, &transaction.eepg, *prefix, &before.name);
+                    *why = cluster.subnet(situation, &transaction.epg, *prefix, &before.name);
                 }
-                Change::DeleteEepg { why, .. } => {
-                    let keys = refused.get(&transaction.eepg);
+                Change::DeleteEpg { why, .. } => {
+                    let keys = refused.get(&transaction.epg);
                     *why = keys.map_or(Cause::Unnamed, |it| Cause::NotAllowed(it.clone()));
                 }
                 _ => {}
@@ -136,13 +136,12 @@ pub(super) fn explain(plan: &mut Plan, situation: &Situation<'_>) {
 }
 
 /// The Deployments that name what they may not, by what they name (W6).
-fn refused(inventory: &Inventory, rules: &Rules) -> HashMap<EepgDn, Vec<Key>> {
-    let mut refused: HashMap<EepgDn, Vec<Key>> = HashMap::new();
+fn refused(inventory: &Inventory, rules: &Rules) -> HashMap<EpgDn, Vec<Key>> {
+    let mut refused: HashMap<EpgDn, Vec<Key>> = HashMap::new();
     for Member { deployment, in_force, .. } in inventory.members.values() {
-        if let Some(eepg) =
-            in_force.as_ref().map(|it| &it.eepg).filter(|it| !rules.admits(&deployment.key.namespace, it))
+        if let Some(epg) = in_force.as_ref().map(|it| &it.epg).filter(|it| !rules.admits(&deployment.key.namespace, it))
         {
-            refused.entry(eepg.clone()).or_default().push(deployment.key.clone());
+            refused.entry(epg.clone()).or_default().push(deployment.key.clone());
         }
     }
     refused
@@ -219,8 +218,8 @@ impl<'a> Cluster<'a> {
         Cluster { inventory, holders, long }
     }
 
-    /// Why a subnet of an EEPG is not wanted there, by what it is named after and who has its address.
-    fn subnet(&self, situation: &Situation<'_>, dn: &EepgDn, prefix: Prefix, name: &str) -> Cause {
+    /// Why a subnet of an EPG is not desired there, by what it is named after and who has its address.
+    fn subnet(&self, situation: &Situation<'_>, dn: &EpgDn, prefix: Prefix, name: &str) -> Cause {
         let Some(holders) = self.holders.get(&prefix.address).filter(|_| prefix == Prefix::host(prefix.address)) else {
             return Cause::Undesired;
         };
@@ -250,18 +249,18 @@ impl<'a> Cluster<'a> {
         (is_pod || self.inventory.services.contains_key(&key)).then_some(Source { is_pod, key })
     }
 
-    /// Why the address of a Pod is not wanted in an EEPG.
-    fn pod(&self, rules: &Rules, dn: &EepgDn, prefix: Prefix, pod: &Pod) -> Cause {
+    /// Why the address of a Pod is not desired in an EPG.
+    fn pod(&self, rules: &Rules, dn: &EpgDn, prefix: Prefix, pod: &Pod) -> Cause {
         let Some(deployment) = pod.deployment.as_ref() else {
             return Cause::NoWorkload(Source { is_pod: true, key: pod.key.clone() });
         };
         let key = Key::new(&pod.key.namespace, deployment);
         let Some(member) = self.inventory.members.get(&key) else { return Cause::Unmanaged(key) };
-        let Some(eepg) = member.in_force.as_ref().map(|it| &it.eepg) else { return Cause::Undesired };
-        if !rules.admits(&key.namespace, eepg) {
+        let Some(epg) = member.in_force.as_ref().map(|it| &it.epg) else { return Cause::Undesired };
+        if !rules.admits(&key.namespace, epg) {
             Cause::NotAllowed(vec![key])
-        } else if eepg != dn {
-            Cause::NamesAnother(key, eepg.clone())
+        } else if epg != dn {
+            Cause::NamesAnother(key, epg.clone())
         } else if !exports(member, rules).pods {
             Cause::NotExposed(key, "its Pods")
         } else {
@@ -269,10 +268,10 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Why the address of a Service is not wanted in an EEPG. Which Deployments it selected is not known; those that name
-    /// the EEPG are looked at.
-    fn service(&self, situation: &Situation<'_>, dn: &EepgDn, prefix: Prefix, service: &Service) -> Cause {
-        let deployments = situation.wanted.eepgs.get(dn).into_iter().flat_map(|it| &it.deployments);
+    /// Why the address of a Service is not desired in an EPG. Which Deployments it selected is not known; those that name
+    /// the EPG are looked at.
+    fn service(&self, situation: &Situation<'_>, dn: &EpgDn, prefix: Prefix, service: &Service) -> Cause {
+        let deployments = situation.desired.epgs.get(dn).into_iter().flat_map(|it| &it.deployments);
         let mut selected = deployments.filter_map(|key| self.inventory.members.get(key)).filter(|it| {
             let deployment = &it.deployment;
             deployment.key.namespace == service.key.namespace && service.selector.select(&deployment.template_labels)

@@ -1,12 +1,13 @@
-//! Wanted against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
+//! DesiredState against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::cause::{Cause, explain};
-use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Eepg, Fabric, Subnet};
+use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
+use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
+use super::fabric::{Epg, Fabric, Subnet};
 use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
@@ -15,13 +16,12 @@ use super::places::{Obstacle, Places, Reason, Stay, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
 use super::scope::IMPORT_SECURITY;
-use super::wanted::{Wanted, WantedEepg, WantedSubnet};
 
 /// Everything that a plan depends on.
 pub struct Situation<'a> {
     /// What the cluster calls for.
-    pub wanted: &'a Wanted,
-    /// The cluster that calls for it: why something is not wanted any more is found there (R8).
+    pub desired: &'a DesiredState,
+    /// The cluster that calls for it: why something is not desired any more is found there (R8).
     pub inventory: &'a Inventory,
     /// What the fabric holds.
     pub fabric: &'a Fabric,
@@ -29,22 +29,22 @@ pub struct Situation<'a> {
     pub rules: &'a Rules,
     /// Whether anything may be deleted now (W1, W5).
     pub deletes: bool,
-    /// How long the grace of an unwanted EEPG is; nothing where the policy deletes none (D6, W5).
+    /// How long the grace of an unwanted EPG is; nothing where the policy deletes none (D6, W5).
     pub grace: Option<Duration>,
-    /// Whether the grace of an unwanted EEPG is over (D6).
-    pub grace_over: &'a dyn Fn(&EepgDn) -> bool,
-    /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EEPG with all
+    /// Whether the grace of an unwanted EPG is over (D6).
+    pub grace_over: &'a dyn Fn(&EpgDn) -> bool,
+    /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EPG with all
     /// that is in it.
     pub parked: &'a dyn Fn(&ObjectDn) -> bool,
     /// Whether an object is left alone for now because somebody fights over it (R5).
     pub resting: &'a dyn Fn(&ObjectDn) -> bool,
     /// What must not be deleted until somebody consents (W4).
     pub held: &'a BTreeSet<ObjectDn>,
-    /// The foreign EEPGs that this process itself remembers (O4).
-    pub untagged: &'a BTreeMap<EepgDn, Untagged>,
+    /// The foreign EPGs that this process itself remembers (O4).
+    pub untagged: &'a BTreeMap<EpgDn, Untagged>,
 }
 
-/// A foreign EEPG whose tag the fabric does not take (O4).
+/// A foreign EPG whose tag the fabric does not take (O4).
 #[derive(Debug, Clone)]
 pub struct Untagged {
     /// Why not.
@@ -59,19 +59,19 @@ pub struct Untagged {
 /// made once the mirror shows it free. So a pass plans and sends until nothing is left (W2).
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut planner = Planner::new(situation);
-    for (dn, wanted) in &situation.wanted.eepgs {
-        planner.wanted_eepg(dn, wanted);
+    for (dn, desired) in &situation.desired.epgs {
+        planner.plan_desired(dn, desired);
     }
-    for (dn, eepg) in situation.fabric.eepgs() {
-        if !situation.wanted.eepgs.contains_key(&dn) {
-            planner.unwanted_eepg(dn, eepg);
+    for (dn, epg) in situation.fabric.epgs() {
+        if !situation.desired.epgs.contains_key(&dn) {
+            planner.plan_unwanted(dn, epg);
         }
     }
     planner.needless_tags();
     planner.finish()
 }
 
-/// Why an address that is wanted in one EEPG is not put there: who holds it elsewhere in the VRF.
+/// Why an address that is desired in one EPG is not put there: who holds it elsewhere in the VRF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     /// We or a predecessor: a move, which waits until the old subnet is gone.
@@ -86,12 +86,12 @@ struct Planner<'a> {
     situation: &'a Situation<'a>,
     plan: Plan,
     places: Places<'a>,
-    /// Which EEPGs hold an address that is wanted in another one of the VRF.
-    holders: HashMap<(usize, Prefix), Vec<(EepgDn, Holder)>>,
-    /// Subnets that stay although nothing wants them where they are, by EEPG.
-    retained: BTreeMap<(EepgDn, Stay<'a>), Vec<Prefix>>,
-    /// Addresses that could not be put into an EEPG, by EEPG, holder and where they are held.
-    waiting: BTreeMap<(&'a EepgDn, Holder, EepgDn), Vec<Prefix>>,
+    /// Which EPGs hold an address that is desired in another one of the VRF.
+    holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
+    /// Subnets that stay although nothing wants them where they are, by EPG.
+    retained: BTreeMap<(EpgDn, Stay<'a>), Vec<Prefix>>,
+    /// Addresses that could not be put into an EPG, by EPG, holder and where they are held.
+    waiting: BTreeMap<(&'a EpgDn, Holder, EpgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
     missing: BTreeMap<&'a L3outDn, Vec<&'a Key>>,
 }
@@ -100,9 +100,9 @@ impl<'a> Planner<'a> {
     fn new(situation: &'a Situation<'a>) -> Self {
         let places = Places::new(situation);
         let mut holders: HashMap<_, Vec<_>> = HashMap::new();
-        for (dn, eepg) in situation.fabric.eepgs() {
+        for (dn, epg) in situation.fabric.epgs() {
             let vrf = places.vrf(&dn);
-            for (prefix, subnet) in &eepg.subnets {
+            for (prefix, subnet) in &epg.subnets {
                 if places.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
                     let is_paused = || places.stay(&dn, *prefix, subnet).is_some_and(|it| it.reason.is_pause());
                     let holder = match subnet.mark {
@@ -123,47 +123,47 @@ impl<'a> Planner<'a> {
         (self.situation.parked)(object) || (self.situation.resting)(object)
     }
 
-    fn finding(&mut self, code: Code, subject: &EepgDn, text: String) {
+    fn finding(&mut self, code: Code, subject: &EpgDn, text: String) {
         self.plan.findings.push(Finding::new(code, subject, text));
     }
 
-    fn wanted_eepg(&mut self, dn: &'a EepgDn, wanted: &'a WantedEepg) {
+    fn plan_desired(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg) {
         let fabric = self.situation.fabric;
-        if let Some(obstacle) = obstacle(self.situation, dn, wanted) {
-            return self.not_to_be_had(dn, wanted, obstacle);
+        if let Some(obstacle) = obstacle(self.situation, dn, desired) {
+            return self.not_to_be_had(dn, desired, obstacle);
         }
         let mut changes = Vec::new();
-        let Some(eepg) = fabric.eepg(dn) else {
-            let why = self.created(&ObjectDn::Eepg(dn.clone()));
-            changes.push(Change::CreateEepg { deployments: wanted.deployments.clone(), why });
-            for (prefix, subnet) in &wanted.subnets {
+        let Some(epg) = fabric.epg(dn) else {
+            let why = self.created(&ObjectDn::Epg(dn.clone()));
+            changes.push(Change::CreateEpg { deployments: desired.deployments.clone(), why });
+            for (prefix, subnet) in &desired.subnets {
                 changes.extend(self.create(dn, *prefix, subnet));
             }
             self.send(dn, None, Form::Rooted, changes);
             return;
         };
-        // While somebody fights over the EEPG's mark (R5), its subnets are written as in a foreign one.
-        let lost = eepg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Eepg(dn.clone()));
-        let form = if eepg.belongs_to_us() && !lost { Form::Rooted } else { Form::Single };
-        if form == Form::Rooted && eepg.mark != Mark::Ours {
-            let why = if eepg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
-            changes.push(Change::MarkEepg { from: eepg.mark, why });
+        // While somebody fights over the EPG's mark (R5), its subnets are written as in a foreign one.
+        let lost = epg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Epg(dn.clone()));
+        let form = if epg.belongs_to_us() && !lost { Form::Rooted } else { Form::Single };
+        if form == Form::Rooted && epg.mark != Mark::Ours {
+            let why = if epg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
+            changes.push(Change::MarkEpg { from: epg.mark, why });
         }
-        if eepg.is_foreign() && !wanted.subnets.is_empty() {
+        if epg.is_foreign() && !desired.subnets.is_empty() {
             self.remember(dn);
         }
-        if !eepg.other_clusters.is_empty() {
-            let ids = Few::of(&eepg.other_clusters);
+        if !epg.other_clusters.is_empty() {
+            let ids = Few::of(&epg.other_clusters);
             let text = format!(
                 "it holds objects of another aci-sync ({ids}), which are not touched; if that was this cluster's own id \
                  before it was rebuilt, --adopt-id takes them over"
             );
             self.finding(Code::OtherCluster, dn, text);
         }
-        self.contracts_lost(dn, eepg);
+        self.contracts_lost(dn, epg);
         let mut without_security = Vec::new();
-        for (prefix, subnet) in &wanted.subnets {
-            match eepg.subnets.get(prefix) {
+        for (prefix, subnet) in &desired.subnets {
+            match epg.subnets.get(prefix) {
                 None => changes.extend(self.create(dn, *prefix, subnet)),
                 Some(_) if subnet.paused => {}
                 Some(present) if may_repair(present, subnet) => {
@@ -180,24 +180,28 @@ impl<'a> Planner<'a> {
             );
             self.finding(Code::ForeignScope, dn, text);
         }
-        changes.extend(self.leftovers(dn, eepg, Some(wanted)));
-        self.send(dn, Some(eepg), form, changes);
+        changes.extend(self.leftovers(dn, epg, Some(desired)));
+        self.send(dn, Some(epg), form, changes);
     }
 
-    fn unwanted_eepg(&mut self, dn: EepgDn, eepg: &'a Eepg) {
+    fn plan_unwanted(&mut self, dn: EpgDn, epg: &'a Epg) {
         let deletes = self.situation.deletes;
-        let changes = self.leftovers(&dn, eepg, None);
-        let object = ObjectDn::Eepg(dn.clone());
-        let is_held = self.situation.held.contains(&object) && eepg.mark == Mark::Ours;
+        let changes = self.leftovers(&dn, epg, None);
+        let object = ObjectDn::Epg(dn.clone());
+        let is_held = self.situation.held.contains(&object) && epg.mark == Mark::Ours;
         self.plan.held.extend(is_held.then(|| object.clone()));
-        if (self.situation.parked)(&ObjectDn::Eepg(dn.clone())) {
-            self.plan.unwanted.extend((eepg.mark == Mark::Ours).then_some(dn));
+        if (self.situation.parked)(&ObjectDn::Epg(dn.clone())) {
+            self.plan.unwanted.extend((epg.mark == Mark::Ours).then_some(dn));
             return;
         }
-        if eepg.mark != Mark::Ours {
-            match eepg.mark {
-                _ if eepg.was_ours => {
-                    self.finding(Code::MarkLost, &dn, "lost our owner mark and is not wanted: it is left alone".into());
+        if epg.mark != Mark::Ours {
+            match epg.mark {
+                _ if epg.was_ours => {
+                    self.finding(
+                        Code::MarkLost,
+                        &dn,
+                        "lost our owner mark and is not desired: it is left alone".into(),
+                    );
                 }
                 Mark::Predecessor => {
                     let text = "bears a predecessor's mark and no Deployment names it: it is left alone".into();
@@ -205,13 +209,13 @@ impl<'a> Planner<'a> {
                 }
                 _ => {}
             }
-            self.send(&dn, Some(eepg), Form::Single, changes);
+            self.send(&dn, Some(epg), Form::Single, changes);
             return;
         }
         // What keeps it: strangers for good, subnets of a Deployment's own until they have a place (D5), those that move
-        // until their EEPG is made, and a predecessor's until they have moved, in a round of their own.
-        let (mut strangers, mut stays, mut waits, mut moves) = (eepg.unreadable, false, false, false);
-        for (prefix, subnet) in &eepg.subnets {
+        // until their EPG is made, and a predecessor's until they have moved, in a round of their own.
+        let (mut strangers, mut stays, mut waits, mut moves) = (epg.unreadable, false, false, false);
+        for (prefix, subnet) in &epg.subnets {
             match (subnet.mark, self.places.stay(&dn, *prefix, subnet)) {
                 (Mark::Ours, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
                 (Mark::Ours, None) => {}
@@ -224,44 +228,44 @@ impl<'a> Planner<'a> {
         }
         if strangers > 0 {
             let text = format!("no longer desired, but it holds subnets that are not ours ({strangers}): it stays");
-            self.finding(Code::EepgStays, &dn, text);
-        } else if self.situation.rules.keep_contracted && !eepg.relations.is_empty() {
+            self.finding(Code::EpgStays, &dn, text);
+        } else if self.situation.rules.keep_contracted && !epg.relations.is_empty() {
             let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();
-            self.finding(Code::EepgStays, &dn, text);
+            self.finding(Code::EpgStays, &dn, text);
         } else if !stays && !self.holds_back(&dn) {
             if !waits {
-                self.in_grace(&dn, eepg);
+                self.in_grace(&dn, epg);
             }
             if !deletes {
                 self.plan.kept.insert(object);
-                return self.send(&dn, Some(eepg), Form::Rooted, changes);
+                return self.send(&dn, Some(epg), Form::Rooted, changes);
             }
             // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
             self.plan.deletions.insert(object);
-            if !waits && !moves && (eepg.is_unused() || (self.situation.grace_over)(&dn)) {
-                let (subnets, why) = (eepg.subnets.len(), Cause::Unnamed);
-                self.send(&dn, Some(eepg), Form::Rooted, vec![Change::DeleteEepg { subnets, why }]);
+            if !waits && !moves && (epg.is_unused() || (self.situation.grace_over)(&dn)) {
+                let (subnets, why) = (epg.subnets.len(), Cause::Unnamed);
+                self.send(&dn, Some(epg), Form::Rooted, vec![Change::DeleteEpg { subnets, why }]);
                 return;
             }
         }
-        self.send(&dn, Some(eepg), Form::Rooted, changes);
+        self.send(&dn, Some(epg), Form::Rooted, changes);
     }
 
-    /// Whether the EEPG, or a subnet in it, must not be deleted yet (W4).
-    fn holds_back(&self, dn: &EepgDn) -> bool {
+    /// Whether the EPG, or a subnet in it, must not be deleted yet (W4).
+    fn holds_back(&self, dn: &EpgDn) -> bool {
         let first = ObjectDn::Subnet(dn.clone(), Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 });
         let held = &self.plan.held;
-        held.contains(&ObjectDn::Eepg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.eepg() == dn)
+        held.contains(&ObjectDn::Epg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.epg() == dn)
     }
 
     /// D6: a running grace is visible. The text is the same in each pass, so it names the length and not what is left.
-    fn in_grace(&mut self, dn: &EepgDn, eepg: &Eepg) {
-        let ends_later = !eepg.is_unused() && !(self.situation.grace_over)(dn);
+    fn in_grace(&mut self, dn: &EpgDn, epg: &Epg) {
+        let ends_later = !epg.is_unused() && !(self.situation.grace_over)(dn);
         let Some(length) = self.situation.grace.filter(|_| ends_later) else { return };
         let text = format!(
             "no longer desired; it will be deleted after a grace of {} s{}",
             length.as_secs(),
-            match eepg.relations.len() {
+            match epg.relations.len() {
                 0 => String::new(),
                 some => format!(", with its contract relations ({some})"),
             }
@@ -270,9 +274,9 @@ impl<'a> Planner<'a> {
     }
 
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
-    fn create(&mut self, dn: &'a EepgDn, prefix: Prefix, wanted: &WantedSubnet) -> Option<Change> {
+    fn create(&mut self, dn: &'a EpgDn, prefix: Prefix, desired: &DesiredSubnet) -> Option<Change> {
         let vrf = self.places.vrf(dn);
-        if wanted.paused {
+        if desired.paused {
             return None;
         }
         if let Some((at, holder)) = self.holders.get(&(vrf, prefix)).and_then(|it| it.iter().max_by_key(|it| it.1)) {
@@ -282,7 +286,7 @@ impl<'a> Planner<'a> {
         if self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
-        let (scope, source) = (self.situation.rules.scope.clone(), wanted.source.clone());
+        let (scope, source) = (self.situation.rules.scope.clone(), desired.source.clone());
         let why = self.created(&ObjectDn::Subnet(dn.clone(), prefix));
         Some(Change::CreateSubnet { prefix, name: source.subnet_name(), scope, source, why })
     }
@@ -292,9 +296,9 @@ impl<'a> Planner<'a> {
         if self.situation.fabric.lost().has(object) { Cause::Deleted } else { Cause::Desired }
     }
 
-    /// R7: an EEPG of ours that came back has lost its contract relations, until it has one again.
-    fn contracts_lost(&mut self, dn: &EepgDn, eepg: &Eepg) {
-        let lost = self.situation.fabric.lost().relations(dn).filter(|_| eepg.is_ours() && eepg.relations.is_empty());
+    /// R7: an EPG of ours that came back has lost its contract relations, until it has one again.
+    fn contracts_lost(&mut self, dn: &EpgDn, epg: &Epg) {
+        let lost = self.situation.fabric.lost().relations(dn).filter(|_| epg.is_ours() && epg.relations.is_empty());
         if let Some(lost) = lost {
             let text = format!(
                 "another writer deleted it, and it was restored without the contract relations that it had: {}; add \
@@ -306,10 +310,10 @@ impl<'a> Planner<'a> {
     }
 
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
-    fn repair(&self, dn: &EepgDn, prefix: Prefix, present: &Subnet, wanted: &WantedSubnet) -> Option<Change> {
+    fn repair(&self, dn: &EpgDn, prefix: Prefix, present: &Subnet, desired: &DesiredSubnet) -> Option<Change> {
         let required = &self.situation.rules.scope;
         let mark = present.mark != Mark::Ours;
-        let name = (!wanted.source.is_named(&present.name)).then(|| wanted.source.subnet_name());
+        let name = (!desired.source.is_named(&present.name)).then(|| desired.source.subnet_name());
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
         let drifted = mark || name.is_some() || scope.is_some();
         if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
@@ -326,7 +330,7 @@ impl<'a> Planner<'a> {
         let seen = present.before_drift.as_ref();
         why.extend(name.is_some().then(|| match seen.filter(|it| it.name != present.name) {
             Some(_) => Cause::NameChanged,
-            None => Cause::Source(wanted.source.clone()),
+            None => Cause::Source(desired.source.clone()),
         }));
         why.extend(scope.is_some().then(|| match seen.filter(|it| it.scope.has(required)) {
             Some(_) => Cause::ScopeChanged,
@@ -335,21 +339,21 @@ impl<'a> Planner<'a> {
         Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope, why })
     }
 
-    /// An EEPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
-    fn not_to_be_had(&mut self, dn: &'a EepgDn, wanted: &'a WantedEepg, obstacle: Obstacle) {
+    /// An EPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
+    fn not_to_be_had(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, obstacle: Obstacle) {
         match obstacle {
             // The finding about that is the engine's: it knows why.
             Obstacle::Unread | Obstacle::LeftAlone => {}
             Obstacle::L3outMissing => {
-                self.missing.entry(&dn.l3out).or_default().extend(&wanted.deployments);
+                self.missing.entry(&dn.l3out).or_default().extend(&desired.deployments);
             }
             Obstacle::Paused => {
-                if let Some(eepg) = self.situation.fabric.eepg(dn) {
+                if let Some(epg) = self.situation.fabric.epg(dn) {
                     // Nothing but the addresses of other Pods and Services leaves.
-                    let mut changes = self.leftovers(dn, eepg, Some(wanted));
+                    let mut changes = self.leftovers(dn, epg, Some(desired));
                     changes.retain(Change::is_delete);
-                    let form = if eepg.mark == Mark::Ours { Form::Rooted } else { Form::Single };
-                    self.send(dn, Some(eepg), form, changes);
+                    let form = if epg.mark == Mark::Ours { Form::Rooted } else { Form::Single };
+                    self.send(dn, Some(epg), form, changes);
                 }
             }
             Obstacle::Refused | Obstacle::BeyondQuota => {
@@ -364,9 +368,9 @@ impl<'a> Planner<'a> {
                     );
                     self.finding(Code::TooManyEpgs, dn, text);
                 }
-                if let Some(eepg) = self.situation.fabric.eepg(dn) {
-                    let changes = self.leftovers(dn, eepg, Some(wanted));
-                    self.send(dn, Some(eepg), Form::Single, changes);
+                if let Some(epg) = self.situation.fabric.epg(dn) {
+                    let changes = self.leftovers(dn, epg, Some(desired));
+                    self.send(dn, Some(epg), Form::Single, changes);
                 }
             }
             Obstacle::ForeignGone => {
@@ -380,9 +384,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// O4: before the first subnet goes into a foreign EEPG, a tag remembers that it is foreign. One that carries any
+    /// O4: before the first subnet goes into a foreign EPG, a tag remembers that it is foreign. One that carries any
     /// aci-sync's mark is never remembered so: it may be ours from before.
-    fn remember(&mut self, dn: &EepgDn) {
+    fn remember(&mut self, dn: &EpgDn) {
         if self.situation.fabric.is_tagged(dn) {
             return;
         }
@@ -402,17 +406,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// O4: tags about EEPGs that no Deployment names any more, or that are not foreign any more, go.
+    /// O4: tags about EPGs that no Deployment names any more, or that are not foreign any more, go.
     fn needless_tags(&mut self) {
         let situation = self.situation;
         for (dn, tag) in situation.fabric.tags() {
-            let wanted = situation.wanted.eepgs.get(&dn);
-            let is_foreign = situation.fabric.eepg(&dn).is_none_or(Eepg::is_foreign);
-            let needed = match wanted {
+            let desired = situation.desired.epgs.get(&dn);
+            let is_foreign = situation.fabric.epg(&dn).is_none_or(Epg::is_foreign);
+            let needed = match desired {
                 Some(it) => is_foreign || it.is_paused(),
                 // A Deployment of which no valid annotation is known may name it, or come back to it, if subnets of its
                 // own are there (D3, D5). What holds none is no concern of a Deployment that names it no more.
-                None => situation.fabric.eepg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
+                None => situation.fabric.epg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
             };
             let object = ObjectDn::Tag(dn.clone());
             if needed || (situation.parked)(&object) {
@@ -429,16 +433,16 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn retains_any(&self, dn: &EepgDn, eepg: &Eepg) -> bool {
-        eepg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.places.stay(dn, *prefix, it).is_some())
+    fn retains_any(&self, dn: &EpgDn, epg: &Epg) -> bool {
+        epg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.places.stay(dn, *prefix, it).is_some())
     }
 
-    /// Subnets in an EEPG that are not wanted there: ours go, a predecessor's go with a move, all others stay (O2, O3).
-    fn leftovers(&mut self, dn: &EepgDn, eepg: &Eepg, wanted: Option<&WantedEepg>) -> Vec<Change> {
+    /// Subnets in an EPG that are not desired there: ours go, a predecessor's go with a move, all others stay (O2, O3).
+    fn leftovers(&mut self, dn: &EpgDn, epg: &Epg, desired: Option<&DesiredEpg>) -> Vec<Change> {
         let mut changes = Vec::new();
         let (mut predecessors, mut lost) = (Vec::new(), Vec::new());
-        for (prefix, subnet) in &eepg.subnets {
-            if wanted.is_some_and(|it| it.subnets.contains_key(prefix)) {
+        for (prefix, subnet) in &epg.subnets {
+            if desired.is_some_and(|it| it.subnets.contains_key(prefix)) {
                 continue;
             }
             let target = self.places.target(dn, *prefix);
@@ -481,29 +485,29 @@ impl<'a> Planner<'a> {
             }
         }
         if !predecessors.is_empty() {
-            let text = format!("not wanted, with a predecessor's mark, and left alone: {}", subnets(&predecessors));
+            let text = format!("not desired, with a predecessor's mark, and left alone: {}", subnets(&predecessors));
             self.finding(Code::Predecessor, dn, text);
         }
         if !lost.is_empty() {
-            let text = format!("not wanted, without the owner mark it had, and left alone: {}", subnets(&lost));
+            let text = format!("not desired, without the owner mark it had, and left alone: {}", subnets(&lost));
             self.finding(Code::MarkLost, dn, text);
         }
         changes
     }
 
     /// Puts changes into transactions, or asks for the read that has to come first (W7).
-    fn send(&mut self, dn: &EepgDn, eepg: Option<&Eepg>, form: Form, changes: Vec<Change>) {
+    fn send(&mut self, dn: &EpgDn, epg: Option<&Epg>, form: Form, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        if form != Form::Tag && eepg.is_some_and(|it| !it.fresh) {
+        if form != Form::Tag && epg.is_some_and(|it| !it.fresh) {
             self.plan.reads.insert(dn.clone());
         }
         let at_once = if form == Form::Rooted { self.situation.rules.batch.max(1) } else { 1 };
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let changes = changes.by_ref().take(at_once).collect();
-            self.plan.transactions.push(Transaction { eepg: dn.clone(), form, changes });
+            self.plan.transactions.push(Transaction { epg: dn.clone(), form, changes });
         }
     }
 
@@ -557,11 +561,11 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// R2, O3: ours, a predecessor's that is wanted where it is, or one without a mark that bears our name for it.
-fn may_repair(present: &Subnet, wanted: &WantedSubnet) -> bool {
+/// R2, O3: ours, a predecessor's that is desired where it is, or one without a mark that bears our name for it.
+fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
     match present.mark {
         Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.was_ours || wanted.source.is_named(&present.name),
+        Mark::None => present.was_ours || desired.source.is_named(&present.name),
         Mark::OtherCluster | Mark::Foreign => present.was_ours,
     }
 }

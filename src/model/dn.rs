@@ -59,8 +59,8 @@ pub struct L3outDn {
 
 impl L3outDn {
     /// The DN of one of its external EPGs.
-    pub fn eepg(&self, epg: Name) -> EepgDn {
-        EepgDn { l3out: self.clone(), epg }
+    pub fn epg(&self, name: Name) -> EpgDn {
+        EpgDn { l3out: self.clone(), name }
     }
 
     /// The DN of a `tagAnnotation` of it.
@@ -77,23 +77,23 @@ impl fmt::Display for L3outDn {
 
 /// An external EPG: `uni/tn-{tenant}/out-{l3out}/instP-{epg}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EepgDn {
+pub struct EpgDn {
     /// The L3Out that it is in.
     pub l3out: L3outDn,
     /// Its own name.
-    pub epg: Name,
+    pub name: Name,
 }
 
-impl EepgDn {
+impl EpgDn {
     /// The DN of a subnet in it, with the address as the APIC spells it.
     pub fn subnet(&self, ip: &str) -> String {
         format!("{self}/extsubnet-[{ip}]")
     }
 }
 
-impl fmt::Display for EepgDn {
+impl fmt::Display for EpgDn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/instP-{}", self.l3out, self.epg)
+        write!(f, "{}/instP-{}", self.l3out, self.name)
     }
 }
 
@@ -141,11 +141,11 @@ impl FromStr for Prefix {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectDn {
     /// An external EPG.
-    Eepg(EepgDn),
+    Epg(EpgDn),
     /// A subnet of an external EPG.
-    Subnet(EepgDn, Prefix),
+    Subnet(EpgDn, Prefix),
     /// The `tagAnnotation` that remembers that an external EPG is not ours (O4).
-    Tag(EepgDn),
+    Tag(EpgDn),
 }
 
 impl ObjectDn {
@@ -153,14 +153,14 @@ impl ObjectDn {
     pub fn prefix(&self) -> Option<&Prefix> {
         match self {
             ObjectDn::Subnet(_, prefix) => Some(prefix),
-            ObjectDn::Eepg(_) | ObjectDn::Tag(_) => None,
+            ObjectDn::Epg(_) | ObjectDn::Tag(_) => None,
         }
     }
 
     /// The external EPG that it is, is in, or is about.
-    pub fn eepg(&self) -> &EepgDn {
+    pub fn epg(&self) -> &EpgDn {
         match self {
-            ObjectDn::Eepg(eepg) | ObjectDn::Subnet(eepg, _) | ObjectDn::Tag(eepg) => eepg,
+            ObjectDn::Epg(epg) | ObjectDn::Subnet(epg, _) | ObjectDn::Tag(epg) => epg,
         }
     }
 }
@@ -168,9 +168,9 @@ impl ObjectDn {
 impl fmt::Display for ObjectDn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ObjectDn::Eepg(eepg) => eepg.fmt(f),
-            ObjectDn::Subnet(eepg, prefix) => f.write_str(&eepg.subnet(&prefix.to_string())),
-            ObjectDn::Tag(eepg) => write!(f, "the tag about {eepg}"),
+            ObjectDn::Epg(epg) => epg.fmt(f),
+            ObjectDn::Subnet(epg, prefix) => f.write_str(&epg.subnet(&prefix.to_string())),
+            ObjectDn::Tag(epg) => write!(f, "the tag about {epg}"),
         }
     }
 }
@@ -181,11 +181,11 @@ pub enum Place {
     /// The L3Out itself.
     L3out(L3outDn),
     /// An external EPG.
-    Eepg(EepgDn),
+    Epg(EpgDn),
     /// A subnet of an external EPG, with the text between the brackets.
-    Subnet(EepgDn, String),
+    Subnet(EpgDn, String),
     /// Something below an external EPG that is not a subnet.
-    BelowEepg(EepgDn),
+    BelowEpg(EpgDn),
     /// A `tagAnnotation` of the L3Out, with its key.
     Tag(L3outDn, String),
     /// Something else below an L3Out.
@@ -209,13 +209,13 @@ impl Place {
             let is_tag = rns.next().is_none() && !key.contains(['[', ']']);
             return Some(if is_tag { Place::Tag(l3out, key.to_owned()) } else { Place::BelowL3out(l3out) });
         }
-        let Some(epg) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
-        let eepg = l3out.eepg(Name::object(epg).ok()?);
-        let Some(rn) = rns.next() else { return Some(Place::Eepg(eepg)) };
+        let Some(name) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
+        let epg = l3out.epg(Name::object(name).ok()?);
+        let Some(rn) = rns.next() else { return Some(Place::Epg(epg)) };
         let subnet = rn.strip_prefix("extsubnet-[").and_then(|it| it.strip_suffix(']'));
         match (subnet, rns.next()) {
-            (Some(ip), None) => Some(Place::Subnet(eepg, ip.to_owned())),
-            _ => Some(Place::BelowEepg(eepg)),
+            (Some(ip), None) => Some(Place::Subnet(epg, ip.to_owned())),
+            _ => Some(Place::BelowEpg(epg)),
         }
     }
 }

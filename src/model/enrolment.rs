@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
-use super::dn::{EepgDn, L3outDn, Name};
+use super::dn::{EpgDn, L3outDn, Name};
 use super::rules::Exports;
 
 /// The longest annotation value that is read, in bytes.
@@ -16,7 +16,7 @@ pub const LONGEST: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolment {
     /// The external EPG that the Deployment's addresses belong to.
-    pub eepg: EepgDn,
+    pub epg: EpgDn,
     /// What it exports, where it says so (D2).
     pub expose: Option<Exports>,
     /// Keys that are not known: a finding, not an error (D2).
@@ -100,7 +100,7 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
         check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
     };
     let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
-    Ok(Enrolment { eepg: l3out.eepg(name("epg", epg, Name::object)?), expose, unknown_keys })
+    Ok(Enrolment { epg: l3out.epg(name("epg", epg, Name::object)?), expose, unknown_keys })
 }
 
 /// What is wrong with a value that is no JSON object, in the words of whoever wrote it; the end of a sentence.

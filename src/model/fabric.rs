@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::dn::{EepgDn, L3outDn, Name, ObjectDn, Place, Prefix};
+use super::desired::Vrf;
+use super::dn::{EpgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::lost::Lost;
 use super::mo::{Mo, MoChange, Status};
 use super::owner::{Mark, Owner, other_cluster};
 use super::plan::{Change, Transaction};
 use super::scope::Scope;
-use super::wanted::Vrf;
 
 /// The class of an L3Out.
 pub const L3OUT: &str = "l3extOut";
 /// The class of an external EPG.
-pub const EEPG: &str = "l3extInstP";
+pub const EPG: &str = "l3extInstP";
 /// The class of a subnet of an external EPG.
 pub const SUBNET: &str = "l3extSubnet";
-/// The class of a tag, such as the one that remembers a foreign EEPG (O4).
+/// The class of a tag, such as the one that remembers a foreign EPG (O4).
 pub const TAG: &str = "tagAnnotation";
 /// The class that ties an L3Out to its VRF.
 pub const VRF_RELATION: &str = "l3extRsEctx";
@@ -51,7 +51,7 @@ pub struct Original {
 
 /// An external EPG as the fabric holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Eepg {
+pub struct Epg {
     /// Whose it is.
     pub mark: Mark,
     /// This process saw our mark on it and has heard of no deletion since (R2).
@@ -72,13 +72,13 @@ pub struct Eepg {
     pub fresh: bool,
 }
 
-impl Eepg {
+impl Epg {
     /// Ours, or ours with its mark taken away (R2).
     pub fn is_ours(&self) -> bool {
         self.mark == Mark::Ours || self.was_ours
     }
 
-    /// The EEPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
+    /// The EPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
     fn deleted(&mut self) {
         (self.was_ours, self.deleted) = (false, true);
         self.subnets.values_mut().for_each(|it| it.was_ours = false);
@@ -111,8 +111,8 @@ pub enum L3out {
         /// The DN of its VRF, where it could be read.
         vrf: Option<String>,
         /// Its external EPGs.
-        eepgs: BTreeMap<Name, Eepg>,
-        /// The foreign EEPGs that our tags remember, each with its tag's DN as the APIC spells it (O4).
+        epgs: BTreeMap<Name, Epg>,
+        /// The foreign EPGs that our tags remember, each with its tag's DN as the APIC spells it (O4).
         tags: BTreeMap<Name, Box<str>>,
     },
 }
@@ -130,7 +130,7 @@ pub struct Fabric {
 pub enum Hint {
     /// The mirror knows it already, mostly because we did it; or it concerns nothing that the mirror holds.
     Nothing,
-    /// This EEPG or subnet is not what the mirror says: its EEPG is to be read again.
+    /// This EPG or subnet is not what the mirror says: its EPG is to be read again.
     Object(ObjectDn),
     /// This L3Out appeared or went: read it again.
     L3out(L3outDn),
@@ -160,8 +160,8 @@ impl Fabric {
     /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
     pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
         let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
-        self.eepgs()
-            .filter(|(_, eepg)| marked(eepg.mark) || eepg.subnets.values().any(|it| marked(it.mark)))
+        self.epgs()
+            .filter(|(_, epg)| marked(epg.mark) || epg.subnets.values().any(|it| marked(it.mark)))
             .map(|(dn, _)| dn.l3out)
             .chain(self.tags().map(|(dn, _)| dn.l3out))
             .collect()
@@ -169,58 +169,58 @@ impl Fabric {
 
     /// How many objects are ours (W4).
     pub fn count_ours(&self) -> usize {
-        let ours = |eepg: &Eepg| {
-            usize::from(eepg.mark == Mark::Ours) + eepg.subnets.values().filter(|it| it.mark == Mark::Ours).count()
+        let ours = |epg: &Epg| {
+            usize::from(epg.mark == Mark::Ours) + epg.subnets.values().filter(|it| it.mark == Mark::Ours).count()
         };
-        self.eepgs().map(|(_, eepg)| ours(eepg)).sum::<usize>() + self.tags().count()
+        self.epgs().map(|(_, epg)| ours(epg)).sum::<usize>() + self.tags().count()
     }
 
-    /// Our tags: the EEPG that each is about, and its own DN (O4).
-    pub fn tags(&self) -> impl Iterator<Item = (EepgDn, &str)> {
+    /// Our tags: the EPG that each is about, and its own DN (O4).
+    pub fn tags(&self) -> impl Iterator<Item = (EpgDn, &str)> {
         self.l3outs.iter().flat_map(|(dn, l3out)| {
             let tags = match l3out {
                 L3out::Present { tags, .. } => Some(tags),
                 L3out::Missing => None,
             };
-            tags.into_iter().flatten().map(|(epg, tag)| (dn.eepg(epg.clone()), &**tag))
+            tags.into_iter().flatten().map(|(name, tag)| (dn.epg(name.clone()), &**tag))
         })
     }
 
-    /// The tag of ours that remembers that an EEPG is not ours (O4).
-    pub fn tag(&self, dn: &EepgDn) -> Option<&str> {
+    /// The tag of ours that remembers that an EPG is not ours (O4).
+    pub fn tag(&self, dn: &EpgDn) -> Option<&str> {
         match self.l3outs.get(&dn.l3out)? {
-            L3out::Present { tags, .. } => tags.get(&dn.epg).map(|tag| &**tag),
+            L3out::Present { tags, .. } => tags.get(&dn.name).map(|tag| &**tag),
             L3out::Missing => None,
         }
     }
 
     /// Whether there is such a tag.
-    pub fn is_tagged(&self, dn: &EepgDn) -> bool {
+    pub fn is_tagged(&self, dn: &EpgDn) -> bool {
         self.tag(dn).is_some()
     }
 
     /// All external EPGs that the mirror holds.
-    pub fn eepgs(&self) -> impl Iterator<Item = (EepgDn, &Eepg)> {
+    pub fn epgs(&self) -> impl Iterator<Item = (EpgDn, &Epg)> {
         self.l3outs.iter().flat_map(|(dn, l3out)| {
-            let eepgs = match l3out {
-                L3out::Present { eepgs, .. } => Some(eepgs),
+            let epgs = match l3out {
+                L3out::Present { epgs, .. } => Some(epgs),
                 L3out::Missing => None,
             };
-            eepgs.into_iter().flatten().map(|(epg, eepg)| (dn.eepg(epg.clone()), eepg))
+            epgs.into_iter().flatten().map(|(name, epg)| (dn.epg(name.clone()), epg))
         })
     }
 
     /// One external EPG.
-    pub fn eepg(&self, dn: &EepgDn) -> Option<&Eepg> {
+    pub fn epg(&self, dn: &EpgDn) -> Option<&Epg> {
         match self.l3outs.get(&dn.l3out)? {
-            L3out::Present { eepgs, .. } => eepgs.get(&dn.epg),
+            L3out::Present { epgs, .. } => epgs.get(&dn.name),
             L3out::Missing => None,
         }
     }
 
-    fn eepg_mut(&mut self, dn: &EepgDn) -> Option<&mut Eepg> {
+    fn epg_mut(&mut self, dn: &EpgDn) -> Option<&mut Epg> {
         match self.l3outs.get_mut(&dn.l3out)? {
-            L3out::Present { eepgs, .. } => eepgs.get_mut(&dn.epg),
+            L3out::Present { epgs, .. } => epgs.get_mut(&dn.name),
             L3out::Missing => None,
         }
     }
@@ -236,8 +236,8 @@ impl Fabric {
     /// A new pass begins: nothing was read in it yet (W7).
     pub fn begin_pass(&mut self) {
         for l3out in self.l3outs.values_mut() {
-            if let L3out::Present { eepgs, .. } = l3out {
-                eepgs.values_mut().for_each(|it| it.fresh = false);
+            if let L3out::Present { epgs, .. } = l3out {
+                epgs.values_mut().for_each(|it| it.fresh = false);
             }
         }
     }
@@ -252,64 +252,64 @@ impl Fabric {
         &self.lost
     }
 
-    /// What is remembered of objects that are not wanted any more is forgotten.
-    pub fn keep(&mut self, is_wanted: impl Fn(&ObjectDn) -> bool) {
-        self.lost.keep(is_wanted);
+    /// What is remembered of objects that are not desired any more is forgotten.
+    pub fn keep(&mut self, is_desired: impl Fn(&ObjectDn) -> bool) {
+        self.lost.keep(is_desired);
     }
 
     /// The answer to a write shows that the write created what another writer had just deleted.
-    pub fn recreated(&mut self, dn: &EepgDn) {
-        self.eepg_mut(dn).into_iter().for_each(|it| it.deleted = true);
+    pub fn recreated(&mut self, dn: &EpgDn) {
+        self.epg_mut(dn).into_iter().for_each(|it| it.deleted = true);
     }
 
-    /// Takes over the answer to a read of a whole L3Out: its own object, EEPGs, subnets and tags (R3), and
+    /// Takes over the answer to a read of a whole L3Out: its own object, EPGs, subnets and tags (R3), and
     /// the relation to its VRF.
     /// What of ours somebody else took away or changed since the mirror last saw it is told (R5).
     pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
-            if let Some(L3out::Present { eepgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
-                eepgs.iter().for_each(|(epg, before)| self.lost.note(&dn.eepg(epg.clone()), before, None));
+            if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
+                epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
             }
             return Vec::new();
         }
         let relation = format!("{dn}/rsectx");
         let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION && mo.dn == relation).map(|mo| mo.get("tDn"));
         let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
-        let mut eepgs = read_eepgs(&self.owner, mos, dn);
+        let mut epgs = read_epgs(&self.owner, mos, dn);
         let mut undone = Vec::new();
         let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match Place::of(&mo.dn)? {
             Place::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
             _ => None,
         });
         let tags: BTreeMap<Name, Box<str>> = tags.collect();
-        if let Some(L3out::Present { eepgs: before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
-            for (epg, before) in before {
-                let eepg = dn.eepg(epg.clone());
-                undone.extend(compare(&eepg, &before, eepgs.get_mut(&epg)));
-                self.lost.note(&eepg, &before, eepgs.get(&epg));
+        if let Some(L3out::Present { epgs: before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
+            for (name, before) in before {
+                let epg = dn.epg(name.clone());
+                undone.extend(compare(&epg, &before, epgs.get_mut(&name)));
+                self.lost.note(&epg, &before, epgs.get(&name));
             }
-            let gone = tags_before.keys().filter(|epg| !tags.contains_key(epg));
-            undone.extend(gone.map(|epg| ObjectDn::Tag(dn.eepg(epg.clone()))));
+            let gone = tags_before.keys().filter(|name| !tags.contains_key(name));
+            undone.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name.clone()))));
         }
-        self.l3outs.insert(dn.clone(), L3out::Present { vrf, eepgs, tags });
+        self.l3outs.insert(dn.clone(), L3out::Present { vrf, epgs, tags });
         undone
     }
 
-    /// Takes over the answer to a read of one whole EEPG with its subnets and contract relations (W7). What was
+    /// Takes over the answer to a read of one whole EPG with its subnets and contract relations (W7). What was
     /// undone is returned as by [`Fabric::put_l3out`].
-    pub fn put_eepg(&mut self, dn: &EepgDn, mos: &[Mo]) -> Vec<ObjectDn> {
-        let mut eepg = read_eepgs(&self.owner, mos, &dn.l3out).remove(&dn.epg);
-        let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
-        let before = eepgs.remove(&dn.epg);
+    pub fn put_epg(&mut self, dn: &EpgDn, mos: &[Mo]) -> Vec<ObjectDn> {
+        let mut epg = read_epgs(&self.owner, mos, &dn.l3out).remove(&dn.name);
+        let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
+        let before = epgs.remove(&dn.name);
         let Some(before) = before else {
-            eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+            epgs.extend(epg.map(|it| (dn.name.clone(), it)));
             return Vec::new();
         };
-        let undone = compare(dn, &before, eepg.as_mut());
-        self.lost.note(dn, &before, eepg.as_ref());
-        if let Some(L3out::Present { eepgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
-            eepgs.extend(eepg.map(|it| (dn.epg.clone(), it)));
+        let undone = compare(dn, &before, epg.as_mut());
+        self.lost.note(dn, &before, epg.as_ref());
+        if let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
+            epgs.extend(epg.map(|it| (dn.name.clone(), it)));
         }
         undone
     }
@@ -322,13 +322,13 @@ impl Fabric {
             return hint;
         }
         match Place::of(&change.mo.dn) {
-            Some(Place::Eepg(dn)) => {
-                if let Some(eepg) = self.eepg_mut(&dn) {
-                    eepg.deleted();
+            Some(Place::Epg(dn)) => {
+                if let Some(epg) = self.epg_mut(&dn) {
+                    epg.deleted();
                 }
             }
             Some(Place::Subnet(dn, _)) => {
-                let subnets = self.eepg_mut(&dn).map(|it| &mut it.subnets);
+                let subnets = self.epg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
                 subnet.into_iter().for_each(|it| it.was_ours = false);
             }
@@ -346,15 +346,15 @@ impl Fabric {
                 Some(L3out::Missing) if !gone => Hint::L3out(dn),
                 _ => Hint::Nothing,
             },
-            (EEPG, Place::Eepg(dn)) | (SUBNET, Place::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
+            (EPG, Place::Epg(dn)) | (SUBNET, Place::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
                 None => Hint::Nothing,
                 // An L3Out with something in it is there, whatever became of its own event.
                 Some(L3out::Missing) if gone => Hint::Nothing,
                 Some(L3out::Missing) => Hint::L3out(dn.l3out),
-                Some(L3out::Present { .. }) if change.mo.class == EEPG => self.eepg_meaning(dn, change),
+                Some(L3out::Present { .. }) if change.mo.class == EPG => self.epg_meaning(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
             },
-            (class, Place::BelowEepg(dn)) if CONTRACTS.contains(&class) => self.relation_meaning(dn, change),
+            (class, Place::BelowEpg(dn)) if CONTRACTS.contains(&class) => self.relation_meaning(dn, change),
             // The relation to a VRF is resolved after it is made, and may be changed (S3).
             (VRF_RELATION, Place::BelowL3out(dn)) => match self.l3outs.get(&dn) {
                 Some(L3out::Present { vrf, .. })
@@ -365,38 +365,38 @@ impl Fabric {
                 _ => Hint::Nothing,
             },
             (TAG, Place::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
-                (Some(L3out::Present { tags, .. }), Some(epg)) if tags.contains_key(&epg) == gone => Hint::L3out(dn),
+                (Some(L3out::Present { tags, .. }), Some(name)) if tags.contains_key(&name) == gone => Hint::L3out(dn),
                 _ => Hint::Nothing,
             },
             _ => Hint::Nothing,
         }
     }
 
-    fn eepg_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
-        let as_known = match (change.status, self.eepg(&dn)) {
+    fn epg_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
+        let as_known = match (change.status, self.epg(&dn)) {
             (Status::Deleted, known) => known.is_none(),
-            (Status::Created, Some(eepg)) => self.owner.classify(change.mo.get("annotation")) == eepg.mark,
-            (Status::Modified, Some(eepg)) => {
-                change.mo.sent("annotation").is_none_or(|it| self.owner.classify(it) == eepg.mark)
+            (Status::Created, Some(epg)) => self.owner.classify(change.mo.get("annotation")) == epg.mark,
+            (Status::Modified, Some(epg)) => {
+                change.mo.sent("annotation").is_none_or(|it| self.owner.classify(it) == epg.mark)
             }
             (_, None) => false,
         };
-        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Eepg(dn)) }
+        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Epg(dn)) }
     }
 
-    /// R7: contract relations matter on EEPGs of ours only. Those of an EEPG that is not there come and go with it.
-    fn relation_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
+    /// R7: contract relations matter on EPGs of ours only. Those of an EPG that is not there come and go with it.
+    fn relation_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
         let is_there = change.status != Status::Deleted;
-        let known = self.eepg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
+        let known = self.epg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
         match known {
-            Some(known) if known.contains(&*relation(&change.mo)) != is_there => Hint::Object(ObjectDn::Eepg(dn)),
+            Some(known) if known.contains(&*relation(&change.mo)) != is_there => Hint::Object(ObjectDn::Epg(dn)),
             _ => Hint::Nothing,
         }
     }
 
-    fn subnet_meaning(&self, dn: EepgDn, change: &MoChange) -> Hint {
-        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Object(ObjectDn::Eepg(dn)) };
-        let known = self.eepg(&dn).and_then(|eepg| eepg.subnets.get(&prefix));
+    fn subnet_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
+        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Object(ObjectDn::Epg(dn)) };
+        let known = self.epg(&dn).and_then(|epg| epg.subnets.get(&prefix));
         let attribute = |name: &str| {
             let sent = change.mo.sent(name);
             if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
@@ -415,13 +415,13 @@ impl Fabric {
 
     /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
     pub fn apply(&mut self, transaction: &Transaction) {
-        let dn = &transaction.eepg;
-        let key = self.owner.tag_key(&dn.epg);
-        let Some(L3out::Present { eepgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        let dn = &transaction.epg;
+        let key = self.owner.tag_key(&dn.name);
+        let Some(L3out::Present { epgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
         for change in &transaction.changes {
             match change {
-                Change::CreateEepg { .. } => {
-                    let eepg = Eepg {
+                Change::CreateEpg { .. } => {
+                    let epg = Epg {
                         mark: Mark::Ours,
                         was_ours: true,
                         subnets: BTreeMap::new(),
@@ -432,16 +432,16 @@ impl Fabric {
                         deleted: false,
                         fresh: true,
                     };
-                    self.lost.restored(&ObjectDn::Eepg(dn.clone()));
-                    eepgs.insert(dn.epg.clone(), eepg);
+                    self.lost.restored(&ObjectDn::Epg(dn.clone()));
+                    epgs.insert(dn.name.clone(), epg);
                 }
-                Change::MarkEepg { .. } => {
-                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        (eepg.mark, eepg.was_ours) = (Mark::Ours, true);
+                Change::MarkEpg { .. } => {
+                    if let Some(epg) = epgs.get_mut(&dn.name) {
+                        (epg.mark, epg.was_ours) = (Mark::Ours, true);
                     }
                 }
-                Change::DeleteEepg { .. } => {
-                    eepgs.remove(&dn.epg);
+                Change::DeleteEpg { .. } => {
+                    epgs.remove(&dn.name);
                 }
                 Change::CreateSubnet { prefix, name, scope, .. } => {
                     self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
@@ -453,13 +453,13 @@ impl Fabric {
                         scope: scope.clone(),
                         before_drift: None,
                     };
-                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        eepg.may_have_held = true;
-                        eepg.subnets.insert(*prefix, subnet);
+                    if let Some(epg) = epgs.get_mut(&dn.name) {
+                        epg.may_have_held = true;
+                        epg.subnets.insert(*prefix, subnet);
                     }
                 }
                 Change::RepairSubnet { prefix, mark, name, scope, .. } => {
-                    let subnet = eepgs.get_mut(&dn.epg).and_then(|it| it.subnets.get_mut(prefix));
+                    let subnet = epgs.get_mut(&dn.name).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         subnet.before_drift = None;
                         if *mark {
@@ -474,15 +474,15 @@ impl Fabric {
                     }
                 }
                 Change::DeleteSubnet { prefix, .. } => {
-                    if let Some(eepg) = eepgs.get_mut(&dn.epg) {
-                        eepg.subnets.remove(prefix);
+                    if let Some(epg) = epgs.get_mut(&dn.name) {
+                        epg.subnets.remove(prefix);
                     }
                 }
                 Change::Remember => {
-                    tags.insert(dn.epg.clone(), dn.l3out.tag(&key).into());
+                    tags.insert(dn.name.clone(), dn.l3out.tag(&key).into());
                 }
                 Change::Forget { .. } => {
-                    tags.remove(&dn.epg);
+                    tags.remove(&dn.name);
                 }
             }
         }
@@ -497,20 +497,20 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Compares an EEPG with what the mirror had of it. What was ours may have lost its mark
+/// Compares an EPG with what the mirror had of it. What was ours may have lost its mark
 /// only (R2). Told is what
 /// of ours has gone or has changed, which only somebody else can have done: our own writes are in the mirror already
-/// (R5). What falls with its EEPG is not told.
-fn compare(dn: &EepgDn, before: &Eepg, now: Option<&mut Eepg>) -> Vec<ObjectDn> {
+/// (R5). What falls with its EPG is not told.
+fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
     let Some(now) = now else {
-        undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Eepg(dn.clone())));
+        undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Epg(dn.clone())));
         return undone;
     };
     now.was_ours = still_ours(before.was_ours, now.mark);
     now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
     if before.mark == Mark::Ours && now.mark != Mark::Ours {
-        undone.push(ObjectDn::Eepg(dn.clone()));
+        undone.push(ObjectDn::Epg(dn.clone()));
     }
     for (prefix, before) in &before.subnets {
         let now = now.subnets.get_mut(prefix);
@@ -548,15 +548,15 @@ fn still_ours(was_ours: bool, mark: Mark) -> bool {
     mark == Mark::Ours || (was_ours && mark != Mark::OtherCluster)
 }
 
-/// Builds the EEPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
-fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg> {
-    let mut eepgs = BTreeMap::new();
-    for mo in mos.iter().filter(|mo| mo.class == EEPG) {
-        if let Some(Place::Eepg(dn)) = Place::of(&mo.dn)
+/// Builds the EPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
+fn read_epgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> {
+    let mut epgs = BTreeMap::new();
+    for mo in mos.iter().filter(|mo| mo.class == EPG) {
+        if let Some(Place::Epg(dn)) = Place::of(&mo.dn)
             && dn.l3out == *l3out
         {
             let mark = owner.classify(mo.get("annotation"));
-            let eepg = Eepg {
+            let epg = Epg {
                 mark,
                 was_ours: mark == Mark::Ours,
                 subnets: BTreeMap::new(),
@@ -567,24 +567,24 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
                 deleted: false,
                 fresh: true,
             };
-            eepgs.insert(dn.epg, eepg);
+            epgs.insert(dn.name, epg);
         }
     }
     for mo in mos.iter().filter(|mo| CONTRACTS.contains(&mo.class.as_str())) {
-        let Some(Place::BelowEepg(dn)) = Place::of(&mo.dn) else { continue };
-        if let Some(eepg) = eepgs.get_mut(&dn.epg).filter(|_| dn.l3out == *l3out) {
-            eepg.relations.insert(relation(mo));
+        let Some(Place::BelowEpg(dn)) = Place::of(&mo.dn) else { continue };
+        if let Some(epg) = epgs.get_mut(&dn.name).filter(|_| dn.l3out == *l3out) {
+            epg.relations.insert(relation(mo));
         }
     }
     for mo in mos.iter().filter(|mo| mo.class == SUBNET) {
         let Some(Place::Subnet(dn, ip)) = Place::of(&mo.dn) else { continue };
-        let Some(eepg) = eepgs.get_mut(&dn.epg).filter(|_| dn.l3out == *l3out) else { continue };
+        let Some(epg) = epgs.get_mut(&dn.name).filter(|_| dn.l3out == *l3out) else { continue };
         let Ok(prefix) = ip.parse() else {
-            eepg.unreadable += 1;
+            epg.unreadable += 1;
             continue;
         };
         let mark = owner.classify(mo.get("annotation"));
-        eepg.other_clusters.extend(other_cluster(mo.get("annotation"), mark));
+        epg.other_clusters.extend(other_cluster(mo.get("annotation"), mark));
         let subnet = Subnet {
             ip: ip.into(),
             mark,
@@ -593,7 +593,7 @@ fn read_eepgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Eepg
             scope: Scope::parse(mo.get("scope")),
             before_drift: None,
         };
-        eepg.subnets.insert(prefix, subnet);
+        epg.subnets.insert(prefix, subnet);
     }
-    eepgs
+    epgs
 }

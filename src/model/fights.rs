@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_fight_begins_and_ends() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
-        let object = ObjectDn::Eepg(l3out.eepg(Name::object("E").unwrap()));
+        let object = ObjectDn::Epg(l3out.epg(Name::object("E").unwrap()));
         let (second, start) = (Duration::from_secs(1), Instant::now());
         let mut fights = Fights::default();
         for n in 0..6 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use super::dn::{EepgDn, L3outDn, ObjectDn};
+use super::dn::{EpgDn, L3outDn, ObjectDn};
 use super::kube::{Key, Kind};
 
 /// The longest text, in bytes (X3).
@@ -143,7 +143,7 @@ pub enum Subject {
     Cluster(Kind, Key),
     /// An L3Out.
     L3out(L3outDn),
-    /// An EEPG, or what is in it.
+    /// An EPG, or what is in it.
     Fabric(ObjectDn),
     /// Several objects of a namespace.
     Namespace(Arc<str>),
@@ -175,9 +175,9 @@ impl From<&L3outDn> for Subject {
     }
 }
 
-impl From<&EepgDn> for Subject {
-    fn from(dn: &EepgDn) -> Self {
-        Subject::Fabric(ObjectDn::Eepg(dn.clone()))
+impl From<&EpgDn> for Subject {
+    fn from(dn: &EpgDn) -> Self {
+        Subject::Fabric(ObjectDn::Epg(dn.clone()))
     }
 }
 
@@ -204,7 +204,7 @@ pub enum Code {
     NotAllowed,
     /// An EPG that is not created, because its namespace has as many as it may have (W6).
     TooManyEpgs,
-    /// A Deployment that is paused, or an EEPG that is left alone because all its Deployments are (D2).
+    /// A Deployment that is paused, or an EPG that is left alone because all its Deployments are (D2).
     Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
@@ -212,35 +212,35 @@ pub enum Code {
     UnreadableAddress,
     /// A Deployment whose status counts replicas while none of its Pods is found (P1).
     PodsNotFound,
-    /// Two Deployments want one address in two EEPGs of one VRF (S3).
+    /// Two Deployments want one address in two EPGs of one VRF (S3).
     AddressConflict,
     /// A Pod of an enrolled Deployment has an address that belongs to another Pod now (P5).
     AddressClaimed,
     /// An address that is never exposed (P6).
     AddressNotExposed,
-    /// A foreign object holds a wanted address (S3).
+    /// A foreign object holds a desired address (S3).
     HeldByForeign,
     /// A foreign subnet that is relied on lacks `import-security` (O2).
     ForeignScope,
     /// A tenant or an L3Out that is not there (R3).
     L3outMissing,
-    /// A foreign EEPG that a Deployment names and may not use (W6).
+    /// A foreign EPG that a Deployment names and may not use (W6).
     ForeignRefused,
-    /// A foreign EEPG that was used, and that somebody deleted (O4).
+    /// A foreign EPG that was used, and that somebody deleted (O4).
     ForeignGone,
-    /// The fabric does not take the tag that remembers a foreign EEPG (O4).
+    /// The fabric does not take the tag that remembers a foreign EPG (O4).
     Unremembered,
-    /// Objects of another aci-sync where ours are wanted (O6).
+    /// Objects of another aci-sync where ours are desired (O6).
     OtherCluster,
     /// A move that cannot be made yet (D5, W2).
     Waiting,
     /// A subnet of a Deployment's own that stays where nothing wants it, because its address has no place yet (D3, D5).
     SubnetRetained,
-    /// An unwanted EEPG of ours that has to stay (D6).
-    EepgStays,
-    /// An unwanted EEPG of ours that goes once its grace is over (D6).
+    /// An unwanted EPG of ours that has to stay (D6).
+    EpgStays,
+    /// An unwanted EPG of ours that goes once its grace is over (D6).
     EpgInGrace,
-    /// An EEPG of ours that another writer deleted, restored without the contract relations that it had (R7).
+    /// An EPG of ours that another writer deleted, restored without the contract relations that it had (R7).
     ContractsLost,
     /// An unwanted object of a predecessor (O3).
     Predecessor,
@@ -264,7 +264,7 @@ impl Code {
         self == Code::EpgInGrace
     }
 
-    /// Whether something that is wanted waits because of it.
+    /// Whether something that is desired waits because of it.
     pub fn is_open(self) -> bool {
         matches!(
             self,

@@ -112,7 +112,7 @@ impl Inventory {
         self.listed.insert(kind, true);
     }
 
-    /// An object was added or changed. True where that can change what is wanted.
+    /// An object was added or changed. True where that can change what is desired.
     pub fn upsert(&mut self, object: Object) -> bool {
         if !object.is_kept() {
             return self.gone(object.kind(), object.key());
@@ -153,7 +153,7 @@ impl Inventory {
         }
     }
 
-    /// An object is gone, or no rule needs it any more. True where that can change what is wanted.
+    /// An object is gone, or no rule needs it any more. True where that can change what is desired.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
         match kind {
             Kind::Deployment => self.members.remove(key).is_some() | self.mistaken.remove(key).is_some(),

@@ -1,4 +1,4 @@
-//! Words and decisions: what is wanted, what the fabric holds, and the plan that leads from one to the other.
+//! Words and decisions: what is desired, what the fabric holds, and the plan that leads from one to the other.
 //!
 //! Nothing here knows sockets, threads, clocks or randomness; time is an argument. Bad input is a finding, never
 //! an error: the functions here cannot fail.
@@ -14,9 +14,9 @@ pub mod quota;
 pub mod rules;
 pub mod scope;
 
+pub mod desired;
 pub mod inventory;
 mod selection;
-pub mod wanted;
 
 pub mod cause;
 pub mod fabric;

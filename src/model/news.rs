@@ -1,19 +1,19 @@
 //! What people who look at an object of the cluster are told (K5): which news follow from what a pass came to.
 //!
-//! Findings are about Deployments and Services, or about EEPGs and L3Outs; the latter are news for each Deployment that
+//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter are news for each Deployment that
 //! names them. How news become Kubernetes Events, and how many of them, is `kube::recorder`'s.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::dn::{EepgDn, ObjectDn};
-use super::fabric::{Eepg, Fabric};
+use super::desired::{DesiredEpg, DesiredState};
+use super::dn::{EpgDn, ObjectDn};
+use super::fabric::{Epg, Fabric};
 use super::finding::{Code, Finding, Subject};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
 use super::owner::Mark;
-use super::wanted::{Wanted, WantedEepg};
 
 /// Something new about an object of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct About {
 /// The sorts of news; people see and look for their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The Deployment's EEPG and all subnets in it are on the fabric, for the first time.
+    /// The Deployment's EPG and all subnets in it are on the fabric, for the first time.
     Synced,
     /// Nothing of what the Deployment had is left on the fabric.
     Released,
@@ -71,18 +71,18 @@ const MOST_STAYS: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Told {
     /// What each finding was about. The text counts where the finding is about the object itself: somebody changed it.
-    /// What is said of an EEPG changes with each Pod, and is news only where there was nothing before.
+    /// What is said of an EPG changes with each Pod, and is news only where there was nothing before.
     findings: BTreeMap<(About, Code), String>,
     /// Each enrolled Deployment's way onto the fabric and off it.
     stays: BTreeMap<About, Stay>,
-    /// The EEPGs in which something was made since the last end of a pass.
-    written: BTreeSet<EepgDn>,
+    /// The EPGs in which something was made since the last end of a pass.
+    written: BTreeSet<EpgDn>,
 }
 
-/// A Deployment's time in an EEPG.
+/// A Deployment's time in an EPG.
 #[derive(Debug)]
 struct Stay {
-    eepg: EepgDn,
+    epg: EpgDn,
     /// This process made something there since.
     written: bool,
     /// All was there once.
@@ -90,26 +90,26 @@ struct Stay {
 }
 
 impl Told {
-    /// Something was made or changed in an EEPG.
-    pub fn written(&mut self, eepg: &EepgDn) {
-        self.written.insert(eepg.clone());
+    /// Something was made or changed in an EPG.
+    pub fn written(&mut self, epg: &EpgDn) {
+        self.written.insert(epg.clone());
     }
 
     /// What is new at the end of a pass.
     pub fn pass_ended(
         &mut self,
         inventory: &Inventory,
-        wanted: &Wanted,
+        desired: &DesiredState,
         fabric: &Fabric,
         findings: &BTreeSet<Finding>,
     ) -> Vec<News> {
-        let mut news = self.found(inventory, wanted, findings);
-        news.extend(self.done(inventory, wanted, fabric, findings));
+        let mut news = self.found(inventory, desired, findings);
+        news.extend(self.done(inventory, desired, fabric, findings));
         news
     }
 
     /// Findings that an object has now and had not before. Several of one sort are told together.
-    fn found(&mut self, inventory: &Inventory, wanted: &Wanted, findings: &BTreeSet<Finding>) -> Vec<News> {
+    fn found(&mut self, inventory: &Inventory, desired: &DesiredState, findings: &BTreeSet<Finding>) -> Vec<News> {
         let mut notes: BTreeMap<(About, Code), Vec<String>> = BTreeMap::new();
         let mut now: BTreeMap<(About, Code), String> = BTreeMap::new();
         for finding in findings {
@@ -117,7 +117,7 @@ impl Told {
                 Subject::Cluster(..) => (finding.note().to_owned(), finding.note()),
                 subject => (format!("{subject}: {}", finding.note()), ""),
             };
-            for about in concerned(&finding.subject, inventory, wanted) {
+            for about in concerned(&finding.subject, inventory, desired) {
                 now.entry((about.clone(), finding.code)).or_default().push_str(counts);
                 notes.entry((about, finding.code)).or_default().push(note.clone());
             }
@@ -133,23 +133,23 @@ impl Told {
     fn done(
         &mut self,
         inventory: &Inventory,
-        wanted: &Wanted,
+        desired: &DesiredState,
         fabric: &Fabric,
         findings: &BTreeSet<Finding>,
     ) -> Vec<News> {
         let mut news = Vec::new();
         let written = std::mem::take(&mut self.written);
         let mut left = std::mem::take(&mut self.stays);
-        for (dn, eepg) in &wanted.eepgs {
-            let is_synced = LazyCell::new(|| is_synced(eepg, fabric.eepg(dn)));
-            for about in eepg.deployments.iter().filter_map(|key| deployment(inventory, key)) {
-                let stay = left.remove(&about).filter(|it| it.eepg == *dn);
-                let mut stay = stay.unwrap_or(Stay { eepg: dn.clone(), written: false, synced: false });
+        for (dn, epg) in &desired.epgs {
+            let is_synced = LazyCell::new(|| is_synced(epg, fabric.epg(dn)));
+            for about in epg.deployments.iter().filter_map(|key| deployment(inventory, key)) {
+                let stay = left.remove(&about).filter(|it| it.epg == *dn);
+                let mut stay = stay.unwrap_or(Stay { epg: dn.clone(), written: false, synced: false });
                 stay.written |= written.contains(dn);
                 if !stay.synced && *is_synced {
                     stay.synced = true;
                     if stay.written {
-                        let note = format!("{dn} is on the fabric; subnets in it: {}", eepg.subnets.len());
+                        let note = format!("{dn} is on the fabric; subnets in it: {}", epg.subnets.len());
                         news.push(News { about: about.clone(), reason: Reason::Synced, note });
                     }
                 }
@@ -158,10 +158,10 @@ impl Told {
         }
         for (about, stay) in left {
             // What is not read any more is of no interest any more.
-            if fabric.l3out(&stay.eepg.l3out).is_none() {
+            if fabric.l3out(&stay.epg.l3out).is_none() {
                 continue;
             }
-            match (rest(&stay.eepg, wanted, fabric, findings), stay.written || stay.synced) {
+            match (rest(&stay.epg, desired, fabric, findings), stay.written || stay.synced) {
                 (None, _) if self.stays.len() < MOST_STAYS => drop(self.stays.insert(about, stay)),
                 (Some(note), true) => news.push(News { about, reason: Reason::Released, note }),
                 _ => {}
@@ -172,7 +172,7 @@ impl Told {
 }
 
 /// The objects of the cluster that a finding is about.
-fn concerned(subject: &Subject, inventory: &Inventory, wanted: &Wanted) -> Vec<About> {
+fn concerned(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -> Vec<About> {
     let all = |keys: &[Key]| keys.iter().filter_map(|key| deployment(inventory, key)).collect::<Vec<_>>();
     match subject {
         Subject::Cluster(Kind::Deployment, key) => all(std::slice::from_ref(key)),
@@ -180,9 +180,9 @@ fn concerned(subject: &Subject, inventory: &Inventory, wanted: &Wanted) -> Vec<A
             let uid = inventory.services.get(key).map(|it| it.uid.clone());
             uid.map(|uid| About { kind: Kind::Service, key: key.clone(), uid }).into_iter().collect()
         }
-        Subject::Fabric(object) => wanted.eepgs.get(object.eepg()).map_or_else(Vec::new, |it| all(&it.deployments)),
+        Subject::Fabric(object) => desired.epgs.get(object.epg()).map_or_else(Vec::new, |it| all(&it.deployments)),
         Subject::L3out(dn) => {
-            let there = wanted.eepgs.iter().filter(|(eepg, _)| eepg.l3out == *dn);
+            let there = desired.epgs.iter().filter(|(epg, _)| epg.l3out == *dn);
             there.flat_map(|(_, it)| all(&it.deployments)).collect()
         }
         Subject::Cluster(Kind::Pod, _) | Subject::Namespace(_) | Subject::Part(_) => Vec::new(),
@@ -195,21 +195,21 @@ fn deployment(inventory: &Inventory, key: &Key) -> Option<About> {
     Some(About { kind: Kind::Deployment, key: key.clone(), uid })
 }
 
-/// Whether all that is wanted is there. Without an address there is nothing yet that anybody could use.
-fn is_synced(wanted: &WantedEepg, eepg: Option<&Eepg>) -> bool {
-    !wanted.subnets.is_empty() && eepg.is_some_and(|it| wanted.subnets.keys().all(|at| it.subnets.contains_key(at)))
+/// Whether all that is desired is there. Without an address there is nothing yet that anybody could use.
+fn is_synced(desired: &DesiredEpg, epg: Option<&Epg>) -> bool {
+    !desired.subnets.is_empty() && epg.is_some_and(|it| desired.subnets.keys().all(|at| it.subnets.contains_key(at)))
 }
 
-/// What became of an EEPG that a Deployment names no more; nothing while something of it is still to go.
-fn rest(dn: &EepgDn, wanted: &Wanted, fabric: &Fabric, findings: &BTreeSet<Finding>) -> Option<String> {
-    let Some(eepg) = fabric.eepg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
-    let still = wanted.eepgs.get(dn);
+/// What became of an EPG that a Deployment names no more; nothing while something of it is still to go.
+fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &Fabric, findings: &BTreeSet<Finding>) -> Option<String> {
+    let Some(epg) = fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
+    let still = desired.epgs.get(dn);
     let is_left = |at| still.is_none_or(|it| !it.subnets.contains_key(at));
-    if eepg.subnets.iter().any(|(at, it)| it.mark == Mark::Ours && is_left(at)) {
+    if epg.subnets.iter().any(|(at, it)| it.mark == Mark::Ours && is_left(at)) {
         return None;
     }
-    let subject = Subject::Fabric(ObjectDn::Eepg(dn.clone()));
-    let stays = || findings.iter().any(|it| it.code == Code::EepgStays && it.subject == subject);
-    (still.is_some() || eepg.mark != Mark::Ours || stays())
+    let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
+    let stays = || findings.iter().any(|it| it.code == Code::EpgStays && it.subject == subject);
+    (still.is_some() || epg.mark != Mark::Ours || stays())
         .then(|| format!("nothing of its own is left in {dn}, which stays"))
 }

@@ -54,7 +54,7 @@ impl Owner {
         owner
     }
 
-    /// The key of the tag that remembers that an EEPG of its L3Out is not ours (O4).
+    /// The key of the tag that remembers that an EPG of its L3Out is not ours (O4).
     pub fn tag_key(&self, epg: &Name) -> String {
         format!("{}{epg}", self.tag_prefixes[0])
     }
@@ -64,7 +64,7 @@ impl Owner {
         &self.tag_prefixes
     }
 
-    /// The EEPG that a tag with this key is about, if it is a tag of ours or of an adopted id.
+    /// The EPG that a tag with this key is about, if it is a tag of ours or of an adopted id.
     pub fn tagged(&self, key: &str) -> Option<Name> {
         Name::object(self.tag_prefixes.iter().find_map(|prefix| key.strip_prefix(prefix))?).ok()
     }

@@ -8,22 +8,22 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::cause::sources_of;
+use super::desired::{DesiredEpg, Source, Vrf};
 use super::diff::Situation;
-use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
+use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::{L3out, Subnet};
 use super::kube::Key;
 use super::owner::Mark;
-use super::wanted::{Source, Vrf, WantedEepg};
 
-/// Where an address is wanted in a VRF, if that EEPG can be had (D5).
+/// Where an address is desired in a VRF, if that EPG can be had (D5).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
-    pub(super) dn: &'a EepgDn,
+    pub(super) dn: &'a EpgDn,
     /// Else it is created first.
     pub(super) is_there: bool,
 }
 
-/// A subnet that stays: for which Deployment, unless for all of its EEPG, and why.
+/// A subnet that stays: for which Deployment, unless for all of its EPG, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stay<'a> {
     pub(super) deployment: Option<&'a Key>,
@@ -35,20 +35,20 @@ pub(super) struct Stay<'a> {
 pub(super) enum Reason<'a> {
     /// The Deployment is paused (D2).
     Paused,
-    /// Every Deployment that names the EEPG is (D2).
-    EepgPaused,
+    /// Every Deployment that names the EPG is (D2).
+    EpgPaused,
     /// No valid annotation of the Deployment is known (D3).
     Unknown,
-    /// The EEPG that the Deployment names cannot be had (D5).
-    Blocked(&'a EepgDn, Obstacle),
-    /// That EEPG is created in this very pass, and the subnet moves then.
+    /// The EPG that the Deployment names cannot be had (D5).
+    Blocked(&'a EpgDn, Obstacle),
+    /// That EPG is created in this very pass, and the subnet moves then.
     Moves,
 }
 
 impl Reason<'_> {
-    /// It is kept by a pause, whatever else is wanted.
+    /// It is kept by a pause, whatever else is desired.
     pub(super) fn is_pause(self) -> bool {
-        matches!(self, Reason::Paused | Reason::EepgPaused)
+        matches!(self, Reason::Paused | Reason::EpgPaused)
     }
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Paused => f.write_str("the Deployment is paused"),
-            Reason::EepgPaused => f.write_str("all Deployments that name it are paused"),
+            Reason::EpgPaused => f.write_str("all Deployments that name it are paused"),
             Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
             Reason::Blocked(dn, Obstacle::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
@@ -70,7 +70,7 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// Why an EEPG that a Deployment names cannot be had (D5).
+/// Why an EPG that a Deployment names cannot be had (D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
     /// It is beyond what its namespaces may have (W6).
@@ -89,10 +89,10 @@ pub(super) enum Obstacle {
     ForeignGone,
 }
 
-/// D5: why an EEPG cannot be had, apart from not having been made yet.
-pub(super) fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEepg) -> Option<Obstacle> {
+/// D5: why an EPG cannot be had, apart from not having been made yet.
+pub(super) fn obstacle(situation: &Situation<'_>, dn: &EpgDn, desired: &DesiredEpg) -> Option<Obstacle> {
     let fabric = situation.fabric;
-    if wanted.beyond_quota {
+    if desired.beyond_quota {
         return Some(Obstacle::BeyondQuota);
     }
     match fabric.l3out(&dn.l3out) {
@@ -100,13 +100,13 @@ pub(super) fn obstacle(situation: &Situation<'_>, dn: &EepgDn, wanted: &WantedEe
         Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
         Some(L3out::Present { .. }) => {}
     }
-    let object = ObjectDn::Eepg(dn.clone());
-    match fabric.eepg(dn) {
-        _ if wanted.is_paused() => Some(Obstacle::Paused),
-        Some(eepg) if !eepg.belongs_to_us() && !situation.rules.use_foreign => Some(Obstacle::Refused),
+    let object = ObjectDn::Epg(dn.clone());
+    match fabric.epg(dn) {
+        _ if desired.is_paused() => Some(Obstacle::Paused),
+        Some(epg) if !epg.belongs_to_us() && !situation.rules.use_foreign => Some(Obstacle::Refused),
         None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
-        eepg => {
-            let is_left_alone = (situation.parked)(&object) || (eepg.is_none() && (situation.resting)(&object));
+        epg => {
+            let is_left_alone = (situation.parked)(&object) || (epg.is_none() && (situation.resting)(&object));
             is_left_alone.then_some(Obstacle::LeftAlone)
         }
     }
@@ -131,30 +131,30 @@ pub(super) struct Places<'a> {
 
 impl<'a> Places<'a> {
     pub(super) fn new(situation: &'a Situation<'a>) -> Self {
-        let (wanted, fabric) = (situation.wanted, situation.fabric);
+        let (desired, fabric) = (situation.desired, situation.fabric);
         let mut numbers: HashMap<Vrf, usize> = HashMap::new();
         let mut vrfs = HashMap::new();
-        for dn in fabric.l3outs().chain(wanted.eepgs.keys().map(|it| &it.l3out)) {
+        for dn in fabric.l3outs().chain(desired.epgs.keys().map(|it| &it.l3out)) {
             let next = numbers.len();
             let number = *numbers.entry(fabric.vrf(dn)).or_insert(next);
             vrfs.insert(dn.clone(), number);
         }
 
-        let paused = wanted.eepgs.iter().filter(|(_, it)| it.is_paused()).filter_map(|(dn, _)| fabric.eepg(dn));
+        let paused = desired.epgs.iter().filter(|(_, it)| it.is_paused()).filter_map(|(dn, _)| fabric.epg(dn));
         let paused = paused.flat_map(|it| it.subnets.keys());
         let held = situation.held.iter().filter_map(ObjectDn::prefix);
         let sources = sources_of(situation.inventory, paused.chain(held).map(|it| it.address).collect());
         let mut places = Places { situation, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
-        for (prefix, kept) in &wanted.kept {
+        for (prefix, kept) in &desired.kept {
             for it in kept {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
                 places.claim(*prefix, &it.source, &it.deployment, reason);
             }
         }
-        for (dn, eepg) in &wanted.eepgs {
+        for (dn, epg) in &desired.epgs {
             let vrf = places.vrf(dn);
-            let (obstacle, is_there) = (obstacle(situation, dn, eepg), fabric.eepg(dn).is_some());
-            for (prefix, subnet) in eepg.subnets.iter().filter(|(_, it)| !it.paused) {
+            let (obstacle, is_there) = (obstacle(situation, dn, epg), fabric.epg(dn).is_some());
+            for (prefix, subnet) in epg.subnets.iter().filter(|(_, it)| !it.paused) {
                 if obstacle.is_none() {
                     places.targets.insert((vrf, *prefix), Target { dn, is_there });
                 }
@@ -174,26 +174,26 @@ impl<'a> Places<'a> {
         self.claims.entry(prefix).or_default().push(Claim { source, stay });
     }
 
-    /// The number of an EEPG's VRF.
-    pub(super) fn vrf(&self, dn: &EepgDn) -> usize {
+    /// The number of an EPG's VRF.
+    pub(super) fn vrf(&self, dn: &EpgDn) -> usize {
         self.vrfs[&dn.l3out]
     }
 
-    /// Where an address goes in the VRF of an EEPG.
-    pub(super) fn target(&self, dn: &EepgDn, prefix: Prefix) -> Option<Target<'a>> {
+    /// Where an address goes in the VRF of an EPG.
+    pub(super) fn target(&self, dn: &EpgDn, prefix: Prefix) -> Option<Target<'a>> {
         self.targets.get(&(self.vrf(dn), prefix)).copied()
     }
 
-    /// Why a subnet of ours that nothing wants where it is stays there. What goes to an EEPG of the same VRF does not
+    /// Why a subnet of ours that nothing wants where it is stays there. What goes to an EPG of the same VRF does not
     /// stay, but for a pause; so what stays stands in nobody's way.
-    pub(super) fn stay(&self, dn: &EepgDn, prefix: Prefix, subnet: &Subnet) -> Option<Stay<'a>> {
+    pub(super) fn stay(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Stay<'a>> {
         let goes = || subnet.mark != Mark::Ours || self.target(dn, prefix).is_some_and(|it| it.is_there);
         let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
         let stays = claims.map(|it| it.stay).filter(|it| it.reason.is_pause() || !goes()).min_by_key(|it| it.reason);
         stays.or_else(|| {
-            let is_paused = self.situation.wanted.eepgs.get(dn).is_some_and(WantedEepg::is_paused);
+            let is_paused = self.situation.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
             let stays = is_paused && !self.is_anothers(prefix, &subnet.name);
-            stays.then_some(Stay { deployment: None, reason: Reason::EepgPaused })
+            stays.then_some(Stay { deployment: None, reason: Reason::EpgPaused })
         })
     }
 

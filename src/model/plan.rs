@@ -4,28 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::cause::{Cause, list};
-use super::dn::{EepgDn, L3outDn, ObjectDn, Prefix};
+use super::desired::Source;
+use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::fabric::Subnet;
 use super::finding::{Few, Finding};
 use super::kube::Key;
 use super::owner::Mark;
 use super::scope::Scope;
-use super::wanted::Source;
 
-/// What one look at wanted and fabric calls for.
+/// What one look at desired and fabric calls for.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// EEPGs that have to be read whole before anything can be said about them (W7). While there are any, the
+    /// EPGs that have to be read whole before anything can be said about them (W7). While there are any, the
     /// transactions are not for sending: read, then plan again.
-    pub reads: BTreeSet<EepgDn>,
-    /// What to send, in this order. A transaction that fails stops those that follow it in the same EEPG.
+    pub reads: BTreeSet<EpgDn>,
+    /// What to send, in this order. A transaction that fails stops those that follow it in the same EPG.
     pub transactions: Vec<Transaction>,
     /// What people should know.
     pub findings: Vec<Finding>,
-    /// EEPGs of ours that nothing wants and nothing holds: their grace runs (D6).
-    pub unwanted: BTreeSet<EepgDn>,
-    /// Foreign EEPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
-    pub unremembered: BTreeSet<EepgDn>,
+    /// EPGs of ours that nothing wants and nothing holds: their grace runs (D6).
+    pub unwanted: BTreeSet<EpgDn>,
+    /// Foreign EPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
+    pub unremembered: BTreeSet<EpgDn>,
     /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
     /// What it would delete if it were not held (W4).
@@ -34,35 +34,35 @@ pub struct Plan {
     pub kept: BTreeSet<ObjectDn>,
 }
 
-/// Changes in one EEPG that are sent as one request, and are done by the APIC all or none.
+/// Changes in one EPG that are sent as one request, and are done by the APIC all or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// The EEPG.
-    pub eepg: EepgDn,
+    /// The EPG.
+    pub epg: EpgDn,
     /// How it is sent.
     pub form: Form,
     /// The changes; exactly one of them where the form is [`Form::Single`].
     pub changes: Vec<Change>,
 }
 
-/// The two ways of writing into an EEPG (W2).
+/// The two ways of writing into an EPG (W2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// An EEPG of ours: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
+    /// An EPG of ours: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
     Rooted,
-    /// A foreign EEPG: a POST rooted at one `l3extSubnet` and sent to the EEPG's URL, or a DELETE of it.
+    /// A foreign EPG: a POST rooted at one `l3extSubnet` and sent to the EPG's URL, or a DELETE of it.
     Single,
-    /// A tag of the L3Out that remembers the EEPG (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
+    /// A tag of the L3Out that remembers the EPG (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
     /// URL, or a DELETE of it.
     Tag,
 }
 
 impl Transaction {
-    /// A transaction that was refused for its content, in parts: what concerns the EEPG itself alone, then the rest;
+    /// A transaction that was refused for its content, in parts: what concerns the EPG itself alone, then the rest;
     /// or two halves. Nothing where it is one object
     /// already (W3).
     pub fn parts(&self) -> Option<[Transaction; 2]> {
-        let own = self.changes.iter().take_while(|it| it.is_of_eepg()).count();
+        let own = self.changes.iter().take_while(|it| it.is_of_epg()).count();
         let at = if own > 0 { own } else { self.changes.len() / 2 };
         let (first, rest) = self.changes.split_at(at);
         let part = |changes: &[Change]| Transaction { changes: changes.to_vec(), ..self.clone() };
@@ -71,29 +71,29 @@ impl Transaction {
 
     /// The objects that it makes, changes or deletes.
     pub fn objects(&self) -> impl Iterator<Item = ObjectDn> {
-        self.changes.iter().map(|it| it.object(&self.eepg))
+        self.changes.iter().map(|it| it.object(&self.epg))
     }
 }
 
 /// One change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The EEPG is not there and is made, with our mark.
-    CreateEepg {
+    /// The EPG is not there and is made, with our mark.
+    CreateEpg {
         /// The Deployments that name it.
         deployments: Vec<Key>,
         /// Why (R8).
         why: Cause,
     },
-    /// The EEPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
-    MarkEepg {
+    /// The EPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
+    MarkEpg {
         /// Whose mark it bears now.
         from: Mark,
         /// Why (R8).
         why: Cause,
     },
-    /// The EEPG goes, with all that is in it (D6).
-    DeleteEepg {
+    /// The EPG goes, with all that is in it (D6).
+    DeleteEpg {
         /// How many subnets of ours fall with it.
         subnets: usize,
         /// Why (R8).
@@ -133,12 +133,12 @@ pub enum Change {
         prefix: Prefix,
         /// The subnet as it was read.
         before: Subnet,
-        /// The EEPG that it moves to, where it moves (D5, S3).
-        moves_to: Option<EepgDn>,
+        /// The EPG that it moves to, where it moves (D5, S3).
+        moves_to: Option<EpgDn>,
         /// Why (R8).
         why: Cause,
     },
-    /// The L3Out gets the tag that remembers that the EEPG is not ours (O4).
+    /// The L3Out gets the tag that remembers that the EPG is not ours (O4).
     Remember,
     /// That tag goes.
     Forget {
@@ -150,17 +150,17 @@ pub enum Change {
 impl Change {
     /// Whether something is taken away.
     pub fn is_delete(&self) -> bool {
-        matches!(self, Change::DeleteEepg { .. } | Change::DeleteSubnet { .. } | Change::Forget { .. })
+        matches!(self, Change::DeleteEpg { .. } | Change::DeleteSubnet { .. } | Change::Forget { .. })
     }
 
-    /// Whether it concerns the EEPG itself.
-    fn is_of_eepg(&self) -> bool {
-        matches!(self, Change::CreateEepg { .. } | Change::MarkEepg { .. } | Change::DeleteEepg { .. })
+    /// Whether it concerns the EPG itself.
+    fn is_of_epg(&self) -> bool {
+        matches!(self, Change::CreateEpg { .. } | Change::MarkEpg { .. } | Change::DeleteEpg { .. })
     }
 
-    /// Whether the EEPG goes with all that is in it, whosever that is.
+    /// Whether the EPG goes with all that is in it, whosever that is.
     pub fn takes_all(&self) -> bool {
-        matches!(self, Change::DeleteEepg { .. })
+        matches!(self, Change::DeleteEpg { .. })
     }
 
     /// The subnet that it makes, changes or deletes, where it is about one.
@@ -174,31 +174,31 @@ impl Change {
     }
 
     /// The object that it makes, changes or deletes.
-    pub fn object(&self, eepg: &EepgDn) -> ObjectDn {
-        let eepg = eepg.clone();
+    pub fn object(&self, epg: &EpgDn) -> ObjectDn {
+        let epg = epg.clone();
         match (self, self.prefix()) {
-            (_, Some(prefix)) => ObjectDn::Subnet(eepg, prefix),
-            (Change::Remember | Change::Forget { .. }, _) => ObjectDn::Tag(eepg),
-            _ => ObjectDn::Eepg(eepg),
+            (_, Some(prefix)) => ObjectDn::Subnet(epg, prefix),
+            (Change::Remember | Change::Forget { .. }, _) => ObjectDn::Tag(epg),
+            _ => ObjectDn::Epg(epg),
         }
     }
 
     /// Whether something is made that is believed absent.
     pub fn is_create(&self) -> bool {
-        matches!(self, Change::CreateEepg { .. } | Change::CreateSubnet { .. } | Change::Remember)
+        matches!(self, Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::Remember)
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::CreateEepg { deployments, why } => {
-                write!(f, "+ EEPG  (Deployment {}{})", Few::of(deployments), after(why))
+            Change::CreateEpg { deployments, why } => {
+                write!(f, "+ EPG  (Deployment {}{})", Few::of(deployments), after(why))
             }
-            Change::MarkEepg { why, .. } => write!(f, "~ EEPG  ({why})"),
-            Change::DeleteEepg { subnets: 0, why } => write!(f, "- EEPG  ({why})"),
-            Change::DeleteEepg { subnets, why } => {
-                write!(f, "- EEPG  ({why}; subnets of ours that go with it: {subnets})")
+            Change::MarkEpg { why, .. } => write!(f, "~ EPG  ({why})"),
+            Change::DeleteEpg { subnets: 0, why } => write!(f, "- EPG  ({why})"),
+            Change::DeleteEpg { subnets, why } => {
+                write!(f, "- EPG  ({why}; subnets of ours that go with it: {subnets})")
             }
             Change::CreateSubnet { prefix, scope, source, why, .. } => {
                 write!(f, "+ {prefix}  {scope}  ({source}{})", after(why))
@@ -216,7 +216,7 @@ impl fmt::Display for Change {
             Change::DeleteSubnet { prefix, before, why, .. } => {
                 write!(f, "- {prefix}  was {:?}  ({why})", before.name)
             }
-            Change::Remember => f.write_str("+ tag at the L3Out  (remembers that the EEPG is not ours)"),
+            Change::Remember => f.write_str("+ tag at the L3Out  (remembers that the EPG is not ours)"),
             Change::Forget { .. } => f.write_str("- tag at the L3Out  (need not be remembered any more)"),
         }
     }
@@ -244,9 +244,9 @@ impl Tally {
         let mut tally = Tally::default();
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
-                Change::CreateEepg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
-                Change::MarkEepg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
-                Change::DeleteEepg { subnets, .. } => tally.deleted += 1 + subnets,
+                Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
+                Change::MarkEpg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
+                Change::DeleteEpg { subnets, .. } => tally.deleted += 1 + subnets,
                 Change::DeleteSubnet { .. } | Change::Forget { .. } => tally.deleted += 1,
             }
         }
@@ -276,18 +276,18 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Writes transactions for a person: by L3Out and EEPG, each change with its reason.
+/// Writes transactions for a person: by L3Out and EPG, each change with its reason.
 pub fn describe(transactions: &[Transaction]) -> String {
-    let mut by_l3out: BTreeMap<&L3outDn, BTreeMap<&EepgDn, Vec<&Change>>> = BTreeMap::new();
+    let mut by_l3out: BTreeMap<&L3outDn, BTreeMap<&EpgDn, Vec<&Change>>> = BTreeMap::new();
     for transaction in transactions {
-        let eepgs = by_l3out.entry(&transaction.eepg.l3out).or_default();
-        eepgs.entry(&transaction.eepg).or_default().extend(&transaction.changes);
+        let epgs = by_l3out.entry(&transaction.epg.l3out).or_default();
+        epgs.entry(&transaction.epg).or_default().extend(&transaction.changes);
     }
     let mut text = String::new();
-    for (l3out, eepgs) in by_l3out {
+    for (l3out, epgs) in by_l3out {
         text += &format!("L3Out {l3out}\n");
-        for (eepg, changes) in eepgs {
-            text += &format!("  EEPG {}\n", eepg.epg);
+        for (epg, changes) in epgs {
+            text += &format!("  EPG {}\n", epg.name);
             for change in changes {
                 text += &format!("    {change}\n");
             }

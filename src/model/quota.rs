@@ -4,30 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::dn::EepgDn;
-use super::fabric::{Eepg, Fabric};
+use super::desired::{DesiredEpg, age, placed};
+use super::dn::EpgDn;
+use super::fabric::{Epg, Fabric};
 use super::inventory::Inventory;
 use super::rules::Rules;
-use super::wanted::{WantedEepg, age, placed};
 
 /// Which namespace named each external EPG last. One that is left counts for that namespace: a Deployment that changes
 /// its annotation all the time would leave one behind each time.
 #[derive(Debug, Default)]
 pub struct Quota {
-    named_by: BTreeMap<EepgDn, Arc<str>>,
+    named_by: BTreeMap<EpgDn, Arc<str>>,
 }
 
 impl Quota {
     /// The namespace that named an EPG last.
-    pub fn named_by(&self, dn: &EepgDn) -> Option<&Arc<str>> {
+    pub fn named_by(&self, dn: &EpgDn) -> Option<&Arc<str>> {
         self.named_by.get(dn)
     }
 
     /// Takes over who names what now. Of the others those are remembered that are still there.
-    pub fn update(&mut self, wanted: &BTreeMap<EepgDn, WantedEepg>, fabric: &Fabric) {
-        let is_there = |dn: &EepgDn| fabric.eepg(dn).is_some_and(Eepg::is_ours);
-        self.named_by.retain(|dn, _| wanted.contains_key(dn) || is_there(dn));
-        for (dn, it) in wanted {
+    pub fn update(&mut self, desired: &BTreeMap<EpgDn, DesiredEpg>, fabric: &Fabric) {
+        let is_there = |dn: &EpgDn| fabric.epg(dn).is_some_and(Epg::is_ours);
+        self.named_by.retain(|dn, _| desired.contains_key(dn) || is_there(dn));
+        for (dn, it) in desired {
             let Some(first) = it.deployments.first() else { continue };
             match self.named_by.get_mut(dn) {
                 Some(namespace) => *namespace = first.namespace.clone(),
@@ -40,15 +40,15 @@ impl Quota {
 
     /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger Deployments
     /// name. `is_left` says of one that nobody names whether it still counts for the namespace that did.
-    pub fn beyond(&self, inventory: &Inventory, rules: &Rules, is_left: impl Fn(&EepgDn) -> bool) -> BTreeSet<EepgDn> {
+    pub fn beyond(&self, inventory: &Inventory, rules: &Rules, is_left: impl Fn(&EpgDn) -> bool) -> BTreeSet<EpgDn> {
         let Some(most) = rules.max_epgs else { return BTreeSet::new() };
         // Of each namespace the EPGs that it names, each with the oldest Deployment that does.
-        let mut named: HashMap<&str, HashMap<&EepgDn, _>> = HashMap::new();
+        let mut named: HashMap<&str, HashMap<&EpgDn, _>> = HashMap::new();
         let mut all = HashSet::new();
         for member in inventory.members.values() {
-            if let Some(eepg) = placed(member, rules) {
-                all.insert(eepg);
-                let oldest = named.entry(&member.deployment.key.namespace).or_default().entry(eepg);
+            if let Some(epg) = placed(member, rules) {
+                all.insert(epg);
+                let oldest = named.entry(&member.deployment.key.namespace).or_default().entry(epg);
                 let oldest = oldest.or_insert_with(|| age(member));
                 *oldest = age(member).min(*oldest);
             }
@@ -58,14 +58,14 @@ impl Quota {
             *left.entry(namespace).or_default() += 1;
         }
         let (mut within, mut beyond) = (HashSet::new(), Vec::new());
-        for (namespace, eepgs) in &named {
+        for (namespace, epgs) in &named {
             let most = most.saturating_sub(left.get(namespace).copied().unwrap_or_default());
-            let mut eepgs: Vec<_> = eepgs.iter().map(|(dn, age)| (*age, *dn)).collect();
-            if eepgs.len() > most {
-                eepgs.sort_unstable();
-                beyond.extend(eepgs.split_off(most).into_iter().map(|it| it.1));
+            let mut epgs: Vec<_> = epgs.iter().map(|(dn, age)| (*age, *dn)).collect();
+            if epgs.len() > most {
+                epgs.sort_unstable();
+                beyond.extend(epgs.split_off(most).into_iter().map(|it| it.1));
             }
-            within.extend(eepgs.into_iter().map(|it| it.1));
+            within.extend(epgs.into_iter().map(|it| it.1));
         }
         beyond.into_iter().filter(|it| !within.contains(it)).cloned().collect()
     }

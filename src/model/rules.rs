@@ -1,8 +1,8 @@
-//! What the configuration says about what is wanted and what may be planned.
+//! What the configuration says about what is desired and what may be planned.
 
 use std::net::IpAddr;
 
-use super::dn::{EepgDn, Name, Prefix};
+use super::dn::{EpgDn, Name, Prefix};
 use super::scope::{IMPORT_SECURITY, Scope};
 
 /// The configuration's part of every decision.
@@ -12,13 +12,13 @@ pub struct Rules {
     pub expose: Exports,
     /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
     pub addresses: Vec<Cidr>,
-    /// Which namespaces may name which EEPGs; none given: all, but for the fabric's own tenants (`--allow`, W6).
+    /// Which namespaces may name which EPGs; none given: all, but for the fabric's own tenants (`--allow`, W6).
     pub allow: Vec<Allow>,
-    /// A foreign EEPG may be used (`--foreign-epg`, W6).
+    /// A foreign EPG may be used (`--foreign-epg`, W6).
     pub use_foreign: bool,
     /// The flags that a subnet of ours always has (`--subnet-scope`).
     pub scope: Scope,
-    /// An unwanted EEPG with contract relations stays, empty (`--keep-contracted`).
+    /// An unwanted EPG with contract relations stays, empty (`--keep-contracted`).
     pub keep_contracted: bool,
     /// The most objects in one request (`--batch`).
     pub batch: usize,
@@ -45,13 +45,13 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// W6: whether a Deployment of this namespace may name this EEPG. `infra` and `mgmt` carry the fabric's own life:
+    /// W6: whether a Deployment of this namespace may name this EPG. `infra` and `mgmt` carry the fabric's own life:
     /// only a rule that names them lets anybody in.
-    pub fn admits(&self, namespace: &str, eepg: &EepgDn) -> bool {
+    pub fn admits(&self, namespace: &str, epg: &EpgDn) -> bool {
         if self.allow.is_empty() {
-            return !matches!(eepg.l3out.tenant.as_str(), "infra" | "mgmt");
+            return !matches!(epg.l3out.tenant.as_str(), "infra" | "mgmt");
         }
-        self.allow.iter().any(|it| it.admits(namespace, eepg))
+        self.allow.iter().any(|it| it.admits(namespace, epg))
     }
 
     /// P6: why an address is never exposed. Those of the first kind belong to no Pod and no Service, whatever their status
@@ -155,11 +155,11 @@ impl Allow {
         })
     }
 
-    fn admits(&self, namespace: &str, eepg: &EepgDn) -> bool {
-        self.tenant == eepg.l3out.tenant
-            && self.l3out == eepg.l3out.l3out
+    fn admits(&self, namespace: &str, epg: &EpgDn) -> bool {
+        self.tenant == epg.l3out.tenant
+            && self.l3out == epg.l3out.l3out
             && self.namespace.fits(namespace)
-            && self.epg.fits(eepg.epg.as_str())
+            && self.epg.fits(epg.name.as_str())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// The flag that classifies traffic into the EEPG.
+/// The flag that classifies traffic into the EPG.
 pub const IMPORT_SECURITY: &str = "import-security";
 
 /// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2). It is kept as a sorted comma

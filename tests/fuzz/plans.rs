@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use aci_sync::apic;
+use aci_sync::model::desired::{desired_state, named_l3outs};
 use aci_sync::model::diff::{Situation, plan};
 use aci_sync::model::dn::{L3outDn, Place};
 use aci_sync::model::fabric::Fabric;
@@ -15,7 +16,6 @@ use aci_sync::model::owner::{Mark, Owner};
 use aci_sync::model::plan::{Change, describe};
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
-use aci_sync::model::wanted::{named_l3outs, wanted};
 
 use crate::targets::told;
 
@@ -56,7 +56,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let beyond = Quota::default().beyond(inventory, rules, |_| false);
     let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
         Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),
-        Place::Eepg(dn) | Place::Subnet(dn, _) | Place::BelowEepg(dn) => Some(dn.l3out),
+        Place::Epg(dn) | Place::Subnet(dn, _) | Place::BelowEpg(dn) => Some(dn.l3out),
     };
     let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules, &beyond);
     l3outs.extend(mos.iter().filter_map(l3out));
@@ -70,9 +70,9 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     }
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
     for round in 0.. {
-        let wanted = wanted(inventory, rules, &|dn| fabric.vrf(dn), &beyond);
+        let desired = desired_state(inventory, rules, &|dn| fabric.vrf(dn), &beyond);
         let plan = plan(&Situation {
-            wanted: &wanted,
+            desired: &desired,
             inventory,
             fabric: &fabric,
             rules,
@@ -84,7 +84,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             held: &held,
             untagged: &untagged,
         });
-        for finding in wanted.findings.iter().chain(&plan.findings) {
+        for finding in desired.findings.iter().chain(&plan.findings) {
             told(&finding.to_string(), LONGEST + 512);
             told(finding.note(), LONGEST);
         }
@@ -94,21 +94,21 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
         }
         assert!(round < 12, "no end:\n{}", describe(&plan.transactions));
         for transaction in &plan.transactions {
-            let eepg = fabric.eepg(&transaction.eepg);
+            let epg = fabric.epg(&transaction.epg);
             for change in &transaction.changes {
-                let subnet = change.prefix().and_then(|it| eepg?.subnets.get(&it));
+                let subnet = change.prefix().and_then(|it| epg?.subnets.get(&it));
                 match change {
                     Change::CreateSubnet { prefix, name, .. } => {
-                        assert!(subnet.is_none() && wanted.eepgs[&transaction.eepg].subnets.contains_key(prefix));
+                        assert!(subnet.is_none() && desired.epgs[&transaction.epg].subnets.contains_key(prefix));
                         assert!(rules.refuses(prefix.address).is_none() && name.chars().count() <= 63);
                     }
-                    Change::CreateEepg { .. } => {
-                        assert!(eepg.is_none() && wanted.eepgs.contains_key(&transaction.eepg));
+                    Change::CreateEpg { .. } => {
+                        assert!(epg.is_none() && desired.epgs.contains_key(&transaction.epg));
                     }
                     Change::DeleteSubnet { .. } => {
                         assert!(subnet.is_some_and(|it| matches!(it.mark, Mark::Ours | Mark::Predecessor)));
                     }
-                    Change::DeleteEepg { .. } => assert!(eepg.is_some_and(|it| it.mark == Mark::Ours
+                    Change::DeleteEpg { .. } => assert!(epg.is_some_and(|it| it.mark == Mark::Ours
                         && it.subnets.values().all(|it| it.mark == Mark::Ours)
                         && it.unreadable == 0)),
                     _ => {}

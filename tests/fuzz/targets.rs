@@ -13,7 +13,8 @@ use aci_sync::config::{self, Policy};
 use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
 use aci_sync::kube::election::{Election, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
-use aci_sync::model::dn::{EepgDn, L3outDn, Name, Place, Prefix};
+use aci_sync::model::desired::{Vrf, desired_state};
+use aci_sync::model::dn::{EpgDn, L3outDn, Name, Place, Prefix};
 use aci_sync::model::enrolment;
 use aci_sync::model::fabric::{Fabric, Hint};
 use aci_sync::model::inventory::Inventory;
@@ -22,7 +23,6 @@ use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::model::scope::Scope;
-use aci_sync::model::wanted::{Vrf, wanted};
 use aci_sync::net::{self, ClientIdentity};
 use aci_sync::secret::Secret;
 use aci_sync::{cli, kube, logging};
@@ -173,8 +173,8 @@ fn model(objects: Vec<Object>) {
         inventory.listed(kind, objects, Instant::now());
     }
     let vrf_of = |l3out: &L3outDn| Vrf::Own(l3out.clone());
-    for (eepg, it) in wanted(&inventory, &Rules::default(), &vrf_of, &BTreeSet::new()).eepgs {
-        checked(&eepg);
+    for (epg, it) in desired_state(&inventory, &Rules::default(), &vrf_of, &BTreeSet::new()).epgs {
+        checked(&epg);
         for (prefix, subnet) in it.subnets {
             assert_eq!(prefix, Prefix::host(prefix.address));
             assert!(subnet.source.subnet_name().chars().count() <= 63);
@@ -285,10 +285,10 @@ pub fn apic_answer(input: &[u8]) {
     }
     answer.mos.iter().for_each(|mo| place(&mo.dn));
     let fabric = fabric(&answer.mos);
-    for (dn, eepg) in fabric.eepgs() {
+    for (dn, epg) in fabric.epgs() {
         assert_eq!(dn.l3out, l3out());
         checked(&dn);
-        for (prefix, subnet) in &eepg.subnets {
+        for (prefix, subnet) in &epg.subnets {
             assert_eq!(subnet.ip.parse(), Ok(*prefix));
             assert_eq!(Place::of(&dn.subnet(&subnet.ip)), Some(Place::Subnet(dn.clone(), subnet.ip.to_string())));
             is_prefix(&subnet.ip);
@@ -338,8 +338,8 @@ pub fn apic_event(input: &[u8]) {
             match fabric.hint(&MoChange { status: *status, mo: mo.clone() }) {
                 Hint::Nothing => {}
                 Hint::Object(object) => {
-                    assert_eq!(object.eepg().l3out, l3out());
-                    assert!(mo.dn.starts_with(&object.eepg().to_string()));
+                    assert_eq!(object.epg().l3out, l3out());
+                    assert!(mo.dn.starts_with(&object.epg().to_string()));
                 }
                 Hint::L3out(dn) => assert_eq!(dn, l3out()),
             }
@@ -365,15 +365,15 @@ pub fn apic_refusal(input: &[u8]) {
 
 // --- names -----------------------------------------------------------------------------------------------------------
 
-fn checked(dn: &EepgDn) {
+fn checked(dn: &EpgDn) {
     let is_name = |name: &Name, longest: usize, punctuation: &str| {
         let name = name.as_str();
         let fits = |it: char| it.is_ascii_alphanumeric() || punctuation.contains(it);
         (1..=longest).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
     };
     assert!(is_name(&dn.l3out.tenant, 63, "_.-"), "{dn}");
-    assert!(is_name(&dn.l3out.l3out, 64, "_.:-") && is_name(&dn.epg, 64, "_.:-"), "{dn}");
-    assert_eq!(Place::of(&dn.to_string()), Some(Place::Eepg(dn.clone())));
+    assert!(is_name(&dn.l3out.l3out, 64, "_.:-") && is_name(&dn.name, 64, "_.:-"), "{dn}");
+    assert_eq!(Place::of(&dn.to_string()), Some(Place::Epg(dn.clone())));
 }
 
 /// A DN that is understood is understood whole: printed again it is the same.
@@ -381,16 +381,16 @@ fn place(dn: &str) {
     match Place::of(dn) {
         None => {}
         Some(Place::L3out(it)) => assert_eq!(it.to_string(), dn),
-        Some(Place::Eepg(it)) => assert_eq!(it.to_string(), dn),
+        Some(Place::Epg(it)) => assert_eq!(it.to_string(), dn),
         Some(Place::Subnet(it, ip)) => assert_eq!(it.subnet(&ip), dn),
-        Some(Place::BelowEepg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+        Some(Place::BelowEpg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
         Some(Place::Tag(it, key)) => assert!(dn == it.tag(&key) || dn == it.tag(&key).replace(['[', ']'], "")),
         Some(Place::BelowL3out(it)) => assert!(dn.starts_with(&format!("{it}/"))),
     }
     match Place::of(dn) {
-        Some(Place::Eepg(it) | Place::Subnet(it, _) | Place::BelowEepg(it)) => checked(&it),
+        Some(Place::Epg(it) | Place::Subnet(it, _) | Place::BelowEpg(it)) => checked(&it),
         Some(Place::L3out(it) | Place::Tag(it, _) | Place::BelowL3out(it)) => {
-            checked(&it.eepg(Name::object("E").unwrap()))
+            checked(&it.epg(Name::object("E").unwrap()))
         }
         None => {}
     }
@@ -400,11 +400,11 @@ pub fn dn(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     place(&text);
     for part in text.split('/') {
-        let eepg = |tenant: &str, object: &str| {
+        let epg = |tenant: &str, object: &str| {
             let (tenant, object) = (Name::tenant(tenant).ok()?, Name::object(object).ok()?);
-            Some(L3outDn { tenant, l3out: object.clone() }.eepg(object))
+            Some(L3outDn { tenant, l3out: object.clone() }.epg(object))
         };
-        [eepg(part, "x"), eepg("x", part)].iter().flatten().for_each(checked);
+        [epg(part, "x"), epg("x", part)].iter().flatten().for_each(checked);
     }
 }
 
@@ -434,11 +434,11 @@ pub fn enrolment(input: &[u8]) {
         Err(why) => return told(&why, 8 * enrolment::LONGEST),
     };
     assert!(text.len() <= enrolment::LONGEST);
-    checked(&enrolment.eepg);
+    checked(&enrolment.epg);
     let value: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(value["tenant"], enrolment.eepg.l3out.tenant.as_str());
-    assert_eq!(value["l3out"], enrolment.eepg.l3out.l3out.as_str());
-    assert_eq!(value["epg"], enrolment.eepg.epg.as_str());
+    assert_eq!(value["tenant"], enrolment.epg.l3out.tenant.as_str());
+    assert_eq!(value["l3out"], enrolment.epg.l3out.l3out.as_str());
+    assert_eq!(value["epg"], enrolment.epg.name.as_str());
 }
 
 // --- what the operator gives -----------------------------------------------------------------------------------------

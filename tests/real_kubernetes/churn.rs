@@ -139,12 +139,12 @@ fn named(world: &World) -> BTreeSet<String> {
 }
 
 fn epgs(world: &World) -> BTreeSet<String> {
-    let epgs = world.apic.eepgs(&format!("uni/tn-{}/out-{}", world.tenant, world.l3out)).into_iter();
+    let epgs = world.apic.epgs(&format!("uni/tn-{}/out-{}", world.tenant, world.l3out)).into_iter();
     epgs.filter(|it| !it.starts_with("settle-")).collect()
 }
 
 fn held(world: &World) -> BTreeSet<String> {
-    let epgs = world.apic.eepgs(&format!("uni/tn-{}/out-{}", world.tenant, world.l3out));
+    let epgs = world.apic.epgs(&format!("uni/tn-{}/out-{}", world.tenant, world.l3out));
     let subnets = epgs.iter().flat_map(|epg| world.subnets(epg).into_iter().map(move |it| format!("{epg} {it}")));
     subnets.collect()
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::support::world::output;
+use crate::e2e_world::output;
 use crate::world::World;
 
 /// K3: a token in the kubeconfig, in a file beside it, a static one, and client certificates in every form of a key.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cluster::User;
-use crate::support::peak;
-use crate::support::world::output;
+use crate::e2e_world::output;
+use crate::e2e_world::peak;
 use crate::world::{KEY, World, prefix};
 
 const PAUSE: &str = "aci.haystacknetworks.com/pause";

@@ -13,8 +13,8 @@ fn the_example_of_the_readme() {
     world.until_follows("EPG_K8_APP_MCAST", "mcast", 2, &[]);
 
     let uid = world.cluster.kubectl(&["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
-    let eepg = world.apic.get("uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST").unwrap();
-    assert_eq!(eepg["annotation"], format!("orchestrator:aci-sync:{uid}").as_str());
+    let epg = world.apic.get("uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST").unwrap();
+    assert_eq!(epg["annotation"], format!("orchestrator:aci-sync:{uid}").as_str());
     let names = world.apic.subnets(&world.dn("EPG_K8_APP_MCAST")).into_values().map(|it| it["name"].clone());
     let mut names: Vec<String> = names.map(|it| it.as_str().unwrap().to_owned()).collect();
     let mut pods: Vec<String> = world.pods("mcast").iter().map(|it| it["metadata"]["name"].to_string()).collect();

@@ -6,9 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 mod cluster;
+#[allow(dead_code, reason = "these stories use a part of it")]
+#[path = "../e2e/world.rs"]
+mod e2e_world;
 mod node;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 mod alike;

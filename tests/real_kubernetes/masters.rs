@@ -30,7 +30,7 @@ fn three_masters() {
     world.until_follows("E", "web", 2, &[]);
 
     assert_eq!(first.stop().0, Some(0));
-    let leads = |it: &crate::support::world::Daemon| it.count("this process leads: ") > 0;
+    let leads = |it: &crate::e2e_world::Daemon| it.count("this process leads: ") > 0;
     world.until("another leads", || leads(&second) || leads(&third));
     assert_ne!(holder(), leader);
     world.kubectl(&["scale", "deployment", "web", "--replicas=4"]);

@@ -7,7 +7,7 @@ use aci_sync::kube::{Client, Event, Watcher, load};
 use aci_sync::model::kube::Kind;
 use serde_json::json;
 
-use crate::support::world::LIMIT;
+use crate::e2e_world::LIMIT;
 use crate::world::World;
 
 /// K2, R6: the API server is restarted; what happens afterwards is followed, and nothing is deleted for it.

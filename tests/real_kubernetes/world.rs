@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use sim::apic::{self, SimApic};
 
 use crate::cluster::Cluster;
+use crate::e2e_world::{Daemon, LIMIT, bare_command};
 use crate::node;
-use crate::support::Folder;
-use crate::support::world::{Daemon, LIMIT, bare_command};
+use sim::folder::Folder;
 
 /// The key of the annotation.
 pub const KEY: &str = "aci.haystacknetworks.com/l3o";

@@ -80,11 +80,11 @@ pub struct Inner {
     /// So many EPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
     /// those in their grace count (W6). Then whoever claims an address may get it.
     pub crowded: bool,
-    /// When a pass last found each EEPG named by what the process has heard (D6).
+    /// When a pass last found each EPG named by what the process has heard (D6).
     pub named_at: BTreeMap<String, Instant>,
     /// When the process started.
     pub started: Instant,
-    /// The EEPGs that have been there since the process started.
+    /// The EPGs that have been there since the process started.
     pub existed: BTreeSet<String>,
     /// The EPGs that it made and has put no subnet into: they need no grace (D6).
     pub never_held: BTreeSet<String>,
@@ -236,9 +236,9 @@ impl Line {
     /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
     fn meddle(&self, inner: &mut Inner) {
         let door = &self.desk.door;
-        let eepgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
+        let epgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
         let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
-        let all: Vec<String> = eepgs.iter().chain(&subnets).cloned().collect();
+        let all: Vec<String> = epgs.iter().chain(&subnets).cloned().collect();
         if inner.random.percent(50) {
             let Some(dn) = inner.random.one_of(&all).cloned() else { return };
             self.covered("people: delete within a pass");
@@ -247,11 +247,11 @@ impl Line {
             door.admin_delete(&dn).unwrap();
         } else {
             let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));
-            let eepg = format!("uni/tn-T/out-{l3out}/instP-E{epg}");
+            let epg = format!("uni/tn-T/out-{l3out}/instP-E{epg}");
             let host = inner.random.below(8);
             let (dn, class) = match inner.random.percent(40) {
-                true => (eepg, "l3extInstP"),
-                false => (format!("{eepg}/extsubnet-[10.0.0.{host}/32]"), "l3extSubnet"),
+                true => (epg, "l3extInstP"),
+                false => (format!("{epg}/extsubnet-[10.0.0.{host}/32]"), "l3extSubnet"),
             };
             let parent_is_there = class == "l3extInstP" || door.get(dn.rsplit_once("/ext").unwrap().0).is_some();
             if door.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && door.get(&dn).is_none() {
@@ -329,7 +329,7 @@ pub fn snapshot(door: &Door) -> Snapshot {
     for class in ["l3extInstP", "l3extSubnet", "tagAnnotation"] {
         for (dn, object) in door.class(class) {
             let kept = ["annotation", "name", "scope", "descr", "nameAlias", "key", "ip", "prefGrMemb"];
-            // The EEPG's own `scope` is the VRF's number, which the fabric sets by itself.
+            // The EPG's own `scope` is the VRF's number, which the fabric sets by itself.
             let kept = kept.iter().filter(|it| class != "l3extInstP" || **it != "scope");
             let kept = kept.filter_map(|it| Some(((*it).to_owned(), object[*it].as_str()?.to_owned())));
             all.insert(dn, (class.to_owned(), kept.collect()));

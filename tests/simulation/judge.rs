@@ -1,7 +1,7 @@
 //! The judge: what one write did to the fabric is compared with what it was allowed to do.
 //!
 //! He knows what the process has heard and what the fabric held in that moment, so he can say more than that the end is
-//! right: nothing is made that nobody asked for, and nothing wanted is taken away on the way.
+//! right: nothing is made that nobody asked for, and nothing desired is taken away on the way.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,8 +19,8 @@ fn annotation(it: &Attributes) -> &str {
     it.get("annotation").map_or("", String::as_str)
 }
 
-/// The EEPG that an object is, or is in.
-fn eepg_of(dn: &str) -> &str {
+/// The EPG that an object is, or is in.
+fn epg_of(dn: &str) -> &str {
     dn.split("/extsubnet-").next().unwrap_or(dn)
 }
 
@@ -43,7 +43,7 @@ pub fn judge(marks: &Marks, inner: &mut Inner, before: &Snapshot, after: &Snapsh
 /// D2: nothing is made or changed in what is paused as a whole, nor for a Deployment that is paused.
 fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
     let called_for = &inner.called_for[0];
-    let is_paused = called_for.paused.contains(eepg_of(dn)) || called_for.untouched.contains(dn);
+    let is_paused = called_for.paused.contains(epg_of(dn)) || called_for.untouched.contains(dn);
     match !inner.wrong_plan && is_paused {
         true => Err(format!("D2: {dn} was written to during a pause")),
         false => Ok(()),
@@ -52,14 +52,14 @@ fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
 
 /// D2, D3, D5: nothing that is a Deployment's own is taken away while it is paused, or has nowhere to go.
 fn retained(inner: &Inner, dn: &str, was: &Attributes) -> Result<(), String> {
-    let (eepg, rn) = split(dn);
+    let (epg, rn) = split(dn);
     let name = was.get("name").map_or("", String::as_str);
     let paused = &inner.called_for[0].paused;
-    if paused.contains(eepg) && inner.called_for[0].stays_in_pause(&ip_of(rn), name) {
+    if paused.contains(epg) && inner.called_for[0].stays_in_pause(&ip_of(rn), name) {
         return Err(format!("D2: {dn} was deleted during a pause"));
     }
-    // What the process has seen of an EEPG may be old: it counts as one that can be had if it ever was.
-    let can_be_had = |eepg: &str| inner.existed.contains(eepg) && !paused.contains(eepg);
+    // What the process has seen of an EPG may be old: it counts as one that can be had if it ever was.
+    let can_be_had = |epg: &str| inner.existed.contains(epg) && !paused.contains(epg);
     // Under both views of the VRFs.
     let retains = |it: &CalledFor| it.retains(dn, name, &can_be_had, &same_vrf);
     match inner.called_for.iter().all(retains) {
@@ -68,7 +68,7 @@ fn retained(inner: &Inner, dn: &str, was: &Attributes) -> Result<(), String> {
     }
 }
 
-/// I3, I4, and that nothing is taken away that is wanted where it is (D3, D4, D5, D6).
+/// I3, I4, and that nothing is taken away that is desired where it is (D3, D4, D5, D6).
 fn deleted(
     marks: &Marks,
     inner: &mut Inner,
@@ -78,7 +78,7 @@ fn deleted(
     class: &str,
     was: &Attributes,
 ) -> Result<(), String> {
-    // What falls with an EEPG of ours.
+    // What falls with an EPG of ours.
     let falls = dn.contains("/instP-")
         && before.iter().any(|(parent, (class, it))| {
             class == "l3extInstP"
@@ -107,7 +107,7 @@ fn deleted(
     inner.ever_ours.remove(dn);
     let called_for = &inner.called_for;
     if class == "l3extInstP" {
-        if called_for[0].eepgs.contains(dn) {
+        if called_for[0].epgs.contains(dn) {
             return Err(format!("D4: {dn} was deleted and a Deployment names it"));
         }
         let since = inner.named_at.get(dn).copied().unwrap_or(inner.started);
@@ -119,7 +119,7 @@ fn deleted(
     }
     if class == "l3extSubnet" {
         if !inner.crowded && called_for.iter().all(|it| it.subnets.contains_key(dn)) {
-            return Err(format!("{dn} was deleted and is wanted there"));
+            return Err(format!("{dn} was deleted and is desired there"));
         }
         if annotation(was) == marks.own && !inner.crowded {
             retained(inner, dn, was)?;
@@ -190,7 +190,7 @@ fn made(
         // Whatever a write creates carries the mark, also what was to be there already and had just been deleted (W2).
         "l3extInstP" | "l3extSubnet" => annotation(is) == marks.own,
         "tagAnnotation" => is.get("key").is_some_and(|it| it.starts_with(&marks.tag_prefix)),
-        // The fabric's own children of a new EEPG.
+        // The fabric's own children of a new EPG.
         "fvRsCustQosPol" | "fvRsTenantMonPol" => true,
         _ => false,
     };
@@ -203,7 +203,7 @@ fn made(
     inner.created.insert(dn.to_owned());
     match class {
         "l3extInstP" => inner.never_held.insert(dn.to_owned()),
-        "l3extSubnet" => inner.never_held.remove(eepg_of(dn)),
+        "l3extSubnet" => inner.never_held.remove(epg_of(dn)),
         _ => false,
     };
     let now = inner.now;
@@ -221,7 +221,7 @@ fn made(
     }
     if class == "l3extInstP" && annotation(is) == marks.own {
         // Where somebody has just deleted it, its mark was to be put back.
-        if !inner.called_for[0].eepgs.contains(dn) && !inner.meddled.contains(dn) {
+        if !inner.called_for[0].epgs.contains(dn) && !inner.meddled.contains(dn) {
             return Err(format!("{dn} was made and nobody names it"));
         }
         if inner.called_for[0].beyond.contains(dn) && !inner.meddled.contains(dn) {
@@ -236,19 +236,19 @@ fn made(
         }
     }
     if class == "l3extSubnet" {
-        let wanted = |name: Option<&String>| {
+        let desired = |name: Option<&String>| {
             inner
                 .called_for
                 .iter()
-                .any(|it| it.subnets.get(dn).is_some_and(|wanted| name.is_none_or(|name| name == wanted)))
+                .any(|it| it.subnets.get(dn).is_some_and(|desired| name.is_none_or(|name| name == desired)))
         };
         // What is made by the way, by a repair of what somebody has just deleted, has no name yet.
         let name = is.get("name").filter(|it| !it.is_empty());
         let may_be_wanted = inner.crowded && inner.called_for[0].claims(dn, name);
-        if !may_be_wanted && !wanted(name) {
-            return Err(format!("{dn} was made and is not wanted there: {is:?}"));
+        if !may_be_wanted && !desired(name) {
+            return Err(format!("{dn} was made and is not desired there: {is:?}"));
         }
-        let rn = &dn[eepg_of(dn).len()..];
+        let rn = &dn[epg_of(dn).len()..];
         let other = before.iter().find(|(other, (class, it))| {
             class == "l3extSubnet" && other.ends_with(rn) && same_vrf(other, dn) && annotation(it) == marks.own
         });

@@ -24,8 +24,8 @@ pub struct Settings {
 /// What is expected.
 #[derive(Debug, Default, PartialEq)]
 pub struct Expected {
-    /// DNs of EEPGs that are ours.
-    pub eepgs: BTreeSet<String>,
+    /// DNs of EPGs that are ours.
+    pub epgs: BTreeSet<String>,
     /// DNs of subnets that are ours, with their names.
     pub subnets: BTreeMap<String, String>,
 }
@@ -34,15 +34,15 @@ fn dn(l3out: &str, epg: &str) -> String {
     format!("uni/tn-T/out-{l3out}/instP-{epg}")
 }
 
-fn subnet(eepg: &str, ip: &IpAddr) -> String {
-    format!("{eepg}/extsubnet-[{ip}/{}]", if ip.is_ipv4() { 32 } else { 128 })
+fn subnet(epg: &str, ip: &IpAddr) -> String {
+    format!("{epg}/extsubnet-[{ip}/{}]", if ip.is_ipv4() { 32 } else { 128 })
 }
 
-fn l3out_of(eepg: &str) -> String {
-    eepg.split("/instP-").next().unwrap().to_owned()
+fn l3out_of(epg: &str) -> String {
+    epg.split("/instP-").next().unwrap().to_owned()
 }
 
-/// The EEPG that a Deployment names, where that counts.
+/// The EPG that a Deployment names, where that counts.
 fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
     match &it.annotation {
         Annotation::Names(l3out, epg, _) if !settings.only_a || key.0 == "a" => Some(dn(l3out, epg)),
@@ -81,7 +81,7 @@ pub struct Claim {
     is_pod: bool,
     pub name: String,
     /// The EPG that it belongs to, if that is known.
-    pub eepg: Option<String>,
+    pub epg: Option<String>,
     /// Its Deployment is paused.
     pub paused: bool,
 }
@@ -89,8 +89,8 @@ pub struct Claim {
 /// What a cluster calls for, whatever the fabric holds.
 #[derive(Debug, Default)]
 pub struct CalledFor {
-    /// Every EEPG that a Deployment names.
-    pub eepgs: BTreeSet<String>,
+    /// Every EPG that a Deployment names.
+    pub epgs: BTreeSet<String>,
     /// Those of them where every such Deployment is paused (D2).
     pub paused: BTreeSet<String>,
     /// Those of them that no namespace may have that names them (W6).
@@ -106,21 +106,21 @@ pub struct CalledFor {
 }
 
 impl CalledFor {
-    /// D2: what stays in an EEPG that is left alone as a whole: not the address of another Pod or Service.
+    /// D2: what stays in an EPG that is left alone as a whole: not the address of another Pod or Service.
     pub fn stays_in_pause(&self, ip: &IpAddr, name: &str) -> bool {
         self.sources.get(ip).is_none_or(|it| it.contains(name))
     }
 
     /// Whether anybody claims the address of a subnet for its EPG, under this name.
     pub fn claims(&self, dn: &str, name: Option<&String>) -> bool {
-        let (eepg, rn) = split(dn);
+        let (epg, rn) = split(dn);
         let ip = ip_of(rn);
-        let is_it = |it: &&Claim| it.ip == ip && it.eepg.as_deref() == Some(eepg);
+        let is_it = |it: &&Claim| it.ip == ip && it.epg.as_deref() == Some(epg);
         self.claims.iter().filter(is_it).any(|it| name.is_none_or(|name| *name == it.name))
     }
 
     /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. Where the
-    /// address is wanted in an EEPG of the same VRF that can be had, it goes there (D5), but for a pause.
+    /// address is desired in an EPG of the same VRF that can be had, it goes there (D5), but for a pause.
     pub fn retains(
         &self,
         dn: &str,
@@ -128,21 +128,21 @@ impl CalledFor {
         can_be_had: &dyn Fn(&str) -> bool,
         same_vrf: &dyn Fn(&str, &str) -> bool,
     ) -> bool {
-        let (eepg, rn) = split(dn);
+        let (epg, rn) = split(dn);
         let ip = ip_of(rn);
         let mut own = self.claims.iter().filter(|it| it.ip == ip && it.name == name);
         let goes = self.subnets.keys().any(|it| {
             let (target, other) = split(it);
-            other == rn && same_vrf(target, eepg) && !self.untouched.contains(it) && can_be_had(target)
+            other == rn && same_vrf(target, epg) && !self.untouched.contains(it) && can_be_had(target)
         });
         // What an older Deployment has in the VRF that it names has no place to wait for (S3).
-        let waits = |eepg: &String| !can_be_had(eepg) && self.subnets.contains_key(&subnet(eepg, &ip));
-        let has_no_place = |it: &Claim| it.eepg.as_ref().is_none_or(waits);
+        let waits = |epg: &String| !can_be_had(epg) && self.subnets.contains_key(&subnet(epg, &ip));
+        let has_no_place = |it: &Claim| it.epg.as_ref().is_none_or(waits);
         own.any(|it| it.paused || (has_no_place(it) && !goes))
     }
 }
 
-/// A subnet's DN: the EEPG, and the rest.
+/// A subnet's DN: the EPG, and the rest.
 pub fn split(dn: &str) -> (&str, &str) {
     dn.split_at(dn.find("/extsubnet-").unwrap_or(dn.len()))
 }
@@ -159,13 +159,13 @@ fn beyond(cluster: &Records, settings: &Settings) -> BTreeSet<String> {
         let mut deployments: Vec<_> = cluster.deployments.iter().filter(|(key, _)| key.0 == namespace).collect();
         deployments.sort_by_key(|(key, it)| (it.created, (*key).clone()));
         let mut own: Vec<String> = Vec::new();
-        for eepg in deployments.into_iter().filter_map(|(key, it)| names(settings, key, it)) {
-            if !own.contains(&eepg) {
-                own.push(eepg);
+        for epg in deployments.into_iter().filter_map(|(key, it)| names(settings, key, it)) {
+            if !own.contains(&epg) {
+                own.push(epg);
             }
         }
-        for (n, eepg) in own.into_iter().enumerate() {
-            (if n < settings.max_epgs { &mut within } else { &mut beyond }).insert(eepg);
+        for (n, epg) in own.into_iter().enumerate() {
+            (if n < settings.max_epgs { &mut within } else { &mut beyond }).insert(epg);
         }
     }
     beyond.difference(&within).cloned().collect()
@@ -181,27 +181,27 @@ pub fn called_for(
     let mut called_for = CalledFor::default();
     let mut awake = BTreeSet::new();
     for (key, it) in &cluster.deployments {
-        let Some(eepg) = names(settings, key, it) else { continue };
-        called_for.eepgs.insert(eepg.clone());
-        awake.extend((!it.paused).then_some(eepg));
+        let Some(epg) = names(settings, key, it) else { continue };
+        called_for.epgs.insert(epg.clone());
+        awake.extend((!it.paused).then_some(epg));
     }
     called_for.beyond = beyond(cluster, settings).into_iter().filter(|it| !is_served(it)).collect();
-    called_for.paused = called_for.eepgs.difference(&awake).cloned().collect();
+    called_for.paused = called_for.epgs.difference(&awake).cloned().collect();
 
     // Who claims which address for which Deployment.
     let mut claims: Vec<Claim> = Vec::new();
     let claim = |ip: IpAddr, owner: &Name, is_pod: bool, source: &Name| {
         let deployment = &cluster.deployments[owner];
-        let eepg = names(settings, owner, deployment);
+        let epg = names(settings, owner, deployment);
         // What a namespace may not name counts as no annotation (W6).
-        let counts = eepg.is_some() || deployment.annotation == Annotation::Broken;
+        let counts = epg.is_some() || deployment.annotation == Annotation::Broken;
         let name = format!("{}::{}", source.0, source.1);
         (counts && is_exposed(settings, &ip)).then(|| Claim {
             ip,
             owner: owner.clone(),
             is_pod,
             name,
-            eepg,
+            epg,
             paused: deployment.paused,
         })
     };
@@ -232,27 +232,27 @@ pub fn called_for(
         }
     }
 
-    // In each VRF an address goes to the EEPG of the oldest Deployment that claims it, among those that get anything.
+    // In each VRF an address goes to the EPG of the oldest Deployment that claims it, among those that get anything.
     let mut winners: BTreeMap<(String, IpAddr), (u64, Name, String)> = BTreeMap::new();
-    for Claim { ip, owner, eepg, .. } in &claims {
-        let Some(eepg) = eepg.as_ref().filter(|it| !called_for.beyond.contains(*it)) else { continue };
-        let mine = (cluster.deployments[owner].created, owner.clone(), eepg.clone());
-        let place = winners.entry((vrf(&l3out_of(eepg)), *ip)).or_insert_with(|| mine.clone());
+    for Claim { ip, owner, epg, .. } in &claims {
+        let Some(epg) = epg.as_ref().filter(|it| !called_for.beyond.contains(*it)) else { continue };
+        let mine = (cluster.deployments[owner].created, owner.clone(), epg.clone());
+        let place = winners.entry((vrf(&l3out_of(epg)), *ip)).or_insert_with(|| mine.clone());
         if (mine.0, &mine.1) < (place.0, &place.1) {
             *place = mine;
         }
     }
     let mut places: BTreeSet<(IpAddr, String)> = winners.iter().map(|(at, it)| (at.1, it.2.clone())).collect();
     // What gets nothing has whatever nobody else gets there.
-    for Claim { ip, eepg, .. } in &claims {
-        let Some(eepg) = eepg.as_ref().filter(|it| called_for.beyond.contains(*it)) else { continue };
-        if !winners.contains_key(&(vrf(&l3out_of(eepg)), *ip)) {
-            places.insert((*ip, eepg.clone()));
+    for Claim { ip, epg, .. } in &claims {
+        let Some(epg) = epg.as_ref().filter(|it| called_for.beyond.contains(*it)) else { continue };
+        if !winners.contains_key(&(vrf(&l3out_of(epg)), *ip)) {
+            places.insert((*ip, epg.clone()));
         }
     }
-    for (ip, eepg) in &places {
-        let there = || claims.iter().filter(|it| it.ip == *ip && it.eepg.as_ref() == Some(eepg));
-        let dn = subnet(eepg, ip);
+    for (ip, epg) in &places {
+        let there = || claims.iter().filter(|it| it.ip == *ip && it.epg.as_ref() == Some(epg));
+        let dn = subnet(epg, ip);
         // Of those that are not paused, where there are any (D2, S4).
         let name = there().map(|it| (it.paused, it.is_pod, it.name.clone())).min().unwrap().2;
         called_for.untouched.extend(there().all(|it| it.paused).then(|| dn.clone()));
@@ -301,14 +301,14 @@ pub fn expected(
     looked_at.extend(tags.filter_map(|(dn, _)| dn.split_once("/annotationKey-")).map(|it| it.0.to_owned()));
     let vrf = |l3out: &str| if looked_at.contains(l3out) { vrf(l3out) } else { l3out.to_owned() };
     let called_for = called_for(cluster, settings, &vrf, &is_ours);
-    let CalledFor { eepgs: wanted, paused, beyond, subnets, untouched, .. } = &called_for;
+    let CalledFor { epgs: desired, paused, beyond, subnets, untouched, .. } = &called_for;
     let is_own = |dn: &str| mark(dn).is_some_and(|it| it == marks.own);
-    let may_have = |eepg: &str| !beyond.contains(eepg);
-    let can_be_had = |eepg: &str| fabric.contains_key(&l3out_of(eepg)) && !paused.contains(eepg) && may_have(eepg);
+    let may_have = |epg: &str| !beyond.contains(epg);
+    let can_be_had = |epg: &str| fabric.contains_key(&l3out_of(epg)) && !paused.contains(epg) && may_have(epg);
     let same_vrf = |one: &str, other: &str| vrf(&l3out_of(one)) == vrf(&l3out_of(other));
     for (here, name) in subnets {
-        let (eepg, rn) = split(here);
-        if !can_be_had(eepg) || untouched.contains(here) {
+        let (epg, rn) = split(here);
+        if !can_be_had(epg) || untouched.contains(here) {
             // It is left as it is.
             expected.subnets.extend(is_own(here).then(|| (here.clone(), described(&fabric[here].1))));
             continue;
@@ -319,12 +319,12 @@ pub fn expected(
                 && !is_ours(dn)
                 && dn.ends_with(rn)
                 && looked_at.contains(&l3out_of(dn))
-                && same_vrf(dn, eepg)
+                && same_vrf(dn, epg)
         });
         // What a pause retains elsewhere in the VRF.
         let held = fabric.iter().any(|(dn, (class, it))| {
             let is_other = class == "l3extSubnet" && dn != here && is_own(dn) && split(dn).1 == rn;
-            is_other && same_vrf(dn, eepg) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf)
+            is_other && same_vrf(dn, epg) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf)
         });
         let foreign_here = fabric.contains_key(here) && !is_ours(here) && {
             let it = &fabric[here].1;
@@ -334,33 +334,29 @@ pub fn expected(
             expected.subnets.insert(here.clone(), name.clone());
         }
     }
-    for eepg in wanted {
-        let foreign = fabric.contains_key(eepg) && !is_ours(eepg);
-        if fabric.contains_key(&l3out_of(eepg))
-            && may_have(eepg)
-            && !foreign
-            && (!paused.contains(eepg) || is_own(eepg))
-        {
-            expected.eepgs.insert(eepg.clone());
+    for epg in desired {
+        let foreign = fabric.contains_key(epg) && !is_ours(epg);
+        if fabric.contains_key(&l3out_of(epg)) && may_have(epg) && !foreign && (!paused.contains(epg) || is_own(epg)) {
+            expected.epgs.insert(epg.clone());
         }
     }
     // What nobody wants there stays where a Deployment's own addresses have nowhere to go.
     for (dn, (class, it)) in fabric.iter().filter(|(dn, _)| !subnets.contains_key(*dn)) {
         if class == "l3extSubnet" && is_own(dn) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf) {
             expected.subnets.insert(dn.clone(), described(it));
-            expected.eepgs.extend(is_own(split(dn).0).then(|| split(dn).0.to_owned()));
+            expected.epgs.extend(is_own(split(dn).0).then(|| split(dn).0.to_owned()));
         }
     }
     // And where strangers are in it, or contracts that are to be kept.
-    for (eepg, _) in fabric.iter().filter(|(dn, it)| it.0 == "l3extInstP" && !wanted.contains(*dn)) {
+    for (epg, _) in fabric.iter().filter(|(dn, it)| it.0 == "l3extInstP" && !desired.contains(*dn)) {
         let inside = |class: &str, foreign: bool| {
             fabric
                 .iter()
-                .any(|(dn, it)| dn.starts_with(&format!("{eepg}/")) && it.0 == class && (!foreign || !is_own(dn)))
+                .any(|(dn, it)| dn.starts_with(&format!("{epg}/")) && it.0 == class && (!foreign || !is_own(dn)))
         };
         let stays = inside("l3extSubnet", true) || (settings.keep_contracted && inside("fvRsCons", false));
-        if stays && is_own(eepg) {
-            expected.eepgs.insert(eepg.clone());
+        if stays && is_own(epg) {
+            expected.epgs.insert(epg.clone());
         }
     }
     expected
@@ -374,8 +370,8 @@ fn stays(
     can_be_had: &dyn Fn(&str) -> bool,
     same_vrf: &dyn Fn(&str, &str) -> bool,
 ) -> bool {
-    let (eepg, rn) = split(dn);
-    (called_for.paused.contains(eepg) && called_for.stays_in_pause(&ip_of(rn), name))
+    let (epg, rn) = split(dn);
+    (called_for.paused.contains(epg) && called_for.stays_in_pause(&ip_of(rn), name))
         || called_for.retains(dn, name, can_be_had, same_vrf)
 }
 
@@ -390,7 +386,7 @@ pub fn actual(marks: &Marks, fabric: &Snapshot) -> Expected {
     let mut actual = Expected::default();
     for (dn, (class, it)) in fabric.iter().filter(|(_, (_, it))| it.get("annotation") == Some(&marks.own)) {
         if class == "l3extInstP" {
-            actual.eepgs.insert(dn.clone());
+            actual.epgs.insert(dn.clone());
         } else if class == "l3extSubnet" {
             actual.subnets.insert(dn.clone(), described(it));
         }

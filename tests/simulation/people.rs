@@ -8,13 +8,13 @@ use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::config::Policy;
 use aci_sync::model::cause::Cause;
-use aci_sync::model::dn::{self, EepgDn, L3outDn};
-use aci_sync::model::fabric::{Eepg, Fabric};
+use aci_sync::model::desired::Source;
+use aci_sync::model::dn::{self, EpgDn, L3outDn};
+use aci_sync::model::fabric::{Epg, Fabric};
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::{Change, Form, Transaction};
 use aci_sync::model::scope::Scope;
-use aci_sync::model::wanted::Source;
 use serde_json::json;
 
 use crate::apic::PYTHON;
@@ -252,26 +252,26 @@ fn service(world: &mut World, side: usize) {
 fn fabric(world: &mut World) {
     let desk = world.desk.clone();
     let door = &desk.door;
-    let eepgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
+    let epgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
     let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
     let tags: Vec<String> = door.class("tagAnnotation").into_keys().collect();
     let random = &mut world.random;
     let l3out = L3OUTS[random.below(3) as usize];
-    let eepg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
+    let epg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
     let marks = ["orchestrator:terraform", "", PYTHON, "orchestrator:terraform"];
     let mark = marks[random.below(4) as usize];
     let (what, dn) = match random.below(24) {
-        0..=2 => ("people: delete an EEPG", random.one_of(&eepgs).cloned()),
+        0..=2 => ("people: delete an EPG", random.one_of(&epgs).cloned()),
         3..=6 => ("people: delete a subnet", random.one_of(&subnets).cloned()),
         7..=9 => ("people: change a scope", random.one_of(&subnets).cloned()),
         10 => ("people: change a name", random.one_of(&subnets).cloned()),
-        11 | 12 => ("people: change a mark", random.one_of(&[&eepgs[..], &subnets[..]].concat()).cloned()),
-        13 => ("people: describe", random.one_of(&[&eepgs[..], &subnets[..]].concat()).cloned()),
-        14 => ("people: contract", random.one_of(&eepgs).cloned()),
-        15..=17 => ("people: make an EEPG", Some(eepg)),
+        11 | 12 => ("people: change a mark", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
+        13 => ("people: describe", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
+        14 => ("people: contract", random.one_of(&epgs).cloned()),
+        15..=17 => ("people: make an EPG", Some(epg)),
         18..=20 => {
             let host = random.below(8);
-            ("people: make a subnet", random.one_of(&eepgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
+            ("people: make a subnet", random.one_of(&epgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
         }
         21 => ("people: delete a tag", random.one_of(&tags).cloned()),
         22 => ("people: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
@@ -280,7 +280,7 @@ fn fabric(world: &mut World) {
     let Some(dn) = dn else { return };
     let class = if dn.contains("/extsubnet-") { "l3extSubnet" } else { "l3extInstP" };
     match what {
-        "people: delete an EEPG" | "people: delete a subnet" | "people: delete a tag" => {
+        "people: delete an EPG" | "people: delete a subnet" | "people: delete a tag" => {
             door.admin_delete(&dn).unwrap();
         }
         "people: delete an L3Out" => {
@@ -354,7 +354,7 @@ fn lapse(world: &mut World, side: usize) {
     }
 }
 
-/// The fabric refuses something for a while: an address for its content, or an EEPG for want of a privilege.
+/// The fabric refuses something for a while: an address for its content, or an EPG for want of a privilege.
 fn refusal(world: &mut World) {
     let random = &mut world.random;
     let door = &world.desk.door;
@@ -397,15 +397,15 @@ fn wrong_plan(world: &mut World, side: usize) {
         mirror.put_l3out(&dn, &mos);
     }
     let random = &mut world.random;
-    let eepgs: Vec<(EepgDn, Eepg)> = mirror.eepgs().map(|(dn, eepg)| (dn, eepg.clone())).collect();
+    let epgs: Vec<(EpgDn, Epg)> = mirror.epgs().map(|(dn, epg)| (dn, epg.clone())).collect();
     let tags: Vec<String> = world.desk.door.class("tagAnnotation").into_keys().collect();
-    if let Some((dn, eepg)) = random.one_of(&eepgs).cloned() {
-        let subnets: Vec<_> = eepg.subnets.iter().collect();
+    if let Some((dn, epg)) = random.one_of(&epgs).cloned() {
+        let subnets: Vec<_> = epg.subnets.iter().collect();
         let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, (*it).clone()));
         let scope = || Scope::parse("import-security");
         let change = match (random.below(7), subnet) {
-            (0, _) => Some(Change::DeleteEepg { subnets: 0, why: Cause::Unnamed }),
-            (1, _) => Some(Change::MarkEepg { from: eepg.mark, why: Cause::MarkChanged }),
+            (0, _) => Some(Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }),
+            (1, _) => Some(Change::MarkEpg { from: epg.mark, why: Cause::MarkChanged }),
             (2, _) => random.one_of(&tags).map(|it| Change::Forget { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
                 let moves_to = random.percent(50).then(|| dn.clone());
@@ -425,7 +425,7 @@ fn wrong_plan(world: &mut World, side: usize) {
                     why: Cause::Desired,
                 })
             }
-            (6, _) => Some(Change::CreateEepg { deployments: Vec::new(), why: Cause::Desired }),
+            (6, _) => Some(Change::CreateEpg { deployments: Vec::new(), why: Cause::Desired }),
             _ => None,
         };
         if let Some(change) = change {
@@ -437,7 +437,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             world.log.push(format!("{} gets a wrong plan: {form:?} {change:?} in {dn}", world.sides[side].id));
             let line = &world.sides[side].line;
             (line.inner.borrow_mut().may_delete, line.inner.borrow_mut().wrong_plan) = (true, true);
-            let transaction = Transaction { eepg: dn, form, changes: vec![change] };
+            let transaction = Transaction { epg: dn, form, changes: vec![change] };
             let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction, &|| true) {
                 Ok(_) => "wrong plan: harmless",
                 Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",

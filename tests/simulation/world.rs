@@ -340,7 +340,7 @@ impl World {
                 it.is_some_and(|it| it["annotation"] == marks.own || it["annotation"] == PYTHON)
             };
             inner.called_for = oracle::may_be_called_for(heard, &it.settings, &is_ours);
-            let named: Vec<(String, Instant)> = inner.called_for[0].eepgs.iter().map(|it| (it.clone(), now)).collect();
+            let named: Vec<(String, Instant)> = inner.called_for[0].epgs.iter().map(|it| (it.clone(), now)).collect();
             inner.named_at.extend(named);
             let recently = inner.named_at.values().filter(|at| now - **at <= GRACE).count();
             inner.crowded = recently > it.settings.max_epgs;
@@ -369,9 +369,9 @@ impl World {
             let mut coverage = self.coverage.borrow_mut();
             for change in report.done.iter().flat_map(|it| &it.changes) {
                 coverage.count(match change {
-                    Change::CreateEepg { .. } => "change: EEPG made",
-                    Change::MarkEepg { .. } => "change: EEPG marked",
-                    Change::DeleteEepg { .. } => "change: EEPG deleted",
+                    Change::CreateEpg { .. } => "change: EPG made",
+                    Change::MarkEpg { .. } => "change: EPG marked",
+                    Change::DeleteEpg { .. } => "change: EPG deleted",
                     Change::CreateSubnet { .. } => "change: subnet made",
                     Change::RepairSubnet { .. } => "change: subnet repaired",
                     Change::DeleteSubnet { moves_to: Some(_), .. } => "change: subnet moved",
@@ -522,7 +522,7 @@ impl World {
         }
         self.pass_time(Duration::from_secs(700))?;
         self.no_write_since(writes, "after a comparison")?;
-        // I11: two comparisons, each with its class queries and L3Outs, and the EEPGs that are read again.
+        // I11: two comparisons, each with its class queries and L3Outs, and the EPGs that are read again.
         if let Some(it) = self.sides.iter().find(|it| it.line.inner.borrow().requests > 100) {
             return Err(format!("I11: {} asked {} times in peace", it.id, it.line.inner.borrow().requests));
         }
@@ -579,7 +579,7 @@ impl World {
     }
 }
 
-/// A subnet that went from one EEPG and came into another one.
+/// A subnet that went from one EPG and came into another one.
 fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
     dn.split_once("/extsubnet-")
         .is_some_and(|(_, rn)| created.iter().any(|it| it.ends_with(&format!("/extsubnet-{rn}"))))

@@ -8,13 +8,13 @@ use log::{debug, info};
 use super::{Engine, SETTLE};
 use crate::apic::access::Access;
 use crate::apic::{Error, Query};
-use crate::model::dn::{EepgDn, L3outDn, ObjectDn, Place};
-use crate::model::fabric::{CONTRACTS, EEPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
+use crate::model::desired::named_l3outs;
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Place};
+use crate::model::fabric::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::finding::{Code, Finding};
 use crate::model::plan::Plan;
-use crate::model::wanted::named_l3outs;
 
-/// Where so many EEPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves so many
+/// Where so many EPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves so many
 /// requests a second (W8).
 const TOGETHER: usize = 3;
 
@@ -134,15 +134,15 @@ impl Engine {
         let (mut places, mut seen) = (BTreeMap::new(), BTreeSet::new());
         let mut namespace = None;
         for member in self.inventory.members.values() {
-            let Some(named) = member.in_force.as_ref().filter(|it| self.unread.contains(&it.eepg.l3out)) else {
+            let Some(named) = member.in_force.as_ref().filter(|it| self.unread.contains(&it.epg.l3out)) else {
                 continue;
             };
             let its = &member.deployment.key.namespace;
             if namespace.replace(its) != Some(its) {
                 seen.clear();
             }
-            if seen.insert(&named.eepg.l3out) {
-                let place = places.entry(&named.eepg.l3out).or_insert(usize::MAX);
+            if seen.insert(&named.epg.l3out) {
+                let place = places.entry(&named.epg.l3out).or_insert(usize::MAX);
                 *place = seen.len().min(*place);
             }
         }
@@ -155,7 +155,7 @@ impl Engine {
     /// read fails.
     pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.stale_l3outs.is_empty() {
-            return self.read_stale_eepgs(apic, now);
+            return self.read_stale_epgs(apic, now);
         }
         let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_marks()).collect();
         while let Some(dn) = self.stale_l3outs.first().cloned() {
@@ -166,7 +166,7 @@ impl Engine {
             }
             self.stale_l3outs.remove(&dn);
         }
-        self.read_stale_eepgs(apic, now)
+        self.read_stale_epgs(apic, now)
     }
 
     /// Whether an error is about this very L3Out, and the reconcile goes on without it. One that is not served may be the
@@ -183,16 +183,16 @@ impl Engine {
         }
     }
 
-    fn read_stale_eepgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
-        while let Some(dn) = self.stale_eepgs.first().cloned() {
-            let of_its_l3out = self.stale_eepgs.iter().filter(|it| it.l3out == dn.l3out).count();
+    fn read_stale_epgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+        while let Some(dn) = self.stale_epgs.first().cloned() {
+            let of_its_l3out = self.stale_epgs.iter().filter(|it| it.l3out == dn.l3out).count();
             if of_its_l3out >= TOGETHER {
                 // Whatever becomes of it: what could not be read is not read one by one.
-                self.stale_eepgs.retain(|it| it.l3out != dn.l3out);
+                self.stale_epgs.retain(|it| it.l3out != dn.l3out);
                 self.stale_l3outs.insert(dn.l3out.clone());
                 self.read_l3out(apic, &dn.l3out, now)?;
             } else {
-                self.read_eepg(apic, &dn, now)?;
+                self.read_epg(apic, &dn, now)?;
             }
         }
         Ok(())
@@ -200,8 +200,8 @@ impl Engine {
 
     /// Reads what a plan needs to be sure of (W7).
     pub(super) fn read_for(&mut self, apic: &dyn Access, plan: &Plan, now: Instant) -> Result<(), Error> {
-        self.stale_eepgs.extend(plan.reads.iter().cloned());
-        self.read_stale_eepgs(apic, now)
+        self.stale_epgs.extend(plan.reads.iter().cloned());
+        self.read_stale_epgs(apic, now)
     }
 
     /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
@@ -221,7 +221,7 @@ impl Engine {
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
         for mark in owner.all_marks() {
-            queries.extend([EEPG, SUBNET].map(|class| Query::class(class).with_value("annotation", mark)));
+            queries.extend([EPG, SUBNET].map(|class| Query::class(class).with_value("annotation", mark)));
         }
         let (mut l3outs, mut unasked) = (BTreeSet::new(), None);
         for query in queries {
@@ -233,7 +233,7 @@ impl Engine {
                 other => other?,
             };
             l3outs.extend(mos.iter().filter_map(|mo| match Place::of(&mo.dn)? {
-                Place::Eepg(dn) | Place::Subnet(dn, _) => Some(dn.l3out),
+                Place::Epg(dn) | Place::Subnet(dn, _) => Some(dn.l3out),
                 Place::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
                 _ => None,
             }));
@@ -273,10 +273,10 @@ impl Engine {
     /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3). One that the APIC
     /// does not let us subscribe is read all the same (A6).
     fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        // R7: what contract relations an EEPG had has to be known before another writer deletes it. As classes of the same
-        // subscription they cost no request, and in the mirror a short name each; a few of them are in an EEPG, beside its
-        // subnets by the thousand. To read each EEPG alone for them would be a request for each, after each change.
-        let mut classes = vec![L3OUT, EEPG, SUBNET, TAG, VRF_RELATION];
+        // R7: what contract relations an EPG had has to be known before another writer deletes it. As classes of the same
+        // subscription they cost no request, and in the mirror a short name each; a few of them are in an EPG, beside its
+        // subnets by the thousand. To read each EPG alone for them would be a request for each, after each change.
+        let mut classes = vec![L3OUT, EPG, SUBNET, TAG, VRF_RELATION];
         classes.extend(CONTRACTS);
         let query = Query::object(dn).subtree(&classes);
         let mos = if self.subscriptions.is_served(dn) {
@@ -307,26 +307,26 @@ impl Engine {
             self.settles(dn, now);
             self.subscriptions.appeared(dn, now);
         }
-        self.stale_eepgs.retain(|eepg| eepg.l3out != *dn);
+        self.stale_epgs.retain(|epg| epg.l3out != *dn);
         Ok(())
     }
 
-    /// Reads one EEPG whole, with its contract relations (W7).
-    pub(super) fn read_eepg(&mut self, apic: &dyn Access, dn: &EepgDn, now: Instant) -> Result<(), Error> {
+    /// Reads one EPG whole, with its contract relations (W7).
+    pub(super) fn read_epg(&mut self, apic: &dyn Access, dn: &EpgDn, now: Instant) -> Result<(), Error> {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
-        self.stale_eepgs.insert(dn.clone());
+        self.stale_epgs.insert(dn.clone());
         match apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
-                let undone = self.fabric.put_eepg(dn, &mos);
+                let undone = self.fabric.put_epg(dn, &mos);
                 self.fights.undone(undone);
             }
             Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                self.park(ObjectDn::Eepg(dn.clone()), &error, now)
+                self.park(ObjectDn::Epg(dn.clone()), &error, now)
             }
             Err(error) => return Err(error),
         }
-        self.stale_eepgs.remove(dn);
+        self.stale_epgs.remove(dn);
         Ok(())
     }
 

@@ -10,14 +10,14 @@ use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
 use crate::model::diff::Untagged;
-use crate::model::dn::{EepgDn, ObjectDn};
+use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::fabric::Hint;
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
 impl Engine {
     /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on
-    /// what is known then. A transaction that is not done stops those that follow it in its EEPG.
+    /// what is known then. A transaction that is not done stops those that follow it in its EPG.
     pub(super) fn send(
         &mut self,
         apic: &dyn Access,
@@ -29,7 +29,7 @@ impl Engine {
         let (mut failed, mut heard) = (BTreeSet::new(), Vec::new());
         let mut queue = self.in_turns(transactions);
         while let Some(transaction) = queue.pop_front() {
-            let dn = transaction.eepg.clone();
+            let dn = transaction.epg.clone();
             around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
             let now = around.time().unwrap_or(now);
             let deletes = transaction.changes.iter().any(Change::is_delete);
@@ -65,17 +65,17 @@ impl Engine {
                 }
                 Err(Refusal::Apic(error)) if transaction.form == Form::Tag => {
                     if self.tag_not_done(apic, &transaction, error, now)? {
-                        queue.retain(|it| it.eepg.l3out != dn.l3out);
+                        queue.retain(|it| it.epg.l3out != dn.l3out);
                     }
                     continue;
                 }
                 Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
                     // A parent is missing: the L3Out has gone. What was planned there is out of date.
                     info!("{dn}: {error}; its L3Out is read again");
-                    self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                    self.park(ObjectDn::Epg(dn.clone()), &error, now);
                     self.stale_l3outs.insert(dn.l3out.clone());
                     self.read_l3out(apic, &dn.l3out, now)?;
-                    queue.retain(|it| it.eepg.l3out != dn.l3out);
+                    queue.retain(|it| it.epg.l3out != dn.l3out);
                     continue;
                 }
                 Err(Refusal::Apic(error)) if self.is_about_content(&dn, &error) => {
@@ -89,7 +89,7 @@ impl Engine {
                     }
                     let refused: Vec<ObjectDn> = transaction.objects().collect();
                     refused.iter().for_each(|it| self.park(it.clone(), &error, now));
-                    if !refused.contains(&ObjectDn::Eepg(dn.clone())) {
+                    if !refused.contains(&ObjectDn::Epg(dn.clone())) {
                         continue;
                     }
                 }
@@ -97,7 +97,7 @@ impl Engine {
                 Err(Refusal::NotOurs(why)) => {
                     error!("not sent, because the plan is wrong; please report this: {why}");
                     let finding = Finding::new(Code::Rejected, &dn, format!("not written: {why}"));
-                    self.parking.park(&ObjectDn::Eepg(dn.clone()), now, finding);
+                    self.parking.park(&ObjectDn::Epg(dn.clone()), now, finding);
                 }
                 Err(Refusal::Late) => return Ok(()),
                 Err(Refusal::Policy) => {}
@@ -113,7 +113,7 @@ impl Engine {
         let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
         let mut turns = Vec::with_capacity(transactions.len());
         for transaction in transactions {
-            let turn = counts.entry(self.quota.named_by(&transaction.eepg).map(|it| &**it)).or_default();
+            let turn = counts.entry(self.quota.named_by(&transaction.epg).map(|it| &**it)).or_default();
             *turn += 1;
             turns.push((*turn, transaction));
         }
@@ -122,13 +122,13 @@ impl Engine {
     }
 
     /// Whether what somebody has just done makes a transaction one that would not be planned any more. Who changes other
-    /// objects in the same EEPG holds nothing up: two clusters may share one (O5).
+    /// objects in the same EPG holds nothing up: two clusters may share one (O5).
     fn is_overtaken(&self, transaction: &Transaction, by: &Hint) -> bool {
-        let dn = &transaction.eepg;
+        let dn = &transaction.epg;
         match by {
             Hint::Nothing => false,
             Hint::L3out(l3out) => *l3out == dn.l3out,
-            Hint::Object(object) if object.eepg() == dn => transaction.changes.iter().any(|change| match object {
+            Hint::Object(object) if object.epg() == dn => transaction.changes.iter().any(|change| match object {
                 ObjectDn::Subnet(_, prefix) => change.takes_all() || change.prefix() == Some(*prefix),
                 _ => true,
             }),
@@ -144,9 +144,9 @@ impl Engine {
 
     /// W3: whether an error is about what was sent. That something is there which was taken for absent is so only if it
     /// comes again after the fresh read.
-    fn is_about_content(&mut self, dn: &EepgDn, error: &Error) -> bool {
+    fn is_about_content(&mut self, dn: &EpgDn, error: &Error) -> bool {
         match error {
-            Error::Rejected { code: 103, .. } => self.parking.again(&ObjectDn::Eepg(dn.clone())),
+            Error::Rejected { code: 103, .. } => self.parking.again(&ObjectDn::Epg(dn.clone())),
             Error::Rejected { .. } => true,
             _ => false,
         }
@@ -157,23 +157,23 @@ impl Engine {
         log_done(transaction);
         self.fabric.apply(transaction);
         if shown == Shown::Recreated {
-            info!("{}: another writer had just deleted what was written to; it is read again", transaction.eepg);
-            self.fabric.recreated(&transaction.eepg);
+            info!("{}: another writer had just deleted what was written to; it is read again", transaction.epg);
+            self.fabric.recreated(&transaction.epg);
         }
         if shown != Shown::AsPlanned {
-            self.stale_eepgs.insert(transaction.eepg.clone());
+            self.stale_epgs.insert(transaction.epg.clone());
         }
-        let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEepg { .. }));
+        let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. }));
         if creates_epg || shown == Shown::Recreated {
-            self.settles(&transaction.eepg.l3out, now);
+            self.settles(&transaction.epg.l3out, now);
         }
         if transaction.form != Form::Tag {
-            self.subscriptions.written(&transaction.eepg.l3out, now);
+            self.subscriptions.written(&transaction.epg.l3out, now);
         }
         if !transaction.changes.iter().all(Change::is_delete) {
-            self.told.written(&transaction.eepg);
+            self.told.written(&transaction.epg);
         }
-        self.parking.release(&ObjectDn::Eepg(transaction.eepg.clone()));
+        self.parking.release(&ObjectDn::Epg(transaction.epg.clone()));
         for object in transaction.objects() {
             self.parking.release(&object);
             self.fights.written(&object, now);
@@ -189,21 +189,21 @@ impl Engine {
         error: Error,
         now: Instant,
     ) -> Result<(), Error> {
-        let dn = &transaction.eepg;
+        let dn = &transaction.epg;
         match &error {
-            // No answer, again and again: one EEPG may be the cause, and it must not be tried without pauses.
-            Error::AnswerLost(_) if self.parking.again(&ObjectDn::Eepg(dn.clone())) => {
-                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
-                self.read_eepg(apic, dn, now)
+            // No answer, again and again: one EPG may be the cause, and it must not be tried without pauses.
+            Error::AnswerLost(_) if self.parking.again(&ObjectDn::Epg(dn.clone())) => {
+                self.park(ObjectDn::Epg(dn.clone()), &error, now);
+                self.read_epg(apic, dn, now)
             }
             // Something is there that we took for absent, or nobody knows what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!("{dn}: {error}; it is read again");
-                self.read_eepg(apic, dn, now)
+                self.read_epg(apic, dn, now)
             }
             Error::Forbidden(_) => {
-                self.stale_eepgs.insert(dn.clone());
-                self.park(ObjectDn::Eepg(dn.clone()), &error, now);
+                self.stale_epgs.insert(dn.clone());
+                self.park(ObjectDn::Epg(dn.clone()), &error, now);
                 Ok(())
             }
             Error::Busy(_)
@@ -211,7 +211,7 @@ impl Engine {
             | Error::Unauthorized(_)
             | Error::Malformed(_)
             | Error::Withdrawn => {
-                self.stale_eepgs.insert(dn.clone());
+                self.stale_epgs.insert(dn.clone());
                 Err(error)
             }
         }
@@ -226,7 +226,7 @@ impl Engine {
         error: Error,
         now: Instant,
     ) -> Result<bool, Error> {
-        let dn = &transaction.eepg;
+        let dn = &transaction.epg;
         let tag = ObjectDn::Tag(dn.clone());
         match &error {
             // The tag is there, the L3Out is not, or nobody knows: look, once.
@@ -249,7 +249,7 @@ impl Engine {
 
 fn log_done(transaction: &Transaction) {
     const TOLD_ONE_BY_ONE: usize = 20;
-    let dn = &transaction.eepg;
+    let dn = &transaction.epg;
     if transaction.changes.len() > TOLD_ONE_BY_ONE {
         info!("{dn}: {}", Tally::of([transaction]).past());
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::Engine;
+use crate::model::desired::DesiredState;
 use crate::model::finding::{Code, Finding, Subject, within_limits};
 use crate::model::news::News;
 use crate::model::plan::{Plan, Tally, describe};
-use crate::model::wanted::Wanted;
 
 /// The most lines about the findings of one namespace in so long a time.
 const MOST_LINES: usize = 100;
@@ -99,8 +99,8 @@ impl Engine {
     }
 
     /// A finding is told when it appears and when it goes.
-    pub(super) fn tell(&mut self, wanted: &Wanted, plan: Plan, now: Instant) -> Vec<News> {
-        let mut findings: BTreeSet<Finding> = wanted.findings.iter().cloned().chain(plan.findings).collect();
+    pub(super) fn tell(&mut self, desired: &DesiredState, plan: Plan, now: Instant) -> Vec<News> {
+        let mut findings: BTreeSet<Finding> = desired.findings.iter().cloned().chain(plan.findings).collect();
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.subscriptions.findings());
@@ -110,33 +110,33 @@ impl Engine {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
             Finding::new(Code::Unavailable, "the APIC", text)
         }));
-        let named = wanted.namespaces();
+        let named = desired.namespaces();
         let namespaces_of = |subject: &Subject| match (named(subject), subject) {
             // An EPG that nobody names any more is the affair of whoever did.
             (none, Subject::Fabric(object)) if none.is_empty() => {
-                self.quota.named_by(object.eepg()).into_iter().cloned().collect()
+                self.quota.named_by(object.epg()).into_iter().cloned().collect()
             }
             (namespaces, _) => namespaces,
         };
         let findings = within_limits(findings, namespaces_of);
         self.shares.tell(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
-        self.told.pass_ended(&self.inventory, wanted, &self.fabric, &self.findings)
+        self.told.pass_ended(&self.inventory, desired, &self.fabric, &self.findings)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::dn::{EepgDn, L3outDn, Name};
+    use crate::model::dn::{EpgDn, L3outDn, Name};
 
     /// X3: a namespace that changes what is found all the time has its share of the log, what goes counted like what
     /// comes, and takes nothing from others; a new window begins anew.
     #[test]
     fn a_namespace_has_its_share_of_the_log() {
-        let epg = |n: usize| -> EepgDn {
+        let epg = |n: usize| -> EpgDn {
             let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
-            l3out.eepg(Name::object(&format!("E{n}")).unwrap())
+            l3out.epg(Name::object(&format!("E{n}")).unwrap())
         };
         let found = |n: usize| BTreeSet::from([Finding::new(Code::L3outMissing, &epg(n), "x")]);
         let (start, mut shares, mut before) = (Instant::now(), Shares::default(), BTreeSet::new());

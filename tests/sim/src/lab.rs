@@ -152,30 +152,30 @@ impl Folder {
         client.send(method, target, &[("Content-Type", kind), ("Accept", "application/json")], body)
     }
 
-    /// A table of the EEPGs and subnets below a DN.
+    /// A table of the EPGs and subnets below a DN.
     pub fn fabric(&self, dn: &str) -> io::Result<String> {
         let target = format!("/api/mo/{dn}.json?query-target=subtree&target-subtree-class=l3extInstP,l3extSubnet");
         let answer = self.apic("GET", &target, "")?;
         let answer: Value = serde_json::from_str(&answer.body)?;
         let of = |object: &Value, name: &str| object[name].as_str().unwrap_or_default().to_owned();
         let mut rows = vec![("SUBNET".to_owned(), "SCOPE".to_owned(), "NAME".to_owned())];
-        let mut eepgs: Vec<(String, Vec<usize>)> = Vec::new();
+        let mut epgs: Vec<(String, Vec<usize>)> = Vec::new();
         for object in answer["imdata"].as_array().into_iter().flatten() {
-            let (eepg, subnet) = (&object["l3extInstP"]["attributes"], &object["l3extSubnet"]["attributes"]);
-            if eepg.is_object() {
-                eepgs.push((of(eepg, "dn"), Vec::new()));
-            } else if let Some((_, subnets)) = eepgs.last_mut() {
+            let (epg, subnet) = (&object["l3extInstP"]["attributes"], &object["l3extSubnet"]["attributes"]);
+            if epg.is_object() {
+                epgs.push((of(epg, "dn"), Vec::new()));
+            } else if let Some((_, subnets)) = epgs.last_mut() {
                 subnets.push(rows.len());
                 rows.push((of(subnet, "ip"), of(subnet, "scope"), of(subnet, "name")));
             }
         }
-        if eepgs.is_empty() {
+        if epgs.is_empty() {
             return Ok("(no external EPG)\n".to_owned());
         }
         let width = |column: fn(&(String, String, String)) -> &String| rows.iter().map(|it| column(it).len()).max();
         let (first, second) = (width(|it| &it.0).unwrap_or_default(), width(|it| &it.1).unwrap_or_default());
         let mut text = String::new();
-        for (dn, subnets) in eepgs {
+        for (dn, subnets) in epgs {
             text += &format!("{dn}\n");
             for (ip, scope, name) in [0].iter().chain(&subnets).map(|at| &rows[*at]) {
                 text += format!("  {ip:first$}  {scope:second$}  {name}").trim_end();

@@ -4,6 +4,7 @@
 
 pub mod apic;
 pub mod client;
+pub mod folder;
 pub mod kube;
 pub mod lab;
 pub mod net;

@@ -12,8 +12,8 @@ fn both_sides_can_be_acted_on_by_the_files_in_the_folder() {
     lab.describe(&folder).unwrap();
     assert_eq!(folder.fabric("uni").unwrap(), "(no external EPG)\n");
     let subnet = json!({"l3extSubnet": {"attributes": {"ip": "10.0.0.1/32", "name": "default::web"}}});
-    let eepg = json!({"l3extInstP": {"attributes": {"name": "E"}, "children": [subnet]}});
-    let l3out = json!({"l3extOut": {"attributes": {"name": "L"}, "children": [eepg]}});
+    let epg = json!({"l3extInstP": {"attributes": {"name": "E"}, "children": [subnet]}});
+    let l3out = json!({"l3extOut": {"attributes": {"name": "L"}, "children": [epg]}});
     let tenant = json!({"fvTenant": {"attributes": {"name": "T"}, "children": [l3out]}});
     assert_eq!(folder.apic("POST", "/api/mo/uni.json", &tenant.to_string()).unwrap().status, 200);
     let table = folder.fabric("uni/tn-T").unwrap();

@@ -9,12 +9,12 @@ use super::quirks::{HostBits, Quirks};
 use super::rules;
 use super::tree::{Attributes, Mo, Transaction, Tree};
 
-/// An F0467 that was raised: this EEPG could not have this prefix.
+/// An F0467 that was raised: this EPG could not have this prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PrefixInUse {
-    /// The DN of the EEPG.
-    pub eepg: String,
-    /// The prefix that another EEPG of the VRF holds.
+    /// The DN of the EPG.
+    pub epg: String,
+    /// The prefix that another EPG of the VRF holds.
     pub prefix: String,
 }
 
@@ -23,7 +23,7 @@ pub struct PrefixInUse {
 pub struct Conflicts {
     /// Subnets with `import-security` by prefix.
     holders: HashMap<String, BTreeSet<String>>,
-    /// Prefixes that an EEPG cannot have, by EEPG.
+    /// Prefixes that an EPG cannot have, by EPG.
     raised: BTreeMap<String, BTreeSet<String>>,
     /// All that was ever raised.
     history: Vec<PrefixInUse>,
@@ -100,15 +100,15 @@ impl Conflicts {
         for prefix in &prefixes {
             changed.extend(self.judge(tx.tree(), prefix));
         }
-        for eepg in changed {
-            self.publish(tx, &eepg, sequence);
+        for epg in changed {
+            self.publish(tx, &epg, sequence);
         }
     }
 
     /// The faults that stand now.
     pub fn standing(&self) -> Vec<PrefixInUse> {
-        let all = self.raised.iter().flat_map(|(eepg, prefixes)| prefixes.iter().map(move |prefix| (eepg, prefix)));
-        all.map(|(eepg, prefix)| PrefixInUse { eepg: eepg.clone(), prefix: prefix.clone() }).collect()
+        let all = self.raised.iter().flat_map(|(epg, prefixes)| prefixes.iter().map(move |prefix| (epg, prefix)));
+        all.map(|(epg, prefix)| PrefixInUse { epg: epg.clone(), prefix: prefix.clone() }).collect()
     }
 
     /// All faults that were ever raised, also those that have gone.
@@ -116,7 +116,7 @@ impl Conflicts {
         &self.history
     }
 
-    /// Finds who cannot have this prefix: all but the first in each VRF. Returns the EEPGs whose faults changed.
+    /// Finds who cannot have this prefix: all but the first in each VRF. Returns the EPGs whose faults changed.
     fn judge(&mut self, tree: &Tree, prefix: &str) -> BTreeSet<String> {
         let mut by_vrf: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
         for dn in self.holders.get(prefix).into_iter().flatten() {
@@ -132,31 +132,31 @@ impl Conflicts {
             losers.extend(holders.drain(..).map(|it| it.1).filter(|it| *it != winner));
         }
         let mut changed = BTreeSet::new();
-        for (eepg, prefixes) in &mut self.raised {
-            if !losers.contains(eepg) && prefixes.remove(prefix) {
-                changed.insert(eepg.clone());
+        for (epg, prefixes) in &mut self.raised {
+            if !losers.contains(epg) && prefixes.remove(prefix) {
+                changed.insert(epg.clone());
             }
         }
-        for eepg in losers {
-            if self.raised.entry(eepg.clone()).or_default().insert(prefix.to_owned()) {
-                self.history.push(PrefixInUse { eepg: eepg.clone(), prefix: prefix.to_owned() });
-                changed.insert(eepg);
+        for epg in losers {
+            if self.raised.entry(epg.clone()).or_default().insert(prefix.to_owned()) {
+                self.history.push(PrefixInUse { epg: epg.clone(), prefix: prefix.to_owned() });
+                changed.insert(epg);
             }
         }
         self.raised.retain(|_, prefixes| !prefixes.is_empty());
         changed
     }
 
-    /// One `faultInst` an EEPG, as long as there is a prefix that it cannot have.
-    fn publish(&self, tx: &mut Transaction<'_>, eepg: &str, sequence: &mut u64) {
-        let parent = format!("topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[{eepg}]/nwissues");
+    /// One `faultInst` an EPG, as long as there is a prefix that it cannot have.
+    fn publish(&self, tx: &mut Transaction<'_>, epg: &str, sequence: &mut u64) {
+        let parent = format!("topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[{epg}]/nwissues");
         let dn = format!("{parent}/fault-F0467");
-        let Some(prefix) = self.raised.get(eepg).and_then(|it| it.first()) else {
+        let Some(prefix) = self.raised.get(epg).and_then(|it| it.first()) else {
             tx.remove(&dn);
             return;
         };
         let descr = format!(
-            "Configuration failed for {eepg} due to Prefix Entry Already Used in Another EPG, debug message: \
+            "Configuration failed for {epg} due to Prefix Entry Already Used in Another EPG, debug message: \
              prefix-entry-already-in-use: Prefix entry sys/ctx-[vxlan-2621440]/pfx-[{prefix}] is in use;"
         );
         if tx.tree().get(&dn).is_some() {
@@ -182,9 +182,9 @@ fn held(mo: &Mo) -> Option<String> {
     mo.get("scope").split(',').any(|it| it == "import-security").then(|| rules::prefix(mo.get("ip"), &one_spelling))?
 }
 
-/// The VRF of an EEPG's L3Out; `None` where the relation leads nowhere: then nothing is deployed.
-fn vrf(tree: &Tree, eepg: &str) -> Option<String> {
-    let (l3out, _) = dn::split(eepg)?;
+/// The VRF of an EPG's L3Out; `None` where the relation leads nowhere: then nothing is deployed.
+fn vrf(tree: &Tree, epg: &str) -> Option<String> {
+    let (l3out, _) = dn::split(epg)?;
     let vrf = tree.get(&format!("{l3out}/rsectx"))?.get("tDn").to_owned();
     (!vrf.is_empty()).then_some(vrf)
 }

@@ -115,17 +115,17 @@ impl Door {
         self.cluster.look().fabric.tree.count(class)
     }
 
-    /// The names of the EEPGs of an L3Out.
-    pub fn eepgs(&self, l3out: &str) -> Vec<String> {
+    /// The names of the EPGs of an L3Out.
+    pub fn epgs(&self, l3out: &str) -> Vec<String> {
         self.children(l3out, "l3extInstP")
             .into_values()
             .map(|it| it["name"].as_str().unwrap_or_default().to_owned())
             .collect()
     }
 
-    /// The subnets of an EEPG by prefix.
-    pub fn subnets(&self, eepg: &str) -> BTreeMap<String, Value> {
-        let subnets = self.children(eepg, "l3extSubnet").into_values();
+    /// The subnets of an EPG by prefix.
+    pub fn subnets(&self, epg: &str) -> BTreeMap<String, Value> {
+        let subnets = self.children(epg, "l3extSubnet").into_values();
         subnets.map(|it| (it["ip"].as_str().unwrap_or_default().to_owned(), it)).collect()
     }
 

@@ -23,7 +23,7 @@ pub struct Fabric {
     conflicts: Conflicts,
     sequence: u64,
     transactions: u64,
-    /// EEPGs that the fabric will set to `applied`, and when; in order of time.
+    /// EPGs that the fabric will set to `applied`, and when; in order of time.
     late: Vec<(Duration, String)>,
 }
 

@@ -72,5 +72,5 @@ fn entry(entry: &Entry) -> Value {
 }
 
 fn fault(fault: &PrefixInUse) -> Value {
-    json!({"eepg": fault.eepg, "prefix": fault.prefix})
+    json!({"epg": fault.epg, "prefix": fault.prefix})
 }

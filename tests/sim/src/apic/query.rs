@@ -177,8 +177,8 @@ impl Query {
                     }
             }
         };
-        let wanted = self.target_classes.is_empty() || self.target_classes.iter().any(|it| it == mo.class.name);
-        in_reach && wanted && self.filter.as_ref().is_none_or(|it| it.matches(dn, mo))
+        let desired = self.target_classes.is_empty() || self.target_classes.iter().any(|it| it == mo.class.name);
+        in_reach && desired && self.filter.as_ref().is_none_or(|it| it.matches(dn, mo))
     }
 
     fn select<'a>(&self, tree: &'a Tree) -> Vec<(&'a str, &'a Mo)> {

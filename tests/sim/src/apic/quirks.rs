@@ -95,7 +95,7 @@ pub struct Quirks {
     pub deleted_order: Order,
     /// For so long after an object was made, changes below it (of later requests) are not announced; zero: all are.
     pub settle: Duration,
-    /// After so long the fabric sets `configSt` and `pcTag` of a new EEPG by itself, announced; `None`: never.
+    /// After so long the fabric sets `configSt` and `pcTag` of a new EPG by itself, announced; `None`: never.
     pub late_changes: Option<Duration>,
     /// Whether the fabric makes children of its own (`fvRsCustQosPol`, `fvRsTenantMonPol`).
     pub implicit_children: bool,

@@ -253,8 +253,8 @@ impl Store {
     fn state(&self, name: &str, namespace: &str) -> (u64, State) {
         let content = self.content();
         let all = content.objects.get(name).into_iter().flatten();
-        let wanted = all.filter(|((it, _), _)| namespace.is_empty() || it == namespace);
-        (content.version, wanted.map(|(key, it)| (key.clone(), it.clone())).collect())
+        let desired = all.filter(|((it, _), _)| namespace.is_empty() || it == namespace);
+        (content.version, desired.map(|(key, it)| (key.clone(), it.clone())).collect())
     }
 
     /// A page. `after` is where the page before ended, with the version of its list; nothing where that is forgotten.

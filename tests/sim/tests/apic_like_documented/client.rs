@@ -178,7 +178,7 @@ pub fn ends(mut socket: Socket) -> bool {
     }
 }
 
-pub const EEPG: &str = "uni/tn-T/out-L/instP-E";
+pub const EPG: &str = "uni/tn-T/out-L/instP-E";
 
 /// A cluster with the L3Out `uni/tn-T/out-L` in the VRF `V`, a second one, and switches turned.
 pub fn apic(turn: impl FnOnce(&mut Quirks)) -> SimApic {
@@ -189,7 +189,7 @@ pub fn apic(turn: impl FnOnce(&mut Quirks)) -> SimApic {
     apic
 }
 
-pub fn eepg(name: &str, ips: &[&str]) -> Value {
+pub fn epg(name: &str, ips: &[&str]) -> Value {
     let subnets: Vec<Value> = ips.iter().map(|ip| json!({"l3extSubnet": {"attributes": {"ip": ip}}})).collect();
     json!({"l3extInstP": {"attributes": {"name": name}, "children": subnets}})
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sim::apic::SimApic;
 use tungstenite::Message;
 
-use crate::client::{Client, EEPG, LIMIT, apic, eepg, next, next_json};
+use crate::client::{Client, EPG, LIMIT, apic, epg, next, next_json};
 
 const L3OUT: &str = "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extOut,l3extInstP,l3extSubnet,tagAnnotation";
 
@@ -26,9 +26,9 @@ fn events_have_the_recorded_shapes() {
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     let (tree, class) = (client.subscribe(L3OUT), client.subscribe("/api/class/l3extSubnet.json"));
-    let dn = format!("{EEPG}/extsubnet-[10.0.0.1/32]");
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &["10.0.0.1/32"]));
-    assert_eq!(next(&mut socket), seen("l3extInstP", EEPG, "created"));
+    let dn = format!("{EPG}/extsubnet-[10.0.0.1/32]");
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"]));
+    assert_eq!(next(&mut socket), seen("l3extInstP", EPG, "created"));
     let created = next_json(&mut socket);
     assert_eq!(keys(&created), ["imdata", "subscriptionId"], "no totalCount");
     assert_eq!(created["subscriptionId"], json!([tree, class]), "one message for both");
@@ -67,27 +67,27 @@ fn a_subscription_reaches_as_far_as_its_query() {
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     // The object alone: its subnets are not reported.
-    client.subscribe(&format!("/api/mo/{EEPG}.json"));
+    client.subscribe(&format!("/api/mo/{EPG}.json"));
     client.subscribe("/api/class/l3extSubnet.json?query-target-filter=wcard(l3extSubnet.ip,%2210.9.%22)");
     client.subscribe("/api/class/l3extOut.json?query-target=subtree&target-subtree-class=l3extRsEctx");
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32", "10.9.0.1/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32", "10.9.0.1/32"])).unwrap();
     apic.admin_delete("uni/tn-T/ctx-V").unwrap();
-    assert_eq!(next(&mut socket), seen("l3extInstP", EEPG, "created"), "the DN was missing when it was subscribed");
-    assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EEPG}/extsubnet-[10.9.0.1/32]"), "created"));
+    assert_eq!(next(&mut socket), seen("l3extInstP", EPG, "created"), "the DN was missing when it was subscribed");
+    assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EPG}/extsubnet-[10.9.0.1/32]"), "created"));
     assert_eq!(next(&mut socket), seen("l3extRsEctx", "uni/tn-T/out-L/rsectx", "modified"), "it leads nowhere now");
 }
 
 #[test]
 fn each_object_below_a_deleted_one_is_told() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe(L3OUT);
     apic.admin_delete("uni/tn-T").unwrap();
     assert_eq!(next(&mut socket), seen("l3extOut", "uni/tn-T/out-L", "deleted"));
-    assert_eq!(next(&mut socket), seen("l3extInstP", EEPG, "deleted"));
-    assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EEPG}/extsubnet-[10.0.0.1/32]"), "deleted"));
+    assert_eq!(next(&mut socket), seen("l3extInstP", EPG, "deleted"));
+    assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EPG}/extsubnet-[10.0.0.1/32]"), "deleted"));
 }
 
 #[test]
@@ -96,13 +96,13 @@ fn the_fabric_changes_things_by_itself_later() {
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe(L3OUT);
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[]));
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[]));
     let created = next_json(&mut socket);
     assert_eq!(created["imdata"][0]["l3extInstP"]["attributes"]["configSt"], "not-applied");
     let late = next_json(&mut socket);
     let attributes = &late["imdata"][0]["l3extInstP"]["attributes"];
     assert_eq!((&attributes["status"], &attributes["configSt"]), (&json!("modified"), &json!("applied")));
-    assert_ne!(apic.get(EEPG).unwrap()["pcTag"], "0");
+    assert_ne!(apic.get(EPG).unwrap()["pcTag"], "0");
 }
 
 /// Deaf: open and silent, not even a pong; what happened meanwhile is lost.
@@ -113,7 +113,7 @@ fn a_deaf_websocket_is_silent_and_loses_events() {
     let mut socket = client.socket();
     client.subscribe(L3OUT);
     apic.set_deaf(true);
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
     socket.send(Message::Ping("one".into())).unwrap();
     apic.set_deaf(false);
     socket.send(Message::Ping("two".into())).unwrap();
@@ -124,7 +124,7 @@ fn a_deaf_websocket_is_silent_and_loses_events() {
             other => panic!("{other}"),
         }
     }
-    apic.admin_post("uni/tn-T/out-L", &eepg("F", &[])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("F", &[])).unwrap();
     assert_eq!(next(&mut socket), seen("l3extInstP", "uni/tn-T/out-L/instP-F", "created"));
 }
 
@@ -136,12 +136,12 @@ fn many_events_come_in_order_while_the_client_sends_too() {
     client.subscribe("/api/class/l3extSubnet.json");
     let ips: Vec<String> = (0..600).map(|it| format!("10.0.{}.{}/32", it / 200, it % 200)).collect();
     let all: Vec<&str> = ips.iter().map(String::as_str).collect();
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &all)).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &all)).unwrap();
     for (index, ip) in ips.iter().enumerate() {
         if index % 50 == 0 {
             socket.send(Message::Ping(vec![1; 100].into())).unwrap();
         }
-        assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EEPG}/extsubnet-[{ip}]"), "created"));
+        assert_eq!(next(&mut socket), seen("l3extSubnet", &format!("{EPG}/extsubnet-[{ip}]"), "created"));
     }
     drop(socket);
     assert!(gone(&apic));

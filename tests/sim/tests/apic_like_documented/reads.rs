@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, EEPG, apic, eepg};
+use crate::client::{Client, EPG, apic, epg};
 
 #[test]
 fn a_missing_object_is_an_empty_answer() {
@@ -17,16 +17,16 @@ fn a_missing_object_is_an_empty_answer() {
 #[test]
 fn top_level_objects_carry_dn_and_children_rn() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32", "10.0.0.2/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32", "10.0.0.2/32"])).unwrap();
     let client = Client::logged_in(&apic);
     let answer =
-        client.get(&format!("/api/mo/{EEPG}.json?rsp-subtree=full&rsp-subtree-class=l3extSubnet,tagAnnotation"));
+        client.get(&format!("/api/mo/{EPG}.json?rsp-subtree=full&rsp-subtree-class=l3extSubnet,tagAnnotation"));
     let json = answer.json();
     assert_eq!(json["totalCount"], "1", "a string, and children do not count");
-    let eepg = &json["imdata"][0]["l3extInstP"];
-    assert_eq!(eepg["attributes"]["dn"], EEPG);
-    assert!(eepg["attributes"].get("rn").is_none());
-    let children = eepg["children"].as_array().unwrap();
+    let epg = &json["imdata"][0]["l3extInstP"];
+    assert_eq!(epg["attributes"]["dn"], EPG);
+    assert!(epg["attributes"].get("rn").is_none());
+    let children = epg["children"].as_array().unwrap();
     assert_eq!(children.len(), 2, "fvRsCustQosPol was not asked for");
     let first = &children[0]["l3extSubnet"]["attributes"];
     assert_eq!(first["rn"], "extsubnet-[10.0.0.1/32]");
@@ -37,16 +37,16 @@ fn top_level_objects_carry_dn_and_children_rn() {
 #[test]
 fn targets_reach_as_far_as_they_say() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
-    apic.admin_post("uni/tn-T/out-M", &eepg("F", &["10.0.0.2/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-M", &epg("F", &["10.0.0.2/32"])).unwrap();
     let client = Client::logged_in(&apic);
     let (e1, f2) = ("uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]", "uni/tn-T/out-M/instP-F/extsubnet-[10.0.0.2/32]");
     let table: &[(&str, &[&str])] = &[
         ("/api/mo/uni/tn-T/out-L.json", &["uni/tn-T/out-L"]),
-        ("/api/mo/uni/tn-T/out-L.json?query-target=children&target-subtree-class=l3extInstP", &[EEPG]),
+        ("/api/mo/uni/tn-T/out-L.json?query-target=children&target-subtree-class=l3extInstP", &[EPG]),
         (
             "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extOut,l3extInstP,l3extSubnet",
-            &["uni/tn-T/out-L", EEPG, e1],
+            &["uni/tn-T/out-L", EPG, e1],
         ),
         ("/api/class/l3extSubnet.json?order-by=l3extSubnet.dn", &[e1, f2]),
         ("/api/class/l3extSubnet.json?order-by=l3extSubnet.dn|desc", &[f2, e1]),
@@ -56,7 +56,7 @@ fn targets_reach_as_far_as_they_say() {
         ("/api/class/l3extSubnet.json?query-target-filter=eq(l3extInstP.name,%22E%22)", &[]),
         (
             "/api/class/l3extInstP.json?rsp-subtree=children&rsp-subtree-class=l3extSubnet&rsp-subtree-include=required&rsp-subtree-filter=wcard(l3extSubnet.ip,%22.0.1%22)",
-            &[EEPG],
+            &[EPG],
         ),
         ("/api/mo/uni/tn-T/out-L/rsectx.json?rsp-prop-include=config-only", &["uni/tn-T/out-L/rsectx"]),
     ];
@@ -69,7 +69,7 @@ fn targets_reach_as_far_as_they_say() {
 fn pages_count_the_whole() {
     let apic = apic(|_| {});
     let ips: Vec<String> = (0..25).map(|it| format!("10.0.1.{it}/32")).collect();
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &ips.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &ips.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
     let client = Client::logged_in(&apic);
     let mut seen = Vec::new();
     for (page, size) in [(0, 10), (1, 10), (2, 5), (3, 0)] {
@@ -86,7 +86,7 @@ fn pages_count_the_whole() {
 #[test]
 fn reads_are_refused_as_documented() {
     let apic = apic(|quirks| quirks.result_limit = 2);
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"])).unwrap();
     let client = Client::logged_in(&apic);
     let table = [
         ("/api/class/foo.json", "400", "Request failed, unresolved class for foo"),

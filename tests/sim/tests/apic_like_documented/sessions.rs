@@ -6,7 +6,7 @@ use serde_json::json;
 use sim::apic::{ApiError, Options, Quirks, SimApic};
 use sim::net::{Fault, Trouble};
 
-use crate::client::{Client, EEPG, LIMIT, apic, eepg, ends, next, token_in};
+use crate::client::{Client, EPG, LIMIT, apic, ends, epg, next, token_in};
 
 fn start(options: Options) -> SimApic {
     let apic = SimApic::start(options);
@@ -182,9 +182,9 @@ fn controllers_share_the_tree_and_nothing_else() {
     second.login(apic.username(), apic.password());
     let mut socket = second.socket();
     second.subscribe("/api/class/l3extInstP.json");
-    assert_eq!(first.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[])).status, 200);
-    assert_eq!(next(&mut socket), ("l3extInstP".to_owned(), EEPG.to_owned(), "created".to_owned()));
-    assert_eq!(second.get(&format!("/api/mo/{EEPG}.json")).dns(), [EEPG]);
+    assert_eq!(first.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[])).status, 200);
+    assert_eq!(next(&mut socket), ("l3extInstP".to_owned(), EPG.to_owned(), "created".to_owned()));
+    assert_eq!(second.get(&format!("/api/mo/{EPG}.json")).dns(), [EPG]);
     // One stops: its sessions are gone, the others go on.
     apic.stop(1);
     assert!(ends(socket));
@@ -201,17 +201,17 @@ fn trouble_comes_on_demand() {
     apic.setup_tenant("T", "V", &["L"]).unwrap();
     let client = Client::logged_in(&apic);
     apic.fault(Fault::on("/api/mo/", Trouble::Answer(503, "text/html", "<html>".to_owned())).method("POST").times(1));
-    assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[])).status, 503);
-    assert!(apic.get(EEPG).is_none());
+    assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[])).status, 503);
+    assert!(apic.get(EPG).is_none());
     apic.reject("instP-E", ApiError::bad(801, "no"), Some(1));
-    assert_eq!(client.post(&format!("/api/mo/{EEPG}.json"), &eepg("E", &[])).error().1, "801");
-    apic.forbid(EEPG, None);
-    let (status, _, text) = client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[])).error();
+    assert_eq!(client.post(&format!("/api/mo/{EPG}.json"), &epg("E", &[])).error().1, "801");
+    apic.forbid(EPG, None);
+    let (status, _, text) = client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[])).error();
     assert_eq!((status, text.contains("domain access")), (403, true));
     apic.allow();
-    apic.then("GET", "/api/mo/uni/tn-T", |door| door.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap());
-    assert_eq!(client.get(&format!("/api/mo/{EEPG}.json")).dns(), Vec::<String>::new(), "as it was before");
-    assert!(apic.get(EEPG).is_some());
+    apic.then("GET", "/api/mo/uni/tn-T", |door| door.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap());
+    assert_eq!(client.get(&format!("/api/mo/{EPG}.json")).dns(), Vec::<String>::new(), "as it was before");
+    assert!(apic.get(EPG).is_some());
     let socket = client.socket();
     assert!(apic.wait_until(LIMIT, |door| door.websockets() == 1));
     apic.drop_websockets();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sim::apic::{HostBits, Order, PostAnswer, Quirks, TokenStyle};
 
-use crate::client::{Client, EEPG, apic, eepg, ends, next, token_in};
+use crate::client::{Client, EPG, apic, ends, epg, next, token_in};
 
 const L3OUT: &str =
     "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extInstP,l3extSubnet,tagAnnotation";
@@ -44,8 +44,8 @@ fn the_websocket_when_the_token_ends() {
     let mut socket = client.socket();
     client.subscribe(L3OUT);
     apic.expire_tokens();
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap();
-    assert_eq!(next(&mut socket).1, EEPG, "served until somebody closes it");
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
+    assert_eq!(next(&mut socket).1, EPG, "served until somebody closes it");
     apic.quirks(|quirks| quirks.socket_ends_with_token = true);
     let client = Client::logged_in(&apic);
     let socket = client.socket();
@@ -68,8 +68,8 @@ fn prefixes() {
             quirks.host_bits = host_bits;
         });
         let client = Client::logged_in(&apic);
-        client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[ip]));
-        assert_eq!(apic.subnets(EEPG).keys().next().map(String::as_str), expected, "{ip}");
+        client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[ip]));
+        assert_eq!(apic.subnets(EPG).keys().next().map(String::as_str), expected, "{ip}");
     }
 }
 
@@ -95,19 +95,19 @@ fn events_of_tags() {
         client.subscribe(L3OUT);
         let tag = json!({"tagAnnotation": {"attributes": {"key": "k", "value": "v"}}});
         apic.admin_post("uni/tn-T/out-L", &tag).unwrap();
-        apic.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap();
+        apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
         assert_eq!(next(&mut socket).0, if tag_events { "tagAnnotation" } else { "l3extInstP" });
     }
 }
 
 #[test]
 fn order_of_events() {
-    let subnet = format!("{EEPG}/extsubnet-[10.0.0.1/32]");
+    let subnet = format!("{EPG}/extsubnet-[10.0.0.1/32]");
     let other = "uni/tn-T/out-L/instP-F";
     let table = [
-        (Order::ParentsFirst, vec![EEPG, &subnet, EEPG, &subnet, other]),
-        (Order::ChildrenFirst, vec![&subnet, EEPG, &subnet, EEPG, other]),
-        (Order::ParentsOnly, vec![EEPG, EEPG, other]),
+        (Order::ParentsFirst, vec![EPG, &subnet, EPG, &subnet, other]),
+        (Order::ChildrenFirst, vec![&subnet, EPG, &subnet, EPG, other]),
+        (Order::ParentsOnly, vec![EPG, EPG, other]),
     ];
     for (order, expected) in table {
         let apic = apic(|quirks| {
@@ -117,9 +117,9 @@ fn order_of_events() {
         let client = Client::logged_in(&apic);
         let mut socket = client.socket();
         client.subscribe(L3OUT);
-        apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
-        apic.admin_delete(EEPG).unwrap();
-        apic.admin_post("uni/tn-T/out-L", &eepg("F", &[])).unwrap();
+        apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
+        apic.admin_delete(EPG).unwrap();
+        apic.admin_post("uni/tn-T/out-L", &epg("F", &[])).unwrap();
         let got: Vec<String> = expected.iter().map(|_| next(&mut socket).1).collect();
         assert_eq!(got, expected, "{order:?}");
     }
@@ -132,13 +132,13 @@ fn events_below_a_new_parent() {
     let mut socket = client.socket();
     client.subscribe(L3OUT);
     apic.advance(Duration::from_secs(6));
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
-    assert_eq!(next(&mut socket).1, EEPG);
-    assert_eq!(next(&mut socket).1, format!("{EEPG}/extsubnet-[10.0.0.1/32]"), "of the same request");
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.2/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
+    assert_eq!(next(&mut socket).1, EPG);
+    assert_eq!(next(&mut socket).1, format!("{EPG}/extsubnet-[10.0.0.1/32]"), "of the same request");
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.2/32"])).unwrap();
     apic.advance(Duration::from_secs(6));
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.3/32"])).unwrap();
-    assert_eq!(next(&mut socket).1, format!("{EEPG}/extsubnet-[10.0.0.3/32]"));
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.3/32"])).unwrap();
+    assert_eq!(next(&mut socket).1, format!("{EPG}/extsubnet-[10.0.0.3/32]"));
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn subscriptions() {
     let id = client.subscribe(L3OUT);
     apic.advance(Duration::from_secs(61));
     assert_eq!(client.get(&format!("/api/subscriptionRefresh.json?id={id}")).status, 400);
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap();
-    assert_eq!(next(&mut socket).1, EEPG, "events go on past a missed refresh");
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
+    assert_eq!(next(&mut socket).1, EPG, "events go on past a missed refresh");
 }
 
 #[test]
@@ -190,12 +190,12 @@ fn answers() {
     });
     let client = Client::logged_in(&apic);
     assert_eq!(client.get("/api/mo/uni/tn-T.json").json()["totalCount"], 1);
-    let missing = client.post("/api/mo/uni/tn-X/out-L.json", &eepg("E", &[]));
+    let missing = client.post("/api/mo/uni/tn-X/out-L.json", &epg("E", &[]));
     assert!(missing.body.contains(r"uni\/tn-X\/out-L"), "{}", missing.body);
     assert_eq!(missing.error().1, "400");
-    let flat = client.post("/api/mo/uni/tn-T/out-L.json?rsp-subtree=full", &eepg("E", &["10.0.0.1/32"]));
-    assert_eq!(flat.dns(), [EEPG, "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
-    assert!(apic.get(&format!("{EEPG}/rscustQosPol")).is_none());
+    let flat = client.post("/api/mo/uni/tn-T/out-L.json?rsp-subtree=full", &epg("E", &["10.0.0.1/32"]));
+    assert_eq!(flat.dns(), [EPG, "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
+    assert!(apic.get(&format!("{EPG}/rscustQosPol")).is_none());
     let modified = json!({"l3extInstP": {"attributes": {"name": "N", "status": "modified"}}});
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &modified).status, 400);
     let unknown = json!({"l3extInstP": {"attributes": {"name": "E", "colour": "red"}}});
@@ -220,7 +220,7 @@ fn pages_and_containers() {
         quirks.pages_shift = -1;
     });
     let ips: Vec<String> = (1..6).map(|it| format!("10.0.0.{it}/32")).collect();
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &ips.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &ips.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
     let client = Client::logged_in(&apic);
     let page = |page: usize| {
         let answer =
@@ -229,11 +229,10 @@ fn pages_and_containers() {
     };
     assert_eq!((page(0), page(1)), ("123".to_owned(), "5".to_owned()), "one slipped through between two pages");
     let tag = json!({"tagAnnotation": {"attributes": {"key": "k", "value": "v"}}});
-    apic.admin_post(&format!("{EEPG}/extsubnet-[10.0.0.1/32]"), &tag).unwrap();
+    apic.admin_post(&format!("{EPG}/extsubnet-[10.0.0.1/32]"), &tag).unwrap();
     for (containers_kept, expected) in [(true, 1), (false, 0)] {
         apic.quirks(|quirks| quirks.containers_kept = containers_kept);
-        let answer =
-            client.get(&format!("/api/mo/{EEPG}.json?rsp-subtree=full&rsp-subtree-class=tagAnnotation")).json();
+        let answer = client.get(&format!("/api/mo/{EPG}.json?rsp-subtree=full&rsp-subtree-class=tagAnnotation")).json();
         let children = answer["imdata"][0]["l3extInstP"]["children"].as_array().map_or(0, Vec::len);
         assert_eq!(children, expected);
     }
@@ -244,6 +243,6 @@ fn pages_and_containers() {
 fn everything_the_other_way_round() {
     let apic = apic(|quirks| *quirks = Quirks::contrary());
     let client = Client::logged_in(&apic);
-    assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &["10.0.0.1/32"])).status, 200);
-    assert_eq!(apic.subnets(EEPG).len(), 1);
+    assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"])).status, 200);
+    assert_eq!(apic.subnets(EPG).len(), 1);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sim::apic::{Options, Quirks, SimApic, Throttle};
 use tungstenite::Message;
 
-use crate::client::{Client, EEPG, LIMIT, apic, eepg, next};
+use crate::client::{Client, EPG, LIMIT, apic, epg, next};
 
 const OUT: &str = "/api/mo/uni/tn-T/out-L.json";
 
@@ -20,10 +20,10 @@ fn a_throttle_refuses_everything_before_it_is_looked_at() {
     let before = apic.requests();
     apic.quirks(|it| it.request_throttle = Some(STRICT));
     assert_eq!(client.get(OUT).status, 200);
-    let refused = client.post(OUT, &eepg("E", &[]));
+    let refused = client.post(OUT, &epg("E", &[]));
     assert_eq!((refused.status, refused.body.starts_with("<html>")), (503, true));
     assert!(refused.head.contains("Retry-After: 1") && refused.head.contains("text/html"), "{}", refused.head);
-    assert!(apic.get(EEPG).is_none(), "it was not done");
+    assert!(apic.get(EPG).is_none(), "it was not done");
     assert_eq!(client.login(apic.username(), apic.password()).status, 503, "logins count");
     assert!(client.try_socket().is_none(), "websocket upgrades count");
     assert_eq!((apic.requests() - before, apic.refused(), apic.logins()), (4, 3, 1));
@@ -56,12 +56,12 @@ fn a_share_of_the_requests_fails_in_four_ways_and_is_not_done() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
     apic.quirks(|it| it.fail_share = 1.0);
-    let answers: Vec<_> = (0..4).map(|_| client.post(OUT, &eepg("E", &[]))).collect();
+    let answers: Vec<_> = (0..4).map(|_| client.post(OUT, &epg("E", &[]))).collect();
     let seen: Vec<(u16, bool)> = answers.iter().map(|it| (it.status, it.body.starts_with("<html>"))).collect();
     assert_eq!(seen, [(503, true), (502, true), (504, true), (500, false)]);
     assert_eq!(answers[3].error().1, "500");
     assert!(client.try_socket().is_none());
-    assert!(apic.get(EEPG).is_none() && apic.refused() == 5);
+    assert!(apic.get(EPG).is_none() && apic.refused() == 5);
 }
 
 #[test]
@@ -73,9 +73,9 @@ fn a_slow_apic_answers_later_and_does_not_hold_up_others() {
     apic.clear_journal();
     std::thread::scope(|scope| {
         let begin = Instant::now();
-        let slow = scope.spawn(|| client.post(OUT, &eepg("E", &[])).status);
+        let slow = scope.spawn(|| client.post(OUT, &epg("E", &[])).status);
         assert!(apic.wait_until(LIMIT, |door| !door.journal().is_empty()));
-        assert!(apic.get(EEPG).is_some(), "it is done at once");
+        assert!(apic.get(EPG).is_some(), "it is done at once");
         apic.quirks(|it| it.latency = Duration::ZERO);
         assert_eq!(client.get(OUT).status, 200);
         assert!(!slow.is_finished());
@@ -90,9 +90,9 @@ fn a_busy_apic_says_so_in_json() {
     let client = Client::logged_in(&apic);
     apic.busy_json(2);
     let text = "Unable to deliver the message, Resolve timeout".to_owned();
-    assert_eq!(client.post(OUT, &eepg("E", &[])).error(), (503, "503".to_owned(), text.clone()));
+    assert_eq!(client.post(OUT, &epg("E", &[])).error(), (503, "503".to_owned(), text.clone()));
     assert_eq!(client.get(OUT).error(), (503, "503".to_owned(), text));
-    assert_eq!((client.get(OUT).status, apic.get(EEPG).is_none(), apic.refused()), (200, true, 0));
+    assert_eq!((client.get(OUT).status, apic.get(EPG).is_none(), apic.refused()), (200, true, 0));
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn a_websocket_that_answers_pings_and_delivers_nothing() {
     let mut socket = client.socket();
     client.subscribe("/api/class/l3extInstP.json");
     apic.quirks(|it| it.events_lost = true);
-    assert_eq!(client.post(OUT, &eepg("E", &[])).status, 200);
+    assert_eq!(client.post(OUT, &epg("E", &[])).status, 200);
     socket.send(Message::Ping("one".into())).unwrap();
     assert_eq!(socket.read().unwrap(), Message::Pong("one".into()));
     apic.quirks(|it| it.events_lost = false);
-    assert_eq!(client.post(OUT, &eepg("F", &[])).status, 200);
+    assert_eq!(client.post(OUT, &epg("F", &[])).status, 200);
     assert_eq!(next(&mut socket).1, "uni/tn-T/out-L/instP-F", "what was lost stays lost");
 }
 
@@ -144,9 +144,9 @@ fn a_websocket_that_answers_pings_and_delivers_nothing() {
 fn what_a_write_answers() {
     use sim::apic::WriteAnswer::{Empty, Flat, Nested, Partial};
     let subnet = |number: u32| format!("extsubnet-[10.0.0.{number}/32]");
-    let below = |number: u32| format!("{EEPG}/{}", subnet(number));
+    let below = |number: u32| format!("{EPG}/{}", subnet(number));
     let l3out = "uni/tn-T/out-L";
-    // What is at the top level, and what below the EEPG.
+    // What is at the top level, and what below the EPG.
     let table = [
         (Nested, true, vec![l3out.to_owned()], vec![subnet(4), subnet(2), subnet(3)]),
         (Nested, false, vec![below(4), below(2), below(3)], vec![]),
@@ -156,11 +156,11 @@ fn what_a_write_answers() {
     ];
     for (write_answer, bare_root, top, children) in table {
         let apic = apic(|it| (it.write_answer, it.bare_root) = (write_answer, bare_root));
-        apic.admin_post(l3out, &eepg("E", &["10.0.0.1/32"])).unwrap();
+        apic.admin_post(l3out, &epg("E", &["10.0.0.1/32"])).unwrap();
         let client = Client::logged_in(&apic);
         let target = format!("{OUT}?rsp-subtree=modified");
         let body = json!({"l3extOut": {"attributes": {"name": "L"}, "children": [
-            eepg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.4/32"]),
+            epg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.4/32"]),
         ]}});
         let answer = client.post(&target, &body);
         assert_eq!(answer.dns(), top, "{write_answer:?} {bare_root}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, EEPG, apic, eepg};
+use crate::client::{Client, EPG, apic, epg};
 
 fn subnet(attributes: &Value) -> Value {
     json!({"l3extSubnet": {"attributes": attributes}})
@@ -19,18 +19,18 @@ fn a_post_creates_or_changes_and_answers_empty() {
         "/api/node/mo/uni/tn-T/out-L/instP-E.json",
         "/api/mo/uni/tn-T/out-L/instP-E/.json",
     ] {
-        let answer = client.post(target, &eepg("E", &["10.0.0.1/32"]));
+        let answer = client.post(target, &epg("E", &["10.0.0.1/32"]));
         assert_eq!((answer.status, answer.json()), (200, empty.clone()), "{target}");
     }
-    let answer = client.post(&format!("/api/mo/{EEPG}.json"), &subnet(&json!({"ip": "10.0.0.2/32", "name": "a"})));
+    let answer = client.post(&format!("/api/mo/{EPG}.json"), &subnet(&json!({"ip": "10.0.0.2/32", "name": "a"})));
     assert_eq!(answer.status, 200, "{}", answer.body);
     // What is not given keeps its value; children that are not given stay.
-    client.post(&format!("/api/mo/{EEPG}.json"), &subnet(&json!({"ip": "10.0.0.2/32", "descr": "b"})));
-    let subnets = apic.subnets(EEPG);
+    client.post(&format!("/api/mo/{EPG}.json"), &subnet(&json!({"ip": "10.0.0.2/32", "descr": "b"})));
+    let subnets = apic.subnets(EPG);
     assert_eq!(subnets.keys().collect::<Vec<_>>(), ["10.0.0.1/32", "10.0.0.2/32"]);
     let second = &subnets["10.0.0.2/32"];
     assert_eq!((&second["name"], &second["descr"], &second["uid"]), (&json!("a"), &json!("b"), &json!("15374")));
-    assert!(apic.get(&format!("{EEPG}/rscustQosPol")).is_some(), "the fabric's own child");
+    assert!(apic.get(&format!("{EPG}/rscustQosPol")).is_some(), "the fabric's own child");
     assert_eq!(apic.get("uni/tn-T/out-L/rsectx").unwrap()["tDn"], "uni/tn-T/ctx-V");
 }
 
@@ -38,17 +38,17 @@ fn a_post_creates_or_changes_and_answers_empty() {
 fn scope_reads_back_in_alphabetical_order() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &[]));
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[]));
     let scope = "shared-security,shared-rtctrl,import-security,import-rtctrl,export-rtctrl";
-    client.post(&format!("/api/mo/{EEPG}.json"), &subnet(&json!({"ip": "10.0.0.1/32", "scope": scope})));
+    client.post(&format!("/api/mo/{EPG}.json"), &subnet(&json!({"ip": "10.0.0.1/32", "scope": scope})));
     let sorted = "export-rtctrl,import-rtctrl,import-security,shared-rtctrl,shared-security";
-    assert_eq!(apic.subnets(EEPG)["10.0.0.1/32"]["scope"], sorted);
+    assert_eq!(apic.subnets(EPG)["10.0.0.1/32"]["scope"], sorted);
 }
 
 #[test]
 fn statuses_mean_what_they_mean() {
     let there = json!({"l3extInstP": {"attributes": {"name": "E"}}});
-    // Status, whether the EEPG is there before, code of the refusal, whether it is there afterwards.
+    // Status, whether the EPG is there before, code of the refusal, whether it is there afterwards.
     let table = [
         ("created", false, "", true),
         ("created", true, "103", true),
@@ -70,17 +70,17 @@ fn statuses_mean_what_they_mean() {
         let body = json!({"l3extInstP": {"attributes": {"name": "E", "status": status}}});
         let answer = client.post("/api/mo/uni/tn-T/out-L.json", &body);
         let got = if answer.status == 200 { String::new() } else { answer.error().1 };
-        assert_eq!((got.as_str(), apic.get(EEPG).is_some()), (code, after), "{status}, {before}");
+        assert_eq!((got.as_str(), apic.get(EPG).is_some()), (code, after), "{status}, {before}");
     }
 }
 
 #[test]
 fn one_post_is_all_or_nothing() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
     let before = apic.tree("uni");
     let client = Client::logged_in(&apic);
-    let mut body = eepg("E", &["10.0.0.2/32", "10.0.0.3/32"]);
+    let mut body = epg("E", &["10.0.0.2/32", "10.0.0.3/32"]);
     let children = body["l3extInstP"]["children"].as_array_mut().unwrap();
     children.push(subnet(&json!({"ip": "10.0.0.1/32", "status": "deleted"})));
     let last = children.len();
@@ -94,26 +94,26 @@ fn one_post_is_all_or_nothing() {
     assert_eq!(apic.tree("uni"), before);
     body["l3extInstP"]["children"].as_array_mut().unwrap().remove(last);
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &body).status, 200);
-    assert_eq!(apic.subnets(EEPG).keys().collect::<Vec<_>>(), ["10.0.0.2/32", "10.0.0.3/32"]);
+    assert_eq!(apic.subnets(EPG).keys().collect::<Vec<_>>(), ["10.0.0.2/32", "10.0.0.3/32"]);
 }
 
 #[test]
 fn bad_writes_are_refused_with_code_and_text() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &[])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
     let client = Client::logged_in(&apic);
     let long = "a".repeat(129);
     let l3out = "uni/tn-T/out-L";
     let table = [
-        ("uni/tn-X/out-L", eepg("E", &[]), "102", "configured object ((Dn0)) not found Dn0=uni/tn-X/out-L/instP-E, "),
-        ("uni/tn-T/out-X", eepg("E", &[]), "102", "configured object ((Dn0)) not found Dn0=uni/tn-T/out-X/instP-E, "),
+        ("uni/tn-X/out-L", epg("E", &[]), "102", "configured object ((Dn0)) not found Dn0=uni/tn-X/out-L/instP-E, "),
+        ("uni/tn-T/out-X", epg("E", &[]), "102", "configured object ((Dn0)) not found Dn0=uni/tn-T/out-X/instP-E, "),
         (
             l3out,
             json!({"l3extInstP": {"attributes": {"name": "E", "status": "created"}}}),
             "103",
             "Cannot create External Network Instance Profile (l3extInstP); object uni/tn-T/out-L/instP-E already exists.",
         ),
-        ("uni/x-T", eepg("E", &[]), "104", "Invalid DN uni/x-T wrong rn prefix x-T at position 1"),
+        ("uni/x-T", epg("E", &[]), "104", "Invalid DN uni/x-T wrong rn prefix x-T at position 1"),
         (
             l3out,
             json!({"l3extInstP": {"attributes": {"name": "E", "prefGrMemb": "foo"}}}),
@@ -121,7 +121,7 @@ fn bad_writes_are_refused_with_code_and_text() {
             "unknown property value foo, name prefGrMemb, class l3extInstP [(Dn0)] Dn0=, ",
         ),
         (
-            EEPG,
+            EPG,
             subnet(&json!({"ip": "10.0.0.1/32", "scope": "import"})),
             "120",
             "unknown property value import, name scope, class l3extSubnet [(Dn0)] Dn0=, ",
@@ -146,7 +146,7 @@ fn bad_writes_are_refused_with_code_and_text() {
         ),
         (l3out, json!({"l3extInstP": {"attributes": {}}}), "822", "naming property ('l3extInstP.name') is not set."),
         (
-            EEPG,
+            EPG,
             subnet(&json!({"ip": "10.0.0.1/32", "scope": "shared-security"})),
             "1",
             "External subnet's shared_security scope also needs import_security. Dn0=uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32], ",
@@ -160,7 +160,7 @@ fn bad_writes_are_refused_with_code_and_text() {
             "JSON parsing failed - incomplete attribute value at line: 1",
         ),
         (
-            EEPG,
+            EPG,
             subnet(&json!({"ip": "10.0.0.1/33"})),
             "801",
             "property ip of uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/33] failed validation for value '10.0.0.1/33'",
@@ -191,7 +191,7 @@ fn bad_writes_are_refused_with_code_and_text() {
         assert_eq!((status, got.as_str()), (400, code), "{body}: {said}");
         assert!(said == text || text.is_empty(), "{said}");
     }
-    let (status, code, _) = client.delete(&format!("/api/mo/{EEPG}/rscustQosPol.json")).error();
+    let (status, code, _) = client.delete(&format!("/api/mo/{EPG}/rscustQosPol.json")).error();
     assert_eq!((status, code.as_str()), (400, "107"));
     assert_eq!(client.delete("/api/mo/uni/x-T.json").error().1, "104");
     assert_eq!(apic.tree("uni"), before);
@@ -200,12 +200,12 @@ fn bad_writes_are_refused_with_code_and_text() {
 #[test]
 fn deleting_what_is_absent_is_fine_and_deleting_cascades() {
     let apic = apic(|_| {});
-    apic.admin_post("uni/tn-T/out-L", &eepg("E", &["10.0.0.1/32"])).unwrap();
+    apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
     let client = Client::logged_in(&apic);
     for _ in 0..2 {
-        let answer = client.delete(&format!("/api/mo/{EEPG}.json"));
+        let answer = client.delete(&format!("/api/mo/{EPG}.json"));
         assert_eq!((answer.status, answer.json()), (200, json!({"totalCount": "0", "imdata": []})));
-        assert_eq!(apic.tree(EEPG), []);
+        assert_eq!(apic.tree(EPG), []);
     }
 }
 
@@ -230,35 +230,35 @@ fn the_answer_shows_the_posted_objects_on_request() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
     let target = "/api/mo/uni/tn-T/out-L.json?rsp-subtree=modified";
-    let first = client.post(target, &eepg("E", &["10.0.0.1/32"])).json();
+    let first = client.post(target, &epg("E", &["10.0.0.1/32"])).json();
     let root = &first["imdata"][0]["l3extInstP"];
     let names = ["dn", "rn", "status", "matchT"].map(|name| root["attributes"][name].as_str().unwrap());
-    assert_eq!((first["totalCount"].as_str(), names), (Some("1"), [EEPG, "", "created", "AtleastOne"]));
+    assert_eq!((first["totalCount"].as_str(), names), (Some("1"), [EPG, "", "created", "AtleastOne"]));
     let children: Vec<&Value> =
         root["children"].as_array().unwrap().iter().flat_map(|it| it.as_object().unwrap().values()).collect();
     let rns: Vec<&Value> = children.iter().map(|it| &it["attributes"]["rn"]).collect();
     assert_eq!(rns, ["extsubnet-[10.0.0.1/32]", "rscustQosPol"], "the fabric's own child, too; not in posted order");
     assert!(children.iter().all(|it| it["attributes"]["status"] == "created" && it["attributes"].get("dn").is_none()));
-    let again = client.post(target, &eepg("E", &["10.0.0.1/32"])).json();
+    let again = client.post(target, &epg("E", &["10.0.0.1/32"])).json();
     assert_eq!(again, json!({"totalCount": "0", "imdata": []}));
     let full =
-        client.post(&format!("/api/mo/{EEPG}.json?rsp-subtree=full"), &subnet(&json!({"ip": "10.0.0.1/32"}))).json();
+        client.post(&format!("/api/mo/{EPG}.json?rsp-subtree=full"), &subnet(&json!({"ip": "10.0.0.1/32"}))).json();
     assert_eq!(full["imdata"][0]["l3extSubnet"]["attributes"]["ip"], "10.0.0.1/32");
     // A deleted object is shown with all that it had; one that was not there is not shown.
-    let gone = client.delete(&format!("/api/mo/{EEPG}.json?rsp-subtree=modified")).json();
+    let gone = client.delete(&format!("/api/mo/{EPG}.json?rsp-subtree=modified")).json();
     assert_eq!(gone["totalCount"], "1");
     let names = ["dn", "rn", "status", "name", "matchT"];
     let names = names.map(|name| gone["imdata"][0]["l3extInstP"]["attributes"][name].as_str().unwrap());
-    assert_eq!(names, [EEPG, "", "deleted", "E", "AtleastOne"]);
-    assert_eq!(client.delete(&format!("/api/mo/{EEPG}.json?rsp-subtree=modified")).json(), again);
+    assert_eq!(names, [EPG, "", "deleted", "E", "AtleastOne"]);
+    assert_eq!(client.delete(&format!("/api/mo/{EPG}.json?rsp-subtree=modified")).json(), again);
 }
 
 #[test]
-fn one_prefix_in_two_eepgs_of_a_vrf_is_accepted_and_faulted() {
+fn one_prefix_in_two_epgs_of_a_vrf_is_accepted_and_faulted() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &["10.0.0.1/32"]));
-    assert_eq!(client.post("/api/mo/uni/tn-T/out-M.json", &eepg("F", &["10.0.0.1/32"])).status, 200);
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"]));
+    assert_eq!(client.post("/api/mo/uni/tn-T/out-M.json", &epg("F", &["10.0.0.1/32"])).status, 200);
     let faults = client.get("/api/class/faultInst.json").json();
     let fault = &faults["imdata"][0]["faultInst"]["attributes"];
     let second = "uni/tn-T/out-M/instP-F";
@@ -274,7 +274,7 @@ fn one_prefix_in_two_eepgs_of_a_vrf_is_accepted_and_faulted() {
     );
     assert_eq!((&fault["severity"], &fault["code"]), (&json!("minor"), &json!("F0467")));
     // It goes with its cause; that it was there is remembered.
-    client.delete(&format!("/api/mo/{EEPG}.json"));
+    client.delete(&format!("/api/mo/{EPG}.json"));
     assert_eq!(client.get("/api/class/faultInst.json").dns(), Vec::<String>::new());
     assert_eq!((apic.faults_standing().len(), apic.faults_raised().len()), (0, 1));
 }
@@ -284,13 +284,13 @@ fn no_fault_without_import_security_or_in_another_vrf_or_for_a_move_in_one_post(
     let apic = apic(|_| {});
     apic.setup_tenant("U", "V", &["L"]).unwrap();
     let client = Client::logged_in(&apic);
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("E", &["10.0.0.1/32"]));
-    client.post("/api/mo/uni/tn-U/out-L.json", &eepg("E", &["10.0.0.1/32"]));
-    client.post("/api/mo/uni/tn-T/out-L.json", &eepg("F", &[]));
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"]));
+    client.post("/api/mo/uni/tn-U/out-L.json", &epg("E", &["10.0.0.1/32"]));
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("F", &[]));
     let body = subnet(&json!({"ip": "10.0.0.1/32", "scope": "export-rtctrl"}));
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L/instP-F.json", &body).status, 200);
     let leave = json!({"l3extInstP": {"attributes": {"name": "E"}, "children": [subnet(&json!({"ip": "10.0.0.1/32", "status": "deleted"}))]}});
-    let both = json!({"l3extOut": {"attributes": {"name": "L"}, "children": [leave, eepg("G", &["10.0.0.1/32"])]}});
+    let both = json!({"l3extOut": {"attributes": {"name": "L"}, "children": [leave, epg("G", &["10.0.0.1/32"])]}});
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &both).status, 200);
     assert_eq!(apic.faults_raised(), []);
     // Added to the scope later, it is a conflict.

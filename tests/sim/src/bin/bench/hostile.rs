@@ -326,7 +326,7 @@ fn labels(lab: &Lab, size: usize) -> (usize, usize) {
     (size, size)
 }
 
-/// Every Service selects every Deployment, and each of its addresses is wanted in all EPGs.
+/// Every Service selects every Deployment, and each of its addresses is desired in all EPGs.
 fn services(lab: &Lab, size: usize) -> (usize, usize) {
     const SERVICES: usize = 60;
     let labels = json!({"app": "x"});

@@ -68,20 +68,20 @@ impl Plan {
         if self.hostile {
             return hostile::table(&self.bench.program, &self.bench.dir, self.only.as_deref());
         }
-        let is_wanted = |what: &str| self.only.as_deref().is_none_or(|it| it == what);
-        if is_wanted("sync") {
+        let is_desired = |what: &str| self.only.as_deref().is_none_or(|it| it == what);
+        if is_desired("sync") {
             self.bench.sync(&self.sizes)?;
         }
-        if is_wanted("latency") {
+        if is_desired("latency") {
             self.bench.latency()?;
         }
-        if is_wanted("healing") {
+        if is_desired("healing") {
             self.bench.healing()?;
         }
-        if is_wanted("idle") {
+        if is_desired("idle") {
             self.bench.idle()?;
         }
-        if is_wanted("throttle") {
+        if is_desired("throttle") {
             throttle::table(&self.bench.program, &self.bench.dir)?;
         }
         Ok(())

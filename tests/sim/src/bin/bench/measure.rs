@@ -143,7 +143,7 @@ impl Bench {
         Ok(())
     }
 
-    /// An EEPG with a thousand subnets is deleted on the APIC.
+    /// An EPG with a thousand subnets is deleted on the APIC.
     pub fn healing(&self) -> io::Result<()> {
         println!("### Healing at {USUAL} Pods\n");
         println!("| deleted on the APIC | time until all is back |\n| --- | ---: |");
@@ -194,7 +194,7 @@ fn throttle(world: &World) {
     world.lab.apic.quirks(|quirks| quirks.request_throttle = Some(throttle));
 }
 
-/// The EEPG that is healed.
+/// The EPG that is healed.
 const LARGE: &str = "uni/tn-TEN_0/out-L3O_00/instP-EPG_00000";
 
 fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: &str) {
@@ -204,7 +204,7 @@ fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: &str) 
     println!(
         "| {pods} | {apic} | {} in {} | {} | {} | {floor} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
         world.subnets,
-        world.eepgs,
+        world.epgs,
         sync.first_list.map_or("never".to_owned(), millis),
         seconds(sync.took),
         seconds(sync.cpu),

@@ -16,14 +16,14 @@ const NAMESPACE: &str = "bench";
 pub struct World {
     /// Both servers.
     pub lab: Lab,
-    /// How many EEPGs the fabric should have in the end.
-    pub eepgs: usize,
+    /// How many EPGs the fabric should have in the end.
+    pub epgs: usize,
     /// How many subnets.
     pub subnets: usize,
 }
 
 impl World {
-    /// Half of the Deployments are enrolled, each in an EEPG of its own; all bodies are rendered.
+    /// Half of the Deployments are enrolled, each in an EPG of its own; all bodies are rendered.
     pub fn new(pods: usize) -> World {
         let kube = SimKube::start(kube::Options::default());
         let deployments = pods.div_ceil(PODS_EACH);
@@ -42,8 +42,8 @@ impl World {
         // What happened before the start is nothing that a watch would be told.
         kube.compact();
         kube.render();
-        let eepgs = (0..deployments).filter(|n| is_enrolled(*n)).count();
-        World { lab: Lab { apic: fabric(), kube }, eepgs, subnets }
+        let epgs = (0..deployments).filter(|n| is_enrolled(*n)).count();
+        World { lab: Lab { apic: fabric(), kube }, epgs, subnets }
     }
 
     /// One more Pod in an enrolled Deployment; the version of the change.
@@ -63,7 +63,7 @@ impl World {
 
     /// The whole fabric is as it should be.
     pub fn is_converged(&self) -> bool {
-        self.lab.apic.count("l3extSubnet") == self.subnets && self.lab.apic.count("l3extInstP") == self.eepgs
+        self.lab.apic.count("l3extSubnet") == self.subnets && self.lab.apic.count("l3extInstP") == self.epgs
     }
 }
 

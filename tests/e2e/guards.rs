@@ -1,0 +1,238 @@
+//! What is held back on purpose: pauses, the brake, fights, refused objects, foreign EPGs that were deleted, and what
+//! a namespace may not have.
+
+use crate::world::{DN_E, DN_F, E, F, MARK, World};
+use serde_json::json;
+use sim::apic::ApiError;
+
+const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
+
+/// D2: a pause leaves an EPG as it is, drift and vanished Pods included, but for an address that another Pod has got (P5);
+/// without it everything is caught up.
+#[test]
+fn a_pause_keeps_all_hands_off() {
+    World::both(|world| {
+        let daemon = world.run(&["--epg-grace", "0"]);
+        let pods = world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
+        world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
+        let pause = |value| json!({"metadata": {"annotations": {"aci.haystacknetworks.com/pause": value}}});
+        world.kube.patch("deployments", "a", "web", pause(json!("true")));
+        daemon.until_logged("Deployment a/web: paused: its addresses in uni/tn-T/out-L/instP-E are not added");
+        world.kube.delete("pods", "a", &pods[1]);
+        world.kube.delete("pods", "a", &pods[2]);
+        world.kube.pod("a", "web", "new", &["10.0.0.3"]);
+        world.apic.set(&format!("{DN_E}/extsubnet-[10.0.0.1/32]"), "l3extSubnet", &[("name", "drifted")]).unwrap();
+        // Another Deployment gets the address of a Pod that has gone.
+        world.kube.deploy("b", "heir", Some(F), &["10.0.0.2"]);
+        world.until_holds("F", &["10.0.0.2"]);
+        daemon.until_logged("subnet 10.0.0.4/32 stays: all Deployments that name it are paused");
+        world.settle();
+        assert!(world.holds("E", &["10.0.0.1", "10.0.0.4"]));
+        assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "drifted");
+
+        world.kube.patch("deployments", "a", "web", pause(json!(null)));
+        world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
+        world.until("the drift is mended", |world| world.apic.subnets(DN_E)["10.0.0.1/32"]["name"] != "drifted");
+        daemon.until_logged("no longer: Deployment a/web: paused");
+    });
+}
+
+/// O4: a foreign EPG that was used and that somebody deleted is not made anew, after a restart either; made again, it
+/// gets its subnets back; without the tag it is made as ours; and the tag goes with the last Deployment.
+#[test]
+fn a_deleted_foreign_epg_is_waited_for() {
+    World::both(|world| {
+        let make = || world.apic.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
+        make();
+        let mut daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        let order: Vec<bool> = world.apic.writes().iter().map(|it| it.body.contains("tagAnnotation")).collect();
+        assert_eq!(order, [true, false], "the tag comes before the first subnet");
+
+        world.apic.admin_delete(DN_E).unwrap();
+        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        world.settle();
+        assert!(world.apic.get(DN_E).is_none());
+        daemon.kill();
+        let daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
+        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        world.settle();
+        assert!(world.apic.get(DN_E).is_none(), "after a restart either");
+
+        make();
+        world.until_holds("E", &["10.0.0.1"]);
+        assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], "orchestrator:terraform");
+        world.apic.admin_delete(TAG).unwrap();
+        world.until("the tag is written again", |world| world.apic.get(TAG).is_some());
+
+        world.apic.admin_delete(DN_E).unwrap();
+        world.apic.admin_delete(TAG).unwrap();
+        world.until_holds("E", &["10.0.0.1"]);
+        assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], MARK);
+
+        world.apic.set(DN_F, "l3extInstP", &[]).unwrap();
+        world.kube.deploy("b", "other", Some(F), &["10.0.0.2"]);
+        world.until_holds("F", &["10.0.0.2"]);
+        assert_eq!(world.apic.class("tagAnnotation").len(), 1);
+        world.kube.delete("deployments", "b", "other");
+        world.until("the tag has gone", |world| world.apic.class("tagAnnotation").is_empty());
+        assert!(world.apic.get(DN_F).is_some());
+    });
+}
+
+/// O4: the tag of a Deployment that went while nobody looked is found in an L3Out that nobody names any more.
+#[test]
+fn a_forgotten_tag_is_found() {
+    World::both(|world| {
+        world.apic.set(DN_E, "l3extInstP", &[]).unwrap();
+        let mut daemon = world.run(&[]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        daemon.kill();
+        world.kube.delete("deployments", "a", "web");
+        world.apic.admin_delete(&format!("{DN_E}/extsubnet-[10.0.0.1/32]")).unwrap();
+        let _daemon = world.run(&[]);
+        world.until("the tag has gone", |world| world.apic.get(TAG).is_none());
+    });
+}
+
+/// O4, W8: an account that may not write the tag uses the foreign EPG all the same, and says what that means.
+#[test]
+fn a_tag_that_cannot_be_written_stops_nothing() {
+    World::both(|world| {
+        world.apic.set(DN_E, "l3extInstP", &[]).unwrap();
+        world.apic.forbid("uni/tn-T/out-L", Some("tagAnnotation"));
+        let daemon = world.run(&[]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        daemon.until_logged("the tag that remembers that cannot be written");
+        world.apic.admin_delete(DN_E).unwrap();
+        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        world.settle();
+        assert!(world.apic.get(DN_E).is_none());
+    });
+}
+
+/// W3, F20: one bad object among five hundred is a finding; all others go through, in few requests.
+#[test]
+fn a_refused_object_stops_no_other() {
+    World::both(|world| {
+        world.apic.reject("10.1.0.77", ApiError::bad(120, "unknown property value"), None);
+        let addresses: Vec<String> = (0..=255).map(|n| format!("10.1.0.{n}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        world.kube.deploy("a", "web", Some(E), &addresses);
+        let daemon = world.run(&[]);
+        world.until("all but one are there", |world| world.subnets("E").len() == 255);
+        daemon.until_logged(
+            "instP-E/extsubnet-[10.1.0.77/32]: the APIC does not take what is asked there: refused with code 120",
+        );
+        let first = world.apic.writes().len();
+        assert!(first < 24, "{first} requests");
+        world.apic.clear_rejections();
+        world.until("the last one is tried again", |world| world.subnets("E").len() == 256);
+        daemon.until_logged("no longer: uni/tn-T/out-L/instP-E/extsubnet-[10.1.0.77/32]");
+    });
+}
+
+/// W4, I5: a start that finds the cluster's Deployments gone deletes nothing until somebody consents, a restart does
+/// not change that, and what is desired again leaves the hold.
+#[test]
+fn a_mass_deletion_waits_for_consent() {
+    World::both(|world| {
+        let flags = ["--epg-grace", "0", "--resync", "10s"];
+        let mut daemon = world.run(&flags);
+        let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        world.kube.deploy("a", "web", Some(E), &addresses);
+        world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
+        world.until_holds("E", &addresses);
+        world.until_holds("F", &["10.0.1.1"]);
+        daemon.kill();
+        world.kube.delete("deployments", "a", "web");
+        world.kube.delete("deployments", "b", "other");
+
+        for _ in 0..2 {
+            let mut daemon = world.run(&flags);
+            daemon.until_logged("deletions are held");
+            world.settle();
+            assert!(world.holds("E", &addresses) && world.holds("F", &["10.0.1.1"]), "{}", daemon.log());
+            daemon.kill();
+        }
+        let daemon = world.run(&flags);
+        daemon.until_logged("deletions are held");
+        world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
+        daemon.until_logged_times("deletions are held", 3);
+        daemon.signal("USR2");
+        world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
+        assert!(world.holds("F", &["10.0.1.1"]));
+        daemon.until_logged("no longer: the brake");
+
+        // A mass deletion that comes as events is what people asked for.
+        world.kube.deploy("a", "web", Some(E), &addresses);
+        world.until_holds("E", &addresses);
+        world.kube.delete("deployments", "a", "web");
+        world.until("it goes at once", |world| world.apic.get(DN_E).is_none());
+    });
+}
+
+/// W4: with the brake off everything goes.
+#[test]
+fn the_brake_can_be_taken_off() {
+    World::both(|world| {
+        let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let mut daemon = world.run(&[]);
+        world.kube.deploy("a", "web", Some(E), &addresses);
+        world.until_holds("E", &addresses);
+        daemon.kill();
+        world.kube.delete("deployments", "a", "web");
+        let _daemon = world.run(&["--epg-grace", "0", "--max-deletes", "off"]);
+        world.until("it is gone", |world| world.apic.get(DN_E).is_none());
+    });
+}
+
+/// R5: what somebody undoes again and again is repaired six times and then left alone for a minute; everything else
+/// goes on.
+#[test]
+fn a_fight_is_not_fought_for_ever() {
+    World::both(|world| {
+        let daemon = world.run(&[]);
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        let dn = format!("{DN_E}/extsubnet-[10.0.0.1/32]");
+        for _ in 0..6 {
+            world.apic.admin_delete(&dn).unwrap();
+            world.until_holds("E", &["10.0.0.1"]);
+        }
+        world.apic.admin_delete(&dn).unwrap();
+        daemon.until_logged("somebody undoes again and again what aci-sync does there");
+        world.kube.pod("a", "web", "2", &["10.0.0.2"]);
+        world.until_holds("E", &["10.0.0.2"]);
+        world.settle();
+        assert!(world.holds("E", &["10.0.0.2"]));
+    });
+}
+
+/// W6: a namespace gets what --allow names and nothing else, and what it had before it was refused goes; with
+/// --foreign-epg refuse a foreign EPG gets nothing.
+#[test]
+fn a_namespace_gets_what_it_may_have() {
+    World::both(|world| {
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        world.kube.deploy("b", "web", Some(F), &["10.0.0.2"]);
+        let mut daemon = world.run(&["--epg-grace", "0"]);
+        world.until_holds("E", &["10.0.0.1"]);
+        world.until_holds("F", &["10.0.0.2"]);
+        daemon.kill();
+        world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
+        world.kube.deploy("a", "foreign", Some(r#"{"tenant":"T","l3out":"L","epg":"X"}"#), &["10.0.0.3"]);
+        let flags = ["--epg-grace", "0", "--foreign-epg", "refuse", "--allow", "a=T/L,settle=T/M"];
+        let daemon = world.run(&flags);
+        daemon.until_logged("Deployment b/web: no --allow lets the namespace b use uni/tn-T/out-L/instP-F");
+        daemon.until_logged("uni/tn-T/out-L/instP-X: is not ours, and --foreign-epg is refuse");
+        world.until("what b had goes", |world| world.apic.get(DN_F).is_none());
+        world.settle();
+        assert!(world.holds("E", &["10.0.0.1"]) && world.holds("X", &[]));
+    });
+}

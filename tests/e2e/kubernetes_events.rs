@@ -1,0 +1,245 @@
+//! K5: what people see with `kubectl describe`, and that telling it is in nobody's way.
+
+use std::time::{Duration, Instant};
+
+use crate::world::{DN_E, Daemon, E, F, LIMIT, World};
+use serde_json::{Value, json};
+use sim::net::{Fault, Trouble};
+
+/// X2's deadline is a hang guard here, at five times its value.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// The Events about a namespace's objects, oldest first: reason and object.
+fn told(world: &World, namespace: &str) -> Vec<String> {
+    let events = world.kube.all("events").into_iter().filter(|it| it["metadata"]["namespace"] == namespace);
+    let word = |it: &Value| it.as_str().unwrap().to_owned();
+    let mut events: Vec<_> = events
+        .map(|it| {
+            let about = &it["regarding"];
+            (
+                word(&it["eventTime"]),
+                format!("{} {} {}", word(&it["reason"]), word(&about["kind"]), word(&about["name"])),
+            )
+        })
+        .collect();
+    events.sort();
+    events.into_iter().map(|(_, it)| it).collect()
+}
+
+/// The Event with this reason about a Deployment of the namespace `a`.
+fn event(world: &World, reason: &str, name: &str) -> Option<Value> {
+    let mut events = world.kube.all("events").into_iter();
+    events.find(|it| it["reason"] == reason && it["regarding"]["name"] == name && it["metadata"]["namespace"] == "a")
+}
+
+/// Waits until something is true of the cluster, of which the fabric says nothing.
+#[track_caller]
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < end, "it never came about that {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits until everything that was news before has been told: news are told one after the other.
+fn until_told(world: &World, marker: &str) {
+    let annotation = json!({"tenant": "T", "l3out": "M", "epg": marker}).to_string();
+    world.kube.deploy("marker", marker, Some(&annotation), &[&format!("10.9.9.{}", marker.len())]);
+    until("all was told", || world.kube.all("events").iter().any(|it| it["regarding"]["name"] == marker));
+}
+
+/// The requests about Events.
+fn requests(world: &World) -> Vec<String> {
+    let journal = world.kube.journal().into_iter().filter(|it| it.target.contains("/events"));
+    journal.map(|it| format!("{} {}", it.method, it.target)).collect()
+}
+
+/// Whether the daemon has a thread for Events.
+fn has_thread(daemon: &Daemon) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+    let mut names = threads.filter_map(|it| std::fs::read_to_string(it.unwrap().path().join("comm")).ok());
+    // The kernel keeps fifteen letters of a name.
+    names.any(|it| it.trim() == "kubernetes-even")
+}
+
+/// K5: the first sync and the release of a Deployment are told, on the very object that `kubectl describe` looks for;
+/// what becomes of its Pods is not, and a restart on a converged fabric tells nothing.
+#[test]
+fn a_deployments_life_is_told() {
+    let world = World::new();
+    let mut daemon = world.run(&["--epg-grace", "0"]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    until("it was told", || event(&world, "Synced", "web").is_some());
+    let synced = event(&world, "Synced", "web").unwrap();
+    let uid = &world.kube.get("deployments", "a", "web").unwrap()["metadata"]["uid"];
+    let regarding = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "a", "name": "web", "uid": uid});
+    assert_eq!(synced["regarding"], regarding);
+    assert_eq!((&synced["type"], &synced["action"]), (&json!("Normal"), &json!("Sync")));
+    assert!(synced["note"].as_str().unwrap().starts_with(DN_E));
+    assert!(has_thread(&daemon));
+
+    world.kube.pod("a", "web", "1", &["10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(daemon.stop().0, Some(0));
+    let mut daemon = world.run(&["--epg-grace", "0"]);
+    until_told(&world, "restarted");
+    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+
+    world.kube.delete("deployments", "a", "web");
+    until("its end was told", || event(&world, "Released", "web").is_some());
+    assert!(world.apic.get(DN_E).is_none());
+    assert_eq!(told(&world, "a"), ["Synced Deployment web", "Released Deployment web"]);
+    assert_eq!(daemon.stop().0, Some(0));
+    assert_eq!(daemon.text("err"), "");
+}
+
+/// K5: findings are told on the objects that they concern; the same again is a series of one Event, made with nothing
+/// but create and patch.
+#[test]
+fn findings_are_told() {
+    let world = World::new();
+    world.apic.set("uni/tn-T/out-L/instP-F", "l3extInstP", &[]).unwrap();
+    let _daemon = world.run(&["--foreign-epg", "refuse"]);
+    let nowhere = r#"{"tenant":"T","l3out":"NO","epg":"E"}"#;
+    for (name, annotation, reason, note) in [
+        ("typo", "{", "InvalidAnnotation", "its annotation "),
+        ("foreign", F, "ForeignRefused", "uni/tn-T/out-L/instP-F: "),
+        ("lost", nowhere, "L3outMissing", "uni/tn-T/out-NO: there is no such L3Out; it is waited for"),
+    ] {
+        world.kube.deploy("a", name, Some(annotation), &[]);
+        until(&format!("{reason} was told"), || event(&world, reason, name).is_some());
+        let told = event(&world, reason, name).unwrap();
+        assert!(told["note"].as_str().unwrap().starts_with(note), "{told}");
+        assert_eq!(told["type"], "Warning");
+    }
+    for count in [Value::Null, json!(2), json!(3)] {
+        for annotation in [E, "{"] {
+            world.kube.annotate("a", "typo", Some(annotation));
+            world.settle();
+        }
+        until("it is a series", || {
+            let about_typo = |it: &Value| it["regarding"]["name"] == "typo";
+            let events = world.kube.all("events").into_iter().filter(about_typo);
+            events.map(|it| it["series"]["count"].clone()).any(|it| it == count)
+        });
+    }
+    assert_eq!(told(&world, "a").len(), 4, "that something was valid once is another note");
+    assert!(requests(&world).iter().all(|it| it.starts_with("POST ") || it.starts_with("PATCH ")));
+}
+
+/// K5: without the right there is one line, one try for each namespace, and all else goes on.
+#[test]
+fn a_missing_right_is_one_line() {
+    let world = World::new();
+    world.kube.deny("create", "events");
+    let mut daemon = world.run(&[]);
+    for (n, namespace) in ["a", "a", "b", "a", "b", "c"].into_iter().enumerate() {
+        let (name, epg) = (format!("web-{n}"), format!("N{n}"));
+        let annotation = json!({"tenant": "T", "l3out": "L", "epg": epg}).to_string();
+        world.kube.deploy(namespace, &name, Some(&annotation), &[&format!("10.0.0.{n}")]);
+        world.until_holds(&epg, &[&format!("10.0.0.{n}")]);
+    }
+    let path = |namespace: &str| format!("POST /apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    until("the last was tried", || requests(&world).contains(&path("c")));
+    assert_eq!(daemon.stop().0, Some(0));
+    assert_eq!(requests(&world), ["a", "b", "c"].map(path));
+    let complaints = daemon.text("err");
+    assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    assert!(complaints.contains("cannot create resource \"events\"") && complaints.contains("--events=false"));
+}
+
+/// K5: in a namespace that is being deleted nothing can be made; nobody needs to know.
+#[test]
+fn a_namespace_that_goes_is_no_trouble() {
+    let world = World::new();
+    world.kube.apply("namespaces", json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
+    let mut daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    until_told(&world, "marker");
+    assert!(requests(&world)[0].contains("/namespaces/a/"), "it was tried");
+    assert_eq!(told(&world, "a"), [""; 0]);
+    assert_eq!(daemon.stop().0, Some(0));
+    assert_eq!(daemon.text("err"), "");
+}
+
+/// K5, X2: an endpoint that hangs or fails holds up neither the fabric nor the stop, and what it lost is told once.
+#[test]
+fn trouble_with_events_is_in_nobodys_way() {
+    for trouble in [Trouble::Hang, Trouble::Cut, Trouble::Answer(500, "text/plain", "no".to_owned())] {
+        let world = World::new();
+        world.kube.fault(Fault::on("/events", trouble.clone()));
+        let mut daemon = world.run(&[]);
+        for n in 1..=50 {
+            let annotation = json!({"tenant": "T", "l3out": "L", "epg": format!("N{n}")}).to_string();
+            world.kube.deploy("a", &format!("web-{n}"), Some(&annotation), &[&format!("10.0.0.{n}")]);
+        }
+        until("an Event was tried", || world.kube.server().troubled() > 0);
+        world.kube.deploy("a", "web", Some(E), &["10.0.1.1"]);
+        world.until_holds("E", &["10.0.1.1"]);
+        let (code, time) = daemon.stop();
+        assert_eq!(code, Some(0));
+        assert!(time < PROMPT, "{trouble:?}: {time:?}");
+        assert!(daemon.text("err").lines().count() <= 1, "{trouble:?}");
+        assert_eq!(daemon.count("still running"), 0, "{trouble:?}");
+    }
+}
+
+/// K5: an answer that is lost makes no second Event, and a failure that lasts is one line until it is over.
+#[test]
+fn lost_answers_make_no_second_event() {
+    let world = World::new();
+    world.kube.fault(Fault::on("/events", Trouble::LoseAnswer).times(1));
+    let daemon = world.run(&[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    until_told(&world, "marker");
+    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+    assert_eq!(daemon.text("err"), "");
+
+    world.kube.fault(Fault::on("/events", Trouble::Answer(422, "application/json", "{}".to_owned())).times(2));
+    for (name, epg) in [("one", "N1"), ("two", "N2")] {
+        let annotation = json!({"tenant": "T", "l3out": "L", "epg": epg}).to_string();
+        world.kube.deploy("a", name, Some(&annotation), &[if name == "one" { "10.0.0.2" } else { "10.0.0.3" }]);
+    }
+    until("both were tried", || world.kube.server().troubled() == 3);
+    until_told(&world, "afterwards");
+    assert_eq!(told(&world, "a"), ["Synced Deployment web"], "what is refused is not tried again");
+    daemon.until_logged("Kubernetes Events are told again");
+    assert_eq!((daemon.count("no Kubernetes Event about"), daemon.text("err").lines().count()), (1, 1));
+}
+
+/// K4, K5: of two masters only the one that leads tells, and a take-over on a converged fabric tells nothing.
+#[test]
+fn only_the_leader_tells() {
+    let world = World::new();
+    let mut masters = [world.run(&["--leader-elect"]), world.run(&["--leader-elect"])];
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    until("it was told", || event(&world, "Synced", "web").is_some());
+    let leader = masters.iter().position(|it| it.count("websocket open") == 1).unwrap();
+    assert_eq!(masters[leader].stop().0, Some(0));
+    masters[1 - leader].until_logged("websocket open");
+    until_told(&world, "marker");
+    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+    assert_eq!(requests(&world).len(), 2);
+}
+
+/// K5, W5, X5: `--events=false`, `observe`, `plan` and `--once` write no Event.
+#[test]
+fn nothing_is_told_where_it_is_not_wanted() {
+    let world = World::new();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("a", "typo", Some("{"), &[]);
+    for flags in [&["--policy", "observe"][..], &["--events=false"]] {
+        let mut daemon = world.run(flags);
+        daemon.until_logged(if flags[0] == "--events=false" { "pass done" } else { "would change" });
+        assert!(!has_thread(&daemon), "{flags:?}");
+        assert_eq!(daemon.stop().0, Some(0));
+    }
+    world.kube.pod("a", "web", "9", &["10.0.0.9"]);
+    for words in [&["plan"][..], &["run", "--once"]] {
+        world.output(words);
+    }
+    assert!(world.holds("E", &["10.0.0.1", "10.0.0.9"]), "they did all else");
+    assert_eq!(requests(&world), [""; 0]);
+}

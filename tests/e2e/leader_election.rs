@@ -1,0 +1,500 @@
+//! K4: several daemons with one Lease. Exactly one writes, whatever happens to it; another takes over in time, and nobody
+//! lists the cluster again for it.
+
+use std::time::{Duration, Instant};
+
+use crate::world::{DN_E, Daemon, E, LIMIT, World, side_by_side};
+use aci_sync::apic;
+use aci_sync::config::{Controller, Policy};
+use aci_sync::daemon::engine::Engine;
+use aci_sync::daemon::heart::Heart;
+use aci_sync::daemon::reconciler::{Inbox, Reconciler};
+use aci_sync::kube;
+use aci_sync::model::kube::{Kind, Pool};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
+use aci_sync::net::{Roots, Tls, TlsSettings};
+use aci_sync::secret::{Renewable, Secret};
+use aci_sync::tenure::Tenure;
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+use sim::apic::Entry;
+use sim::kube::Credential;
+use sim::net::{Fault, Server, Trouble};
+use sim::pki::KeyForm;
+
+const JSON: &str = "application/json";
+
+/// How soon another takes over after a crash, and after a clean stop.
+const AFTER_A_CRASH: Duration = Duration::from_secs(25);
+const AFTER_A_STOP: Duration = Duration::from_secs(5);
+
+/// How long a leader leads after its last renewal.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals tell who.
+struct Master {
+    name: String,
+    front: Server,
+    daemon: Daemon,
+}
+
+impl Master {
+    fn start(world: &World, name: &str) -> Master {
+        let front = world.kube.another_server();
+        let kubeconfig = world.kube.kubeconfig_at(&front, Credential::Certificate(KeyForm::Sec1));
+        let kubeconfig = world.folder.file(&format!("{name}-kubeconfig"), &kubeconfig);
+        world.apic.set_password(name, world.apic.password());
+        let mut command = world.command(&["run", "--leader-elect", "--epg-grace", "0"]);
+        command.env("ACI_SYNC_KUBECONFIG", kubeconfig).env("ACI_USERNAME", name);
+        Master { name: name.to_owned(), front, daemon: Daemon::start(command) }
+    }
+
+    /// Whether it holds the Lease, as the API server says.
+    fn holds_the_lease(&self, world: &World) -> bool {
+        let lease = world.kube.get("leases", "kube-system", "aci-sync").unwrap_or_default();
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        !holder.is_empty()
+            && self.daemon.count(&format!("leader election by the Lease kube-system/aci-sync as {holder}")) == 1
+    }
+
+    fn writes(&self, world: &World) -> Vec<Entry> {
+        world.apic.writes().into_iter().filter(|it| it.user == self.name).collect()
+    }
+}
+
+/// So many of them, none of which is ahead of the others.
+fn masters(world: &World, names: &[&str]) -> Vec<Master> {
+    let masters: Vec<Master> = names.iter().map(|it| Master::start(world, it)).collect();
+    until("all watch", || masters.iter().all(|it| it.daemon.count("s listed: ") == 3));
+    masters
+}
+
+/// Takes the one that holds the Lease and is logged in out of the others.
+fn take_leader(world: &World, masters: &mut Vec<Master>) -> Master {
+    until("somebody leads", || masters.iter().any(|it| it.holds_the_lease(world)));
+    let at = masters.iter().position(|it| it.holds_the_lease(world)).unwrap();
+    masters[at].daemon.until_logged("websocket open");
+    masters.remove(at)
+}
+
+/// Waits until something is true of which the fabric knows nothing.
+#[track_caller]
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < end, "it never came about that {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// How often a kind was listed, by anybody.
+fn lists(world: &World) -> usize {
+    world.kube.journal().iter().filter(|it| it.target.contains("limit=500")).count()
+}
+
+fn logins(world: &World) -> usize {
+    world.apic.journal().iter().filter(|it| it.path.contains("aaaLogin")).count()
+}
+
+fn subnet(address: &str) -> String {
+    format!("{DN_E}/extsubnet-[{address}/32]")
+}
+
+/// Twenty Deployments that want an EPG each.
+fn many_epgs(world: &World) -> Vec<String> {
+    let names: Vec<String> = (0..20).map(|it| format!("epg-{it}")).collect();
+    for name in &names {
+        let annotation = json!({"tenant": "T", "l3out": "L", "epg": name}).to_string();
+        world.kube.deploy("a", name, Some(&annotation), &[]);
+    }
+    names
+}
+
+fn are_there(world: &World, names: &[String]) -> bool {
+    names.iter().all(|it| world.apic.get(&format!("uni/tn-T/out-L/instP-{it}")).is_some())
+}
+
+/// K4, W4: one of three leads. It is killed, and another finds what was done wrong meanwhile; that one is stopped, and
+/// the last one goes on at once.
+fn a_crash_and_a_stop() {
+    let world = World::new();
+    let mut masters = masters(&world, &["one", "two", "three"]);
+    let mut leader = take_leader(&world, &mut masters);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!((world.apic.sessions(), world.apic.websockets(), logins(&world)), (1, 1, 1), "one is logged in");
+
+    leader.daemon.kill();
+    let killed = Instant::now();
+    world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
+    world.kube.pod("a", "web", "late", &["10.0.0.3"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert!(killed.elapsed() < AFTER_A_CRASH, "{:?}", killed.elapsed());
+    let mut second = take_leader(&world, &mut masters);
+    assert_eq!(second.daemon.count("taking over"), 1);
+
+    let (code, _) = second.daemon.stop();
+    assert_eq!((code, second.daemon.count("is released")), (Some(0), 1));
+    assert!(second.daemon.text("err").is_empty(), "nothing to complain about");
+    let stopped = Instant::now();
+    world.kube.pod("a", "web", "later", &["10.0.0.4"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
+    assert!(stopped.elapsed() < AFTER_A_STOP, "{:?}", stopped.elapsed());
+    let third = take_leader(&world, &mut masters);
+
+    assert_eq!((lists(&world), logins(&world)), (9, 3), "nobody lists again, and only leaders log in");
+    let wrote: Vec<String> = world.apic.writes().into_iter().map(|it| it.user).collect();
+    let mut in_turn = wrote.clone();
+    in_turn.dedup();
+    assert_eq!(in_turn, [leader.name, second.name, third.name], "{wrote:?}");
+    let lease = world.kube.get("leases", "kube-system", "aci-sync").unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 2, "{lease}");
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    for it in world.kube.journal().iter().filter(|it| it.target.contains("/leases")) {
+        let name = it.target.strip_prefix(path).unwrap();
+        let has_right = matches!((it.method.as_str(), name), ("POST", "") | ("GET" | "PUT", "/aci-sync"));
+        assert!(has_right, "no Role need grant {} {}", it.method, it.target);
+    }
+}
+
+/// K4, F26: a leader is stopped by SIGSTOP in the middle of its writes and wakes up when another leads. It begins no
+/// write more than a second after that, and there is no other overlap; it goes on as a candidate and leads again.
+fn a_frozen_leader() {
+    let world = World::new();
+    let mut masters = masters(&world, &["one", "two", "three"]);
+    let mut frozen = take_leader(&world, &mut masters);
+    world.apic.fault(Fault::on("out-L.json", Trouble::Delay(Duration::from_millis(150))).method("POST"));
+    let names = many_epgs(&world);
+    world.until("it is in the middle", |_| frozen.writes(&world).len() >= 3);
+    frozen.daemon.signal("STOP");
+    let stopped = Instant::now();
+    assert!(frozen.writes(&world).len() < 18, "there is something left to do");
+    world.apic.clear_faults();
+    world.until("another has done the rest", |world| are_there(world, &names));
+    assert!(stopped.elapsed() < AFTER_A_CRASH, "{:?}", stopped.elapsed());
+    let mut leader = take_leader(&world, &mut masters);
+    // It has news to act upon when it wakes up.
+    for name in &names[..10] {
+        world.kube.delete("deployments", "a", name);
+    }
+    world.settle();
+
+    let woken = Instant::now();
+    frozen.daemon.signal("CONT");
+    frozen.daemon.until_logged("this process leads no more");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    world.settle();
+    let first = leader.writes(&world)[0].at;
+    for late in frozen.writes(&world).iter().filter(|it| it.at > first) {
+        assert!(late.at > woken && late.at < woken + SECOND, "{} {}", late.method, late.path);
+    }
+    world.until("its session is over", |world| world.apic.sessions() == 1);
+
+    let (before, logins) = (frozen.daemon.count("this process leads: "), logins(&world));
+    masters.clear();
+    assert_eq!(leader.daemon.stop().0, Some(0));
+    world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
+    world.until_holds("E", &["10.0.0.1"]);
+    assert_eq!(frozen.daemon.count("this process leads: "), before + 1);
+    assert_eq!((lists(&world), self::logins(&world)), (9, logins + 1), "nobody lists again");
+    assert_eq!(frozen.daemon.stop().0, Some(0));
+}
+
+/// K4, F26: a leader that cannot reach the API server any more writes until its deadline and not after it; then its
+/// session ends, another takes over, and once the API server is back it is a candidate like the others.
+fn a_leader_that_is_cut_off() {
+    let world = World::new();
+    let mut masters = masters(&world, &["one", "two", "three"]);
+    let lonely = take_leader(&world, &mut masters);
+    let addresses: Vec<String> = (1..=60).map(|it| format!("10.0.0.{it}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    world.kube.deploy("a", "web", Some(E), &addresses);
+    world.until_holds("E", &addresses);
+    lonely.front.pause();
+    let cut = Instant::now();
+    // Something to repair at any moment, another thing each time.
+    for address in &addresses {
+        let _ = world.apic.admin_delete(&subnet(address));
+        let next = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < next {
+            std::thread::park_timeout(next - Instant::now());
+        }
+    }
+    world.until_holds("E", &addresses);
+    let leader = take_leader(&world, &mut masters);
+    let first = leader.writes(&world)[0].at;
+    assert!(first < cut + AFTER_A_CRASH, "{:?}", first - cut);
+    let last = lonely.writes(&world).last().unwrap().at;
+    assert!(last > cut && last < cut + DEADLINE + 3 * SECOND && last < first, "{:?}", last.checked_duration_since(cut));
+    assert_eq!(lonely.daemon.count("it could not be renewed in time"), 2, "it is told, and the session ends for it");
+    world.until("its session is over", |world| world.apic.sessions() == 1);
+
+    lonely.front.resume();
+    lonely.daemon.until_logged("this process waits");
+    world.kube.pod("a", "web", "late", &["10.0.1.1"]);
+    world.settle();
+    assert_eq!(lists(&world), 9, "nobody lists again");
+    assert!(lonely.writes(&world).last().unwrap().at == last);
+}
+
+/// K4: a leader without rivals that slept past its deadline leads again, and begins anew: what was done to the fabric
+/// meanwhile is found.
+fn a_lone_leader_that_slept() {
+    let world = World::new();
+    let lone = Master::start(&world, "lone");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    lone.daemon.signal("STOP");
+    let asleep = Instant::now();
+    world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
+    while asleep.elapsed() < DEADLINE + SECOND {
+        std::thread::park_timeout(DEADLINE + SECOND - asleep.elapsed().min(DEADLINE));
+    }
+    lone.daemon.signal("CONT");
+    lone.daemon.until_logged("this process leads no more");
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    lone.daemon.until_logged_times("taking over", 2);
+    assert_eq!(lists(&world), 3);
+    let lease = world.kube.get("leases", "kube-system", "aci-sync").unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 0, "it was its own all the time: {lease}");
+}
+
+/// K4, W4: a take-over counts its deletions like a start, whatever the one who takes over has seen meanwhile.
+fn a_take_over_is_a_start() {
+    let world = World::new();
+    let mut masters = masters(&world, &["one", "two"]);
+    let mut leader = take_leader(&world, &mut masters);
+    let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    world.kube.deploy("a", "web", Some(E), &addresses);
+    world.until_holds("E", &addresses);
+    leader.daemon.kill();
+    world.kube.delete("deployments", "a", "web");
+    let heir = &masters[0];
+    heir.daemon.until_logged("deletions are held");
+    world.settle();
+    assert!(world.holds("E", &addresses));
+    assert_eq!(lists(&world), 6, "nobody lists again");
+    heir.daemon.signal("USR2");
+    world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
+}
+
+/// K4: a leader whose requests for the Lease hang, and nothing else does, ends its session at its deadline; once they are
+/// answered it leads again and begins anew.
+fn a_leader_whose_lease_hangs() {
+    let world = World::new();
+    let lone = Master::start(&world, "lone");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    lone.front.fault(Fault::on("/leases", Trouble::Hang));
+    lone.daemon.until_logged("this process leads no more");
+    world.until("its session is over", |world| world.apic.sessions() == 0);
+    world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
+    let (writes, troubled) = (lone.writes(&world).len(), lone.front.troubled());
+    until("it was asked for again", || lone.front.troubled() >= troubled + 2);
+    assert_eq!(lone.writes(&world).len(), writes);
+    assert_eq!(lone.daemon.count("cannot be had: the API server cannot be reached: no answer in time"), 1);
+    lone.front.clear_faults();
+    world.until_holds("E", &["10.0.0.1"]);
+    assert_eq!((lists(&world), lone.daemon.count("taking over")), (3, 2));
+}
+
+/// K4: a leader whose Lease somebody else takes, whether its time is over or not, or deletes, ends its session at once and
+/// is a candidate like any other.
+fn a_leader_whose_lease_is_taken_away() {
+    let world = World::new();
+    let lone = Master::start(&world, "lone");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let spec =
+        json!({"holderIdentity": "somebody", "leaseDurationSeconds": 1, "renewTime": "1970-01-01T00:00:00.000000Z"});
+    world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
+    lone.daemon.until_logged("is lost, \"somebody\" has it");
+    lone.daemon.until_logged_times("taking over", 2);
+    world.until("it is logged in again", |world| (world.apic.sessions(), logins(world)) == (1, 2));
+    world.kube.delete("leases", "kube-system", "aci-sync");
+    lone.daemon.until_logged("is lost, nobody has it");
+    lone.daemon.until_logged_times("taking over", 3);
+    world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
+    world.until_holds("E", &["10.0.0.1"]);
+    assert_eq!(lists(&world), 3);
+}
+
+/// K4: who does not lead any more knows nothing of the fabric: the findings of its term are not those of now.
+fn a_standby_forgets() {
+    let world = World::new();
+    let lone = Master::start(&world, "lone");
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
+    lone.daemon.until_logged("there is no such L3Out");
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged("status: finding: ");
+    let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});
+    world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
+    lone.daemon.until_logged("what it knew of the fabric is forgotten");
+    let findings = lone.daemon.count("status: finding: ");
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged("status: this process does not lead");
+    lone.daemon.until_logged_times("Deployments enrolled", 2);
+    lone.daemon.signal("USR1");
+    lone.daemon.until_logged_times("Deployments enrolled", 3);
+    assert_eq!(lone.daemon.count("status: finding: "), findings);
+    assert_eq!(lone.daemon.count("status: uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
+}
+
+/// K4, X2: whatever happens to the one that leads, another takes over in time, and two never write at once.
+#[test]
+fn another_takes_over() {
+    side_by_side(&[
+        &a_crash_and_a_stop,
+        &a_frozen_leader,
+        &a_leader_that_is_cut_off,
+        &a_lone_leader_that_slept,
+        &a_take_over_is_a_start,
+        &a_leader_whose_lease_hangs,
+        &a_leader_whose_lease_is_taken_away,
+        &a_standby_forgets,
+    ]);
+}
+
+/// K4, W8: without a right on the Lease one message names the verb and the resource; nobody logs in, nothing is
+/// written, and it is asked for less and less often until somebody grants it.
+#[test]
+fn nothing_is_written_without_the_right() {
+    let story = |verb: &str| {
+        let world = World::new();
+        if verb == "update" {
+            let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1});
+            let metadata = json!({"name": "aci-sync", "namespace": "kube-system", "labels": {"a": "b"}});
+            world.kube.apply("leases", json!({"metadata": metadata, "spec": spec}));
+        }
+        world.kube.deny(verb, "leases");
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        let master = Master::start(&world, "one");
+        master.daemon.until_logged(&format!("cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\""));
+        let asked = |world: &World| world.kube.journal().iter().filter(|it| it.target.contains("/leases")).count();
+        let before = asked(&world);
+        until("it is asked for again", || asked(&world) > before);
+        assert_eq!(master.daemon.count("nothing is written from here meanwhile"), 1);
+        assert_eq!((logins(&world), world.apic.writes().len()), (0, 0));
+        world.kube.allow(verb, "leases");
+        world.until_holds("E", &["10.0.0.1"]);
+        let lease: Value = world.kube.get("leases", "kube-system", "aci-sync").unwrap();
+        assert_eq!(
+            lease["metadata"]["labels"]["a"].as_str(),
+            (verb == "update").then_some("b"),
+            "what others wrote stays"
+        );
+    };
+    side_by_side(&[&|| story("get"), &|| story("create"), &|| story("update")]);
+}
+
+/// K4, X3: whatever is answered in place of a Lease is told once and clearly, and nothing is written until there is one.
+#[test]
+fn nothing_is_written_without_the_lease() {
+    let refused = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "code": code, "reason": reason, "message": "no"});
+        Trouble::Answer(code, JSON, status.to_string())
+    };
+    let somebodys = json!({"kind": "Lease", "metadata": {"name": "aci-sync"}, "spec": {"holderIdentity": "somebody"}});
+    let story = |method: &'static str, trouble: Trouble, complaint: &str| {
+        let world = World::new();
+        let master = Master::start(&world, "one");
+        master.front.fault(Fault::on("/leases", trouble).method(method));
+        world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        master.daemon.until_logged(&format!("the Lease kube-system/aci-sync cannot be had: {complaint}"));
+        let troubled = master.front.troubled();
+        until("it is asked for again", || master.front.troubled() > troubled);
+        assert_eq!(master.daemon.count("nothing is written from here meanwhile"), 1, "{complaint}");
+        assert_eq!((logins(&world), world.apic.writes().len()), (0, 0), "{complaint}");
+        master.front.clear_faults();
+        world.until_holds("E", &["10.0.0.1"]);
+    };
+    side_by_side(&[
+        &|| story("POST", refused(404, "NotFound"), "there is no namespace kube-system"),
+        &|| story("POST", refused(409, "AlreadyExists"), "somebody else has just written it (409)"),
+        &|| story("GET", refused(503, "ServiceUnavailable"), "the API server is busy"),
+        &|| story("GET", Trouble::Hang, "the API server cannot be reached: no answer in time"),
+        &|| story("GET", Trouble::Answer(200, "text/html", "<html>".to_owned()), "the API server's answer makes no"),
+        &|| {
+            story(
+                "GET",
+                Trouble::Answer(200, JSON, " ".repeat((1 << 20) + 1)),
+                "the API server cannot be reached: the answer is larger than 1048576",
+            )
+        },
+        &|| story("POST", Trouble::Answer(201, JSON, somebodys.to_string()), "the API server's answer makes no sense"),
+    ]);
+}
+
+/// K4, W5: who never writes takes no part in an election, and so keeps nobody from it.
+#[test]
+fn an_observer_takes_no_part() {
+    let world = World::new();
+    let daemon = world.run(&["--leader-elect", "--policy", "observe"]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    daemon.until_logged("would change:     + EPG");
+    assert_eq!(daemon.count("takes no part in the election"), 1);
+    assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
+}
+
+/// K4: right before each write the tenure is asked: where it ends in the middle of a pass nothing more is begun, also
+/// while the session is still there.
+#[test]
+fn a_tenure_that_ends_stops_the_next_write() {
+    let world = World::new();
+    let hour = Duration::from_secs(3600);
+    let names = many_epgs(&world);
+    let cluster = kube::load(Some(&world.folder.path().join("kubeconfig")), None, &|_| None).unwrap();
+    let cluster = kube::Client::new(&cluster).unwrap();
+    let tls = TlsSettings { roots: Roots::Pem(world.apic.ca_pem().into_bytes()), ..TlsSettings::default() };
+    let address = world.apic.apic();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let settings = apic::Settings {
+        controllers: vec![Controller { host: host.to_owned(), port: port.parse().unwrap() }],
+        tls: Tls::new(&tls).unwrap(),
+        username: world.apic.username().to_owned(),
+        password: Renewable::new(Secret::new(world.apic.password())),
+        pace: apic::Pace::new(None),
+    };
+    let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));
+    let ((tell, told), (say, said)) = (bounded(64), bounded(64));
+    let tenure = Tenure::none();
+    tenure.extend(Instant::now() + hour);
+    let (link, listener, refresher) = apic::link(settings, tenure.clone(), say.clone(), stopped.clone());
+    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, hour);
+    let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
+    let reconciler = Reconciler::new(engine, inbox, link.clone(), tenure.clone(), Heart::default(), hour);
+    let slow = Trouble::Delay(Duration::from_millis(150));
+    world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| listener.run());
+        scope.spawn(|| refresher.run());
+        scope.spawn(|| reconciler.run());
+        for kind in Kind::ALL {
+            let (objects, _) = cluster.list(kind, &mut Pool::default()).unwrap();
+            tell.send(kube::Event::Listed { kind, objects }).unwrap();
+        }
+        world.until("it is in the middle", |world| world.apic.writes().len() >= 3);
+        tenure.end();
+        let begun = world.apic.writes().len() + 1;
+        let read =
+            |world: &World| world.apic.journal().iter().filter(|it| it.target.contains("subscription=yes")).count();
+        // The second comparison begins when the pass that the first one led to is over.
+        for _ in 0..2 {
+            let before = read(&world);
+            say.send(apic::Event::Gap { why: "a test".to_owned() }).unwrap();
+            world.until("it is compared", |world| read(world) > before);
+        }
+        let writes = world.apic.writes().len();
+        tenure.extend(Instant::now() + hour);
+        world.until("it goes on", |world| are_there(world, &names));
+        drop(stop);
+        link.stop();
+        assert!(writes <= begun, "{writes} writes, and {begun} were begun in time");
+    });
+}

@@ -1,0 +1,34 @@
+//! The daemon as a process of its own, and its clients, over real sockets and real TLS against SimKube and SimApic.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod pod_watcher;
+mod world;
+
+mod api_server_faults;
+mod apic_session;
+mod apic_session_faults;
+mod cli;
+mod credentials;
+mod drift_repair;
+mod field_inputs;
+mod guards;
+mod host_faults;
+mod hostile_peers;
+mod kubernetes_events;
+mod large_answers;
+mod large_objects;
+mod leader_election;
+mod lifecycle;
+mod limits;
+mod other_writers;
+mod plan_and_once;
+mod prototype_defects;
+mod safety;
+mod service_manager;
+mod shutdown;
+mod stale_watch;
+mod throttling;
+mod tls;
+mod watch;
+mod write_faults;

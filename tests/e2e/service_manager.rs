@@ -1,0 +1,183 @@
+//! The service manager's side of the program: what it is told, over a socket such as systemd's (sd_notify(3)).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use crate::world::{Daemon, E, LIMIT, World, output};
+use sim::net::{Fault, Trouble};
+
+/// What systemd listens on.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn at(socket: UnixDatagram) -> Manager {
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Manager(socket)
+    }
+
+    /// Waits for a line; all lines up to and with it.
+    #[track_caller]
+    fn until(&self, desired: &str) -> Vec<String> {
+        let end = Instant::now() + LIMIT;
+        let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+        while !told.iter().any(|it| it == desired) {
+            assert!(Instant::now() < end, "{desired} was never told, but {told:?}");
+            if let Ok(length) = self.0.recv(&mut buffer) {
+                told.extend(String::from_utf8(buffer[..length].to_vec()).unwrap().lines().map(str::to_owned));
+            }
+        }
+        told
+    }
+}
+
+fn start(world: &World, socket: &str, flags: &[&str]) -> Daemon {
+    let mut command = world.command(&[&["run"], flags].concat());
+    command.env("NOTIFY_SOCKET", socket);
+    Daemon::start(command)
+}
+
+/// X1: systemd is told when the program is up, how it stands at each step, that its loop turns although nothing
+/// happens, and that it stops.
+#[test]
+fn systemd_is_told_how_it_stands() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.fault(Fault::on("", Trouble::Cut));
+    world.apic.fault(Fault::on("aaaLogin", Trouble::Cut));
+    let mut daemon = start(&world, path.to_str().unwrap(), &[]);
+    // Neither side is there: it is up all the same.
+    let told = manager.until("READY=1");
+    assert!(told.iter().all(|it| it == "READY=1" || it == "STATUS=waiting for Kubernetes"), "{told:?}");
+    world.kube.server().clear_faults();
+    manager.until("STATUS=waiting for the APIC");
+    world.apic.clear_faults();
+    manager.until("STATUS=first comparison");
+    manager.until("STATUS=in step");
+
+    world.kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"NONE","epg":"E"}"#), &["10.0.0.1"]);
+    manager.until("STATUS=not in step; findings that need somebody: 1");
+    world.kube.annotate("a", "web", Some(E));
+    manager.until("STATUS=in step");
+
+    // Nothing happens from here on, but the loop turns.
+    manager.until("WATCHDOG=1");
+    manager.until("WATCHDOG=1");
+    assert_eq!(daemon.stop().0, Some(0));
+    let told = manager.until("STOPPING=1");
+    assert!(told.contains(&"STATUS=stopping".to_owned()), "{told:?}");
+}
+
+/// K4: one that does not lead says so, over an abstract socket as systemd may give it.
+#[test]
+fn a_standby_says_so() {
+    let world = World::new();
+    let lease = ["--leader-elect"];
+    let leader = world.run(&lease);
+    leader.until_logged("websocket open");
+    let name = format!("aci-sync-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
+    let _standby = start(&world, &format!("@{name}"), &lease);
+    let mut told = manager.until("STATUS=standby: it does not hold the Lease");
+    if !told.contains(&"READY=1".to_owned()) {
+        told.extend(manager.until("READY=1"));
+    }
+    assert!(!told.iter().any(|it| it.contains("APIC")), "{told:?}");
+}
+
+/// W5: under `observe` something is left, and it does not say that all is well.
+#[test]
+fn an_observer_is_not_in_step() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let daemon = start(&world, path.to_str().unwrap(), &["--policy", "observe"]);
+    let told = manager.until("STATUS=observing: there is something to change");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
+    assert_eq!(daemon.count("there is nothing to change"), 0);
+    world.kube.annotate("a", "web", None);
+    manager.until("STATUS=in step");
+}
+
+/// R4: after a list that was read anew it is in step once what that leads to is done, and not before.
+#[test]
+fn what_was_in_step_may_not_be_so_after_a_list() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    manager.until("STATUS=in step");
+    world.kube.server().pause();
+    world.kube.pod("a", "web", "3", &["10.0.0.3"]);
+    let expired = r#"{"kind":"Status","status":"Failure","reason":"Expired","code":410}"#.to_owned();
+    world.kube.fault(Fault::on("/pods?watch", Trouble::Answer(410, "application/json", expired)).times(1));
+    world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
+    world.kube.server().resume();
+    manager.until("STATUS=waiting for Kubernetes");
+    let told = manager.until("STATUS=comparing");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
+    assert_eq!(world.subnets("E").len(), 1);
+    world.apic.clear_faults();
+    let told = manager.until("STATUS=in step");
+    world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
+    assert!(!told.contains(&"STATUS=first comparison".to_owned()), "{told:?}");
+}
+
+/// X1: while a pass waits for an answer, it does not say that all is in step.
+#[test]
+fn a_pass_that_waits_says_so() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    manager.until("STATUS=in step");
+    world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
+    world.kube.pod("a", "web", "3", &["10.0.0.3"]);
+    manager.until("STATUS=waiting for an answer of the APIC");
+    world.apic.clear_faults();
+    manager.until("STATUS=in step");
+    world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
+}
+
+/// X1: what a manager had no room for is told once more.
+#[test]
+fn a_busy_manager_is_told_later() {
+    let world = World::new();
+    let path = world.folder.path().join("notify");
+    let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"OTHER=1", &path).is_ok() {}
+    let _daemon = start(&world, path.to_str().unwrap(), &[]);
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.until_holds("E", &["10.0.0.1"]);
+    let told = manager.until("READY=1");
+    assert!(told.iter().filter(|it| *it == "OTHER=1").count() >= 1, "its queue was full: {told:?}");
+    if !told.contains(&"STATUS=in step".to_owned()) {
+        manager.until("STATUS=in step");
+    }
+}
+
+/// X1: whoever started it may not be a service manager at all.
+#[test]
+fn a_socket_that_is_none() {
+    let world = World::new();
+    let mut command = world.command(&["run"]);
+    command.env("NOTIFY_SOCKET", "");
+    let mut daemon = Daemon::start(command);
+    daemon.until_logged("websocket open");
+    assert_eq!(daemon.stop().0, Some(0));
+
+    // A path that cannot be one, and one where nobody listens: the first is told, the second hurts nobody.
+    let mut command = world.command(&["run"]);
+    command.env("NOTIFY_SOCKET", "/".repeat(200));
+    assert_eq!(output(command).status.code(), Some(78));
+    let mut daemon = start(&world, "/nobody/listens/here", &[]);
+    daemon.until_logged("websocket open");
+    assert_eq!(daemon.stop().0, Some(0));
+}

@@ -1,0 +1,288 @@
+//! W2, W5, W7: what the writer sends, byte by byte, and what it refuses to send.
+
+use std::cell::RefCell;
+
+use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::writer::{Refusal, Shown, Writer};
+use aci_sync::apic::{Body, Error, Query, SubscriptionId};
+use aci_sync::config::Policy;
+use aci_sync::model::cause::Cause;
+use aci_sync::model::desired::Source;
+use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
+use aci_sync::model::fabric::{Fabric, Subnet};
+use aci_sync::model::kube::Key;
+use aci_sync::model::mo::{Mo, MoChange, Status};
+use aci_sync::model::owner::{Mark, Owner};
+use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::scope::Scope;
+use serde_json::{Value, json};
+
+/// Takes every write and remembers it.
+#[derive(Default)]
+struct Recorder(RefCell<Vec<(String, Value)>>, Vec<MoChange>);
+
+impl Access for Recorder {
+    fn read(&self, _: &Query) -> Result<Vec<Mo>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn subscribe(&self, _: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        Ok((None, Vec::new()))
+    }
+
+    fn forget(&self, _: &SubscriptionId) {}
+
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
+        self.0.borrow_mut().push((format!("POST {dn}"), serde_json::to_value(body).unwrap()));
+        Ok(Written::Told(self.1.clone()))
+    }
+
+    fn delete(&self, dn: &str, _: &MaySend<'_>) -> Result<(), Error> {
+        self.0.borrow_mut().push((format!("DELETE {dn}"), Value::Null));
+        Ok(())
+    }
+}
+
+fn l3out() -> L3outDn {
+    L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() }
+}
+
+fn epg(name: &str) -> EpgDn {
+    l3out().epg(Name::object(name).unwrap())
+}
+
+/// An L3Out with an EPG for each mark; each EPG holds a subnet for each mark.
+fn fabric() -> Fabric {
+    let marks =
+        [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
+    let mo = |class: &str, dn: String, annotation: &str, name: &str| {
+        let attributes = [("annotation", annotation), ("name", name), ("scope", "import-security")];
+        let attributes = attributes.map(|(key, value)| (key, value.to_owned())).into();
+        Mo { class: class.to_owned(), dn, attributes }
+    };
+    let mut mos = vec![mo("l3extOut", l3out().to_string(), "", "L")];
+    for (name, annotation) in marks {
+        mos.push(mo("l3extInstP", epg(name).to_string(), annotation, name));
+        for (n, (_, annotation)) in marks.iter().enumerate() {
+            mos.push(mo("l3extSubnet", epg(name).subnet(&format!("10.0.0.{n}/32")), annotation, "a::b"));
+        }
+    }
+    let tag = l3out().tag("aci-sync:me:OTHER");
+    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Vec::new() });
+    mos.push(mo("l3extInstP", epg("PURE").to_string(), marks[0].1, "PURE"));
+    mos.push(mo("l3extSubnet", epg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
+    let mut fabric = Fabric::new(Owner::new("me", &[]));
+    fabric.put_l3out(&l3out(), &mos);
+    fabric
+}
+
+fn prefix(n: u8) -> Prefix {
+    Prefix::host([10, 0, 0, n].into())
+}
+
+fn before(n: u8) -> Subnet {
+    fabric().epg(&epg("OURS")).unwrap().subnets[&prefix(n)].clone()
+}
+
+fn create(n: u8) -> Change {
+    let source = Source { is_pod: true, key: Key::new("a", "b") };
+    Change::CreateSubnet {
+        prefix: prefix(n),
+        name: "a::b".to_owned(),
+        scope: Scope::parse("import-security"),
+        source,
+        why: Cause::Desired,
+    }
+}
+
+fn delete(n: u8, moves: bool) -> Change {
+    Change::DeleteSubnet {
+        prefix: prefix(n),
+        before: before(n),
+        moves_to: moves.then(|| epg("PURE")),
+        why: Cause::Undesired,
+    }
+}
+
+fn repair(n: u8, mark: bool) -> Change {
+    let scope = Some(Scope::parse("import-security,shared-rtctrl"));
+    let name = (n != 2).then(|| "a::c".to_owned());
+    Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope, why: Vec::new() }
+}
+
+fn forget(key: &str) -> Change {
+    Change::Forget { tag: l3out().tag(key).into() }
+}
+
+fn transaction(name: &str, form: Form, changes: Vec<Change>) -> Transaction {
+    Transaction { epg: epg(name), form, changes }
+}
+
+fn send(policy: Policy, transaction: &Transaction, fabric: &Fabric) -> Result<(String, Value), Refusal> {
+    let recorder = Recorder::default();
+    Writer::new(policy).send(&recorder, fabric, transaction, &|| true)?;
+    let mut sent = recorder.0.into_inner();
+    assert_eq!(sent.len(), 1);
+    Ok(sent.remove(0))
+}
+
+/// W2: the form of every request; whatever a request can create carries our mark.
+#[test]
+fn requests() {
+    let mark = "orchestrator:aci-sync:me";
+    let made = json!({"l3extSubnet": {"attributes": {"ip": "10.0.0.9/32", "name": "a::b", "scope": "import-security",
+        "annotation": mark, "status": "created"}}});
+    let deployments = vec![Key::new("a", "web")];
+    for (transaction, target, body) in [
+        (
+            transaction("NEW", Form::Rooted, vec![Change::CreateEpg { deployments, why: Cause::Desired }, create(9)]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "NEW", "annotation": mark, "status": "created"}, "children": [made]}}),
+        ),
+        (
+            transaction("OURS", Form::Rooted, vec![create(9), repair(0, false), delete(0, false)]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "OURS", "annotation": mark}, "children": [
+                made,
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "name": "a::c", "annotation": mark,
+                    "scope": "import-security,shared-rtctrl"}}},
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.0/32", "status": "deleted"}}},
+            ]}}),
+        ),
+        (
+            transaction(
+                "OLD",
+                Form::Rooted,
+                vec![Change::MarkEpg { from: Mark::Predecessor, why: Cause::TakenOver }, repair(1, true)],
+            ),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "OLD", "annotation": mark}, "children": [
+                {"l3extSubnet": {"attributes": {"ip": "10.0.0.1/32", "annotation": mark, "name": "a::c",
+                    "scope": "import-security,shared-rtctrl"}}},
+            ]}}),
+        ),
+        (
+            transaction("PURE", Form::Rooted, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
+            "POST uni/tn-T/out-L",
+            json!({"l3extInstP": {"attributes": {"name": "PURE", "status": "deleted"}}}),
+        ),
+        (transaction("OTHER", Form::Single, vec![create(9)]), "POST uni/tn-T/out-L/instP-OTHER", made.clone()),
+        (
+            transaction("OTHER", Form::Single, vec![delete(0, false)]),
+            "DELETE uni/tn-T/out-L/instP-OTHER/extsubnet-[10.0.0.0/32]",
+            Value::Null,
+        ),
+        (
+            transaction("NONE", Form::Tag, vec![Change::Remember]),
+            "POST uni/tn-T/out-L",
+            json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
+                "value": "external EPG of somebody else, in use", "status": "created"}}}),
+        ),
+        (
+            transaction("OTHER", Form::Tag, vec![forget("aci-sync:me:OTHER")]),
+            "DELETE uni/tn-T/out-L/annotationKey-[aci-sync:me:OTHER]",
+            Value::Null,
+        ),
+    ] {
+        assert_eq!(send(Policy::Sync, &transaction, &fabric()).unwrap(), (target.to_owned(), body));
+    }
+}
+
+/// W5, O1: a plan that is wrong about whose something is does not get through.
+#[test]
+fn what_is_not_ours_is_refused() {
+    use Form::{Rooted, Single, Tag};
+    for (epg, form, changes) in [
+        ("OTHER", Rooted, vec![create(9)]),
+        ("NONE", Rooted, vec![create(9)]),
+        ("OLD", Rooted, vec![create(9)]),
+        ("OTHER", Rooted, vec![Change::MarkEpg { from: Mark::Foreign, why: Cause::MarkChanged }]),
+        ("OTHER", Single, vec![create(8), create(9)]),
+        ("GONE", Single, vec![create(9)]),
+        ("GONE", Rooted, vec![create(9)]),
+        ("GONE", Rooted, vec![delete(0, false)]),
+        ("OURS", Rooted, vec![Change::CreateEpg { deployments: vec![], why: Cause::Desired }]),
+        ("OURS", Rooted, vec![create(0)]),
+        ("OURS", Rooted, vec![delete(1, false)]),
+        ("OURS", Rooted, vec![delete(2, true)]),
+        ("OURS", Rooted, vec![delete(3, true)]),
+        ("OURS", Rooted, vec![repair(1, false)]),
+        ("OURS", Rooted, vec![repair(3, true)]),
+        ("OURS", Rooted, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
+        ("OTHER", Rooted, vec![Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }]),
+        ("OTHER", Single, vec![delete(3, false)]),
+        ("OTHER", Tag, vec![forget("aci-sync:other:OTHER")]),
+        ("NONE", Tag, vec![forget("aci-sync:me:OTHER")]),
+        ("OTHER", Tag, vec![create(9)]),
+        ("OTHER", Single, vec![forget("aci-sync:me:OTHER")]),
+        ("OURS", Rooted, vec![create(9), Change::Remember]),
+    ] {
+        let transaction = transaction(epg, form, changes);
+        let sent = send(Policy::Sync, &transaction, &fabric());
+        assert!(matches!(sent, Err(Refusal::NotOurs(_))), "{transaction:?}: {sent:?}");
+    }
+}
+
+/// W7: nothing is written into an EPG that was not read in the same pass.
+#[test]
+fn changes_need_a_fresh_read() {
+    let mut stale = fabric();
+    stale.begin_pass();
+    for change in [delete(0, false), repair(0, false), create(9)] {
+        let transaction = transaction("OURS", Form::Rooted, vec![change]);
+        assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
+    }
+}
+
+/// A6: what an answer shows of a transaction decides whether the EPG has to be read.
+#[test]
+fn what_an_answer_shows() {
+    use Status::{Created, Deleted, Modified};
+    let own = epg("OURS").to_string();
+    let at = |n: u8| epg("OURS").subnet(&format!("10.0.0.{n}/32"));
+    let transaction = transaction("OURS", Form::Rooted, vec![create(9), repair(0, false)]);
+    for (answer, expected) in [
+        (vec![(Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
+        (vec![(Modified, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
+        (vec![(Created, at(9))], Shown::InPart),
+        (vec![], Shown::InPart),
+        (vec![(Created, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::Recreated),
+        (vec![(Created, at(9)), (Created, at(0))], Shown::Recreated),
+        (vec![(Created, at(9)), (Modified, epg("OTHER").subnet("10.0.0.0/32"))], Shown::InPart),
+        (vec![(Created, at(9)), (Deleted, at(0))], Shown::AsPlanned),
+    ] {
+        let changes = answer.iter().map(|(status, dn)| MoChange {
+            status: *status,
+            mo: Mo { class: "l3extSubnet".to_owned(), dn: dn.clone(), attributes: Vec::new() },
+        });
+        let recorder = Recorder(RefCell::default(), changes.collect());
+        let shown = Writer::new(Policy::Sync).send(&recorder, &fabric(), &transaction, &|| true);
+        assert_eq!(shown.unwrap().shown, expected, "{answer:?}");
+    }
+}
+
+/// K4: somebody is asked last of all, and where he says no nothing is sent.
+#[test]
+fn a_late_no_stops_a_write() {
+    let recorder = Recorder::default();
+    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
+    let sent = Writer::new(Policy::Sync).send(&recorder, &fabric(), &creates, &|| false);
+    assert!(matches!(sent, Err(Refusal::Late)));
+    assert!(recorder.0.into_inner().is_empty());
+}
+
+/// W5: the policy holds in the one place that sends.
+#[test]
+fn policies() {
+    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
+    let deletes = transaction("OURS", Form::Rooted, vec![create(9), delete(0, false)]);
+    send(Policy::UpsertOnly, &creates, &fabric()).unwrap();
+    for (policy, transaction) in
+        [(Policy::UpsertOnly, &deletes), (Policy::Observe, &creates), (Policy::Observe, &deletes)]
+    {
+        assert!(matches!(send(policy, transaction, &fabric()), Err(Refusal::Policy)), "{policy:?}");
+    }
+}

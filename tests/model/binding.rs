@@ -1,0 +1,66 @@
+//! D1, D2: which annotation values are taken, and what is said of the others.
+
+use aci_sync::model::enrolment::{LONGEST, parse};
+
+/// D1: the annotation of the README, with any white space and order of keys.
+#[test]
+fn a_valid_value_names_the_epg() {
+    for value in [
+        r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#,
+        r#"{ "epg": "EPG_K8_APP_MCAST", "tenant":"TEN_K8_C1", "l3out": "L3O_K8_C1"  }"#,
+    ] {
+        let enrolment = parse(value).unwrap();
+        assert_eq!(enrolment.epg.to_string(), "uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST");
+        assert!(enrolment.unknown_keys.is_empty());
+    }
+}
+
+/// D2: an unknown key is told, and changes nothing else; of many three are named, and none is told as a whole if it is
+/// long (X3).
+#[test]
+fn an_unknown_key_is_no_error() {
+    let keys = |more: &str| {
+        let enrolment = parse(&format!(r#"{{"tenant":"T","l3out":"L","epg":"E"{more}}}"#)).unwrap();
+        assert_eq!(enrolment.epg.to_string(), "uni/tn-T/out-L/instP-E");
+        enrolment.unknown_keys.to_string()
+    };
+    assert_eq!(keys(r#","colour":{"a":[1]}"#), r#""colour""#);
+    assert_eq!(keys(r#","a":1,"b":2,"c":3"#), r#""a", "b", "c""#);
+    assert_eq!(keys(r#","a\n":1,"b":2,"c":3,"d":4,"e":5"#), r#""a\n", "b", "c" and 2 more"#);
+    assert_eq!(keys(&format!(r#","{}":1"#, "\u{e9}".repeat(1000))), format!("{:?}", "\u{e9}".repeat(64)));
+}
+
+/// D1, F30: what is not a valid value is refused with the reason, and nothing of it becomes a name.
+#[test]
+fn invalid_values_are_refused() {
+    let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(LONGEST));
+    let deep = format!(r#"{{"x":{}}}"#, "[".repeat(1000));
+    for (value, reason) in [
+        ("", "not a JSON object"),
+        ("null", "not a JSON object"),
+        (" ", "an empty value is not a JSON object; write {\"tenant\":"),
+        ("{'tenant':'T','l3out':'L','epg':'E'}", "with single quotes it is not a JSON object; write {"),
+        (r#"{"tenant":"T","l3out":"L","epg":"E",}"#, "a comma behind the last entry it is not a JSON object; write {"),
+        ("tenant: T\nl3out: L\nepg: E\n", "YAML is not a JSON object; write {"),
+        (r#"{"Tenant":"T","l3out":"L","epg":"E"}"#, r#"no tenant but "Tenant"; keys are written in lower case"#),
+        (r#"{"tenant":"T","l3out":"L","EPG ":"E"}"#, r#"no epg but "EPG "; keys are written in lower case"#),
+        ("[]", "not a JSON object"),
+        (r#"{"tenant":"T","l3out":"L","epg":"E"} x"#, "not a JSON object"),
+        (r#"{"tenant":"T","l3out":"L"}"#, "no epg"),
+        (r#"{"tenant":"T","l3out":"L","epg":7}"#, "not a string"),
+        (r#"{"tenant":"T","l3out":"L","epg":null}"#, "not a string"),
+        (r#"{"tenant":"T","l3out":"L","epg":["E"]}"#, "not a string"),
+        (r#"{"tenant":"T","tenant":"T","l3out":"L","epg":"E"}"#, "tenant twice"),
+        (r#"{"tenant":"T:x","l3out":"L","epg":"E"}"#, "may hold"),
+        (r#"{"tenant":"a/../b","l3out":"L","epg":"E"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":"x]"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":"\u0000"}"#, "may hold"),
+        (r#"{"tenant":"T","l3out":"L","epg":""}"#, "1 to 64"),
+        (long.as_str(), "longer than"),
+        (deep.as_str(), "not a JSON object"),
+    ] {
+        let error = parse(value).unwrap_err();
+        assert!(error.contains(reason), "{value:.60}: {error}");
+        assert!(!error.chars().any(char::is_control), "{error:?}");
+    }
+}

@@ -1,0 +1,405 @@
+//! What happens on the fabric in the middle of a pass, and what that leads to: heard of before the next write, or later.
+
+use std::cell::{Cell, RefCell};
+use std::time::Instant;
+
+use crate::desk::*;
+use aci_sync::apic::SubscriptionId;
+use aci_sync::config::Policy;
+use aci_sync::daemon::engine::{Around, Engine, Report};
+use aci_sync::kube::Event;
+use aci_sync::model::finding::Code;
+use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::mo::MoChange;
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
+use serde_json::json;
+use sim::apic::{Order, WriteAnswer};
+
+/// Somebody's hand moves before each write, and what it does is heard of at once.
+struct Hand<'a>(&'a Session, RefCell<Box<dyn FnMut() + 'a>>);
+
+impl<'a> Hand<'a> {
+    fn new(session: &'a Session, act: impl FnMut() + 'a) -> Self {
+        Hand(session, RefCell::new(Box::new(act)))
+    }
+}
+
+impl Around for Hand<'_> {
+    fn go_on(&self) -> bool {
+        true
+    }
+
+    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+        (self.1.borrow_mut())();
+        self.0.listen(hear);
+    }
+}
+
+/// A pass that hears its websocket before each write, or only once it has ended.
+fn pass_that(hears: bool, engine: &mut Engine, session: &Session, now: Instant) -> Report {
+    if hears { engine.pass(session, now, session).unwrap() } else { pass(engine, session, now) }
+}
+
+/// Deletes an object in the moment of the next POST.
+fn delete_at_the_next_post(desk: &sim::apic::Desk, session: &Session, dn: &str) {
+    let (door, dn, once) = (desk.door.clone(), dn.to_owned(), Cell::new(true));
+    session.trouble(move |method, _, _| {
+        if method == "POST" && once.take() {
+            door.admin_delete(&dn).unwrap();
+        }
+        None
+    });
+}
+
+/// How an APIC may answer a write (A6).
+const SHAPES: [WriteAnswer; 4] = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
+
+/// A fabric whose APIC answers writes in this way.
+fn desk_of(shape: WriteAnswer) -> sim::apic::Desk {
+    let desk = desk();
+    desk.door.quirks(|it| it.write_answer = shape);
+    desk
+}
+
+/// Runs a story with each shape of answers, hearing the websocket within the pass or after it.
+fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
+    for shape in SHAPES {
+        for hears in [true, false] {
+            story(&desk_of(shape), hears, &format!("{shape:?}, hears: {hears}"));
+        }
+    }
+}
+
+/// An engine with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer deleted
+/// it in that moment.
+fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Engine {
+    with_subnets(desk, 1);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, session, start);
+    desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
+    session.tell(&mut engine);
+    delete_at_the_next_post(desk, session, dn);
+    pass(&mut engine, session, start + SECOND);
+    session.trouble(|_, _, _| None);
+    session.writes.borrow_mut().clear();
+    engine
+}
+
+/// Passes enough, with what the websocket says in between.
+fn settle(engine: &mut Engine, session: &Session, start: Instant) {
+    for later in [60, 120, 180] {
+        pass(engine, session, start + later * SECOND);
+        session.tell(engine);
+    }
+}
+
+/// R1, W2: an EPG that is deleted between the read and the write of a pass comes back whole and as ours, whenever its
+/// deletion is heard of and whatever the answer shows.
+#[test]
+fn a_deletion_within_a_pass_is_not_forgotten() {
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 3);
+        let session = Session::at(desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut engine, &session, start);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        delete_at_the_next_post(desk, &session, DN_E);
+        let report = pass_that(hears, &mut engine, &session, start + SECOND);
+        let wants_a_pass = session.tell(&mut engine);
+        if report.unfinished || wants_a_pass || engine.next_wake().is_some() {
+            pass(&mut engine, &session, start + 10 * SECOND);
+        }
+        let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
+        assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{case}");
+        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "{case}");
+    });
+}
+
+/// A6: the same with an APIC whose answer and whose websocket say nothing: the read that follows the write finds it.
+#[test]
+fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
+    for shape in SHAPES {
+        let (desk, start) = (desk_of(shape), Instant::now());
+        with_subnets(&desk, 3);
+        let session = Session::at(&desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut engine, &session, start);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        delete_at_the_next_post(&desk, &session, DN_E);
+        pass(&mut engine, &session, start + SECOND);
+        let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
+        assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{shape:?}");
+    }
+}
+
+/// R2, W2: a subnet of ours that is deleted between the read and its repair is created by the repair, as ours, whenever its
+/// deletion is heard of: it goes with its Pod.
+#[test]
+fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 1);
+        let session = Session::at(desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+        pass(&mut engine, &session, start);
+        desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
+        session.tell(&mut engine);
+        delete_at_the_next_post(desk, &session, &subnet(1));
+        pass_that(hears, &mut engine, &session, start + SECOND);
+        let made = desk.door.get(&subnet(1)).unwrap();
+        assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
+        session.tell(&mut engine);
+        pass(&mut engine, &session, start + 2 * SECOND);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        pass(&mut engine, &session, start + 3 * SECOND);
+        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+    });
+}
+
+/// D6, W2: an EPG that no Deployment names any more and that is deleted in the moment in which it is emptied is created by
+/// that very write. It carries our mark, and goes.
+#[test]
+fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        with_subnets(desk, 3);
+        let session = Session::at(desk);
+        let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+        let mut engine = hears_lists(engine, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut engine, &session, start);
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
+        delete_at_the_next_post(desk, &session, DN_E);
+        pass_that(hears, &mut engine, &session, start + SECOND);
+        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
+        for later in [2, 63, 126] {
+            session.tell(&mut engine);
+            pass_that(hears, &mut engine, &session, start + later * SECOND);
+        }
+        assert!(desk.door.get(DN_E).is_none(), "{case}");
+    });
+}
+
+/// R2: a subnet that a repair created in that way goes when it is not desired any more.
+#[test]
+fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
+    with_each_shape(|desk, hears, case| {
+        let start = Instant::now();
+        let session = Session::at(desk);
+        let mut engine = recreated(desk, &session, &subnet(1), start);
+        if hears {
+            session.tell(&mut engine);
+        }
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        settle(&mut engine, &session, start);
+        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+    });
+}
+
+/// R2, O2: what another writer creates in the place of what a repair created is theirs, desired or not, also where the
+/// event about the deletion of the subnet comes with that of its EPG only.
+#[test]
+fn what_another_writer_creates_after_a_repair_is_theirs() {
+    for (with_epg, is_desired) in [(false, true), (false, false), (true, true), (true, false)] {
+        let (desk, start) = (desk(), Instant::now());
+        let session = Session::at(&desk);
+        let mut engine = recreated(&desk, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
+        session.tell(&mut engine);
+        if !is_desired {
+            engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        }
+        if with_epg {
+            desk.door.quirks(|it| it.deleted_order = Order::ParentsOnly);
+            desk.door.admin_delete(DN_E).unwrap();
+            desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
+        } else {
+            desk.door.admin_delete(&subnet(1)).unwrap();
+        }
+        desk.door.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
+        session.tell(&mut engine);
+        settle(&mut engine, &session, start);
+        let now = desk.door.get(&subnet(1)).unwrap_or_default();
+        let expected = (Some(""), Some("theirs"));
+        assert_eq!((now["annotation"].as_str(), now["name"].as_str()), expected, "{with_epg} {is_desired}");
+    }
+}
+
+/// O5, R3: what another cluster has marked since is not ours any more, whatever becomes of that mark, and keeps nothing
+/// of interest.
+#[test]
+fn what_another_cluster_has_marked_is_theirs() {
+    for (dn, class) in [(subnet(1), "l3extSubnet"), (DN_E.to_owned(), "l3extInstP")] {
+        let (desk, start) = (desk(), Instant::now());
+        let session = Session::at(&desk);
+        let mut engine = recreated(&desk, &session, &dn, start);
+        session.tell(&mut engine);
+        let (kind, name) = if class == "l3extSubnet" { (Kind::Pod, "web-1") } else { (Kind::Deployment, "web") };
+        engine.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
+        for mark in ["orchestrator:aci-sync:you", ""] {
+            desk.door.set(&dn, class, &[("annotation", mark)]).unwrap();
+            session.tell(&mut engine);
+            settle(&mut engine, &session, start);
+            engine.compare_all();
+        }
+        assert!(desk.door.get(&dn).is_some_and(|it| it["annotation"] == ""), "{dn}");
+        assert!(engine.findings().iter().all(|it| it.code != Code::Rejected), "{dn}: {:?}", engine.findings());
+    }
+}
+
+/// W2: what carrying the mark may do: an EPG that another writer deletes and creates again between our read and our write
+/// becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
+#[test]
+fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    let (door, once) = (desk.door.clone(), Cell::new(true));
+    session.trouble(move |method, _, _| {
+        if method == "POST" && once.take() {
+            door.admin_delete(DN_E).unwrap();
+            let theirs = [("annotation", "orchestrator:terraform"), ("descr", "theirs")];
+            door.set(DN_E, "l3extInstP", &theirs).unwrap();
+        }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    let now = desk.door.get(DN_E).unwrap();
+    assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
+}
+
+/// W7: an EPG that another writer has deleted and created again is theirs where aci-sync reads it before it writes, also
+/// if no event told of it.
+#[test]
+fn an_epg_replaced_before_the_read_stays_theirs() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    desk.door.admin_delete(DN_E).unwrap();
+    desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
+    session.told();
+    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
+    assert!(desk.door.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
+}
+
+/// O5, W7: who is busy with other objects in the same EPG holds nothing up, and does not have it read again and again.
+#[test]
+fn a_busy_neighbour_holds_nothing_up() {
+    for is_foreign in [true, false] {
+        let (desk, start) = (desk(), Instant::now());
+        if is_foreign {
+            desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
+        } else {
+            with_subnets(&desk, 0);
+        }
+        let session = Session::at(&desk);
+        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
+        pass(&mut engine, &session, start);
+        session.tell(&mut engine);
+        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        let reads = std::rc::Rc::new(Cell::new(0));
+        let count = reads.clone();
+        session.trouble(move |method, _, _| {
+            count.set(count.get() + u32::from(method == "GET"));
+            None
+        });
+        let mut n = 0;
+        let busy = Hand::new(&session, || {
+            n += 1;
+            let dn = format!("{DN_E}/extsubnet-[10.7.0.{n}/32]");
+            desk.door.set(&dn, "l3extSubnet", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
+        });
+        let report = engine.pass(&session, start + SECOND, &busy).unwrap();
+        assert!(!report.unfinished, "foreign: {is_foreign}");
+        assert!(desk.door.get(&subnet(4)).is_some() && desk.door.get(&subnet(1)).is_none(), "foreign: {is_foreign}");
+        assert!(reads.get() <= 4, "foreign: {is_foreign}, {} reads", reads.get());
+    }
+}
+
+/// S3, W2: an address that somebody has just put into another EPG of the VRF is not put beside it.
+#[test]
+fn an_address_that_somebody_has_just_taken_is_left_to_them() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let theirs = "uni/tn-T/out-L/instP-F";
+    desk.door.set(theirs, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    let mut once = true;
+    let hand = Hand::new(&session, || {
+        if std::mem::take(&mut once) {
+            desk.door.set(&format!("{theirs}/extsubnet-[10.0.0.4/32]"), "l3extSubnet", &[]).unwrap();
+        }
+    });
+    engine.pass(&session, start + SECOND, &hand).unwrap();
+    assert!(desk.door.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
+    assert!(desk.door.faults_raised().is_empty(), "{:?}", desk.door.faults_raised());
+    assert!(engine.findings().iter().any(|it| it.code == Code::HeldByForeign), "{:?}", engine.findings());
+}
+
+/// O2, D6: what somebody has put into an EPG in the middle of a pass, and the fabric has told of, is not deleted with it.
+#[test]
+fn a_foreign_subnet_told_of_in_time_survives() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 1);
+    let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
+    desk.door.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine =
+        listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    for name in ["web", "other"] {
+        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
+    }
+    let (door, mut once) = (desk.door.clone(), true);
+    session.trouble(move |method, _, body| {
+        if method == "POST" && body.contains(r#""E","status":"deleted""#) && std::mem::take(&mut once) {
+            door.set(foreign, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
+        }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
+    assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
+}
+
+/// R2: what somebody has made in the place of an object of ours in the middle of a pass is theirs.
+#[test]
+fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
+    let (desk, start) = (desk(), Instant::now());
+    with_subnets(&desk, 3);
+    let session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+    pass(&mut engine, &session, start);
+    session.tell(&mut engine);
+    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+    let (door, mut once) = (desk.door.clone(), true);
+    let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
+    session.trouble(move |method, target, _| {
+        if method == "GET" && target.contains(DN_E) && std::mem::take(&mut once) {
+            door.admin_delete(&subnet(1)).unwrap();
+            door.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
+        }
+        None
+    });
+    engine.pass(&session, start + SECOND, &session).unwrap();
+    let now = desk.door.get(&subnet(1)).unwrap();
+    assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
+    assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");
+}

@@ -1,0 +1,199 @@
+//! Flags, variables and files: what is taken, and the one clear sentence for what is not.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use aci_sync::cli;
+use aci_sync::config::{self, Config, Policy};
+use aci_sync::model::rules::{Exports, MaxDeletes};
+use aci_sync::net::Verify;
+use sim::folder::Folder;
+use sim::pki::Authority;
+
+fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String)> {
+    let mut all: BTreeMap<String, String> =
+        [("ACI_USERNAME", "admin"), ("ACI_PASSWORD", "secret-word"), ("ACI_APIC", "apic1")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+    for (name, value) in environment {
+        all.insert((*name).to_owned(), (*value).to_owned());
+    }
+    let words = std::iter::once("run").chain(words.split_whitespace()).map(OsString::from);
+    let config = cli::parse(words, &all).and_then(|it| config::load(&it, &all));
+    config.map_err(|error| (error.code, error.why))
+}
+
+/// Defaults, and every flag once.
+#[test]
+fn values() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.controllers[0].to_string(), "apic1:443");
+    assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(60), Duration::from_secs(600)));
+    assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::Sync, 500, false));
+    assert!(config.events);
+    assert_eq!(config.rules.scope.to_string(), "import-security");
+    assert!(matches!(config.apic_tls.verify, Verify::Chain));
+    let rules = config.rules;
+    assert_eq!((rules.expose, rules.use_foreign), (Exports { pods: true, services: true }, true));
+    assert_eq!((rules.allow.len(), rules.max_deletes), (0, MaxDeletes::Percent(30)));
+
+    let config = load(
+        "--apic HTTPS://a.example:8443,apic1.example.com.,[fd00::1]:444,fd00::2,10.0.0.1 --cluster-id prod-1 --adopt-id a,b --adopt-id c \
+         --subnet-scope import-security,shared-rtctrl --epg-grace 10m --keep-contracted --policy upsert-only --batch 7 \
+         --resync 1h --events=false --kubeconfig /k --context other",
+        &[],
+    );
+    let config = config.unwrap();
+    let controllers: Vec<String> = config.controllers.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        controllers,
+        ["a.example:8443", "apic1.example.com.:443", "[fd00::1]:444", "[fd00::2]:443", "10.0.0.1:443"]
+    );
+    assert_eq!(config.cluster_id.as_deref(), Some("prod-1"));
+    assert_eq!(config.adopt_ids, ["a", "b", "c"]);
+    assert_eq!(config.rules.scope.to_string(), "import-security,shared-rtctrl");
+    assert_eq!((config.epg_grace, config.resync), (Duration::from_secs(600), Duration::from_secs(3600)));
+    assert_eq!((config.policy, config.rules.batch, config.rules.keep_contracted), (Policy::UpsertOnly, 7, true));
+    assert!(!config.events);
+
+    let rules = |words: &str| load(words, &[]).unwrap().rules;
+    assert_eq!(rules("--expose services").expose, Exports { pods: false, services: true });
+    assert!(!rules("--foreign-epg refuse").use_foreign);
+    assert_eq!(rules("--addresses 10.0.0.0/8,fd00::/8 --addresses 192.0.2.0/24").addresses.len(), 3);
+    assert_eq!(rules("--allow a=T/L,b*=T/L/E --allow ?=T/L:1").allow.len(), 3);
+    for (text, most) in [
+        ("7", MaxDeletes::Number(7)),
+        ("0", MaxDeletes::Number(0)),
+        ("50%", MaxDeletes::Percent(50)),
+        ("off", MaxDeletes::Off),
+    ] {
+        assert_eq!(rules(&format!("--max-deletes {text}")).max_deletes, most);
+    }
+    assert_eq!((rules("").max_epgs, rules("--max-epgs 7").max_epgs), (Some(100), Some(7)));
+    assert_eq!(rules("--max-epgs off").max_epgs, None);
+    let lease = |words: &str| load(words, &[]).unwrap().lease.map(|(namespace, name)| format!("{namespace}/{name}"));
+    assert_eq!(lease("--lease-name x"), None);
+    assert_eq!(lease("--leader-elect").as_deref(), Some("kube-system/aci-sync"));
+    assert_eq!(lease("--leader-elect --lease-namespace net-0 --lease-name a.b-c").as_deref(), Some("net-0/a.b-c"));
+    assert_eq!(lease("--leader-elect --policy observe"), None, "who never writes keeps nobody from it");
+    assert_eq!(load("", &[("ACI_SYNC_EPG_GRACE", "90")]).unwrap().epg_grace, Duration::from_secs(90));
+}
+
+/// X4: a bad value is one sentence that names the thing; 64 on the command line, 78 elsewhere.
+#[test]
+fn bad_values() {
+    for (words, environment, code, complaint) in [
+        ("", &[("ACI_APIC", "")][..], 78, "no APIC: name its controllers"),
+        ("", &[("ACI_USERNAME", "")], 78, "set ACI_USERNAME"),
+        ("", &[("ACI_PASSWORD", "")], 78, "no APIC password"),
+        ("--apic http://apic1", &[], 64, "--apic: \"http://apic1\" begins with http://"),
+        ("", &[("ACI_APIC", "http://apic1")], 78, "ACI_APIC: \"http://apic1\""),
+        ("--apic apic1:0", &[], 64, "host:port"),
+        ("--apic apic1:99999", &[], 64, "host:port"),
+        ("--apic apic1/path", &[], 64, "host:port"),
+        ("--apic user:secret-word@apic1", &[], 64, "--apic: a user does not belong here"),
+        ("--apic http://user:secret-word@apic1", &[], 64, "set ACI_USERNAME"),
+        ("", &[("ACI_APIC", "secret-word@apic1")], 78, "ACI_APIC: a user does not belong here"),
+        ("--apic [::1", &[], 64, "host:port"),
+        ("--apic [::1]x", &[], 64, "host:port"),
+        ("--cluster-id a/b", &[], 64, "--cluster-id: \"a/b\" is not a cluster id"),
+        ("", &[("ACI_SYNC_CLUSTER_ID", "a b")], 78, "ACI_SYNC_CLUSTER_ID"),
+        ("--adopt-id ok,n:o", &[], 64, "\"n:o\" is not a cluster id"),
+        ("--subnet-scope import", &[], 64, "\"import\" is no scope flag"),
+        ("--subnet-scope shared-security", &[], 64, "shared-security needs import-security"),
+        ("--epg-grace soon", &[], 64, "not a duration"),
+        ("--epg-grace -1s", &[], 64, "not a duration"),
+        ("--epg-grace 99999h", &[], 64, "not between"),
+        ("--epg-grace 99999999999999999999", &[], 64, "not a duration"),
+        ("--resync 1s", &[], 64, "not between 10 s"),
+        ("--leader-elect --once", &[], 64, "--leader-elect: run --once takes no part in an election"),
+        ("--once", &[("ACI_SYNC_LEADER_ELECT", "true")], 78, "ACI_SYNC_LEADER_ELECT: run --once takes no part"),
+        ("--lease-namespace a.b", &[], 64, "--lease-namespace: \"a.b\" is not a name"),
+        ("--lease-name a/../b", &[], 64, "--lease-name: \"a/../b\" is not a name"),
+        ("", &[("ACI_SYNC_LEASE_NAME", "Aci")], 78, "ACI_SYNC_LEASE_NAME: \"Aci\" is not a name"),
+        ("--lease-name a..b", &[], 64, "is not a name"),
+        ("--lease-name -a", &[], 64, "is not a name"),
+        ("--batch 0", &[], 64, "1 to 1000"),
+        ("--batch 1001", &[], 64, "1 to 1000"),
+        ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
+        ("--expose pods,nodes", &[], 64, "\"nodes\" is neither pods nor services"),
+        ("--addresses 10.0.0.1", &[], 64, "--addresses: \"10.0.0.1\" is not ADDRESS/LENGTH"),
+        ("--addresses 10.1.0.0/8", &[], 64, "the block is 10.0.0.0/8"),
+        ("", &[("ACI_SYNC_ADDRESSES", "fd00::/8,x")], 78, "ACI_SYNC_ADDRESSES: \"x\" is not ADDRESS/LENGTH"),
+        ("--foreign-epg maybe", &[], 64, "neither use nor refuse"),
+        ("--max-epgs 0", &[], 64, "--max-epgs: \"0\" is neither a number from 1 to 100000 nor off"),
+        ("--max-epgs some", &[], 64, "neither a number from 1 to 100000 nor off"),
+        ("--max-deletes -1", &[], 64, "not a number, a percentage or off"),
+        ("--max-deletes 101%", &[], 64, "not a number, a percentage or off"),
+        ("--max-deletes +5", &[], 64, "not a number, a percentage or off"),
+        ("--allow a", &[], 64, "\"a\" is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=T", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=T/L/E/x", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow =T/L", &[], 64, "is not NAMESPACE=TENANT/L3OUT"),
+        ("--allow a=*/L", &[], 64, "\"a=*/L\" has a tenant that may hold letters"),
+        ("", &[("ACI_SYNC_ALLOW", "a=T/L]x")], 78, "ACI_SYNC_ALLOW: \"a=T/L]x\" has an L3Out that may hold"),
+        ("--apic-fingerprint 12:34", &[], 64, "64 hexadecimal digits"),
+        ("--apic-insecure --apic-ca /x", &[], 64, "exclude one another"),
+        ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude one another"),
+        ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude one another"),
+        ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
+        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is not a regular file"),
+        ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is not a regular file"),
+        ("--password-file /no/such/file", &[], 78, "--password-file: \"/no/such/file\" cannot be read"),
+        ("--password-file /dev/zero", &[], 78, "--password-file: \"/dev/zero\" is not a regular file"),
+        ("--password-file /", &[], 78, "--password-file: \"/\" cannot be read"),
+        ("", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither true nor false"),
+    ] {
+        let (got, why) = load(words, environment).unwrap_err();
+        assert!(got == code && why.contains(complaint) && !why.contains('\n'), "{words} {environment:?}: {got} {why}");
+        assert!(!why.contains("secret-word"));
+    }
+}
+
+/// A1: the password from a file, then from systemd's credentials, then from the environment; A4: never shown.
+#[test]
+fn passwords() {
+    let folder = Folder::new();
+    let file = folder.file("password", "from-file\n");
+    folder.file("apic-password", "from-credential");
+    let credentials = ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap());
+    let password =
+        |words: &str, environment: &[(&str, &str)]| load(words, environment).unwrap().password.expose().to_owned();
+    assert_eq!(password(&format!("--password-file {}", file.display()), &[credentials]), "from-file");
+    assert_eq!(password("", &[("ACI_SYNC_PASSWORD_FILE", file.to_str().unwrap())]), "from-file");
+    assert_eq!(password("", &[credentials]), "from-credential");
+    assert_eq!(password("", &[]), "secret-word");
+    let empty = folder.file("empty", "\n");
+    let (code, why) = load(&format!("--password-file {}", empty.display()), &[]).unwrap_err();
+    assert_eq!((code, why.contains("is empty")), (78, true));
+    let large = folder.file("large", &"x".repeat(5000));
+    assert!(load(&format!("--password-file {}", large.display()), &[]).unwrap_err().1.contains("larger than"));
+    for (text, complaint) in
+        [("\u{feff}secret-word", "byte order mark"), ("secret-word\nsecret-word", "more than one line")]
+    {
+        let file = folder.file("odd", text);
+        let (code, why) = load(&format!("--password-file {}", file.display()), &[]).unwrap_err();
+        assert!(code == 78 && why.contains(complaint) && !why.contains("secret-word"), "{why}");
+    }
+    folder.file("apic-password", "\n");
+    assert!(
+        load("", &[credentials]).unwrap_err().1.contains("is empty"),
+        "a bad credential is no reason to look elsewhere"
+    );
+    assert!(!format!("{:?}", load("", &[]).unwrap()).contains("secret-word"));
+}
+
+/// A2: fingerprints in the forms that people paste.
+#[test]
+fn fingerprints() {
+    let printed = Authority::new("x").0.fingerprint();
+    let plain = printed.replace(':', "").to_lowercase();
+    for text in [printed.clone(), plain.clone(), format!("sha256Fingerprint={printed}")] {
+        let config = load(&format!("--apic-fingerprint {text}"), &[]).unwrap();
+        let Verify::Fingerprints(all) = config.apic_tls.verify else { panic!() };
+        assert_eq!(all[0].iter().map(|it| format!("{it:02x}")).collect::<String>(), plain);
+    }
+    let two = load(&format!("--apic-fingerprint {printed},{plain} --apic-fingerprint {printed}"), &[]).unwrap();
+    assert!(matches!(two.apic_tls.verify, Verify::Fingerprints(all) if all.len() == 3));
+}

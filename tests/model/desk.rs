@@ -1,0 +1,202 @@
+//! A session at the simulated fabric without sockets, a few objects of a cluster, and an engine between them: for tests
+//! of single passes.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::decode::{self, Answer};
+use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
+use aci_sync::config::Policy;
+use aci_sync::daemon::engine::{Around, Engine, Report};
+use aci_sync::kube::Event;
+use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::mo::{Mo, MoChange};
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
+use serde_json::json;
+use sim::apic::{Desk, Quirks, Seat};
+
+pub const MARK: &str = "orchestrator:aci-sync:me";
+pub const DN_E: &str = "uni/tn-T/out-L/instP-E";
+pub const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
+
+/// What happens at a request: method, target and body are known, and an error ends it.
+pub type Trouble = Box<dyn FnMut(&str, &str, &str) -> Option<Error>>;
+
+/// A session at the desk.
+pub struct Session {
+    seat: Seat,
+    trouble: RefCell<Trouble>,
+    /// All writes, as they were sent.
+    pub writes: RefCell<Vec<String>>,
+}
+
+impl Session {
+    pub fn at(desk: &Desk) -> Session {
+        Session {
+            seat: desk.sit_down("admin"),
+            trouble: RefCell::new(Box::new(|_, _, _| None)),
+            writes: RefCell::default(),
+        }
+    }
+
+    pub fn trouble(&self, trouble: impl FnMut(&str, &str, &str) -> Option<Error> + 'static) {
+        *self.trouble.borrow_mut() = Box::new(trouble);
+    }
+
+    pub fn ask(&self, method: &str, target: &str, body: &str) -> Result<(u16, String), Error> {
+        if method != "GET" {
+            self.writes.borrow_mut().push(format!("{method} {target} {body}"));
+        }
+        let trouble = (self.trouble.borrow_mut())(method, target, body);
+        trouble.map_or_else(|| Ok(self.seat.ask(method, target, body)), Err)
+    }
+
+    fn get(&self, target: &str) -> Result<Answer, Error> {
+        let (status, body) = self.ask("GET", target, "")?;
+        decode::read(status, body.as_bytes())
+    }
+
+    /// What the websocket said since it was last asked, as the listener tells it.
+    pub fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
+        let messages = self.seat.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
+        let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
+        messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
+    }
+
+    pub fn tell(&self, engine: &mut Engine) -> bool {
+        self.told()
+            .iter()
+            .fold(false, |wants_a_pass, (ids, changes)| engine.fabric_changed(ids, changes) | wants_a_pass)
+    }
+}
+
+/// The websocket is heard during a pass, too.
+impl Around for Session {
+    fn go_on(&self) -> bool {
+        true
+    }
+
+    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+        self.told().iter().for_each(|(ids, changes)| hear(ids, changes));
+    }
+}
+
+impl Access for Session {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        reading::read(query, &mut |target| self.get(target))
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        let (id, mos) = reading::snapshot(self.get(&query.target(&["subscription=yes".to_owned()]))?)?;
+        Ok((Some(id), mos))
+    }
+
+    fn forget(&self, _: &SubscriptionId) {}
+
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
+        let (status, body) = self.ask("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())?;
+        decode::written(status, body.as_bytes()).map(Written::Told)
+    }
+
+    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
+        if !may_send() {
+            return Err(Error::Withdrawn);
+        }
+        let (status, body) = self.ask("DELETE", &format!("/api/mo/{dn}.json"), "")?;
+        decode::written(status, body.as_bytes()).map(drop)
+    }
+}
+
+pub fn desk() -> Desk {
+    let desk = Desk::new(Quirks::default());
+    desk.door.setup_tenant("T", "V", &["L"]).unwrap();
+    desk
+}
+
+/// An EPG `E` of ours with so many subnets.
+pub fn with_subnets(desk: &Desk, count: usize) {
+    desk.door.set(DN_E, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    for n in 1..=count {
+        let name = format!("a::web-{n}");
+        desk.door.set(&subnet(n), "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
+    }
+}
+
+pub fn subnet(n: usize) -> String {
+    format!("{DN_E}/extsubnet-[10.0.0.{n}/32]")
+}
+
+pub fn deployment(name: &str, epg: &str, more: &[(&str, &str)]) -> Object {
+    let mut annotations =
+        json!({"aci.haystacknetworks.com/l3o": json!({"tenant": "T", "l3out": "L", "epg": epg}).to_string()});
+    for (key, value) in more {
+        annotations[format!("aci.haystacknetworks.com/{key}")] = json!(value);
+    }
+    let json = json!({"metadata": {"namespace": "a", "name": name, "uid": name, "annotations": annotations}});
+    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+}
+
+pub fn pod(of: &str, n: usize, address: &str) -> Object {
+    pod_of("a", of, n, address, 0)
+}
+
+/// A Deployment of any namespace that names `TENANT/L3OUT/EPG`.
+pub fn naming(namespace: &str, name: &str, place: &str) -> Object {
+    let parts: Vec<&str> = place.split('/').collect();
+    let value = json!({"tenant": parts[0], "l3out": parts[1], "epg": parts[2]}).to_string();
+    let json = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}{name}"),
+        "annotations": {"aci.haystacknetworks.com/l3o": value}}});
+    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+}
+
+/// A Pod of any namespace.
+pub fn pod_of(namespace: &str, of: &str, n: usize, address: &str, created: u8) -> Object {
+    let owner = json!([{"kind": "ReplicaSet", "name": format!("{of}-5d9c7"), "controller": true}]);
+    let metadata = json!({"namespace": namespace, "name": format!("{of}-{n}"), "uid": format!("{namespace}{of}{n}"),
+        "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
+        "labels": {"pod-template-hash": "5d9c7"}, "ownerReferences": owner});
+    let json = json!({"metadata": metadata, "status": {"phase": "Running", "podIPs": [{"ip": address}]}});
+    Object::decode(Kind::Pod, json.to_string().as_bytes()).unwrap()
+}
+
+/// The names of the EPGs that there are.
+pub fn epgs(desk: &Desk) -> Vec<String> {
+    desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
+}
+
+/// An engine with these rules and a grace of a minute.
+pub fn engine(rules: Rules, policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    hears_lists(Engine::new(Owner::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
+}
+
+pub fn hears(engine: &mut Engine, object: Object, now: Instant) -> bool {
+    engine.cluster_changed(Event::Upsert(object), now)
+}
+
+pub fn pods(count: usize) -> Vec<Object> {
+    (1..=count).map(|n| pod("web", n, &format!("10.0.0.{n}"))).collect()
+}
+
+pub fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
+    hears_lists(engine, deployments, pods, now)
+}
+
+pub fn hears_lists(mut engine: Engine, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    for (kind, objects) in [(Kind::Deployment, deployments), (Kind::Pod, pods), (Kind::Service, Vec::new())] {
+        engine.cluster_changed(Event::Listed { kind, objects }, now);
+        engine.cluster_changed(Event::Live { kind }, now);
+    }
+    engine
+}
+
+pub fn pass(engine: &mut Engine, session: &Session, now: Instant) -> Report {
+    engine.pass(session, now, &|| true).unwrap()
+}
+
+pub const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,446 @@
+//! What one namespace could do to others: single reconciles of the engine against a fabric without sockets. Each test is an
+//! attack that once went through.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use crate::desk::*;
+use aci_sync::apic::Error;
+use aci_sync::apic::SubscriptionId;
+use aci_sync::config::Policy;
+use aci_sync::daemon::engine::Around;
+use aci_sync::kube::Event;
+use aci_sync::model::finding::Code;
+use aci_sync::model::kube::{Key, Kind, Object};
+use aci_sync::model::mo::MoChange;
+use aci_sync::model::rules::{Allow, Rules};
+use serde_json::json;
+use sim::apic::{Desk, Quirks};
+
+/// W6, D6: a binding outside of all rules counts as no annotation, so it restarts nobody's grace.
+#[test]
+fn a_forbidden_binding_keeps_no_epg() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
+    let rules = Rules { allow, ..Rules::default() };
+    let mut engine = engine(
+        rules,
+        Policy::Sync,
+        vec![naming("shop", "web", "T/L/S-1")],
+        vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
+        start,
+    );
+    pass(&mut engine, &session, start);
+    engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("shop", "web") }, start);
+    pass(&mut engine, &session, start);
+    for n in 1..10 {
+        // Any update of such a Deployment does, also one that changes nothing that matters.
+        hears(&mut engine, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
+        pass(&mut engine, &session, start + n * 50 * SECOND);
+        pass(&mut engine, &session, start + (n * 50 + 49) * SECOND);
+    }
+    assert_eq!(epgs(&desk), [""; 0], "eight minutes later");
+}
+
+/// W6: EPGs in their grace count, also if something names them for a moment between two reconciles.
+#[test]
+fn touched_graces_count() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let rules = Rules { max_epgs: Some(3), ..Rules::default() };
+    let mut engine = engine(
+        rules,
+        Policy::Sync,
+        vec![naming("evil", "web", "T/L/E0")],
+        vec![pod_of("evil", "web", 1, "10.0.0.1", 1)],
+        start,
+    );
+    let mut now = start;
+    pass(&mut engine, &session, now);
+    for n in 1..30 {
+        now += SECOND;
+        // One helper Deployment names all that is in its grace, one after the other, and ends where it was.
+        for old in 0..n - 1 {
+            hears(&mut engine, naming("evil", "helper", &format!("T/L/E{old}")), now);
+        }
+        hears(&mut engine, naming("evil", "web", &format!("T/L/E{n}")), now);
+        hears(&mut engine, naming("evil", "helper", &format!("T/L/E{n}")), now);
+        pass(&mut engine, &session, now);
+    }
+    assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
+}
+
+/// W6: under upsert-only what was named before stays for ever; the limit holds all the same.
+#[test]
+fn upsert_only_has_a_limit() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let rules = Rules { max_epgs: Some(3), ..Rules::default() };
+    let mut engine = engine(rules, Policy::UpsertOnly, Vec::new(), Vec::new(), start);
+    for n in 0..30 {
+        let now = start + n * 70 * SECOND;
+        hears(&mut engine, naming("evil", "web", &format!("T/L/E{n}")), now);
+        pass(&mut engine, &session, now);
+    }
+    assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
+}
+
+/// W8: two L3Outs that are never served keep nobody waiting, as one does not.
+#[test]
+fn two_unserved_l3outs() {
+    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
+    desk.door.setup_tenant("T", "V", &["A", "B", "L"]).unwrap();
+    let session = Session::at(&desk);
+    session.trouble(|_, target, _| {
+        (target.contains("out-A") || target.contains("out-B")).then(|| Error::Unreachable("timed out".to_owned()))
+    });
+    let deployments = vec![naming("evil", "x", "T/A/E"), naming("evil", "y", "T/B/E"), deployment("web", "E", &[])];
+    let mut engine = listed(Policy::Sync, deployments, pods(1), start);
+    let mut failed = 0;
+    for n in 0..1000 {
+        if n % 60 == 59 {
+            // What the reconciler does after a minute without a served read, and after each --resync.
+            engine.subscriptions_lost(None);
+            engine.compare_all();
+        }
+        failed += usize::from(engine.pass(&session, start + n * SECOND, &|| true).is_err());
+    }
+    assert!(desk.door.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
+}
+
+/// X3: a finding about an L3Out that several namespaces name does not go with what one of them floods.
+#[test]
+fn a_flood_hides_no_shared_l3out() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut all: Vec<Object> = (0..25).map(|n| naming("evil", &format!("d{n}"), &format!("T/A{n:02}/E"))).collect();
+    all.push(naming("evil", "shared", "T/GONE/AAA"));
+    all.push(naming("shop", "web", "T/GONE/WEB"));
+    let mut engine = engine(Rules::default(), Policy::Sync, all, Vec::new(), start);
+    let mut news = Vec::new();
+    for n in 0..5 {
+        news.extend(pass(&mut engine, &session, start + n * SECOND).news);
+    }
+    let of_shop: Vec<_> = news.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
+    let findings: Vec<String> = engine.findings().iter().map(ToString::to_string).collect();
+    assert!(findings.iter().any(|it| it.contains("out-GONE")), "{findings:#?}");
+    assert!(!of_shop.is_empty());
+}
+
+/// P5, W4: an address that another application's Pod has now leaves the EPG, whoever had so much deleted that deletions
+/// are held.
+#[test]
+fn an_address_of_another_pod_is_not_held() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut pods: Vec<Object> = (1..=40).map(|n| pod_of("evil", "x", n, &format!("10.0.1.{n}"), 1)).collect();
+    pods.push(pod_of("shop", "web", 1, "10.0.0.1", 1));
+    let mut engine = engine(
+        Rules::default(),
+        Policy::Sync,
+        vec![naming("evil", "x", "T/L/X"), naming("shop", "web", "T/L/E")],
+        pods,
+        start,
+    );
+    pass(&mut engine, &session, start);
+    assert!(desk.door.get(&subnet(1)).is_some());
+    // While the Pods are listed anew, evil ends its Pods, and gets the address of one that shop ended.
+    let objects = vec![pod_of("evil", "unmanaged", 1, "10.0.0.1", 2)];
+    engine.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
+    for n in 1..700 {
+        pass(&mut engine, &session, start + n * SECOND);
+    }
+    assert!(desk.door.get(&subnet(1)).is_none(), "{:?}", engine.findings());
+}
+
+/// S3, W2: an address is not created elsewhere in the VRF while it is in an L3Out that cannot be read any more.
+#[test]
+fn an_l3out_that_is_refused_still_holds_its_addresses() {
+    let mut twice = false;
+    for error in [403, 400, 0] {
+        let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
+        desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
+        let session = Session::at(&desk);
+        let mut engine = engine(
+            Rules::default(),
+            Policy::Sync,
+            vec![naming("a", "web", "T/A/E")],
+            vec![pod_of("a", "web", 1, "10.0.0.1", 1)],
+            start,
+        );
+        pass(&mut engine, &session, start);
+        assert!(desk.door.get("uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]").is_some());
+        session.trouble(move |method, target, _| {
+            (method == "GET" && target.contains("out-A")).then(|| match error {
+                403 => Error::Forbidden("no".to_owned()),
+                400 => Error::Rejected { code: 107, text: "result dataset is too big".to_owned() },
+                _ => Error::Unreachable("timed out".to_owned()),
+            })
+        });
+        engine.compare_all();
+        for n in 0..20 {
+            drop(engine.pass(&session, start + n * SECOND, &|| true));
+        }
+        hears(&mut engine, naming("a", "web", "T/L/E"), start + 20 * SECOND);
+        for n in 20..40 {
+            drop(engine.pass(&session, start + n * SECOND, &|| true));
+        }
+        let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
+        twice |= both.iter().all(|it| desk.door.get(it).is_some());
+    }
+    assert!(!twice, "in two EPGs of one VRF");
+}
+
+/// R4, X3: where the APIC does not say what is ours, one namespace's L3Outs keep nobody's deletions waiting.
+#[test]
+fn fresh_names_do_not_stop_deletions() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    session.trouble(|_, target, _| target.contains("class/l3extInstP").then(|| Error::Forbidden("no".to_owned())));
+    let mut engine = engine(
+        Rules::default(),
+        Policy::Sync,
+        vec![naming("shop", "web", "T/L/E")],
+        vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
+        start,
+    );
+    pass(&mut engine, &session, start);
+    for n in 1..100 {
+        let now = start + n * SECOND;
+        for m in 0..60 {
+            hears(&mut engine, naming("evil", &format!("d{m}"), &format!("T/X{n}-{m}/E")), now);
+        }
+        if n == 1 {
+            engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("shop", "web-1") }, now);
+            hears(&mut engine, pod_of("evil", "unmanaged", 1, "10.0.0.1", 2), now);
+        }
+        pass(&mut engine, &session, now);
+    }
+    assert!(desk.door.get(&subnet(1)).is_none());
+}
+
+/// W8: neither does one that is named where all else is known; echoes are heard, and after a minute without a served read there is a new session.
+#[test]
+fn one_unserved_l3out_with_reconnects() {
+    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
+    desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
+    let mut session = Session::at(&desk);
+    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    let mut now = start;
+    for _ in 0..30 {
+        engine.pass(&session, now, &session).unwrap();
+        session.tell(&mut engine);
+        now += SECOND;
+    }
+    let slow = |session: &Session| {
+        session.trouble(|_, target, _| target.contains("out-A").then(|| Error::Unreachable("timed out".to_owned())));
+    };
+    slow(&session);
+    hears(&mut engine, naming("evil", "x", "T/A/E"), now);
+    let (mut delays, mut failing_since, mut waiting, mut stalled) = (Vec::new(), None, None, 0);
+    for n in 0..1800u32 {
+        now += SECOND;
+        if n % 20 == 0 && waiting.is_none() {
+            let address = format!("10.0.{}.{}", 1 + n / 20 / 200, n / 20 % 200);
+            hears(&mut engine, pod("web", 1000 + n as usize, &address), now);
+            waiting = Some((n, format!("{DN_E}/extsubnet-[{address}/32]")));
+        }
+        let ended = engine.pass(&session, now, &session);
+        session.tell(&mut engine);
+        match ended {
+            Ok(_) => failing_since = None,
+            Err(_) => {
+                stalled += 1;
+                if n - *failing_since.get_or_insert(n) >= 60 {
+                    session = Session::at(&desk);
+                    slow(&session);
+                    engine.subscriptions_lost(None);
+                    failing_since = None;
+                }
+            }
+        }
+        if let Some((since, _)) = waiting.take_if(|(_, dn)| desk.door.get(dn).is_some()) {
+            delays.push(n - since);
+        }
+    }
+    let worst = delays.iter().max().copied().unwrap_or(9999);
+    assert!(
+        worst <= 10,
+        "a Pod of another namespace waited {worst} s; nothing was planned in {stalled} of 1800 passes"
+    );
+}
+
+/// X3: of one namespace there are at most 20 findings of a code, also about EPGs that it named before.
+#[test]
+fn findings_about_former_epgs_are_limited() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let named = |prefix: &str| {
+        (0..100).map(|n| naming("evil", &format!("d{n}"), &format!("T/L/{prefix}{n}"))).collect::<Vec<_>>()
+    };
+    let pods = (0..100).map(|n| pod_of("evil", &format!("d{n}"), 1, &format!("10.0.1.{n}"), 1)).collect();
+    let mut engine = engine(Rules::default(), Policy::Sync, named("A"), pods, start);
+    pass(&mut engine, &session, start);
+    for it in named("B") {
+        hears(&mut engine, it, start);
+    }
+    pass(&mut engine, &session, start + SECOND);
+    let count = engine.findings().iter().filter(|it| it.code == Code::EpgInGrace).count();
+    assert!((20..=21).contains(&count), "{count} findings, none of which counts in the namespace's share of the log");
+}
+
+/// S3: two Deployments that a Service selects, and an L3Out that is refused for a moment; nobody changes anything.
+#[test]
+fn a_refused_l3out_is_still_in_its_vrf() {
+    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
+    desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
+    let session = Session::at(&desk);
+    let labelled = |name: &str, l3out: &str, created: u8| {
+        let value = json!({"tenant": "T", "l3out": l3out, "epg": "E"}).to_string();
+        let json = json!({"metadata": {"namespace": "a", "name": name, "uid": name,
+            "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
+            "annotations": {"aci.haystacknetworks.com/l3o": value}},
+            "spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
+        Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    };
+    let mut engine = engine(
+        Rules::default(),
+        Policy::Sync,
+        vec![labelled("one", "A", 1), labelled("two", "L", 2)],
+        Vec::new(),
+        start,
+    );
+    let json = json!({"metadata": {"namespace": "a", "name": "s", "uid": "s"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "x"}},
+        "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
+    hears(&mut engine, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
+    pass(&mut engine, &session, start);
+    let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
+    assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false]);
+    session.trouble(|method, target, _| {
+        (method == "GET" && target.contains("mo/uni/tn-T/out-A")).then(|| Error::Forbidden("no".to_owned()))
+    });
+    engine.compare_all();
+    pass(&mut engine, &session, start + SECOND);
+    assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false], "in two EPGs of one VRF");
+}
+
+/// A reconcile has time for so many writes, as for 30 s at 20 a second.
+struct Budget(Cell<usize>);
+
+impl Around for Budget {
+    fn go_on(&self) -> bool {
+        self.0.get() <= 600
+    }
+
+    fn may_delete(&self) -> bool {
+        self.go_on()
+    }
+
+    fn listen(&self, _: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// X3: who makes many writes necessary, as in a foreign EPG (one a subnet), keeps no other EPG waiting.
+#[test]
+fn many_writes_keep_nobody_waiting() {
+    let (desk, start) = (desk(), Instant::now());
+    desk.door.set("uni/tn-T/out-L/instP-A", "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
+    let session = Session::at(&desk);
+    let evil = |expose: bool| {
+        let value =
+            json!({"tenant": "T", "l3out": "L", "epg": "A", "expose": if expose { vec!["pods"] } else { vec![] }});
+        let json = json!({"metadata": {"namespace": "evil", "name": "x", "uid": "x",
+            "annotations": {"aci.haystacknetworks.com/l3o": value.to_string()}}});
+        Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    };
+    let mut pods: Vec<Object> =
+        (0..1400).map(|n| pod_of("evil", "x", n, &format!("10.1.{}.{}", n / 200, n % 200), 1)).collect();
+    pods.push(pod_of("shop", "web", 1, "10.0.0.1", 1));
+    let mut engine =
+        engine(Rules::default(), Policy::Sync, vec![evil(true), naming("shop", "web", "T/L/E")], pods, start);
+    for n in 0..20 {
+        // Whichever way leaves more to do.
+        let there = desk.door.subnets("uni/tn-T/out-L/instP-A").len();
+        hears(&mut engine, evil(there < 700), start + n * 30 * SECOND);
+        engine.pass(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
+    }
+    assert!(desk.door.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
+}
+
+/// W6, D6: nor does it take the quota of another namespace.
+#[test]
+fn a_forbidden_binding_takes_no_quota() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
+    let rules = Rules { allow, max_epgs: Some(2), ..Rules::default() };
+    let pods = vec![pod_of("shop", "web", 1, "10.0.0.1", 1), pod_of("shop", "znew", 1, "10.0.0.2", 1)];
+    let mut engine = engine(rules, Policy::Sync, vec![naming("shop", "web", "T/L/S-1")], pods, start);
+    pass(&mut engine, &session, start);
+    hears(&mut engine, naming("shop", "web", "T/L/S-2"), start);
+    pass(&mut engine, &session, start);
+    for n in 1..=10 {
+        hears(&mut engine, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
+        pass(&mut engine, &session, start + n * 50 * SECOND);
+        pass(&mut engine, &session, start + (n * 50 + 1) * SECOND);
+    }
+    // Eight minutes after S-1 should be gone.
+    hears(&mut engine, naming("shop", "znew", "T/L/S-3"), start + 510 * SECOND);
+    pass(&mut engine, &session, start + 510 * SECOND);
+    let findings: Vec<String> = engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-S-3").len(), 1, "{findings:#?}");
+}
+
+/// X3, D6: new names each time cost little, although what was never used goes at once.
+#[test]
+fn unused_epgs_cost_little() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let all = (0..100)
+        .map(|n| naming("evil", &format!("d{n}"), &format!("T/L/A0-{n}")))
+        .chain([naming("shop", "web", "T/L/E")]);
+    let mut engine = engine(Rules::default(), Policy::Sync, all.collect(), Vec::new(), start);
+    pass(&mut engine, &session, start);
+    let mut before = 0;
+    for step in 1..20usize {
+        let now = start + u32::try_from(step).unwrap() * SECOND;
+        for n in 0..100 {
+            hears(&mut engine, naming("evil", &format!("d{n}"), &format!("T/L/A{step}-{n}")), now);
+        }
+        hears(&mut engine, pod_of("shop", "web", step, &format!("10.0.0.{step}"), 1), now);
+        let sent = session.writes.borrow().len();
+        pass(&mut engine, &session, now);
+        let of_shop = session.writes.borrow()[sent..].iter().position(|it| it.contains("10.0.0.")).unwrap();
+        before = before.max(of_shop);
+    }
+    assert!(
+        before < 40,
+        "at 20 a second a Pod of another namespace waits for {before} requests that made and deleted EPGs nobody used"
+    );
+}
+
+/// R3: an L3Out in which an EPG was created is read again 5 s later, also where more are created meanwhile.
+#[test]
+fn creations_do_not_put_off_the_read_that_follows_them() {
+    let (desk, start) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut engine = engine(Rules::default(), Policy::Sync, vec![naming("shop", "web", "T/L/E")], Vec::new(), start);
+    engine.pass(&session, start, &session).unwrap();
+    let reads = std::rc::Rc::new(Cell::new(0));
+    let count = reads.clone();
+    session.trouble(move |method, target, _| {
+        if method == "GET" && target.contains("mo/uni/tn-T/out-L.json") {
+            count.set(count.get() + 1);
+        }
+        None
+    });
+    for n in 1..30u32 {
+        hears(&mut engine, naming("evil", "x", &format!("T/L/X{n}")), start + n * SECOND);
+        engine.pass(&session, start + n * SECOND, &session).unwrap();
+        session.tell(&mut engine);
+    }
+    assert!(reads.get() > 0, "not once in 30 s");
+}

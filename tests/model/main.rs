@@ -1,0 +1,25 @@
+//! The model, the reconciler and the decoders without sockets, and the repository's own promises: plain tables, stories,
+//! and single reconciles against an in-memory APIC (`desk`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod desk;
+
+mod apic_decoding;
+mod apic_writer;
+mod binding;
+mod causes;
+mod concurrent_changes;
+mod configuration;
+mod hostile_tenants;
+mod inventory;
+mod kubeconfig;
+mod many_l3outs;
+mod missing_events;
+mod names;
+mod packaging;
+mod plans;
+mod reconcile;
+mod recordings_decoding;
+mod structure;
+mod traceability;

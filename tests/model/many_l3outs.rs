@@ -1,0 +1,166 @@
+//! X3, R4, W4: L3Outs that one namespace names by the thousand delay no other namespace, by counts of requests.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::desk::{
+    DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, naming, pass, pod, pods, subnet, with_subnets,
+};
+use aci_sync::apic::Error;
+use aci_sync::config::Policy;
+use aci_sync::daemon::engine::Engine;
+use aci_sync::kube::Event;
+use aci_sync::model::finding::Code;
+use aci_sync::model::kube::Object;
+use aci_sync::model::owner::Owner;
+use aci_sync::model::rules::Rules;
+
+/// How many L3Outs the hostile namespace names.
+const MANY: usize = 300;
+
+/// The most reads that another namespace's change waits for: those of one reconcile.
+const FEW: usize = 40;
+
+/// Deployments of a namespace that comes before all others, which name L3Outs that are not there.
+fn hostile() -> Vec<Object> {
+    (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("T/A{n:04}/E"))).collect()
+}
+
+/// An engine for which namespaces may have so many EPGs.
+fn engine(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+    let rules = Rules { max_epgs, ..Rules::default() };
+    hears_lists(Engine::new(Owner::new("me", &[]), rules, Policy::Sync, Duration::ZERO), deployments, pods, now)
+}
+
+/// The requests that a session gets from now on: method and target.
+fn requests(session: &Session) -> Rc<RefCell<Vec<String>>> {
+    let requests = Rc::new(RefCell::new(Vec::new()));
+    let seen = requests.clone();
+    session.trouble(move |method, target, _| {
+        seen.borrow_mut().push(format!("{method} {target}"));
+        None
+    });
+    requests
+}
+
+/// How many requests come before the first one that contains a text.
+fn before(requests: &[String], text: &str) -> usize {
+    requests.iter().position(|it| it.contains(text)).unwrap_or_else(|| panic!("no {text} in {requests:#?}"))
+}
+
+/// Passes until all is read; how many.
+fn until_read(engine: &mut Engine, session: &Session, now: Instant) -> usize {
+    (1..=MANY).find(|_| pass(engine, session, now).unread == 0).expect("an end")
+}
+
+/// X3, R4: at the start, at a change and at a full sync another namespace's L3Out is read first and its changes are sent a
+/// few reads later. All L3Outs are read in the end, each once.
+#[test]
+fn one_namespace_delays_no_other() {
+    let (desk, now) = (desk(), Instant::now());
+    let session = Session::at(&desk);
+    let mut deployments = hostile();
+    deployments.push(deployment("web", "E", &[]));
+    let mut engine = engine(None, deployments, pods(1), now);
+
+    let seen = requests(&session);
+    let report = pass(&mut engine, &session, now);
+    assert!(report.unread > MANY - FEW && report.unfinished, "{} unread", report.unread);
+    assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
+    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+
+    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    let seen_later = requests(&session);
+    pass(&mut engine, &session, now);
+    assert!(before(&seen_later.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
+    let passes = until_read(&mut engine, &session, now);
+    assert!(passes < MANY / 10, "{passes} passes");
+    let mut reads: BTreeMap<String, usize> = BTreeMap::new();
+    for request in seen.borrow().iter().chain(seen_later.borrow().iter()).filter(|it| it.contains("out-A")) {
+        *reads.entry(request.clone()).or_default() += 1;
+    }
+    assert_eq!((reads.len(), reads.values().max()), (MANY, Some(&1)));
+    let missing = engine.findings().iter().filter(|it| it.code == Code::L3outMissing).count();
+    assert_eq!(missing, 21, "twenty of the namespace, and one that counts the rest");
+
+    desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
+    engine.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
+    engine.compare_all();
+    let seen = requests(&session);
+    assert!(pass(&mut engine, &session, now).unread > 0);
+    assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
+    assert_eq!(desk.door.subnets(DN_E).len(), 3);
+    until_read(&mut engine, &session, now);
+    assert_eq!(seen.borrow().iter().filter(|it| it.contains("out-A")).count(), MANY, "the full sync read all of them");
+    assert!(!pass(&mut engine, &session, now).unfinished);
+}
+
+/// X3: a namespace that names its first L3Out while those of another one are still being read does not wait for them.
+#[test]
+fn namespaces_take_turns() {
+    let (desk, now) = (desk(), Instant::now());
+    desk.door.setup_tenant("T", "V", &["L", "Z"]).unwrap();
+    let session = Session::at(&desk);
+    let mut engine = engine(None, hostile(), Vec::new(), now);
+    assert!(pass(&mut engine, &session, now).unread > 0);
+    engine.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
+    let seen = requests(&session);
+    assert!(pass(&mut engine, &session, now).unread > 0);
+    assert!(before(&seen.borrow(), "GET /api/mo/uni/tn-T/out-Z") < 5);
+    assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-Z") <= FEW);
+}
+
+/// W4: a full sync counts its deletions before the first one goes, however many L3Outs are still to be read: what is ours is
+/// read first. Where the APIC does not say what is ours, nothing is deleted before all is read.
+#[test]
+fn deletions_are_counted_before_all_is_read() {
+    for is_refused in [false, true] {
+        let (desk, now) = (desk(), Instant::now());
+        with_subnets(&desk, 40);
+        let session = Session::at(&desk);
+        session.trouble(move |_, target, _| {
+            (is_refused && target.starts_with("/api/class")).then(|| Error::Forbidden("no".to_owned()))
+        });
+        let mut deployments = hostile();
+        deployments.push(deployment("web", "E", &[]));
+        let mut engine = engine(None, deployments, pods(1), now);
+        pass(&mut engine, &session, now);
+        assert_eq!(engine.held(), if is_refused { 0 } else { 39 });
+        until_read(&mut engine, &session, now);
+        pass(&mut engine, &session, now + SECOND);
+        assert_eq!((engine.held(), desk.door.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
+    }
+}
+
+/// W1, W4: a few deletions go on while L3Outs are still to be read.
+#[test]
+fn deletions_of_others_do_not_wait() {
+    let (desk, now) = (desk(), Instant::now());
+    with_subnets(&desk, 2);
+    let session = Session::at(&desk);
+    let mut deployments = hostile();
+    deployments.push(deployment("web", "E", &[]));
+    let mut engine = engine(None, deployments, pods(1), now);
+    assert!(pass(&mut engine, &session, now).unread > 0);
+    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+}
+
+/// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an EPG
+/// of ours is, and the EPG is served also after a start.
+#[test]
+fn what_is_beyond_the_quota_costs_no_read() {
+    let (desk, now) = (desk(), Instant::now());
+    desk.door.setup_tenant("T", "V", &["L", "A0299"]).unwrap();
+    let kept = "uni/tn-T/out-A0299/instP-E";
+    desk.door.set(kept, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&desk);
+    let seen = requests(&session);
+    let mut engine = engine(Some(20), hostile(), Vec::new(), now);
+    until_read(&mut engine, &session, now);
+    assert_eq!(seen.borrow().iter().filter(|it| it.contains("/out-A")).count(), 21);
+    pass(&mut engine, &session, now + 100 * SECOND);
+    assert!(desk.door.get(kept).is_some());
+    assert!(engine.findings().iter().any(|it| it.code == Code::TooManyEpgs));
+}

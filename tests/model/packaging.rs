@@ -1,0 +1,46 @@
+//! What is shipped beside the binary agrees with it: the service's environment file has every setting, and no other.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use aci_sync::cli::{self, FLAGS};
+
+/// Every setting of the file, whether commented out or not.
+fn settings() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/aci-sync.env")).unwrap();
+    let is_name = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_uppercase() || it == b'_');
+    let mut settings = BTreeMap::new();
+    for line in text.lines() {
+        let Some((name, value)) = line.strip_prefix('#').unwrap_or(line).split_once('=') else { continue };
+        if is_name(name) {
+            assert_eq!(settings.insert(name.to_owned(), value.to_owned()), None, "{name} stands there twice");
+        }
+    }
+    settings
+}
+
+/// A password in there would be in the environment of every plugin.
+#[test]
+fn the_environment_file_has_every_setting() {
+    let mut names: Vec<String> = FLAGS.iter().map(|it| cli::variable(it.name)).collect();
+    names.extend(["ACI_APIC", "ACI_USERNAME", "KUBECONFIG", "RUST_LOG"].map(str::to_owned));
+    names.sort();
+    assert_eq!(settings().into_keys().collect::<Vec<_>>(), names);
+}
+
+/// Where a flag has a default, the file shows that one; what it shows is accepted.
+#[test]
+fn the_environment_file_shows_the_defaults() {
+    let settings = settings();
+    for flag in FLAGS {
+        let shown = &settings[&cli::variable(flag.name)];
+        let quoted = flag.default.strip_prefix('`').and_then(|it| it.strip_suffix('`'));
+        if let Some(default) = quoted.or(Some(flag.default).filter(|it| matches!(*it, "true" | "false")))
+            && !default.contains('`')
+        {
+            assert_eq!(shown, default, "{}", flag.name);
+        }
+    }
+    cli::parse([OsString::from("run")], &settings).unwrap();
+}

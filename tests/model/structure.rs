@@ -1,0 +1,263 @@
+//! What code and documents promise about themselves: the model is pure, one place sends writes, links lead somewhere,
+//! and what is quoted or named is there.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// All files below a folder with an extension, but for what is built and what is not ours.
+fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
+            let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                folders.extend((!matches!(name, "target" | "vendor") && !name.starts_with('.')).then_some(path));
+            } else if path.extension().is_some_and(|it| it == extension) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
+            }
+        }
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    files(folder, "rs")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(path)).unwrap()
+}
+
+/// The part of a source file that is shipped.
+fn shipped(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+/// The model knows no sockets, threads, clock, files, environment or randomness, and nothing of those who do.
+#[test]
+fn the_model_is_pure() {
+    for (path, text) in sources("src/model") {
+        for word in [
+            "TcpStream",
+            "std::thread",
+            "Instant::now",
+            "SystemTime",
+            "RandomState",
+            "std::fs",
+            "std::env",
+            "crossbeam",
+            "ureq",
+            "log::",
+            "crate::apic",
+            "crate::kube",
+            "crate::daemon",
+            "crate::config",
+            "Mutex",
+        ] {
+            assert!(!shipped(&text).contains(word), "{} uses {word}", path.display());
+        }
+    }
+}
+
+/// W5: only the writer asks a session to write, and only the engine's sending asks the writer.
+#[test]
+fn one_place_sends_writes() {
+    for (path, text) in sources("src") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = shipped(&text);
+        if !matches!(name, "writer.rs" | "access.rs") {
+            assert!(!text.contains("apic.post(") && !text.contains("apic.delete("), "{}", path.display());
+            assert!(!text.contains("client.post(") && !text.contains("client.delete("), "{}", path.display());
+        }
+        if !matches!(name, "sending.rs" | "writer.rs") {
+            assert!(!text.contains("writer.send("), "{}", path.display());
+        }
+    }
+}
+
+/// A newcomer finds the room for a change in a minute: no file is a maze.
+#[test]
+fn files_are_small() {
+    for folder in ["src", "tests"] {
+        for (path, text) in sources(folder) {
+            assert!(text.lines().count() <= 600, "{} is too long", path.display());
+        }
+    }
+}
+
+/// Every test that a document names for a defect of the Python application or for a limit is there.
+#[test]
+fn the_tables_of_tests_are_true() {
+    let all: Vec<(PathBuf, String)> = ["src", "tests"].into_iter().flat_map(sources).collect();
+    let mut count = 0;
+    for document in ["docs/migrating-from-python.md", "docs/development/limits.md"] {
+        for name in read(document).split('`').filter(|it| it.contains("::") && !it.starts_with("file::")) {
+            let (file, test) = name.split_once("::").unwrap();
+            let is_there = |(path, text): &(PathBuf, String)| {
+                path.file_stem().is_some_and(|it| it == file) && text.contains(&format!("fn {test}()"))
+            };
+            assert!(all.iter().any(is_there), "{document}: {name} is not there");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "only {count} tests are named");
+}
+
+/// The lines of a document outside of fenced code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_fence && !is_code
+    })
+}
+
+/// A line without its code spans.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join("``")
+}
+
+/// A heading's text as it is shown: without tags, and of links their text alone.
+fn shown(heading: &str) -> String {
+    let (mut text, mut is_tag) = (String::new(), false);
+    for character in heading.chars() {
+        match character {
+            '<' => is_tag = true,
+            '>' if is_tag => is_tag = false,
+            _ if !is_tag => text.push(character),
+            _ => {}
+        }
+    }
+    let mut parts = text.split("](");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|it| it.split_once(')').map_or(it, |(_, rest)| rest));
+    rest.fold(first, |text, it| text + it).replace('[', "")
+}
+
+/// The anchor that GitHub gives a heading.
+fn slug(heading: &str) -> String {
+    let is_kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
+    shown(heading).trim().to_lowercase().chars().filter(is_kept).map(|it| if it == ' ' { '-' } else { it }).collect()
+}
+
+/// Every anchor of a document: those of its headings, and `<a id="...">`.
+fn anchors(text: &str) -> HashSet<String> {
+    let (mut all, mut seen): (HashSet<String>, HashMap<String, usize>) = Default::default();
+    for line in prose(text) {
+        let ids = line.split("<a id=\"").skip(1).filter_map(|it| it.split_once('"'));
+        all.extend(ids.map(|it| it.0.to_owned()));
+        let level = line.bytes().take_while(|it| *it == b'#').count();
+        if let (1..=6, Some(heading)) = (level, line.get(level..).and_then(|it| it.strip_prefix(' '))) {
+            let slug = slug(heading);
+            let before = seen.entry(slug.clone()).or_default();
+            all.insert(if *before == 0 { slug } else { format!("{slug}-{before}") });
+            *before += 1;
+        }
+    }
+    all
+}
+
+/// GitHub's rule, on what we write.
+#[test]
+fn slugs_are_githubs() {
+    for (heading, expected) in [
+        ("Where to change what", "where-to-change-what"),
+        ("`check --discover`: what it does", "check---discover-what-it-does"),
+        ("<a id=\"d1\"></a>D1: The annotation", "d1-the-annotation"),
+        ("A [link](x.md#y) in it, 2 of 3", "a-link-in-it-2-of-3"),
+    ] {
+        assert_eq!(slug(heading), expected);
+    }
+    let text = "# A\n## A\n```\n# no heading\n```\n<a id=\"b\"></a>\n";
+    assert_eq!(anchors(text), HashSet::from(["a", "a-1", "b"].map(str::to_owned)));
+}
+
+/// Every relative link of a document leads to a file, and every anchor to a place in it.
+#[test]
+fn links_lead_somewhere() {
+    let documents = files("", "md");
+    let anchors: HashMap<PathBuf, HashSet<String>> =
+        documents.iter().map(|(path, text)| (path.canonicalize().unwrap(), anchors(text))).collect();
+    let (mut count, mut broken) = (0, Vec::new());
+    for (path, text) in &documents {
+        for line in prose(text).map(without_code) {
+            for link in line.split("](").skip(1).filter_map(|it| it.split_once(')')).map(|it| it.0) {
+                if link.contains("://") || link.starts_with("mailto:") {
+                    continue;
+                }
+                count += 1;
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+                let is_there = target.canonicalize().is_ok_and(|it| {
+                    anchor.is_empty() || anchors.get(&it).is_some_and(|anchors| anchors.contains(anchor))
+                });
+                if !is_there {
+                    broken.push(format!("{}: {link}", path.strip_prefix(ROOT).unwrap().display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(count > 50, "only {count} links were found");
+}
+
+/// The first page is read in five minutes, and the second in ten.
+#[test]
+fn the_first_pages_are_short() {
+    for (path, most) in [("README.md", 8192), ("ARCHITECTURE.md", 12288)] {
+        let size = std::fs::metadata(Path::new(ROOT).join(path)).unwrap().len();
+        assert!(size <= most, "{path} has {size} bytes of {most}");
+    }
+}
+
+/// Every finding has a row with its remedy.
+#[test]
+fn every_finding_has_a_remedy() {
+    let (code, page) = (read("src/model/finding.rs"), read("docs/observability.md"));
+    let codes = code.split("pub enum Code {").nth(1).unwrap().split('}').next().unwrap();
+    let names: Vec<&str> =
+        codes.lines().map(str::trim).filter(|it| !it.starts_with("//")).filter_map(|it| it.strip_suffix(',')).collect();
+    assert!(names.len() > 20);
+    for name in names {
+        let row = page.lines().find(|it| it.starts_with(&format!("| `{name}` |")));
+        let cells = row.unwrap_or_else(|| panic!("{name} has no row")).split(" | ").map(str::trim);
+        assert!(cells.filter(|it| it.len() > 3).count() >= 3, "{name} has no message or no remedy");
+    }
+}
+
+/// What the tables between `<!-- messages -->` quote in their column `message` is in the code, part by part: `...` is
+/// what the program fills in.
+#[test]
+fn quoted_messages_are_those_of_the_code() {
+    let mut code = String::new();
+    for (_, text) in sources("src") {
+        // A text that goes on in the next line.
+        let mut lines = text.split("\\\n");
+        code += lines.next().unwrap_or_default();
+        lines.for_each(|it| code += it.trim_start());
+    }
+    let mut count = 0;
+    for (path, text) in files("docs", "md") {
+        for table in text.split("<!-- messages -->").skip(1).filter_map(|it| it.split("<!-- /messages -->").next()) {
+            let cells = |row: &str| row.split('|').map(|it| it.trim().to_owned()).collect::<Vec<_>>();
+            let mut rows = table.lines().filter(|it| it.starts_with('|')).map(cells);
+            let column = rows.next().unwrap().iter().position(|it| it == "message").unwrap();
+            for row in rows.skip(1) {
+                for message in row[column].split('`').skip(1).step_by(2) {
+                    let parts = message.split("...").map(|it| it.trim_matches([' ', '(', ')', ':']));
+                    for part in parts.filter(|it| it.len() > 2) {
+                        assert!(code.contains(part), "{}: {part:?} of {message:?}", path.display());
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 80, "only {count} messages were found");
+}
