@@ -7,8 +7,8 @@ use super::Error;
 use super::access::{Access, Written};
 use super::body::Body;
 use crate::config::Policy;
+use crate::model::cache::{CONTRACTS, EPG, Epg, FabricCache, SUBNET, Subnet, TAG, relation};
 use crate::model::dn::{EpgDn, ObjectDn, Place, Prefix};
-use crate::model::fabric::{CONTRACTS, EPG, Epg, Fabric, SUBNET, Subnet, TAG, relation};
 use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{Mark, Owner};
 use crate::model::plan::{Change, Form, Transaction};
@@ -57,12 +57,12 @@ impl Writer {
         self.policy != Policy::Observe
     }
 
-    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the mirror that
+    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the cache that
     /// it was planned on; `go_on` is asked right before the request is sent, each time it is sent (W8).
     pub fn send(
         &self,
         apic: &dyn Access,
-        fabric: &Fabric,
+        fabric: &FabricCache,
         transaction: &Transaction,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Taken, Refusal> {
@@ -90,7 +90,7 @@ impl Writer {
 
 /// O1 and W7 once more, right before sending: what is changed or deleted is ours on the object as read in this pass,
 /// and what is created is not known to be there.
-fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
+fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let epg = fabric.epg(&transaction.epg);
     let is_tag = |it: &Change| matches!(it, Change::Remember | Change::Forget { .. });
     if transaction.form == Form::Tag {
@@ -111,8 +111,8 @@ fn check(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
     transaction.changes.iter().try_for_each(|change| check_change(epg, change))
 }
 
-/// A tag is ours by its key: only one that the mirror holds under our prefix is deleted (O4).
-fn check_tag(fabric: &Fabric, transaction: &Transaction) -> Result<(), String> {
+/// A tag is ours by its key: only one that the cache holds under our prefix is deleted (O4).
+fn check_tag(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let known = |tag: &str| fabric.tags().any(|(epg, dn)| epg == transaction.epg && dn == tag);
     match transaction.changes.as_slice() {
         [Change::Remember] => Ok(()),

@@ -23,10 +23,10 @@ use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
 use crate::model::brake::Brake;
+use crate::model::cache::{Epg, FabricCache, Hint, L3out};
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs, placed};
 use crate::model::diff::{self, Situation, Untagged};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
-use crate::model::fabric::{Epg, Fabric, Hint, L3out};
 use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
@@ -115,7 +115,7 @@ pub struct Engine {
     quota: Quota,
     /// The EPGs that are not served in this reconcile unless they are owned and there: their namespaces have enough (W6).
     beyond_quota: BTreeSet<EpgDn>,
-    fabric: Fabric,
+    fabric: FabricCache,
     rules: Rules,
     writer: Writer,
     grace: Grace,
@@ -159,7 +159,7 @@ impl Engine {
             known: None,
             quota: Quota::default(),
             beyond_quota: BTreeSet::new(),
-            fabric: Fabric::new(owner),
+            fabric: FabricCache::new(owner),
             rules,
             writer: Writer::new(policy),
             grace: Grace::new(grace),
@@ -261,13 +261,13 @@ impl Engine {
         Kind::ALL.into_iter().all(|kind| self.inventory.was_listed(kind))
     }
 
-    /// Takes over a websocket event. True where it says something that the mirror does not know.
+    /// Takes over a websocket event. True where it says something that the cache does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
         let (news, is_late) = self.hear(subscriptions, changes);
         !is_late && !news.is_empty()
     }
 
-    /// What a websocket event says that the mirror does not know, which is read again; and whether it comes late, of
+    /// What a websocket event says that the cache does not know, which is read again; and whether it comes late, of
     /// subscriptions that were given up.
     fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> (Vec<Hint>, bool) {
         // A late event of a subscription that was given up costs no read (R3). That something was deleted is kept in mind

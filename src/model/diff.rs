@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::cache::{Epg, FabricCache, Subnet};
 use super::cause::{Cause, explain};
 use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{Epg, Fabric, Subnet};
 use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
@@ -24,7 +24,7 @@ pub struct Situation<'a> {
     /// The cluster that calls for it: why something is not desired any more is found there (R8).
     pub inventory: &'a Inventory,
     /// What the fabric holds.
-    pub fabric: &'a Fabric,
+    pub fabric: &'a FabricCache,
     /// What the configuration says.
     pub rules: &'a Rules,
     /// Whether anything may be deleted now (W1, W5).
@@ -56,7 +56,7 @@ pub struct Untagged {
 /// Compares and plans.
 ///
 /// A move is not one step: this plan takes the address away where it is, and the create follows in the plan that is
-/// made once the mirror shows it free. So a pass plans and sends until nothing is left (W2).
+/// made once the cache shows it free. So a pass plans and sends until nothing is left (W2).
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut planner = Planner::new(situation);
     for (dn, desired) in &situation.desired.epgs {

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cache::Epg;
 use super::dn::{EpgDn, ObjectDn};
-use super::fabric::Epg;
 use super::owner::Mark;
 
 /// What was lost and not restored, or not made up for, yet.

@@ -18,8 +18,8 @@ pub mod desired;
 pub mod inventory;
 mod selection;
 
+pub mod cache;
 pub mod cause;
-pub mod fabric;
 pub mod lost;
 pub mod plan;
 

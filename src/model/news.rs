@@ -7,9 +7,9 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::cache::{Epg, FabricCache};
 use super::desired::{DesiredEpg, DesiredState};
 use super::dn::{EpgDn, ObjectDn};
-use super::fabric::{Epg, Fabric};
 use super::finding::{Code, Finding, Subject};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
@@ -100,7 +100,7 @@ impl Told {
         &mut self,
         inventory: &Inventory,
         desired: &DesiredState,
-        fabric: &Fabric,
+        fabric: &FabricCache,
         findings: &BTreeSet<Finding>,
     ) -> Vec<News> {
         let mut news = self.found(inventory, desired, findings);
@@ -134,7 +134,7 @@ impl Told {
         &mut self,
         inventory: &Inventory,
         desired: &DesiredState,
-        fabric: &Fabric,
+        fabric: &FabricCache,
         findings: &BTreeSet<Finding>,
     ) -> Vec<News> {
         let mut news = Vec::new();
@@ -201,7 +201,7 @@ fn is_synced(desired: &DesiredEpg, epg: Option<&Epg>) -> bool {
 }
 
 /// What became of an EPG that a Deployment names no more; nothing while something of it is still to go.
-fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &Fabric, findings: &BTreeSet<Finding>) -> Option<String> {
+fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTreeSet<Finding>) -> Option<String> {
     let Some(epg) = fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
     let still = desired.epgs.get(dn);
     let is_left = |at| still.is_none_or(|it| !it.subnets.contains_key(at));

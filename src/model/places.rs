@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::cache::{L3out, Subnet};
 use super::cause::sources_of;
 use super::desired::{DesiredEpg, Source, Vrf};
 use super::diff::Situation;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::{L3out, Subnet};
 use super::kube::Key;
 use super::owner::Mark;
 

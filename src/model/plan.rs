@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::cache::Subnet;
 use super::cause::{Cause, list};
 use super::desired::Source;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::fabric::Subnet;
 use super::finding::{Few, Finding};
 use super::kube::Key;
 use super::owner::Mark;

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::cache::{Epg, FabricCache};
 use super::desired::{DesiredEpg, age, placed};
 use super::dn::EpgDn;
-use super::fabric::{Epg, Fabric};
 use super::inventory::Inventory;
 use super::rules::Rules;
 
@@ -24,7 +24,7 @@ impl Quota {
     }
 
     /// Takes over who names what now. Of the others those are remembered that are still there.
-    pub fn update(&mut self, desired: &BTreeMap<EpgDn, DesiredEpg>, fabric: &Fabric) {
+    pub fn update(&mut self, desired: &BTreeMap<EpgDn, DesiredEpg>, fabric: &FabricCache) {
         let is_there = |dn: &EpgDn| fabric.epg(dn).is_some_and(Epg::is_ours);
         self.named_by.retain(|dn, _| desired.contains_key(dn) || is_there(dn));
         for (dn, it) in desired {

@@ -54,7 +54,7 @@ fn a_create_never_overwrites() {
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "theirs");
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.2/32"]["annotation"], MARK);
 
-        // The same for a subnet in an EPG of ours, where a create trusts the mirror.
+        // The same for a subnet in an EPG of ours, where a create trusts the cache.
         world.apic.set_deaf(true);
         let dn = "uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.5/32]";
         world.apic.set(dn, "l3extSubnet", &[("name", "theirs"), ("scope", "export-rtctrl")]).unwrap();
@@ -66,7 +66,7 @@ fn a_create_never_overwrites() {
     });
 }
 
-/// W2: a missing L3Out or tenant is never made, whatever the mirror believes.
+/// W2: a missing L3Out or tenant is never made, whatever the cache believes.
 #[test]
 fn a_tenant_is_never_made() {
     World::both(|world| {

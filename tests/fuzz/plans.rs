@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use aci_sync::apic;
+use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{desired_state, named_l3outs};
 use aci_sync::model::diff::{Situation, plan};
 use aci_sync::model::dn::{L3outDn, Place};
-use aci_sync::model::fabric::Fabric;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
@@ -52,7 +52,7 @@ fn is_kind(text: &[u8], kind: Kind) -> bool {
 }
 
 fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
-    let mut fabric = Fabric::new(Owner::new("me", &[]));
+    let mut fabric = FabricCache::new(Owner::new("me", &[]));
     let beyond = Quota::default().beyond(inventory, rules, |_| false);
     let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
         Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),

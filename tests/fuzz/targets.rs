@@ -13,10 +13,10 @@ use aci_sync::config::{self, Policy};
 use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
 use aci_sync::kube::election::{Election, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
+use aci_sync::model::cache::{FabricCache, Hint};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Place, Prefix};
 use aci_sync::model::enrolment;
-use aci_sync::model::fabric::{Fabric, Hint};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
@@ -266,7 +266,7 @@ pub fn takes_apic_answer(input: &[u8]) -> bool {
     !matches!(apic::decode::answer(input), Err(apic::Error::Malformed(_)))
 }
 
-/// An answer holds no more objects than the envelope, and the mirror takes of them what belongs to its L3Out.
+/// An answer holds no more objects than the envelope, and the cache takes of them what belongs to its L3Out.
 pub fn apic_answer(input: &[u8]) {
     let answer = match apic::decode::answer(input) {
         Ok(answer) => answer,
@@ -312,8 +312,8 @@ fn l3out() -> L3outDn {
     L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() }
 }
 
-fn fabric(mos: &[Mo]) -> Fabric {
-    let mut fabric = Fabric::new(Owner::new("prod-1", &[]));
+fn fabric(mos: &[Mo]) -> FabricCache {
+    let mut fabric = FabricCache::new(Owner::new("prod-1", &[]));
     fabric.put_l3out(&l3out(), mos);
     fabric
 }

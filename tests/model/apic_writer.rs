@@ -6,10 +6,10 @@ use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::writer::{Refusal, Shown, Writer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId};
 use aci_sync::config::Policy;
+use aci_sync::model::cache::{FabricCache, Subnet};
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
-use aci_sync::model::fabric::{Fabric, Subnet};
 use aci_sync::model::kube::Key;
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use aci_sync::model::owner::{Mark, Owner};
@@ -55,7 +55,7 @@ fn epg(name: &str) -> EpgDn {
 }
 
 /// An L3Out with an EPG for each mark; each EPG holds a subnet for each mark.
-fn fabric() -> Fabric {
+fn fabric() -> FabricCache {
     let marks =
         [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
     let mo = |class: &str, dn: String, annotation: &str, name: &str| {
@@ -74,7 +74,7 @@ fn fabric() -> Fabric {
     mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Vec::new() });
     mos.push(mo("l3extInstP", epg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", epg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
-    let mut fabric = Fabric::new(Owner::new("me", &[]));
+    let mut fabric = FabricCache::new(Owner::new("me", &[]));
     fabric.put_l3out(&l3out(), &mos);
     fabric
 }
@@ -121,7 +121,7 @@ fn transaction(name: &str, form: Form, changes: Vec<Change>) -> Transaction {
     Transaction { epg: epg(name), form, changes }
 }
 
-fn send(policy: Policy, transaction: &Transaction, fabric: &Fabric) -> Result<(String, Value), Refusal> {
+fn send(policy: Policy, transaction: &Transaction, fabric: &FabricCache) -> Result<(String, Value), Refusal> {
     let recorder = Recorder::default();
     Writer::new(policy).send(&recorder, fabric, transaction, &|| true)?;
     let mut sent = recorder.0.into_inner();

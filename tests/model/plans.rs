@@ -22,10 +22,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use aci_sync::model::brake::Brake;
+use aci_sync::model::cache::{Epg, FabricCache};
 use aci_sync::model::desired::desired_state;
 use aci_sync::model::diff::{Situation, Untagged, plan};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ObjectDn};
-use aci_sync::model::fabric::{Epg, Fabric};
 use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
@@ -213,7 +213,7 @@ impl World {
 
     /// Plans and applies until nothing is left, as a pass does, and tells what it did and what it found.
     fn outcome(&self) -> String {
-        let mut fabric = Fabric::new(Owner::new("me", &self.adopt));
+        let mut fabric = FabricCache::new(Owner::new("me", &self.adopt));
         let named = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
         let mut l3outs: Vec<L3outDn> = named.map(|it| it.epg.l3out.clone()).collect();
         l3outs.extend(self.l3outs.keys().map(|it| l3out(it)));

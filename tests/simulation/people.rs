@@ -7,10 +7,10 @@ use aci_sync::apic::Query;
 use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::config::Policy;
+use aci_sync::model::cache::{Epg, FabricCache};
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{self, EpgDn, L3outDn};
-use aci_sync::model::fabric::{Epg, Fabric};
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::{Change, Form, Transaction};
@@ -380,7 +380,7 @@ fn refusal(world: &mut World) {
     }
 }
 
-/// A plan that is wrong: the writer gets whatever comes to mind, with a mirror that was just read. It is the second lock
+/// A plan that is wrong: the writer gets whatever comes to mind, with a cache that was just read. It is the second lock
 /// behind the planner; what it lets through is judged like everything else (I3).
 fn wrong_plan(world: &mut World, side: usize) {
     let owner = Owner::new(world.sides[side].id, &[]);
@@ -389,15 +389,15 @@ fn wrong_plan(world: &mut World, side: usize) {
         return;
     }
     let trouble = std::mem::take(&mut line.inner.borrow_mut().trouble);
-    let mut mirror = Fabric::new(owner);
+    let mut cache = FabricCache::new(owner);
     for l3out in L3OUTS {
         let dn = L3outDn { tenant: dn::Name::tenant("T").unwrap(), l3out: dn::Name::object(l3out).unwrap() };
         let query = Query::object(&dn).subtree(&["l3extOut", "l3extInstP", "l3extSubnet", "tagAnnotation"]);
         let mos = line.read(&query).unwrap_or_default();
-        mirror.put_l3out(&dn, &mos);
+        cache.put_l3out(&dn, &mos);
     }
     let random = &mut world.random;
-    let epgs: Vec<(EpgDn, Epg)> = mirror.epgs().map(|(dn, epg)| (dn, epg.clone())).collect();
+    let epgs: Vec<(EpgDn, Epg)> = cache.epgs().map(|(dn, epg)| (dn, epg.clone())).collect();
     let tags: Vec<String> = world.desk.door.class("tagAnnotation").into_keys().collect();
     if let Some((dn, epg)) = random.one_of(&epgs).cloned() {
         let subnets: Vec<_> = epg.subnets.iter().collect();
@@ -438,7 +438,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             let line = &world.sides[side].line;
             (line.inner.borrow_mut().may_delete, line.inner.borrow_mut().wrong_plan) = (true, true);
             let transaction = Transaction { epg: dn, form, changes: vec![change] };
-            let what = match Writer::new(Policy::Sync).send(line, &mirror, &transaction, &|| true) {
+            let what = match Writer::new(Policy::Sync).send(line, &cache, &transaction, &|| true) {
                 Ok(_) => "wrong plan: harmless",
                 Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",
                 Err(_) => "wrong plan: refused by the fabric",

@@ -8,9 +8,9 @@ use log::{debug, info};
 use super::{Engine, SETTLE};
 use crate::apic::access::Access;
 use crate::apic::{Error, Query};
+use crate::model::cache::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Place};
-use crate::model::fabric::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::finding::{Code, Finding};
 use crate::model::plan::Plan;
 
@@ -151,7 +151,7 @@ impl Engine {
         turns.into_iter().take(most).map(|(_, dn)| dn.clone()).collect()
     }
 
-    /// Reads all that the mirror cannot be trusted for. What was read successfully is not read again when a later
+    /// Reads all that the cache cannot be trusted for. What was read successfully is not read again when a later
     /// read fails.
     pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.stale_l3outs.is_empty() {
@@ -204,7 +204,7 @@ impl Engine {
         self.read_stale_epgs(apic, now)
     }
 
-    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the mirror.
+    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the cache.
     fn with_marks(&self) -> BTreeSet<L3outDn> {
         self.marked.iter().cloned().chain(self.fabric.l3outs_with_marks()).collect()
     }
@@ -274,7 +274,7 @@ impl Engine {
     /// does not let us subscribe is read all the same (A6).
     fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
         // R7: what contract relations an EPG had has to be known before another writer deletes it. As classes of the same
-        // subscription they cost no request, and in the mirror a short name each; a few of them are in an EPG, beside its
+        // subscription they cost no request, and in the cache a short name each; a few of them are in an EPG, beside its
         // subnets by the thousand. To read each EPG alone for them would be a request for each, after each change.
         let mut classes = vec![L3OUT, EPG, SUBNET, TAG, VRF_RELATION];
         classes.extend(CONTRACTS);

@@ -9,9 +9,9 @@ use super::{Around, Engine, MOST_REFUSALS, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
+use crate::model::cache::Hint;
 use crate::model::diff::Untagged;
 use crate::model::dn::{EpgDn, ObjectDn};
-use crate::model::fabric::Hint;
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, Form, Tally, Transaction};
 

@@ -1,5 +1,5 @@
 //! Which L3Outs are subscribed, and how far events about them can be relied on (R3, A6). What an event says of an object
-//! is the mirror's business.
+//! is the cache's business.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

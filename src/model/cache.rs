@@ -1,4 +1,4 @@
-//! The mirror: what each L3Out of interest holds, as read and as written since, and whose it is (O1 to O3).
+//! The cache: what each L3Out of interest holds, as read and as written since, and whose it is (O1 to O3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,27 +119,27 @@ pub enum L3out {
 
 /// The L3Outs of interest. One that is not in here was not read yet.
 #[derive(Debug)]
-pub struct Fabric {
+pub struct FabricCache {
     owner: Owner,
     l3outs: BTreeMap<L3outDn, L3out>,
     lost: Lost,
 }
 
-/// What an event means to the mirror.
+/// What an event means to the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// The mirror knows it already, mostly because we did it; or it concerns nothing that the mirror holds.
+    /// The cache knows it already, mostly because we did it; or it concerns nothing that the cache holds.
     Nothing,
-    /// This EPG or subnet is not what the mirror says: its EPG is to be read again.
+    /// This EPG or subnet is not what the cache says: its EPG is to be read again.
     Object(ObjectDn),
     /// This L3Out appeared or went: read it again.
     L3out(L3outDn),
 }
 
-impl Fabric {
-    /// An empty mirror.
+impl FabricCache {
+    /// An empty cache.
     pub fn new(owner: Owner) -> Self {
-        Fabric { owner, l3outs: BTreeMap::new(), lost: Lost::default() }
+        FabricCache { owner, l3outs: BTreeMap::new(), lost: Lost::default() }
     }
 
     /// Whose objects are ours.
@@ -199,7 +199,7 @@ impl Fabric {
         self.tag(dn).is_some()
     }
 
-    /// All external EPGs that the mirror holds.
+    /// All external EPGs that the cache holds.
     pub fn epgs(&self) -> impl Iterator<Item = (EpgDn, &Epg)> {
         self.l3outs.iter().flat_map(|(dn, l3out)| {
             let epgs = match l3out {
@@ -264,7 +264,7 @@ impl Fabric {
 
     /// Takes over the answer to a read of a whole L3Out: its own object, EPGs, subnets and tags (R3), and
     /// the relation to its VRF.
-    /// What of ours somebody else took away or changed since the mirror last saw it is told (R5).
+    /// What of ours somebody else took away or changed since the cache last saw it is told (R5).
     pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
         let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
         if !present {
@@ -314,7 +314,7 @@ impl Fabric {
         undone
     }
 
-    /// Compares an event with the mirror (W7: our own echo costs no read). The mirror itself is changed by reads and
+    /// Compares an event with the cache (W7: our own echo costs no read). The cache itself is changed by reads and
     /// by our own writes only; an event at most says that something has to be read again.
     pub fn hint(&mut self, change: &MoChange) -> Hint {
         let hint = self.meaning(change);
@@ -413,7 +413,7 @@ impl Fabric {
         if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Subnet(dn, prefix)) }
     }
 
-    /// A transaction was taken by the APIC: the mirror follows, so that its echo says nothing new.
+    /// A transaction was taken by the APIC: the cache follows, so that its echo says nothing new.
     pub fn apply(&mut self, transaction: &Transaction) {
         let dn = &transaction.epg;
         let key = self.owner.tag_key(&dn.name);
@@ -497,9 +497,9 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// Compares an EPG with what the mirror had of it. What was ours may have lost its mark
+/// Compares an EPG with what the cache had of it. What was ours may have lost its mark
 /// only (R2). Told is what
-/// of ours has gone or has changed, which only somebody else can have done: our own writes are in the mirror already
+/// of ours has gone or has changed, which only somebody else can have done: our own writes are in the cache already
 /// (R5). What falls with its EPG is not told.
 fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
