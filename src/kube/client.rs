@@ -13,7 +13,7 @@ use ureq::http::Response;
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
-use super::credentials::{Credentials, Pass, Reload};
+use super::credentials::{Auth, Credentials, Reload};
 use super::decode::{self, Page, Progress};
 use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
@@ -52,17 +52,17 @@ pub struct Client {
     largest_page: u64,
 }
 
-/// The connections that were made with one pass, or with later ones of the same identity and trust.
+/// The connections that were made with one auth, or with later ones of the same identity and trust.
 struct Connections {
     agent: Agent,
-    pass: Pass,
+    auth: Auth,
     is_shut: bool,
 }
 
 impl Connections {
     /// None yet.
-    fn with(pass: Pass) -> Arc<Mutex<Connections>> {
-        Arc::new(Mutex::new(Connections { agent: pass.tls.agent(), pass, is_shut: false }))
+    fn with(auth: Auth) -> Arc<Mutex<Connections>> {
+        Arc::new(Mutex::new(Connections { agent: auth.tls.agent(), auth, is_shut: false }))
     }
 }
 
@@ -102,8 +102,8 @@ impl Client {
 
     /// Reads the credentials again, now. What cannot be read leaves the old in use.
     pub fn renew_credentials(&self) -> Result<(), ConfigError> {
-        if let Some(pass) = self.credentials.read_again()? {
-            self.agent(&pass);
+        if let Some(auth) = self.credentials.read_again()? {
+            self.agent(&auth);
         }
         Ok(())
     }
@@ -112,15 +112,15 @@ impl Client {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The agent for a pass. One with another certificate ends all connections, watches too: they belong to somebody
+    /// The agent for an auth. One with another certificate ends all connections, watches too: they belong to somebody
     /// whom we are no longer.
-    fn agent(&self, pass: &Pass) -> Agent {
+    fn agent(&self, auth: &Auth) -> Agent {
         let mut connections = self.connections();
-        if !connections.is_shut && pass.number > connections.pass.number {
-            if !pass.tls.is(&connections.pass.tls) {
-                std::mem::replace(&mut connections.agent, pass.tls.agent()).shutdown();
+        if !connections.is_shut && auth.number > connections.auth.number {
+            if !auth.tls.is(&connections.auth.tls) {
+                std::mem::replace(&mut connections.agent, auth.tls.agent()).shutdown();
             }
-            connections.pass = pass.clone();
+            connections.auth = auth.clone();
         }
         connections.agent.clone()
     }
@@ -310,20 +310,20 @@ impl Client {
         &self,
         send: impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
-        let send = |pass: &Pass| -> Result<Response<Body>, Error> {
-            let response = send(&self.agent(pass), &pass.token).map_err(|error| Error::Unreachable(words(&error)))?;
+        let send = |auth: &Auth| -> Result<Response<Body>, Error> {
+            let response = send(&self.agent(auth), &auth.token).map_err(|error| Error::Unreachable(words(&error)))?;
             if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
                 return Err(Error::Malformed("a compressed answer, which was not asked for".to_owned()));
             }
             if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
         };
-        let sent = self.credentials.pass().map_err(|error| Error::Credentials(error.0))?;
+        let sent = self.credentials.current().map_err(|error| Error::Credentials(error.0))?;
         let answer = send(&sent);
         if !matches!(answer, Err(Error::Unauthorized)) {
             return answer;
         }
         let refused = |error: ConfigError| Error::Credentials(format!("the old are refused (401); {error}"));
-        self.credentials.after_refusal(&sent).map_err(refused)?.map_or(answer, |pass| send(&pass))
+        self.credentials.after_refusal(&sent).map_err(refused)?.map_or(answer, |auth| send(&auth))
     }
 }
 

@@ -31,12 +31,12 @@ pub type Reload = dyn Fn() -> Result<ClusterConfig, ConfigError> + Send + Sync;
 
 /// What a request is sent with.
 #[derive(Clone)]
-pub(super) struct Pass {
+pub(super) struct Auth {
     /// Trust and client certificate. Connections that were made with others are void.
     pub(super) tls: Tls,
     /// The bearer token.
     pub(super) token: Option<Secret>,
-    /// Each pass that differs from the one before has the next number.
+    /// Each auth that differs from the one before has the next number.
     pub(super) number: u64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Pass {
 pub(super) struct Credentials {
     reload: Option<Box<Reload>>,
     known: Mutex<Known>,
-    /// Whoever makes a new pass holds it, so that no plugin runs twice at a time.
+    /// Whoever makes a new auth holds it, so that no plugin runs twice at a time.
     turn: Mutex<Turn>,
     close: Mutex<Option<Sender<()>>>,
     closed: Receiver<()>,
@@ -53,10 +53,10 @@ pub(super) struct Credentials {
 /// What is known now. Its lock is never held while something is read or waited for.
 struct Known {
     config: ClusterConfig,
-    /// What the pass's TLS was made of.
+    /// What the auth's TLS was made of.
     settings: TlsSettings,
-    pass: Pass,
-    /// When the pass has to be made anew.
+    auth: Auth,
+    /// When the auth has to be made anew.
     until: Option<Instant>,
 }
 
@@ -79,31 +79,31 @@ impl Credentials {
             Some(Token::File(file)) => (Some(read_token(file)?), Some(now + FILE_LIFE)),
             Some(Token::Plugin(_)) => (None, Some(now)),
         };
-        let (config, settings, pass) = (config.clone(), config.tls.clone(), Pass { tls, token, number: 0 });
+        let (config, settings, auth) = (config.clone(), config.tls.clone(), Auth { tls, token, number: 0 });
         let (close, closed) = bounded(0);
         Ok(Credentials {
             reload,
-            known: Mutex::new(Known { config, settings, pass, until }),
+            known: Mutex::new(Known { config, settings, auth, until }),
             turn: Mutex::new(Turn::of(None)),
             close: Mutex::new(Some(close)),
             closed,
         })
     }
 
-    /// The pass as it is, be it good or not.
-    pub(super) fn first(&self) -> Pass {
-        self.known().pass.clone()
+    /// The auth as it is, be it good or not.
+    pub(super) fn first(&self) -> Auth {
+        self.known().auth.clone()
     }
 
-    /// The pass for the next request. Made anew where it has had its time, which may take as long as a plugin takes.
-    pub(super) fn pass(&self) -> Result<Pass, ConfigError> {
-        if let Some(pass) = self.good() {
-            return Ok(pass);
+    /// The auth for the next request. Made anew where it has had its time, which may take as long as a plugin takes.
+    pub(super) fn current(&self) -> Result<Auth, ConfigError> {
+        if let Some(auth) = self.good() {
+            return Ok(auth);
         }
         let mut turn = self.turn();
         // Somebody else had the turn before.
-        if let Some(pass) = self.good() {
-            return Ok(pass);
+        if let Some(auth) = self.good() {
+            return Ok(auth);
         }
         let (config, old) = self.both();
         let is_file = matches!(config.token, Some(Token::File(_)));
@@ -117,24 +117,24 @@ impl Credentials {
         }
     }
 
-    /// A pass was refused (401). Another one, where there is one: perhaps somebody else has made it already.
-    pub(super) fn after_refusal(&self, refused: &Pass) -> Result<Option<Pass>, ConfigError> {
+    /// An auth was refused (401). Another one, where there is one: perhaps somebody else has made it already.
+    pub(super) fn after_refusal(&self, refused: &Auth) -> Result<Option<Auth>, ConfigError> {
         let mut turn = self.turn();
-        let (config, pass) = self.both();
-        if pass.number != refused.number {
-            return Ok(Some(pass));
+        let (config, auth) = self.both();
+        if auth.number != refused.number {
+            return Ok(Some(auth));
         }
         if self.is_closed() {
             return Ok(None);
         }
         let config = self.reloaded()?.unwrap_or(config);
-        let pass = self.make(&mut turn, config, true)?;
-        Ok((pass.number != refused.number).then_some(pass))
+        let auth = self.make(&mut turn, config, true)?;
+        Ok((auth.number != refused.number).then_some(auth))
     }
 
     /// Reads everything again, now. What cannot be read leaves the old in use. A plugin is left alone, since it says
     /// itself how long its credential counts; another one is run with the next request, for which nobody waits here.
-    pub(super) fn read_again(&self) -> Result<Option<Pass>, ConfigError> {
+    pub(super) fn read_again(&self) -> Result<Option<Auth>, ConfigError> {
         let config = self.reloaded()?.unwrap_or_else(|| self.known().config.clone());
         if matches!(config.token, Some(Token::Plugin(_))) {
             tls(&config.tls)?;
@@ -160,19 +160,19 @@ impl Credentials {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn both(&self) -> (ClusterConfig, Pass) {
+    fn both(&self) -> (ClusterConfig, Auth) {
         let known = self.known();
-        (known.config.clone(), known.pass.clone())
+        (known.config.clone(), known.auth.clone())
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pass, where it counts still. After the close there is no other.
-    fn good(&self) -> Option<Pass> {
+    /// The auth, where it counts still. After the close there is no other.
+    fn good(&self) -> Option<Auth> {
         let known = self.known();
-        (self.is_closed() || known.until.is_none_or(|it| Instant::now() < it)).then(|| known.pass.clone())
+        (self.is_closed() || known.until.is_none_or(|it| Instant::now() < it)).then(|| known.auth.clone())
     }
 
     /// What the configuration says now, where it can be read again. It says who we are; where we go it must not change:
@@ -188,8 +188,8 @@ impl Credentials {
         Ok(Some(config))
     }
 
-    /// Makes the pass that a configuration leads to, and keeps it. Where that fails the old one stays.
-    fn make(&self, turn: &mut Turn, config: ClusterConfig, refused: bool) -> Result<Pass, ConfigError> {
+    /// Makes the auth that a configuration leads to, and keeps it. Where that fails the old one stays.
+    fn make(&self, turn: &mut Turn, config: ClusterConfig, refused: bool) -> Result<Auth, ConfigError> {
         let (mut settings, mut token, mut until) = (config.tls.clone(), None, None);
         match &config.token {
             None => {}
@@ -200,7 +200,7 @@ impl Credentials {
             }
             Some(Token::Plugin(plugin)) => {
                 let Some(credential) = turn.run(plugin, refused, &self.closed)? else {
-                    return Ok(self.known().pass.clone());
+                    return Ok(self.known().auth.clone());
                 };
                 until = credential.life().map(|it| Instant::now() + it);
                 settings.identity = credential.identity;
@@ -209,15 +209,15 @@ impl Credentials {
         }
         let new = if self.known().settings == settings { None } else { Some(tls(&settings)?) };
         let mut known = self.known();
-        if new.is_some() || known.pass.token != token {
+        if new.is_some() || known.auth.token != token {
             if new.is_some() {
                 info!("a new client certificate, or a new CA, is in use for the API server");
             }
-            let tls = new.unwrap_or_else(|| known.pass.tls.clone());
-            known.pass = Pass { tls, token, number: known.pass.number + 1 };
+            let tls = new.unwrap_or_else(|| known.auth.tls.clone());
+            known.auth = Auth { tls, token, number: known.auth.number + 1 };
         }
         (known.config, known.settings, known.until) = (config, settings, until);
-        Ok(known.pass.clone())
+        Ok(known.auth.clone())
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
         let token = Some(Token::File(file.clone()));
         let config = ClusterConfig { server: "https://h".to_owned(), tls: TlsSettings::default(), token };
         let credentials = Credentials::new(&config, None).unwrap();
-        let token = || credentials.pass().unwrap().token.unwrap().expose().to_owned();
+        let token = || credentials.current().unwrap().token.unwrap().expose().to_owned();
         let is_fresh = || {
             let left = credentials.known().until.unwrap().saturating_duration_since(Instant::now());
             left > FILE_LIFE / 2 && left <= FILE_LIFE
