@@ -13,6 +13,8 @@ pub mod tenure;
 pub mod apic;
 pub mod kube;
 
+pub mod reconcile;
+
 pub mod daemon;
 
 pub mod cli;

@@ -1,4 +1,4 @@
-//! What the engine needs of a session at an APIC: the seam at which tests and `plan` put something else.
+//! What the reconciler needs of a session at an APIC: the seam at which tests and `plan` put something else.
 
 use std::cell::Cell;
 

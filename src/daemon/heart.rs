@@ -1,4 +1,4 @@
-//! Whether the reconciler's loop still turns: a daemon that looks alive and does nothing is worse than none (X1).
+//! Whether the event loop still turns: a daemon that looks alive and does nothing is worse than none (X1).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,14 +1,9 @@
-//! The running program: the engine that owns all state, the reconciler's loop around it, and the supervision of all
+//! The running program: the reconciler that owns all state, the event loop around it, and the supervision of all
 //! threads.
 
-pub mod engine;
-mod parking;
-
+pub mod event_loop;
 pub mod heart;
 pub mod notify;
-pub mod pacing;
-
-pub mod reconciler;
 pub mod threads;
 
 pub mod once;
@@ -21,19 +16,18 @@ use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
 use crate::model::owner::Owner;
 use crate::net::{Tls, Verify};
+use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
 
-use self::engine::Engine;
-
-/// An engine for this cluster: its id comes from the configuration or from the namespace `kube-system` (O1).
-fn engine_for(config: &Config, cluster: &kube::Client) -> Result<Engine, kube::Error> {
+/// A reconciler for this cluster: its id comes from the configuration or from the namespace `kube-system` (O1).
+fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<Reconciler, kube::Error> {
     let id = match &config.cluster_id {
         Some(id) => id.clone(),
         None => cluster.cluster_uid()?,
     };
     let owner = Owner::new(&id, &config.adopt_ids);
     log::info!("our mark is {}", owner.mark());
-    Ok(Engine::new(owner, config.rules.clone(), config.policy, config.epg_grace))
+    Ok(Reconciler::new(owner, config.rules.clone(), config.policy, config.epg_grace))
 }
 
 /// The APIC side's settings. A certificate or a fingerprint that makes no sense is told here.

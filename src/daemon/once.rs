@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::engine::{Engine, Report};
 use super::threads::Failure;
-use super::{apic_settings, engine_for};
+use super::{apic_settings, reconciler_for};
 use crate::apic::access::{Access, ReadOnly, WithoutEvents};
 use crate::apic::{self, Client};
 use crate::backoff::Backoff;
@@ -14,6 +13,7 @@ use crate::config::{Config, EXIT_CONFIG, EXIT_USAGE, Policy};
 use crate::kube;
 use crate::model::kube::{Kind, Pool};
 use crate::model::plan::{Tally, describe};
+use crate::reconcile::{Reconciler, Report};
 
 /// How often a pass that ended early, or left something for later, is tried again.
 const TRIES: u32 = 6;
@@ -38,26 +38,26 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
         config.policy = Policy::Sync;
     }
     config.epg_grace = Duration::ZERO;
-    let mut engine = listed_engine(&config, cluster)?;
+    let mut reconciler = listed_reconciler(&config, cluster)?;
     let client = login(&config)?;
-    let report = pass(&mut engine, &ReadOnly(&client));
+    let report = pass(&mut reconciler, &ReadOnly(&client));
     client.logout();
     let report = report?;
 
     let mut text = describe(&report.done);
-    for finding in engine.findings() {
+    for finding in reconciler.findings() {
         text += &format!("finding: {finding}\n");
     }
-    let held = engine.held();
+    let held = reconciler.held();
     let changes = !report.done.is_empty() || held > 0;
     text += &match (changes, policy) {
         (true, _) if held > 0 => {
             format!("Plan: {}; a run would hold {held} more deletions.\n", Tally::of(&report.done))
         }
-        (false, _) if engine.findings().is_empty() => {
+        (false, _) if reconciler.findings().is_empty() => {
             "Nothing to change: the fabric is in step with the cluster.\n".to_owned()
         }
-        (false, _) => format!("Nothing that a run would change; {} findings.\n", engine.findings().len()),
+        (false, _) => format!("Nothing that a run would change; {} findings.\n", reconciler.findings().len()),
         (true, Policy::Observe) => {
             format!("Plan: {}. The policy is observe: a run sends none of it.\n", Tally::of(&report.done))
         }
@@ -72,32 +72,32 @@ pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
         let why = "--once and --policy observe together do nothing; `plan` tells what a run would change".to_owned();
         return Err(Failure { code: EXIT_USAGE, why });
     }
-    let mut engine = listed_engine(config, cluster)?;
+    let mut reconciler = listed_reconciler(config, cluster)?;
     let client = login(config)?;
-    let outcome = compare_and_check(&mut engine, &client, config.policy);
+    let outcome = compare_and_check(&mut reconciler, &client, config.policy);
     client.logout();
     outcome
 }
 
-fn compare_and_check(engine: &mut Engine, client: &Client, policy: Policy) -> Result<bool, Failure> {
+fn compare_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) -> Result<bool, Failure> {
     let mut written = Tally::default();
     loop {
-        let report = pass(engine, &WithoutEvents(client))?;
+        let report = pass(reconciler, &WithoutEvents(client))?;
         written = written.and(Tally::of(&report.done));
         let now = Instant::now();
         // What is never deleted needs no grace (X5).
-        let Some(end) = engine.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
+        let Some(end) = reconciler.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
         let pause = end.saturating_duration_since(now);
         info!(
             "waiting {} s until the grace of {} unwanted EPGs is over",
             pause.as_secs() + 1,
-            engine.graces_running(now)
+            reconciler.graces_running(now)
         );
         std::thread::park_timeout(pause);
     }
-    engine.compare_all();
-    let left = pass(engine, &ReadOnly(client))?;
-    let open = engine.open_findings();
+    reconciler.compare_all();
+    let left = pass(reconciler, &ReadOnly(client))?;
+    let open = reconciler.open_findings();
     let kept = match left.kept {
         0 => String::new(),
         kept => format!("; objects kept under --policy upsert-only: {kept}"),
@@ -107,13 +107,13 @@ fn compare_and_check(engine: &mut Engine, client: &Client, policy: Policy) -> Re
 }
 
 /// A pass, and further ones while the APIC is busy or something is left for later.
-fn pass(engine: &mut Engine, apic: &dyn Access) -> Result<Report, Failure> {
+fn pass(reconciler: &mut Reconciler, apic: &dyn Access) -> Result<Report, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
     let mut tries_left = TRIES;
     while tries_left > 0 {
         tries_left -= 1;
-        match engine.pass(apic, Instant::now(), &|| true) {
+        match reconciler.pass(apic, Instant::now(), &|| true) {
             Ok(report) => {
                 all.done.extend(report.done);
                 (all.unfinished, all.kept) = (report.unfinished, report.kept);
@@ -133,20 +133,20 @@ fn pass(engine: &mut Engine, apic: &dyn Access) -> Result<Report, Failure> {
     Ok(all)
 }
 
-/// An engine with all three lists in it.
-fn listed_engine(config: &Config, cluster: &kube::Client) -> Result<Engine, Failure> {
+/// A reconciler with all three lists in it.
+fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Result<Reconciler, Failure> {
     let failed = |error: kube::Error| {
         let code =
             if matches!(error, kube::Error::Unauthorized | kube::Error::Forbidden { .. }) { EXIT_CONFIG } else { 1 };
         Failure { code, why: format!("Kubernetes: {error}") }
     };
-    let mut engine = engine_for(config, cluster).map_err(failed)?;
+    let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
     for kind in Kind::ALL {
         let (objects, _) = cluster.list(kind, &mut Pool::default()).map_err(failed)?;
-        engine.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
-        engine.cluster_changed(kube::Event::Live { kind }, Instant::now());
+        reconciler.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
+        reconciler.cluster_changed(kube::Event::Live { kind }, Instant::now());
     }
-    Ok(engine)
+    Ok(reconciler)
 }
 
 /// A login. An APIC throttles logins (503), so a busy one is waited for, as `run` does, for a while.

@@ -11,17 +11,17 @@ use log::{debug, error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::engine::Engine;
+use super::event_loop::{Command, EventLoop, Inbox};
 use super::heart::{BEAT, Heart, Look, Monitor};
 use super::notify::{Manager, Standing};
-use super::reconciler::{Command, Inbox, Reconciler};
 use super::threads::{End, Failure, Threads};
-use super::{apic_settings, engine_for};
+use super::{apic_settings, reconciler_for};
 use crate::apic::{self, Link};
 use crate::backoff::{Backoff, stopped_within};
 use crate::config::{Config, EXIT_CONFIG, Policy};
 use crate::kube;
 use crate::model::kube::Kind;
+use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
 use crate::tenure::Tenure;
 
@@ -101,8 +101,8 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
         let manager = manager.clone();
         move || {
             manager.stands(Standing::WaitsForKubernetes);
-            if let Some(engine) = own_engine(&config, &cluster, &stop)? {
-                let reconciler = Reconciler::new(engine, inbox, link, tenure, heart, config.resync);
+            if let Some(reconciler) = own_reconciler(&config, &cluster, &stop)? {
+                let reconciler = EventLoop::new(reconciler, inbox, link, tenure, heart, config.resync);
                 reconciler.telling(events, manager).run();
             }
             Ok(())
@@ -156,7 +156,7 @@ fn supervise(
         select! {
             recv(looks) -> _ => {
                 if look() == Look::StandsStill {
-                    error!("the reconciler's loop has not turned for 60 s; please report this");
+                    error!("the event loop has not turned for 60 s; please report this");
                     return 1;
                 }
             },
@@ -247,13 +247,13 @@ fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, release: 
     info!("stopped");
 }
 
-/// The engine, once the cluster's id is known (O1). Nothing where the program stops before that.
-fn own_engine(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Engine>, Failure> {
+/// The reconciler, once the cluster's id is known (O1). Nothing where the program stops before that.
+fn own_reconciler(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Reconciler>, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
     let mut told = String::new();
     loop {
-        let why = match engine_for(config, cluster) {
-            Ok(engine) => return Ok(Some(engine)),
+        let why = match reconciler_for(config, cluster) {
+            Ok(reconciler) => return Ok(Some(reconciler)),
             Err(kube::Error::Forbidden { message }) => {
                 return Err(no_id(&format!(
                     "the API server does not let me read the namespace kube-system ({message})"

@@ -342,7 +342,7 @@ impl<'a> Planner<'a> {
     /// An EPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
     fn not_to_be_had(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, obstacle: Obstacle) {
         match obstacle {
-            // The finding about that is the engine's: it knows why.
+            // The finding about that is the reconciler's: it knows why.
             Obstacle::Unread | Obstacle::LeftAlone => {}
             Obstacle::L3outMissing => {
                 self.missing.entry(&dn.l3out).or_default().extend(&desired.deployments);

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use crate::world::{DN_E, Daemon, E, LIMIT, World, side_by_side};
 use aci_sync::apic;
 use aci_sync::config::{Controller, Policy};
-use aci_sync::daemon::engine::Engine;
+use aci_sync::daemon::event_loop::{EventLoop, Inbox};
 use aci_sync::daemon::heart::Heart;
-use aci_sync::daemon::reconciler::{Inbox, Reconciler};
 use aci_sync::kube;
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
+use aci_sync::reconcile::Reconciler;
 use aci_sync::secret::{Renewable, Secret};
 use aci_sync::tenure::Tenure;
 use crossbeam_channel::bounded;
@@ -466,9 +466,9 @@ fn a_tenure_that_ends_stops_the_next_write() {
     let tenure = Tenure::none();
     tenure.extend(Instant::now() + hour);
     let (link, listener, refresher) = apic::link(settings, tenure.clone(), say.clone(), stopped.clone());
-    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, hour);
+    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, hour);
     let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
-    let reconciler = Reconciler::new(engine, inbox, link.clone(), tenure.clone(), Heart::default(), hour);
+    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), tenure.clone(), Heart::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));
     world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
     std::thread::scope(|scope| {

@@ -10,13 +10,13 @@ use crate::world::{E, LIMIT, World};
 use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::{self, Query, Settings, SubscriptionId};
 use aci_sync::config::{Controller, Policy};
-use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::{self, Client, Error, decode};
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
+use aci_sync::reconcile::Reconciler;
 use aci_sync::secret::{Renewable, Secret};
 use aci_sync::tenure::Tenure;
 use crossbeam_channel::bounded;
@@ -173,18 +173,18 @@ impl Access for Mute {
 #[test]
 fn a_pass_has_an_end() {
     let owner = Owner::new("me", &[]);
-    let mut engine = Engine::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
+    let mut reconciler = Reconciler::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
     let deployment = json!({"kind": "DeploymentList", "metadata": {"resourceVersion": "7"}, "items": [
         {"metadata": {"namespace": "a", "name": "web", "annotations": {"aci.haystacknetworks.com/l3o": E}}}]});
     let page = decode::page(Kind::Deployment, deployment.to_string().as_bytes()).unwrap();
     let now = Instant::now();
-    engine.cluster_changed(kube::Event::Listed { kind: Kind::Deployment, objects: page.objects }, now);
+    reconciler.cluster_changed(kube::Event::Listed { kind: Kind::Deployment, objects: page.objects }, now);
     let apic = Mute(AtomicUsize::new(0));
     for (seconds, writes) in [(0, 2), (5, 2), (11, 4)] {
-        let report = engine.pass(&apic, now + Duration::from_secs(seconds), &|| true).unwrap();
+        let report = reconciler.pass(&apic, now + Duration::from_secs(seconds), &|| true).unwrap();
         assert!(report.done.is_empty());
         assert_eq!(apic.0.load(Ordering::SeqCst), writes, "after {seconds} s");
-        assert_eq!(engine.findings().iter().filter(|it| it.to_string().contains("silence")).count(), 1);
+        assert_eq!(reconciler.findings().iter().filter(|it| it.to_string().contains("silence")).count(), 1);
     }
 }
 

@@ -4,25 +4,25 @@ use std::time::{Duration, Instant};
 
 use crate::desk::*;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Rules;
+use aci_sync::reconcile::Reconciler;
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
 /// The changes of a pass, each in a line; what the fabric has told before it is heard.
-fn changes(engine: &mut Engine, session: &Session, now: Instant) -> Vec<String> {
-    session.tell(engine);
-    let report = pass(engine, session, now);
+fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
+    session.tell(reconciler);
+    let report = pass(reconciler, session, now);
     let text = describe(&report.done);
     text.lines().filter_map(|it| it.strip_prefix("    ")).map(str::to_owned).collect()
 }
 
-fn findings(engine: &Engine, code: Code) -> Vec<String> {
-    engine.findings().iter().filter(|it| it.code == code).map(|it| it.text.clone()).collect()
+fn findings(reconciler: &Reconciler, code: Code) -> Vec<String> {
+    reconciler.findings().iter().filter(|it| it.code == code).map(|it| it.text.clone()).collect()
 }
 
 /// R8: what another writer deleted is restored, and is not called created for the first time; with the EPG everything
@@ -31,31 +31,31 @@ fn findings(engine: &Engine, code: Code) -> Vec<String> {
 fn a_restoration_is_told_from_a_first_creation() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
     let first = ["+ EPG  (Deployment a/web)", "+ 10.0.0.1/32  import-security  (Pod a/web-1)"];
-    assert_eq!(changes(&mut engine, &session, now)[..2], first);
+    assert_eq!(changes(&mut reconciler, &session, now)[..2], first);
 
     desk.door.admin_delete(&subnet(1)).unwrap();
     let again = "+ 10.0.0.1/32  import-security  (Pod a/web-1; deleted by another writer)";
-    assert_eq!(changes(&mut engine, &session, now), [again]);
+    assert_eq!(changes(&mut reconciler, &session, now), [again]);
 
     desk.door.admin_delete(DN_E).unwrap();
-    engine.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
     let all = [
         "+ EPG  (Deployment a/web; deleted by another writer)",
         again,
         "+ 10.0.0.2/32  import-security  (Pod a/web-2; deleted by another writer)",
         "+ 10.0.0.3/32  import-security  (Pod a/web-3)",
     ];
-    assert_eq!(changes(&mut engine, &session, now), all);
+    assert_eq!(changes(&mut reconciler, &session, now), all);
 
     // What aci-sync deletes itself is no restoration when it comes back.
     for n in [2, 3] {
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", &format!("web-{n}")) }, now);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", &format!("web-{n}")) }, now);
     }
-    assert_eq!(changes(&mut engine, &session, now).len(), 2);
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
-    assert_eq!(changes(&mut engine, &session, now), ["+ 10.0.0.2/32  import-security  (Pod a/web-2)"]);
+    assert_eq!(changes(&mut reconciler, &session, now).len(), 2);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    assert_eq!(changes(&mut reconciler, &session, now), ["+ 10.0.0.2/32  import-security  (Pod a/web-2)"]);
 }
 
 /// R8: what another writer changed is drift, attribute by attribute; an address that another Pod has got is none, also
@@ -64,25 +64,25 @@ fn a_restoration_is_told_from_a_first_creation() {
 fn drift_is_told_from_another_source() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut engine, &session, now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    pass(&mut reconciler, &session, now);
     let scopes = "scope export-rtctrl -> export-rtctrl,import-security";
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "mine"), ("scope", "export-rtctrl")]).unwrap();
     assert_eq!(
-        changes(&mut engine, &session, now),
+        changes(&mut reconciler, &session, now),
         [format!(
             "~ 10.0.0.1/32  name \"mine\" -> \"a::web-1\"  {scopes}  (name changed by another writer; scope changed by \
              another writer)"
         )]
     );
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, now);
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.1")), now);
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, now);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.1")), now);
     assert_eq!(
-        changes(&mut engine, &session, now),
+        changes(&mut reconciler, &session, now),
         ["~ 10.0.0.1/32  name \"a::web-1\" -> \"a::web-2\"  (the address is of Pod a/web-2)"]
     );
     desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", "")]).unwrap();
-    assert_eq!(changes(&mut engine, &session, now), ["~ 10.0.0.1/32  (owner mark changed by another writer)"]);
+    assert_eq!(changes(&mut reconciler, &session, now), ["~ 10.0.0.1/32  (owner mark changed by another writer)"]);
 }
 
 /// R8: another scope by configuration is no drift.
@@ -92,8 +92,8 @@ fn a_changed_setting_is_no_drift() {
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
     desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "export-rtctrl")]).unwrap();
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    let repaired = changes(&mut engine, &session, now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    let repaired = changes(&mut reconciler, &session, now);
     assert!(repaired[0].ends_with("(required by --subnet-scope)"), "{repaired:?}");
 }
 
@@ -108,35 +108,35 @@ fn relate(desk: &Desk, contract: &str) {
 fn lost_contracts_are_listed() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut engine, &session, now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    pass(&mut reconciler, &session, now);
     for n in 1..=7 {
         relate(&desk, &format!("c{n}"));
     }
     desk.door.set(&format!("{DN_E}/rsprov-web"), "fvRsProv", &[]).unwrap();
-    assert!(changes(&mut engine, &session, now).is_empty());
-    assert!(findings(&engine, Code::ContractsLost).is_empty());
+    assert!(changes(&mut reconciler, &session, now).is_empty());
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
     desk.door.admin_delete(DN_E).unwrap();
-    session.tell(&mut engine);
-    let news = pass(&mut engine, &session, now).news;
+    session.tell(&mut reconciler);
+    let news = pass(&mut reconciler, &session, now).news;
     let text = "another writer deleted it, and it was restored without the contract relations that it had: rscons-c1, \
                 rscons-c2, rscons-c3, rscons-c4, rscons-c5 and 3 more; add those that are still needed";
-    assert_eq!(findings(&engine, Code::ContractsLost), [text]);
+    assert_eq!(findings(&reconciler, Code::ContractsLost), [text]);
     let told: Vec<_> = news.iter().map(|it| (it.reason.to_string(), it.reason.is_warning(), it.note.clone())).collect();
     assert_eq!(told, [("ContractsLost".to_owned(), true, format!("{DN_E}: {text}"))]);
-    changes(&mut engine, &session, now + 10 * SECOND);
-    assert_eq!(findings(&engine, Code::ContractsLost), [text], "until it has one again");
+    changes(&mut reconciler, &session, now + 10 * SECOND);
+    assert_eq!(findings(&reconciler, Code::ContractsLost), [text], "until it has one again");
 
     relate(&desk, "web");
-    changes(&mut engine, &session, now + 10 * SECOND);
-    assert!(findings(&engine, Code::ContractsLost).is_empty());
+    changes(&mut reconciler, &session, now + 10 * SECOND);
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
     desk.door.admin_delete(DN_E).unwrap();
-    changes(&mut engine, &session, now + 10 * SECOND);
-    assert!(findings(&engine, Code::ContractsLost)[0].contains("that it had: rscons-web;"));
-    engine.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
-    changes(&mut engine, &session, now + 10 * SECOND);
-    assert!(findings(&engine, Code::ContractsLost).is_empty());
+    changes(&mut reconciler, &session, now + 10 * SECOND);
+    assert!(findings(&reconciler, Code::ContractsLost)[0].contains("that it had: rscons-web;"));
+    reconciler.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
+    changes(&mut reconciler, &session, now + 10 * SECOND);
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 }
 
 /// R7: relations that people remove one by one are not lost, and neither are those of an EPG that aci-sync deletes.
@@ -144,23 +144,23 @@ fn lost_contracts_are_listed() {
 fn removed_contracts_are_not_lost() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut engine, &session, now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    pass(&mut reconciler, &session, now);
     relate(&desk, "web");
-    changes(&mut engine, &session, now);
+    changes(&mut reconciler, &session, now);
     desk.door.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
-    changes(&mut engine, &session, now);
+    changes(&mut reconciler, &session, now);
     desk.door.admin_delete(DN_E).unwrap();
-    changes(&mut engine, &session, now);
-    assert!(findings(&engine, Code::ContractsLost).is_empty());
+    changes(&mut reconciler, &session, now);
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
     relate(&desk, "web");
-    changes(&mut engine, &session, now);
-    engine.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
-    changes(&mut engine, &session, now);
-    engine.cluster_changed(Event::Upsert(deployment("web", "E", &[])), now);
-    assert_eq!(changes(&mut engine, &session, now)[0], "+ EPG  (Deployment a/web)");
-    assert!(findings(&engine, Code::ContractsLost).is_empty());
+    changes(&mut reconciler, &session, now);
+    reconciler.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
+    changes(&mut reconciler, &session, now);
+    reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), now);
+    assert_eq!(changes(&mut reconciler, &session, now)[0], "+ EPG  (Deployment a/web)");
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 }
 
 /// R7, W2: nor are they forgotten where a write of aci-sync itself creates the EPG again that another writer had deleted
@@ -169,11 +169,11 @@ fn removed_contracts_are_not_lost() {
 fn contracts_lost_in_the_moment_of_a_write() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut engine, &session, now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    pass(&mut reconciler, &session, now);
     relate(&desk, "web");
-    changes(&mut engine, &session, now);
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    changes(&mut reconciler, &session, now);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     let (door, mut done) = (desk.door.clone(), false);
     session.trouble(move |method, _, _| {
         if method == "POST" && !std::mem::replace(&mut done, true) {
@@ -181,9 +181,9 @@ fn contracts_lost_in_the_moment_of_a_write() {
         }
         None
     });
-    pass(&mut engine, &session, now);
+    pass(&mut reconciler, &session, now);
     assert_eq!(desk.door.subnets(DN_E).len(), 2);
-    assert_eq!(findings(&engine, Code::ContractsLost).len(), 1);
+    assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
 }
 
 /// D6: while its grace runs an EPG is a finding that holds nothing back, the same in each pass.
@@ -194,21 +194,21 @@ fn a_running_grace_is_visible() {
         with_subnets(&desk, 1);
         relate(&desk, "web");
         let session = Session::at(&desk);
-        let engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
-        let mut engine = hears_lists(engine, Vec::new(), Vec::new(), now);
-        let report = pass(&mut engine, &session, now);
+        let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
+        let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), now);
+        let report = pass(&mut reconciler, &session, now);
         if policy == Policy::UpsertOnly {
-            assert_eq!((engine.findings().len(), report.kept), (0, 2), "nothing ends there");
+            assert_eq!((reconciler.findings().len(), report.kept), (0, 2), "nothing ends there");
             continue;
         }
         let text = "no longer desired; it will be deleted after a grace of 60 s, with its contract relations (1)";
-        assert_eq!(findings(&engine, Code::EpgInGrace), [text]);
-        assert_eq!((engine.open_findings(), report.kept), (0, 0));
-        let before = engine.findings().clone();
-        pass(&mut engine, &session, now + 59 * SECOND);
-        assert_eq!(*engine.findings(), before);
-        pass(&mut engine, &session, now + 60 * SECOND);
-        assert!(engine.findings().is_empty() && desk.door.get(DN_E).is_none());
+        assert_eq!(findings(&reconciler, Code::EpgInGrace), [text]);
+        assert_eq!((reconciler.open_findings(), report.kept), (0, 0));
+        let before = reconciler.findings().clone();
+        pass(&mut reconciler, &session, now + 59 * SECOND);
+        assert_eq!(*reconciler.findings(), before);
+        pass(&mut reconciler, &session, now + 60 * SECOND);
+        assert!(reconciler.findings().is_empty() && desk.door.get(DN_E).is_none());
     }
 }
 
@@ -220,7 +220,7 @@ fn what_went_in_a_race_is_shown() {
     desk.door.setup_tenant("T", "V", &["L"]).unwrap();
     with_subnets(&desk, 1);
     let (session, now) = (Session::at(&desk), Instant::now());
-    let mut engine = listed(Policy::Sync, Vec::new(), Vec::new(), now);
+    let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
     let door = desk.door.clone();
     session.trouble(move |method, _, _| {
         if method == "POST" {
@@ -228,7 +228,7 @@ fn what_went_in_a_race_is_shown() {
         }
         None
     });
-    let report = pass(&mut engine, &session, now);
+    let report = pass(&mut reconciler, &session, now);
     assert!(desk.door.get(DN_E).is_none());
     assert_eq!(report.swept, [format!("{DN_E}: subnet 10.0.0.9/32")]);
 }

@@ -6,13 +6,13 @@ use std::time::Instant;
 use crate::desk::*;
 use aci_sync::apic::SubscriptionId;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::{Around, Engine, Report};
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
+use aci_sync::reconcile::{Around, Reconciler, Report};
 use serde_json::json;
 use sim::apic::{Order, WriteAnswer};
 
@@ -37,8 +37,8 @@ impl Around for Hand<'_> {
 }
 
 /// A pass that hears its websocket before each write, or only once it has ended.
-fn pass_that(hears: bool, engine: &mut Engine, session: &Session, now: Instant) -> Report {
-    if hears { engine.pass(session, now, session).unwrap() } else { pass(engine, session, now) }
+fn pass_that(hears: bool, reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
+    if hears { reconciler.pass(session, now, session).unwrap() } else { pass(reconciler, session, now) }
 }
 
 /// Deletes an object in the moment of the next POST.
@@ -71,26 +71,26 @@ fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
     }
 }
 
-/// An engine with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer deleted
+/// A reconciler with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer deleted
 /// it in that moment.
-fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Engine {
+fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Reconciler {
     with_subnets(desk, 1);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, session, start);
     desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-    session.tell(&mut engine);
+    session.tell(&mut reconciler);
     delete_at_the_next_post(desk, session, dn);
-    pass(&mut engine, session, start + SECOND);
+    pass(&mut reconciler, session, start + SECOND);
     session.trouble(|_, _, _| None);
     session.writes.borrow_mut().clear();
-    engine
+    reconciler
 }
 
 /// Passes enough, with what the websocket says in between.
-fn settle(engine: &mut Engine, session: &Session, start: Instant) {
+fn settle(reconciler: &mut Reconciler, session: &Session, start: Instant) {
     for later in [60, 120, 180] {
-        pass(engine, session, start + later * SECOND);
-        session.tell(engine);
+        pass(reconciler, session, start + later * SECOND);
+        session.tell(reconciler);
     }
 }
 
@@ -102,15 +102,15 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
         let start = Instant::now();
         with_subnets(desk, 3);
         let session = Session::at(desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut engine, &session, start);
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut reconciler, &session, start);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+        reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(desk, &session, DN_E);
-        let report = pass_that(hears, &mut engine, &session, start + SECOND);
-        let wants_a_pass = session.tell(&mut engine);
-        if report.unfinished || wants_a_pass || engine.next_wake().is_some() {
-            pass(&mut engine, &session, start + 10 * SECOND);
+        let report = pass_that(hears, &mut reconciler, &session, start + SECOND);
+        let wants_a_pass = session.tell(&mut reconciler);
+        if report.unfinished || wants_a_pass || reconciler.next_wake().is_some() {
+            pass(&mut reconciler, &session, start + 10 * SECOND);
         }
         let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{case}");
@@ -125,12 +125,12 @@ fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
         let (desk, start) = (desk_of(shape), Instant::now());
         with_subnets(&desk, 3);
         let session = Session::at(&desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut engine, &session, start);
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut reconciler, &session, start);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+        reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(&desk, &session, DN_E);
-        pass(&mut engine, &session, start + SECOND);
+        pass(&mut reconciler, &session, start + SECOND);
         let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{shape:?}");
     }
@@ -144,18 +144,18 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
         let start = Instant::now();
         with_subnets(desk, 1);
         let session = Session::at(desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-        pass(&mut engine, &session, start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+        pass(&mut reconciler, &session, start);
         desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-        session.tell(&mut engine);
+        session.tell(&mut reconciler);
         delete_at_the_next_post(desk, &session, &subnet(1));
-        pass_that(hears, &mut engine, &session, start + SECOND);
+        pass_that(hears, &mut reconciler, &session, start + SECOND);
         let made = desk.door.get(&subnet(1)).unwrap();
         assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
-        session.tell(&mut engine);
-        pass(&mut engine, &session, start + 2 * SECOND);
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
-        pass(&mut engine, &session, start + 3 * SECOND);
+        session.tell(&mut reconciler);
+        pass(&mut reconciler, &session, start + 2 * SECOND);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        pass(&mut reconciler, &session, start + 3 * SECOND);
         assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
     });
 }
@@ -168,16 +168,16 @@ fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
         let start = Instant::now();
         with_subnets(desk, 3);
         let session = Session::at(desk);
-        let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
-        let mut engine = hears_lists(engine, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut engine, &session, start);
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
+        let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+        let mut reconciler = hears_lists(reconciler, vec![deployment("web", "E", &[])], pods(3), start);
+        pass(&mut reconciler, &session, start);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
         delete_at_the_next_post(desk, &session, DN_E);
-        pass_that(hears, &mut engine, &session, start + SECOND);
+        pass_that(hears, &mut reconciler, &session, start + SECOND);
         assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
         for later in [2, 63, 126] {
-            session.tell(&mut engine);
-            pass_that(hears, &mut engine, &session, start + later * SECOND);
+            session.tell(&mut reconciler);
+            pass_that(hears, &mut reconciler, &session, start + later * SECOND);
         }
         assert!(desk.door.get(DN_E).is_none(), "{case}");
     });
@@ -189,12 +189,12 @@ fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
     with_each_shape(|desk, hears, case| {
         let start = Instant::now();
         let session = Session::at(desk);
-        let mut engine = recreated(desk, &session, &subnet(1), start);
+        let mut reconciler = recreated(desk, &session, &subnet(1), start);
         if hears {
-            session.tell(&mut engine);
+            session.tell(&mut reconciler);
         }
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
-        settle(&mut engine, &session, start);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        settle(&mut reconciler, &session, start);
         assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
     });
 }
@@ -206,10 +206,10 @@ fn what_another_writer_creates_after_a_repair_is_theirs() {
     for (with_epg, is_desired) in [(false, true), (false, false), (true, true), (true, false)] {
         let (desk, start) = (desk(), Instant::now());
         let session = Session::at(&desk);
-        let mut engine = recreated(&desk, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
-        session.tell(&mut engine);
+        let mut reconciler = recreated(&desk, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
+        session.tell(&mut reconciler);
         if !is_desired {
-            engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+            reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         }
         if with_epg {
             desk.door.quirks(|it| it.deleted_order = Order::ParentsOnly);
@@ -219,8 +219,8 @@ fn what_another_writer_creates_after_a_repair_is_theirs() {
             desk.door.admin_delete(&subnet(1)).unwrap();
         }
         desk.door.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
-        session.tell(&mut engine);
-        settle(&mut engine, &session, start);
+        session.tell(&mut reconciler);
+        settle(&mut reconciler, &session, start);
         let now = desk.door.get(&subnet(1)).unwrap_or_default();
         let expected = (Some(""), Some("theirs"));
         assert_eq!((now["annotation"].as_str(), now["name"].as_str()), expected, "{with_epg} {is_desired}");
@@ -234,18 +234,18 @@ fn what_another_cluster_has_marked_is_theirs() {
     for (dn, class) in [(subnet(1), "l3extSubnet"), (DN_E.to_owned(), "l3extInstP")] {
         let (desk, start) = (desk(), Instant::now());
         let session = Session::at(&desk);
-        let mut engine = recreated(&desk, &session, &dn, start);
-        session.tell(&mut engine);
+        let mut reconciler = recreated(&desk, &session, &dn, start);
+        session.tell(&mut reconciler);
         let (kind, name) = if class == "l3extSubnet" { (Kind::Pod, "web-1") } else { (Kind::Deployment, "web") };
-        engine.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
+        reconciler.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
         for mark in ["orchestrator:aci-sync:you", ""] {
             desk.door.set(&dn, class, &[("annotation", mark)]).unwrap();
-            session.tell(&mut engine);
-            settle(&mut engine, &session, start);
-            engine.compare_all();
+            session.tell(&mut reconciler);
+            settle(&mut reconciler, &session, start);
+            reconciler.compare_all();
         }
         assert!(desk.door.get(&dn).is_some_and(|it| it["annotation"] == ""), "{dn}");
-        assert!(engine.findings().iter().all(|it| it.code != Code::Rejected), "{dn}: {:?}", engine.findings());
+        assert!(reconciler.findings().iter().all(|it| it.code != Code::Rejected), "{dn}: {:?}", reconciler.findings());
     }
 }
 
@@ -256,10 +256,10 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let (door, once) = (desk.door.clone(), Cell::new(true));
     session.trouble(move |method, _, _| {
         if method == "POST" && once.take() {
@@ -269,7 +269,7 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
         }
         None
     });
-    engine.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.pass(&session, start + SECOND, &session).unwrap();
     let now = desk.door.get(DN_E).unwrap();
     assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
 }
@@ -281,14 +281,14 @@ fn an_epg_replaced_before_the_read_stays_theirs() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
     desk.door.admin_delete(DN_E).unwrap();
     desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
     session.told();
-    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-    engine.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    reconciler.pass(&session, start + SECOND, &session).unwrap();
     assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
     assert!(desk.door.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
 }
@@ -304,11 +304,11 @@ fn a_busy_neighbour_holds_nothing_up() {
             with_subnets(&desk, 0);
         }
         let session = Session::at(&desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
-        pass(&mut engine, &session, start);
-        session.tell(&mut engine);
-        engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
-        engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
+        pass(&mut reconciler, &session, start);
+        session.tell(&mut reconciler);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
+        reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         let reads = std::rc::Rc::new(Cell::new(0));
         let count = reads.clone();
         session.trouble(move |method, _, _| {
@@ -321,7 +321,7 @@ fn a_busy_neighbour_holds_nothing_up() {
             let dn = format!("{DN_E}/extsubnet-[10.7.0.{n}/32]");
             desk.door.set(&dn, "l3extSubnet", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
         });
-        let report = engine.pass(&session, start + SECOND, &busy).unwrap();
+        let report = reconciler.pass(&session, start + SECOND, &busy).unwrap();
         assert!(!report.unfinished, "foreign: {is_foreign}");
         assert!(desk.door.get(&subnet(4)).is_some() && desk.door.get(&subnet(1)).is_none(), "foreign: {is_foreign}");
         assert!(reads.get() <= 4, "foreign: {is_foreign}, {} reads", reads.get());
@@ -336,20 +336,20 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
     let theirs = "uni/tn-T/out-L/instP-F";
     desk.door.set(theirs, "l3extInstP", &[]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let mut once = true;
     let hand = Hand::new(&session, || {
         if std::mem::take(&mut once) {
             desk.door.set(&format!("{theirs}/extsubnet-[10.0.0.4/32]"), "l3extSubnet", &[]).unwrap();
         }
     });
-    engine.pass(&session, start + SECOND, &hand).unwrap();
+    reconciler.pass(&session, start + SECOND, &hand).unwrap();
     assert!(desk.door.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
     assert!(desk.door.faults_raised().is_empty(), "{:?}", desk.door.faults_raised());
-    assert!(engine.findings().iter().any(|it| it.code == Code::HeldByForeign), "{:?}", engine.findings());
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::HeldByForeign), "{:?}", reconciler.findings());
 }
 
 /// O2, D6: what somebody has put into an EPG in the middle of a pass, and the fabric has told of, is not deleted with it.
@@ -360,12 +360,12 @@ fn a_foreign_subnet_told_of_in_time_survives() {
     let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
     desk.door.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
     let session = Session::at(&desk);
-    let mut engine =
+    let mut reconciler =
         listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
     for name in ["web", "other"] {
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
     }
     let (door, mut once) = (desk.door.clone(), true);
     session.trouble(move |method, _, body| {
@@ -374,7 +374,7 @@ fn a_foreign_subnet_told_of_in_time_survives() {
         }
         None
     });
-    engine.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.pass(&session, start + SECOND, &session).unwrap();
     assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
     assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
 }
@@ -385,10 +385,10 @@ fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 3);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
     let (door, mut once) = (desk.door.clone(), true);
     let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
     session.trouble(move |method, target, _| {
@@ -398,7 +398,7 @@ fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
         }
         None
     });
-    engine.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.pass(&session, start + SECOND, &session).unwrap();
     let now = desk.door.get(&subnet(1)).unwrap();
     assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
     assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");

@@ -1,4 +1,4 @@
-//! A session at the simulated fabric without sockets, a few objects of a cluster, and an engine between them: for tests
+//! A session at the simulated fabric without sockets, a few objects of a cluster, and a reconciler between them: for tests
 //! of single passes.
 
 use std::cell::RefCell;
@@ -8,12 +8,12 @@ use aci_sync::apic::access::{Access, MaySend, Written};
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::{Around, Engine, Report};
 use aci_sync::kube::Event;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
+use aci_sync::reconcile::{Around, Reconciler, Report};
 use serde_json::json;
 use sim::apic::{Desk, Quirks, Seat};
 
@@ -65,10 +65,10 @@ impl Session {
         messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
     }
 
-    pub fn tell(&self, engine: &mut Engine) -> bool {
+    pub fn tell(&self, reconciler: &mut Reconciler) -> bool {
         self.told()
             .iter()
-            .fold(false, |wants_a_pass, (ids, changes)| engine.fabric_changed(ids, changes) | wants_a_pass)
+            .fold(false, |wants_a_pass, (ids, changes)| reconciler.fabric_changed(ids, changes) | wants_a_pass)
     }
 }
 
@@ -169,34 +169,45 @@ pub fn epgs(desk: &Desk) -> Vec<String> {
     desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
 }
 
-/// An engine with these rules and a grace of a minute.
-pub fn engine(rules: Rules, policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
-    hears_lists(Engine::new(Owner::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
+/// A reconciler with these rules and a grace of a minute.
+pub fn reconciler(
+    rules: Rules,
+    policy: Policy,
+    deployments: Vec<Object>,
+    pods: Vec<Object>,
+    now: Instant,
+) -> Reconciler {
+    hears_lists(Reconciler::new(Owner::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
 }
 
-pub fn hears(engine: &mut Engine, object: Object, now: Instant) -> bool {
-    engine.cluster_changed(Event::Upsert(object), now)
+pub fn hears(reconciler: &mut Reconciler, object: Object, now: Instant) -> bool {
+    reconciler.cluster_changed(Event::Upsert(object), now)
 }
 
 pub fn pods(count: usize) -> Vec<Object> {
     (1..=count).map(|n| pod("web", n, &format!("10.0.0.{n}"))).collect()
 }
 
-pub fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
-    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
-    hears_lists(engine, deployments, pods, now)
+pub fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Reconciler {
+    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
+    hears_lists(reconciler, deployments, pods, now)
 }
 
-pub fn hears_lists(mut engine: Engine, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+pub fn hears_lists(
+    mut reconciler: Reconciler,
+    deployments: Vec<Object>,
+    pods: Vec<Object>,
+    now: Instant,
+) -> Reconciler {
     for (kind, objects) in [(Kind::Deployment, deployments), (Kind::Pod, pods), (Kind::Service, Vec::new())] {
-        engine.cluster_changed(Event::Listed { kind, objects }, now);
-        engine.cluster_changed(Event::Live { kind }, now);
+        reconciler.cluster_changed(Event::Listed { kind, objects }, now);
+        reconciler.cluster_changed(Event::Live { kind }, now);
     }
-    engine
+    reconciler
 }
 
-pub fn pass(engine: &mut Engine, session: &Session, now: Instant) -> Report {
-    engine.pass(session, now, &|| true).unwrap()
+pub fn pass(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
+    reconciler.pass(session, now, &|| true).unwrap()
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);

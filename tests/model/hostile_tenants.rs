@@ -1,4 +1,4 @@
-//! What one namespace could do to others: single reconciles of the engine against a fabric without sockets. Each test is an
+//! What one namespace could do to others: single reconciles of the reconciler against a fabric without sockets. Each test is an
 //! attack that once went through.
 
 use std::cell::Cell;
@@ -8,12 +8,12 @@ use crate::desk::*;
 use aci_sync::apic::Error;
 use aci_sync::apic::SubscriptionId;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Around;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind, Object};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::{Allow, Rules};
+use aci_sync::reconcile::Around;
 use serde_json::json;
 use sim::apic::{Desk, Quirks};
 
@@ -24,21 +24,21 @@ fn a_forbidden_binding_keeps_no_epg() {
     let session = Session::at(&desk);
     let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
     let rules = Rules { allow, ..Rules::default() };
-    let mut engine = engine(
+    let mut reconciler = reconciler(
         rules,
         Policy::Sync,
         vec![naming("shop", "web", "T/L/S-1")],
         vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
         start,
     );
-    pass(&mut engine, &session, start);
-    engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("shop", "web") }, start);
-    pass(&mut engine, &session, start);
+    pass(&mut reconciler, &session, start);
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("shop", "web") }, start);
+    pass(&mut reconciler, &session, start);
     for n in 1..10 {
         // Any update of such a Deployment does, also one that changes nothing that matters.
-        hears(&mut engine, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
-        pass(&mut engine, &session, start + n * 50 * SECOND);
-        pass(&mut engine, &session, start + (n * 50 + 49) * SECOND);
+        hears(&mut reconciler, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
+        pass(&mut reconciler, &session, start + n * 50 * SECOND);
+        pass(&mut reconciler, &session, start + (n * 50 + 49) * SECOND);
     }
     assert_eq!(epgs(&desk), [""; 0], "eight minutes later");
 }
@@ -49,7 +49,7 @@ fn touched_graces_count() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
-    let mut engine = engine(
+    let mut reconciler = reconciler(
         rules,
         Policy::Sync,
         vec![naming("evil", "web", "T/L/E0")],
@@ -57,16 +57,16 @@ fn touched_graces_count() {
         start,
     );
     let mut now = start;
-    pass(&mut engine, &session, now);
+    pass(&mut reconciler, &session, now);
     for n in 1..30 {
         now += SECOND;
         // One helper Deployment names all that is in its grace, one after the other, and ends where it was.
         for old in 0..n - 1 {
-            hears(&mut engine, naming("evil", "helper", &format!("T/L/E{old}")), now);
+            hears(&mut reconciler, naming("evil", "helper", &format!("T/L/E{old}")), now);
         }
-        hears(&mut engine, naming("evil", "web", &format!("T/L/E{n}")), now);
-        hears(&mut engine, naming("evil", "helper", &format!("T/L/E{n}")), now);
-        pass(&mut engine, &session, now);
+        hears(&mut reconciler, naming("evil", "web", &format!("T/L/E{n}")), now);
+        hears(&mut reconciler, naming("evil", "helper", &format!("T/L/E{n}")), now);
+        pass(&mut reconciler, &session, now);
     }
     assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
 }
@@ -77,11 +77,11 @@ fn upsert_only_has_a_limit() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
-    let mut engine = engine(rules, Policy::UpsertOnly, Vec::new(), Vec::new(), start);
+    let mut reconciler = reconciler(rules, Policy::UpsertOnly, Vec::new(), Vec::new(), start);
     for n in 0..30 {
         let now = start + n * 70 * SECOND;
-        hears(&mut engine, naming("evil", "web", &format!("T/L/E{n}")), now);
-        pass(&mut engine, &session, now);
+        hears(&mut reconciler, naming("evil", "web", &format!("T/L/E{n}")), now);
+        pass(&mut reconciler, &session, now);
     }
     assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
 }
@@ -96,15 +96,15 @@ fn two_unserved_l3outs() {
         (target.contains("out-A") || target.contains("out-B")).then(|| Error::Unreachable("timed out".to_owned()))
     });
     let deployments = vec![naming("evil", "x", "T/A/E"), naming("evil", "y", "T/B/E"), deployment("web", "E", &[])];
-    let mut engine = listed(Policy::Sync, deployments, pods(1), start);
+    let mut reconciler = listed(Policy::Sync, deployments, pods(1), start);
     let mut failed = 0;
     for n in 0..1000 {
         if n % 60 == 59 {
             // What the reconciler does after a minute without a served read, and after each --resync.
-            engine.subscriptions_lost(None);
-            engine.compare_all();
+            reconciler.subscriptions_lost(None);
+            reconciler.compare_all();
         }
-        failed += usize::from(engine.pass(&session, start + n * SECOND, &|| true).is_err());
+        failed += usize::from(reconciler.pass(&session, start + n * SECOND, &|| true).is_err());
     }
     assert!(desk.door.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
 }
@@ -117,13 +117,13 @@ fn a_flood_hides_no_shared_l3out() {
     let mut all: Vec<Object> = (0..25).map(|n| naming("evil", &format!("d{n}"), &format!("T/A{n:02}/E"))).collect();
     all.push(naming("evil", "shared", "T/GONE/AAA"));
     all.push(naming("shop", "web", "T/GONE/WEB"));
-    let mut engine = engine(Rules::default(), Policy::Sync, all, Vec::new(), start);
+    let mut reconciler = reconciler(Rules::default(), Policy::Sync, all, Vec::new(), start);
     let mut news = Vec::new();
     for n in 0..5 {
-        news.extend(pass(&mut engine, &session, start + n * SECOND).news);
+        news.extend(pass(&mut reconciler, &session, start + n * SECOND).news);
     }
     let of_shop: Vec<_> = news.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
-    let findings: Vec<String> = engine.findings().iter().map(ToString::to_string).collect();
+    let findings: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
     assert!(findings.iter().any(|it| it.contains("out-GONE")), "{findings:#?}");
     assert!(!of_shop.is_empty());
 }
@@ -136,22 +136,22 @@ fn an_address_of_another_pod_is_not_held() {
     let session = Session::at(&desk);
     let mut pods: Vec<Object> = (1..=40).map(|n| pod_of("evil", "x", n, &format!("10.0.1.{n}"), 1)).collect();
     pods.push(pod_of("shop", "web", 1, "10.0.0.1", 1));
-    let mut engine = engine(
+    let mut reconciler = reconciler(
         Rules::default(),
         Policy::Sync,
         vec![naming("evil", "x", "T/L/X"), naming("shop", "web", "T/L/E")],
         pods,
         start,
     );
-    pass(&mut engine, &session, start);
+    pass(&mut reconciler, &session, start);
     assert!(desk.door.get(&subnet(1)).is_some());
     // While the Pods are listed anew, evil ends its Pods, and gets the address of one that shop ended.
     let objects = vec![pod_of("evil", "unmanaged", 1, "10.0.0.1", 2)];
-    engine.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
+    reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
     for n in 1..700 {
-        pass(&mut engine, &session, start + n * SECOND);
+        pass(&mut reconciler, &session, start + n * SECOND);
     }
-    assert!(desk.door.get(&subnet(1)).is_none(), "{:?}", engine.findings());
+    assert!(desk.door.get(&subnet(1)).is_none(), "{:?}", reconciler.findings());
 }
 
 /// S3, W2: an address is not created elsewhere in the VRF while it is in an L3Out that cannot be read any more.
@@ -162,14 +162,14 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
         let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
         desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
         let session = Session::at(&desk);
-        let mut engine = engine(
+        let mut reconciler = reconciler(
             Rules::default(),
             Policy::Sync,
             vec![naming("a", "web", "T/A/E")],
             vec![pod_of("a", "web", 1, "10.0.0.1", 1)],
             start,
         );
-        pass(&mut engine, &session, start);
+        pass(&mut reconciler, &session, start);
         assert!(desk.door.get("uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]").is_some());
         session.trouble(move |method, target, _| {
             (method == "GET" && target.contains("out-A")).then(|| match error {
@@ -178,13 +178,13 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
                 _ => Error::Unreachable("timed out".to_owned()),
             })
         });
-        engine.compare_all();
+        reconciler.compare_all();
         for n in 0..20 {
-            drop(engine.pass(&session, start + n * SECOND, &|| true));
+            drop(reconciler.pass(&session, start + n * SECOND, &|| true));
         }
-        hears(&mut engine, naming("a", "web", "T/L/E"), start + 20 * SECOND);
+        hears(&mut reconciler, naming("a", "web", "T/L/E"), start + 20 * SECOND);
         for n in 20..40 {
-            drop(engine.pass(&session, start + n * SECOND, &|| true));
+            drop(reconciler.pass(&session, start + n * SECOND, &|| true));
         }
         let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
         twice |= both.iter().all(|it| desk.door.get(it).is_some());
@@ -198,24 +198,24 @@ fn fresh_names_do_not_stop_deletions() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     session.trouble(|_, target, _| target.contains("class/l3extInstP").then(|| Error::Forbidden("no".to_owned())));
-    let mut engine = engine(
+    let mut reconciler = reconciler(
         Rules::default(),
         Policy::Sync,
         vec![naming("shop", "web", "T/L/E")],
         vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
         start,
     );
-    pass(&mut engine, &session, start);
+    pass(&mut reconciler, &session, start);
     for n in 1..100 {
         let now = start + n * SECOND;
         for m in 0..60 {
-            hears(&mut engine, naming("evil", &format!("d{m}"), &format!("T/X{n}-{m}/E")), now);
+            hears(&mut reconciler, naming("evil", &format!("d{m}"), &format!("T/X{n}-{m}/E")), now);
         }
         if n == 1 {
-            engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("shop", "web-1") }, now);
-            hears(&mut engine, pod_of("evil", "unmanaged", 1, "10.0.0.1", 2), now);
+            reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("shop", "web-1") }, now);
+            hears(&mut reconciler, pod_of("evil", "unmanaged", 1, "10.0.0.1", 2), now);
         }
-        pass(&mut engine, &session, now);
+        pass(&mut reconciler, &session, now);
     }
     assert!(desk.door.get(&subnet(1)).is_none());
 }
@@ -226,28 +226,28 @@ fn one_unserved_l3out_with_reconnects() {
     let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
     desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
     let mut session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let mut now = start;
     for _ in 0..30 {
-        engine.pass(&session, now, &session).unwrap();
-        session.tell(&mut engine);
+        reconciler.pass(&session, now, &session).unwrap();
+        session.tell(&mut reconciler);
         now += SECOND;
     }
     let slow = |session: &Session| {
         session.trouble(|_, target, _| target.contains("out-A").then(|| Error::Unreachable("timed out".to_owned())));
     };
     slow(&session);
-    hears(&mut engine, naming("evil", "x", "T/A/E"), now);
+    hears(&mut reconciler, naming("evil", "x", "T/A/E"), now);
     let (mut delays, mut failing_since, mut waiting, mut stalled) = (Vec::new(), None, None, 0);
     for n in 0..1800u32 {
         now += SECOND;
         if n % 20 == 0 && waiting.is_none() {
             let address = format!("10.0.{}.{}", 1 + n / 20 / 200, n / 20 % 200);
-            hears(&mut engine, pod("web", 1000 + n as usize, &address), now);
+            hears(&mut reconciler, pod("web", 1000 + n as usize, &address), now);
             waiting = Some((n, format!("{DN_E}/extsubnet-[{address}/32]")));
         }
-        let ended = engine.pass(&session, now, &session);
-        session.tell(&mut engine);
+        let ended = reconciler.pass(&session, now, &session);
+        session.tell(&mut reconciler);
         match ended {
             Ok(_) => failing_since = None,
             Err(_) => {
@@ -255,7 +255,7 @@ fn one_unserved_l3out_with_reconnects() {
                 if n - *failing_since.get_or_insert(n) >= 60 {
                     session = Session::at(&desk);
                     slow(&session);
-                    engine.subscriptions_lost(None);
+                    reconciler.subscriptions_lost(None);
                     failing_since = None;
                 }
             }
@@ -280,13 +280,13 @@ fn findings_about_former_epgs_are_limited() {
         (0..100).map(|n| naming("evil", &format!("d{n}"), &format!("T/L/{prefix}{n}"))).collect::<Vec<_>>()
     };
     let pods = (0..100).map(|n| pod_of("evil", &format!("d{n}"), 1, &format!("10.0.1.{n}"), 1)).collect();
-    let mut engine = engine(Rules::default(), Policy::Sync, named("A"), pods, start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = reconciler(Rules::default(), Policy::Sync, named("A"), pods, start);
+    pass(&mut reconciler, &session, start);
     for it in named("B") {
-        hears(&mut engine, it, start);
+        hears(&mut reconciler, it, start);
     }
-    pass(&mut engine, &session, start + SECOND);
-    let count = engine.findings().iter().filter(|it| it.code == Code::EpgInGrace).count();
+    pass(&mut reconciler, &session, start + SECOND);
+    let count = reconciler.findings().iter().filter(|it| it.code == Code::EpgInGrace).count();
     assert!((20..=21).contains(&count), "{count} findings, none of which counts in the namespace's share of the log");
 }
 
@@ -304,7 +304,7 @@ fn a_refused_l3out_is_still_in_its_vrf() {
             "spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
         Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
     };
-    let mut engine = engine(
+    let mut reconciler = reconciler(
         Rules::default(),
         Policy::Sync,
         vec![labelled("one", "A", 1), labelled("two", "L", 2)],
@@ -314,15 +314,15 @@ fn a_refused_l3out_is_still_in_its_vrf() {
     let json = json!({"metadata": {"namespace": "a", "name": "s", "uid": "s"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "x"}},
         "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
-    hears(&mut engine, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
-    pass(&mut engine, &session, start);
+    hears(&mut reconciler, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
+    pass(&mut reconciler, &session, start);
     let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
     assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false]);
     session.trouble(|method, target, _| {
         (method == "GET" && target.contains("mo/uni/tn-T/out-A")).then(|| Error::Forbidden("no".to_owned()))
     });
-    engine.compare_all();
-    pass(&mut engine, &session, start + SECOND);
+    reconciler.compare_all();
+    pass(&mut reconciler, &session, start + SECOND);
     assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false], "in two EPGs of one VRF");
 }
 
@@ -359,13 +359,13 @@ fn many_writes_keep_nobody_waiting() {
     let mut pods: Vec<Object> =
         (0..1400).map(|n| pod_of("evil", "x", n, &format!("10.1.{}.{}", n / 200, n % 200), 1)).collect();
     pods.push(pod_of("shop", "web", 1, "10.0.0.1", 1));
-    let mut engine =
-        engine(Rules::default(), Policy::Sync, vec![evil(true), naming("shop", "web", "T/L/E")], pods, start);
+    let mut reconciler =
+        reconciler(Rules::default(), Policy::Sync, vec![evil(true), naming("shop", "web", "T/L/E")], pods, start);
     for n in 0..20 {
         // Whichever way leaves more to do.
         let there = desk.door.subnets("uni/tn-T/out-L/instP-A").len();
-        hears(&mut engine, evil(there < 700), start + n * 30 * SECOND);
-        engine.pass(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
+        hears(&mut reconciler, evil(there < 700), start + n * 30 * SECOND);
+        reconciler.pass(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
     }
     assert!(desk.door.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
 }
@@ -378,19 +378,19 @@ fn a_forbidden_binding_takes_no_quota() {
     let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
     let rules = Rules { allow, max_epgs: Some(2), ..Rules::default() };
     let pods = vec![pod_of("shop", "web", 1, "10.0.0.1", 1), pod_of("shop", "znew", 1, "10.0.0.2", 1)];
-    let mut engine = engine(rules, Policy::Sync, vec![naming("shop", "web", "T/L/S-1")], pods, start);
-    pass(&mut engine, &session, start);
-    hears(&mut engine, naming("shop", "web", "T/L/S-2"), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![naming("shop", "web", "T/L/S-1")], pods, start);
+    pass(&mut reconciler, &session, start);
+    hears(&mut reconciler, naming("shop", "web", "T/L/S-2"), start);
+    pass(&mut reconciler, &session, start);
     for n in 1..=10 {
-        hears(&mut engine, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
-        pass(&mut engine, &session, start + n * 50 * SECOND);
-        pass(&mut engine, &session, start + (n * 50 + 1) * SECOND);
+        hears(&mut reconciler, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
+        pass(&mut reconciler, &session, start + n * 50 * SECOND);
+        pass(&mut reconciler, &session, start + (n * 50 + 1) * SECOND);
     }
     // Eight minutes after S-1 should be gone.
-    hears(&mut engine, naming("shop", "znew", "T/L/S-3"), start + 510 * SECOND);
-    pass(&mut engine, &session, start + 510 * SECOND);
-    let findings: Vec<String> = engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+    hears(&mut reconciler, naming("shop", "znew", "T/L/S-3"), start + 510 * SECOND);
+    pass(&mut reconciler, &session, start + 510 * SECOND);
+    let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-S-3").len(), 1, "{findings:#?}");
 }
 
@@ -402,17 +402,17 @@ fn unused_epgs_cost_little() {
     let all = (0..100)
         .map(|n| naming("evil", &format!("d{n}"), &format!("T/L/A0-{n}")))
         .chain([naming("shop", "web", "T/L/E")]);
-    let mut engine = engine(Rules::default(), Policy::Sync, all.collect(), Vec::new(), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = reconciler(Rules::default(), Policy::Sync, all.collect(), Vec::new(), start);
+    pass(&mut reconciler, &session, start);
     let mut before = 0;
     for step in 1..20usize {
         let now = start + u32::try_from(step).unwrap() * SECOND;
         for n in 0..100 {
-            hears(&mut engine, naming("evil", &format!("d{n}"), &format!("T/L/A{step}-{n}")), now);
+            hears(&mut reconciler, naming("evil", &format!("d{n}"), &format!("T/L/A{step}-{n}")), now);
         }
-        hears(&mut engine, pod_of("shop", "web", step, &format!("10.0.0.{step}"), 1), now);
+        hears(&mut reconciler, pod_of("shop", "web", step, &format!("10.0.0.{step}"), 1), now);
         let sent = session.writes.borrow().len();
-        pass(&mut engine, &session, now);
+        pass(&mut reconciler, &session, now);
         let of_shop = session.writes.borrow()[sent..].iter().position(|it| it.contains("10.0.0.")).unwrap();
         before = before.max(of_shop);
     }
@@ -427,8 +427,9 @@ fn unused_epgs_cost_little() {
 fn creations_do_not_put_off_the_read_that_follows_them() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = engine(Rules::default(), Policy::Sync, vec![naming("shop", "web", "T/L/E")], Vec::new(), start);
-    engine.pass(&session, start, &session).unwrap();
+    let mut reconciler =
+        reconciler(Rules::default(), Policy::Sync, vec![naming("shop", "web", "T/L/E")], Vec::new(), start);
+    reconciler.pass(&session, start, &session).unwrap();
     let reads = std::rc::Rc::new(Cell::new(0));
     let count = reads.clone();
     session.trouble(move |method, target, _| {
@@ -438,9 +439,9 @@ fn creations_do_not_put_off_the_read_that_follows_them() {
         None
     });
     for n in 1..30u32 {
-        hears(&mut engine, naming("evil", "x", &format!("T/L/X{n}")), start + n * SECOND);
-        engine.pass(&session, start + n * SECOND, &session).unwrap();
-        session.tell(&mut engine);
+        hears(&mut reconciler, naming("evil", "x", &format!("T/L/X{n}")), start + n * SECOND);
+        reconciler.pass(&session, start + n * SECOND, &session).unwrap();
+        session.tell(&mut reconciler);
     }
     assert!(reads.get() > 0, "not once in 30 s");
 }

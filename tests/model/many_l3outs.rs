@@ -10,12 +10,12 @@ use crate::desk::{
 };
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Object;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
+use aci_sync::reconcile::Reconciler;
 
 /// How many L3Outs the hostile namespace names.
 const MANY: usize = 300;
@@ -28,10 +28,10 @@ fn hostile() -> Vec<Object> {
     (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("T/A{n:04}/E"))).collect()
 }
 
-/// An engine for which namespaces may have so many EPGs.
-fn engine(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Engine {
+/// A reconciler for which namespaces may have so many EPGs.
+fn reconciler(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Reconciler {
     let rules = Rules { max_epgs, ..Rules::default() };
-    hears_lists(Engine::new(Owner::new("me", &[]), rules, Policy::Sync, Duration::ZERO), deployments, pods, now)
+    hears_lists(Reconciler::new(Owner::new("me", &[]), rules, Policy::Sync, Duration::ZERO), deployments, pods, now)
 }
 
 /// The requests that a session gets from now on: method and target.
@@ -51,8 +51,8 @@ fn before(requests: &[String], text: &str) -> usize {
 }
 
 /// Passes until all is read; how many.
-fn until_read(engine: &mut Engine, session: &Session, now: Instant) -> usize {
-    (1..=MANY).find(|_| pass(engine, session, now).unread == 0).expect("an end")
+fn until_read(reconciler: &mut Reconciler, session: &Session, now: Instant) -> usize {
+    (1..=MANY).find(|_| pass(reconciler, session, now).unread == 0).expect("an end")
 }
 
 /// X3, R4: at the start, at a change and at a full sync another namespace's L3Out is read first and its changes are sent a
@@ -63,38 +63,38 @@ fn one_namespace_delays_no_other() {
     let session = Session::at(&desk);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
-    let mut engine = engine(None, deployments, pods(1), now);
+    let mut reconciler = reconciler(None, deployments, pods(1), now);
 
     let seen = requests(&session);
-    let report = pass(&mut engine, &session, now);
+    let report = pass(&mut reconciler, &session, now);
     assert!(report.unread > MANY - FEW && report.unfinished, "{} unread", report.unread);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     let seen_later = requests(&session);
-    pass(&mut engine, &session, now);
+    pass(&mut reconciler, &session, now);
     assert!(before(&seen_later.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
-    let passes = until_read(&mut engine, &session, now);
+    let passes = until_read(&mut reconciler, &session, now);
     assert!(passes < MANY / 10, "{passes} passes");
     let mut reads: BTreeMap<String, usize> = BTreeMap::new();
     for request in seen.borrow().iter().chain(seen_later.borrow().iter()).filter(|it| it.contains("out-A")) {
         *reads.entry(request.clone()).or_default() += 1;
     }
     assert_eq!((reads.len(), reads.values().max()), (MANY, Some(&1)));
-    let missing = engine.findings().iter().filter(|it| it.code == Code::L3outMissing).count();
+    let missing = reconciler.findings().iter().filter(|it| it.code == Code::L3outMissing).count();
     assert_eq!(missing, 21, "twenty of the namespace, and one that counts the rest");
 
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
-    engine.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
-    engine.compare_all();
+    reconciler.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
+    reconciler.compare_all();
     let seen = requests(&session);
-    assert!(pass(&mut engine, &session, now).unread > 0);
+    assert!(pass(&mut reconciler, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
     assert_eq!(desk.door.subnets(DN_E).len(), 3);
-    until_read(&mut engine, &session, now);
+    until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("out-A")).count(), MANY, "the full sync read all of them");
-    assert!(!pass(&mut engine, &session, now).unfinished);
+    assert!(!pass(&mut reconciler, &session, now).unfinished);
 }
 
 /// X3: a namespace that names its first L3Out while those of another one are still being read does not wait for them.
@@ -103,11 +103,11 @@ fn namespaces_take_turns() {
     let (desk, now) = (desk(), Instant::now());
     desk.door.setup_tenant("T", "V", &["L", "Z"]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = engine(None, hostile(), Vec::new(), now);
-    assert!(pass(&mut engine, &session, now).unread > 0);
-    engine.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
+    let mut reconciler = reconciler(None, hostile(), Vec::new(), now);
+    assert!(pass(&mut reconciler, &session, now).unread > 0);
+    reconciler.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
     let seen = requests(&session);
-    assert!(pass(&mut engine, &session, now).unread > 0);
+    assert!(pass(&mut reconciler, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "GET /api/mo/uni/tn-T/out-Z") < 5);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-Z") <= FEW);
 }
@@ -125,12 +125,12 @@ fn deletions_are_counted_before_all_is_read() {
         });
         let mut deployments = hostile();
         deployments.push(deployment("web", "E", &[]));
-        let mut engine = engine(None, deployments, pods(1), now);
-        pass(&mut engine, &session, now);
-        assert_eq!(engine.held(), if is_refused { 0 } else { 39 });
-        until_read(&mut engine, &session, now);
-        pass(&mut engine, &session, now + SECOND);
-        assert_eq!((engine.held(), desk.door.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
+        let mut reconciler = reconciler(None, deployments, pods(1), now);
+        pass(&mut reconciler, &session, now);
+        assert_eq!(reconciler.held(), if is_refused { 0 } else { 39 });
+        until_read(&mut reconciler, &session, now);
+        pass(&mut reconciler, &session, now + SECOND);
+        assert_eq!((reconciler.held(), desk.door.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
     }
 }
 
@@ -142,8 +142,8 @@ fn deletions_of_others_do_not_wait() {
     let session = Session::at(&desk);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
-    let mut engine = engine(None, deployments, pods(1), now);
-    assert!(pass(&mut engine, &session, now).unread > 0);
+    let mut reconciler = reconciler(None, deployments, pods(1), now);
+    assert!(pass(&mut reconciler, &session, now).unread > 0);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
@@ -157,10 +157,10 @@ fn what_is_beyond_the_quota_costs_no_read() {
     desk.door.set(kept, "l3extInstP", &[("annotation", MARK)]).unwrap();
     let session = Session::at(&desk);
     let seen = requests(&session);
-    let mut engine = engine(Some(20), hostile(), Vec::new(), now);
-    until_read(&mut engine, &session, now);
+    let mut reconciler = reconciler(Some(20), hostile(), Vec::new(), now);
+    until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("/out-A")).count(), 21);
-    pass(&mut engine, &session, now + 100 * SECOND);
+    pass(&mut reconciler, &session, now + 100 * SECOND);
     assert!(desk.door.get(kept).is_some());
-    assert!(engine.findings().iter().any(|it| it.code == Code::TooManyEpgs));
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::TooManyEpgs));
 }

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use crate::desk::*;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
+use aci_sync::reconcile::Reconciler;
 
-fn has_no_events(engine: &Engine) -> bool {
-    engine.findings().iter().any(|it| it.code == Code::NoEvents)
+fn has_no_events(reconciler: &Reconciler) -> bool {
+    reconciler.findings().iter().any(|it| it.code == Code::NoEvents)
 }
 
 /// A6: an L3Out that may be read and not subscribed is served, with a finding; what changes there is noticed within a
@@ -21,25 +21,25 @@ fn a_refused_subscription_costs_freshness_only() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     desk.door.quirks(|it| it.subscriptions_refused = true);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
+    pass(&mut reconciler, &session, start);
     assert_eq!(desk.door.subnets(DN_E).len(), 2);
-    assert!(has_no_events(&engine));
+    assert!(has_no_events(&reconciler));
 
-    pass(&mut engine, &session, start + 10 * SECOND);
+    pass(&mut reconciler, &session, start + 10 * SECOND);
     desk.door.admin_delete(&subnet(1)).unwrap();
-    let wake = engine.next_wake().expect("it looks by itself");
+    let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 70 * SECOND);
-    pass(&mut engine, &session, wake);
+    pass(&mut reconciler, &session, wake);
     assert_eq!(desk.door.subnets(DN_E).len(), 2, "noticed within a minute");
 
     desk.door.quirks(|it| it.subscriptions_refused = false);
-    engine.compare_all();
-    pass(&mut engine, &session, start + 600 * SECOND);
-    assert!(!has_no_events(&engine));
+    reconciler.compare_all();
+    pass(&mut reconciler, &session, start + 600 * SECOND);
+    assert!(!has_no_events(&reconciler));
     session.told();
     desk.door.admin_delete(&subnet(1)).unwrap();
-    assert!(session.tell(&mut engine), "it is subscribed");
+    assert!(session.tell(&mut reconciler), "it is subscribed");
 }
 
 /// A6: one L3Out that may not be subscribed changes nothing for the others.
@@ -49,17 +49,17 @@ fn a_refused_subscription_concerns_its_l3out_alone() {
     desk.door.setup_tenant("T", "V", &["M"]).unwrap();
     desk.door.refuse_subscriptions("out-M");
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let other = serde_json::json!({"metadata": {"namespace": "a", "name": "other", "annotations":
         {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"M","epg":"F"}"#}}});
     let other = aci_sync::model::kube::Object::decode(Kind::Deployment, other.to_string().as_bytes()).unwrap();
-    engine.cluster_changed(Event::Upsert(other), start);
-    pass(&mut engine, &session, start);
+    reconciler.cluster_changed(Event::Upsert(other), start);
+    pass(&mut reconciler, &session, start);
     assert!(desk.door.get(DN_E).is_some() && desk.door.get("uni/tn-T/out-M/instP-F").is_some());
     let concerned: Vec<String> =
-        engine.findings().iter().filter(|it| it.code == Code::NoEvents).map(|it| it.subject.to_string()).collect();
+        reconciler.findings().iter().filter(|it| it.code == Code::NoEvents).map(|it| it.subject.to_string()).collect();
     assert_eq!(concerned, ["uni/tn-T/out-M"]);
-    assert_eq!(engine.open_findings(), 0, "nothing that is desired waits because of it");
+    assert_eq!(reconciler.open_findings(), 0, "nothing that is desired waits because of it");
 }
 
 /// A6: a websocket that is open, answers pings and delivers nothing is noticed by the missing echo of our own writes. It is
@@ -69,34 +69,34 @@ fn a_refused_subscription_concerns_its_l3out_alone() {
 fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    pass(&mut engine, &session, start + 10 * SECOND);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
+    pass(&mut reconciler, &session, start + 10 * SECOND);
 
     desk.door.quirks(|it| it.events_lost = true);
     let ids = desk.door.subscription_ids();
     for (n, seconds) in [(2, 100), (3, 200)] {
-        engine.cluster_changed(Event::Upsert(pod("web", n, &format!("10.0.0.{n}"))), start + seconds * SECOND);
-        pass(&mut engine, &session, start + seconds * SECOND);
-        assert!(!session.tell(&mut engine));
-        assert!(!has_no_events(&engine), "not yet");
-        pass(&mut engine, &session, start + (seconds + 60) * SECOND);
+        reconciler.cluster_changed(Event::Upsert(pod("web", n, &format!("10.0.0.{n}"))), start + seconds * SECOND);
+        pass(&mut reconciler, &session, start + seconds * SECOND);
+        assert!(!session.tell(&mut reconciler));
+        assert!(!has_no_events(&reconciler), "not yet");
+        pass(&mut reconciler, &session, start + (seconds + 60) * SECOND);
         assert_ne!(desk.door.subscription_ids(), ids, "it was subscribed once more");
     }
-    assert!(has_no_events(&engine));
+    assert!(has_no_events(&reconciler));
     desk.door.admin_delete(&subnet(1)).unwrap();
-    let wake = engine.next_wake().expect("it looks by itself");
+    let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 320 * SECOND);
-    pass(&mut engine, &session, wake);
+    pass(&mut reconciler, &session, wake);
     assert!(desk.door.get(&subnet(1)).is_some());
 
     desk.door.quirks(|it| it.events_lost = false);
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-    pass(&mut engine, &session, start + 400 * SECOND);
-    session.tell(&mut engine);
-    pass(&mut engine, &session, start + 401 * SECOND);
-    assert!(!has_no_events(&engine), "its echo has come");
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
+    pass(&mut reconciler, &session, start + 400 * SECOND);
+    session.tell(&mut reconciler);
+    pass(&mut reconciler, &session, start + 401 * SECOND);
+    assert!(!has_no_events(&reconciler), "its echo has come");
 }
 
 /// R3: an L3Out that appears is subscribed once more ten seconds later, because its first subscription was to nothing.
@@ -105,17 +105,17 @@ fn an_l3out_that_appears_is_subscribed_once_more() {
     let (desk, start) = (desk(), Instant::now());
     desk.door.admin_delete("uni/tn-T/out-L").unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
     let first = desk.door.subscription_ids();
     desk.door.setup_tenant("T", "V", &["L"]).unwrap();
-    session.tell(&mut engine);
-    pass(&mut engine, &session, start + SECOND);
-    session.tell(&mut engine);
+    session.tell(&mut reconciler);
+    pass(&mut reconciler, &session, start + SECOND);
+    session.tell(&mut reconciler);
     assert_eq!(desk.door.subscription_ids(), first);
-    while let Some(wake) = engine.next_wake().filter(|it| *it <= start + 11 * SECOND) {
-        pass(&mut engine, &session, wake);
-        session.tell(&mut engine);
+    while let Some(wake) = reconciler.next_wake().filter(|it| *it <= start + 11 * SECOND) {
+        pass(&mut reconciler, &session, wake);
+        session.tell(&mut reconciler);
     }
     assert_eq!(desk.door.subscription_ids().len(), 2, "a new one beside the one that lapses by itself");
     assert!(desk.door.get(DN_E).is_some());
@@ -126,14 +126,14 @@ fn an_l3out_that_appears_is_subscribed_once_more() {
 fn another_vrf_is_heard_of() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    session.tell(&mut engine);
-    pass(&mut engine, &session, start + 10 * SECOND);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    session.tell(&mut reconciler);
+    pass(&mut reconciler, &session, start + 10 * SECOND);
     desk.door.set("uni/tn-T/ctx-W", "fvCtx", &[]).unwrap();
     desk.door.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "W")]).unwrap();
-    assert!(session.tell(&mut engine), "the L3Out is read again");
-    pass(&mut engine, &session, start + 11 * SECOND);
+    assert!(session.tell(&mut reconciler), "the L3Out is read again");
+    pass(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
@@ -145,7 +145,7 @@ fn empty_answers_cost_no_passes() {
     desk.door.quirks(|it| it.write_answer = sim::apic::WriteAnswer::Empty);
     desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(60), start);
-    let report = pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(60), start);
+    let report = pass(&mut reconciler, &session, start);
     assert_eq!((desk.door.subnets(DN_E).len(), report.unfinished), (60, false));
 }

@@ -1,4 +1,4 @@
-//! Single passes of the engine against a fabric without sockets, with trouble at chosen requests: what a pass keeps in
+//! Single passes of the reconciler against a fabric without sockets, with trouble at chosen requests: what a pass keeps in
 //! mind for the next one.
 
 use std::time::Instant;
@@ -6,12 +6,12 @@ use std::time::Instant;
 use crate::desk::*;
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::Engine;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Deployment, Key, Kind, Object};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
+use aci_sync::reconcile::Reconciler;
 use serde_json::json;
 use sim::apic::{Desk, Quirks};
 
@@ -21,21 +21,21 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 40);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), start);
+    pass(&mut reconciler, &session, start);
     session.trouble(|method, _, _| (method == "POST").then(|| Error::Forbidden("no".to_owned())));
-    engine.cluster_changed(Event::Upsert(pod("web", 99, "10.0.9.9")), start);
-    pass(&mut engine, &session, start + SECOND);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 99, "10.0.9.9")), start);
+    pass(&mut reconciler, &session, start + SECOND);
     session.trouble(|_, _, _| None);
-    pass(&mut engine, &session, start + 12 * SECOND);
+    pass(&mut reconciler, &session, start + 12 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 41, "those that are held, and the new one");
     for paused in ["true", "false"] {
-        engine.cluster_changed(Event::Upsert(deployment("web", "E", &[("pause", paused)])), start);
-        pass(&mut engine, &session, start + 13 * SECOND);
+        reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[("pause", paused)])), start);
+        pass(&mut reconciler, &session, start + 13 * SECOND);
     }
     assert_eq!(desk.door.subnets(DN_E).len(), 41);
-    assert!(engine.release_held());
-    pass(&mut engine, &session, start + 14 * SECOND);
+    assert!(reconciler.release_held());
+    pass(&mut reconciler, &session, start + 14 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
@@ -54,27 +54,27 @@ fn pods_that_are_not_found_are_told() {
         "ownerReferences": [{"kind": "ReplicaSet", "name": "legacy", "controller": true}]},
         "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}});
     let adopted = Object::decode(Kind::Pod, adopted.to_string().as_bytes()).unwrap();
-    let mut engine = listed(Policy::Sync, vec![web, deployment("none", "F", &[])], vec![adopted], start);
-    let codes = |engine: &Engine| {
-        let findings = engine.findings().iter().filter(|it| it.code == Code::PodsNotFound);
+    let mut reconciler = listed(Policy::Sync, vec![web, deployment("none", "F", &[])], vec![adopted], start);
+    let codes = |reconciler: &Reconciler| {
+        let findings = reconciler.findings().iter().filter(|it| it.code == Code::PodsNotFound);
         findings.map(|it| it.subject.to_string()).collect::<Vec<_>>()
     };
-    pass(&mut engine, &session, start);
-    assert_eq!(codes(&engine), [""; 0]);
-    pass(&mut engine, &session, start + 6 * SECOND);
-    assert_eq!(engine.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
-    let news = pass(&mut engine, &session, start + 60 * SECOND).news;
-    assert_eq!(codes(&engine), ["Deployment a/web"]);
+    pass(&mut reconciler, &session, start);
+    assert_eq!(codes(&reconciler), [""; 0]);
+    pass(&mut reconciler, &session, start + 6 * SECOND);
+    assert_eq!(reconciler.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
+    let news = pass(&mut reconciler, &session, start + 60 * SECOND).news;
+    assert_eq!(codes(&reconciler), ["Deployment a/web"]);
     assert!(news.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{news:?}");
-    assert!(engine.open_findings() > 0 && engine.next_wake().is_none_or(|it| it > start + 60 * SECOND));
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), start + 61 * SECOND);
-    pass(&mut engine, &session, start + 61 * SECOND);
-    assert_eq!(codes(&engine), [""; 0]);
+    assert!(reconciler.open_findings() > 0 && reconciler.next_wake().is_none_or(|it| it > start + 60 * SECOND));
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), start + 61 * SECOND);
+    pass(&mut reconciler, &session, start + 61 * SECOND);
+    assert_eq!(codes(&reconciler), [""; 0]);
 
-    engine.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-2") }, start + 62 * SECOND);
-    engine.cluster_changed(Event::Relisting { kind: Kind::Pod, why: "a test".to_owned() }, start + 62 * SECOND);
-    pass(&mut engine, &session, start + 200 * SECOND);
-    assert_eq!(codes(&engine), [""; 0], "while Pods are being listed none is missing");
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-2") }, start + 62 * SECOND);
+    reconciler.cluster_changed(Event::Relisting { kind: Kind::Pod, why: "a test".to_owned() }, start + 62 * SECOND);
+    pass(&mut reconciler, &session, start + 200 * SECOND);
+    assert_eq!(codes(&reconciler), [""; 0], "while Pods are being listed none is missing");
 }
 
 /// P1: a ReplicaSet's name of 253 characters may have been cut, so it says nothing about whose its Pods are.
@@ -97,16 +97,16 @@ fn what_could_not_be_read_is_counted_later() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 40);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
+    pass(&mut reconciler, &session, start);
     assert_eq!(session.writes.borrow().len(), 0);
-    engine.cluster_changed(Event::Listed { kind: Kind::Pod, objects: Vec::new() }, start);
+    reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects: Vec::new() }, start);
     session.trouble(|_, target, _| target.contains("instP-E.json").then(|| Error::Forbidden("no".to_owned())));
-    pass(&mut engine, &session, start);
+    pass(&mut reconciler, &session, start);
     session.trouble(|_, _, _| None);
-    pass(&mut engine, &session, start + 11 * SECOND);
+    pass(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 40);
-    assert!(engine.findings().iter().any(|it| it.code == Code::Held));
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::Held));
 }
 
 /// W5, W8: under `observe` an EPG that could not be read for a while is no reason to look again and again.
@@ -116,13 +116,13 @@ fn an_observer_does_not_loop() {
     with_subnets(&desk, 1);
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Observe, vec![deployment("web", "E", &[])], pods(1), start);
+    let mut reconciler = listed(Policy::Observe, vec![deployment("web", "E", &[])], pods(1), start);
     session.trouble(|_, target, _| target.contains("instP-E.json").then(|| Error::Forbidden("no".to_owned())));
-    pass(&mut engine, &session, start);
+    pass(&mut reconciler, &session, start);
     session.trouble(|_, _, _| None);
     let later = start + 20 * SECOND;
-    pass(&mut engine, &session, later);
-    assert!(engine.next_wake().is_none_or(|it| it > later));
+    pass(&mut reconciler, &session, later);
+    assert!(reconciler.next_wake().is_none_or(|it| it > later));
 }
 
 /// W3: an EPG full of refused objects starves no other.
@@ -133,12 +133,12 @@ fn refused_objects_starve_nobody() {
     let mut pods: Vec<Object> = (1..=240).map(|n| pod("bad", n, &format!("10.1.0.{n}"))).collect();
     pods.extend([pod("good", 1, "10.2.0.1"), pod("good", 2, "10.1.1.1")]);
     let deployments = vec![deployment("bad", "A", &[]), deployment("good", "B", &[])];
-    let mut engine = listed(Policy::Sync, deployments, pods, start);
+    let mut reconciler = listed(Policy::Sync, deployments, pods, start);
     session.trouble(|_, _, body| {
         body.contains("10.1.").then(|| Error::Rejected { code: 801, text: "property ip failed validation".to_owned() })
     });
     let mut now = start;
-    while pass(&mut engine, &session, now).unfinished && now < start + 600 * SECOND {
+    while pass(&mut reconciler, &session, now).unfinished && now < start + 600 * SECOND {
         now += 2 * SECOND;
     }
     let good: Vec<String> = desk.door.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
@@ -153,16 +153,16 @@ fn transient_errors_are_not_taken_for_transient_for_ever() {
     for code in [1, 100, 105] {
         let (desk, start) = (desk(), Instant::now());
         let session = Session::at(&desk);
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
         session.trouble(move |method, _, body| {
             let refused = method == "POST" && body.contains("10.0.0.2");
             refused.then(|| Error::Rejected { code, text: "object transient".to_owned() })
         });
         for later in 0..600 {
-            pass(&mut engine, &session, start + later * SECOND);
+            pass(&mut reconciler, &session, start + later * SECOND);
         }
         assert_eq!(desk.door.subnets(DN_E).len(), 2, "{code}: the others are there");
-        assert!(engine.findings().iter().any(|it| it.code == Code::Rejected), "{code}");
+        assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected), "{code}");
         let tries = session.writes.borrow().iter().filter(|it| it.contains("10.0.0.2")).count();
         assert!((5..20).contains(&tries), "{code}: {tries} tries in ten minutes");
     }
@@ -174,13 +174,13 @@ fn another_clusters_mark_is_not_taken_back() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
     for (mark, restored) in [("orchestrator:terraform", true), ("orchestrator:aci-sync:you", false)] {
         desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", mark)]).unwrap();
-        assert!(session.tell(&mut engine));
-        pass(&mut engine, &session, start + SECOND);
-        session.tell(&mut engine);
+        assert!(session.tell(&mut reconciler));
+        pass(&mut reconciler, &session, start + SECOND);
+        session.tell(&mut reconciler);
         assert_eq!(desk.door.get(&subnet(1)).unwrap()["annotation"] == MARK, restored, "{mark}");
     }
 }
@@ -192,15 +192,15 @@ fn a_late_deletion_is_not_forgotten() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
-    engine.subscriptions_lost(Some(&session));
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
+    reconciler.subscriptions_lost(Some(&session));
     for (dn, class) in [(DN_E.to_owned(), "l3extInstP"), (subnet(1), "l3extSubnet")] {
         desk.door.admin_delete(&dn).unwrap();
         desk.door.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
     }
-    assert!(!session.tell(&mut engine), "late events cost no pass");
-    pass(&mut engine, &session, start + SECOND);
+    assert!(!session.tell(&mut reconciler), "late events cost no pass");
+    pass(&mut reconciler, &session, start + SECOND);
     for dn in [DN_E.to_owned(), subnet(1)] {
         assert_eq!(desk.door.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
     }
@@ -212,15 +212,15 @@ fn a_grace_starts_over_unseen() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 0);
     let session = Session::at(&desk);
-    let engine = Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
-    let mut engine = hears_lists(engine, Vec::new(), Vec::new(), start);
-    pass(&mut engine, &session, start);
-    engine.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start + 50 * SECOND);
+    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+    let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), start);
+    pass(&mut reconciler, &session, start);
+    reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start + 50 * SECOND);
     let key = Key { namespace: "a".into(), name: "web".into() };
-    engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key }, start + 51 * SECOND);
-    pass(&mut engine, &session, start + 61 * SECOND);
+    reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key }, start + 51 * SECOND);
+    pass(&mut reconciler, &session, start + 61 * SECOND);
     assert!(desk.door.get(DN_E).is_some());
-    pass(&mut engine, &session, start + 121 * SECOND);
+    pass(&mut reconciler, &session, start + 121 * SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -232,13 +232,13 @@ fn a_typo_forgets_no_foreign_epg() {
     desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", MARK), ("name", "a::web-1")]).unwrap();
     desk.door.set(TAG, "tagAnnotation", &[("value", "x")]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "not/allowed", &[])], pods(1), start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "not/allowed", &[])], pods(1), start);
+    pass(&mut reconciler, &session, start);
     assert!(desk.door.get(TAG).is_some() && desk.door.get(&subnet(1)).is_some());
     desk.door.admin_delete(DN_E).unwrap();
-    session.tell(&mut engine);
-    engine.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start);
-    pass(&mut engine, &session, start + SECOND);
+    session.tell(&mut reconciler);
+    reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start);
+    pass(&mut reconciler, &session, start + SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -248,16 +248,16 @@ fn a_tag_that_is_fought_over_is_remembered() {
     let (desk, start) = (desk(), Instant::now());
     desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     for n in 0..8 {
-        pass(&mut engine, &session, start + n * SECOND);
+        pass(&mut reconciler, &session, start + n * SECOND);
         desk.door.admin_delete(TAG).unwrap();
-        engine.compare_all();
+        reconciler.compare_all();
     }
     let tags = session.writes.borrow().iter().filter(|it| it.contains("tagAnnotation")).count();
     assert_eq!(tags, 7, "six repairs after the first");
     desk.door.admin_delete(DN_E).unwrap();
-    pass(&mut engine, &session, start + 10 * SECOND);
+    pass(&mut reconciler, &session, start + 10 * SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -270,16 +270,16 @@ fn a_forbidden_query_stops_nothing_else() {
         session.trouble(move |_, target, _| {
             target.contains(&format!("class/{class}")).then(|| Error::Forbidden("no".to_owned()))
         });
-        let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-        pass(&mut engine, &session, start);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+        pass(&mut reconciler, &session, start);
         assert!(desk.door.get(&subnet(1)).is_some());
-        assert!(engine.findings().iter().any(|it| it.code == Code::Unavailable));
+        assert!(reconciler.findings().iter().any(|it| it.code == Code::Unavailable));
     }
 }
 
 /// What people are told, in short.
-fn told(engine: &mut Engine, session: &Session, now: Instant) -> Vec<String> {
-    let told = pass(engine, session, now).news.into_iter();
+fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
+    let told = pass(reconciler, session, now).news.into_iter();
     told.map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note)).collect()
 }
 
@@ -290,34 +290,34 @@ fn what_was_done_is_told_once() {
     const SYNCED: &str = "is on the fabric; subnets in it:";
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
-    assert_eq!(told(&mut engine, &session, now), [""; 0], "an EPG without an address serves nobody yet");
-    engine.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
-    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1")]);
-    engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
-    assert_eq!(told(&mut engine, &session, now), [""; 0]);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
+    assert_eq!(told(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
+    reconciler.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
+    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1")]);
+    reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+    assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
 
     // After a restart too: what is there was made before.
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
-    assert_eq!(told(&mut engine, &session, now), [""; 0]);
-    engine.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
-    engine.cluster_changed(Event::Upsert(pod("late", 3, "10.0.0.3")), now);
-    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3")]);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
+    assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
+    reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
+    reconciler.cluster_changed(Event::Upsert(pod("late", 3, "10.0.0.3")), now);
+    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3")]);
 
     // A move is told as what it comes to.
-    engine.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
+    reconciler.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
     let dn_f = DN_E.replace("-E", "-F");
-    assert_eq!(told(&mut engine, &session, now), [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1")]);
-    engine.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
-    assert_eq!(told(&mut engine, &session, now).len(), 1);
+    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1")]);
+    reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
+    assert_eq!(told(&mut reconciler, &session, now).len(), 1);
 
     for (name, rest) in [
         ("web", format!("nothing of its own is left in {DN_E}, which stays")),
         ("late", format!("{DN_E} is gone from the fabric")),
     ] {
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, now);
-        assert_eq!(told(&mut engine, &session, now), [format!("Released Deployment a/{name} {name}: {rest}")]);
-        assert_eq!(told(&mut engine, &session, now), [""; 0]);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, now);
+        assert_eq!(told(&mut reconciler, &session, now), [format!("Released Deployment a/{name} {name}: {rest}")]);
+        assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
     }
 }
 
@@ -328,10 +328,10 @@ fn what_stays_is_not_released() {
         let (desk, now) = (desk(), Instant::now());
         let session = Session::at(&desk);
         let deployments = [vec![deployment("web", "E", &[])], others].concat();
-        let mut engine = listed(Policy::UpsertOnly, deployments.clone(), pods(1), now);
-        assert_eq!(told(&mut engine, &session, now).len(), deployments.len());
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
-        assert_eq!(told(&mut engine, &session, now), [""; 0]);
+        let mut reconciler = listed(Policy::UpsertOnly, deployments.clone(), pods(1), now);
+        assert_eq!(told(&mut reconciler, &session, now).len(), deployments.len());
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
+        assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
         assert_eq!(desk.door.subnets(DN_E).len(), 1);
     }
 }
@@ -345,14 +345,14 @@ fn a_finding_that_goes_on_is_no_news() {
         desk.door.set(&format!("uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.{n}/32]"), "l3extSubnet", &[]).unwrap();
     }
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     for count in [1, 0] {
-        let told = told(&mut engine, &session, now);
+        let told = told(&mut reconciler, &session, now);
         assert_eq!(told.len(), count, "{told:?}");
         assert!(told.iter().all(|it| it.starts_with("HeldByForeign Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
-        let text = engine.findings().iter().map(|it| it.text.clone()).collect::<String>();
+        let text = reconciler.findings().iter().map(|it| it.text.clone()).collect::<String>();
         assert_eq!(text.contains("2 subnets"), count == 0, "{text}");
-        engine.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
+        reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     }
 }
 
@@ -363,13 +363,14 @@ fn findings_are_told_to_those_concerned() {
     let (desk, now) = (Desk::new(Quirks::default()), Instant::now());
     desk.door.setup_tenant("T", "V", &[]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
+    let mut reconciler =
+        listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
     let missing = |name: &str| {
         format!("L3outMissing Deployment a/{name} {name}: uni/tn-T/out-L: there is no such L3Out; it is waited for")
     };
-    assert_eq!(told(&mut engine, &session, now), [missing("one"), missing("two")]);
-    engine.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
-    assert_eq!(told(&mut engine, &session, now), [missing("three")], "the others know");
+    assert_eq!(told(&mut reconciler, &session, now), [missing("one"), missing("two")]);
+    reconciler.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
+    assert_eq!(told(&mut reconciler, &session, now), [missing("three")], "the others know");
 
     let annotated = |text: &str| {
         let annotations = json!({"aci.haystacknetworks.com/l3o": text});
@@ -377,8 +378,8 @@ fn findings_are_told_to_those_concerned() {
         Event::Upsert(Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap())
     };
     for (text, count) in [("{", 1), ("{", 0), ("[]", 1), ("{", 1)] {
-        engine.cluster_changed(annotated(text), now);
-        let told = told(&mut engine, &session, now);
+        reconciler.cluster_changed(annotated(text), now);
+        let told = told(&mut reconciler, &session, now);
         assert_eq!(told.len(), count, "{text}: {told:?}");
         assert!(
             told.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: its annotation ")),
@@ -395,9 +396,9 @@ fn findings_are_told_to_those_concerned() {
         "spec": {"template": labels}});
     for (kind, object) in [(Kind::Service, service), (Kind::Deployment, one)] {
         let object = Object::decode(kind, object.to_string().as_bytes()).unwrap();
-        engine.cluster_changed(Event::Upsert(object), now);
+        reconciler.cluster_changed(Event::Upsert(object), now);
     }
-    let told = told(&mut engine, &session, now);
+    let told = told(&mut reconciler, &session, now);
     assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
 }
 
@@ -409,14 +410,14 @@ fn events_name_nothing_of_other_namespaces() {
     let held = "uni/tn-T/out-L/instP-E_EVIL/extsubnet-[10.0.0.7/32]";
     desk.door.set(held, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, Vec::new(), Vec::new(), now);
+    let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
     let mut add = |kind: Kind, namespace: &str, name: &str, created: u8, mut json: serde_json::Value| {
         let metadata = &mut json["metadata"];
         (metadata["namespace"], metadata["name"]) = (json!(namespace), json!(name));
         metadata["uid"] = json!(format!("{namespace}-{name}"));
         metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{created}Z"));
         let object = Object::decode(kind, json.to_string().as_bytes()).unwrap();
-        engine.cluster_changed(Event::Upsert(object), now);
+        reconciler.cluster_changed(Event::Upsert(object), now);
     };
     for (namespace, name, l3out, epg, created) in [
         ("evil", "one", "L", "E_EVIL", 1),
@@ -442,13 +443,13 @@ fn events_name_nothing_of_other_namespaces() {
         let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": own}]}});
         add(Kind::Pod, namespace, &format!("{name}-1-x"), 9 - created, pod);
     }
-    let told = told(&mut engine, &session, now);
+    let told = told(&mut reconciler, &session, now);
     let of_shop: Vec<&String> = told.iter().filter(|it| it.contains(" shop/")).collect();
     for reason in ["AddressConflict", "AddressClaimed", "HeldByForeign", "L3outMissing"] {
         assert!(of_shop.iter().any(|it| it.starts_with(reason)), "{reason} is not among {of_shop:#?}");
     }
     assert!(of_shop.iter().all(|it| !it.to_lowercase().contains("evil")), "{of_shop:#?}");
-    let log: Vec<String> = engine.findings().iter().map(ToString::to_string).collect();
+    let log: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
     assert!(log.iter().any(|it| it.contains("now of Pod evil/one-1-x")), "{log:#?}");
 }
 
@@ -457,7 +458,7 @@ fn events_name_nothing_of_other_namespaces() {
 fn a_namespace_has_its_share_of_findings() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
-    let mut engine = listed(Policy::Sync, Vec::new(), Vec::new(), now);
+    let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
     let keys: String = (0..570).map(|n| format!(r#","k{n}":1"#)).collect();
     for (namespace, n) in (0..60).map(|n| ("evil", n)).chain([("shop", 0)]) {
         let text = match n % 3 {
@@ -468,16 +469,16 @@ fn a_namespace_has_its_share_of_findings() {
         let annotations = json!({"aci.haystacknetworks.com/l3o": text});
         let metadata = json!({"namespace": namespace, "name": format!("d{n}"), "annotations": annotations});
         let json = json!({"metadata": metadata}).to_string();
-        engine.cluster_changed(Event::Upsert(Object::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
+        reconciler.cluster_changed(Event::Upsert(Object::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
     }
-    pass(&mut engine, &session, now);
-    let findings: Vec<String> = engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+    pass(&mut reconciler, &session, now);
+    let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
     for code in ["InvalidAnnotation", "UnknownKey", "L3outMissing"] {
         let of_evil = findings.iter().filter(|it| it.starts_with(code) && !it.contains("shop/"));
         assert!(of_evil.count() <= 21, "{code}: {findings:#?}");
     }
     assert!(findings.iter().any(|it| it.starts_with("InvalidAnnotation Deployment shop/d0")), "{findings:#?}");
-    assert!(engine.findings().iter().all(|it| it.text.len() <= 1024));
+    assert!(reconciler.findings().iter().all(|it| it.text.len() <= 1024));
 }
 
 /// W6, D6: a Deployment that names another EPG each time leaves no more of them behind than its namespace may have, those
@@ -487,24 +488,24 @@ fn a_changing_annotation_piles_up_no_epgs() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
-    let mut engine = engine(rules, Policy::Sync, vec![deployment("web", "E0", &[])], pods(1), start);
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E0", &[])], pods(1), start);
     let mut now = start;
     for n in 0..12 {
         now += SECOND;
-        engine.cluster_changed(Event::Upsert(deployment("web", &format!("E{n}"), &[])), now);
-        pass(&mut engine, &session, now);
+        reconciler.cluster_changed(Event::Upsert(deployment("web", &format!("E{n}"), &[])), now);
+        pass(&mut reconciler, &session, now);
     }
     assert_eq!(epgs(&desk), ["E0", "E1", "E2", "E3"]);
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E3").len(), 1, "it stays where it is");
-    assert!(engine.findings().iter().any(|it| it.code == Code::TooManyEpgs));
-    assert!(engine.open_findings() > 0);
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::TooManyEpgs));
+    assert!(reconciler.open_findings() > 0);
     while now < start + 62 * SECOND {
-        now = engine.next_wake().expect("graces end");
-        pass(&mut engine, &session, now);
+        now = reconciler.next_wake().expect("graces end");
+        pass(&mut reconciler, &session, now);
     }
     assert_eq!(epgs(&desk), ["E1", "E11", "E2", "E3"]);
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E11").len(), 1);
-    assert!(engine.findings().iter().all(|it| it.code != Code::TooManyEpgs));
+    assert!(reconciler.findings().iter().all(|it| it.code != Code::TooManyEpgs));
 }
 
 /// D6: an EPG that this process made, and that never held a subnet, goes without a grace; not if people have given it
@@ -516,18 +517,18 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
     let session = Session::at(&desk);
     let named = ["BEFORE", "EMPTY", "LINKED", "USED"].map(|epg| deployment(&epg.to_lowercase(), epg, &[]));
     let used = vec![pod("used", 1, "10.0.0.1")];
-    let mut engine = engine(Rules::default(), Policy::Sync, named.to_vec(), used, start);
-    pass(&mut engine, &session, start);
+    let mut reconciler = reconciler(Rules::default(), Policy::Sync, named.to_vec(), used, start);
+    pass(&mut reconciler, &session, start);
     assert_eq!(epgs(&desk), ["BEFORE", "EMPTY", "LINKED", "USED"]);
     desk.door
         .admin_post("uni/tn-T/out-L/instP-LINKED", &json!({"fvRsProv": {"attributes": {"tnVzBrCPName": "web"}}}))
         .unwrap();
     for name in ["before", "empty", "linked", "used"] {
-        engine.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start + SECOND);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start + SECOND);
     }
-    pass(&mut engine, &session, start + SECOND);
+    pass(&mut reconciler, &session, start + SECOND);
     assert_eq!(epgs(&desk), ["BEFORE", "LINKED", "USED"]);
-    let in_grace = engine.findings().iter().filter(|it| it.code == Code::EpgInGrace);
+    let in_grace = reconciler.findings().iter().filter(|it| it.code == Code::EpgInGrace);
     assert_eq!(in_grace.count(), 3);
 }
 
@@ -544,27 +545,27 @@ fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
         }
         let session = Session::at(&desk);
         let slow = naming("a", "slow", "T/A/E");
-        let mut engine = listed(Policy::Sync, vec![slow, deployment("web", "E", &[])], pods(1), start);
+        let mut reconciler = listed(Policy::Sync, vec![slow, deployment("web", "E", &[])], pods(1), start);
         let error = || Error::Unreachable("timed out".to_owned());
 
         session.trouble(move |_, _, _| Some(error()));
         for n in 0..3 {
-            engine.pass(&session, start + n * SECOND, &|| true).unwrap_err();
+            reconciler.pass(&session, start + n * SECOND, &|| true).unwrap_err();
         }
         session.trouble(move |_, target, _| target.contains("out-A").then(error));
         if holds_ours {
-            engine.pass(&session, start + 3 * SECOND, &|| true).unwrap_err();
-            engine.pass(&session, start + 4 * SECOND, &|| true).unwrap_err();
+            reconciler.pass(&session, start + 3 * SECOND, &|| true).unwrap_err();
+            reconciler.pass(&session, start + 4 * SECOND, &|| true).unwrap_err();
             assert_eq!(session.writes.borrow().len(), 0);
             continue;
         }
-        assert!(pass(&mut engine, &session, start + 3 * SECOND).unfinished);
-        pass(&mut engine, &session, start + 4 * SECOND);
+        assert!(pass(&mut reconciler, &session, start + 3 * SECOND).unfinished);
+        pass(&mut reconciler, &session, start + 4 * SECOND);
         assert_eq!(desk.door.subnets(DN_E).len(), 1);
-        assert!(engine.findings().iter().any(|it| it.code == Code::Rejected && it.text.contains("timed out")));
+        assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected && it.text.contains("timed out")));
         session.trouble(|_, _, _| None);
-        pass(&mut engine, &session, start + 60 * SECOND);
+        pass(&mut reconciler, &session, start + 60 * SECOND);
         assert_eq!(epgs(&desk), ["E", "E"]);
-        assert_eq!(engine.findings().len(), 0, "{:?}", engine.findings());
+        assert_eq!(reconciler.findings().len(), 0, "{:?}", reconciler.findings());
     }
 }

@@ -64,7 +64,7 @@ fn the_model_is_pure() {
     }
 }
 
-/// W5: only the writer asks a session to write, and only the engine's sending asks the writer.
+/// W5: only the writer asks a session to write, and only the reconciler's sending asks the writer.
 #[test]
 fn one_place_sends_writes() {
     for (path, text) in sources("src") {

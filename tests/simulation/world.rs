@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use aci_sync::apic::access::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::config::Policy;
-use aci_sync::daemon::engine::{Around, Engine};
-use aci_sync::daemon::pacing::{Ended, Pacing, Verdict};
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Kind;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
+use aci_sync::reconcile::scheduler::{Ended, Pacing, Verdict};
+use aci_sync::reconcile::{Around, Reconciler};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
 use crate::apic::{Line, PYTHON, Trouble, snapshot, told_by};
@@ -35,7 +35,7 @@ pub struct Side {
     pub cluster: Cluster,
     pub settings: Settings,
     pub rules: Rules,
-    engine: Engine,
+    reconciler: Reconciler,
     pacing: Pacing,
     pub line: Line,
     /// When a new session will be open, if there is none.
@@ -122,7 +122,7 @@ impl World {
                 id,
                 cluster: Cluster::new(),
                 settings,
-                engine: Engine::new(Owner::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
+                reconciler: Reconciler::new(Owner::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
                 rules,
                 pacing: Pacing::new(RESYNC, now),
                 line,
@@ -237,7 +237,7 @@ impl World {
                 _ => "watch: event",
             };
             self.coverage.borrow_mut().count(what);
-            if it.engine.cluster_changed(event, now) {
+            if it.reconciler.cluster_changed(event, now) {
                 it.pacing.pass_soon(now);
             }
             self.log.push(format!("    {} hears {}", it.id, text.chars().take(160).collect::<String>()));
@@ -256,7 +256,7 @@ impl World {
             None => {}
             Some(None) => {
                 it.line.inner.borrow_mut().seat = None;
-                it.engine.subscriptions_lost(None);
+                it.reconciler.subscriptions_lost(None);
                 it.counted = true;
                 it.connect_at = Some(now + Duration::from_secs(1));
                 self.coverage.borrow_mut().count("fault: websocket lost");
@@ -268,7 +268,7 @@ impl World {
                     // An event may come twice.
                     for _ in 0..=u64::from(self.random.percent(10)) {
                         let (ids, changes) = it.line.hear(&text);
-                        if it.engine.fabric_changed(&ids, &changes) {
+                        if it.reconciler.fabric_changed(&ids, &changes) {
                             it.pacing.pass_soon(now);
                         }
                     }
@@ -297,7 +297,7 @@ impl World {
 
     fn deadline(&self, side: usize) -> Instant {
         let it = &self.sides[side];
-        let wake = || it.engine.next_wake().filter(|_| it.connect_at.is_none());
+        let wake = || it.reconciler.next_wake().filter(|_| it.connect_at.is_none());
         let deadline = it.pacing.deadline(wake);
         it.connect_at.map_or(deadline, |at| at.min(deadline))
     }
@@ -309,7 +309,7 @@ impl World {
         if it.connect_at.is_some_and(|at| at <= now) {
             it.connect_at = None;
             it.line.inner.borrow_mut().seat = Some(self.desk.sit_down(it.id));
-            it.engine.subscriptions_lost(None);
+            it.reconciler.subscriptions_lost(None);
             it.counted = true;
             it.pacing.connected(now);
             return Ok(());
@@ -319,7 +319,7 @@ impl World {
             it.compare_at = now + RESYNC;
             it.counted = true;
         }
-        if !it.pacing.is_pass_due(&mut it.engine, has_session, now) {
+        if !it.pacing.is_pass_due(&mut it.reconciler, has_session, now) {
             return Ok(());
         }
         self.pass(side)
@@ -357,7 +357,7 @@ impl World {
         it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
         let apic = Counted::new(line);
-        let outcome = it.engine.pass(&apic, now, &Ear { line, is_open: !it.late });
+        let outcome = it.reconciler.pass(&apic, now, &Ear { line, is_open: !it.late });
         let (reads, writes) = (apic.reads(), apic.writes());
         let mut inner = it.line.inner.borrow_mut();
         self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
@@ -380,7 +380,7 @@ impl World {
                     Change::Forget { .. } => "change: tag deleted",
                 });
             }
-            for finding in it.engine.findings() {
+            for finding in it.reconciler.findings() {
                 coverage.count(&format!("finding: {:?}", finding.code));
                 // A plan that the writer refuses is a bug in the plan.
                 if finding.text.starts_with("not written") {
@@ -426,7 +426,7 @@ impl World {
         self.coverage.borrow_mut().count("fault: restart");
         self.say(format!("  {} starts anew", self.sides[side].id));
         let it = &mut self.sides[side];
-        it.engine = Engine::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
+        it.reconciler = Reconciler::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
         it.pacing = Pacing::new(RESYNC, self.now);
         it.compare_at = self.now + RESYNC;
         it.cluster.start_watching();
@@ -437,7 +437,7 @@ impl World {
     pub fn take_over(&mut self, side: usize) {
         self.coverage.borrow_mut().count("fault: take-over");
         self.say(format!("  {} takes over", self.sides[side].id));
-        self.sides[side].engine.start_over();
+        self.sides[side].reconciler.start_over();
         self.begin(side);
     }
 
@@ -463,7 +463,7 @@ impl World {
     pub fn gap(&mut self, side: usize) {
         let it = &mut self.sides[side];
         if it.connect_at.is_none() {
-            it.engine.subscriptions_lost(Some(&it.line));
+            it.reconciler.subscriptions_lost(Some(&it.line));
             it.counted = true;
             it.pacing.pass_soon(self.now);
         }
@@ -472,7 +472,7 @@ impl World {
     /// SIGUSR2.
     pub fn release(&mut self, side: usize) {
         let it = &mut self.sides[side];
-        if it.engine.release_held() {
+        if it.reconciler.release_held() {
             it.released = true;
             it.pacing.pass_soon(self.now);
             self.coverage.borrow_mut().count("people: SIGUSR2");
@@ -507,7 +507,7 @@ impl World {
             self.pass_time(Duration::from_secs(150))?;
             for side in 0..self.sides.len() {
                 self.release(side);
-                let findings: Vec<_> = self.sides[side].engine.findings().iter().cloned().collect();
+                let findings: Vec<_> = self.sides[side].reconciler.findings().iter().cloned().collect();
                 for finding in findings.iter().filter(|it| it.code == Code::ForeignGone) {
                     self.say(format!("  somebody makes {} again", finding.subject));
                     let _ = self.desk.door.set(&finding.subject.to_string(), "l3extInstP", &[]);
@@ -566,7 +566,7 @@ impl World {
             let actual = oracle::actual(&it.line.marks, &fabric);
             if expected != actual {
                 let findings: Vec<String> =
-                    it.engine.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+                    it.reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
                 let objects = fabric.iter().filter(|it| it.0.contains("/out-"));
                 let objects: Vec<String> = objects.map(|(dn, it)| format!("{dn} {:?}", it.1)).collect();
                 return Err(format!(
@@ -585,7 +585,7 @@ fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
         .is_some_and(|(_, rn)| created.iter().any(|it| it.ends_with(&format!("/extsubnet-{rn}"))))
 }
 
-fn told(outcome: &Result<aci_sync::daemon::engine::Report, Error>) -> String {
+fn told(outcome: &Result<aci_sync::reconcile::Report, Error>) -> String {
     match outcome {
         Ok(report) => {
             format!("{} transactions{}", report.done.len(), if report.unfinished { ", unfinished" } else { "" })

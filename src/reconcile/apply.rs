@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use super::{Around, Engine, MOST_REFUSALS, Report};
+use super::{Around, MOST_REFUSALS, Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
@@ -15,7 +15,7 @@ use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, Form, Tally, Transaction};
 
-impl Engine {
+impl Reconciler {
     /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on
     /// what is known then. A transaction that is not done stops those that follow it in its EPG.
     pub(super) fn send(

@@ -1,11 +1,13 @@
 //! All state, and one pass over it: read what is stale, plan, send, until nothing is left to do.
 //!
-//! The engine decides and asks; it knows no threads and no clock. Its loop of events and timers is the reconciler's.
+//! The reconciler decides and asks; it knows no threads and no clock. Its loop of events and timers is the reconciler's.
 
-mod reading;
-mod sending;
+mod apply;
+mod observe;
+mod parking;
+mod reporter;
+pub mod scheduler;
 mod subscriptions;
-mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use self::reading::Settling;
+use self::observe::Settling;
+use self::parking::Parking;
+use self::reporter::Shares;
 use self::subscriptions::Subscriptions;
-use self::telling::Shares;
-use super::parking::Parking;
 use crate::apic::access::Access;
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
@@ -107,7 +109,7 @@ struct Basis {
 }
 
 /// The state of the whole program.
-pub struct Engine {
+pub struct Reconciler {
     /// The cluster's side.
     pub inventory: Inventory,
     /// What that calls for, with what it was computed from beside it; nothing where the cluster has changed since.
@@ -151,10 +153,10 @@ pub struct Engine {
     unasked: Option<String>,
 }
 
-impl Engine {
-    /// An engine that knows nothing yet: its first pass is a full comparison.
+impl Reconciler {
+    /// A reconciler that knows nothing yet: its first pass is a full comparison.
     pub fn new(owner: Owner, rules: Rules, policy: Policy, grace: Duration) -> Self {
-        Engine {
+        Reconciler {
             inventory: Inventory::default(),
             known: None,
             quota: Quota::default(),
@@ -191,7 +193,7 @@ impl Engine {
     /// This process takes over, or leads no more (K4): a start, but for the cluster's side, which it watched all the time.
     pub fn start_over(&mut self) {
         let new =
-            Engine::new(self.fabric.owner().clone(), self.rules.clone(), self.writer.policy(), self.grace.length());
+            Reconciler::new(self.fabric.owner().clone(), self.rules.clone(), self.writer.policy(), self.grace.length());
         let old = std::mem::replace(self, new);
         self.inventory = old.inventory;
     }
@@ -310,7 +312,7 @@ impl Engine {
         self.comparison_due = true;
     }
 
-    /// When the engine wants a pass although nothing happened.
+    /// When the reconciler wants a pass although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().map(|it| it.due).min();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];

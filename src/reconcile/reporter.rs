@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::Engine;
+use super::Reconciler;
 use crate::model::desired::DesiredState;
 use crate::model::finding::{Code, Finding, Subject, within_limits};
 use crate::model::news::News;
@@ -84,7 +84,7 @@ impl Shares {
     }
 }
 
-impl Engine {
+impl Reconciler {
     /// Under `observe` a plan is told and not sent.
     pub(super) fn observe(&mut self, plan: &Plan) {
         if self.writer.writes() {

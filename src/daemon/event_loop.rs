@@ -1,6 +1,6 @@
 //! The reconciler's loop: the one place that waits, the one place that handles.
 //!
-//! When a pass is due is the pacing's business, and what it does the engine's.
+//! When a pass is due is the pacing's business, and what it does the reconciler's.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{debug, info, warn};
 
-use super::engine::{Around, Engine};
 use super::heart::{BEAT, Heart};
 use super::notify::{Manager, Standing};
-use super::pacing::{Ended, Pacing, Verdict};
 use crate::apic::access::{Access, Counted, Supervised};
 use crate::apic::{self, Client, Link, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
+use crate::reconcile::scheduler::{Ended, Pacing, Verdict};
+use crate::reconcile::{Around, Reconciler};
 use crate::tenure::Tenure;
 
 /// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
@@ -52,8 +52,8 @@ enum Event {
 }
 
 /// The thread that owns all state.
-pub struct Reconciler {
-    engine: Engine,
+pub struct EventLoop {
+    reconciler: Reconciler,
     inbox: Inbox,
     link: Link,
     tenure: Tenure,
@@ -130,18 +130,25 @@ impl Around for Meanwhile<'_> {
     }
 }
 
-impl Reconciler {
+impl EventLoop {
     /// A reconciler that has not seen anything yet.
-    pub fn new(engine: Engine, inbox: Inbox, link: Link, tenure: Tenure, heart: Heart, resync: Duration) -> Self {
+    pub fn new(
+        reconciler: Reconciler,
+        inbox: Inbox,
+        link: Link,
+        tenure: Tenure,
+        heart: Heart,
+        resync: Duration,
+    ) -> Self {
         let pacing = Pacing::new(resync, Instant::now());
         let beat = tick(BEAT);
         let (client, events, manager, outcome) = (None, None, Manager::default(), None);
-        Reconciler { engine, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome }
+        EventLoop { reconciler, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome }
     }
 
     /// What is new after a pass goes to the cluster's Events (K5), how it stands to the service manager.
     pub fn telling(self, events: Option<kube::events::Queue>, manager: Manager) -> Self {
-        Reconciler { events, manager, ..self }
+        EventLoop { events, manager, ..self }
     }
 
     /// Serves events until the program stops.
@@ -151,7 +158,7 @@ impl Reconciler {
             match self.next_event() {
                 Event::Stop => {
                     // The process ends. To give back a large cluster's memory piece by piece would only hold that up.
-                    std::mem::forget(self.engine);
+                    std::mem::forget(self.reconciler);
                     return;
                 }
                 event => self.handle(event),
@@ -164,9 +171,9 @@ impl Reconciler {
     /// K4: what a process knew of the fabric while it led may not be so any more once it does not. The leader has the
     /// findings.
     fn forget_term(&mut self) {
-        if !self.tenure.is_held() && !self.engine.is_new() {
+        if !self.tenure.is_held() && !self.reconciler.is_new() {
             info!("this process does not lead any more: what it knew of the fabric is forgotten");
-            self.engine.start_over();
+            self.reconciler.start_over();
             self.outcome = None;
         }
     }
@@ -184,7 +191,7 @@ impl Reconciler {
 
     fn standing(&self, now: Instant) -> Standing {
         match self.outcome {
-            _ if !self.engine.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
+            _ if !self.reconciler.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
             _ if !self.tenure.is_held() => Standing::Standby,
             _ if self.client.is_none() => Standing::WaitsForApic,
             outcome => outcome.unwrap_or(Standing::FirstComparison),
@@ -193,7 +200,7 @@ impl Reconciler {
 
     fn next_event(&self) -> Event {
         let now = Instant::now();
-        let wake = || self.engine.next_wake().filter(|_| self.client.is_some());
+        let wake = || self.reconciler.next_wake().filter(|_| self.client.is_some());
         let timer = after(self.pacing.deadline(wake).saturating_duration_since(now));
         select! {
             recv(self.inbox.stop) -> _ => Event::Stop,
@@ -212,23 +219,23 @@ impl Reconciler {
                 if matches!(event, kube::Event::Listed { .. } | kube::Event::Relisting { .. }) {
                     self.compares();
                 }
-                if self.engine.cluster_changed(event, now) {
+                if self.reconciler.cluster_changed(event, now) {
                     self.pacing.pass_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Changed { subscriptions, changes }) => {
-                if self.engine.fabric_changed(&subscriptions, &changes) {
+                if self.reconciler.fabric_changed(&subscriptions, &changes) {
                     self.pacing.pass_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Elected) => {
                 info!("taking over: everything is compared");
-                self.engine.start_over();
+                self.reconciler.start_over();
                 self.outcome = None;
             }
             Event::Fabric(apic::Event::Connected(client)) => {
                 info!("logged in at the APIC {}, websocket open", client.controller());
-                self.engine.subscriptions_lost(None);
+                self.reconciler.subscriptions_lost(None);
                 self.client = Some(client);
                 self.outcome = None;
                 self.pacing.connected(now);
@@ -236,23 +243,23 @@ impl Reconciler {
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
                 let session = self.client.as_ref().map(|client| Supervised { client, goes_on: &|| true });
-                self.engine.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
+                self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
                 self.compares();
                 self.pacing.pass_soon(now);
             }
             Event::Fabric(apic::Event::Disconnected { why }) => {
                 warn!("the APIC session is gone: {why}");
-                self.engine.subscriptions_lost(None);
+                self.reconciler.subscriptions_lost(None);
                 self.client = None;
             }
             Event::Command(Command::LogStatus) => self.log_status(now),
             Event::Command(Command::ReleaseHeld) => {
-                if self.engine.release_held() {
+                if self.reconciler.release_held() {
                     self.pacing.pass_soon(now);
                 }
             }
             Event::Timer => {
-                if self.pacing.is_pass_due(&mut self.engine, self.client.is_some(), now) {
+                if self.pacing.is_pass_due(&mut self.reconciler, self.client.is_some(), now) {
                     self.pass(now);
                 }
             }
@@ -277,7 +284,7 @@ impl Reconciler {
             writes: Cell::default(),
             later: RefCell::default(),
         };
-        let outcome = self.engine.pass(&apic, now, &around);
+        let outcome = self.reconciler.pass(&apic, now, &around);
         let later = around.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
         self.pass_ended(&client, &Ended { outcome: &outcome, reads, writes });
@@ -286,10 +293,10 @@ impl Reconciler {
 
     fn pass_ended(&mut self, client: &Client, pass: &Ended<'_>) {
         let outcome = pass.outcome;
-        let is_view_whole = self.engine.inventory.incomplete(Instant::now()).is_empty();
-        let standing = match (outcome, self.engine.open_findings()) {
+        let is_view_whole = self.reconciler.inventory.incomplete(Instant::now()).is_empty();
+        let standing = match (outcome, self.reconciler.open_findings()) {
             (Ok(report), _) if report.withheld => Standing::Observing,
-            (Ok(report), 0) if !report.unfinished => Standing::InStep(self.engine.findings().len()),
+            (Ok(report), 0) if !report.unfinished => Standing::InStep(self.reconciler.findings().len()),
             (Ok(report), open) if !report.unfinished => Standing::NeedsSomebody(open),
             _ => Standing::Behind,
         };
@@ -301,7 +308,7 @@ impl Reconciler {
             && is_view_whole
             && self.outcome.is_none()
         {
-            info!("compared: {}", nothing_to_change(self.engine.held(), outcome.as_ref().map_or(0, |it| it.kept)));
+            info!("compared: {}", nothing_to_change(self.reconciler.held(), outcome.as_ref().map_or(0, |it| it.kept)));
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
             events.tell(&report.news);
@@ -344,7 +351,7 @@ impl Reconciler {
             None if self.tenure.is_held() => info!("status: no session at an APIC"),
             None => info!("status: this process does not lead; it watches the cluster and waits"),
         }
-        for line in self.engine.status(now) {
+        for line in self.reconciler.status(now) {
             info!("status: {line}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, Report};
+use super::{Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Outcomes;
 use crate::backoff::Backoff;
@@ -98,7 +98,7 @@ impl Pacing {
         self.pass_soon(now);
     }
 
-    /// When something is due. `wake` is when the engine wants a pass; one that is due already is not brought forward
+    /// When something is due. `wake` is when the reconciler wants a pass; one that is due already is not brought forward
     /// by it: it may be waiting because the APIC is busy (W8). So it is asked for only where none is due: it looks at
     /// much, and this is called with every event (X3).
     pub fn deadline(&self, wake: impl FnOnce() -> Option<Instant>) -> Instant {
@@ -106,16 +106,16 @@ impl Pacing {
     }
 
     /// The deadline has come: whether a pass is made now. A comparison that is due is asked for.
-    pub fn is_pass_due(&mut self, engine: &mut Engine, has_session: bool, now: Instant) -> bool {
+    pub fn is_pass_due(&mut self, reconciler: &mut Reconciler, has_session: bool, now: Instant) -> bool {
         if self.compare_at <= now {
             self.compare_at = now + self.resync;
-            engine.compare_all();
+            reconciler.compare_all();
         }
         self.pass_at = None;
         if !has_session {
             return false;
         }
-        let waits = !engine.is_listed() && now < self.lists_due;
+        let waits = !reconciler.is_listed() && now < self.lists_due;
         self.pass_at = waits.then_some(self.lists_due);
         !waits
     }
@@ -172,8 +172,8 @@ mod tests {
     use crate::model::owner::Owner;
     use crate::model::rules::Rules;
 
-    fn engine() -> Engine {
-        Engine::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
+    fn reconciler() -> Reconciler {
+        Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
     }
 
     /// W1: the first pass waits for the lists, and no longer than for the last of them.
@@ -181,34 +181,34 @@ mod tests {
     fn the_first_pass_waits_for_the_lists_only() {
         let second = Duration::from_secs(1);
         let start = Instant::now();
-        let mut engine = engine();
+        let mut reconciler = reconciler();
         let mut pacing = Pacing::new(600 * second, start);
         pacing.connected(start);
         for (n, kind) in (1..).zip(Kind::ALL) {
             let due = pacing.deadline(|| None);
             assert_eq!(due, start + (n - 1) * second + if n == 1 { GATHER } else { Duration::ZERO });
-            assert!(!pacing.is_pass_due(&mut engine, true, due), "{kind}s are not listed");
+            assert!(!pacing.is_pass_due(&mut reconciler, true, due), "{kind}s are not listed");
             assert_eq!(pacing.deadline(|| None), start + FIRST_LISTS);
-            assert!(engine.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
+            assert!(reconciler.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
             pacing.pass_soon(start + n * second);
         }
         let due = pacing.deadline(|| None);
         assert_eq!(due, start + 3 * second);
-        assert!(pacing.is_pass_due(&mut engine, true, due));
+        assert!(pacing.is_pass_due(&mut reconciler, true, due));
     }
 
     /// W1: a list that does not come holds the first pass up for a while only.
     #[test]
     fn the_first_pass_waits_ten_seconds_at_most() {
         let start = Instant::now();
-        let mut engine = engine();
+        let mut reconciler = reconciler();
         let mut pacing = Pacing::new(60 * FIRST_LISTS, start);
         pacing.connected(start);
-        assert!(!pacing.is_pass_due(&mut engine, true, start + GATHER));
-        assert!(pacing.is_pass_due(&mut engine, true, pacing.deadline(|| None)));
+        assert!(!pacing.is_pass_due(&mut reconciler, true, start + GATHER));
+        assert!(pacing.is_pass_due(&mut reconciler, true, pacing.deadline(|| None)));
     }
 
-    /// X3: what the engine waits for is not looked through with each event of a burst, only where no pass is due.
+    /// X3: what the reconciler waits for is not looked through with each event of a burst, only where no pass is due.
     #[test]
     fn a_burst_of_events_looks_at_nothing() {
         let start = Instant::now();

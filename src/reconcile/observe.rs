@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use super::{Engine, SETTLE};
+use super::{Reconciler, SETTLE};
 use crate::apic::access::Access;
 use crate::apic::{Error, Query};
 use crate::model::cache::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
@@ -45,7 +45,7 @@ impl Settling {
     }
 }
 
-impl Engine {
+impl Reconciler {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
     pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
         for (dn, it) in std::mem::take(&mut self.settling) {
