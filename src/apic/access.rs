@@ -154,7 +154,7 @@ impl Access for WithoutEvents<'_> {
     }
 }
 
-/// A session that reads and takes every write for done without sending it: `plan` runs a whole pass on it.
+/// A session that reads and takes every write for done without sending it: `plan` runs a whole reconcile on it.
 pub struct ReadOnly<'a>(pub &'a Client);
 
 impl Access for ReadOnly<'_> {

@@ -31,7 +31,7 @@ use crate::secret::{Renewable, Secret};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a request is sent in all when it is refused with 503 or 429 or does not reach the controller, and how long
-/// that may take before it is left to a later pass (W8).
+/// that may take before it is left to a later reconcile (W8).
 const TRIES: u32 = 5;
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 

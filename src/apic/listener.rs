@@ -326,7 +326,7 @@ impl Listener {
     }
 
     /// Hands an event over. The socket never waits for a busy reconciler: what does not fit becomes a gap, which
-    /// costs a comparison and loses nothing.
+    /// costs a full sync and loses nothing.
     fn message(&self, body: &[u8]) -> Result<(), Stopped> {
         let event = match decode::message(body) {
             Ok(message) => {

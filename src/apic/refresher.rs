@@ -38,7 +38,7 @@ pub struct Refresher {
     link: Link,
     overflowed: Overflowed,
     session: Option<(Client, Timetable)>,
-    /// Why a full comparison is due, until there is room to say so.
+    /// Why a full sync is due, until there is room to say so.
     gap: Option<String>,
 }
 

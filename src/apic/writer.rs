@@ -21,7 +21,7 @@ const TAG_VALUE: &str = "external EPG of somebody else, in use";
 pub enum Refusal {
     /// The policy does not allow it; it was not sent.
     Policy,
-    /// It would touch something that is not ours, or that was not read in this pass; it was not sent. A plan that
+    /// It would touch something that is not ours, or that was not read in this reconcile; it was not sent. A plan that
     /// leads here is a bug, and the fabric is safe from it.
     NotOurs(String),
     /// Its time is over, such as that of a leader (K4); it was not sent.
@@ -88,7 +88,7 @@ impl Writer {
     }
 }
 
-/// O1 and W7 once more, right before sending: what is changed or deleted is ours on the object as read in this pass,
+/// O1 and W7 once more, right before sending: what is changed or deleted is ours on the object as read in this reconcile,
 /// and what is created is not known to be there.
 fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let epg = fabric.epg(&transaction.epg);

@@ -1,6 +1,6 @@
 //! The reconciler's loop: the one place that waits, the one place that handles.
 //!
-//! When a pass is due is the pacing's business, and what it does the reconciler's.
+//! When a reconcile is due is the pacing's business, and what it does the reconciler's.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ use crate::reconcile::scheduler::{Ended, Pacing, Verdict};
 use crate::reconcile::{Around, Reconciler};
 use crate::tenure::Tenure;
 
-/// After so long a pass sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
-const LONGEST_PASS: Duration = Duration::from_secs(30);
+/// After so long a reconcile sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
+const MAX_RECONCILE: Duration = Duration::from_secs(30);
 
-/// Where the APIC serves so few requests a second that the reads of a pass take that long, so many writes are sent all the
-/// same, up to this age: else such a pass would read again and again, and never write.
+/// Where the APIC serves so few requests a second that the reads of a reconcile take that long, so many writes are sent all the
+/// same, up to this age: else such a reconcile would read again and again, and never write.
 /// Deletions are not among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
 const LONGEST_READING: Duration = Duration::from_secs(120);
@@ -43,7 +43,7 @@ enum Event {
     Cluster(kube::Event),
     Fabric(apic::Event),
     Command(Command),
-    /// A deadline has come: a pass or a comparison is due.
+    /// A deadline has come: a reconcile or a full sync is due.
     Timer,
     /// Nothing happened: the loop turns all the same (X1).
     Beat,
@@ -63,7 +63,7 @@ pub struct EventLoop {
     pacing: Pacing,
     events: Option<kube::events::Queue>,
     manager: Manager,
-    /// What the last pass of this session on a whole view led to, as far as that is still so.
+    /// What the last reconcile of this session on a whole view led to, as far as that is still so.
     outcome: Option<Standing>,
 }
 
@@ -80,7 +80,7 @@ pub struct Inbox {
     pub stop: Receiver<()>,
 }
 
-/// What goes on around a pass. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
+/// What goes on around a reconcile. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
 /// does not overflow (W7). What is about the session, and what came after it, waits for the pass to end.
 struct Meanwhile<'a> {
     inbox: &'a Inbox,
@@ -93,7 +93,7 @@ struct Meanwhile<'a> {
 
 impl Meanwhile<'_> {
     fn has_time(&self) -> bool {
-        let longest = if self.writes.get() < LEAST_WRITES { LONGEST_READING } else { LONGEST_PASS };
+        let longest = if self.writes.get() < LEAST_WRITES { LONGEST_READING } else { MAX_RECONCILE };
         self.begun.elapsed() < longest
     }
 }
@@ -104,7 +104,7 @@ impl Around for Meanwhile<'_> {
     }
 
     fn may_delete(&self) -> bool {
-        self.begun.elapsed() < LONGEST_PASS
+        self.begun.elapsed() < MAX_RECONCILE
     }
 
     fn time(&self) -> Option<Instant> {
@@ -146,7 +146,7 @@ impl EventLoop {
         EventLoop { reconciler, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome }
     }
 
-    /// What is new after a pass goes to the cluster's Events (K5), how it stands to the service manager.
+    /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
     pub fn telling(self, events: Option<kube::events::Queue>, manager: Manager) -> Self {
         EventLoop { events, manager, ..self }
     }
@@ -185,8 +185,8 @@ impl EventLoop {
     }
 
     /// What was so before may not be so any more.
-    fn compares(&mut self) {
-        self.outcome = self.outcome.map(|_| Standing::Comparing);
+    fn invalidate_status(&mut self) {
+        self.outcome = self.outcome.map(|_| Standing::Syncing);
     }
 
     fn standing(&self, now: Instant) -> Standing {
@@ -194,7 +194,7 @@ impl EventLoop {
             _ if !self.reconciler.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
             _ if !self.tenure.is_held() => Standing::Standby,
             _ if self.client.is_none() => Standing::WaitsForApic,
-            outcome => outcome.unwrap_or(Standing::FirstComparison),
+            outcome => outcome.unwrap_or(Standing::FirstSync),
         }
     }
 
@@ -217,15 +217,15 @@ impl EventLoop {
         match event {
             Event::Cluster(event) => {
                 if matches!(event, kube::Event::Listed { .. } | kube::Event::Relisting { .. }) {
-                    self.compares();
+                    self.invalidate_status();
                 }
                 if self.reconciler.cluster_changed(event, now) {
-                    self.pacing.pass_soon(now);
+                    self.pacing.reconcile_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Changed { subscriptions, changes }) => {
                 if self.reconciler.fabric_changed(&subscriptions, &changes) {
-                    self.pacing.pass_soon(now);
+                    self.pacing.reconcile_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Elected) => {
@@ -244,8 +244,8 @@ impl EventLoop {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
                 let session = self.client.as_ref().map(|client| Supervised { client, goes_on: &|| true });
                 self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
-                self.compares();
-                self.pacing.pass_soon(now);
+                self.invalidate_status();
+                self.pacing.reconcile_soon(now);
             }
             Event::Fabric(apic::Event::Disconnected { why }) => {
                 warn!("the APIC session is gone: {why}");
@@ -255,19 +255,19 @@ impl EventLoop {
             Event::Command(Command::LogStatus) => self.log_status(now),
             Event::Command(Command::ReleaseHeld) => {
                 if self.reconciler.release_held() {
-                    self.pacing.pass_soon(now);
+                    self.pacing.reconcile_soon(now);
                 }
             }
             Event::Timer => {
-                if self.pacing.is_pass_due(&mut self.reconciler, self.client.is_some(), now) {
-                    self.pass(now);
+                if self.pacing.take_due(&mut self.reconciler, self.client.is_some(), now) {
+                    self.reconcile(now);
                 }
             }
             Event::Beat | Event::Stop => {}
         }
     }
 
-    fn pass(&mut self, now: Instant) {
+    fn reconcile(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
         self.tell_standing();
@@ -284,15 +284,15 @@ impl EventLoop {
             writes: Cell::default(),
             later: RefCell::default(),
         };
-        let outcome = self.reconciler.pass(&apic, now, &around);
+        let outcome = self.reconciler.reconcile(&apic, now, &around);
         let later = around.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
-        self.pass_ended(&client, &Ended { outcome: &outcome, reads, writes });
+        self.reconcile_ended(&client, &Ended { outcome: &outcome, reads, writes });
         later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
     }
 
-    fn pass_ended(&mut self, client: &Client, pass: &Ended<'_>) {
-        let outcome = pass.outcome;
+    fn reconcile_ended(&mut self, client: &Client, ended: &Ended<'_>) {
+        let outcome = ended.outcome;
         let is_view_whole = self.reconciler.inventory.incomplete(Instant::now()).is_empty();
         let standing = match (outcome, self.reconciler.open_findings()) {
             (Ok(report), _) if report.withheld => Standing::Observing,
@@ -319,10 +319,10 @@ impl EventLoop {
         if is_view_whole {
             self.outcome = Some(standing);
         } else {
-            self.compares();
+            self.invalidate_status();
         }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        match self.pacing.pass_ended(pass, random_unit(), Instant::now()) {
+        match self.pacing.reconcile_ended(ended, random_unit(), Instant::now()) {
             Verdict::Done => {}
             Verdict::Again(_) if outcome.as_ref().is_ok_and(|it| it.unread > 0) => {
                 debug!("more L3Outs are to be read: the next pass comes at once");
@@ -357,7 +357,7 @@ impl EventLoop {
     }
 }
 
-/// What a comparison that changed nothing came to: deletions that do not go are no agreement (W4, W5).
+/// What a full sync that changed nothing came to: deletions that do not go are no agreement (W4, W5).
 fn nothing_to_change(held: usize, kept: usize) -> String {
     match (held, kept) {
         (0, 0) => "there is nothing to change".to_owned(),

@@ -21,16 +21,16 @@ pub enum Standing {
     /// It does not lead (K4).
     Standby,
     /// Nothing was compared yet in this session.
-    FirstComparison,
+    FirstSync,
     /// Events may have been lost, or a list was read anew: what that leads to is not done yet.
-    Comparing,
-    /// The last pass left nothing to do; there are so many findings.
+    Syncing,
+    /// The last reconcile left nothing to do; there are so many findings.
     InStep(usize),
-    /// The last pass left what it cannot do: so many findings need somebody.
+    /// The last reconcile left what it cannot do: so many findings need somebody.
     NeedsSomebody(usize),
-    /// The last pass left what the policy `observe` keeps from being done.
+    /// The last reconcile left what the policy `observe` keeps from being done.
     Observing,
-    /// The last pass left something that the next one may be able to do.
+    /// The last reconcile left something that the next one may be able to do.
     Behind,
     /// The loop has not turned for a while.
     Busy,
@@ -42,8 +42,8 @@ impl fmt::Display for Standing {
             Standing::WaitsForKubernetes => f.write_str("waiting for Kubernetes"),
             Standing::WaitsForApic => f.write_str("waiting for the APIC"),
             Standing::Standby => f.write_str("standby: it does not hold the Lease"),
-            Standing::FirstComparison => f.write_str("first comparison"),
-            Standing::Comparing => f.write_str("comparing"),
+            Standing::FirstSync => f.write_str("first comparison"),
+            Standing::Syncing => f.write_str("comparing"),
             Standing::InStep(0) => f.write_str("in step"),
             Standing::InStep(findings) => write!(f, "in step; findings in the log: {findings}"),
             Standing::NeedsSomebody(findings) => write!(f, "not in step; findings that need somebody: {findings}"),

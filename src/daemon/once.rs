@@ -15,7 +15,7 @@ use crate::model::kube::{Kind, Pool};
 use crate::model::plan::{Tally, describe};
 use crate::reconcile::{Reconciler, Report};
 
-/// How often a pass that ended early, or left something for later, is tried again.
+/// How often a reconcile that ended early, or left something for later, is tried again.
 const TRIES: u32 = 6;
 
 /// How long a busy APIC is asked for a session, and the pauses meanwhile.
@@ -40,7 +40,7 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
     config.epg_grace = Duration::ZERO;
     let mut reconciler = listed_reconciler(&config, cluster)?;
     let client = login(&config)?;
-    let report = pass(&mut reconciler, &ReadOnly(&client));
+    let report = reconcile(&mut reconciler, &ReadOnly(&client));
     client.logout();
     let report = report?;
 
@@ -66,7 +66,7 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
     Ok(Preview { text, changes })
 }
 
-/// One full comparison with its writes, and a read to check. True where nothing is left to do.
+/// One full sync with its writes, and a read to check. True where nothing is left to do.
 pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
     if config.policy == Policy::Observe {
         let why = "--once and --policy observe together do nothing; `plan` tells what a run would change".to_owned();
@@ -74,15 +74,15 @@ pub fn once(config: &Config, cluster: &kube::Client) -> Result<bool, Failure> {
     }
     let mut reconciler = listed_reconciler(config, cluster)?;
     let client = login(config)?;
-    let outcome = compare_and_check(&mut reconciler, &client, config.policy);
+    let outcome = sync_and_check(&mut reconciler, &client, config.policy);
     client.logout();
     outcome
 }
 
-fn compare_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) -> Result<bool, Failure> {
+fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) -> Result<bool, Failure> {
     let mut written = Tally::default();
     loop {
-        let report = pass(reconciler, &WithoutEvents(client))?;
+        let report = reconcile(reconciler, &WithoutEvents(client))?;
         written = written.and(Tally::of(&report.done));
         let now = Instant::now();
         // What is never deleted needs no grace (X5).
@@ -95,8 +95,8 @@ fn compare_and_check(reconciler: &mut Reconciler, client: &Client, policy: Polic
         );
         std::thread::park_timeout(pause);
     }
-    reconciler.compare_all();
-    let left = pass(reconciler, &ReadOnly(client))?;
+    reconciler.request_full_sync();
+    let left = reconcile(reconciler, &ReadOnly(client))?;
     let open = reconciler.open_findings();
     let kept = match left.kept {
         0 => String::new(),
@@ -106,14 +106,14 @@ fn compare_and_check(reconciler: &mut Reconciler, client: &Client, policy: Polic
     Ok(left.done.is_empty() && !left.unfinished && open == 0)
 }
 
-/// A pass, and further ones while the APIC is busy or something is left for later.
-fn pass(reconciler: &mut Reconciler, apic: &dyn Access) -> Result<Report, Failure> {
+/// A reconcile, and further ones while the APIC is busy or something is left for later.
+fn reconcile(reconciler: &mut Reconciler, apic: &dyn Access) -> Result<Report, Failure> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
     let mut tries_left = TRIES;
     while tries_left > 0 {
         tries_left -= 1;
-        match reconciler.pass(apic, Instant::now(), &|| true) {
+        match reconciler.reconcile(apic, Instant::now(), &|| true) {
             Ok(report) => {
                 all.done.extend(report.done);
                 (all.unfinished, all.kept) = (report.unfinished, report.kept);

@@ -462,7 +462,7 @@ pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, 
     }
 }
 
-/// Passes over the rest of a line; why that has no end.
+/// Skips the rest of a line; why that has no end.
 fn skip_line(stream: &mut impl BufRead) -> Result<(), String> {
     let mut skipped = 0;
     loop {

@@ -1,4 +1,4 @@
-//! The brake: a comparison that would delete very much at once holds these deletions until somebody consents (W4).
+//! The brake: a full sync that would delete very much at once holds these deletions until somebody consents (W4).
 //!
 //! What it guards against is a view that is complete and wrong: an API server restored from an old backup, or the
 //! kubeconfig of another cluster.
@@ -27,7 +27,7 @@ impl Default for Brake {
 }
 
 impl Brake {
-    /// A complete list or a comparison came in: the next plan is counted.
+    /// A complete list or a full sync came in: the next plan is counted.
     pub fn count_next(&mut self) {
         self.due = true;
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
 
-    /// W4: only the plan after a list or a comparison is counted; what was released is not held again by the next one,
+    /// W4: only the plan after a list or a full sync is counted; what was released is not held again by the next one,
     /// until it was desired in between.
     #[test]
     fn consent_holds_until_it_is_used() {

@@ -68,7 +68,7 @@ pub struct Epg {
     pub may_have_held: bool,
     /// Another writer deleted it since it was read: an event says so, or the answer to a write that made it again.
     pub deleted: bool,
-    /// It was read or created in this pass (W7).
+    /// It was read or created in this reconcile (W7).
     pub fresh: bool,
 }
 
@@ -233,8 +233,8 @@ impl FabricCache {
         }
     }
 
-    /// A new pass begins: nothing was read in it yet (W7).
-    pub fn begin_pass(&mut self) {
+    /// A new reconcile begins: nothing was read in it yet (W7).
+    pub fn begin_reconcile(&mut self) {
         for l3out in self.l3outs.values_mut() {
             if let L3out::Present { epgs, .. } = l3out {
                 epgs.values_mut().for_each(|it| it.fresh = false);

@@ -113,7 +113,7 @@ impl Source {
     }
 
     /// Whether a subnet of this name is for it; decided without making the name, since that is asked for each subnet of
-    /// each EPG in each pass.
+    /// each EPG in each reconcile.
     ///
     /// A subnet of ours with an address that this Pod or Service has now and with its name was put there for it: the
     /// address is not another one's any more, and the name never was (D5). No memory is needed for that (R6).

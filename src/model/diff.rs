@@ -56,7 +56,7 @@ pub struct Untagged {
 /// Compares and plans.
 ///
 /// A move is not one step: this plan takes the address away where it is, and the create follows in the plan that is
-/// made once the cache shows it free. So a pass plans and sends until nothing is left (W2).
+/// made once the cache shows it free. So a reconcile plans and sends until nothing is left (W2).
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut planner = Planner::new(situation);
     for (dn, desired) in &situation.desired.epgs {
@@ -240,7 +240,7 @@ impl<'a> Planner<'a> {
                 self.plan.kept.insert(object);
                 return self.send(&dn, Some(epg), Form::Rooted, changes);
             }
-            // It is counted (W4) also where it goes later: moves that are over in this very pass let it go.
+            // It is counted (W4) also where it goes later: moves that are over in this very reconcile let it go.
             self.plan.deletions.insert(object);
             if !waits && !moves && (epg.is_unused() || (self.situation.grace_over)(&dn)) {
                 let (subnets, why) = (epg.subnets.len(), Cause::Unnamed);
@@ -258,7 +258,7 @@ impl<'a> Planner<'a> {
         held.contains(&ObjectDn::Epg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.epg() == dn)
     }
 
-    /// D6: a running grace is visible. The text is the same in each pass, so it names the length and not what is left.
+    /// D6: a running grace is visible. The text is the same in each reconcile, so it names the length and not what is left.
     fn in_grace(&mut self, dn: &EpgDn, epg: &Epg) {
         let ends_later = !epg.is_unused() && !(self.situation.grace_over)(dn);
         let Some(length) = self.situation.grace.filter(|_| ends_later) else { return };

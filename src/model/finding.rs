@@ -16,7 +16,7 @@ const MOST: usize = 2000;
 
 /// One thing that people should know, as long as it holds.
 ///
-/// Two passes that see the same thing yield equal findings; that is how one knows that a finding is new or gone.
+/// Two reconciles that see the same thing yield equal findings; that is how one knows that a finding is new or gone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// What sort of thing it is.

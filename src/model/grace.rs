@@ -101,7 +101,7 @@ mod tests {
         assert!(grace.is_over(&epg, start + 180 * second));
     }
 
-    /// D6: without a grace what nobody wants goes in the pass that notices it; once.
+    /// D6: without a grace what nobody wants goes in the reconcile that notices it; once.
     #[test]
     fn no_grace_is_over_at_once() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };

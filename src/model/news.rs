@@ -1,4 +1,4 @@
-//! What people who look at an object of the cluster are told (K5): which news follow from what a pass came to.
+//! What people who look at an object of the cluster are told (K5): which news follow from what a reconcile came to.
 //!
 //! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter are news for each Deployment that
 //! names them. How news become Kubernetes Events, and how many of them, is `kube::recorder`'s.
@@ -75,7 +75,7 @@ pub struct Told {
     findings: BTreeMap<(About, Code), String>,
     /// Each enrolled Deployment's way onto the fabric and off it.
     stays: BTreeMap<About, Stay>,
-    /// The EPGs in which something was made since the last end of a pass.
+    /// The EPGs in which something was made since the last end of a reconcile.
     written: BTreeSet<EpgDn>,
 }
 
@@ -95,8 +95,8 @@ impl Told {
         self.written.insert(epg.clone());
     }
 
-    /// What is new at the end of a pass.
-    pub fn pass_ended(
+    /// What is new at the end of a reconcile.
+    pub fn reconcile_ended(
         &mut self,
         inventory: &Inventory,
         desired: &DesiredState,

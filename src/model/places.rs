@@ -41,7 +41,7 @@ pub(super) enum Reason<'a> {
     Unknown,
     /// The EPG that the Deployment names cannot be had (D5).
     Blocked(&'a EpgDn, Obstacle),
-    /// That EPG is created in this very pass, and the subnet moves then.
+    /// That EPG is created in this very reconcile, and the subnet moves then.
     Moves,
 }
 

@@ -22,7 +22,7 @@ pub struct Rules {
     pub keep_contracted: bool,
     /// The most objects in one request (`--batch`).
     pub batch: usize,
-    /// How much one comparison may delete (`--max-deletes`, W4).
+    /// How much one full sync may delete (`--max-deletes`, W4).
     pub max_deletes: MaxDeletes,
     /// The most EPGs that one namespace may have; nothing where there is no limit (`--max-epgs`, W6).
     pub max_epgs: Option<usize>,

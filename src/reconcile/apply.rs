@@ -181,7 +181,7 @@ impl Reconciler {
     }
 
     /// What follows from an error on a write (W2, W7, W8), apart from a content that is refused (W3). An error that
-    /// concerns the session ends the pass.
+    /// concerns the session ends the reconcile.
     fn not_done(
         &mut self,
         apic: &dyn Access,

@@ -46,24 +46,24 @@ use crate::model::rules::Rules;
 /// read again this much later: events of the first children of a new object may be lost (R3).
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// How often a pass plans anew before it leaves the rest to the next one. A create, a move and a fresh read after an
+/// How often a reconcile plans anew before it leaves the rest to the next one. A create, a move and a fresh read after an
 /// error need five.
 const ROUNDS: usize = 12;
 
-/// After so many refused objects the rest of a pass is left for the next one (W3).
+/// After so many refused objects the rest of a reconcile is left for the next one (W3).
 const MOST_REFUSALS: usize = 200;
 
 /// How many held deletions the status names.
 const MOST_TOLD: usize = 1000;
 
-/// What a pass did.
+/// What a reconcile did.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The transactions that the APIC took, in order.
     pub done: Vec<Transaction>,
-    /// Something is left that the next pass, a little later, may be able to do.
+    /// Something is left that the next reconcile, a little later, may be able to do.
     pub unfinished: bool,
-    /// So many L3Outs are still to be read; the next pass goes on with them at once.
+    /// So many L3Outs are still to be read; the next reconcile goes on with them at once.
     pub unread: usize,
     /// Something is left that the policy keeps from being sent (W5).
     pub withheld: bool,
@@ -75,23 +75,23 @@ pub struct Report {
     pub news: Vec<News>,
 }
 
-/// What goes on around a pass. A function that says whether to go on is enough where nothing is heard meanwhile.
+/// What goes on around a reconcile. A function that says whether to go on is enough where nothing is heard meanwhile.
 pub trait Around {
     /// Asked right before each write: whether it may be sent.
     fn go_on(&self) -> bool;
 
-    /// Whether what the pass was planned on is young enough to delete something on it (W1).
+    /// Whether what the reconcile was planned on is young enough to delete something on it (W1).
     fn may_delete(&self) -> bool {
         true
     }
 
-    /// The time by now, which a pass that waits for an APIC is not done in no time; nothing where it stands still.
+    /// The time by now, which a reconcile that waits for an APIC is not done in no time; nothing where it stands still.
     fn time(&self) -> Option<Instant> {
         None
     }
 
     /// Before each write, too: hands over what the fabric has told since the last one, in its order. Most of it is the
-    /// echo of the pass itself (W7); the rest is somebody's hand at what was read.
+    /// echo of the reconcile itself (W7); the rest is somebody's hand at what was read.
     fn listen(&self, _hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
 }
 
@@ -135,11 +135,11 @@ pub struct Reconciler {
     subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
     marked: BTreeSet<L3outDn>,
-    comparison_due: bool,
+    full_sync_due: bool,
     stale_l3outs: BTreeSet<L3outDn>,
     /// L3Outs that nothing of ours is in and that are read in their turn.
     unread: BTreeSet<L3outDn>,
-    /// All that was to be read has been since the last comparison, perhaps but for what was named after that.
+    /// All that was to be read has been since the last full sync, perhaps but for what was named after that.
     all_read: bool,
     stale_epgs: BTreeSet<EpgDn>,
     settling: BTreeMap<L3outDn, Settling>,
@@ -147,14 +147,14 @@ pub struct Reconciler {
     shares: Shares,
     told: Told,
     observed: String,
-    /// How much the APIC refused in this pass.
+    /// How much the APIC refused in this reconcile.
     refusals: usize,
     /// Why it could not be asked for all that is ours, in whatever L3Out (R4).
     unasked: Option<String>,
 }
 
 impl Reconciler {
-    /// A reconciler that knows nothing yet: its first pass is a full comparison.
+    /// A reconciler that knows nothing yet: its first reconcile is a full sync.
     pub fn new(owner: Owner, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Reconciler {
             inventory: Inventory::default(),
@@ -175,7 +175,7 @@ impl Reconciler {
             untagged: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             marked: BTreeSet::new(),
-            comparison_due: true,
+            full_sync_due: true,
             stale_l3outs: BTreeSet::new(),
             unread: BTreeSet::new(),
             all_read: false,
@@ -203,7 +203,7 @@ impl Reconciler {
         self.findings.is_empty() && self.fabric.l3outs().next().is_none()
     }
 
-    /// What people should know now, as of the last pass.
+    /// What people should know now, as of the last reconcile.
     pub fn findings(&self) -> &BTreeSet<Finding> {
         &self.findings
     }
@@ -213,7 +213,7 @@ impl Reconciler {
         self.findings.iter().filter(|it| it.code.is_open()).count()
     }
 
-    /// Takes over what a watcher says. True where a pass may find something to do.
+    /// Takes over what a watcher says. True where a reconcile may find something to do.
     pub fn cluster_changed(&mut self, event: kube::Event, now: Instant) -> bool {
         let changed = match event {
             kube::Event::Listed { kind, objects } => {
@@ -295,12 +295,12 @@ impl Reconciler {
         (news, is_late)
     }
 
-    /// Events may have been lost, or time has passed: the next pass compares everything (R4).
-    pub fn compare_all(&mut self) {
-        self.comparison_due = true;
+    /// Events may have been lost, or time has passed: the next reconcile compares everything (R4).
+    pub fn request_full_sync(&mut self) {
+        self.full_sync_due = true;
     }
 
-    /// What was subscribed is void: the session ended, or a subscription lapsed. The next pass subscribes anew.
+    /// What was subscribed is void: the session ended, or a subscription lapsed. The next reconcile subscribes anew.
     pub fn subscriptions_lost(&mut self, apic: Option<&dyn Access>) {
         for id in self.subscriptions.take_all() {
             if let Some(apic) = apic {
@@ -309,10 +309,10 @@ impl Reconciler {
         }
         // What was not served may be served by another session.
         self.unreadable = Parking::default();
-        self.comparison_due = true;
+        self.full_sync_due = true;
     }
 
-    /// When the reconciler wants a pass although nothing happened.
+    /// When the reconciler wants a reconcile although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().map(|it| it.due).min();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
@@ -332,7 +332,7 @@ impl Reconciler {
         self.brake.held().len()
     }
 
-    /// When the next grace is over that was not at the last pass (D6).
+    /// When the next grace is over that was not at the last reconcile (D6).
     pub fn next_grace_end(&self) -> Option<Instant> {
         self.grace.next_end()
     }
@@ -342,10 +342,10 @@ impl Reconciler {
         self.grace.running(now)
     }
 
-    /// One pass (R6). An error ends it early; everything it learned is kept, and a later pass goes on from there.
-    /// `now` is the time of the pass.
-    pub fn pass(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
-        self.fabric.begin_pass();
+    /// One reconcile (R6). An error ends it early; everything it learned is kept, and a later reconcile goes on from there.
+    /// `now` is the time of the reconcile.
+    pub fn reconcile(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
+        self.fabric.begin_reconcile();
         self.left_one_out = false;
         self.inventory.settle(now);
         // Where nothing is deleted, all that is left counts; else what is in its grace or held (W4).
@@ -521,7 +521,7 @@ impl Reconciler {
     }
 }
 
-/// What a Deployment names has its whole grace before it, also where it is named between two passes only (D6). Only those
+/// What a Deployment names has its whole grace before it, also where it is named between two reconciles only (D6). Only those
 /// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3). A binding that
 /// `--allow` forbids is none (W6).
 fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a Member>) {

@@ -1,4 +1,4 @@
-//! What a pass reads, and which L3Outs it reads and hears of.
+//! What a reconcile reads, and which L3Outs it reads and hears of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -81,13 +81,13 @@ impl Reconciler {
         due.insert(dn);
     }
 
-    /// Notes what a pass has to read that no event has told of: all, where that is due, and what it does not know yet.
+    /// Notes what a reconcile has to read that no event has told of: all, where that is due, and what it does not know yet.
     pub(super) fn find_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
-        if self.comparison_due {
+        if self.full_sync_due {
             self.marked = self.find_marked(apic)?;
             let known: Vec<L3outDn> = self.marked.iter().chain(self.fabric.l3outs()).cloned().collect();
             known.into_iter().for_each(|dn| self.queue_read(dn));
-            self.comparison_due = false;
+            self.full_sync_due = false;
             self.all_read = false;
             self.brake.count_next();
             self.subscriptions.retry_refused();

@@ -64,7 +64,7 @@ impl<K: Ord + Clone> Parking<K> {
         self.surprises.retain(|object| of_interest(object));
     }
 
-    /// A pass found nothing left to do: what was to be tried again needs no try any more.
+    /// A reconcile found nothing left to do: what was to be tried again needs no try any more.
     pub fn all_done(&mut self, now: Instant) {
         self.parked.retain(|_, it| it.until > now);
         self.surprises.clear();

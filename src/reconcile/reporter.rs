@@ -121,7 +121,7 @@ impl Reconciler {
         let findings = within_limits(findings, namespaces_of);
         self.shares.tell(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
-        self.told.pass_ended(&self.inventory, desired, &self.fabric, &self.findings)
+        self.told.reconcile_ended(&self.inventory, desired, &self.fabric, &self.findings)
     }
 }
 

@@ -1,4 +1,4 @@
-//! When a pass is due, and what its end leads to. It decides and does not wait: the loop around it is the reconciler's.
+//! When a reconcile is due, and what its end leads to. It decides and does not wait: the loop around it is the reconciler's.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use crate::apic::Error;
 use crate::apic::access::Outcomes;
 use crate::backoff::Backoff;
 
-/// A pass starts this long after the first event that it serves, so that events that belong together share it.
+/// A reconcile starts this long after the first event that it serves, so that events that belong together share it.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How long the first pass waits for all three lists. What is known by then is created; nothing is deleted (W1).
+/// How long the first reconcile waits for all three lists. What is known by then is created; nothing is deleted (W1).
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
 /// A controller that has served no read, or no write, for so long is given up for another one (A1).
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the end of a pass leads to.
+/// What the end of a reconcile leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing is left to do.
     Done,
-    /// The next pass comes after this pause.
+    /// The next reconcile comes after this pause.
     Again(Duration),
     /// The session is not accepted: a new login (W8).
     Relogin,
@@ -32,8 +32,8 @@ pub enum Verdict {
 /// The deadlines of the reconciler.
 #[derive(Debug)]
 pub struct Pacing {
-    pass_at: Option<Instant>,
-    compare_at: Instant,
+    reconcile_at: Option<Instant>,
+    full_sync_at: Instant,
     resync: Duration,
     lists_due: Instant,
     backoff: Backoff,
@@ -60,7 +60,7 @@ impl Unserved {
     }
 }
 
-/// What a pass came to.
+/// What a reconcile came to.
 #[derive(Debug)]
 pub struct Ended<'a> {
     /// Its report, or what ended it early.
@@ -75,8 +75,8 @@ impl Pacing {
     /// For a program that starts now and compares everything every so often.
     pub fn new(resync: Duration, now: Instant) -> Self {
         Pacing {
-            pass_at: None,
-            compare_at: now + resync,
+            reconcile_at: None,
+            full_sync_at: now + resync,
             resync,
             lists_due: now + FIRST_LISTS,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
@@ -85,49 +85,49 @@ impl Pacing {
         }
     }
 
-    /// Asks for a pass; the first one who asks sets the time. A pass that waits for the first lists has gathered enough:
+    /// Asks for a reconcile; the first one who asks sets the time. A reconcile that waits for the first lists has gathered enough:
     /// with each event it is looked at once whether it still has to wait.
-    pub fn pass_soon(&mut self, now: Instant) {
-        let waits_for_lists = self.pass_at.take_if(|at| *at == self.lists_due).is_some();
-        self.pass_at.get_or_insert(if waits_for_lists { now } else { now + GATHER });
+    pub fn reconcile_soon(&mut self, now: Instant) {
+        let waits_for_lists = self.reconcile_at.take_if(|at| *at == self.lists_due).is_some();
+        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + GATHER });
     }
 
     /// A new session is open.
     pub fn connected(&mut self, now: Instant) {
         (self.reads, self.writes) = Default::default();
-        self.pass_soon(now);
+        self.reconcile_soon(now);
     }
 
-    /// When something is due. `wake` is when the reconciler wants a pass; one that is due already is not brought forward
+    /// When something is due. `wake` is when the reconciler wants a reconcile; one that is due already is not brought forward
     /// by it: it may be waiting because the APIC is busy (W8). So it is asked for only where none is due: it looks at
     /// much, and this is called with every event (X3).
     pub fn deadline(&self, wake: impl FnOnce() -> Option<Instant>) -> Instant {
-        self.pass_at.or_else(wake).map_or(self.compare_at, |at| at.min(self.compare_at))
+        self.reconcile_at.or_else(wake).map_or(self.full_sync_at, |at| at.min(self.full_sync_at))
     }
 
-    /// The deadline has come: whether a pass is made now. A comparison that is due is asked for.
-    pub fn is_pass_due(&mut self, reconciler: &mut Reconciler, has_session: bool, now: Instant) -> bool {
-        if self.compare_at <= now {
-            self.compare_at = now + self.resync;
-            reconciler.compare_all();
+    /// The deadline has come: whether a reconcile is made now. A full sync that is due is asked for.
+    pub fn take_due(&mut self, reconciler: &mut Reconciler, has_session: bool, now: Instant) -> bool {
+        if self.full_sync_at <= now {
+            self.full_sync_at = now + self.resync;
+            reconciler.request_full_sync();
         }
-        self.pass_at = None;
+        self.reconcile_at = None;
         if !has_session {
             return false;
         }
         let waits = !reconciler.is_listed() && now < self.lists_due;
-        self.pass_at = waits.then_some(self.lists_due);
+        self.reconcile_at = waits.then_some(self.lists_due);
         !waits
     }
 
-    /// A pass ended. `random` is a random number in [0, 1).
+    /// A reconcile ended. `random` is a random number in [0, 1).
     ///
     /// The pauses start over after any progress: a throttled APIC does a part of the work each time, and to wait longer
     /// and longer for the rest would not help it.
-    pub fn pass_ended(&mut self, pass: &Ended<'_>, random: f64, now: Instant) -> Verdict {
-        self.reads.observe(pass.reads, now);
-        self.writes.observe(pass.writes, now);
-        match pass.outcome {
+    pub fn reconcile_ended(&mut self, ended: &Ended<'_>, random: f64, now: Instant) -> Verdict {
+        self.reads.observe(ended.reads, now);
+        self.writes.observe(ended.writes, now);
+        match ended.outcome {
             Ok(report) if !report.unfinished => {
                 // What is left alone for now is no reason to give the session up.
                 (self.reads, self.writes) = Default::default();
@@ -141,23 +141,23 @@ impl Pacing {
             (self.reads, self.writes) = Default::default();
             return Verdict::Reconnect;
         }
-        if pass.outcome.as_ref().is_ok_and(|report| report.unread > 0) {
+        if ended.outcome.as_ref().is_ok_and(|report| report.unread > 0) {
             // It read a part of what it has to, so that no change waits for the rest. What has come in meanwhile is heard
             // before the next one.
             self.backoff.reset();
-            self.pass_at = Some(now + GATHER);
+            self.reconcile_at = Some(now + GATHER);
             return Verdict::Again(GATHER);
         }
-        let has_progress = match pass.outcome {
+        let has_progress = match ended.outcome {
             Ok(report) => !report.done.is_empty(),
-            Err(_) if pass.writes.failed > 0 => pass.writes.served > 0,
-            Err(_) => pass.writes.served > 0 || pass.reads.served > 0,
+            Err(_) if ended.writes.failed > 0 => ended.writes.served > 0,
+            Err(_) => ended.writes.served > 0 || ended.reads.served > 0,
         };
         if has_progress {
             self.backoff.reset();
         }
         let pause = self.backoff.pause_by(random);
-        self.pass_at = Some(now + pause);
+        self.reconcile_at = Some(now + pause);
         Verdict::Again(pause)
     }
 }
@@ -176,7 +176,7 @@ mod tests {
         Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
     }
 
-    /// W1: the first pass waits for the lists, and no longer than for the last of them.
+    /// W1: the first reconcile waits for the lists, and no longer than for the last of them.
     #[test]
     fn the_first_pass_waits_for_the_lists_only() {
         let second = Duration::from_secs(1);
@@ -187,28 +187,28 @@ mod tests {
         for (n, kind) in (1..).zip(Kind::ALL) {
             let due = pacing.deadline(|| None);
             assert_eq!(due, start + (n - 1) * second + if n == 1 { GATHER } else { Duration::ZERO });
-            assert!(!pacing.is_pass_due(&mut reconciler, true, due), "{kind}s are not listed");
+            assert!(!pacing.take_due(&mut reconciler, true, due), "{kind}s are not listed");
             assert_eq!(pacing.deadline(|| None), start + FIRST_LISTS);
             assert!(reconciler.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
-            pacing.pass_soon(start + n * second);
+            pacing.reconcile_soon(start + n * second);
         }
         let due = pacing.deadline(|| None);
         assert_eq!(due, start + 3 * second);
-        assert!(pacing.is_pass_due(&mut reconciler, true, due));
+        assert!(pacing.take_due(&mut reconciler, true, due));
     }
 
-    /// W1: a list that does not come holds the first pass up for a while only.
+    /// W1: a list that does not come holds the first reconcile up for a while only.
     #[test]
     fn the_first_pass_waits_ten_seconds_at_most() {
         let start = Instant::now();
         let mut reconciler = reconciler();
         let mut pacing = Pacing::new(60 * FIRST_LISTS, start);
         pacing.connected(start);
-        assert!(!pacing.is_pass_due(&mut reconciler, true, start + GATHER));
-        assert!(pacing.is_pass_due(&mut reconciler, true, pacing.deadline(|| None)));
+        assert!(!pacing.take_due(&mut reconciler, true, start + GATHER));
+        assert!(pacing.take_due(&mut reconciler, true, pacing.deadline(|| None)));
     }
 
-    /// X3: what the reconciler waits for is not looked through with each event of a burst, only where no pass is due.
+    /// X3: what the reconciler waits for is not looked through with each event of a burst, only where no reconcile is due.
     #[test]
     fn a_burst_of_events_looks_at_nothing() {
         let start = Instant::now();
@@ -220,12 +220,12 @@ mod tests {
         };
         assert_eq!((pacing.deadline(wake), looks.get()), (start + FIRST_LISTS, 1));
         for _ in 0..5 {
-            pacing.pass_soon(start);
+            pacing.reconcile_soon(start);
             assert_eq!((pacing.deadline(wake), looks.get()), (start + GATHER, 1));
         }
     }
 
-    /// A pass that did this, and what follows from it a moment later.
+    /// A reconcile that did this, and what follows from it a moment later.
     fn ended(
         pacing: &mut Pacing,
         outcome: Result<Report, Error>,
@@ -234,8 +234,8 @@ mod tests {
         now: Instant,
     ) -> Verdict {
         let outcomes = |(served, failed)| Outcomes { served, failed };
-        let pass = Ended { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
-        pacing.pass_ended(&pass, 1.0, now)
+        let ended = Ended { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
+        pacing.reconcile_ended(&ended, 1.0, now)
     }
 
     fn busy() -> Result<Report, Error> {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     /// W8, A1: a session is given up when no read, or no write, was served for a minute, and not before, however many
-    /// passes fail; one that is served starts the minute over.
+    /// reconciles fail; one that is served starts the minute over.
     #[test]
     fn a_session_is_given_up_after_a_minute_without_service() {
         let second = Duration::from_secs(1);
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// X3: a pass that left L3Outs for the next one is followed by that at once, however often that happens.
+    /// X3: a reconcile that left L3Outs for the next one is followed by that at once, however often that happens.
     #[test]
     fn reads_in_turns_cost_no_pauses() {
         let start = Instant::now();

@@ -11,7 +11,7 @@ use crate::model::finding::{Code, Finding};
 /// An L3Out without events is read this often.
 const WITHOUT_EVENTS: Duration = Duration::from_secs(60);
 
-/// By then an event about a write of our own must have come. Longer than a pass, which hears events between its writes.
+/// By then an event about a write of our own must have come. Longer than a reconcile, which hears events between its writes.
 const ECHO: Duration = Duration::from_secs(60);
 
 /// A subscription to an L3Out that did not exist yet is renewed this long after it has appeared.

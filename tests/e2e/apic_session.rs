@@ -89,7 +89,7 @@ fn a_session_is_renewed_before_its_longest_life() {
     daemon.until_logged("nearly reached its longest life");
 }
 
-/// W8, F12: a token that is refused leads to one new login, with 401 as with 403, and to a comparison.
+/// W8, F12: a token that is refused leads to one new login, with 401 as with 403, and to a full sync.
 #[test]
 fn an_expired_token_leads_to_a_new_login() {
     World::both(|world| {

@@ -30,7 +30,7 @@ fn asked(world: &World, target: &str) -> usize {
     world.apic.journal().iter().filter(|it| it.target.contains(target) && it.status == 200).count()
 }
 
-/// F12: a token that ends in the middle of a pass, wherever that is, costs one login, and nothing is written twice.
+/// F12: a token that ends in the middle of a reconcile, wherever that is, costs one login, and nothing is written twice.
 #[test]
 fn a_token_may_end_in_mid_pass() {
     let moments = [("GET", "/api/class/"), ("GET", L3OUT), ("POST", L3OUT)];
@@ -153,7 +153,7 @@ fn storm(world: &World) -> (Daemon, Sender<()>) {
 }
 
 /// F15 (X3, R4): 2,000 subnets deleted at once do not fit into the queue. Nobody waits for that and nothing is lost:
-/// one comparison, and all is back in a few requests.
+/// one full sync, and all is back in a few requests.
 #[test]
 fn a_storm_of_events_is_one_comparison() {
     World::both(|world| {
@@ -180,7 +180,7 @@ fn a_full_queue_does_not_hold_up_the_stop() {
 }
 
 /// F17 (W8, I11): while the APIC is busy for long, with 503 or 429, the session is kept, a refused request is sent again
-/// up to four times, and what is not served then is left to a later pass.
+/// up to four times, and what is not served then is left to a later reconcile.
 #[test]
 fn a_long_time_of_refusals_costs_no_logins() {
     let story = |status: u16| {

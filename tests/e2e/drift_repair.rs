@@ -61,7 +61,7 @@ fn what_matters_is_put_back() {
     });
 }
 
-/// W7: an EPG is read before it is written to; our own writes come back as events and cost neither a read nor a pass.
+/// W7: an EPG is read before it is written to; our own writes come back as events and cost neither a read nor a reconcile.
 #[test]
 fn our_own_echo_is_silent() {
     World::both(|world| {
@@ -90,7 +90,7 @@ fn our_own_echo_is_silent() {
     });
 }
 
-/// R3, R4: changes in the gap of a lost websocket are found by the comparison that follows.
+/// R3, R4: changes in the gap of a lost websocket are found by the full sync that follows.
 #[test]
 fn a_lost_websocket_loses_nothing() {
     World::both(|world| {
@@ -120,7 +120,7 @@ fn lapsed_subscriptions_are_noticed() {
     daemon.until_logged("a subscription has lapsed");
 }
 
-/// R4: where nothing says that events were lost, the comparison of `--resync` finds it.
+/// R4: where nothing says that events were lost, the full sync of `--resync` finds it.
 #[test]
 fn a_deaf_websocket_is_no_matter() {
     World::both(|world| {

@@ -290,7 +290,7 @@ fn objects_from_elsewhere_are_not_touched() {
         let lie = Trouble::Answer(200, "application/json", lie.clone());
         world.apic.fault(Fault::on(target, lie).method("GET").times(1));
     }
-    // The next comparison sees what is there after all.
+    // The next full sync sees what is there after all.
     let _daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);

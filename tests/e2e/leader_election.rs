@@ -442,7 +442,7 @@ fn an_observer_takes_no_part() {
     assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
 }
 
-/// K4: right before each write the tenure is asked: where it ends in the middle of a pass nothing more is begun, also
+/// K4: right before each write the tenure is asked: where it ends in the middle of a reconcile nothing more is begun, also
 /// while the session is still there.
 #[test]
 fn a_tenure_that_ends_stops_the_next_write() {
@@ -484,7 +484,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
         let begun = world.apic.writes().len() + 1;
         let read =
             |world: &World| world.apic.journal().iter().filter(|it| it.target.contains("subscription=yes")).count();
-        // The second comparison begins when the pass that the first one led to is over.
+        // The second full sync begins when the reconcile that the first one led to is over.
         for _ in 0..2 {
             let before = read(&world);
             say.send(apic::Event::Gap { why: "a test".to_owned() }).unwrap();

@@ -189,7 +189,7 @@ fn hostile_annotations_reach_nothing() {
     assert!(daemon.log().lines().all(|it| !it.chars().any(char::is_control)), "one finding is one line");
 }
 
-/// W7: the echo of three thousand objects, more than fit into the queue of events, costs no comparison.
+/// W7: the echo of three thousand objects, more than fit into the queue of events, costs no full sync.
 #[test]
 fn an_echo_costs_nothing() {
     let world = World::new();

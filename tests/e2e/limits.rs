@@ -171,7 +171,7 @@ impl Access for Mute {
 /// W7, W8: where nobody ever says what became of a write and the fabric does not show it, it is tried twice, told, and
 /// tried again after a pause.
 #[test]
-fn a_pass_has_an_end() {
+fn a_reconcile_has_an_end() {
     let owner = Owner::new("me", &[]);
     let mut reconciler = Reconciler::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
     let deployment = json!({"kind": "DeploymentList", "metadata": {"resourceVersion": "7"}, "items": [
@@ -181,7 +181,7 @@ fn a_pass_has_an_end() {
     reconciler.cluster_changed(kube::Event::Listed { kind: Kind::Deployment, objects: page.objects }, now);
     let apic = Mute(AtomicUsize::new(0));
     for (seconds, writes) in [(0, 2), (5, 2), (11, 4)] {
-        let report = reconciler.pass(&apic, now + Duration::from_secs(seconds), &|| true).unwrap();
+        let report = reconciler.reconcile(&apic, now + Duration::from_secs(seconds), &|| true).unwrap();
         assert!(report.done.is_empty());
         assert_eq!(apic.0.load(Ordering::SeqCst), writes, "after {seconds} s");
         assert_eq!(reconciler.findings().iter().filter(|it| it.to_string().contains("silence")).count(), 1);

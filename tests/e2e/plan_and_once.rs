@@ -62,7 +62,7 @@ Plan: 3 to create, 0 to change, 0 to delete.
     });
 }
 
-/// X5: `run --once` does one comparison, waits for a grace that runs, checks, and says by its code what is left.
+/// X5: `run --once` does one full sync, waits for a grace that runs, checks, and says by its code what is left.
 #[test]
 fn once_does_all_and_checks() {
     World::both(|world| {

@@ -87,7 +87,7 @@ fn a_tenant_is_never_made() {
     });
 }
 
-/// W7: what is deleted is deleted on the answer to a read of the same pass, and only where that still shows our mark.
+/// W7: what is deleted is deleted on the answer to a read of the same reconcile, and only where that still shows our mark.
 #[test]
 fn ownership_is_checked_on_what_was_just_read() {
     World::both(|world| {
@@ -198,7 +198,7 @@ fn a_busy_apic_is_waited_for() {
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.until_holds("E", &["10.0.0.1"]);
-        // Once more than a request is sent within one pass.
+        // Once more than a request is sent within one reconcile.
         world.apic.fault(Fault::on("/api/mo", busy()).times(6));
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
@@ -237,7 +237,7 @@ fn a_busy_apic_is_not_hammered() {
     world.apic.forbid(DN_E, None);
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
     daemon.until_logged("a privilege is missing at the APIC");
-    // From here on every pass ends early, and after ten seconds the refused EPG is due again.
+    // From here on every reconcile ends early, and after ten seconds the refused EPG is due again.
     world.apic.fault(Fault::on("/api/mo", Trouble::Answer(503, "text/html", "<html>503</html>".to_owned())));
     world.apic.admin_delete("uni/tn-T/out-L").unwrap();
     daemon.until_logged_times("the pass ended early", 4);

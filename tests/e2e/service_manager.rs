@@ -127,9 +127,9 @@ fn what_was_in_step_may_not_be_so_after_a_list() {
     assert!(!told.contains(&"STATUS=first comparison".to_owned()), "{told:?}");
 }
 
-/// X1: while a pass waits for an answer, it does not say that all is in step.
+/// X1: while a reconcile waits for an answer, it does not say that all is in step.
 #[test]
-fn a_pass_that_waits_says_so() {
+fn a_reconcile_that_waits_says_so() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());

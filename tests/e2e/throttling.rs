@@ -34,7 +34,7 @@ fn throttled(per_second: f64, burst: u32, retry_after: bool) -> Option<Throttle>
     Some(Throttle { per_second, burst, retry_after })
 }
 
-/// W8, F17: a throttle, with a burst or without, and an APIC that answers slowly: the whole first sync is one pass of one
+/// W8, F17: a throttle, with a burst or without, and an APIC that answers slowly: the whole first sync is one reconcile of one
 /// session, although requests are refused.
 #[test]
 fn a_throttled_apic_is_served_by_one_session() {

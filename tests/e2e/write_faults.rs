@@ -1,4 +1,4 @@
-//! Faults of writes: answers that are lost, passes that end in the middle, processes that are killed, controllers that
+//! Faults of writes: answers that are lost, reconciles that end in the middle, processes that are killed, controllers that
 //! die, fall behind or refuse. Whatever happens, the same fabric comes out, nothing foreign is touched, and what was
 //! refused is not tried without a pause.
 
@@ -263,7 +263,7 @@ fn writes_without_answers_are_not_hammered() {
 /// F19 (R6): k of n requests are taken, then the APIC refuses. What was done stays, nothing is taken back, and the rest
 /// follows; each object is asked for once.
 #[test]
-fn a_pass_that_ends_half_way_is_completed() {
+fn a_reconcile_that_ends_half_way_is_completed() {
     let addresses: Vec<String> = (1..=7).map(|n| format!("10.0.0.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     std::thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn a_pass_that_ends_half_way_is_completed() {
             let addresses = &addresses;
             scope.spawn(move || {
                 let world = World::new();
-                // As often as a request is sent before a pass leaves it to the next one.
+                // As often as a request is sent before a reconcile leaves it to the next one.
                 world.apic.fault(Fault::on(L3OUT, busy()).method("POST").after(taken).times(5));
                 world.kube.deploy("a", "web", Some(E), addresses);
                 let daemon = world.run(&["--batch", "2"]);

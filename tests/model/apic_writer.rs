@@ -226,11 +226,11 @@ fn what_is_not_ours_is_refused() {
     }
 }
 
-/// W7: nothing is written into an EPG that was not read in the same pass.
+/// W7: nothing is written into an EPG that was not read in the same reconcile.
 #[test]
 fn changes_need_a_fresh_read() {
     let mut stale = fabric();
-    stale.begin_pass();
+    stale.begin_reconcile();
     for change in [delete(0, false), repair(0, false), create(9)] {
         let transaction = transaction("OURS", Form::Rooted, vec![change]);
         assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");

@@ -13,10 +13,10 @@ use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
-/// The changes of a pass, each in a line; what the fabric has told before it is heard.
+/// The changes of a reconcile, each in a line; what the fabric has told before it is heard.
 fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
     session.tell(reconciler);
-    let report = pass(reconciler, session, now);
+    let report = reconcile(reconciler, session, now);
     let text = describe(&report.done);
     text.lines().filter_map(|it| it.strip_prefix("    ")).map(str::to_owned).collect()
 }
@@ -65,7 +65,7 @@ fn drift_is_told_from_another_source() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     let scopes = "scope export-rtctrl -> export-rtctrl,import-security";
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "mine"), ("scope", "export-rtctrl")]).unwrap();
     assert_eq!(
@@ -109,7 +109,7 @@ fn lost_contracts_are_listed() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     for n in 1..=7 {
         relate(&desk, &format!("c{n}"));
     }
@@ -119,7 +119,7 @@ fn lost_contracts_are_listed() {
 
     desk.door.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
-    let news = pass(&mut reconciler, &session, now).news;
+    let news = reconcile(&mut reconciler, &session, now).news;
     let text = "another writer deleted it, and it was restored without the contract relations that it had: rscons-c1, \
                 rscons-c2, rscons-c3, rscons-c4, rscons-c5 and 3 more; add those that are still needed";
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text]);
@@ -145,7 +145,7 @@ fn removed_contracts_are_not_lost() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     relate(&desk, "web");
     changes(&mut reconciler, &session, now);
     desk.door.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
@@ -170,7 +170,7 @@ fn contracts_lost_in_the_moment_of_a_write() {
     let (desk, now) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     relate(&desk, "web");
     changes(&mut reconciler, &session, now);
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
@@ -181,12 +181,12 @@ fn contracts_lost_in_the_moment_of_a_write() {
         }
         None
     });
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     assert_eq!(desk.door.subnets(DN_E).len(), 2);
     assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
 }
 
-/// D6: while its grace runs an EPG is a finding that holds nothing back, the same in each pass.
+/// D6: while its grace runs an EPG is a finding that holds nothing back, the same in each reconcile.
 #[test]
 fn a_running_grace_is_visible() {
     for policy in [Policy::Sync, Policy::UpsertOnly] {
@@ -196,7 +196,7 @@ fn a_running_grace_is_visible() {
         let session = Session::at(&desk);
         let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
         let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), now);
-        let report = pass(&mut reconciler, &session, now);
+        let report = reconcile(&mut reconciler, &session, now);
         if policy == Policy::UpsertOnly {
             assert_eq!((reconciler.findings().len(), report.kept), (0, 2), "nothing ends there");
             continue;
@@ -205,9 +205,9 @@ fn a_running_grace_is_visible() {
         assert_eq!(findings(&reconciler, Code::EpgInGrace), [text]);
         assert_eq!((reconciler.open_findings(), report.kept), (0, 0));
         let before = reconciler.findings().clone();
-        pass(&mut reconciler, &session, now + 59 * SECOND);
+        reconcile(&mut reconciler, &session, now + 59 * SECOND);
         assert_eq!(*reconciler.findings(), before);
-        pass(&mut reconciler, &session, now + 60 * SECOND);
+        reconcile(&mut reconciler, &session, now + 60 * SECOND);
         assert!(reconciler.findings().is_empty() && desk.door.get(DN_E).is_none());
     }
 }
@@ -228,7 +228,7 @@ fn what_went_in_a_race_is_shown() {
         }
         None
     });
-    let report = pass(&mut reconciler, &session, now);
+    let report = reconcile(&mut reconciler, &session, now);
     assert!(desk.door.get(DN_E).is_none());
     assert_eq!(report.swept, [format!("{DN_E}: subnet 10.0.0.9/32")]);
 }

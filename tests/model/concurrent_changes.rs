@@ -1,4 +1,4 @@
-//! What happens on the fabric in the middle of a pass, and what that leads to: heard of before the next write, or later.
+//! What happens on the fabric in the middle of a reconcile, and what that leads to: heard of before the next write, or later.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -36,9 +36,9 @@ impl Around for Hand<'_> {
     }
 }
 
-/// A pass that hears its websocket before each write, or only once it has ended.
-fn pass_that(hears: bool, reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
-    if hears { reconciler.pass(session, now, session).unwrap() } else { pass(reconciler, session, now) }
+/// A reconcile that hears its websocket before each write, or only once it has ended.
+fn reconcile_that(hears: bool, reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
+    if hears { reconciler.reconcile(session, now, session).unwrap() } else { reconcile(reconciler, session, now) }
 }
 
 /// Deletes an object in the moment of the next POST.
@@ -62,7 +62,7 @@ fn desk_of(shape: WriteAnswer) -> sim::apic::Desk {
     desk
 }
 
-/// Runs a story with each shape of answers, hearing the websocket within the pass or after it.
+/// Runs a story with each shape of answers, hearing the websocket within the reconcile or after it.
 fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
     for shape in SHAPES {
         for hears in [true, false] {
@@ -76,25 +76,25 @@ fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
 fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Reconciler {
     with_subnets(desk, 1);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, session, start);
+    reconcile(&mut reconciler, session, start);
     desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
     session.tell(&mut reconciler);
     delete_at_the_next_post(desk, session, dn);
-    pass(&mut reconciler, session, start + SECOND);
+    reconcile(&mut reconciler, session, start + SECOND);
     session.trouble(|_, _, _| None);
     session.writes.borrow_mut().clear();
     reconciler
 }
 
-/// Passes enough, with what the websocket says in between.
+/// Reconciles enough, with what the websocket says in between.
 fn settle(reconciler: &mut Reconciler, session: &Session, start: Instant) {
     for later in [60, 120, 180] {
-        pass(reconciler, session, start + later * SECOND);
+        reconcile(reconciler, session, start + later * SECOND);
         session.tell(reconciler);
     }
 }
 
-/// R1, W2: an EPG that is deleted between the read and the write of a pass comes back whole and as ours, whenever its
+/// R1, W2: an EPG that is deleted between the read and the write of a reconcile comes back whole and as ours, whenever its
 /// deletion is heard of and whatever the answer shows.
 #[test]
 fn a_deletion_within_a_pass_is_not_forgotten() {
@@ -103,14 +103,14 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
         with_subnets(desk, 3);
         let session = Session::at(desk);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(desk, &session, DN_E);
-        let report = pass_that(hears, &mut reconciler, &session, start + SECOND);
-        let wants_a_pass = session.tell(&mut reconciler);
-        if report.unfinished || wants_a_pass || reconciler.next_wake().is_some() {
-            pass(&mut reconciler, &session, start + 10 * SECOND);
+        let report = reconcile_that(hears, &mut reconciler, &session, start + SECOND);
+        let wants_a_reconcile = session.tell(&mut reconciler);
+        if report.unfinished || wants_a_reconcile || reconciler.next_wake().is_some() {
+            reconcile(&mut reconciler, &session, start + 10 * SECOND);
         }
         let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{case}");
@@ -126,11 +126,11 @@ fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
         with_subnets(&desk, 3);
         let session = Session::at(&desk);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(&desk, &session, DN_E);
-        pass(&mut reconciler, &session, start + SECOND);
+        reconcile(&mut reconciler, &session, start + SECOND);
         let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{shape:?}");
     }
@@ -145,17 +145,17 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
         with_subnets(desk, 1);
         let session = Session::at(desk);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
         session.tell(&mut reconciler);
         delete_at_the_next_post(desk, &session, &subnet(1));
-        pass_that(hears, &mut reconciler, &session, start + SECOND);
+        reconcile_that(hears, &mut reconciler, &session, start + SECOND);
         let made = desk.door.get(&subnet(1)).unwrap();
         assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
         session.tell(&mut reconciler);
-        pass(&mut reconciler, &session, start + 2 * SECOND);
+        reconcile(&mut reconciler, &session, start + 2 * SECOND);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
-        pass(&mut reconciler, &session, start + 3 * SECOND);
+        reconcile(&mut reconciler, &session, start + 3 * SECOND);
         assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
     });
 }
@@ -170,14 +170,14 @@ fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
         let session = Session::at(desk);
         let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
         let mut reconciler = hears_lists(reconciler, vec![deployment("web", "E", &[])], pods(3), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
         delete_at_the_next_post(desk, &session, DN_E);
-        pass_that(hears, &mut reconciler, &session, start + SECOND);
+        reconcile_that(hears, &mut reconciler, &session, start + SECOND);
         assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
         for later in [2, 63, 126] {
             session.tell(&mut reconciler);
-            pass_that(hears, &mut reconciler, &session, start + later * SECOND);
+            reconcile_that(hears, &mut reconciler, &session, start + later * SECOND);
         }
         assert!(desk.door.get(DN_E).is_none(), "{case}");
     });
@@ -242,7 +242,7 @@ fn what_another_cluster_has_marked_is_theirs() {
             desk.door.set(&dn, class, &[("annotation", mark)]).unwrap();
             session.tell(&mut reconciler);
             settle(&mut reconciler, &session, start);
-            reconciler.compare_all();
+            reconciler.request_full_sync();
         }
         assert!(desk.door.get(&dn).is_some_and(|it| it["annotation"] == ""), "{dn}");
         assert!(reconciler.findings().iter().all(|it| it.code != Code::Rejected), "{dn}: {:?}", reconciler.findings());
@@ -257,7 +257,7 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let (door, once) = (desk.door.clone(), Cell::new(true));
@@ -269,7 +269,7 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
         }
         None
     });
-    reconciler.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.reconcile(&session, start + SECOND, &session).unwrap();
     let now = desk.door.get(DN_E).unwrap();
     assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
 }
@@ -282,13 +282,13 @@ fn an_epg_replaced_before_the_read_stays_theirs() {
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     desk.door.admin_delete(DN_E).unwrap();
     desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
     session.told();
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-    reconciler.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.reconcile(&session, start + SECOND, &session).unwrap();
     assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
     assert!(desk.door.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
 }
@@ -305,7 +305,7 @@ fn a_busy_neighbour_holds_nothing_up() {
         }
         let session = Session::at(&desk);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         session.tell(&mut reconciler);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
@@ -321,7 +321,7 @@ fn a_busy_neighbour_holds_nothing_up() {
             let dn = format!("{DN_E}/extsubnet-[10.7.0.{n}/32]");
             desk.door.set(&dn, "l3extSubnet", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
         });
-        let report = reconciler.pass(&session, start + SECOND, &busy).unwrap();
+        let report = reconciler.reconcile(&session, start + SECOND, &busy).unwrap();
         assert!(!report.unfinished, "foreign: {is_foreign}");
         assert!(desk.door.get(&subnet(4)).is_some() && desk.door.get(&subnet(1)).is_none(), "foreign: {is_foreign}");
         assert!(reads.get() <= 4, "foreign: {is_foreign}, {} reads", reads.get());
@@ -337,7 +337,7 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
     desk.door.set(theirs, "l3extInstP", &[]).unwrap();
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let mut once = true;
@@ -346,13 +346,13 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
             desk.door.set(&format!("{theirs}/extsubnet-[10.0.0.4/32]"), "l3extSubnet", &[]).unwrap();
         }
     });
-    reconciler.pass(&session, start + SECOND, &hand).unwrap();
+    reconciler.reconcile(&session, start + SECOND, &hand).unwrap();
     assert!(desk.door.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
     assert!(desk.door.faults_raised().is_empty(), "{:?}", desk.door.faults_raised());
     assert!(reconciler.findings().iter().any(|it| it.code == Code::HeldByForeign), "{:?}", reconciler.findings());
 }
 
-/// O2, D6: what somebody has put into an EPG in the middle of a pass, and the fabric has told of, is not deleted with it.
+/// O2, D6: what somebody has put into an EPG in the middle of a reconcile, and the fabric has told of, is not deleted with it.
 #[test]
 fn a_foreign_subnet_told_of_in_time_survives() {
     let (desk, start) = (desk(), Instant::now());
@@ -362,7 +362,7 @@ fn a_foreign_subnet_told_of_in_time_survives() {
     let session = Session::at(&desk);
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     for name in ["web", "other"] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
@@ -374,19 +374,19 @@ fn a_foreign_subnet_told_of_in_time_survives() {
         }
         None
     });
-    reconciler.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.reconcile(&session, start + SECOND, &session).unwrap();
     assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
     assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
 }
 
-/// R2: what somebody has made in the place of an object of ours in the middle of a pass is theirs.
+/// R2: what somebody has made in the place of an object of ours in the middle of a reconcile is theirs.
 #[test]
 fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 3);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
     let (door, mut once) = (desk.door.clone(), true);
@@ -398,7 +398,7 @@ fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
         }
         None
     });
-    reconciler.pass(&session, start + SECOND, &session).unwrap();
+    reconciler.reconcile(&session, start + SECOND, &session).unwrap();
     let now = desk.door.get(&subnet(1)).unwrap();
     assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
     assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");

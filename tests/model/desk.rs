@@ -1,5 +1,5 @@
 //! A session at the simulated fabric without sockets, a few objects of a cluster, and a reconciler between them: for tests
-//! of single passes.
+//! of single reconciles.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -66,13 +66,13 @@ impl Session {
     }
 
     pub fn tell(&self, reconciler: &mut Reconciler) -> bool {
-        self.told()
-            .iter()
-            .fold(false, |wants_a_pass, (ids, changes)| reconciler.fabric_changed(ids, changes) | wants_a_pass)
+        self.told().iter().fold(false, |wants_a_reconcile, (ids, changes)| {
+            reconciler.fabric_changed(ids, changes) | wants_a_reconcile
+        })
     }
 }
 
-/// The websocket is heard during a pass, too.
+/// The websocket is heard during a reconcile, too.
 impl Around for Session {
     fn go_on(&self) -> bool {
         true
@@ -206,8 +206,8 @@ pub fn hears_lists(
     reconciler
 }
 
-pub fn pass(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
-    reconciler.pass(session, now, &|| true).unwrap()
+pub fn reconcile(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Report {
+    reconciler.reconcile(session, now, &|| true).unwrap()
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);

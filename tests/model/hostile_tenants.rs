@@ -31,14 +31,14 @@ fn a_forbidden_binding_keeps_no_epg() {
         vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
         start,
     );
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("shop", "web") }, start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     for n in 1..10 {
         // Any update of such a Deployment does, also one that changes nothing that matters.
         hears(&mut reconciler, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
-        pass(&mut reconciler, &session, start + n * 50 * SECOND);
-        pass(&mut reconciler, &session, start + (n * 50 + 49) * SECOND);
+        reconcile(&mut reconciler, &session, start + n * 50 * SECOND);
+        reconcile(&mut reconciler, &session, start + (n * 50 + 49) * SECOND);
     }
     assert_eq!(epgs(&desk), [""; 0], "eight minutes later");
 }
@@ -57,7 +57,7 @@ fn touched_graces_count() {
         start,
     );
     let mut now = start;
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     for n in 1..30 {
         now += SECOND;
         // One helper Deployment names all that is in its grace, one after the other, and ends where it was.
@@ -66,7 +66,7 @@ fn touched_graces_count() {
         }
         hears(&mut reconciler, naming("evil", "web", &format!("T/L/E{n}")), now);
         hears(&mut reconciler, naming("evil", "helper", &format!("T/L/E{n}")), now);
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
     }
     assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
 }
@@ -81,7 +81,7 @@ fn upsert_only_has_a_limit() {
     for n in 0..30 {
         let now = start + n * 70 * SECOND;
         hears(&mut reconciler, naming("evil", "web", &format!("T/L/E{n}")), now);
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
     }
     assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
 }
@@ -102,9 +102,9 @@ fn two_unserved_l3outs() {
         if n % 60 == 59 {
             // What the reconciler does after a minute without a served read, and after each --resync.
             reconciler.subscriptions_lost(None);
-            reconciler.compare_all();
+            reconciler.request_full_sync();
         }
-        failed += usize::from(reconciler.pass(&session, start + n * SECOND, &|| true).is_err());
+        failed += usize::from(reconciler.reconcile(&session, start + n * SECOND, &|| true).is_err());
     }
     assert!(desk.door.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
 }
@@ -120,7 +120,7 @@ fn a_flood_hides_no_shared_l3out() {
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, all, Vec::new(), start);
     let mut news = Vec::new();
     for n in 0..5 {
-        news.extend(pass(&mut reconciler, &session, start + n * SECOND).news);
+        news.extend(reconcile(&mut reconciler, &session, start + n * SECOND).news);
     }
     let of_shop: Vec<_> = news.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
     let findings: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
@@ -143,13 +143,13 @@ fn an_address_of_another_pod_is_not_held() {
         pods,
         start,
     );
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert!(desk.door.get(&subnet(1)).is_some());
     // While the Pods are listed anew, evil ends its Pods, and gets the address of one that shop ended.
     let objects = vec![pod_of("evil", "unmanaged", 1, "10.0.0.1", 2)];
     reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
     for n in 1..700 {
-        pass(&mut reconciler, &session, start + n * SECOND);
+        reconcile(&mut reconciler, &session, start + n * SECOND);
     }
     assert!(desk.door.get(&subnet(1)).is_none(), "{:?}", reconciler.findings());
 }
@@ -169,7 +169,7 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
             vec![pod_of("a", "web", 1, "10.0.0.1", 1)],
             start,
         );
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         assert!(desk.door.get("uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]").is_some());
         session.trouble(move |method, target, _| {
             (method == "GET" && target.contains("out-A")).then(|| match error {
@@ -178,13 +178,13 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
                 _ => Error::Unreachable("timed out".to_owned()),
             })
         });
-        reconciler.compare_all();
+        reconciler.request_full_sync();
         for n in 0..20 {
-            drop(reconciler.pass(&session, start + n * SECOND, &|| true));
+            drop(reconciler.reconcile(&session, start + n * SECOND, &|| true));
         }
         hears(&mut reconciler, naming("a", "web", "T/L/E"), start + 20 * SECOND);
         for n in 20..40 {
-            drop(reconciler.pass(&session, start + n * SECOND, &|| true));
+            drop(reconciler.reconcile(&session, start + n * SECOND, &|| true));
         }
         let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
         twice |= both.iter().all(|it| desk.door.get(it).is_some());
@@ -205,7 +205,7 @@ fn fresh_names_do_not_stop_deletions() {
         vec![pod_of("shop", "web", 1, "10.0.0.1", 1)],
         start,
     );
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     for n in 1..100 {
         let now = start + n * SECOND;
         for m in 0..60 {
@@ -215,7 +215,7 @@ fn fresh_names_do_not_stop_deletions() {
             reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("shop", "web-1") }, now);
             hears(&mut reconciler, pod_of("evil", "unmanaged", 1, "10.0.0.1", 2), now);
         }
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
     }
     assert!(desk.door.get(&subnet(1)).is_none());
 }
@@ -229,7 +229,7 @@ fn one_unserved_l3out_with_reconnects() {
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let mut now = start;
     for _ in 0..30 {
-        reconciler.pass(&session, now, &session).unwrap();
+        reconciler.reconcile(&session, now, &session).unwrap();
         session.tell(&mut reconciler);
         now += SECOND;
     }
@@ -246,7 +246,7 @@ fn one_unserved_l3out_with_reconnects() {
             hears(&mut reconciler, pod("web", 1000 + n as usize, &address), now);
             waiting = Some((n, format!("{DN_E}/extsubnet-[{address}/32]")));
         }
-        let ended = reconciler.pass(&session, now, &session);
+        let ended = reconciler.reconcile(&session, now, &session);
         session.tell(&mut reconciler);
         match ended {
             Ok(_) => failing_since = None,
@@ -281,11 +281,11 @@ fn findings_about_former_epgs_are_limited() {
     };
     let pods = (0..100).map(|n| pod_of("evil", &format!("d{n}"), 1, &format!("10.0.1.{n}"), 1)).collect();
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, named("A"), pods, start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     for it in named("B") {
         hears(&mut reconciler, it, start);
     }
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     let count = reconciler.findings().iter().filter(|it| it.code == Code::EpgInGrace).count();
     assert!((20..=21).contains(&count), "{count} findings, none of which counts in the namespace's share of the log");
 }
@@ -315,14 +315,14 @@ fn a_refused_l3out_is_still_in_its_vrf() {
         "spec": {"type": "LoadBalancer", "selector": {"app": "x"}},
         "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
     hears(&mut reconciler, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
     assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false]);
     session.trouble(|method, target, _| {
         (method == "GET" && target.contains("mo/uni/tn-T/out-A")).then(|| Error::Forbidden("no".to_owned()))
     });
-    reconciler.compare_all();
-    pass(&mut reconciler, &session, start + SECOND);
+    reconciler.request_full_sync();
+    reconcile(&mut reconciler, &session, start + SECOND);
     assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false], "in two EPGs of one VRF");
 }
 
@@ -365,7 +365,7 @@ fn many_writes_keep_nobody_waiting() {
         // Whichever way leaves more to do.
         let there = desk.door.subnets("uni/tn-T/out-L/instP-A").len();
         hears(&mut reconciler, evil(there < 700), start + n * 30 * SECOND);
-        reconciler.pass(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
+        reconciler.reconcile(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
     }
     assert!(desk.door.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
 }
@@ -379,17 +379,17 @@ fn a_forbidden_binding_takes_no_quota() {
     let rules = Rules { allow, max_epgs: Some(2), ..Rules::default() };
     let pods = vec![pod_of("shop", "web", 1, "10.0.0.1", 1), pod_of("shop", "znew", 1, "10.0.0.2", 1)];
     let mut reconciler = reconciler(rules, Policy::Sync, vec![naming("shop", "web", "T/L/S-1")], pods, start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     hears(&mut reconciler, naming("shop", "web", "T/L/S-2"), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     for n in 1..=10 {
         hears(&mut reconciler, naming("evil", "x", "T/L/S-1"), start + n * 50 * SECOND);
-        pass(&mut reconciler, &session, start + n * 50 * SECOND);
-        pass(&mut reconciler, &session, start + (n * 50 + 1) * SECOND);
+        reconcile(&mut reconciler, &session, start + n * 50 * SECOND);
+        reconcile(&mut reconciler, &session, start + (n * 50 + 1) * SECOND);
     }
     // Eight minutes after S-1 should be gone.
     hears(&mut reconciler, naming("shop", "znew", "T/L/S-3"), start + 510 * SECOND);
-    pass(&mut reconciler, &session, start + 510 * SECOND);
+    reconcile(&mut reconciler, &session, start + 510 * SECOND);
     let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-S-3").len(), 1, "{findings:#?}");
 }
@@ -403,7 +403,7 @@ fn unused_epgs_cost_little() {
         .map(|n| naming("evil", &format!("d{n}"), &format!("T/L/A0-{n}")))
         .chain([naming("shop", "web", "T/L/E")]);
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, all.collect(), Vec::new(), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     let mut before = 0;
     for step in 1..20usize {
         let now = start + u32::try_from(step).unwrap() * SECOND;
@@ -412,7 +412,7 @@ fn unused_epgs_cost_little() {
         }
         hears(&mut reconciler, pod_of("shop", "web", step, &format!("10.0.0.{step}"), 1), now);
         let sent = session.writes.borrow().len();
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
         let of_shop = session.writes.borrow()[sent..].iter().position(|it| it.contains("10.0.0.")).unwrap();
         before = before.max(of_shop);
     }
@@ -429,7 +429,7 @@ fn creations_do_not_put_off_the_read_that_follows_them() {
     let session = Session::at(&desk);
     let mut reconciler =
         reconciler(Rules::default(), Policy::Sync, vec![naming("shop", "web", "T/L/E")], Vec::new(), start);
-    reconciler.pass(&session, start, &session).unwrap();
+    reconciler.reconcile(&session, start, &session).unwrap();
     let reads = std::rc::Rc::new(Cell::new(0));
     let count = reads.clone();
     session.trouble(move |method, target, _| {
@@ -440,7 +440,7 @@ fn creations_do_not_put_off_the_read_that_follows_them() {
     });
     for n in 1..30u32 {
         hears(&mut reconciler, naming("evil", "x", &format!("T/L/X{n}")), start + n * SECOND);
-        reconciler.pass(&session, start + n * SECOND, &session).unwrap();
+        reconciler.reconcile(&session, start + n * SECOND, &session).unwrap();
         session.tell(&mut reconciler);
     }
     assert!(reads.get() > 0, "not once in 30 s");

@@ -145,7 +145,7 @@ fn names_are_those_of_kubernetes() {
     }
 }
 
-/// R6: an event that changes no record is no cause for a pass.
+/// R6: an event that changes no record is no cause for a reconcile.
 #[test]
 fn equal_records_change_nothing() {
     let mut inventory = Inventory::default();

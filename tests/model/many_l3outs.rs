@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::desk::{
-    DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, naming, pass, pod, pods, subnet, with_subnets,
+    DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, naming, pod, pods, reconcile, subnet, with_subnets,
 };
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
@@ -50,9 +50,9 @@ fn before(requests: &[String], text: &str) -> usize {
     requests.iter().position(|it| it.contains(text)).unwrap_or_else(|| panic!("no {text} in {requests:#?}"))
 }
 
-/// Passes until all is read; how many.
+/// Reconciles until all is read; how many.
 fn until_read(reconciler: &mut Reconciler, session: &Session, now: Instant) -> usize {
-    (1..=MANY).find(|_| pass(reconciler, session, now).unread == 0).expect("an end")
+    (1..=MANY).find(|_| reconcile(reconciler, session, now).unread == 0).expect("an end")
 }
 
 /// X3, R4: at the start, at a change and at a full sync another namespace's L3Out is read first and its changes are sent a
@@ -66,14 +66,14 @@ fn one_namespace_delays_no_other() {
     let mut reconciler = reconciler(None, deployments, pods(1), now);
 
     let seen = requests(&session);
-    let report = pass(&mut reconciler, &session, now);
+    let report = reconcile(&mut reconciler, &session, now);
     assert!(report.unread > MANY - FEW && report.unfinished, "{} unread", report.unread);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     let seen_later = requests(&session);
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     assert!(before(&seen_later.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
     let passes = until_read(&mut reconciler, &session, now);
     assert!(passes < MANY / 10, "{passes} passes");
@@ -87,14 +87,14 @@ fn one_namespace_delays_no_other() {
 
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
     reconciler.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
-    reconciler.compare_all();
+    reconciler.request_full_sync();
     let seen = requests(&session);
-    assert!(pass(&mut reconciler, &session, now).unread > 0);
+    assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
     assert_eq!(desk.door.subnets(DN_E).len(), 3);
     until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("out-A")).count(), MANY, "the full sync read all of them");
-    assert!(!pass(&mut reconciler, &session, now).unfinished);
+    assert!(!reconcile(&mut reconciler, &session, now).unfinished);
 }
 
 /// X3: a namespace that names its first L3Out while those of another one are still being read does not wait for them.
@@ -104,10 +104,10 @@ fn namespaces_take_turns() {
     desk.door.setup_tenant("T", "V", &["L", "Z"]).unwrap();
     let session = Session::at(&desk);
     let mut reconciler = reconciler(None, hostile(), Vec::new(), now);
-    assert!(pass(&mut reconciler, &session, now).unread > 0);
+    assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     reconciler.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
     let seen = requests(&session);
-    assert!(pass(&mut reconciler, &session, now).unread > 0);
+    assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "GET /api/mo/uni/tn-T/out-Z") < 5);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-Z") <= FEW);
 }
@@ -126,10 +126,10 @@ fn deletions_are_counted_before_all_is_read() {
         let mut deployments = hostile();
         deployments.push(deployment("web", "E", &[]));
         let mut reconciler = reconciler(None, deployments, pods(1), now);
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
         assert_eq!(reconciler.held(), if is_refused { 0 } else { 39 });
         until_read(&mut reconciler, &session, now);
-        pass(&mut reconciler, &session, now + SECOND);
+        reconcile(&mut reconciler, &session, now + SECOND);
         assert_eq!((reconciler.held(), desk.door.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
     }
 }
@@ -143,7 +143,7 @@ fn deletions_of_others_do_not_wait() {
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
     let mut reconciler = reconciler(None, deployments, pods(1), now);
-    assert!(pass(&mut reconciler, &session, now).unread > 0);
+    assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
@@ -160,7 +160,7 @@ fn what_is_beyond_the_quota_costs_no_read() {
     let mut reconciler = reconciler(Some(20), hostile(), Vec::new(), now);
     until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("/out-A")).count(), 21);
-    pass(&mut reconciler, &session, now + 100 * SECOND);
+    reconcile(&mut reconciler, &session, now + 100 * SECOND);
     assert!(desk.door.get(kept).is_some());
     assert!(reconciler.findings().iter().any(|it| it.code == Code::TooManyEpgs));
 }

@@ -15,27 +15,27 @@ fn has_no_events(reconciler: &Reconciler) -> bool {
 }
 
 /// A6: an L3Out that may be read and not subscribed is served, with a finding; what changes there is noticed within a
-/// minute, and it is subscribed again with the next comparison.
+/// minute, and it is subscribed again with the next full sync.
 #[test]
 fn a_refused_subscription_costs_freshness_only() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     desk.door.quirks(|it| it.subscriptions_refused = true);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert_eq!(desk.door.subnets(DN_E).len(), 2);
     assert!(has_no_events(&reconciler));
 
-    pass(&mut reconciler, &session, start + 10 * SECOND);
+    reconcile(&mut reconciler, &session, start + 10 * SECOND);
     desk.door.admin_delete(&subnet(1)).unwrap();
     let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 70 * SECOND);
-    pass(&mut reconciler, &session, wake);
+    reconcile(&mut reconciler, &session, wake);
     assert_eq!(desk.door.subnets(DN_E).len(), 2, "noticed within a minute");
 
     desk.door.quirks(|it| it.subscriptions_refused = false);
-    reconciler.compare_all();
-    pass(&mut reconciler, &session, start + 600 * SECOND);
+    reconciler.request_full_sync();
+    reconcile(&mut reconciler, &session, start + 600 * SECOND);
     assert!(!has_no_events(&reconciler));
     session.told();
     desk.door.admin_delete(&subnet(1)).unwrap();
@@ -54,7 +54,7 @@ fn a_refused_subscription_concerns_its_l3out_alone() {
         {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"M","epg":"F"}"#}}});
     let other = aci_sync::model::kube::Object::decode(Kind::Deployment, other.to_string().as_bytes()).unwrap();
     reconciler.cluster_changed(Event::Upsert(other), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert!(desk.door.get(DN_E).is_some() && desk.door.get("uni/tn-T/out-M/instP-F").is_some());
     let concerned: Vec<String> =
         reconciler.findings().iter().filter(|it| it.code == Code::NoEvents).map(|it| it.subject.to_string()).collect();
@@ -70,32 +70,32 @@ fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
-    pass(&mut reconciler, &session, start + 10 * SECOND);
+    reconcile(&mut reconciler, &session, start + 10 * SECOND);
 
     desk.door.quirks(|it| it.events_lost = true);
     let ids = desk.door.subscription_ids();
     for (n, seconds) in [(2, 100), (3, 200)] {
         reconciler.cluster_changed(Event::Upsert(pod("web", n, &format!("10.0.0.{n}"))), start + seconds * SECOND);
-        pass(&mut reconciler, &session, start + seconds * SECOND);
+        reconcile(&mut reconciler, &session, start + seconds * SECOND);
         assert!(!session.tell(&mut reconciler));
         assert!(!has_no_events(&reconciler), "not yet");
-        pass(&mut reconciler, &session, start + (seconds + 60) * SECOND);
+        reconcile(&mut reconciler, &session, start + (seconds + 60) * SECOND);
         assert_ne!(desk.door.subscription_ids(), ids, "it was subscribed once more");
     }
     assert!(has_no_events(&reconciler));
     desk.door.admin_delete(&subnet(1)).unwrap();
     let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 320 * SECOND);
-    pass(&mut reconciler, &session, wake);
+    reconcile(&mut reconciler, &session, wake);
     assert!(desk.door.get(&subnet(1)).is_some());
 
     desk.door.quirks(|it| it.events_lost = false);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-    pass(&mut reconciler, &session, start + 400 * SECOND);
+    reconcile(&mut reconciler, &session, start + 400 * SECOND);
     session.tell(&mut reconciler);
-    pass(&mut reconciler, &session, start + 401 * SECOND);
+    reconcile(&mut reconciler, &session, start + 401 * SECOND);
     assert!(!has_no_events(&reconciler), "its echo has come");
 }
 
@@ -106,15 +106,15 @@ fn an_l3out_that_appears_is_subscribed_once_more() {
     desk.door.admin_delete("uni/tn-T/out-L").unwrap();
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     let first = desk.door.subscription_ids();
     desk.door.setup_tenant("T", "V", &["L"]).unwrap();
     session.tell(&mut reconciler);
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     session.tell(&mut reconciler);
     assert_eq!(desk.door.subscription_ids(), first);
     while let Some(wake) = reconciler.next_wake().filter(|it| *it <= start + 11 * SECOND) {
-        pass(&mut reconciler, &session, wake);
+        reconcile(&mut reconciler, &session, wake);
         session.tell(&mut reconciler);
     }
     assert_eq!(desk.door.subscription_ids().len(), 2, "a new one beside the one that lapses by itself");
@@ -127,18 +127,18 @@ fn another_vrf_is_heard_of() {
     let (desk, start) = (desk(), Instant::now());
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
-    pass(&mut reconciler, &session, start + 10 * SECOND);
+    reconcile(&mut reconciler, &session, start + 10 * SECOND);
     desk.door.set("uni/tn-T/ctx-W", "fvCtx", &[]).unwrap();
     desk.door.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "W")]).unwrap();
     assert!(session.tell(&mut reconciler), "the L3Out is read again");
-    pass(&mut reconciler, &session, start + 11 * SECOND);
+    reconcile(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
-/// A6: answers to writes that show nothing cost a read and no pass: the subnets of a foreign EPG, one request each, all go
-/// in within one pass.
+/// A6: answers to writes that show nothing cost a read and no reconcile: the subnets of a foreign EPG, one request each, all go
+/// in within one reconcile.
 #[test]
 fn empty_answers_cost_no_passes() {
     let (desk, start) = (desk(), Instant::now());
@@ -146,6 +146,6 @@ fn empty_answers_cost_no_passes() {
     desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(60), start);
-    let report = pass(&mut reconciler, &session, start);
+    let report = reconcile(&mut reconciler, &session, start);
     assert_eq!((desk.door.subnets(DN_E).len(), report.unfinished), (60, false));
 }

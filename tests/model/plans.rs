@@ -211,7 +211,7 @@ impl World {
         self.mos.push(Mo { class: class.to_owned(), dn, attributes });
     }
 
-    /// Plans and applies until nothing is left, as a pass does, and tells what it did and what it found.
+    /// Plans and applies until nothing is left, as a reconcile does, and tells what it did and what it found.
     fn outcome(&self) -> String {
         let mut fabric = FabricCache::new(Owner::new("me", &self.adopt));
         let named = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());

@@ -1,4 +1,4 @@
-//! Single passes of the reconciler against a fabric without sockets, with trouble at chosen requests: what a pass keeps in
+//! Single reconciles of the reconciler against a fabric without sockets, with trouble at chosen requests: what a reconcile keeps in
 //! mind for the next one.
 
 use std::time::Instant;
@@ -22,25 +22,25 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
     with_subnets(&desk, 40);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.trouble(|method, _, _| (method == "POST").then(|| Error::Forbidden("no".to_owned())));
     reconciler.cluster_changed(Event::Upsert(pod("web", 99, "10.0.9.9")), start);
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     session.trouble(|_, _, _| None);
-    pass(&mut reconciler, &session, start + 12 * SECOND);
+    reconcile(&mut reconciler, &session, start + 12 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 41, "those that are held, and the new one");
     for paused in ["true", "false"] {
         reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[("pause", paused)])), start);
-        pass(&mut reconciler, &session, start + 13 * SECOND);
+        reconcile(&mut reconciler, &session, start + 13 * SECOND);
     }
     assert_eq!(desk.door.subnets(DN_E).len(), 41);
     assert!(reconciler.release_held());
-    pass(&mut reconciler, &session, start + 14 * SECOND);
+    reconcile(&mut reconciler, &session, start + 14 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }
 
 /// P1, K5: a Deployment whose status counts replicas while none of its Pods is found, as those of a ReplicaSet that it
-/// adopted or whose name was cut, is a finding after a minute, in a pass of its own; a Pod that is found ends it.
+/// adopted or whose name was cut, is a finding after a minute, in a reconcile of its own; a Pod that is found ends it.
 #[test]
 fn pods_that_are_not_found_are_told() {
     let (desk, start) = (desk(), Instant::now());
@@ -59,21 +59,21 @@ fn pods_that_are_not_found_are_told() {
         let findings = reconciler.findings().iter().filter(|it| it.code == Code::PodsNotFound);
         findings.map(|it| it.subject.to_string()).collect::<Vec<_>>()
     };
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert_eq!(codes(&reconciler), [""; 0]);
-    pass(&mut reconciler, &session, start + 6 * SECOND);
+    reconcile(&mut reconciler, &session, start + 6 * SECOND);
     assert_eq!(reconciler.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
-    let news = pass(&mut reconciler, &session, start + 60 * SECOND).news;
+    let news = reconcile(&mut reconciler, &session, start + 60 * SECOND).news;
     assert_eq!(codes(&reconciler), ["Deployment a/web"]);
     assert!(news.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{news:?}");
     assert!(reconciler.open_findings() > 0 && reconciler.next_wake().is_none_or(|it| it > start + 60 * SECOND));
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), start + 61 * SECOND);
-    pass(&mut reconciler, &session, start + 61 * SECOND);
+    reconcile(&mut reconciler, &session, start + 61 * SECOND);
     assert_eq!(codes(&reconciler), [""; 0]);
 
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-2") }, start + 62 * SECOND);
     reconciler.cluster_changed(Event::Relisting { kind: Kind::Pod, why: "a test".to_owned() }, start + 62 * SECOND);
-    pass(&mut reconciler, &session, start + 200 * SECOND);
+    reconcile(&mut reconciler, &session, start + 200 * SECOND);
     assert_eq!(codes(&reconciler), [""; 0], "while Pods are being listed none is missing");
 }
 
@@ -91,20 +91,20 @@ fn a_cut_name_is_nobodys() {
     }
 }
 
-/// W4: a comparison that could not read an EPG has not counted it; it is counted once it can be read.
+/// W4: a full sync that could not read an EPG has not counted it; it is counted once it can be read.
 #[test]
 fn what_could_not_be_read_is_counted_later() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 40);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert_eq!(session.writes.borrow().len(), 0);
     reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects: Vec::new() }, start);
     session.trouble(|_, target, _| target.contains("instP-E.json").then(|| Error::Forbidden("no".to_owned())));
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.trouble(|_, _, _| None);
-    pass(&mut reconciler, &session, start + 11 * SECOND);
+    reconcile(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 40);
     assert!(reconciler.findings().iter().any(|it| it.code == Code::Held));
 }
@@ -118,10 +118,10 @@ fn an_observer_does_not_loop() {
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Observe, vec![deployment("web", "E", &[])], pods(1), start);
     session.trouble(|_, target, _| target.contains("instP-E.json").then(|| Error::Forbidden("no".to_owned())));
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     session.trouble(|_, _, _| None);
     let later = start + 20 * SECOND;
-    pass(&mut reconciler, &session, later);
+    reconcile(&mut reconciler, &session, later);
     assert!(reconciler.next_wake().is_none_or(|it| it > later));
 }
 
@@ -138,7 +138,7 @@ fn refused_objects_starve_nobody() {
         body.contains("10.1.").then(|| Error::Rejected { code: 801, text: "property ip failed validation".to_owned() })
     });
     let mut now = start;
-    while pass(&mut reconciler, &session, now).unfinished && now < start + 600 * SECOND {
+    while reconcile(&mut reconciler, &session, now).unfinished && now < start + 600 * SECOND {
         now += 2 * SECOND;
     }
     let good: Vec<String> = desk.door.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
@@ -159,7 +159,7 @@ fn transient_errors_are_not_taken_for_transient_for_ever() {
             refused.then(|| Error::Rejected { code, text: "object transient".to_owned() })
         });
         for later in 0..600 {
-            pass(&mut reconciler, &session, start + later * SECOND);
+            reconcile(&mut reconciler, &session, start + later * SECOND);
         }
         assert_eq!(desk.door.subnets(DN_E).len(), 2, "{code}: the others are there");
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected), "{code}");
@@ -175,11 +175,11 @@ fn another_clusters_mark_is_not_taken_back() {
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     for (mark, restored) in [("orchestrator:terraform", true), ("orchestrator:aci-sync:you", false)] {
         desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", mark)]).unwrap();
         assert!(session.tell(&mut reconciler));
-        pass(&mut reconciler, &session, start + SECOND);
+        reconcile(&mut reconciler, &session, start + SECOND);
         session.tell(&mut reconciler);
         assert_eq!(desk.door.get(&subnet(1)).unwrap()["annotation"] == MARK, restored, "{mark}");
     }
@@ -193,20 +193,20 @@ fn a_late_deletion_is_not_forgotten() {
     with_subnets(&desk, 1);
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     reconciler.subscriptions_lost(Some(&session));
     for (dn, class) in [(DN_E.to_owned(), "l3extInstP"), (subnet(1), "l3extSubnet")] {
         desk.door.admin_delete(&dn).unwrap();
         desk.door.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
     }
     assert!(!session.tell(&mut reconciler), "late events cost no pass");
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     for dn in [DN_E.to_owned(), subnet(1)] {
         assert_eq!(desk.door.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
     }
 }
 
-/// D6: an EPG that is named while no pass can be made has its whole grace before it afterwards.
+/// D6: an EPG that is named while no reconcile can be made has its whole grace before it afterwards.
 #[test]
 fn a_grace_starts_over_unseen() {
     let (desk, start) = (desk(), Instant::now());
@@ -214,13 +214,13 @@ fn a_grace_starts_over_unseen() {
     let session = Session::at(&desk);
     let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
     let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start + 50 * SECOND);
     let key = Key { namespace: "a".into(), name: "web".into() };
     reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key }, start + 51 * SECOND);
-    pass(&mut reconciler, &session, start + 61 * SECOND);
+    reconcile(&mut reconciler, &session, start + 61 * SECOND);
     assert!(desk.door.get(DN_E).is_some());
-    pass(&mut reconciler, &session, start + 121 * SECOND);
+    reconcile(&mut reconciler, &session, start + 121 * SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -233,12 +233,12 @@ fn a_typo_forgets_no_foreign_epg() {
     desk.door.set(TAG, "tagAnnotation", &[("value", "x")]).unwrap();
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "not/allowed", &[])], pods(1), start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert!(desk.door.get(TAG).is_some() && desk.door.get(&subnet(1)).is_some());
     desk.door.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start);
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -250,14 +250,14 @@ fn a_tag_that_is_fought_over_is_remembered() {
     let session = Session::at(&desk);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     for n in 0..8 {
-        pass(&mut reconciler, &session, start + n * SECOND);
+        reconcile(&mut reconciler, &session, start + n * SECOND);
         desk.door.admin_delete(TAG).unwrap();
-        reconciler.compare_all();
+        reconciler.request_full_sync();
     }
     let tags = session.writes.borrow().iter().filter(|it| it.contains("tagAnnotation")).count();
     assert_eq!(tags, 7, "six repairs after the first");
     desk.door.admin_delete(DN_E).unwrap();
-    pass(&mut reconciler, &session, start + 10 * SECOND);
+    reconcile(&mut reconciler, &session, start + 10 * SECOND);
     assert!(desk.door.get(DN_E).is_none());
 }
 
@@ -271,7 +271,7 @@ fn a_forbidden_query_stops_nothing_else() {
             target.contains(&format!("class/{class}")).then(|| Error::Forbidden("no".to_owned()))
         });
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-        pass(&mut reconciler, &session, start);
+        reconcile(&mut reconciler, &session, start);
         assert!(desk.door.get(&subnet(1)).is_some());
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Unavailable));
     }
@@ -279,7 +279,7 @@ fn a_forbidden_query_stops_nothing_else() {
 
 /// What people are told, in short.
 fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
-    let told = pass(reconciler, session, now).news.into_iter();
+    let told = reconcile(reconciler, session, now).news.into_iter();
     told.map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note)).collect()
 }
 
@@ -471,7 +471,7 @@ fn a_namespace_has_its_share_of_findings() {
         let json = json!({"metadata": metadata}).to_string();
         reconciler.cluster_changed(Event::Upsert(Object::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
     }
-    pass(&mut reconciler, &session, now);
+    reconcile(&mut reconciler, &session, now);
     let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
     for code in ["InvalidAnnotation", "UnknownKey", "L3outMissing"] {
         let of_evil = findings.iter().filter(|it| it.starts_with(code) && !it.contains("shop/"));
@@ -493,7 +493,7 @@ fn a_changing_annotation_piles_up_no_epgs() {
     for n in 0..12 {
         now += SECOND;
         reconciler.cluster_changed(Event::Upsert(deployment("web", &format!("E{n}"), &[])), now);
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
     }
     assert_eq!(epgs(&desk), ["E0", "E1", "E2", "E3"]);
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E3").len(), 1, "it stays where it is");
@@ -501,7 +501,7 @@ fn a_changing_annotation_piles_up_no_epgs() {
     assert!(reconciler.open_findings() > 0);
     while now < start + 62 * SECOND {
         now = reconciler.next_wake().expect("graces end");
-        pass(&mut reconciler, &session, now);
+        reconcile(&mut reconciler, &session, now);
     }
     assert_eq!(epgs(&desk), ["E1", "E11", "E2", "E3"]);
     assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E11").len(), 1);
@@ -518,7 +518,7 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
     let named = ["BEFORE", "EMPTY", "LINKED", "USED"].map(|epg| deployment(&epg.to_lowercase(), epg, &[]));
     let used = vec![pod("used", 1, "10.0.0.1")];
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, named.to_vec(), used, start);
-    pass(&mut reconciler, &session, start);
+    reconcile(&mut reconciler, &session, start);
     assert_eq!(epgs(&desk), ["BEFORE", "EMPTY", "LINKED", "USED"]);
     desk.door
         .admin_post("uni/tn-T/out-L/instP-LINKED", &json!({"fvRsProv": {"attributes": {"tnVzBrCPName": "web"}}}))
@@ -526,7 +526,7 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
     for name in ["before", "empty", "linked", "used"] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start + SECOND);
     }
-    pass(&mut reconciler, &session, start + SECOND);
+    reconcile(&mut reconciler, &session, start + SECOND);
     assert_eq!(epgs(&desk), ["BEFORE", "LINKED", "USED"]);
     let in_grace = reconciler.findings().iter().filter(|it| it.code == Code::EpgInGrace);
     assert_eq!(in_grace.count(), 3);
@@ -550,21 +550,21 @@ fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
 
         session.trouble(move |_, _, _| Some(error()));
         for n in 0..3 {
-            reconciler.pass(&session, start + n * SECOND, &|| true).unwrap_err();
+            reconciler.reconcile(&session, start + n * SECOND, &|| true).unwrap_err();
         }
         session.trouble(move |_, target, _| target.contains("out-A").then(error));
         if holds_ours {
-            reconciler.pass(&session, start + 3 * SECOND, &|| true).unwrap_err();
-            reconciler.pass(&session, start + 4 * SECOND, &|| true).unwrap_err();
+            reconciler.reconcile(&session, start + 3 * SECOND, &|| true).unwrap_err();
+            reconciler.reconcile(&session, start + 4 * SECOND, &|| true).unwrap_err();
             assert_eq!(session.writes.borrow().len(), 0);
             continue;
         }
-        assert!(pass(&mut reconciler, &session, start + 3 * SECOND).unfinished);
-        pass(&mut reconciler, &session, start + 4 * SECOND);
+        assert!(reconcile(&mut reconciler, &session, start + 3 * SECOND).unfinished);
+        reconcile(&mut reconciler, &session, start + 4 * SECOND);
         assert_eq!(desk.door.subnets(DN_E).len(), 1);
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected && it.text.contains("timed out")));
         session.trouble(|_, _, _| None);
-        pass(&mut reconciler, &session, start + 60 * SECOND);
+        reconcile(&mut reconciler, &session, start + 60 * SECOND);
         assert_eq!(epgs(&desk), ["E", "E"]);
         assert_eq!(reconciler.findings().len(), 0, "{:?}", reconciler.findings());
     }

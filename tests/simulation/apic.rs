@@ -73,14 +73,14 @@ pub struct Inner {
     pub writes: usize,
     /// Writes that changed something.
     pub changes: usize,
-    /// The time of the pass.
+    /// The time of the reconcile.
     pub now: Instant,
     /// What the process has heard may call for; the first is the right one.
     pub called_for: Vec<CalledFor>,
     /// So many EPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
     /// those in their grace count (W6). Then whoever claims an address may get it.
     pub crowded: bool,
-    /// When a pass last found each EPG named by what the process has heard (D6).
+    /// When a reconcile last found each EPG named by what the process has heard (D6).
     pub named_at: BTreeMap<String, Instant>,
     /// When the process started.
     pub started: Instant,
@@ -90,9 +90,9 @@ pub struct Inner {
     pub never_held: BTreeSet<String>,
     /// When each subnet was made (R5).
     pub made: BTreeMap<String, Vec<Instant>>,
-    /// Deleted by this process in this pass.
+    /// Deleted by this process in this reconcile.
     pub deleted: BTreeSet<String>,
-    /// Made by it in this pass.
+    /// Made by it in this reconcile.
     pub created: BTreeSet<String>,
     /// What is written comes from a wrong plan: the program itself does not know of it, and only I3 and I8 hold.
     pub wrong_plan: bool,
@@ -103,7 +103,7 @@ pub struct Inner {
     pub own: BTreeMap<String, u64>,
     /// What of that is still there.
     pub still_own: BTreeSet<String>,
-    /// What was read whole in this pass.
+    /// What was read whole in this reconcile.
     pub read: BTreeSet<String>,
     /// What an administrator did in this pass to what had been read: nobody can know of it.
     pub meddled: BTreeSet<String>,
@@ -113,7 +113,7 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// Somebody changes an object in mid-pass.
+    /// Somebody changes an object in mid-reconcile.
     fn meddle(&mut self, dn: &str) {
         if self.read.iter().any(|it| is_below(dn, it)) {
             self.meddled.insert(dn.to_owned());
@@ -232,7 +232,7 @@ impl Line {
         Ok(())
     }
 
-    /// Somebody does something between two requests of a pass: takes an object away, or makes one where nothing is.
+    /// Somebody does something between two requests of a reconcile: takes an object away, or makes one where nothing is.
     /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
     fn meddle(&self, inner: &mut Inner) {
         let door = &self.desk.door;

@@ -42,9 +42,9 @@ pub struct Side {
     connect_at: Option<Instant>,
     /// Websocket messages are held back.
     pub late: bool,
-    /// Deletions that one pass after a comparison may do (W4), if such a pass comes next.
+    /// Deletions that one reconcile after a full sync may do (W4), if such a reconcile comes next.
     counted: bool,
-    compare_at: Instant,
+    full_sync_at: Instant,
     released: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct World {
     steps: usize,
 }
 
-/// What the websocket says during a pass.
+/// What the websocket says during a reconcile.
 struct Ear<'a> {
     line: &'a Line,
     is_open: bool,
@@ -129,7 +129,7 @@ impl World {
                 connect_at: Some(now),
                 late: false,
                 counted: true,
-                compare_at: now + RESYNC,
+                full_sync_at: now + RESYNC,
                 released: false,
             });
         }
@@ -238,7 +238,7 @@ impl World {
             };
             self.coverage.borrow_mut().count(what);
             if it.reconciler.cluster_changed(event, now) {
-                it.pacing.pass_soon(now);
+                it.pacing.reconcile_soon(now);
             }
             self.log.push(format!("    {} hears {}", it.id, text.chars().take(160).collect::<String>()));
         }
@@ -269,7 +269,7 @@ impl World {
                     for _ in 0..=u64::from(self.random.percent(10)) {
                         let (ids, changes) = it.line.hear(&text);
                         if it.reconciler.fabric_changed(&ids, &changes) {
-                            it.pacing.pass_soon(now);
+                            it.pacing.reconcile_soon(now);
                         }
                     }
                 }
@@ -302,7 +302,7 @@ impl World {
         it.connect_at.map_or(deadline, |at| at.min(deadline))
     }
 
-    /// One turn of a side's loop: a new session, or a pass.
+    /// One turn of a side's loop: a new session, or a reconcile.
     fn turn(&mut self, side: usize) -> Result<(), String> {
         let now = self.now;
         let it = &mut self.sides[side];
@@ -315,17 +315,17 @@ impl World {
             return Ok(());
         }
         let has_session = it.connect_at.is_none();
-        if it.compare_at <= now {
-            it.compare_at = now + RESYNC;
+        if it.full_sync_at <= now {
+            it.full_sync_at = now + RESYNC;
             it.counted = true;
         }
-        if !it.pacing.is_pass_due(&mut it.reconciler, has_session, now) {
+        if !it.pacing.take_due(&mut it.reconciler, has_session, now) {
             return Ok(());
         }
-        self.pass(side)
+        self.reconcile(side)
     }
 
-    fn pass(&mut self, side: usize) -> Result<(), String> {
+    fn reconcile(&mut self, side: usize) -> Result<(), String> {
         let now = self.now;
         let it = &mut self.sides[side];
         let may_delete = !it.cluster.watches.values().any(|it| it.is_incomplete(now));
@@ -357,7 +357,7 @@ impl World {
         it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
         let apic = Counted::new(line);
-        let outcome = it.reconciler.pass(&apic, now, &Ear { line, is_open: !it.late });
+        let outcome = it.reconciler.reconcile(&apic, now, &Ear { line, is_open: !it.late });
         let (reads, writes) = (apic.reads(), apic.writes());
         let mut inner = it.line.inner.borrow_mut();
         self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
@@ -388,7 +388,7 @@ impl World {
                 }
             }
         }
-        // I5: what one counted pass deletes; what was released before is done without counting.
+        // I5: what one counted reconcile deletes; what was released before is done without counting.
         if it.counted && !it.released {
             let moves = |dn: &str| has_moved(&inner.created, dn) || it.cluster.has_address(dn);
             let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !moves(dn)).count();
@@ -407,7 +407,7 @@ impl World {
         let it = &mut self.sides[side];
         let unit = self.random.unit();
         let ended = Ended { outcome: &outcome, reads, writes };
-        match it.pacing.pass_ended(&ended, unit, now) {
+        match it.pacing.reconcile_ended(&ended, unit, now) {
             Verdict::Done | Verdict::Again(_) => {}
             Verdict::Relogin => {
                 it.line.inner.borrow_mut().seat = None;
@@ -428,7 +428,7 @@ impl World {
         let it = &mut self.sides[side];
         it.reconciler = Reconciler::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
         it.pacing = Pacing::new(RESYNC, self.now);
-        it.compare_at = self.now + RESYNC;
+        it.full_sync_at = self.now + RESYNC;
         it.cluster.start_watching();
         self.begin(side);
     }
@@ -465,7 +465,7 @@ impl World {
         if it.connect_at.is_none() {
             it.reconciler.subscriptions_lost(Some(&it.line));
             it.counted = true;
-            it.pacing.pass_soon(self.now);
+            it.pacing.reconcile_soon(self.now);
         }
     }
 
@@ -474,7 +474,7 @@ impl World {
         let it = &mut self.sides[side];
         if it.reconciler.release_held() {
             it.released = true;
-            it.pacing.pass_soon(self.now);
+            it.pacing.reconcile_soon(self.now);
             self.coverage.borrow_mut().count("people: SIGUSR2");
         }
     }
@@ -522,7 +522,7 @@ impl World {
         }
         self.pass_time(Duration::from_secs(700))?;
         self.no_write_since(writes, "after a comparison")?;
-        // I11: two comparisons, each with its class queries and L3Outs, and the EPGs that are read again.
+        // I11: two full syncs, each with its class queries and L3Outs, and the EPGs that are read again.
         if let Some(it) = self.sides.iter().find(|it| it.line.inner.borrow().requests > 100) {
             return Err(format!("I11: {} asked {} times in peace", it.id, it.line.inner.borrow().requests));
         }
@@ -537,7 +537,7 @@ impl World {
             // What one side gave up for that the other one has to hear of; and it may be more than goes at once (W4).
             (0..self.sides.len()).for_each(|side| self.release(side));
             self.flush();
-            // What is not looked at any more since something of ours has gone there is noticed by a comparison (R3, R4).
+            // What is not looked at any more since something of ours has gone there is noticed by a full sync (R3, R4).
             self.pass_time(Duration::from_secs(700))?;
         } else {
             self.no_write_since(writes, "after a restart")?;
