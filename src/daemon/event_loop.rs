@@ -1,6 +1,6 @@
 //! The reconciler's loop: the one place that waits, the one place that handles.
 //!
-//! When a reconcile is due is the pacing's business, and what it does the reconciler's.
+//! When a reconcile is due is the scheduler's business, and what it does the reconciler's.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
-use crate::reconcile::scheduler::{Ended, Pacing, Verdict};
+use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use crate::reconcile::{Around, Reconciler};
 use crate::tenure::Tenure;
 
@@ -60,7 +60,7 @@ pub struct EventLoop {
     heart: Heart,
     beat: Receiver<Instant>,
     client: Option<Client>,
-    pacing: Pacing,
+    scheduler: Scheduler,
     events: Option<kube::events::Queue>,
     manager: Manager,
     /// What the last reconcile of this session on a whole view led to, as far as that is still so.
@@ -140,10 +140,10 @@ impl EventLoop {
         heart: Heart,
         resync: Duration,
     ) -> Self {
-        let pacing = Pacing::new(resync, Instant::now());
+        let scheduler = Scheduler::new(resync, Instant::now());
         let beat = tick(BEAT);
         let (client, events, manager, outcome) = (None, None, Manager::default(), None);
-        EventLoop { reconciler, inbox, link, tenure, heart, beat, client, pacing, events, manager, outcome }
+        EventLoop { reconciler, inbox, link, tenure, heart, beat, client, scheduler, events, manager, outcome }
     }
 
     /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
@@ -201,7 +201,7 @@ impl EventLoop {
     fn next_event(&self) -> Event {
         let now = Instant::now();
         let wake = || self.reconciler.next_wake().filter(|_| self.client.is_some());
-        let timer = after(self.pacing.deadline(wake).saturating_duration_since(now));
+        let timer = after(self.scheduler.deadline(wake).saturating_duration_since(now));
         select! {
             recv(self.inbox.stop) -> _ => Event::Stop,
             recv(self.inbox.cluster) -> event => event.map_or(Event::Stop, Event::Cluster),
@@ -220,12 +220,12 @@ impl EventLoop {
                     self.invalidate_status();
                 }
                 if self.reconciler.cluster_changed(event, now) {
-                    self.pacing.reconcile_soon(now);
+                    self.scheduler.reconcile_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Changed { subscriptions, changes }) => {
                 if self.reconciler.fabric_changed(&subscriptions, &changes) {
-                    self.pacing.reconcile_soon(now);
+                    self.scheduler.reconcile_soon(now);
                 }
             }
             Event::Fabric(apic::Event::Elected) => {
@@ -238,14 +238,14 @@ impl EventLoop {
                 self.reconciler.subscriptions_lost(None);
                 self.client = Some(client);
                 self.outcome = None;
-                self.pacing.connected(now);
+                self.scheduler.connected(now);
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
                 let session = self.client.as_ref().map(|client| Supervised { client, goes_on: &|| true });
                 self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
                 self.invalidate_status();
-                self.pacing.reconcile_soon(now);
+                self.scheduler.reconcile_soon(now);
             }
             Event::Fabric(apic::Event::Disconnected { why }) => {
                 warn!("the APIC session is gone: {why}");
@@ -255,11 +255,11 @@ impl EventLoop {
             Event::Command(Command::LogStatus) => self.log_status(now),
             Event::Command(Command::ReleaseHeld) => {
                 if self.reconciler.release_held() {
-                    self.pacing.reconcile_soon(now);
+                    self.scheduler.reconcile_soon(now);
                 }
             }
             Event::Timer => {
-                if self.pacing.take_due(&mut self.reconciler, self.client.is_some(), now) {
+                if self.scheduler.take_due(&mut self.reconciler, self.client.is_some(), now) {
                     self.reconcile(now);
                 }
             }
@@ -287,11 +287,11 @@ impl EventLoop {
         let outcome = self.reconciler.reconcile(&apic, now, &around);
         let later = around.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
-        self.reconcile_ended(&client, &Ended { outcome: &outcome, reads, writes });
+        self.reconcile_ended(&client, &EndedReconcile { outcome: &outcome, reads, writes });
         later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
     }
 
-    fn reconcile_ended(&mut self, client: &Client, ended: &Ended<'_>) {
+    fn reconcile_ended(&mut self, client: &Client, ended: &EndedReconcile<'_>) {
         let outcome = ended.outcome;
         let is_view_whole = self.reconciler.inventory.incomplete(Instant::now()).is_empty();
         let standing = match (outcome, self.reconciler.open_findings()) {
@@ -322,22 +322,22 @@ impl EventLoop {
             self.invalidate_status();
         }
         let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        match self.pacing.reconcile_ended(ended, random_unit(), Instant::now()) {
-            Verdict::Done => {}
-            Verdict::Again(_) if outcome.as_ref().is_ok_and(|it| it.unread > 0) => {
+        match self.scheduler.reconcile_ended(ended, random_unit(), Instant::now()) {
+            NextStep::Done => {}
+            NextStep::RetryIn(_) if outcome.as_ref().is_ok_and(|it| it.unread > 0) => {
                 debug!("more L3Outs are to be read: the next pass comes at once");
             }
-            Verdict::Again(pause) if outcome.is_ok() => {
+            NextStep::RetryIn(pause) if outcome.is_ok() => {
                 info!("the pass left something; the next one comes in {:.1} s", pause.as_secs_f64());
             }
-            Verdict::Again(pause) => {
+            NextStep::RetryIn(pause) => {
                 warn!("the pass ended early: {why}; the next one comes in {:.1} s", pause.as_secs_f64());
             }
-            Verdict::Relogin => {
+            NextStep::Relogin => {
                 self.client = None;
                 self.link.relogin(client, &why);
             }
-            Verdict::Reconnect => {
+            NextStep::Reconnect => {
                 warn!("the pass ended early: {why}; another session is tried");
                 self.client = None;
                 self.link.reconnect(client, &why);

@@ -8,21 +8,21 @@ use crate::apic::access::Outcomes;
 use crate::backoff::Backoff;
 
 /// A reconcile starts this long after the first event that it serves, so that events that belong together share it.
-const GATHER: Duration = Duration::from_millis(20);
+const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// How long the first reconcile waits for all three lists. What is known by then is created; nothing is deleted (W1).
-const FIRST_LISTS: Duration = Duration::from_secs(10);
+const MAX_FIRST_LISTS: Duration = Duration::from_secs(10);
 
 /// A controller that has served no read, or no write, for so long is given up for another one (A1).
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_UNSERVED: Duration = Duration::from_secs(60);
 
 /// What the end of a reconcile leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum NextStep {
     /// Nothing is left to do.
     Done,
     /// The next reconcile comes after this pause.
-    Again(Duration),
+    RetryIn(Duration),
     /// The session is not accepted: a new login (W8).
     Relogin,
     /// The controller does not serve us any more: another one (A1).
@@ -31,7 +31,7 @@ pub enum Verdict {
 
 /// The deadlines of the reconciler.
 #[derive(Debug)]
-pub struct Pacing {
+pub struct Scheduler {
     reconcile_at: Option<Instant>,
     full_sync_at: Instant,
     resync: Duration,
@@ -56,13 +56,13 @@ impl Unserved {
     }
 
     fn has_lasted(&self, now: Instant) -> bool {
-        self.0.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE)
+        self.0.is_some_and(|since| now.saturating_duration_since(since) >= MAX_UNSERVED)
     }
 }
 
 /// What a reconcile came to.
 #[derive(Debug)]
-pub struct Ended<'a> {
+pub struct EndedReconcile<'a> {
     /// Its report, or what ended it early.
     pub outcome: &'a Result<Report, Error>,
     /// What became of its reads.
@@ -71,14 +71,14 @@ pub struct Ended<'a> {
     pub writes: Outcomes,
 }
 
-impl Pacing {
+impl Scheduler {
     /// For a program that starts now and compares everything every so often.
     pub fn new(resync: Duration, now: Instant) -> Self {
-        Pacing {
+        Scheduler {
             reconcile_at: None,
             full_sync_at: now + resync,
             resync,
-            lists_due: now + FIRST_LISTS,
+            lists_due: now + MAX_FIRST_LISTS,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             reads: Unserved::default(),
             writes: Unserved::default(),
@@ -89,7 +89,7 @@ impl Pacing {
     /// with each event it is looked at once whether it still has to wait.
     pub fn reconcile_soon(&mut self, now: Instant) {
         let waits_for_lists = self.reconcile_at.take_if(|at| *at == self.lists_due).is_some();
-        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + GATHER });
+        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + DEBOUNCE });
     }
 
     /// A new session is open.
@@ -124,7 +124,7 @@ impl Pacing {
     ///
     /// The pauses start over after any progress: a throttled APIC does a part of the work each time, and to wait longer
     /// and longer for the rest would not help it.
-    pub fn reconcile_ended(&mut self, ended: &Ended<'_>, random: f64, now: Instant) -> Verdict {
+    pub fn reconcile_ended(&mut self, ended: &EndedReconcile<'_>, random: f64, now: Instant) -> NextStep {
         self.reads.observe(ended.reads, now);
         self.writes.observe(ended.writes, now);
         match ended.outcome {
@@ -132,21 +132,21 @@ impl Pacing {
                 // What is left alone for now is no reason to give the session up.
                 (self.reads, self.writes) = Default::default();
                 self.backoff.reset();
-                return Verdict::Done;
+                return NextStep::Done;
             }
-            Err(Error::Unauthorized(_)) => return Verdict::Relogin,
+            Err(Error::Unauthorized(_)) => return NextStep::Relogin,
             Ok(_) | Err(_) => {}
         }
         if self.reads.has_lasted(now) || self.writes.has_lasted(now) {
             (self.reads, self.writes) = Default::default();
-            return Verdict::Reconnect;
+            return NextStep::Reconnect;
         }
         if ended.outcome.as_ref().is_ok_and(|report| report.unread > 0) {
             // It read a part of what it has to, so that no change waits for the rest. What has come in meanwhile is heard
             // before the next one.
             self.backoff.reset();
-            self.reconcile_at = Some(now + GATHER);
-            return Verdict::Again(GATHER);
+            self.reconcile_at = Some(now + DEBOUNCE);
+            return NextStep::RetryIn(DEBOUNCE);
         }
         let has_progress = match ended.outcome {
             Ok(report) => !report.done.is_empty(),
@@ -158,7 +158,7 @@ impl Pacing {
         }
         let pause = self.backoff.pause_by(random);
         self.reconcile_at = Some(now + pause);
-        Verdict::Again(pause)
+        NextStep::RetryIn(pause)
     }
 }
 
@@ -182,19 +182,19 @@ mod tests {
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let mut reconciler = reconciler();
-        let mut pacing = Pacing::new(600 * second, start);
-        pacing.connected(start);
+        let mut scheduler = Scheduler::new(600 * second, start);
+        scheduler.connected(start);
         for (n, kind) in (1..).zip(Kind::ALL) {
-            let due = pacing.deadline(|| None);
-            assert_eq!(due, start + (n - 1) * second + if n == 1 { GATHER } else { Duration::ZERO });
-            assert!(!pacing.take_due(&mut reconciler, true, due), "{kind}s are not listed");
-            assert_eq!(pacing.deadline(|| None), start + FIRST_LISTS);
+            let due = scheduler.deadline(|| None);
+            assert_eq!(due, start + (n - 1) * second + if n == 1 { DEBOUNCE } else { Duration::ZERO });
+            assert!(!scheduler.take_due(&mut reconciler, true, due), "{kind}s are not listed");
+            assert_eq!(scheduler.deadline(|| None), start + MAX_FIRST_LISTS);
             assert!(reconciler.cluster_changed(kube::Event::Listed { kind, objects: Vec::new() }, start + n * second));
-            pacing.reconcile_soon(start + n * second);
+            scheduler.reconcile_soon(start + n * second);
         }
-        let due = pacing.deadline(|| None);
+        let due = scheduler.deadline(|| None);
         assert_eq!(due, start + 3 * second);
-        assert!(pacing.take_due(&mut reconciler, true, due));
+        assert!(scheduler.take_due(&mut reconciler, true, due));
     }
 
     /// W1: a list that does not come holds the first reconcile up for a while only.
@@ -202,40 +202,40 @@ mod tests {
     fn the_first_pass_waits_ten_seconds_at_most() {
         let start = Instant::now();
         let mut reconciler = reconciler();
-        let mut pacing = Pacing::new(60 * FIRST_LISTS, start);
-        pacing.connected(start);
-        assert!(!pacing.take_due(&mut reconciler, true, start + GATHER));
-        assert!(pacing.take_due(&mut reconciler, true, pacing.deadline(|| None)));
+        let mut scheduler = Scheduler::new(60 * MAX_FIRST_LISTS, start);
+        scheduler.connected(start);
+        assert!(!scheduler.take_due(&mut reconciler, true, start + DEBOUNCE));
+        assert!(scheduler.take_due(&mut reconciler, true, scheduler.deadline(|| None)));
     }
 
     /// X3: what the reconciler waits for is not looked through with each event of a burst, only where no reconcile is due.
     #[test]
     fn a_burst_of_events_looks_at_nothing() {
         let start = Instant::now();
-        let mut pacing = Pacing::new(60 * FIRST_LISTS, start);
+        let mut scheduler = Scheduler::new(60 * MAX_FIRST_LISTS, start);
         let looks = std::cell::Cell::new(0);
         let wake = || {
             looks.set(looks.get() + 1);
-            Some(start + FIRST_LISTS)
+            Some(start + MAX_FIRST_LISTS)
         };
-        assert_eq!((pacing.deadline(wake), looks.get()), (start + FIRST_LISTS, 1));
+        assert_eq!((scheduler.deadline(wake), looks.get()), (start + MAX_FIRST_LISTS, 1));
         for _ in 0..5 {
-            pacing.reconcile_soon(start);
-            assert_eq!((pacing.deadline(wake), looks.get()), (start + GATHER, 1));
+            scheduler.reconcile_soon(start);
+            assert_eq!((scheduler.deadline(wake), looks.get()), (start + DEBOUNCE, 1));
         }
     }
 
     /// A reconcile that did this, and what follows from it a moment later.
     fn ended(
-        pacing: &mut Pacing,
+        scheduler: &mut Scheduler,
         outcome: Result<Report, Error>,
         reads: (usize, usize),
         writes: (usize, usize),
         now: Instant,
-    ) -> Verdict {
+    ) -> NextStep {
         let outcomes = |(served, failed)| Outcomes { served, failed };
-        let ended = Ended { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
-        pacing.reconcile_ended(&ended, 1.0, now)
+        let ended = EndedReconcile { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
+        scheduler.reconcile_ended(&ended, 1.0, now)
     }
 
     fn busy() -> Result<Report, Error> {
@@ -249,18 +249,18 @@ mod tests {
         let second = Duration::from_secs(1);
         for (reads, writes) in [((0, 1), (0, 0)), ((5, 0), (0, 1))] {
             let start = Instant::now();
-            let mut pacing = Pacing::new(600 * second, start);
+            let mut scheduler = Scheduler::new(600 * second, start);
             for at in 0..60 {
-                let verdict = ended(&mut pacing, busy(), reads, writes, start + at * second);
-                assert!(matches!(verdict, Verdict::Again(_)), "after {at} s");
+                let step = ended(&mut scheduler, busy(), reads, writes, start + at * second);
+                assert!(matches!(step, NextStep::RetryIn(_)), "after {at} s");
             }
-            ended(&mut pacing, busy(), (1, 0), (1, 3), start + 60 * second);
+            ended(&mut scheduler, busy(), (1, 0), (1, 3), start + 60 * second);
             for at in 61..121 {
-                let verdict = ended(&mut pacing, busy(), reads, writes, start + at * second);
-                assert!(matches!(verdict, Verdict::Again(_)), "after {at} s");
+                let step = ended(&mut scheduler, busy(), reads, writes, start + at * second);
+                assert!(matches!(step, NextStep::RetryIn(_)), "after {at} s");
             }
-            assert_eq!(ended(&mut pacing, busy(), reads, writes, start + 121 * second), Verdict::Reconnect);
-            assert!(matches!(ended(&mut pacing, busy(), reads, writes, start + 122 * second), Verdict::Again(_)));
+            assert_eq!(ended(&mut scheduler, busy(), reads, writes, start + 121 * second), NextStep::Reconnect);
+            assert!(matches!(ended(&mut scheduler, busy(), reads, writes, start + 122 * second), NextStep::RetryIn(_)));
         }
     }
 
@@ -268,12 +268,12 @@ mod tests {
     #[test]
     fn reads_in_turns_cost_no_pauses() {
         let start = Instant::now();
-        let mut pacing = Pacing::new(Duration::from_secs(600), start);
-        ended(&mut pacing, busy(), (0, 1), (0, 0), start);
+        let mut scheduler = Scheduler::new(Duration::from_secs(600), start);
+        ended(&mut scheduler, busy(), (0, 1), (0, 0), start);
         for _ in 0..5 {
             let report = Report { unfinished: true, unread: 7, ..Report::default() };
-            assert_eq!(ended(&mut pacing, Ok(report), (20, 0), (0, 0), start), Verdict::Again(GATHER));
-            assert_eq!(pacing.deadline(|| None), start + GATHER);
+            assert_eq!(ended(&mut scheduler, Ok(report), (20, 0), (0, 0), start), NextStep::RetryIn(DEBOUNCE));
+            assert_eq!(scheduler.deadline(|| None), start + DEBOUNCE);
         }
     }
 
@@ -282,20 +282,20 @@ mod tests {
     #[test]
     fn one_write_that_is_not_served_costs_no_session() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut pacing = Pacing::new(600 * second, start);
+        let mut scheduler = Scheduler::new(600 * second, start);
         let done = Ok(Report::default());
-        assert_eq!(ended(&mut pacing, done, (3, 0), (1, 1), start), Verdict::Done);
+        assert_eq!(ended(&mut scheduler, done, (3, 0), (1, 1), start), NextStep::Done);
         let done = Ok(Report::default());
-        assert_eq!(ended(&mut pacing, done, (3, 0), (0, 1), start), Verdict::Done);
+        assert_eq!(ended(&mut scheduler, done, (3, 0), (0, 1), start), NextStep::Done);
         let later = start + 3600 * second;
-        assert!(matches!(ended(&mut pacing, busy(), (0, 1), (0, 1), later), Verdict::Again(_)));
+        assert!(matches!(ended(&mut scheduler, busy(), (0, 1), (0, 1), later), NextStep::RetryIn(_)));
     }
 
     /// W8: pauses grow while nothing is done, and start over after any progress.
     #[test]
     fn pauses_start_over_after_progress() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut pacing = Pacing::new(600 * second, start);
+        let mut scheduler = Scheduler::new(600 * second, start);
         for (reads, writes, pause) in [
             ((0, 1), (0, 0), 1),
             ((0, 1), (0, 0), 2),
@@ -305,8 +305,8 @@ mod tests {
             ((7, 0), (3, 1), 1),
             ((7, 0), (0, 1), 2),
         ] {
-            let verdict = ended(&mut pacing, busy(), reads, writes, start);
-            assert_eq!(verdict, Verdict::Again(pause * second), "{reads:?} {writes:?}");
+            let step = ended(&mut scheduler, busy(), reads, writes, start);
+            assert_eq!(step, NextStep::RetryIn(pause * second), "{reads:?} {writes:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
-use aci_sync::reconcile::scheduler::{Ended, Pacing, Verdict};
+use aci_sync::reconcile::scheduler::{Ended, NextStep, Scheduler};
 use aci_sync::reconcile::{Around, Reconciler};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
@@ -36,7 +36,7 @@ pub struct Side {
     pub settings: Settings,
     pub rules: Rules,
     reconciler: Reconciler,
-    pacing: Pacing,
+    scheduler: Scheduler,
     pub line: Line,
     /// When a new session will be open, if there is none.
     connect_at: Option<Instant>,
@@ -124,7 +124,7 @@ impl World {
                 settings,
                 reconciler: Reconciler::new(Owner::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
                 rules,
-                pacing: Pacing::new(RESYNC, now),
+                scheduler: Scheduler::new(RESYNC, now),
                 line,
                 connect_at: Some(now),
                 late: false,
@@ -238,7 +238,7 @@ impl World {
             };
             self.coverage.borrow_mut().count(what);
             if it.reconciler.cluster_changed(event, now) {
-                it.pacing.reconcile_soon(now);
+                it.scheduler.reconcile_soon(now);
             }
             self.log.push(format!("    {} hears {}", it.id, text.chars().take(160).collect::<String>()));
         }
@@ -269,7 +269,7 @@ impl World {
                     for _ in 0..=u64::from(self.random.percent(10)) {
                         let (ids, changes) = it.line.hear(&text);
                         if it.reconciler.fabric_changed(&ids, &changes) {
-                            it.pacing.reconcile_soon(now);
+                            it.scheduler.reconcile_soon(now);
                         }
                     }
                 }
@@ -298,7 +298,7 @@ impl World {
     fn deadline(&self, side: usize) -> Instant {
         let it = &self.sides[side];
         let wake = || it.reconciler.next_wake().filter(|_| it.connect_at.is_none());
-        let deadline = it.pacing.deadline(wake);
+        let deadline = it.scheduler.deadline(wake);
         it.connect_at.map_or(deadline, |at| at.min(deadline))
     }
 
@@ -311,7 +311,7 @@ impl World {
             it.line.inner.borrow_mut().seat = Some(self.desk.sit_down(it.id));
             it.reconciler.subscriptions_lost(None);
             it.counted = true;
-            it.pacing.connected(now);
+            it.scheduler.connected(now);
             return Ok(());
         }
         let has_session = it.connect_at.is_none();
@@ -319,7 +319,7 @@ impl World {
             it.full_sync_at = now + RESYNC;
             it.counted = true;
         }
-        if !it.pacing.take_due(&mut it.reconciler, has_session, now) {
+        if !it.scheduler.take_due(&mut it.reconciler, has_session, now) {
             return Ok(());
         }
         self.reconcile(side)
@@ -407,13 +407,13 @@ impl World {
         let it = &mut self.sides[side];
         let unit = self.random.unit();
         let ended = Ended { outcome: &outcome, reads, writes };
-        match it.pacing.reconcile_ended(&ended, unit, now) {
-            Verdict::Done | Verdict::Again(_) => {}
-            Verdict::Relogin => {
+        match it.scheduler.reconcile_ended(&ended, unit, now) {
+            NextStep::Done | NextStep::RetryIn(_) => {}
+            NextStep::Relogin => {
                 it.line.inner.borrow_mut().seat = None;
                 it.connect_at = Some(now + Duration::from_secs(60));
             }
-            Verdict::Reconnect => {
+            NextStep::Reconnect => {
                 it.line.inner.borrow_mut().seat = None;
                 it.connect_at = Some(now + Duration::from_secs(1));
             }
@@ -427,7 +427,7 @@ impl World {
         self.say(format!("  {} starts anew", self.sides[side].id));
         let it = &mut self.sides[side];
         it.reconciler = Reconciler::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
-        it.pacing = Pacing::new(RESYNC, self.now);
+        it.scheduler = Scheduler::new(RESYNC, self.now);
         it.full_sync_at = self.now + RESYNC;
         it.cluster.start_watching();
         self.begin(side);
@@ -465,7 +465,7 @@ impl World {
         if it.connect_at.is_none() {
             it.reconciler.subscriptions_lost(Some(&it.line));
             it.counted = true;
-            it.pacing.reconcile_soon(self.now);
+            it.scheduler.reconcile_soon(self.now);
         }
     }
 
@@ -474,7 +474,7 @@ impl World {
         let it = &mut self.sides[side];
         if it.reconciler.release_held() {
             it.released = true;
-            it.pacing.reconcile_soon(self.now);
+            it.scheduler.reconcile_soon(self.now);
             self.coverage.borrow_mut().count("people: SIGUSR2");
         }
     }
