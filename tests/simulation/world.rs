@@ -15,7 +15,7 @@ use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
-use aci_sync::reconcile::scheduler::{Ended, NextStep, Scheduler};
+use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use aci_sync::reconcile::{Around, Reconciler};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
@@ -406,7 +406,7 @@ impl World {
         }
         let it = &mut self.sides[side];
         let unit = self.random.unit();
-        let ended = Ended { outcome: &outcome, reads, writes };
+        let ended = EndedReconcile { outcome: &outcome, reads, writes };
         match it.scheduler.reconcile_ended(&ended, unit, now) {
             NextStep::Done | NextStep::RetryIn(_) => {}
             NextStep::Relogin => {
