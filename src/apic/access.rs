@@ -106,16 +106,16 @@ pub struct Supervised<'a> {
     /// The session.
     pub client: &'a Client,
     /// Whether the reconciler may go on.
-    pub goes_on: &'a MaySend<'a>,
+    pub may_continue: &'a MaySend<'a>,
 }
 
 impl Access for Supervised<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        self.client.read(query, self.goes_on)
+        self.client.read(query, self.may_continue)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        self.client.subscribe(query, self.goes_on).map(|(id, mos)| (Some(id), mos))
+        self.client.subscribe(query, self.may_continue).map(|(id, mos)| (Some(id), mos))
     }
 
     fn forget(&self, id: &SubscriptionId) {
@@ -123,11 +123,11 @@ impl Access for Supervised<'_> {
     }
 
     fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
-        self.client.post(dn, body, &|| (self.goes_on)() && may_send()).map(Written::Told)
+        self.client.post(dn, body, &|| (self.may_continue)() && may_send()).map(Written::Told)
     }
 
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
-        self.client.delete(dn, &|| (self.goes_on)() && may_send())
+        self.client.delete(dn, &|| (self.may_continue)() && may_send())
     }
 }
 

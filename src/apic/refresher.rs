@@ -193,7 +193,7 @@ impl Refresher {
     fn serve(&mut self) {
         let Some((client, mut timetable)) = self.session.take() else { return };
         let now = Instant::now();
-        let goes_on = match timetable.due(now) {
+        let may_continue = match timetable.due(now) {
             Due::Nothing => true,
             Due::Login => {
                 self.link.reconnect(&client, "the session has nearly reached its longest life");
@@ -204,7 +204,7 @@ impl Refresher {
                 self.refresh_subscription(&client, &mut timetable, id, subscription, now)
             }
         };
-        if goes_on {
+        if may_continue {
             self.session = Some((client, timetable));
         }
     }
@@ -219,14 +219,14 @@ impl Refresher {
             Err(error) => error,
         };
         let now = Instant::now();
-        let goes_on = !matches!(error, Error::Unauthorized(_)) && now < timetable.token_end;
-        if goes_on {
+        let may_continue = !matches!(error, Error::Unauthorized(_)) && now < timetable.token_end;
+        if may_continue {
             debug!("the token could not be refreshed yet: {error}");
             timetable.token_later(now);
         } else {
             self.link.relogin(client, &format!("the token could not be refreshed: {error}"));
         }
-        goes_on
+        may_continue
     }
 
     /// Refreshes one subscription; false where the session is given up.

@@ -58,13 +58,13 @@ impl Writer {
     }
 
     /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the cache that
-    /// it was planned on; `go_on` is asked right before the request is sent, each time it is sent (W8).
+    /// it was planned on; `should_continue` is asked right before the request is sent, each time it is sent (W8).
     pub fn send(
         &self,
         apic: &dyn Access,
         fabric: &FabricCache,
         transaction: &Transaction,
-        go_on: &dyn Fn() -> bool,
+        should_continue: &dyn Fn() -> bool,
     ) -> Result<Taken, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
@@ -72,9 +72,9 @@ impl Writer {
         }
         check(fabric, transaction).map_err(|why| Refusal::NotOurs(format!("{}: {why}", transaction.epg)))?;
         let written = match request(fabric.owner(), transaction) {
-            Request::Post { to, body } => apic.post(&to, &body, go_on),
+            Request::Post { to, body } => apic.post(&to, &body, should_continue),
             // Once that is answered the object is gone.
-            Request::Delete { dn } => apic.delete(&dn, go_on).map(|()| Written::Assumed),
+            Request::Delete { dn } => apic.delete(&dn, should_continue).map(|()| Written::Assumed),
         };
         match written {
             Ok(Written::Told(answer)) => {

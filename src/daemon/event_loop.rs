@@ -17,7 +17,7 @@ use crate::kube;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
-use crate::reconcile::{Around, Reconciler};
+use crate::reconcile::{ReconcileContext, Reconciler};
 use crate::tenure::Tenure;
 
 /// After so long a reconcile sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
@@ -82,7 +82,7 @@ pub struct Inbox {
 
 /// What goes on around a reconcile. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
 /// does not overflow (W7). What is about the session, and what came after it, waits for the pass to end.
-struct Meanwhile<'a> {
+struct LiveContext<'a> {
     inbox: &'a Inbox,
     tenure: &'a Tenure,
     begun: Instant,
@@ -91,15 +91,15 @@ struct Meanwhile<'a> {
     later: RefCell<Option<apic::Event>>,
 }
 
-impl Meanwhile<'_> {
+impl LiveContext<'_> {
     fn has_time(&self) -> bool {
         let longest = if self.writes.get() < LEAST_WRITES { LONGEST_READING } else { MAX_RECONCILE };
         self.begun.elapsed() < longest
     }
 }
 
-impl Around for Meanwhile<'_> {
-    fn go_on(&self) -> bool {
+impl ReconcileContext for LiveContext<'_> {
+    fn should_continue(&self) -> bool {
         !stopped(&self.inbox.stop) && self.has_time() && self.tenure.is_held()
     }
 
@@ -107,11 +107,11 @@ impl Around for Meanwhile<'_> {
         self.begun.elapsed() < MAX_RECONCILE
     }
 
-    fn time(&self) -> Option<Instant> {
+    fn now(&self) -> Option<Instant> {
         Some(Instant::now())
     }
 
-    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         self.writes.set(self.writes.get() + 1);
         let mut later = self.later.borrow_mut();
         if later.is_some() {
@@ -242,7 +242,7 @@ impl EventLoop {
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
-                let session = self.client.as_ref().map(|client| Supervised { client, goes_on: &|| true });
+                let session = self.client.as_ref().map(|client| Supervised { client, may_continue: &|| true });
                 self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
                 self.invalidate_status();
                 self.scheduler.reconcile_soon(now);
@@ -271,21 +271,21 @@ impl EventLoop {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
         self.tell_standing();
-        let goes_on = || {
+        let may_continue = || {
             self.heart.beat();
             !stopped(&self.inbox.stop)
         };
-        let session = Supervised { client: &client, goes_on: &goes_on };
+        let session = Supervised { client: &client, may_continue: &may_continue };
         let apic = Counted::new(&session);
-        let around = Meanwhile {
+        let context = LiveContext {
             inbox: &self.inbox,
             tenure: &self.tenure,
             begun: now,
             writes: Cell::default(),
             later: RefCell::default(),
         };
-        let outcome = self.reconciler.reconcile(&apic, now, &around);
-        let later = around.later.into_inner();
+        let outcome = self.reconciler.reconcile(&apic, now, &context);
+        let later = context.later.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
         self.reconcile_ended(&client, &EndedReconcile { outcome: &outcome, reads, writes });
         later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use super::{Around, MOST_REFUSALS, Reconciler, Report};
+use super::{MOST_REFUSALS, ReconcileContext, Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
@@ -23,20 +23,20 @@ impl Reconciler {
         apic: &dyn Access,
         transactions: Vec<Transaction>,
         now: Instant,
-        around: &dyn Around,
+        context: &dyn ReconcileContext,
         report: &mut Report,
     ) -> Result<(), Error> {
         let (mut failed, mut heard) = (BTreeSet::new(), Vec::new());
         let mut queue = self.in_turns(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.epg.clone();
-            around.listen(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
-            let now = around.time().unwrap_or(now);
+            context.drain_events(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
+            let now = context.now().unwrap_or(now);
             let deletes = transaction.changes.iter().any(Change::is_delete);
             if failed.contains(&dn) {
                 continue;
             }
-            if deletes && !around.may_delete() {
+            if deletes && !context.may_delete() {
                 failed.insert(dn);
                 continue;
             }
@@ -44,10 +44,9 @@ impl Reconciler {
                 failed.insert(dn);
                 continue;
             }
-            match self
-                .writer
-                .send(apic, &self.fabric, &transaction, &|| around.go_on() && (!deletes || around.may_delete()))
-            {
+            match self.writer.send(apic, &self.fabric, &transaction, &|| {
+                context.should_continue() && (!deletes || context.may_delete())
+            }) {
                 Ok(Taken { shown, swept }) => {
                     if !swept.is_empty() {
                         warn!(

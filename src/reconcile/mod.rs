@@ -76,9 +76,9 @@ pub struct Report {
 }
 
 /// What goes on around a reconcile. A function that says whether to go on is enough where nothing is heard meanwhile.
-pub trait Around {
+pub trait ReconcileContext {
     /// Asked right before each write: whether it may be sent.
-    fn go_on(&self) -> bool;
+    fn should_continue(&self) -> bool;
 
     /// Whether what the reconcile was planned on is young enough to delete something on it (W1).
     fn may_delete(&self) -> bool {
@@ -86,17 +86,17 @@ pub trait Around {
     }
 
     /// The time by now, which a reconcile that waits for an APIC is not done in no time; nothing where it stands still.
-    fn time(&self) -> Option<Instant> {
+    fn now(&self) -> Option<Instant> {
         None
     }
 
     /// Before each write, too: hands over what the fabric has told since the last one, in its order. Most of it is the
     /// echo of the reconcile itself (W7); the rest is somebody's hand at what was read.
-    fn listen(&self, _hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
+    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
 }
 
-impl<F: Fn() -> bool> Around for F {
-    fn go_on(&self) -> bool {
+impl<F: Fn() -> bool> ReconcileContext for F {
+    fn should_continue(&self) -> bool {
         self()
     }
 }
@@ -344,7 +344,12 @@ impl Reconciler {
 
     /// One reconcile (R6). An error ends it early; everything it learned is kept, and a later reconcile goes on from there.
     /// `now` is the time of the reconcile.
-    pub fn reconcile(&mut self, apic: &dyn Access, now: Instant, around: &dyn Around) -> Result<Report, Error> {
+    pub fn reconcile(
+        &mut self,
+        apic: &dyn Access,
+        now: Instant,
+        context: &dyn ReconcileContext,
+    ) -> Result<Report, Error> {
         self.fabric.begin_reconcile();
         self.left_one_out = false;
         self.inventory.settle(now);
@@ -388,7 +393,7 @@ impl Reconciler {
             if nothing_to_send {
                 self.parking.all_done(now);
             }
-            if nothing_to_send || !around.go_on() || round == ROUNDS || self.refusals > MOST_REFUSALS {
+            if nothing_to_send || !context.should_continue() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
@@ -398,7 +403,7 @@ impl Reconciler {
                 self.forget_unneeded(apic);
                 return Ok(report);
             }
-            self.send(apic, plan.transactions, now, around, &mut report)?;
+            self.send(apic, plan.transactions, now, context, &mut report)?;
         }
         Ok(report)
     }

@@ -12,7 +12,7 @@ use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
-use aci_sync::reconcile::{Around, Reconciler, Report};
+use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
 use sim::apic::{Order, WriteAnswer};
 
@@ -25,14 +25,14 @@ impl<'a> Hand<'a> {
     }
 }
 
-impl Around for Hand<'_> {
-    fn go_on(&self) -> bool {
+impl ReconcileContext for Hand<'_> {
+    fn should_continue(&self) -> bool {
         true
     }
 
-    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         (self.1.borrow_mut())();
-        self.0.listen(hear);
+        self.0.drain_events(hear);
     }
 }
 

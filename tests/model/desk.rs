@@ -13,7 +13,7 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::Owner;
 use aci_sync::model::rules::Rules;
-use aci_sync::reconcile::{Around, Reconciler, Report};
+use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
 use sim::apic::{Desk, Quirks, Seat};
 
@@ -73,12 +73,12 @@ impl Session {
 }
 
 /// The websocket is heard during a reconcile, too.
-impl Around for Session {
-    fn go_on(&self) -> bool {
+impl ReconcileContext for Session {
+    fn should_continue(&self) -> bool {
         true
     }
 
-    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         self.told().iter().for_each(|(ids, changes)| hear(ids, changes));
     }
 }

@@ -13,7 +13,7 @@ use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind, Object};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::{Allow, Rules};
-use aci_sync::reconcile::Around;
+use aci_sync::reconcile::ReconcileContext;
 use serde_json::json;
 use sim::apic::{Desk, Quirks};
 
@@ -329,16 +329,16 @@ fn a_refused_l3out_is_still_in_its_vrf() {
 /// A reconcile has time for so many writes, as for 30 s at 20 a second.
 struct Budget(Cell<usize>);
 
-impl Around for Budget {
-    fn go_on(&self) -> bool {
+impl ReconcileContext for Budget {
+    fn should_continue(&self) -> bool {
         self.0.get() <= 600
     }
 
     fn may_delete(&self) -> bool {
-        self.go_on()
+        self.should_continue()
     }
 
-    fn listen(&self, _: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, _: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         self.0.set(self.0.get() + 1);
     }
 }

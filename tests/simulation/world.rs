@@ -16,7 +16,7 @@ use aci_sync::model::owner::Owner;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
-use aci_sync::reconcile::{Around, Reconciler};
+use aci_sync::reconcile::{ReconcileContext, Reconciler};
 use sim::apic::{Desk, Quirks, WriteAnswer};
 
 use crate::apic::{Line, PYTHON, Trouble, snapshot, told_by};
@@ -67,12 +67,12 @@ struct Ear<'a> {
     is_open: bool,
 }
 
-impl Around for Ear<'_> {
-    fn go_on(&self) -> bool {
+impl ReconcileContext for Ear<'_> {
+    fn should_continue(&self) -> bool {
         !self.line.inner.borrow().dead
     }
 
-    fn listen(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         let texts = self.line.inner.borrow().seat.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
         for text in texts.into_iter().flatten() {
             self.line.covered("events: within a pass");
