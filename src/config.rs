@@ -13,7 +13,7 @@ use log::{info, warn};
 use crate::cli::{Command, Given, Invocation};
 use crate::files;
 use crate::model::kube::is_dns_name;
-use crate::model::owner::Owner;
+use crate::model::owner::OwnerIdentity;
 use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
@@ -337,7 +337,7 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
 }
 
 fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
-    match given.values.iter().find(|it| !Owner::is_id(it)) {
+    match given.values.iter().find(|it| !OwnerIdentity::is_id(it)) {
         Some(bad) => {
             Err(ConfigError::wrong(given, format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-")))
         }

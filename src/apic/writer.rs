@@ -10,7 +10,7 @@ use crate::config::Policy;
 use crate::model::cache::{CONTRACTS, EPG, Epg, FabricCache, SUBNET, Subnet, TAG, relation};
 use crate::model::dn::{EpgDn, ObjectDn, Place, Prefix};
 use crate::model::mo::{MoChange, Status};
-use crate::model::owner::{Mark, Owner};
+use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::{Change, Form, Transaction};
 
 /// The value of our tags, for people: what counts is the key (O4).
@@ -99,9 +99,12 @@ fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> 
     if transaction.changes.iter().any(is_tag) {
         return Err("a tag is no part of an EPG".into());
     }
-    let marks = transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. } | Change::MarkEpg { .. }));
+    let marks =
+        transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. } | Change::SetEpgOwner { .. }));
     match (transaction.form, epg) {
-        (Form::Rooted, Some(epg)) if epg.mark != Mark::Ours && !marks => return Err("the EPG is not ours".into()),
+        (Form::Rooted, Some(epg)) if epg.ownership != Ownership::Owned && !marks => {
+            return Err("the EPG is not ours".into());
+        }
         (Form::Single, Some(_)) if transaction.changes.len() != 1 => return Err("more than one change at once".into()),
         (Form::Single, None) => return Err("the EPG is not there".into()),
         // Such a request would make the EPG, without our mark.
@@ -133,24 +136,27 @@ fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
     need(epg.fresh, "the EPG was not read in this pass")?;
     match change {
         Change::CreateEpg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
-        Change::MarkEpg { .. } => need(epg.is_ours() || epg.mark == Mark::Predecessor, "the EPG is not ours"),
+        Change::SetEpgOwner { .. } => need(epg.is_ours() || epg.ownership == Ownership::Legacy, "the EPG is not ours"),
         Change::DeleteEpg { .. } => {
-            let only_ours = epg.subnets.values().all(|it| it.mark == Mark::Ours) && epg.unreadable == 0;
-            need(epg.mark == Mark::Ours, "the EPG is not ours")?;
+            let only_ours = epg.subnets.values().all(|it| it.ownership == Ownership::Owned) && epg.unreadable == 0;
+            need(epg.ownership == Ownership::Owned, "the EPG is not ours")?;
             need(only_ours, "the EPG holds subnets that are not ours")
         }
         Change::CreateSubnet { prefix, .. } => {
             need(subnet(epg, prefix).is_none(), &format!("{prefix} is there already"))
         }
-        Change::RepairSubnet { prefix, mark, name, .. } => {
+        Change::RepairSubnet { prefix, set_owner, name, .. } => {
             let ours = |it: &Subnet| {
-                let bears_our_name = it.mark == Mark::None && name.is_none();
-                it.mark == Mark::Ours || (*mark && (it.mark == Mark::Predecessor || it.was_ours || bears_our_name))
+                let bears_our_name = it.ownership == Ownership::Unmarked && name.is_none();
+                it.ownership == Ownership::Owned
+                    || (*set_owner && (it.ownership == Ownership::Legacy || it.was_ours || bears_our_name))
             };
             need(subnet(epg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }
         Change::DeleteSubnet { prefix, moves_to, .. } => {
-            let ours = |it: &Subnet| it.mark == Mark::Ours || (it.mark == Mark::Predecessor && moves_to.is_some());
+            let ours = |it: &Subnet| {
+                it.ownership == Ownership::Owned || (it.ownership == Ownership::Legacy && moves_to.is_some())
+            };
             need(subnet(epg, prefix).as_ref().is_some_and(ours), &format!("{prefix} is not ours"))
         }
     }
@@ -168,8 +174,8 @@ enum Request {
 ///
 /// Whatever a request can create carries our mark, also where it is believed present: another writer may delete it after
 /// it was read, and what the request then creates must not be left without an owner.
-fn request(owner: &Owner, transaction: &Transaction) -> Request {
-    let (dn, mark) = (&transaction.epg, owner.mark());
+fn request(owner: &OwnerIdentity, transaction: &Transaction) -> Request {
+    let (dn, annotation) = (&transaction.epg, owner.annotation());
     if transaction.form != Form::Rooted
         && let [change] = transaction.changes.as_slice()
     {
@@ -180,7 +186,7 @@ fn request(owner: &Owner, transaction: &Transaction) -> Request {
                 let tag = Body::new(TAG).with("key", owner.tag_key(&dn.name)).with("value", TAG_VALUE);
                 Request::Post { to: dn.l3out.to_string(), body: tag.with("status", "created") }
             }
-            other => Request::Post { to: dn.to_string(), body: child(mark, other).unwrap_or(Body::new(SUBNET)) },
+            other => Request::Post { to: dn.to_string(), body: child(annotation, other).unwrap_or(Body::new(SUBNET)) },
         };
     }
     let has = |kind: fn(&Change) -> bool| transaction.changes.iter().any(kind);
@@ -191,28 +197,28 @@ fn request(owner: &Owner, transaction: &Transaction) -> Request {
     };
     let root = Body::new(EPG)
         .with("name", dn.name.as_str())
-        .with_some("annotation", (status != Some("deleted")).then_some(mark))
+        .with_some("annotation", (status != Some("deleted")).then_some(annotation))
         .with_some("status", status)
-        .with_children(transaction.changes.iter().filter_map(|change| child(mark, change)));
+        .with_children(transaction.changes.iter().filter_map(|change| child(annotation, change)));
     Request::Post { to: dn.l3out.to_string(), body: root }
 }
 
 /// The `l3extSubnet` of one change. What is believed absent is sent with `status=created`, so that something that is
 /// there after all comes back as error 103 and is not overwritten.
-fn child(mark: &str, change: &Change) -> Option<Body> {
+fn child(annotation: &str, change: &Change) -> Option<Body> {
     let subnet = Body::new(SUBNET);
     match change {
         Change::CreateSubnet { prefix, name, scope, .. } => {
             let subnet = subnet.with("ip", prefix.to_string()).with("name", name).with("scope", scope.to_string());
-            Some(subnet.with("annotation", mark).with("status", "created"))
+            Some(subnet.with("annotation", annotation).with("status", "created"))
         }
         Change::RepairSubnet { before, name, scope, .. } => {
-            let subnet = subnet.with("ip", &*before.ip).with("annotation", mark);
+            let subnet = subnet.with("ip", &*before.ip).with("annotation", annotation);
             Some(subnet.with_some("name", name.as_deref()).with_some("scope", scope.as_ref().map(ToString::to_string)))
         }
         Change::DeleteSubnet { before, .. } => Some(subnet.with("ip", &*before.ip).with("status", "deleted")),
         Change::CreateEpg { .. }
-        | Change::MarkEpg { .. }
+        | Change::SetEpgOwner { .. }
         | Change::DeleteEpg { .. }
         | Change::Remember
         | Change::Forget { .. } => None,

@@ -14,7 +14,7 @@ use threads::Failure;
 use crate::apic;
 use crate::config::{Config, EXIT_CONFIG};
 use crate::kube;
-use crate::model::owner::Owner;
+use crate::model::owner::OwnerIdentity;
 use crate::net::{Tls, Verify};
 use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
@@ -25,8 +25,8 @@ fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<Reconciler,
         Some(id) => id.clone(),
         None => cluster.cluster_uid()?,
     };
-    let owner = Owner::new(&id, &config.adopt_ids);
-    log::info!("our mark is {}", owner.mark());
+    let owner = OwnerIdentity::new(&id, &config.adopt_ids);
+    log::info!("our mark is {}", owner.annotation());
     Ok(Reconciler::new(owner, config.rules.clone(), config.policy, config.epg_grace))
 }
 

@@ -18,7 +18,7 @@ use super::decode::{self, Page, Progress};
 use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
 use crate::model::kube::{Key, Kind, Object, Pool};
-use crate::model::owner::Owner;
+use crate::model::owner::OwnerIdentity;
 use crate::net::{strangers, words};
 use crate::secret::Secret;
 
@@ -140,7 +140,7 @@ impl Client {
         let namespace: Namespace =
             serde_json::from_slice(&body).map_err(|error| Error::malformed("the namespace kube-system", &error))?;
         // It becomes a part of our mark, and so of filters in URLs (D1).
-        if !Owner::is_id(&namespace.metadata.uid) {
+        if !OwnerIdentity::is_id(&namespace.metadata.uid) {
             return Err(Error::Malformed("the UID of the namespace kube-system is none".to_owned()));
         }
         Ok(namespace.metadata.uid)

@@ -6,7 +6,7 @@ use super::desired::Vrf;
 use super::dn::{EpgDn, L3outDn, Name, ObjectDn, Place, Prefix};
 use super::lost::Lost;
 use super::mo::{Mo, MoChange, Status};
-use super::owner::{Mark, Owner, other_cluster};
+use super::owner::{OwnerIdentity, Ownership, other_cluster};
 use super::plan::{Change, Transaction};
 use super::scope::Scope;
 
@@ -29,7 +29,7 @@ pub struct Subnet {
     /// The address as the APIC spells it: it names the object in a request.
     pub ip: Box<str>,
     /// Whose it is.
-    pub mark: Mark,
+    pub ownership: Ownership,
     /// This process saw our mark on it and has heard of no deletion since (R2).
     pub was_ours: bool,
     /// Its `name`.
@@ -53,7 +53,7 @@ pub struct Original {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epg {
     /// Whose it is.
-    pub mark: Mark,
+    pub ownership: Ownership,
     /// This process saw our mark on it and has heard of no deletion since (R2).
     pub was_ours: bool,
     /// Its subnets.
@@ -75,7 +75,7 @@ pub struct Epg {
 impl Epg {
     /// Ours, or ours with its mark taken away (R2).
     pub fn is_ours(&self) -> bool {
-        self.mark == Mark::Ours || self.was_ours
+        self.ownership == Ownership::Owned || self.was_ours
     }
 
     /// The EPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
@@ -86,7 +86,7 @@ impl Epg {
 
     /// Ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
     pub fn belongs_to_us(&self) -> bool {
-        self.is_ours() || self.mark == Mark::Predecessor
+        self.is_ours() || self.ownership == Ownership::Legacy
     }
 
     /// D6: nobody can have done anything with it, so that it may go without a grace: it never held a subnet, and has no
@@ -97,7 +97,7 @@ impl Epg {
 
     /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
     pub fn is_foreign(&self) -> bool {
-        matches!(self.mark, Mark::None | Mark::Foreign) && !self.was_ours
+        matches!(self.ownership, Ownership::Unmarked | Ownership::Foreign) && !self.was_ours
     }
 }
 
@@ -120,7 +120,7 @@ pub enum L3out {
 /// The L3Outs of interest. One that is not in here was not read yet.
 #[derive(Debug)]
 pub struct FabricCache {
-    owner: Owner,
+    owner: OwnerIdentity,
     l3outs: BTreeMap<L3outDn, L3out>,
     lost: Lost,
 }
@@ -138,12 +138,12 @@ pub enum Hint {
 
 impl FabricCache {
     /// An empty cache.
-    pub fn new(owner: Owner) -> Self {
+    pub fn new(owner: OwnerIdentity) -> Self {
         FabricCache { owner, l3outs: BTreeMap::new(), lost: Lost::default() }
     }
 
     /// Whose objects are ours.
-    pub fn owner(&self) -> &Owner {
+    pub fn owner(&self) -> &OwnerIdentity {
         &self.owner
     }
 
@@ -158,10 +158,10 @@ impl FabricCache {
     }
 
     /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
-    pub fn l3outs_with_marks(&self) -> BTreeSet<L3outDn> {
-        let marked = |mark| matches!(mark, Mark::Ours | Mark::Predecessor);
+    pub fn l3outs_with_ours(&self) -> BTreeSet<L3outDn> {
+        let is_ours = |it| matches!(it, Ownership::Owned | Ownership::Legacy);
         self.epgs()
-            .filter(|(_, epg)| marked(epg.mark) || epg.subnets.values().any(|it| marked(it.mark)))
+            .filter(|(_, epg)| is_ours(epg.ownership) || epg.subnets.values().any(|it| is_ours(it.ownership)))
             .map(|(dn, _)| dn.l3out)
             .chain(self.tags().map(|(dn, _)| dn.l3out))
             .collect()
@@ -170,7 +170,8 @@ impl FabricCache {
     /// How many objects are ours (W4).
     pub fn count_ours(&self) -> usize {
         let ours = |epg: &Epg| {
-            usize::from(epg.mark == Mark::Ours) + epg.subnets.values().filter(|it| it.mark == Mark::Ours).count()
+            usize::from(epg.ownership == Ownership::Owned)
+                + epg.subnets.values().filter(|it| it.ownership == Ownership::Owned).count()
         };
         self.epgs().map(|(_, epg)| ours(epg)).sum::<usize>() + self.tags().count()
     }
@@ -375,9 +376,9 @@ impl FabricCache {
     fn epg_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
         let as_known = match (change.status, self.epg(&dn)) {
             (Status::Deleted, known) => known.is_none(),
-            (Status::Created, Some(epg)) => self.owner.classify(change.mo.get("annotation")) == epg.mark,
+            (Status::Created, Some(epg)) => self.owner.classify(change.mo.get("annotation")) == epg.ownership,
             (Status::Modified, Some(epg)) => {
-                change.mo.sent("annotation").is_none_or(|it| self.owner.classify(it) == epg.mark)
+                change.mo.sent("annotation").is_none_or(|it| self.owner.classify(it) == epg.ownership)
             }
             (_, None) => false,
         };
@@ -404,7 +405,7 @@ impl FabricCache {
         let as_known = match (change.status, known) {
             (Status::Deleted, known) => known.is_none(),
             (_, Some(subnet)) => {
-                attribute("annotation").is_none_or(|it| self.owner.classify(it) == subnet.mark)
+                attribute("annotation").is_none_or(|it| self.owner.classify(it) == subnet.ownership)
                     && attribute("name").is_none_or(|it| it == &*subnet.name)
                     && attribute("scope").is_none_or(|it| Scope::parse(it) == subnet.scope)
             }
@@ -422,7 +423,7 @@ impl FabricCache {
             match change {
                 Change::CreateEpg { .. } => {
                     let epg = Epg {
-                        mark: Mark::Ours,
+                        ownership: Ownership::Owned,
                         was_ours: true,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
@@ -435,9 +436,9 @@ impl FabricCache {
                     self.lost.restored(&ObjectDn::Epg(dn.clone()));
                     epgs.insert(dn.name.clone(), epg);
                 }
-                Change::MarkEpg { .. } => {
+                Change::SetEpgOwner { .. } => {
                     if let Some(epg) = epgs.get_mut(&dn.name) {
-                        (epg.mark, epg.was_ours) = (Mark::Ours, true);
+                        (epg.ownership, epg.was_ours) = (Ownership::Owned, true);
                     }
                 }
                 Change::DeleteEpg { .. } => {
@@ -447,7 +448,7 @@ impl FabricCache {
                     self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
-                        mark: Mark::Ours,
+                        ownership: Ownership::Owned,
                         was_ours: true,
                         name: name.as_str().into(),
                         scope: scope.clone(),
@@ -458,12 +459,12 @@ impl FabricCache {
                         epg.subnets.insert(*prefix, subnet);
                     }
                 }
-                Change::RepairSubnet { prefix, mark, name, scope, .. } => {
+                Change::RepairSubnet { prefix, set_owner, name, scope, .. } => {
                     let subnet = epgs.get_mut(&dn.name).and_then(|it| it.subnets.get_mut(prefix));
                     if let Some(subnet) = subnet {
                         subnet.before_drift = None;
-                        if *mark {
-                            (subnet.mark, subnet.was_ours) = (Mark::Ours, true);
+                        if *set_owner {
+                            (subnet.ownership, subnet.was_ours) = (Ownership::Owned, true);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();
@@ -504,24 +505,24 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
 fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
     let mut undone = Vec::new();
     let Some(now) = now else {
-        undone.extend((before.mark == Mark::Ours).then(|| ObjectDn::Epg(dn.clone())));
+        undone.extend((before.ownership == Ownership::Owned).then(|| ObjectDn::Epg(dn.clone())));
         return undone;
     };
-    now.was_ours = still_ours(before.was_ours, now.mark);
+    now.was_ours = still_ours(before.was_ours, now.ownership);
     now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
-    if before.mark == Mark::Ours && now.mark != Mark::Ours {
+    if before.ownership == Ownership::Owned && now.ownership != Ownership::Owned {
         undone.push(ObjectDn::Epg(dn.clone()));
     }
     for (prefix, before) in &before.subnets {
         let now = now.subnets.get_mut(prefix);
-        let as_before = now
-            .as_ref()
-            .is_some_and(|now| now.mark == before.mark && now.name == before.name && now.scope.has(&before.scope));
-        if before.mark == Mark::Ours && !as_before {
+        let as_before = now.as_ref().is_some_and(|now| {
+            now.ownership == before.ownership && now.name == before.name && now.scope.has(&before.scope)
+        });
+        if before.ownership == Ownership::Owned && !as_before {
             undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
-            now.was_ours = still_ours(before.was_ours, now.mark);
+            now.was_ours = still_ours(before.was_ours, now.ownership);
             now.before_drift = original(before).filter(|it| it.name != now.name || !now.scope.has(&it.scope));
         }
     }
@@ -531,7 +532,7 @@ fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
 /// What a subnet of ours was before another writer changed it, as far as this process saw it (R8).
 fn original(seen: &Subnet) -> Option<Box<Original>> {
     let as_seen = || Box::new(Original { name: seen.name.clone(), scope: seen.scope.clone() });
-    seen.before_drift.clone().or_else(|| (seen.mark == Mark::Ours).then(as_seen))
+    seen.before_drift.clone().or_else(|| (seen.ownership == Ownership::Owned).then(as_seen))
 }
 
 /// A contract relation by its RN, such as `rscons-web`: a part of messages, so one that no APIC would give is known by
@@ -544,24 +545,24 @@ pub fn relation(mo: &Mo) -> Box<str> {
 
 /// Whether an object that was ours is still taken for ours when a read shows this mark (R2). What another aci-sync has
 /// marked is its own: two that each took it back would never end (O5).
-fn still_ours(was_ours: bool, mark: Mark) -> bool {
-    mark == Mark::Ours || (was_ours && mark != Mark::OtherCluster)
+fn still_ours(was_ours: bool, ownership: Ownership) -> bool {
+    ownership == Ownership::Owned || (was_ours && ownership != Ownership::OtherCluster)
 }
 
 /// Builds the EPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
-fn read_epgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> {
+fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> {
     let mut epgs = BTreeMap::new();
     for mo in mos.iter().filter(|mo| mo.class == EPG) {
         if let Some(Place::Epg(dn)) = Place::of(&mo.dn)
             && dn.l3out == *l3out
         {
-            let mark = owner.classify(mo.get("annotation"));
+            let ownership = owner.classify(mo.get("annotation"));
             let epg = Epg {
-                mark,
-                was_ours: mark == Mark::Ours,
+                ownership,
+                was_ours: ownership == Ownership::Owned,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
-                other_clusters: other_cluster(mo.get("annotation"), mark).into_iter().collect(),
+                other_clusters: other_cluster(mo.get("annotation"), ownership).into_iter().collect(),
                 relations: BTreeSet::new(),
                 may_have_held: true,
                 deleted: false,
@@ -583,12 +584,12 @@ fn read_epgs(owner: &Owner, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> 
             epg.unreadable += 1;
             continue;
         };
-        let mark = owner.classify(mo.get("annotation"));
-        epg.other_clusters.extend(other_cluster(mo.get("annotation"), mark));
+        let ownership = owner.classify(mo.get("annotation"));
+        epg.other_clusters.extend(other_cluster(mo.get("annotation"), ownership));
         let subnet = Subnet {
             ip: ip.into(),
-            mark,
-            was_ours: mark == Mark::Ours,
+            ownership,
+            was_ours: ownership == Ownership::Owned,
             name: mo.get("name").into(),
             scope: Scope::parse(mo.get("scope")),
             before_drift: None,

@@ -11,7 +11,7 @@ use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
-use super::owner::Mark;
+use super::owner::Ownership;
 use super::places::{Obstacle, Places, Reason, Stay, obstacle};
 use super::plan::{Change, Form, Plan, Transaction};
 use super::rules::Rules;
@@ -105,9 +105,9 @@ impl<'a> Planner<'a> {
             for (prefix, subnet) in &epg.subnets {
                 if places.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
                     let is_paused = || places.stay(&dn, *prefix, subnet).is_some_and(|it| it.reason.is_pause());
-                    let holder = match subnet.mark {
-                        Mark::Ours | Mark::Predecessor if is_paused() => Holder::Paused,
-                        Mark::Ours | Mark::Predecessor => Holder::Us,
+                    let holder = match subnet.ownership {
+                        Ownership::Owned | Ownership::Legacy if is_paused() => Holder::Paused,
+                        Ownership::Owned | Ownership::Legacy => Holder::Us,
                         _ => Holder::Foreign,
                     };
                     holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
@@ -143,11 +143,11 @@ impl<'a> Planner<'a> {
             return;
         };
         // While somebody fights over the EPG's mark (R5), its subnets are written as in a foreign one.
-        let lost = epg.mark != Mark::Ours && (self.situation.resting)(&ObjectDn::Epg(dn.clone()));
+        let lost = epg.ownership != Ownership::Owned && (self.situation.resting)(&ObjectDn::Epg(dn.clone()));
         let form = if epg.belongs_to_us() && !lost { Form::Rooted } else { Form::Single };
-        if form == Form::Rooted && epg.mark != Mark::Ours {
+        if form == Form::Rooted && epg.ownership != Ownership::Owned {
             let why = if epg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
-            changes.push(Change::MarkEpg { from: epg.mark, why });
+            changes.push(Change::SetEpgOwner { from: epg.ownership, why });
         }
         if epg.is_foreign() && !desired.subnets.is_empty() {
             self.remember(dn);
@@ -188,14 +188,14 @@ impl<'a> Planner<'a> {
         let deletes = self.situation.deletes;
         let changes = self.leftovers(&dn, epg, None);
         let object = ObjectDn::Epg(dn.clone());
-        let is_held = self.situation.held.contains(&object) && epg.mark == Mark::Ours;
+        let is_held = self.situation.held.contains(&object) && epg.ownership == Ownership::Owned;
         self.plan.held.extend(is_held.then(|| object.clone()));
         if (self.situation.parked)(&ObjectDn::Epg(dn.clone())) {
-            self.plan.unwanted.extend((epg.mark == Mark::Ours).then_some(dn));
+            self.plan.unwanted.extend((epg.ownership == Ownership::Owned).then_some(dn));
             return;
         }
-        if epg.mark != Mark::Ours {
-            match epg.mark {
+        if epg.ownership != Ownership::Owned {
+            match epg.ownership {
                 _ if epg.was_ours => {
                     self.finding(
                         Code::MarkLost,
@@ -203,7 +203,7 @@ impl<'a> Planner<'a> {
                         "lost our owner mark and is not desired: it is left alone".into(),
                     );
                 }
-                Mark::Predecessor => {
+                Ownership::Legacy => {
                     let text = "bears a predecessor's mark and no Deployment names it: it is left alone".into();
                     self.finding(Code::Predecessor, &dn, text);
                 }
@@ -216,10 +216,10 @@ impl<'a> Planner<'a> {
         // until their EPG is made, and a predecessor's until they have moved, in a round of their own.
         let (mut strangers, mut stays, mut waits, mut moves) = (epg.unreadable, false, false, false);
         for (prefix, subnet) in &epg.subnets {
-            match (subnet.mark, self.places.stay(&dn, *prefix, subnet)) {
-                (Mark::Ours, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
-                (Mark::Ours, None) => {}
-                (Mark::Predecessor, _) if self.places.target(&dn, *prefix).is_some() => moves = true,
+            match (subnet.ownership, self.places.stay(&dn, *prefix, subnet)) {
+                (Ownership::Owned, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
+                (Ownership::Owned, None) => {}
+                (Ownership::Legacy, _) if self.places.target(&dn, *prefix).is_some() => moves = true,
                 _ => strangers += 1,
             }
         }
@@ -312,19 +312,19 @@ impl<'a> Planner<'a> {
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
     fn repair(&self, dn: &EpgDn, prefix: Prefix, present: &Subnet, desired: &DesiredSubnet) -> Option<Change> {
         let required = &self.situation.rules.scope;
-        let mark = present.mark != Mark::Ours;
+        let set_owner = present.ownership != Ownership::Owned;
         let name = (!desired.source.is_named(&present.name)).then(|| desired.source.subnet_name());
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
-        let drifted = mark || name.is_some() || scope.is_some();
+        let drifted = set_owner || name.is_some() || scope.is_some();
         if !drifted || self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
         // R8: what this process saw another writer change is drift. What it found so may have been changed while it did
         // not run, or be due to a former source or setting: what is said then holds for all of these.
         let mut why = Vec::new();
-        why.extend(mark.then_some(match present.mark {
+        why.extend(set_owner.then_some(match present.ownership {
             _ if present.was_ours => Cause::MarkChanged,
-            Mark::Predecessor => Cause::TakenOver,
+            Ownership::Legacy => Cause::TakenOver,
             _ => Cause::OurName,
         }));
         let seen = present.before_drift.as_ref();
@@ -336,7 +336,7 @@ impl<'a> Planner<'a> {
             Some(_) => Cause::ScopeChanged,
             None => Cause::ScopeSetting,
         }));
-        Some(Change::RepairSubnet { prefix, before: present.clone(), mark, name, scope, why })
+        Some(Change::RepairSubnet { prefix, before: present.clone(), set_owner, name, scope, why })
     }
 
     /// An EPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
@@ -352,7 +352,7 @@ impl<'a> Planner<'a> {
                     // Nothing but the addresses of other Pods and Services leaves.
                     let mut changes = self.leftovers(dn, epg, Some(desired));
                     changes.retain(Change::is_delete);
-                    let form = if epg.mark == Mark::Ours { Form::Rooted } else { Form::Single };
+                    let form = if epg.ownership == Ownership::Owned { Form::Rooted } else { Form::Single };
                     self.send(dn, Some(epg), form, changes);
                 }
             }
@@ -434,7 +434,9 @@ impl<'a> Planner<'a> {
     }
 
     fn retains_any(&self, dn: &EpgDn, epg: &Epg) -> bool {
-        epg.subnets.iter().any(|(prefix, it)| it.mark == Mark::Ours && self.places.stay(dn, *prefix, it).is_some())
+        epg.subnets
+            .iter()
+            .any(|(prefix, it)| it.ownership == Ownership::Owned && self.places.stay(dn, *prefix, it).is_some())
     }
 
     /// Subnets in an EPG that are not desired there: ours go, a predecessor's go with a move, all others stay (O2, O3).
@@ -446,14 +448,14 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let target = self.places.target(dn, *prefix);
-            let goes = match subnet.mark {
-                Mark::Ours => true,
-                Mark::Predecessor if target.is_some() => target.is_some_and(|it| it.is_there),
-                Mark::Predecessor => {
+            let goes = match subnet.ownership {
+                Ownership::Owned => true,
+                Ownership::Legacy if target.is_some() => target.is_some_and(|it| it.is_there),
+                Ownership::Legacy => {
                     predecessors.push(*prefix);
                     false
                 }
-                Mark::None | Mark::OtherCluster | Mark::Foreign => {
+                Ownership::Unmarked | Ownership::OtherCluster | Ownership::Foreign => {
                     if subnet.was_ours {
                         lost.push(*prefix);
                     }
@@ -563,10 +565,10 @@ impl<'a> Planner<'a> {
 
 /// R2, O3: ours, a predecessor's that is desired where it is, or one without a mark that bears our name for it.
 fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
-    match present.mark {
-        Mark::Ours | Mark::Predecessor => true,
-        Mark::None => present.was_ours || desired.source.is_named(&present.name),
-        Mark::OtherCluster | Mark::Foreign => present.was_ours,
+    match present.ownership {
+        Ownership::Owned | Ownership::Legacy => true,
+        Ownership::Unmarked => present.was_ours || desired.source.is_named(&present.name),
+        Ownership::OtherCluster | Ownership::Foreign => present.was_ours,
     }
 }
 

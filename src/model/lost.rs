@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cache::Epg;
 use super::dn::{EpgDn, ObjectDn};
-use super::owner::Mark;
+use super::owner::Ownership;
 
 /// What was lost and not restored, or not made up for, yet.
 #[derive(Debug, Default)]
@@ -41,14 +41,17 @@ impl Lost {
     /// Compares an EPG as it is read now with what was known of it.
     pub(super) fn note(&mut self, dn: &EpgDn, before: &Epg, now: Option<&Epg>) {
         let is_gone = |prefix| now.is_none_or(|now| !now.subnets.contains_key(prefix));
-        let subnets = before.subnets.iter().filter(|(prefix, it)| it.mark == Mark::Ours && is_gone(*prefix));
+        let subnets = before.subnets.iter().filter(|(prefix, it)| it.ownership == Ownership::Owned && is_gone(*prefix));
         self.objects.extend(subnets.map(|(prefix, _)| ObjectDn::Subnet(dn.clone(), *prefix)));
-        if now.is_none() && before.mark == Mark::Ours {
+        if now.is_none() && before.ownership == Ownership::Owned {
             self.objects.insert(ObjectDn::Epg(dn.clone()));
         }
         if now.is_some_and(|it| !it.relations.is_empty()) {
             self.relations.remove(dn);
-        } else if !before.relations.is_empty() && before.mark == Mark::Ours && (now.is_none() || before.deleted) {
+        } else if !before.relations.is_empty()
+            && before.ownership == Ownership::Owned
+            && (now.is_none() || before.deleted)
+        {
             self.relations.insert(dn.clone(), before.relations.clone());
         }
     }

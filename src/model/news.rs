@@ -13,7 +13,7 @@ use super::dn::{EpgDn, ObjectDn};
 use super::finding::{Code, Finding, Subject};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
-use super::owner::Mark;
+use super::owner::Ownership;
 
 /// Something new about an object of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,11 +205,11 @@ fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTr
     let Some(epg) = fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
     let still = desired.epgs.get(dn);
     let is_left = |at| still.is_none_or(|it| !it.subnets.contains_key(at));
-    if epg.subnets.iter().any(|(at, it)| it.mark == Mark::Ours && is_left(at)) {
+    if epg.subnets.iter().any(|(at, it)| it.ownership == Ownership::Owned && is_left(at)) {
         return None;
     }
     let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
     let stays = || findings.iter().any(|it| it.code == Code::EpgStays && it.subject == subject);
-    (still.is_some() || epg.mark != Mark::Ours || stays())
+    (still.is_some() || epg.ownership != Ownership::Owned || stays())
         .then(|| format!("nothing of its own is left in {dn}, which stays"))
 }

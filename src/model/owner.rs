@@ -1,38 +1,38 @@
-//! Whose an object is: our mark, those of our predecessors and of other clusters, and the keys of our tags (O1 to O6).
+//! Whose an object is: our mark, those of our legacy and of other clusters, and the keys of our tags (O1 to O6).
 
 use super::dn::Name;
 
 /// What comes before a cluster id in the `annotation` of every aci-sync (O1).
-const MARK_PREFIX: &str = "orchestrator:aci-sync:";
+const ANNOTATION_PREFIX: &str = "orchestrator:aci-sync:";
 
 /// The `annotation` of the Python application that aci-sync replaces (O3).
-const PYTHON_MARK: &str = "orchestrator:aci-k8-haystack";
+const LEGACY_ANNOTATION: &str = "orchestrator:aci-k8-haystack";
 
 /// Whose an object is, by its `annotation` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+pub enum Ownership {
     /// Our exact mark (O1).
-    Ours,
+    Owned,
     /// The Python application's, or that of an adopted cluster id (O3).
-    Predecessor,
+    Legacy,
     /// No mark at all.
-    None,
+    Unmarked,
     /// That of another aci-sync: another cluster's, or this one's before it was rebuilt (O5, O6).
     OtherCluster,
     /// Somebody else's.
     Foreign,
 }
 
-/// Our mark and those of our predecessors.
+/// Our mark and those of our legacy.
 #[derive(Debug, Clone)]
-pub struct Owner {
-    mark: String,
+pub struct OwnerIdentity {
+    annotation: String,
     /// What the keys of our tags begin with; after the first those of adopted ids (O3).
     tag_prefixes: Vec<String>,
-    predecessors: Vec<String>,
+    legacy: Vec<String>,
 }
 
-impl Owner {
+impl OwnerIdentity {
     /// Whether a text can be a cluster id: 1-40 of `[a-zA-Z0-9_.-]` (O1).
     pub fn is_id(text: &str) -> bool {
         (1..=40).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
@@ -40,15 +40,15 @@ impl Owner {
 
     /// The owner of a cluster id, heir of the Python application and of the adopted ids.
     pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
-        let mark_of = |id: &str| format!("{MARK_PREFIX}{id}");
+        let annotation_of = |id: &str| format!("{ANNOTATION_PREFIX}{id}");
         let tags_of = |id: &str| format!("aci-sync:{id}:");
-        let mut owner = Owner {
-            mark: mark_of(cluster_id),
+        let mut owner = OwnerIdentity {
+            annotation: annotation_of(cluster_id),
             tag_prefixes: vec![tags_of(cluster_id)],
-            predecessors: vec![PYTHON_MARK.to_owned()],
+            legacy: vec![LEGACY_ANNOTATION.to_owned()],
         };
         for id in adopted.iter().filter(|id| *id != cluster_id) {
-            owner.predecessors.push(mark_of(id));
+            owner.legacy.push(annotation_of(id));
             owner.tag_prefixes.push(tags_of(id));
         }
         owner
@@ -70,32 +70,32 @@ impl Owner {
     }
 
     /// The `annotation` that makes an object ours.
-    pub fn mark(&self) -> &str {
-        &self.mark
+    pub fn annotation(&self) -> &str {
+        &self.annotation
     }
 
-    /// Our mark and the predecessors', for the queries that find what carries them (R4).
-    pub fn all_marks(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.mark.as_str()).chain(self.predecessors.iter().map(String::as_str))
+    /// Our mark and the legacy', for the queries that find what carries them (R4).
+    pub fn all_annotations(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.annotation.as_str()).chain(self.legacy.iter().map(String::as_str))
     }
 
     /// Whose an `annotation` is.
-    pub fn classify(&self, annotation: &str) -> Mark {
-        if annotation == self.mark {
-            Mark::Ours
-        } else if self.predecessors.iter().any(|it| it == annotation) {
-            Mark::Predecessor
+    pub fn classify(&self, annotation: &str) -> Ownership {
+        if annotation == self.annotation {
+            Ownership::Owned
+        } else if self.legacy.iter().any(|it| it == annotation) {
+            Ownership::Legacy
         } else if annotation.is_empty() {
-            Mark::None
-        } else if annotation.starts_with(MARK_PREFIX) {
-            Mark::OtherCluster
+            Ownership::Unmarked
+        } else if annotation.starts_with(ANNOTATION_PREFIX) {
+            Ownership::OtherCluster
         } else {
-            Mark::Foreign
+            Ownership::Foreign
         }
     }
 }
 
 /// The id in another aci-sync's mark.
-pub fn other_cluster(annotation: &str, mark: Mark) -> Option<Box<str>> {
-    annotation.strip_prefix(MARK_PREFIX).filter(|_| mark == Mark::OtherCluster).map(Into::into)
+pub fn other_cluster(annotation: &str, ownership: Ownership) -> Option<Box<str>> {
+    annotation.strip_prefix(ANNOTATION_PREFIX).filter(|_| ownership == Ownership::OtherCluster).map(Into::into)
 }

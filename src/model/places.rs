@@ -13,7 +13,7 @@ use super::desired::{DesiredEpg, Source, Vrf};
 use super::diff::Situation;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::kube::Key;
-use super::owner::Mark;
+use super::owner::Ownership;
 
 /// Where an address is desired in a VRF, if that EPG can be had (D5).
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +187,7 @@ impl<'a> Places<'a> {
     /// Why a subnet of ours that nothing wants where it is stays there. What goes to an EPG of the same VRF does not
     /// stay, but for a pause; so what stays stands in nobody's way.
     pub(super) fn stay(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Stay<'a>> {
-        let goes = || subnet.mark != Mark::Ours || self.target(dn, prefix).is_some_and(|it| it.is_there);
+        let goes = || subnet.ownership != Ownership::Owned || self.target(dn, prefix).is_some_and(|it| it.is_there);
         let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
         let stays = claims.map(|it| it.stay).filter(|it| it.reason.is_pause() || !goes()).min_by_key(|it| it.reason);
         stays.or_else(|| {

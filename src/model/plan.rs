@@ -9,7 +9,7 @@ use super::desired::Source;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Few, Finding};
 use super::kube::Key;
-use super::owner::Mark;
+use super::owner::Ownership;
 use super::scope::Scope;
 
 /// What one look at desired and fabric calls for.
@@ -86,9 +86,9 @@ pub enum Change {
         why: Cause,
     },
     /// The EPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
-    MarkEpg {
+    SetEpgOwner {
         /// Whose mark it bears now.
-        from: Mark,
+        from: Ownership,
         /// Why (R8).
         why: Cause,
     },
@@ -119,7 +119,7 @@ pub enum Change {
         /// The subnet as it was read.
         before: Subnet,
         /// Our mark is written.
-        mark: bool,
+        set_owner: bool,
         /// The `name` that is written.
         name: Option<String>,
         /// The whole `scope` that is written: what was there, and what was missing.
@@ -155,7 +155,7 @@ impl Change {
 
     /// Whether it concerns the EPG itself.
     fn is_of_epg(&self) -> bool {
-        matches!(self, Change::CreateEpg { .. } | Change::MarkEpg { .. } | Change::DeleteEpg { .. })
+        matches!(self, Change::CreateEpg { .. } | Change::SetEpgOwner { .. } | Change::DeleteEpg { .. })
     }
 
     /// Whether the EPG goes with all that is in it, whosever that is.
@@ -195,7 +195,7 @@ impl fmt::Display for Change {
             Change::CreateEpg { deployments, why } => {
                 write!(f, "+ EPG  (Deployment {}{})", Few::of(deployments), after(why))
             }
-            Change::MarkEpg { why, .. } => write!(f, "~ EPG  ({why})"),
+            Change::SetEpgOwner { why, .. } => write!(f, "~ EPG  ({why})"),
             Change::DeleteEpg { subnets: 0, why } => write!(f, "- EPG  ({why})"),
             Change::DeleteEpg { subnets, why } => {
                 write!(f, "- EPG  ({why}; subnets of ours that go with it: {subnets})")
@@ -245,7 +245,7 @@ impl Tally {
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
                 Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
-                Change::MarkEpg { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
+                Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
                 Change::DeleteEpg { subnets, .. } => tally.deleted += 1 + subnets,
                 Change::DeleteSubnet { .. } | Change::Forget { .. } => tally.deleted += 1,
             }

@@ -36,7 +36,7 @@ use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
 use crate::model::mo::{MoChange, Status};
 use crate::model::news::{News, Told};
-use crate::model::owner::Owner;
+use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
 use crate::model::podless::Podless;
 use crate::model::quota::Quota;
@@ -92,7 +92,7 @@ pub trait ReconcileContext {
 
     /// Before each write, too: hands over what the fabric has told since the last one, in its order. Most of it is the
     /// echo of the reconcile itself (W7); the rest is somebody's hand at what was read.
-    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
+    fn drain_events(&self, _hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
 }
 
 impl<F: Fn() -> bool> ReconcileContext for F {
@@ -134,7 +134,7 @@ pub struct Reconciler {
     untagged: BTreeMap<EpgDn, Untagged>,
     subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
-    marked: BTreeSet<L3outDn>,
+    with_annotation: BTreeSet<L3outDn>,
     full_sync_due: bool,
     stale_l3outs: BTreeSet<L3outDn>,
     /// L3Outs that nothing of ours is in and that are read in their turn.
@@ -155,7 +155,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// A reconciler that knows nothing yet: its first reconcile is a full sync.
-    pub fn new(owner: Owner, rules: Rules, policy: Policy, grace: Duration) -> Self {
+    pub fn new(owner: OwnerIdentity, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Reconciler {
             inventory: Inventory::default(),
             known: None,
@@ -174,7 +174,7 @@ impl Reconciler {
             brake: Brake::default(),
             untagged: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
-            marked: BTreeSet::new(),
+            with_annotation: BTreeSet::new(),
             full_sync_due: true,
             stale_l3outs: BTreeSet::new(),
             unread: BTreeSet::new(),

@@ -76,7 +76,8 @@ impl Reconciler {
     /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
     /// missing.
     fn queue_read(&mut self, dn: L3outDn) {
-        let comes_first = matches!(self.fabric.l3out(&dn), Some(L3out::Present { .. })) || self.marked.contains(&dn);
+        let comes_first =
+            matches!(self.fabric.l3out(&dn), Some(L3out::Present { .. })) || self.with_annotation.contains(&dn);
         let due = if comes_first { &mut self.stale_l3outs } else { &mut self.unread };
         due.insert(dn);
     }
@@ -84,8 +85,8 @@ impl Reconciler {
     /// Notes what a reconcile has to read that no event has told of: all, where that is due, and what it does not know yet.
     pub(super) fn find_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
         if self.full_sync_due {
-            self.marked = self.find_marked(apic)?;
-            let known: Vec<L3outDn> = self.marked.iter().chain(self.fabric.l3outs()).cloned().collect();
+            self.with_annotation = self.find_ours(apic)?;
+            let known: Vec<L3outDn> = self.with_annotation.iter().chain(self.fabric.l3outs()).cloned().collect();
             known.into_iter().for_each(|dn| self.queue_read(dn));
             self.full_sync_due = false;
             self.all_read = false;
@@ -121,7 +122,7 @@ impl Reconciler {
             }
         }
         self.all_read |= self.unread.is_empty();
-        let marked = self.fabric.l3outs_with_marks();
+        let marked = self.fabric.l3outs_with_ours();
         if turn.iter().any(|dn| marked.contains(dn)) {
             // What would be deleted there was not counted.
             self.brake.count_next();
@@ -157,7 +158,7 @@ impl Reconciler {
         if self.stale_l3outs.is_empty() {
             return self.read_stale_epgs(apic, now);
         }
-        let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_marks()).collect();
+        let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_ours()).collect();
         while let Some(dn) = self.stale_l3outs.first().cloned() {
             if needed.contains(&dn) {
                 self.read_l3out(apic, &dn, now)?;
@@ -177,7 +178,7 @@ impl Reconciler {
         match error {
             Error::Forbidden(_) | Error::Rejected { .. } => true,
             Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
-                !self.with_marks().contains(dn) && !std::mem::replace(&mut self.left_one_out, true)
+                !self.with_ours().contains(dn) && !std::mem::replace(&mut self.left_one_out, true)
             }
             Error::Unauthorized(_) | Error::AnswerLost(_) | Error::Withdrawn => false,
         }
@@ -205,8 +206,8 @@ impl Reconciler {
     }
 
     /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the cache.
-    fn with_marks(&self) -> BTreeSet<L3outDn> {
-        self.marked.iter().cloned().chain(self.fabric.l3outs_with_marks()).collect()
+    fn with_ours(&self) -> BTreeSet<L3outDn> {
+        self.with_annotation.iter().cloned().chain(self.fabric.l3outs_with_ours()).collect()
     }
 
     /// The L3Outs that Deployments name.
@@ -216,12 +217,12 @@ impl Reconciler {
 
     /// R4: the L3Outs with anything that bears our mark or a predecessor's, or with a tag of ours. An APIC that does not
     /// answer such a query stops nothing else: what is named is read all the same.
-    fn find_marked(&mut self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
+    fn find_ours(&mut self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
         let owner = self.fabric.owner();
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
-        for mark in owner.all_marks() {
-            queries.extend([EPG, SUBNET].map(|class| Query::class(class).with_value("annotation", mark)));
+        for annotation in owner.all_annotations() {
+            queries.extend([EPG, SUBNET].map(|class| Query::class(class).with_value("annotation", annotation)));
         }
         let (mut l3outs, mut unasked) = (BTreeSet::new(), None);
         for query in queries {
@@ -248,7 +249,7 @@ impl Reconciler {
         match self.subscribe_and_read(apic, dn, now) {
             Err(error) if self.is_left_out(dn, &error) => {
                 // What is known of ours there is still there: in its VRF, and in nobody else's way (S3, W2).
-                if !self.fabric.l3outs_with_marks().contains(dn) {
+                if !self.fabric.l3outs_with_ours().contains(dn) {
                     self.forget(apic, dn);
                 }
                 self.stale_l3outs.remove(dn);
@@ -333,8 +334,8 @@ impl Reconciler {
     /// An L3Out that nobody names and that holds nothing of ours or a predecessor's is of no interest any more (R3).
     pub(super) fn forget_unneeded(&mut self, apic: &dyn Access) {
         let mut needed = self.named();
-        needed.extend(self.fabric.l3outs_with_marks());
-        self.marked.retain(|dn| needed.contains(dn));
+        needed.extend(self.fabric.l3outs_with_ours());
+        self.with_annotation.retain(|dn| needed.contains(dn));
         let unneeded: Vec<L3outDn> = self.fabric.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
         for dn in unneeded {
             self.forget(apic, &dn);

@@ -169,11 +169,11 @@ mod tests {
     use crate::kube;
 
     use crate::model::kube::Kind;
-    use crate::model::owner::Owner;
+    use crate::model::owner::OwnerIdentity;
     use crate::model::rules::Rules;
 
     fn reconciler() -> Reconciler {
-        Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
+        Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, Duration::ZERO)
     }
 
     /// W1: the first reconcile waits for the lists, and no longer than for the last of them.

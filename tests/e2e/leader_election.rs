@@ -10,7 +10,7 @@ use aci_sync::daemon::event_loop::{EventLoop, Inbox};
 use aci_sync::daemon::heart::Heart;
 use aci_sync::kube;
 use aci_sync::model::kube::{Kind, Pool};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::reconcile::Reconciler;
@@ -466,7 +466,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
     let tenure = Tenure::none();
     tenure.extend(Instant::now() + hour);
     let (link, listener, refresher) = apic::link(settings, tenure.clone(), say.clone(), stopped.clone());
-    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, hour);
+    let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
     let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
     let reconciler = EventLoop::new(reconciler, inbox, link.clone(), tenure.clone(), Heart::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));

@@ -13,7 +13,7 @@ use aci_sync::config::{Controller, Policy};
 use aci_sync::kube::{self, Client, Error, decode};
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::mo::Mo;
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::reconcile::Reconciler;
@@ -172,7 +172,7 @@ impl Access for Mute {
 /// tried again after a pause.
 #[test]
 fn a_reconcile_has_an_end() {
-    let owner = Owner::new("me", &[]);
+    let owner = OwnerIdentity::new("me", &[]);
     let mut reconciler = Reconciler::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
     let deployment = json!({"kind": "DeploymentList", "metadata": {"resourceVersion": "7"}, "items": [
         {"metadata": {"namespace": "a", "name": "web", "annotations": {"aci.haystacknetworks.com/l3o": E}}}]});

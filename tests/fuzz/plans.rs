@@ -12,7 +12,7 @@ use aci_sync::model::dn::{L3outDn, Place};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
-use aci_sync::model::owner::{Mark, Owner};
+use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
@@ -52,7 +52,7 @@ fn is_kind(text: &[u8], kind: Kind) -> bool {
 }
 
 fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
-    let mut fabric = FabricCache::new(Owner::new("me", &[]));
+    let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
     let beyond = Quota::default().beyond(inventory, rules, |_| false);
     let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
         Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),
@@ -106,10 +106,10 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
                         assert!(epg.is_none() && desired.epgs.contains_key(&transaction.epg));
                     }
                     Change::DeleteSubnet { .. } => {
-                        assert!(subnet.is_some_and(|it| matches!(it.mark, Mark::Ours | Mark::Predecessor)));
+                        assert!(subnet.is_some_and(|it| matches!(it.mark, Ownership::Owned | Ownership::Legacy)));
                     }
-                    Change::DeleteEpg { .. } => assert!(epg.is_some_and(|it| it.mark == Mark::Ours
-                        && it.subnets.values().all(|it| it.mark == Mark::Ours)
+                    Change::DeleteEpg { .. } => assert!(epg.is_some_and(|it| it.mark == Ownership::Owned
+                        && it.subnets.values().all(|it| it.mark == Ownership::Owned)
                         && it.unreadable == 0)),
                     _ => {}
                 }

@@ -20,7 +20,7 @@ use aci_sync::model::enrolment;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::model::scope::Scope;
 use aci_sync::net::{self, ClientIdentity};
@@ -313,7 +313,7 @@ fn l3out() -> L3outDn {
 }
 
 fn fabric(mos: &[Mo]) -> FabricCache {
-    let mut fabric = FabricCache::new(Owner::new("prod-1", &[]));
+    let mut fabric = FabricCache::new(OwnerIdentity::new("prod-1", &[]));
     fabric.put_l3out(&l3out(), mos);
     fabric
 }

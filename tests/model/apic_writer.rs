@@ -12,7 +12,7 @@ use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
 use aci_sync::model::kube::Key;
 use aci_sync::model::mo::{Mo, MoChange, Status};
-use aci_sync::model::owner::{Mark, Owner};
+use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, Form, Transaction};
 use aci_sync::model::scope::Scope;
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ fn fabric() -> FabricCache {
     mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Vec::new() });
     mos.push(mo("l3extInstP", epg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", epg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
-    let mut fabric = FabricCache::new(Owner::new("me", &[]));
+    let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
     fabric.put_l3out(&l3out(), &mos);
     fabric
 }
@@ -156,7 +156,7 @@ fn requests() {
             transaction(
                 "OLD",
                 Form::Rooted,
-                vec![Change::MarkEpg { from: Mark::Predecessor, why: Cause::TakenOver }, repair(1, true)],
+                vec![Change::SetEpgOwner { from: Ownership::Legacy, why: Cause::TakenOver }, repair(1, true)],
             ),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "OLD", "annotation": mark}, "children": [
@@ -199,7 +199,7 @@ fn what_is_not_ours_is_refused() {
         ("OTHER", Rooted, vec![create(9)]),
         ("NONE", Rooted, vec![create(9)]),
         ("OLD", Rooted, vec![create(9)]),
-        ("OTHER", Rooted, vec![Change::MarkEpg { from: Mark::Foreign, why: Cause::MarkChanged }]),
+        ("OTHER", Rooted, vec![Change::SetEpgOwner { from: Ownership::Foreign, why: Cause::MarkChanged }]),
         ("OTHER", Single, vec![create(8), create(9)]),
         ("GONE", Single, vec![create(9)]),
         ("GONE", Rooted, vec![create(9)]),

@@ -7,7 +7,7 @@ use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
@@ -194,7 +194,8 @@ fn a_running_grace_is_visible() {
         with_subnets(&desk, 1);
         relate(&desk, "web");
         let session = Session::at(&desk);
-        let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
+        let reconciler =
+            Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
         let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), now);
         let report = reconcile(&mut reconciler, &session, now);
         if policy == Policy::UpsertOnly {

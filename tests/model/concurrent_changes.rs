@@ -10,7 +10,7 @@ use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::mo::MoChange;
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
@@ -168,7 +168,7 @@ fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
         let start = Instant::now();
         with_subnets(desk, 3);
         let session = Session::at(desk);
-        let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+        let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
         let mut reconciler = hears_lists(reconciler, vec![deployment("web", "E", &[])], pods(3), start);
         reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);

@@ -11,7 +11,7 @@ use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
@@ -177,7 +177,7 @@ pub fn reconciler(
     pods: Vec<Object>,
     now: Instant,
 ) -> Reconciler {
-    hears_lists(Reconciler::new(Owner::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
+    hears_lists(Reconciler::new(OwnerIdentity::new("me", &[]), rules, policy, 60 * SECOND), deployments, pods, now)
 }
 
 pub fn hears(reconciler: &mut Reconciler, object: Object, now: Instant) -> bool {
@@ -189,7 +189,7 @@ pub fn pods(count: usize) -> Vec<Object> {
 }
 
 pub fn listed(policy: Policy, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Reconciler {
-    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), policy, Duration::ZERO);
+    let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), policy, Duration::ZERO);
     hears_lists(reconciler, deployments, pods, now)
 }
 

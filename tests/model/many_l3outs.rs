@@ -13,7 +13,7 @@ use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Object;
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 
@@ -31,7 +31,12 @@ fn hostile() -> Vec<Object> {
 /// A reconciler for which namespaces may have so many EPGs.
 fn reconciler(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Reconciler {
     let rules = Rules { max_epgs, ..Rules::default() };
-    hears_lists(Reconciler::new(Owner::new("me", &[]), rules, Policy::Sync, Duration::ZERO), deployments, pods, now)
+    hears_lists(
+        Reconciler::new(OwnerIdentity::new("me", &[]), rules, Policy::Sync, Duration::ZERO),
+        deployments,
+        pods,
+        now,
+    )
 }
 
 /// The requests that a session gets from now on: method and target.

@@ -30,7 +30,7 @@ use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
@@ -213,7 +213,7 @@ impl World {
 
     /// Plans and applies until nothing is left, as a reconcile does, and tells what it did and what it found.
     fn outcome(&self) -> String {
-        let mut fabric = FabricCache::new(Owner::new("me", &self.adopt));
+        let mut fabric = FabricCache::new(OwnerIdentity::new("me", &self.adopt));
         let named = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
         let mut l3outs: Vec<L3outDn> = named.map(|it| it.epg.l3out.clone()).collect();
         l3outs.extend(self.l3outs.keys().map(|it| l3out(it)));

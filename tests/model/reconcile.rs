@@ -9,7 +9,7 @@ use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Deployment, Key, Kind, Object};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use serde_json::json;
@@ -212,7 +212,7 @@ fn a_grace_starts_over_unseen() {
     let (desk, start) = (desk(), Instant::now());
     with_subnets(&desk, 0);
     let session = Session::at(&desk);
-    let reconciler = Reconciler::new(Owner::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
+    let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
     let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), start);
     reconcile(&mut reconciler, &session, start);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start + 50 * SECOND);

@@ -12,7 +12,7 @@ use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{self, EpgDn, L3outDn};
 use aci_sync::model::kube::{Key, Kind};
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::{Change, Form, Transaction};
 use aci_sync::model::scope::Scope;
 use serde_json::json;
@@ -383,7 +383,7 @@ fn refusal(world: &mut World) {
 /// A plan that is wrong: the writer gets whatever comes to mind, with a cache that was just read. It is the second lock
 /// behind the planner; what it lets through is judged like everything else (I3).
 fn wrong_plan(world: &mut World, side: usize) {
-    let owner = Owner::new(world.sides[side].id, &[]);
+    let owner = OwnerIdentity::new(world.sides[side].id, &[]);
     let line = &world.sides[side].line;
     if line.inner.borrow().seat.is_none() {
         return;
@@ -405,7 +405,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         let scope = || Scope::parse("import-security");
         let change = match (random.below(7), subnet) {
             (0, _) => Some(Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }),
-            (1, _) => Some(Change::MarkEpg { from: epg.mark, why: Cause::MarkChanged }),
+            (1, _) => Some(Change::SetEpgOwner { from: epg.ownership, why: Cause::MarkChanged }),
             (2, _) => random.one_of(&tags).map(|it| Change::Forget { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
                 let moves_to = random.percent(50).then(|| dn.clone());
@@ -413,7 +413,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             }
             (4, Some((prefix, before))) => {
                 let (mark, name) = (random.percent(50), Some("wrong".to_owned()));
-                Some(Change::RepairSubnet { prefix, before, mark, name, scope: None, why: Vec::new() })
+                Some(Change::RepairSubnet { prefix, before, set_owner: mark, name, scope: None, why: Vec::new() })
             }
             (5, Some((prefix, _))) => {
                 let source = Source { is_pod: true, key: Key::new("a", "wrong") };

@@ -12,7 +12,7 @@ use aci_sync::config::Policy;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Kind;
 use aci_sync::model::mo::MoChange;
-use aci_sync::model::owner::Owner;
+use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
@@ -122,7 +122,7 @@ impl World {
                 id,
                 cluster: Cluster::new(),
                 settings,
-                reconciler: Reconciler::new(Owner::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
+                reconciler: Reconciler::new(OwnerIdentity::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
                 rules,
                 scheduler: Scheduler::new(RESYNC, now),
                 line,
@@ -370,7 +370,7 @@ impl World {
             for change in report.done.iter().flat_map(|it| &it.changes) {
                 coverage.count(match change {
                     Change::CreateEpg { .. } => "change: EPG made",
-                    Change::MarkEpg { .. } => "change: EPG marked",
+                    Change::SetEpgOwner { .. } => "change: EPG marked",
                     Change::DeleteEpg { .. } => "change: EPG deleted",
                     Change::CreateSubnet { .. } => "change: subnet made",
                     Change::RepairSubnet { .. } => "change: subnet repaired",
@@ -426,7 +426,7 @@ impl World {
         self.coverage.borrow_mut().count("fault: restart");
         self.say(format!("  {} starts anew", self.sides[side].id));
         let it = &mut self.sides[side];
-        it.reconciler = Reconciler::new(Owner::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
+        it.reconciler = Reconciler::new(OwnerIdentity::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
         it.scheduler = Scheduler::new(RESYNC, self.now);
         it.full_sync_at = self.now + RESYNC;
         it.cluster.start_watching();
