@@ -8,10 +8,10 @@ use super::access::{Access, Written};
 use super::body::Body;
 use crate::config::Policy;
 use crate::model::cache::{CONTRACTS, EPG, Epg, FabricCache, SUBNET, Subnet, TAG, relation};
-use crate::model::dn::{EpgDn, ObjectDn, Place, Prefix};
+use crate::model::dn::{EpgDn, ObjectDn, ParsedDn, Prefix};
 use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{OwnerIdentity, Ownership};
-use crate::model::plan::{Change, Form, Transaction};
+use crate::model::plan::{Change, RequestShape, Transaction};
 
 /// The value of our tags, for people: what counts is the key (O4).
 const TAG_VALUE: &str = "external EPG of somebody else, in use";
@@ -93,7 +93,7 @@ impl Writer {
 fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let epg = fabric.epg(&transaction.epg);
     let is_tag = |it: &Change| matches!(it, Change::Remember | Change::Forget { .. });
-    if transaction.form == Form::Tag {
+    if transaction.shape == RequestShape::Tag {
         return check_tag(fabric, transaction);
     }
     if transaction.changes.iter().any(is_tag) {
@@ -101,14 +101,16 @@ fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> 
     }
     let marks =
         transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. } | Change::SetEpgOwner { .. }));
-    match (transaction.form, epg) {
-        (Form::Rooted, Some(epg)) if epg.ownership != Ownership::Owned && !marks => {
+    match (transaction.shape, epg) {
+        (RequestShape::EpgTree, Some(epg)) if epg.ownership != Ownership::Owned && !marks => {
             return Err("the EPG is not ours".into());
         }
-        (Form::Single, Some(_)) if transaction.changes.len() != 1 => return Err("more than one change at once".into()),
-        (Form::Single, None) => return Err("the EPG is not there".into()),
+        (RequestShape::OneSubnet, Some(_)) if transaction.changes.len() != 1 => {
+            return Err("more than one change at once".into());
+        }
+        (RequestShape::OneSubnet, None) => return Err("the EPG is not there".into()),
         // Such a request would make the EPG, without our mark.
-        (Form::Rooted, None) if !marks => return Err("the EPG is not there".into()),
+        (RequestShape::EpgTree, None) if !marks => return Err("the EPG is not there".into()),
         _ => {}
     }
     transaction.changes.iter().try_for_each(|change| check_change(epg, change))
@@ -176,7 +178,7 @@ enum Request {
 /// it was read, and what the request then creates must not be left without an owner.
 fn request(owner: &OwnerIdentity, transaction: &Transaction) -> Request {
     let (dn, annotation) = (&transaction.epg, owner.annotation());
-    if transaction.form != Form::Rooted
+    if transaction.shape != RequestShape::EpgTree
         && let [change] = transaction.changes.as_slice()
     {
         return match change {
@@ -253,12 +255,12 @@ fn swept(epg: &Epg, transaction: &Transaction, answer: &[MoChange]) -> Vec<Strin
         return Vec::new();
     }
     let gone = answer.iter().filter(|it| it.status == Status::Deleted);
-    let foreign = gone.filter_map(|it| match Place::of(&it.mo.dn)? {
-        Place::Subnet(dn, ip) if dn == transaction.epg => match ip.parse::<Prefix>() {
+    let foreign = gone.filter_map(|it| match ParsedDn::parse(&it.mo.dn)? {
+        ParsedDn::Subnet(dn, ip) if dn == transaction.epg => match ip.parse::<Prefix>() {
             Ok(prefix) => (!epg.subnets.contains_key(&prefix)).then(|| format!("subnet {prefix}")),
             Err(()) => Some("a subnet that cannot be read".to_owned()),
         },
-        Place::BelowEpg(dn) if dn == transaction.epg && CONTRACTS.contains(&it.mo.class.as_str()) => {
+        ParsedDn::BelowEpg(dn) if dn == transaction.epg && CONTRACTS.contains(&it.mo.class.as_str()) => {
             let relation = relation(&it.mo);
             (!epg.relations.contains(&relation)).then(|| relation.into())
         }
@@ -269,7 +271,7 @@ fn swept(epg: &Epg, transaction: &Transaction, answer: &[MoChange]) -> Vec<Strin
 
 /// Compares the answer to a transaction with what was sent (A6).
 fn shown(transaction: &Transaction, answer: &[MoChange]) -> Shown {
-    if transaction.form == Form::Tag {
+    if transaction.shape == RequestShape::Tag {
         // The status alone says it: a tag that is there already is error 103.
         return Shown::AsPlanned;
     }
@@ -285,9 +287,9 @@ fn shown(transaction: &Transaction, answer: &[MoChange]) -> Shown {
 
 /// The EPG or a subnet of it, if that is what a DN names.
 fn object_in(epg: &EpgDn, dn: &str) -> Option<ObjectDn> {
-    match Place::of(dn)? {
-        Place::Epg(dn) if dn == *epg => Some(ObjectDn::Epg(dn)),
-        Place::Subnet(dn, ip) if dn == *epg => Some(ObjectDn::Subnet(dn, ip.parse().ok()?)),
+    match ParsedDn::parse(dn)? {
+        ParsedDn::Epg(dn) if dn == *epg => Some(ObjectDn::Epg(dn)),
+        ParsedDn::Subnet(dn, ip) if dn == *epg => Some(ObjectDn::Subnet(dn, ip.parse().ok()?)),
         _ => None,
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::Vrf;
-use super::dn::{EpgDn, L3outDn, Name, ObjectDn, Place, Prefix};
-use super::lost::Lost;
+use super::dn::{EpgDn, L3outDn, Name, ObjectDn, ParsedDn, Prefix};
+use super::external_deletions::ExternalDeletions;
 use super::mo::{Mo, MoChange, Status};
 use super::owner::{OwnerIdentity, Ownership, other_cluster};
 use super::plan::{Change, Transaction};
@@ -122,7 +122,7 @@ pub enum L3out {
 pub struct FabricCache {
     owner: OwnerIdentity,
     l3outs: BTreeMap<L3outDn, L3out>,
-    lost: Lost,
+    lost: ExternalDeletions,
 }
 
 /// What an event means to the cache.
@@ -139,7 +139,7 @@ pub enum Hint {
 impl FabricCache {
     /// An empty cache.
     pub fn new(owner: OwnerIdentity) -> Self {
-        FabricCache { owner, l3outs: BTreeMap::new(), lost: Lost::default() }
+        FabricCache { owner, l3outs: BTreeMap::new(), lost: ExternalDeletions::default() }
     }
 
     /// Whose objects are ours.
@@ -249,7 +249,7 @@ impl FabricCache {
     }
 
     /// What another writer took away of ours (R7, R8).
-    pub fn lost(&self) -> &Lost {
+    pub fn lost(&self) -> &ExternalDeletions {
         &self.lost
     }
 
@@ -267,7 +267,8 @@ impl FabricCache {
     /// the relation to its VRF.
     /// What of ours somebody else took away or changed since the cache last saw it is told (R5).
     pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
-        let present = mos.iter().any(|mo| mo.class == L3OUT && Place::of(&mo.dn) == Some(Place::L3out(dn.clone())));
+        let present =
+            mos.iter().any(|mo| mo.class == L3OUT && ParsedDn::parse(&mo.dn) == Some(ParsedDn::L3out(dn.clone())));
         if !present {
             if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
                 epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
@@ -279,8 +280,8 @@ impl FabricCache {
         let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
         let mut epgs = read_epgs(&self.owner, mos, dn);
         let mut undone = Vec::new();
-        let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match Place::of(&mo.dn)? {
-            Place::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
+        let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match ParsedDn::parse(&mo.dn)? {
+            ParsedDn::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
             _ => None,
         });
         let tags: BTreeMap<Name, Box<str>> = tags.collect();
@@ -322,13 +323,13 @@ impl FabricCache {
         if change.status != Status::Deleted {
             return hint;
         }
-        match Place::of(&change.mo.dn) {
-            Some(Place::Epg(dn)) => {
+        match ParsedDn::parse(&change.mo.dn) {
+            Some(ParsedDn::Epg(dn)) => {
                 if let Some(epg) = self.epg_mut(&dn) {
                     epg.deleted();
                 }
             }
-            Some(Place::Subnet(dn, _)) => {
+            Some(ParsedDn::Subnet(dn, _)) => {
                 let subnets = self.epg_mut(&dn).map(|it| &mut it.subnets);
                 let subnet = prefix_of(&change.mo.dn).and_then(|it| subnets?.get_mut(&it));
                 subnet.into_iter().for_each(|it| it.was_ours = false);
@@ -340,14 +341,14 @@ impl FabricCache {
 
     fn meaning(&self, change: &MoChange) -> Hint {
         let gone = change.status == Status::Deleted;
-        let Some(place) = Place::of(&change.mo.dn) else { return Hint::Nothing };
+        let Some(place) = ParsedDn::parse(&change.mo.dn) else { return Hint::Nothing };
         match (change.mo.class.as_str(), place) {
-            (L3OUT, Place::L3out(dn)) => match self.l3outs.get(&dn) {
+            (L3OUT, ParsedDn::L3out(dn)) => match self.l3outs.get(&dn) {
                 Some(L3out::Present { .. }) if gone => Hint::L3out(dn),
                 Some(L3out::Missing) if !gone => Hint::L3out(dn),
                 _ => Hint::Nothing,
             },
-            (EPG, Place::Epg(dn)) | (SUBNET, Place::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
+            (EPG, ParsedDn::Epg(dn)) | (SUBNET, ParsedDn::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
                 None => Hint::Nothing,
                 // An L3Out with something in it is there, whatever became of its own event.
                 Some(L3out::Missing) if gone => Hint::Nothing,
@@ -355,9 +356,9 @@ impl FabricCache {
                 Some(L3out::Present { .. }) if change.mo.class == EPG => self.epg_meaning(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
             },
-            (class, Place::BelowEpg(dn)) if CONTRACTS.contains(&class) => self.relation_meaning(dn, change),
+            (class, ParsedDn::BelowEpg(dn)) if CONTRACTS.contains(&class) => self.relation_meaning(dn, change),
             // The relation to a VRF is resolved after it is made, and may be changed (S3).
-            (VRF_RELATION, Place::BelowL3out(dn)) => match self.l3outs.get(&dn) {
+            (VRF_RELATION, ParsedDn::BelowL3out(dn)) => match self.l3outs.get(&dn) {
                 Some(L3out::Present { vrf, .. })
                     if change.mo.sent("tDn").is_some_and(|it| Some(it) != vrf.as_deref()) =>
                 {
@@ -365,7 +366,7 @@ impl FabricCache {
                 }
                 _ => Hint::Nothing,
             },
-            (TAG, Place::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
+            (TAG, ParsedDn::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
                 (Some(L3out::Present { tags, .. }), Some(name)) if tags.contains_key(&name) == gone => Hint::L3out(dn),
                 _ => Hint::Nothing,
             },
@@ -492,8 +493,8 @@ impl FabricCache {
 
 /// The prefix in a subnet's DN.
 fn prefix_of(dn: &str) -> Option<Prefix> {
-    match Place::of(dn)? {
-        Place::Subnet(_, ip) => ip.parse().ok(),
+    match ParsedDn::parse(dn)? {
+        ParsedDn::Subnet(_, ip) => ip.parse().ok(),
         _ => None,
     }
 }
@@ -553,7 +554,7 @@ fn still_ours(was_ours: bool, ownership: Ownership) -> bool {
 fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> {
     let mut epgs = BTreeMap::new();
     for mo in mos.iter().filter(|mo| mo.class == EPG) {
-        if let Some(Place::Epg(dn)) = Place::of(&mo.dn)
+        if let Some(ParsedDn::Epg(dn)) = ParsedDn::parse(&mo.dn)
             && dn.l3out == *l3out
         {
             let ownership = owner.classify(mo.get("annotation"));
@@ -572,13 +573,13 @@ fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Nam
         }
     }
     for mo in mos.iter().filter(|mo| CONTRACTS.contains(&mo.class.as_str())) {
-        let Some(Place::BelowEpg(dn)) = Place::of(&mo.dn) else { continue };
+        let Some(ParsedDn::BelowEpg(dn)) = ParsedDn::parse(&mo.dn) else { continue };
         if let Some(epg) = epgs.get_mut(&dn.name).filter(|_| dn.l3out == *l3out) {
             epg.relations.insert(relation(mo));
         }
     }
     for mo in mos.iter().filter(|mo| mo.class == SUBNET) {
-        let Some(Place::Subnet(dn, ip)) = Place::of(&mo.dn) else { continue };
+        let Some(ParsedDn::Subnet(dn, ip)) = ParsedDn::parse(&mo.dn) else { continue };
         let Some(epg) = epgs.get_mut(&dn.name).filter(|_| dn.l3out == *l3out) else { continue };
         let Ok(prefix) = ip.parse() else {
             epg.unreadable += 1;

@@ -8,12 +8,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::desired::{LONGEST_NAME, Source, exports, precedence};
-use super::diff::Situation;
 use super::dn::{EpgDn, Prefix};
 use super::finding::Few;
 use super::inventory::{Inventory, Member};
 use super::kube::{Key, Pod, Service};
 use super::plan::{Change, Plan};
+use super::planner::PlanInput;
 use super::rules::Rules;
 
 /// Why a change is made.
@@ -100,7 +100,7 @@ pub(super) fn list(causes: &[Cause]) -> String {
 
 /// Finds the cause of each deletion in a plan that is no move. The cluster is walked through once, and not at all where
 /// nothing is deleted.
-pub(super) fn explain(plan: &mut Plan, situation: &Situation<'_>) {
+pub(super) fn explain(plan: &mut Plan, input: &PlanInput<'_>) {
     let deletions = || plan.transactions.iter().flat_map(|it| &it.changes).filter(|it| it.is_delete());
     if deletions().next().is_none() {
         return;
@@ -115,15 +115,15 @@ pub(super) fn explain(plan: &mut Plan, situation: &Situation<'_>) {
         }
     }
     let deletes_epg = deletions().any(Change::takes_all);
-    let inventory = situation.inventory;
+    let inventory = input.inventory;
     let cluster = Cluster::new(inventory, &asked);
-    let refused = if deletes_epg { refused(inventory, situation.rules) } else { HashMap::new() };
+    let refused = if deletes_epg { refused(inventory, input.rules) } else { HashMap::new() };
     for transaction in &mut plan.transactions {
         for change in &mut transaction.changes {
             match change {
                 Change::DeleteSubnet { moves_to: Some(epg), why, .. } => *why = Cause::Moves(epg.clone()),
                 Change::DeleteSubnet { prefix, before, why, .. } => {
-                    *why = cluster.subnet(situation, &transaction.epg, *prefix, &before.name);
+                    *why = cluster.subnet(input, &transaction.epg, *prefix, &before.name);
                 }
                 Change::DeleteEpg { why, .. } => {
                     let keys = refused.get(&transaction.epg);
@@ -219,17 +219,17 @@ impl<'a> Cluster<'a> {
     }
 
     /// Why a subnet of an EPG is not desired there, by what it is named after and who has its address.
-    fn subnet(&self, situation: &Situation<'_>, dn: &EpgDn, prefix: Prefix, name: &str) -> Cause {
+    fn subnet(&self, input: &PlanInput<'_>, dn: &EpgDn, prefix: Prefix, name: &str) -> Cause {
         let Some(holders) = self.holders.get(&prefix.address).filter(|_| prefix == Prefix::host(prefix.address)) else {
             return Cause::Undesired;
         };
         let source = |is_pod, key: &Key| Source { is_pod, key: key.clone() };
         let is_named = |it: &Source| it.is_named(name);
         if let Some(pod) = holders.pod.filter(|it| is_named(&source(true, &it.key))) {
-            return self.pod(situation.rules, dn, prefix, pod);
+            return self.pod(input.rules, dn, prefix, pod);
         }
         if let Some(service) = holders.services.iter().find(|it| is_named(&source(false, &it.key))) {
-            return self.service(situation, dn, prefix, service);
+            return self.service(input, dn, prefix, service);
         }
         let pod = holders.pod.map(|it| source(true, &it.key));
         if let Some(other) = holders.services.first().map(|it| source(false, &it.key)).or(pod) {
@@ -270,17 +270,17 @@ impl<'a> Cluster<'a> {
 
     /// Why the address of a Service is not desired in an EPG. Which Deployments it selected is not known; those that name
     /// the EPG are looked at.
-    fn service(&self, situation: &Situation<'_>, dn: &EpgDn, prefix: Prefix, service: &Service) -> Cause {
-        let deployments = situation.desired.epgs.get(dn).into_iter().flat_map(|it| &it.deployments);
+    fn service(&self, input: &PlanInput<'_>, dn: &EpgDn, prefix: Prefix, service: &Service) -> Cause {
+        let deployments = input.desired.epgs.get(dn).into_iter().flat_map(|it| &it.deployments);
         let mut selected = deployments.filter_map(|key| self.inventory.members.get(key)).filter(|it| {
             let deployment = &it.deployment;
             deployment.key.namespace == service.key.namespace && service.selector.select(&deployment.template_labels)
         });
         match selected.next() {
-            Some(it) if !exports(it, situation.rules).services => {
+            Some(it) if !exports(it, input.rules).services => {
                 Cause::NotExposed(it.deployment.key.clone(), "its Services")
             }
-            Some(_) => situation.rules.refuses(prefix.address).map_or(Cause::Undesired, Cause::Refused),
+            Some(_) => input.rules.refuses(prefix.address).map_or(Cause::Undesired, Cause::Refused),
             None => Cause::Undesired,
         }
     }

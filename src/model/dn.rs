@@ -177,7 +177,7 @@ impl fmt::Display for ObjectDn {
 
 /// What a DN from the fabric names, as far as the program knows the class.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ParsedDn {
     /// The L3Out itself.
     L3out(L3outDn),
     /// An external EPG.
@@ -192,9 +192,9 @@ pub enum Place {
     BelowL3out(L3outDn),
 }
 
-impl Place {
+impl ParsedDn {
     /// Reads a DN. Nothing for one that lies outside every L3Out or is malformed.
-    pub fn of(dn: &str) -> Option<Place> {
+    pub fn parse(dn: &str) -> Option<ParsedDn> {
         let mut rns = split_rns(dn).into_iter();
         if rns.next()? != "uni" {
             return None;
@@ -202,20 +202,20 @@ impl Place {
         let tenant = Name::tenant(rns.next()?.strip_prefix("tn-")?).ok()?;
         let l3out = Name::object(rns.next()?.strip_prefix("out-")?).ok()?;
         let l3out = L3outDn { tenant, l3out };
-        let Some(rn) = rns.next() else { return Some(Place::L3out(l3out)) };
+        let Some(rn) = rns.next() else { return Some(ParsedDn::L3out(l3out)) };
         if let Some(key) = rn.strip_prefix("annotationKey-") {
             // Written with brackets and, by old releases and tools, without.
             let key = key.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(key);
             let is_tag = rns.next().is_none() && !key.contains(['[', ']']);
-            return Some(if is_tag { Place::Tag(l3out, key.to_owned()) } else { Place::BelowL3out(l3out) });
+            return Some(if is_tag { ParsedDn::Tag(l3out, key.to_owned()) } else { ParsedDn::BelowL3out(l3out) });
         }
-        let Some(name) = rn.strip_prefix("instP-") else { return Some(Place::BelowL3out(l3out)) };
+        let Some(name) = rn.strip_prefix("instP-") else { return Some(ParsedDn::BelowL3out(l3out)) };
         let epg = l3out.epg(Name::object(name).ok()?);
-        let Some(rn) = rns.next() else { return Some(Place::Epg(epg)) };
+        let Some(rn) = rns.next() else { return Some(ParsedDn::Epg(epg)) };
         let subnet = rn.strip_prefix("extsubnet-[").and_then(|it| it.strip_suffix(']'));
         match (subnet, rns.next()) {
-            (Some(ip), None) => Some(Place::Subnet(epg, ip.to_owned())),
-            _ => Some(Place::BelowEpg(epg)),
+            (Some(ip), None) => Some(ParsedDn::Subnet(epg, ip.to_owned())),
+            _ => Some(ParsedDn::BelowEpg(epg)),
         }
     }
 }

@@ -163,7 +163,7 @@ impl Inventory {
     }
 
     /// The Deployments among those that `is_meant` says whose status counts replicas and of which no Pod is known (P1).
-    pub fn podless(&self, is_meant: impl Fn(&Member) -> bool) -> BTreeSet<Key> {
+    pub fn missing_pods(&self, is_meant: impl Fn(&Member) -> bool) -> BTreeSet<Key> {
         let owners: HashSet<(&str, &str)> =
             self.pods.values().filter_map(|pod| Some((&*pod.key.namespace, pod.deployment.as_deref()?))).collect();
         let is_podless = |member: &&Member| {

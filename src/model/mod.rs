@@ -20,14 +20,14 @@ mod selection;
 
 pub mod cache;
 pub mod cause;
-pub mod lost;
+pub mod external_deletions;
 pub mod plan;
 
 pub mod brake;
-pub mod diff;
 pub mod fights;
 pub mod grace;
-mod places;
-pub mod podless;
+pub mod missing_pods;
+mod placement;
+pub mod planner;
 
 pub mod news;

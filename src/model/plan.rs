@@ -25,7 +25,7 @@ pub struct Plan {
     /// EPGs of ours that nothing wants and nothing holds: their grace runs (D6).
     pub unwanted: BTreeSet<EpgDn>,
     /// Foreign EPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
-    pub unremembered: BTreeSet<EpgDn>,
+    pub untagged: BTreeSet<EpgDn>,
     /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
     /// What it would delete if it were not held (W4).
@@ -40,18 +40,18 @@ pub struct Transaction {
     /// The EPG.
     pub epg: EpgDn,
     /// How it is sent.
-    pub form: Form,
-    /// The changes; exactly one of them where the form is [`Form::Single`].
+    pub shape: RequestShape,
+    /// The changes; exactly one of them where the form is [`RequestShape::OneSubnet`].
     pub changes: Vec<Change>,
 }
 
 /// The two ways of writing into an EPG (W2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum RequestShape {
     /// An EPG of ours: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
-    Rooted,
+    EpgTree,
     /// A foreign EPG: a POST rooted at one `l3extSubnet` and sent to the EPG's URL, or a DELETE of it.
-    Single,
+    OneSubnet,
     /// A tag of the L3Out that remembers the EPG (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
     /// URL, or a DELETE of it.
     Tag,

@@ -10,10 +10,10 @@ use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
 use crate::model::cache::Hint;
-use crate::model::diff::Untagged;
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
-use crate::model::plan::{Change, Form, Tally, Transaction};
+use crate::model::plan::{Change, RequestShape, Tally, Transaction};
+use crate::model::planner::TagFailure;
 
 impl Reconciler {
     /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on
@@ -62,7 +62,7 @@ impl Reconciler {
                         continue;
                     }
                 }
-                Err(Refusal::Apic(error)) if transaction.form == Form::Tag => {
+                Err(Refusal::Apic(error)) if transaction.shape == RequestShape::Tag => {
                     if self.tag_not_done(apic, &transaction, error, now)? {
                         queue.retain(|it| it.epg.l3out != dn.l3out);
                     }
@@ -166,7 +166,7 @@ impl Reconciler {
         if creates_epg || shown == Shown::Recreated {
             self.settles(&transaction.epg.l3out, now);
         }
-        if transaction.form != Form::Tag {
+        if transaction.shape != RequestShape::Tag {
             self.subscriptions.written(&transaction.epg.l3out, now);
         }
         if !transaction.changes.iter().all(Change::is_delete) {
@@ -237,7 +237,7 @@ impl Reconciler {
                 if transaction.changes.iter().any(Change::is_delete) {
                     self.park(tag, &error, now);
                 } else {
-                    self.untagged.insert(dn.clone(), Untagged { why: error.to_string(), try_again: false });
+                    self.tag_failures.insert(dn.clone(), TagFailure { why: error.to_string(), try_again: false });
                 }
                 Ok(false)
             }

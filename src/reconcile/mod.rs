@@ -27,18 +27,18 @@ use crate::kube;
 use crate::model::brake::Brake;
 use crate::model::cache::{Epg, FabricCache, Hint, L3out};
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs, placed};
-use crate::model::diff::{self, Situation, Untagged};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
 use crate::model::grace::Grace;
 use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
+use crate::model::missing_pods::MissingPods;
 use crate::model::mo::{MoChange, Status};
 use crate::model::news::{News, Told};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
-use crate::model::podless::Podless;
+use crate::model::planner::{self, PlanInput, TagFailure};
 use crate::model::quota::Quota;
 use crate::model::rules::Rules;
 
@@ -122,8 +122,8 @@ pub struct Reconciler {
     writer: Writer,
     grace: Grace,
     /// Deployments whose Pods are not found (P1), and whether the cluster has changed since that was looked at.
-    podless: Podless,
-    podless_stale: bool,
+    missing_pods: MissingPods,
+    missing_pods_stale: bool,
     parking: Parking<ObjectDn>,
     /// L3Outs that the APIC does not give us.
     unreadable: Parking<L3outDn>,
@@ -131,7 +131,7 @@ pub struct Reconciler {
     left_one_out: bool,
     fights: Fights,
     brake: Brake,
-    untagged: BTreeMap<EpgDn, Untagged>,
+    tag_failures: BTreeMap<EpgDn, TagFailure>,
     subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
     with_annotation: BTreeSet<L3outDn>,
@@ -165,14 +165,14 @@ impl Reconciler {
             rules,
             writer: Writer::new(policy),
             grace: Grace::new(grace),
-            podless: Podless::default(),
-            podless_stale: true,
+            missing_pods: MissingPods::default(),
+            missing_pods_stale: true,
             parking: Parking::default(),
             unreadable: Parking::default(),
             left_one_out: false,
             fights: Fights::default(),
             brake: Brake::default(),
-            untagged: BTreeMap::new(),
+            tag_failures: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             with_annotation: BTreeSet::new(),
             full_sync_due: true,
@@ -253,7 +253,7 @@ impl Reconciler {
         };
         if changed {
             self.known = None;
-            self.podless_stale = true;
+            self.missing_pods_stale = true;
         }
         changed
     }
@@ -316,7 +316,7 @@ impl Reconciler {
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().map(|it| it.due).min();
         let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
-        let told = [self.inventory.next_complete(), self.podless.next_end(), self.subscriptions.next_wake()];
+        let told = [self.inventory.next_complete(), self.missing_pods.next_end(), self.subscriptions.next_wake()];
         tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
     }
 
@@ -411,15 +411,15 @@ impl Reconciler {
     /// P1: which Deployments have Pods that are not found. While the views are not whole nothing is missing.
     fn look_for_pods(&mut self, now: Instant) {
         if !self.inventory.incomplete(now).is_empty() {
-            self.podless.update(BTreeSet::new(), now);
-            self.podless_stale = true;
-        } else if std::mem::take(&mut self.podless_stale) {
+            self.missing_pods.update(BTreeSet::new(), now);
+            self.missing_pods_stale = true;
+        } else if std::mem::take(&mut self.missing_pods_stale) {
             let exports_pods = |it: &Member| {
                 let namespace = &it.deployment.key.namespace;
                 let in_force = it.in_force.as_ref().filter(|it| self.rules.admits(namespace, &it.epg));
                 in_force.is_some_and(|it| it.expose.unwrap_or(self.rules.expose).pods)
             };
-            self.podless.update(self.inventory.podless(exports_pods), now);
+            self.missing_pods.update(self.inventory.missing_pods(exports_pods), now);
         }
     }
 
@@ -442,7 +442,7 @@ impl Reconciler {
     }
 
     fn plan(&self, desired: &DesiredState, now: Instant) -> Plan {
-        diff::plan(&Situation {
+        planner::plan(&PlanInput {
             desired,
             inventory: &self.inventory,
             fabric: &self.fabric,
@@ -453,7 +453,7 @@ impl Reconciler {
             parked: &|object| self.parking.is_parked(object, now),
             resting: &|object| self.fights.is_resting(object, now),
             held: self.brake.held(),
-            untagged: &self.untagged,
+            tag_failures: &self.tag_failures,
         })
     }
 
@@ -476,15 +476,15 @@ impl Reconciler {
             ObjectDn::Tag(epg) => fabric.is_tagged(epg),
             object => fabric.epg(object.epg()).is_some(),
         };
-        for epg in &plan.unremembered {
-            let untagged = Untagged { why: "somebody keeps deleting it".to_owned(), try_again: true };
-            self.untagged.entry(epg.clone()).or_insert(untagged);
+        for epg in &plan.untagged {
+            let untagged = TagFailure { why: "somebody keeps deleting it".to_owned(), try_again: true };
+            self.tag_failures.entry(epg.clone()).or_insert(untagged);
         }
         self.parking.keep(|object| is_desired(object) || is_there(object));
         self.fights.keep(now, is_desired);
         self.fabric.keep(is_desired);
         let fabric = &self.fabric;
-        self.untagged.retain(|epg, _| {
+        self.tag_failures.retain(|epg, _| {
             let is_foreign = fabric.epg(epg).is_none_or(Epg::is_foreign);
             desired.epgs.contains_key(epg) && is_foreign && !fabric.is_tagged(epg)
         });

@@ -10,7 +10,7 @@ use crate::apic::access::Access;
 use crate::apic::{Error, Query};
 use crate::model::cache::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::desired::named_l3outs;
-use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Place};
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::plan::Plan;
 
@@ -92,7 +92,7 @@ impl Reconciler {
             self.all_read = false;
             self.brake.count_next();
             self.subscriptions.retry_refused();
-            self.untagged.values_mut().for_each(|it| it.try_again = true);
+            self.tag_failures.values_mut().for_each(|it| it.try_again = true);
         }
         let due: Vec<L3outDn> = self.unreadable.due(now).cloned().collect();
         due.into_iter().for_each(|dn| self.queue_read(dn));
@@ -233,9 +233,9 @@ impl Reconciler {
                 }
                 other => other?,
             };
-            l3outs.extend(mos.iter().filter_map(|mo| match Place::of(&mo.dn)? {
-                Place::Epg(dn) | Place::Subnet(dn, _) => Some(dn.l3out),
-                Place::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
+            l3outs.extend(mos.iter().filter_map(|mo| match ParsedDn::parse(&mo.dn)? {
+                ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
+                ParsedDn::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
                 _ => None,
             }));
         }

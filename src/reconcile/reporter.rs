@@ -104,7 +104,7 @@ impl Reconciler {
         findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
         findings.extend(self.fights.findings(now));
         findings.extend(self.subscriptions.findings());
-        findings.extend(self.podless.findings(now));
+        findings.extend(self.missing_pods.findings(now));
         findings.extend(self.brake.finding());
         findings.extend(self.unasked.as_ref().map(|why| {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");

@@ -7,13 +7,13 @@ use std::time::Instant;
 use aci_sync::apic;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{desired_state, named_l3outs};
-use aci_sync::model::diff::{Situation, plan};
-use aci_sync::model::dn::{L3outDn, Place};
+use aci_sync::model::dn::{L3outDn, ParsedDn};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
+use aci_sync::model::planner::{PlanInput, plan};
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
 
@@ -54,9 +54,9 @@ fn is_kind(text: &[u8], kind: Kind) -> bool {
 fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
     let beyond = Quota::default().beyond(inventory, rules, |_| false);
-    let l3out = |mo: &Mo| match Place::of(&mo.dn)? {
-        Place::L3out(dn) | Place::Tag(dn, _) | Place::BelowL3out(dn) => Some(dn),
-        Place::Epg(dn) | Place::Subnet(dn, _) | Place::BelowEpg(dn) => Some(dn.l3out),
+    let l3out = |mo: &Mo| match ParsedDn::parse(&mo.dn)? {
+        ParsedDn::L3out(dn) | ParsedDn::Tag(dn, _) | ParsedDn::BelowL3out(dn) => Some(dn),
+        ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) | ParsedDn::BelowEpg(dn) => Some(dn.l3out),
     };
     let mut l3outs: BTreeSet<L3outDn> = named_l3outs(inventory, rules, &beyond);
     l3outs.extend(mos.iter().filter_map(l3out));
@@ -71,7 +71,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
     for round in 0.. {
         let desired = desired_state(inventory, rules, &|dn| fabric.vrf(dn), &beyond);
-        let plan = plan(&Situation {
+        let plan = plan(&PlanInput {
             desired: &desired,
             inventory,
             fabric: &fabric,
@@ -82,7 +82,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             parked: &|_| false,
             resting: &|_| false,
             held: &held,
-            untagged: &untagged,
+            tag_failures: &untagged,
         });
         for finding in desired.findings.iter().chain(&plan.findings) {
             told(&finding.to_string(), LONGEST + 512);
@@ -106,10 +106,10 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
                         assert!(epg.is_none() && desired.epgs.contains_key(&transaction.epg));
                     }
                     Change::DeleteSubnet { .. } => {
-                        assert!(subnet.is_some_and(|it| matches!(it.mark, Ownership::Owned | Ownership::Legacy)));
+                        assert!(subnet.is_some_and(|it| matches!(it.ownership, Ownership::Owned | Ownership::Legacy)));
                     }
-                    Change::DeleteEpg { .. } => assert!(epg.is_some_and(|it| it.mark == Ownership::Owned
-                        && it.subnets.values().all(|it| it.mark == Ownership::Owned)
+                    Change::DeleteEpg { .. } => assert!(epg.is_some_and(|it| it.ownership == Ownership::Owned
+                        && it.subnets.values().all(|it| it.ownership == Ownership::Owned)
                         && it.unreadable == 0)),
                     _ => {}
                 }

@@ -15,7 +15,7 @@ use aci_sync::kube::election::{Election, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::cache::{FabricCache, Hint};
 use aci_sync::model::desired::{Vrf, desired_state};
-use aci_sync::model::dn::{EpgDn, L3outDn, Name, Place, Prefix};
+use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
 use aci_sync::model::enrolment;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
@@ -290,7 +290,10 @@ pub fn apic_answer(input: &[u8]) {
         checked(&dn);
         for (prefix, subnet) in &epg.subnets {
             assert_eq!(subnet.ip.parse(), Ok(*prefix));
-            assert_eq!(Place::of(&dn.subnet(&subnet.ip)), Some(Place::Subnet(dn.clone(), subnet.ip.to_string())));
+            assert_eq!(
+                ParsedDn::parse(&dn.subnet(&subnet.ip)),
+                Some(ParsedDn::Subnet(dn.clone(), subnet.ip.to_string()))
+            );
             is_prefix(&subnet.ip);
             assert_eq!(Scope::parse(&subnet.scope.to_string()), subnet.scope);
         }
@@ -373,23 +376,23 @@ fn checked(dn: &EpgDn) {
     };
     assert!(is_name(&dn.l3out.tenant, 63, "_.-"), "{dn}");
     assert!(is_name(&dn.l3out.l3out, 64, "_.:-") && is_name(&dn.name, 64, "_.:-"), "{dn}");
-    assert_eq!(Place::of(&dn.to_string()), Some(Place::Epg(dn.clone())));
+    assert_eq!(ParsedDn::parse(&dn.to_string()), Some(ParsedDn::Epg(dn.clone())));
 }
 
 /// A DN that is understood is understood whole: printed again it is the same.
 fn place(dn: &str) {
-    match Place::of(dn) {
+    match ParsedDn::parse(dn) {
         None => {}
-        Some(Place::L3out(it)) => assert_eq!(it.to_string(), dn),
-        Some(Place::Epg(it)) => assert_eq!(it.to_string(), dn),
-        Some(Place::Subnet(it, ip)) => assert_eq!(it.subnet(&ip), dn),
-        Some(Place::BelowEpg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
-        Some(Place::Tag(it, key)) => assert!(dn == it.tag(&key) || dn == it.tag(&key).replace(['[', ']'], "")),
-        Some(Place::BelowL3out(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+        Some(ParsedDn::L3out(it)) => assert_eq!(it.to_string(), dn),
+        Some(ParsedDn::Epg(it)) => assert_eq!(it.to_string(), dn),
+        Some(ParsedDn::Subnet(it, ip)) => assert_eq!(it.subnet(&ip), dn),
+        Some(ParsedDn::BelowEpg(it)) => assert!(dn.starts_with(&format!("{it}/"))),
+        Some(ParsedDn::Tag(it, key)) => assert!(dn == it.tag(&key) || dn == it.tag(&key).replace(['[', ']'], "")),
+        Some(ParsedDn::BelowL3out(it)) => assert!(dn.starts_with(&format!("{it}/"))),
     }
-    match Place::of(dn) {
-        Some(Place::Epg(it) | Place::Subnet(it, _) | Place::BelowEpg(it)) => checked(&it),
-        Some(Place::L3out(it) | Place::Tag(it, _) | Place::BelowL3out(it)) => {
+    match ParsedDn::parse(dn) {
+        Some(ParsedDn::Epg(it) | ParsedDn::Subnet(it, _) | ParsedDn::BelowEpg(it)) => checked(&it),
+        Some(ParsedDn::L3out(it) | ParsedDn::Tag(it, _) | ParsedDn::BelowL3out(it)) => {
             checked(&it.epg(Name::object("E").unwrap()))
         }
         None => {}

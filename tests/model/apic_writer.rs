@@ -13,7 +13,7 @@ use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
 use aci_sync::model::kube::Key;
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
-use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::plan::{Change, RequestShape, Transaction};
 use aci_sync::model::scope::Scope;
 use serde_json::{Value, json};
 
@@ -110,14 +110,14 @@ fn delete(n: u8, moves: bool) -> Change {
 fn repair(n: u8, mark: bool) -> Change {
     let scope = Some(Scope::parse("import-security,shared-rtctrl"));
     let name = (n != 2).then(|| "a::c".to_owned());
-    Change::RepairSubnet { prefix: prefix(n), before: before(n), mark, name, scope, why: Vec::new() }
+    Change::RepairSubnet { prefix: prefix(n), before: before(n), set_owner: mark, name, scope, why: Vec::new() }
 }
 
 fn forget(key: &str) -> Change {
     Change::Forget { tag: l3out().tag(key).into() }
 }
 
-fn transaction(name: &str, form: Form, changes: Vec<Change>) -> Transaction {
+fn transaction(name: &str, shape: RequestShape, changes: Vec<Change>) -> Transaction {
     Transaction { epg: epg(name), form, changes }
 }
 
@@ -138,12 +138,16 @@ fn requests() {
     let deployments = vec![Key::new("a", "web")];
     for (transaction, target, body) in [
         (
-            transaction("NEW", Form::Rooted, vec![Change::CreateEpg { deployments, why: Cause::Desired }, create(9)]),
+            transaction(
+                "NEW",
+                RequestShape::EpgTree,
+                vec![Change::CreateEpg { deployments, why: Cause::Desired }, create(9)],
+            ),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "NEW", "annotation": mark, "status": "created"}, "children": [made]}}),
         ),
         (
-            transaction("OURS", Form::Rooted, vec![create(9), repair(0, false), delete(0, false)]),
+            transaction("OURS", RequestShape::EpgTree, vec![create(9), repair(0, false), delete(0, false)]),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "OURS", "annotation": mark}, "children": [
                 made,
@@ -155,7 +159,7 @@ fn requests() {
         (
             transaction(
                 "OLD",
-                Form::Rooted,
+                RequestShape::EpgTree,
                 vec![Change::SetEpgOwner { from: Ownership::Legacy, why: Cause::TakenOver }, repair(1, true)],
             ),
             "POST uni/tn-T/out-L",
@@ -165,24 +169,28 @@ fn requests() {
             ]}}),
         ),
         (
-            transaction("PURE", Form::Rooted, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
+            transaction("PURE", RequestShape::EpgTree, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "PURE", "status": "deleted"}}}),
         ),
-        (transaction("OTHER", Form::Single, vec![create(9)]), "POST uni/tn-T/out-L/instP-OTHER", made.clone()),
         (
-            transaction("OTHER", Form::Single, vec![delete(0, false)]),
+            transaction("OTHER", RequestShape::OneSubnet, vec![create(9)]),
+            "POST uni/tn-T/out-L/instP-OTHER",
+            made.clone(),
+        ),
+        (
+            transaction("OTHER", RequestShape::OneSubnet, vec![delete(0, false)]),
             "DELETE uni/tn-T/out-L/instP-OTHER/extsubnet-[10.0.0.0/32]",
             Value::Null,
         ),
         (
-            transaction("NONE", Form::Tag, vec![Change::Remember]),
+            transaction("NONE", RequestShape::Tag, vec![Change::Remember]),
             "POST uni/tn-T/out-L",
             json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
                 "value": "external EPG of somebody else, in use", "status": "created"}}}),
         ),
         (
-            transaction("OTHER", Form::Tag, vec![forget("aci-sync:me:OTHER")]),
+            transaction("OTHER", RequestShape::Tag, vec![forget("aci-sync:me:OTHER")]),
             "DELETE uni/tn-T/out-L/annotationKey-[aci-sync:me:OTHER]",
             Value::Null,
         ),
@@ -232,7 +240,7 @@ fn changes_need_a_fresh_read() {
     let mut stale = fabric();
     stale.begin_reconcile();
     for change in [delete(0, false), repair(0, false), create(9)] {
-        let transaction = transaction("OURS", Form::Rooted, vec![change]);
+        let transaction = transaction("OURS", RequestShape::EpgTree, vec![change]);
         assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
     }
 }
@@ -243,7 +251,7 @@ fn what_an_answer_shows() {
     use Status::{Created, Deleted, Modified};
     let own = epg("OURS").to_string();
     let at = |n: u8| epg("OURS").subnet(&format!("10.0.0.{n}/32"));
-    let transaction = transaction("OURS", Form::Rooted, vec![create(9), repair(0, false)]);
+    let transaction = transaction("OURS", RequestShape::EpgTree, vec![create(9), repair(0, false)]);
     for (answer, expected) in [
         (vec![(Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
         (vec![(Modified, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
@@ -268,7 +276,7 @@ fn what_an_answer_shows() {
 #[test]
 fn a_late_no_stops_a_write() {
     let recorder = Recorder::default();
-    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
+    let creates = transaction("OURS", RequestShape::EpgTree, vec![create(9)]);
     let sent = Writer::new(Policy::Sync).send(&recorder, &fabric(), &creates, &|| false);
     assert!(matches!(sent, Err(Refusal::Late)));
     assert!(recorder.0.into_inner().is_empty());
@@ -277,8 +285,8 @@ fn a_late_no_stops_a_write() {
 /// W5: the policy holds in the one place that sends.
 #[test]
 fn policies() {
-    let creates = transaction("OURS", Form::Rooted, vec![create(9)]);
-    let deletes = transaction("OURS", Form::Rooted, vec![create(9), delete(0, false)]);
+    let creates = transaction("OURS", RequestShape::EpgTree, vec![create(9)]);
+    let deletes = transaction("OURS", RequestShape::EpgTree, vec![create(9), delete(0, false)]);
     send(Policy::UpsertOnly, &creates, &fabric()).unwrap();
     for (policy, transaction) in
         [(Policy::UpsertOnly, &deletes), (Policy::Observe, &creates), (Policy::Observe, &deletes)]

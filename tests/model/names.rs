@@ -50,16 +50,16 @@ fn names_are_checked() {
 #[test]
 fn dns_are_read_back() {
     let epg = epg();
-    assert_eq!(Place::of(&epg.l3out.to_string()), Some(Place::L3out(epg.l3out.clone())));
-    assert_eq!(Place::of(&epg.to_string()), Some(Place::Epg(epg.clone())));
+    assert_eq!(ParsedDn::parse(&epg.l3out.to_string()), Some(ParsedDn::L3out(epg.l3out.clone())));
+    assert_eq!(ParsedDn::parse(&epg.to_string()), Some(ParsedDn::Epg(epg.clone())));
     for ip in ["10.0.0.1/32", "fd00::1/128"] {
-        assert_eq!(Place::of(&epg.subnet(ip)), Some(Place::Subnet(epg.clone(), ip.to_owned())));
+        assert_eq!(ParsedDn::parse(&epg.subnet(ip)), Some(ParsedDn::Subnet(epg.clone(), ip.to_owned())));
     }
     let below = format!("{}/annotationKey-[a/b]", epg.subnet("10.0.0.1/32"));
-    assert_eq!(Place::of(&below), Some(Place::BelowEpg(epg.clone())));
-    assert_eq!(Place::of("uni/tn-T/out-L/rsectx"), Some(Place::BelowL3out(epg.l3out)));
+    assert_eq!(ParsedDn::parse(&below), Some(ParsedDn::BelowEpg(epg.clone())));
+    assert_eq!(ParsedDn::parse("uni/tn-T/out-L/rsectx"), Some(ParsedDn::BelowL3out(epg.l3out)));
     for other in ["", "uni", "uni/tn-T", "uni/tn-T/ctx-V", "topology/pod-1", "uni/tn-T/out-L/instP-a b"] {
-        assert_eq!(Place::of(other), None, "{other}");
+        assert_eq!(ParsedDn::parse(other), None, "{other}");
     }
 }
 

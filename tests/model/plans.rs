@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 use aci_sync::model::brake::Brake;
 use aci_sync::model::cache::{Epg, FabricCache};
 use aci_sync::model::desired::desired_state;
-use aci_sync::model::diff::{Situation, Untagged, plan};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ObjectDn};
 use aci_sync::model::finding::Finding;
 use aci_sync::model::inventory::Inventory;
@@ -32,6 +31,7 @@ use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
+use aci_sync::model::planner::{PlanInput, TagFailure, plan};
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::model::scope::Scope;
@@ -112,7 +112,7 @@ struct World {
     l3outs: BTreeMap<String, Option<String>>,
     rules: Rules,
     adopt: Vec<String>,
-    untagged: BTreeMap<EpgDn, Untagged>,
+    tag_failures: BTreeMap<EpgDn, TagFailure>,
     parked: BTreeSet<ObjectDn>,
     resting: BTreeSet<ObjectDn>,
     deletes: bool,
@@ -127,7 +127,7 @@ impl World {
             l3outs: BTreeMap::new(),
             rules: Rules { max_deletes: MaxDeletes::Off, ..Rules::default() },
             adopt: Vec::new(),
-            untagged: BTreeMap::new(),
+            tag_failures: BTreeMap::new(),
             parked: BTreeSet::new(),
             resting: BTreeSet::new(),
             deletes: true,
@@ -175,8 +175,8 @@ impl World {
                 self.mo("tagAnnotation", dn.l3out.tag(&key), &[("key", &key)]);
             }
             "untagged" => {
-                let untagged = Untagged { why: "a privilege is missing".to_owned(), try_again: false };
-                self.untagged.insert(epg(first), untagged);
+                let untagged = TagFailure { why: "a privilege is missing".to_owned(), try_again: false };
+                self.tag_failures.insert(epg(first), untagged);
             }
             "parked" => drop(self.parked.insert(object(first, options))),
             "resting" => drop(self.resting.insert(object(first, options))),
@@ -244,7 +244,7 @@ impl World {
             let mut beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
             beyond.retain(|dn| !fabric.epg(dn).is_some_and(Epg::belongs_to_us));
             let desired = desired_state(&self.inventory, &self.rules, &|dn| fabric.vrf(dn), &beyond);
-            let plan = plan(&Situation {
+            let plan = plan(&PlanInput {
                 desired: &desired,
                 inventory: &self.inventory,
                 fabric: &fabric,
@@ -255,7 +255,7 @@ impl World {
                 parked: &|it| self.parked.contains(it),
                 resting: &|it| self.resting.contains(it),
                 held: brake.held(),
-                untagged: &self.untagged,
+                tag_failures: &self.tag_failures,
             });
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
             if brake.count(&plan, fabric.count_ours(), self.rules.max_deletes) {

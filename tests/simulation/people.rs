@@ -13,7 +13,7 @@ use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{self, EpgDn, L3outDn};
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::OwnerIdentity;
-use aci_sync::model::plan::{Change, Form, Transaction};
+use aci_sync::model::plan::{Change, RequestShape, Transaction};
 use aci_sync::model::scope::Scope;
 use serde_json::json;
 
@@ -430,14 +430,14 @@ fn wrong_plan(world: &mut World, side: usize) {
         };
         if let Some(change) = change {
             let form = match &change {
-                Change::Forget { .. } => Form::Tag,
-                _ if random.percent(50) => Form::Rooted,
-                _ => Form::Single,
+                Change::Forget { .. } => RequestShape::Tag,
+                _ if random.percent(50) => RequestShape::EpgTree,
+                _ => RequestShape::OneSubnet,
             };
             world.log.push(format!("{} gets a wrong plan: {form:?} {change:?} in {dn}", world.sides[side].id));
             let line = &world.sides[side].line;
             (line.inner.borrow_mut().may_delete, line.inner.borrow_mut().wrong_plan) = (true, true);
-            let transaction = Transaction { epg: dn, form, changes: vec![change] };
+            let transaction = Transaction { epg: dn, shape: form, changes: vec![change] };
             let what = match Writer::new(Policy::Sync).send(line, &cache, &transaction, &|| true) {
                 Ok(_) => "wrong plan: harmless",
                 Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use super::cache::{L3out, Subnet};
 use super::cause::sources_of;
 use super::desired::{DesiredEpg, Source, Vrf};
-use super::diff::Situation;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::kube::Key;
 use super::owner::Ownership;
+use super::planner::PlanInput;
 
 /// Where an address is desired in a VRF, if that EPG can be had (D5).
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) struct Target<'a> {
 
 /// A subnet that stays: for which Deployment, unless for all of its EPG, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stay<'a> {
+pub(super) struct Retained<'a> {
     pub(super) deployment: Option<&'a Key>,
     pub(super) reason: Reason<'a>,
 }
@@ -40,7 +40,7 @@ pub(super) enum Reason<'a> {
     /// No valid annotation of the Deployment is known (D3).
     Unknown,
     /// The EPG that the Deployment names cannot be had (D5).
-    Blocked(&'a EpgDn, Obstacle),
+    Blocked(&'a EpgDn, BlockReason),
     /// That EPG is created in this very reconcile, and the subnet moves then.
     Moves,
 }
@@ -59,20 +59,22 @@ impl fmt::Display for Reason<'_> {
             Reason::EpgPaused => f.write_str("all Deployments that name it are paused"),
             Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
-            Reason::Blocked(dn, Obstacle::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
-            Reason::Blocked(dn, Obstacle::Unread) => write!(f, "{} was not read", dn.l3out),
-            Reason::Blocked(dn, Obstacle::L3outMissing) => write!(f, "{} was not found", dn.l3out),
-            Reason::Blocked(dn, Obstacle::Paused) => write!(f, "{dn} is paused"),
-            Reason::Blocked(dn, Obstacle::LeftAlone) => write!(f, "{dn} is deferred after a rejection or a conflict"),
-            Reason::Blocked(dn, Obstacle::Refused) => write!(f, "{dn} is foreign, and --foreign-epg is refuse"),
-            Reason::Blocked(dn, Obstacle::ForeignGone) => write!(f, "{dn} is foreign and was deleted"),
+            Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
+            Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read", dn.l3out),
+            Reason::Blocked(dn, BlockReason::L3outMissing) => write!(f, "{} was not found", dn.l3out),
+            Reason::Blocked(dn, BlockReason::Paused) => write!(f, "{dn} is paused"),
+            Reason::Blocked(dn, BlockReason::LeftAlone) => {
+                write!(f, "{dn} is deferred after a rejection or a conflict")
+            }
+            Reason::Blocked(dn, BlockReason::Refused) => write!(f, "{dn} is foreign, and --foreign-epg is refuse"),
+            Reason::Blocked(dn, BlockReason::ForeignGone) => write!(f, "{dn} is foreign and was deleted"),
         }
     }
 }
 
 /// Why an EPG that a Deployment names cannot be had (D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Obstacle {
+pub(super) enum BlockReason {
     /// It is beyond what its namespaces may have (W6).
     BeyondQuota,
     /// Its L3Out was not read.
@@ -90,24 +92,24 @@ pub(super) enum Obstacle {
 }
 
 /// D5: why an EPG cannot be had, apart from not having been made yet.
-pub(super) fn obstacle(situation: &Situation<'_>, dn: &EpgDn, desired: &DesiredEpg) -> Option<Obstacle> {
-    let fabric = situation.fabric;
+pub(super) fn block_reason(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredEpg) -> Option<BlockReason> {
+    let fabric = input.fabric;
     if desired.beyond_quota {
-        return Some(Obstacle::BeyondQuota);
+        return Some(BlockReason::BeyondQuota);
     }
     match fabric.l3out(&dn.l3out) {
-        None => return Some(Obstacle::Unread),
-        Some(L3out::Missing) => return Some(Obstacle::L3outMissing),
+        None => return Some(BlockReason::Unread),
+        Some(L3out::Missing) => return Some(BlockReason::L3outMissing),
         Some(L3out::Present { .. }) => {}
     }
     let object = ObjectDn::Epg(dn.clone());
     match fabric.epg(dn) {
-        _ if desired.is_paused() => Some(Obstacle::Paused),
-        Some(epg) if !epg.belongs_to_us() && !situation.rules.use_foreign => Some(Obstacle::Refused),
-        None if fabric.is_tagged(dn) || situation.untagged.contains_key(dn) => Some(Obstacle::ForeignGone),
+        _ if desired.is_paused() => Some(BlockReason::Paused),
+        Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(BlockReason::Refused),
+        None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignGone),
         epg => {
-            let is_left_alone = (situation.parked)(&object) || (epg.is_none() && (situation.resting)(&object));
-            is_left_alone.then_some(Obstacle::LeftAlone)
+            let is_left_alone = (input.parked)(&object) || (epg.is_none() && (input.resting)(&object));
+            is_left_alone.then_some(BlockReason::LeftAlone)
         }
     }
 }
@@ -115,12 +117,12 @@ pub(super) fn obstacle(situation: &Situation<'_>, dn: &EpgDn, desired: &DesiredE
 /// A Pod or Service that has an address now, and for which nothing can be written.
 struct Claim<'a> {
     source: &'a Source,
-    stay: Stay<'a>,
+    stay: Retained<'a>,
 }
 
 /// Where addresses go, and for whom they stay.
-pub(super) struct Places<'a> {
-    situation: &'a Situation<'a>,
+pub(super) struct Placement<'a> {
+    input: &'a PlanInput<'a>,
     /// A number for each VRF, so that an address in a VRF is cheap to look up.
     vrfs: HashMap<L3outDn, usize>,
     targets: HashMap<(usize, Prefix), Target<'a>>,
@@ -129,9 +131,9 @@ pub(super) struct Places<'a> {
     sources: HashMap<IpAddr, Vec<Source>>,
 }
 
-impl<'a> Places<'a> {
-    pub(super) fn new(situation: &'a Situation<'a>) -> Self {
-        let (desired, fabric) = (situation.desired, situation.fabric);
+impl<'a> Placement<'a> {
+    pub(super) fn new(input: &'a PlanInput<'a>) -> Self {
+        let (desired, fabric) = (input.desired, input.fabric);
         let mut numbers: HashMap<Vrf, usize> = HashMap::new();
         let mut vrfs = HashMap::new();
         for dn in fabric.l3outs().chain(desired.epgs.keys().map(|it| &it.l3out)) {
@@ -142,9 +144,9 @@ impl<'a> Places<'a> {
 
         let paused = desired.epgs.iter().filter(|(_, it)| it.is_paused()).filter_map(|(dn, _)| fabric.epg(dn));
         let paused = paused.flat_map(|it| it.subnets.keys());
-        let held = situation.held.iter().filter_map(ObjectDn::prefix);
-        let sources = sources_of(situation.inventory, paused.chain(held).map(|it| it.address).collect());
-        let mut places = Places { situation, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
+        let held = input.held.iter().filter_map(ObjectDn::prefix);
+        let sources = sources_of(input.inventory, paused.chain(held).map(|it| it.address).collect());
+        let mut places = Placement { input, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
         for (prefix, kept) in &desired.kept {
             for it in kept {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
@@ -153,13 +155,13 @@ impl<'a> Places<'a> {
         }
         for (dn, epg) in &desired.epgs {
             let vrf = places.vrf(dn);
-            let (obstacle, is_there) = (obstacle(situation, dn, epg), fabric.epg(dn).is_some());
+            let (block_reason, is_there) = (block_reason(input, dn, epg), fabric.epg(dn).is_some());
             for (prefix, subnet) in epg.subnets.iter().filter(|(_, it)| !it.paused) {
-                if obstacle.is_none() {
+                if block_reason.is_none() {
                     places.targets.insert((vrf, *prefix), Target { dn, is_there });
                 }
-                if obstacle.is_some() || !is_there {
-                    let reason = obstacle.map_or(Reason::Moves, |it| Reason::Blocked(dn, it));
+                if block_reason.is_some() || !is_there {
+                    let reason = block_reason.map_or(Reason::Moves, |it| Reason::Blocked(dn, it));
                     for source in [&subnet.source].into_iter().chain(&subnet.also) {
                         places.claim(*prefix, source, &subnet.deployment, reason);
                     }
@@ -170,7 +172,7 @@ impl<'a> Places<'a> {
     }
 
     fn claim(&mut self, prefix: Prefix, source: &'a Source, deployment: &'a Key, reason: Reason<'a>) {
-        let stay = Stay { deployment: Some(deployment), reason };
+        let stay = Retained { deployment: Some(deployment), reason };
         self.claims.entry(prefix).or_default().push(Claim { source, stay });
     }
 
@@ -186,14 +188,14 @@ impl<'a> Places<'a> {
 
     /// Why a subnet of ours that nothing wants where it is stays there. What goes to an EPG of the same VRF does not
     /// stay, but for a pause; so what stays stands in nobody's way.
-    pub(super) fn stay(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Stay<'a>> {
+    pub(super) fn retained(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Retained<'a>> {
         let goes = || subnet.ownership != Ownership::Owned || self.target(dn, prefix).is_some_and(|it| it.is_there);
         let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
         let stays = claims.map(|it| it.stay).filter(|it| it.reason.is_pause() || !goes()).min_by_key(|it| it.reason);
         stays.or_else(|| {
-            let is_paused = self.situation.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
+            let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
             let stays = is_paused && !self.is_anothers(prefix, &subnet.name);
-            stays.then_some(Stay { deployment: None, reason: Reason::EpgPaused })
+            stays.then_some(Retained { deployment: None, reason: Reason::EpgPaused })
         })
     }
 

@@ -9,14 +9,14 @@ use super::owner::Ownership;
 
 /// What was lost and not restored, or not made up for, yet.
 #[derive(Debug, Default)]
-pub struct Lost {
+pub struct ExternalDeletions {
     /// Objects of ours that this process saw, and that another writer deleted.
     objects: BTreeSet<ObjectDn>,
     /// The contract relations that EPGs of ours had when another writer deleted them.
     relations: BTreeMap<EpgDn, BTreeSet<Box<str>>>,
 }
 
-impl Lost {
+impl ExternalDeletions {
     /// Whether this process saw an object of ours there, and then that another writer had deleted it.
     pub fn has(&self, object: &ObjectDn) -> bool {
         self.objects.contains(object)

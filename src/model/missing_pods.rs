@@ -15,17 +15,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Deployments without Pods, each since when.
 #[derive(Debug, Default)]
-pub struct Podless {
+pub struct MissingPods {
     since: BTreeMap<Key, Instant>,
     /// The time of the last look: what was due then is no reason to look again.
     looked: Option<Instant>,
 }
 
-impl Podless {
+impl MissingPods {
     /// Takes over which Deployments have none now. One whose Pods were found in between starts over.
-    pub fn update(&mut self, podless: BTreeSet<Key>, now: Instant) {
-        self.since.retain(|key, _| podless.contains(key));
-        for key in podless {
+    pub fn update(&mut self, missing_pods: BTreeSet<Key>, now: Instant) {
+        self.since.retain(|key, _| missing_pods.contains(key));
+        for key in missing_pods {
             self.since.entry(key).or_insert(now);
         }
     }
@@ -60,18 +60,18 @@ mod tests {
     fn pods_may_be_missing_for_a_minute() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let one = || BTreeSet::from([Key::new("a", "web")]);
-        let mut podless = Podless::default();
-        assert_eq!((podless.findings(start).len(), podless.next_end()), (0, None));
-        podless.update(one(), start);
-        podless.update(one(), start + 59 * second);
-        assert_eq!(podless.findings(start + 59 * second), []);
-        assert_eq!(podless.next_end(), Some(start + 60 * second));
-        assert_eq!(podless.findings(start + 60 * second).len(), 1);
-        assert_eq!(podless.next_end(), None, "it is told once");
-        podless.update(BTreeSet::new(), start + 61 * second);
-        assert_eq!(podless.findings(start + 61 * second), []);
-        podless.update(one(), start + 62 * second);
-        assert_eq!(podless.findings(start + 121 * second), []);
-        assert_eq!(podless.findings(start + 122 * second).len(), 1);
+        let mut missing_pods = MissingPods::default();
+        assert_eq!((missing_pods.findings(start).len(), missing_pods.next_end()), (0, None));
+        missing_pods.update(one(), start);
+        missing_pods.update(one(), start + 59 * second);
+        assert_eq!(missing_pods.findings(start + 59 * second), []);
+        assert_eq!(missing_pods.next_end(), Some(start + 60 * second));
+        assert_eq!(missing_pods.findings(start + 60 * second).len(), 1);
+        assert_eq!(missing_pods.next_end(), None, "it is told once");
+        missing_pods.update(BTreeSet::new(), start + 61 * second);
+        assert_eq!(missing_pods.findings(start + 61 * second), []);
+        missing_pods.update(one(), start + 62 * second);
+        assert_eq!(missing_pods.findings(start + 121 * second), []);
+        assert_eq!(missing_pods.findings(start + 122 * second).len(), 1);
     }
 }

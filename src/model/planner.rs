@@ -12,13 +12,13 @@ use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
 use super::owner::Ownership;
-use super::places::{Obstacle, Places, Reason, Stay, obstacle};
-use super::plan::{Change, Form, Plan, Transaction};
+use super::placement::{BlockReason, Placement, Reason, Retained, block_reason};
+use super::plan::{Change, Plan, RequestShape, Transaction};
 use super::rules::Rules;
 use super::scope::IMPORT_SECURITY;
 
 /// Everything that a plan depends on.
-pub struct Situation<'a> {
+pub struct PlanInput<'a> {
     /// What the cluster calls for.
     pub desired: &'a DesiredState,
     /// The cluster that calls for it: why something is not desired any more is found there (R8).
@@ -41,12 +41,12 @@ pub struct Situation<'a> {
     /// What must not be deleted until somebody consents (W4).
     pub held: &'a BTreeSet<ObjectDn>,
     /// The foreign EPGs that this process itself remembers (O4).
-    pub untagged: &'a BTreeMap<EpgDn, Untagged>,
+    pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
 }
 
 /// A foreign EPG whose tag the fabric does not take (O4).
 #[derive(Debug, Clone)]
-pub struct Untagged {
+pub struct TagFailure {
     /// Why not.
     pub why: String,
     /// The tag is to be tried once more.
@@ -57,13 +57,13 @@ pub struct Untagged {
 ///
 /// A move is not one step: this plan takes the address away where it is, and the create follows in the plan that is
 /// made once the cache shows it free. So a reconcile plans and sends until nothing is left (W2).
-pub fn plan(situation: &Situation<'_>) -> Plan {
-    let mut planner = Planner::new(situation);
-    for (dn, desired) in &situation.desired.epgs {
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let mut planner = Planner::new(input);
+    for (dn, desired) in &input.desired.epgs {
         planner.plan_desired(dn, desired);
     }
-    for (dn, epg) in situation.fabric.epgs() {
-        if !situation.desired.epgs.contains_key(&dn) {
+    for (dn, epg) in input.fabric.epgs() {
+        if !input.desired.epgs.contains_key(&dn) {
             planner.plan_unwanted(dn, epg);
         }
     }
@@ -83,13 +83,13 @@ enum Holder {
 }
 
 struct Planner<'a> {
-    situation: &'a Situation<'a>,
+    input: &'a PlanInput<'a>,
     plan: Plan,
-    places: Places<'a>,
+    placement: Placement<'a>,
     /// Which EPGs hold an address that is desired in another one of the VRF.
     holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
     /// Subnets that stay although nothing wants them where they are, by EPG.
-    retained: BTreeMap<(EpgDn, Stay<'a>), Vec<Prefix>>,
+    retained: BTreeMap<(EpgDn, Retained<'a>), Vec<Prefix>>,
     /// Addresses that could not be put into an EPG, by EPG, holder and where they are held.
     waiting: BTreeMap<(&'a EpgDn, Holder, EpgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
@@ -97,14 +97,14 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(situation: &'a Situation<'a>) -> Self {
-        let places = Places::new(situation);
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        let placement = Placement::new(input);
         let mut holders: HashMap<_, Vec<_>> = HashMap::new();
-        for (dn, epg) in situation.fabric.epgs() {
-            let vrf = places.vrf(&dn);
+        for (dn, epg) in input.fabric.epgs() {
+            let vrf = placement.vrf(&dn);
             for (prefix, subnet) in &epg.subnets {
-                if places.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
-                    let is_paused = || places.stay(&dn, *prefix, subnet).is_some_and(|it| it.reason.is_pause());
+                if placement.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
+                    let is_paused = || placement.retained(&dn, *prefix, subnet).is_some_and(|it| it.reason.is_pause());
                     let holder = match subnet.ownership {
                         Ownership::Owned | Ownership::Legacy if is_paused() => Holder::Paused,
                         Ownership::Owned | Ownership::Legacy => Holder::Us,
@@ -116,11 +116,11 @@ impl<'a> Planner<'a> {
         }
         let (plan, retained) = (Plan::default(), BTreeMap::new());
         let (waiting, missing) = (BTreeMap::new(), BTreeMap::new());
-        Planner { situation, plan, places, holders, retained, waiting, missing }
+        Planner { input, plan, placement, holders, retained, waiting, missing }
     }
 
     fn is_left_alone(&self, object: &ObjectDn) -> bool {
-        (self.situation.parked)(object) || (self.situation.resting)(object)
+        (self.input.parked)(object) || (self.input.resting)(object)
     }
 
     fn finding(&mut self, code: Code, subject: &EpgDn, text: String) {
@@ -128,9 +128,9 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_desired(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg) {
-        let fabric = self.situation.fabric;
-        if let Some(obstacle) = obstacle(self.situation, dn, desired) {
-            return self.not_to_be_had(dn, desired, obstacle);
+        let fabric = self.input.fabric;
+        if let Some(block_reason) = block_reason(self.input, dn, desired) {
+            return self.plan_blocked(dn, desired, block_reason);
         }
         let mut changes = Vec::new();
         let Some(epg) = fabric.epg(dn) else {
@@ -139,13 +139,13 @@ impl<'a> Planner<'a> {
             for (prefix, subnet) in &desired.subnets {
                 changes.extend(self.create(dn, *prefix, subnet));
             }
-            self.send(dn, None, Form::Rooted, changes);
+            self.send(dn, None, RequestShape::EpgTree, changes);
             return;
         };
         // While somebody fights over the EPG's mark (R5), its subnets are written as in a foreign one.
-        let lost = epg.ownership != Ownership::Owned && (self.situation.resting)(&ObjectDn::Epg(dn.clone()));
-        let form = if epg.belongs_to_us() && !lost { Form::Rooted } else { Form::Single };
-        if form == Form::Rooted && epg.ownership != Ownership::Owned {
+        let lost = epg.ownership != Ownership::Owned && (self.input.resting)(&ObjectDn::Epg(dn.clone()));
+        let shape = if epg.belongs_to_us() && !lost { RequestShape::EpgTree } else { RequestShape::OneSubnet };
+        if shape == RequestShape::EpgTree && epg.ownership != Ownership::Owned {
             let why = if epg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
             changes.push(Change::SetEpgOwner { from: epg.ownership, why });
         }
@@ -180,17 +180,17 @@ impl<'a> Planner<'a> {
             );
             self.finding(Code::ForeignScope, dn, text);
         }
-        changes.extend(self.leftovers(dn, epg, Some(desired)));
-        self.send(dn, Some(epg), form, changes);
+        changes.extend(self.plan_surplus(dn, epg, Some(desired)));
+        self.send(dn, Some(epg), shape, changes);
     }
 
     fn plan_unwanted(&mut self, dn: EpgDn, epg: &'a Epg) {
-        let deletes = self.situation.deletes;
-        let changes = self.leftovers(&dn, epg, None);
+        let deletes = self.input.deletes;
+        let changes = self.plan_surplus(&dn, epg, None);
         let object = ObjectDn::Epg(dn.clone());
-        let is_held = self.situation.held.contains(&object) && epg.ownership == Ownership::Owned;
+        let is_held = self.input.held.contains(&object) && epg.ownership == Ownership::Owned;
         self.plan.held.extend(is_held.then(|| object.clone()));
-        if (self.situation.parked)(&ObjectDn::Epg(dn.clone())) {
+        if (self.input.parked)(&ObjectDn::Epg(dn.clone())) {
             self.plan.unwanted.extend((epg.ownership == Ownership::Owned).then_some(dn));
             return;
         }
@@ -209,17 +209,17 @@ impl<'a> Planner<'a> {
                 }
                 _ => {}
             }
-            self.send(&dn, Some(epg), Form::Single, changes);
+            self.send(&dn, Some(epg), RequestShape::OneSubnet, changes);
             return;
         }
         // What keeps it: strangers for good, subnets of a Deployment's own until they have a place (D5), those that move
         // until their EPG is made, and a predecessor's until they have moved, in a round of their own.
         let (mut strangers, mut stays, mut waits, mut moves) = (epg.unreadable, false, false, false);
         for (prefix, subnet) in &epg.subnets {
-            match (subnet.ownership, self.places.stay(&dn, *prefix, subnet)) {
+            match (subnet.ownership, self.placement.retained(&dn, *prefix, subnet)) {
                 (Ownership::Owned, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
                 (Ownership::Owned, None) => {}
-                (Ownership::Legacy, _) if self.places.target(&dn, *prefix).is_some() => moves = true,
+                (Ownership::Legacy, _) if self.placement.target(&dn, *prefix).is_some() => moves = true,
                 _ => strangers += 1,
             }
         }
@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
         if strangers > 0 {
             let text = format!("no longer desired, but it holds subnets that are not ours ({strangers}): it stays");
             self.finding(Code::EpgStays, &dn, text);
-        } else if self.situation.rules.keep_contracted && !epg.relations.is_empty() {
+        } else if self.input.rules.keep_contracted && !epg.relations.is_empty() {
             let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();
             self.finding(Code::EpgStays, &dn, text);
         } else if !stays && !self.holds_back(&dn) {
@@ -238,17 +238,17 @@ impl<'a> Planner<'a> {
             }
             if !deletes {
                 self.plan.kept.insert(object);
-                return self.send(&dn, Some(epg), Form::Rooted, changes);
+                return self.send(&dn, Some(epg), RequestShape::EpgTree, changes);
             }
             // It is counted (W4) also where it goes later: moves that are over in this very reconcile let it go.
             self.plan.deletions.insert(object);
-            if !waits && !moves && (epg.is_unused() || (self.situation.grace_over)(&dn)) {
+            if !waits && !moves && (epg.is_unused() || (self.input.grace_over)(&dn)) {
                 let (subnets, why) = (epg.subnets.len(), Cause::Unnamed);
-                self.send(&dn, Some(epg), Form::Rooted, vec![Change::DeleteEpg { subnets, why }]);
+                self.send(&dn, Some(epg), RequestShape::EpgTree, vec![Change::DeleteEpg { subnets, why }]);
                 return;
             }
         }
-        self.send(&dn, Some(epg), Form::Rooted, changes);
+        self.send(&dn, Some(epg), RequestShape::EpgTree, changes);
     }
 
     /// Whether the EPG, or a subnet in it, must not be deleted yet (W4).
@@ -260,8 +260,8 @@ impl<'a> Planner<'a> {
 
     /// D6: a running grace is visible. The text is the same in each reconcile, so it names the length and not what is left.
     fn in_grace(&mut self, dn: &EpgDn, epg: &Epg) {
-        let ends_later = !epg.is_unused() && !(self.situation.grace_over)(dn);
-        let Some(length) = self.situation.grace.filter(|_| ends_later) else { return };
+        let ends_later = !epg.is_unused() && !(self.input.grace_over)(dn);
+        let Some(length) = self.input.grace.filter(|_| ends_later) else { return };
         let text = format!(
             "no longer desired; it will be deleted after a grace of {} s{}",
             length.as_secs(),
@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
 
     /// A subnet that is not there. Nothing where the address is still held elsewhere in the VRF (W2, S3).
     fn create(&mut self, dn: &'a EpgDn, prefix: Prefix, desired: &DesiredSubnet) -> Option<Change> {
-        let vrf = self.places.vrf(dn);
+        let vrf = self.placement.vrf(dn);
         if desired.paused {
             return None;
         }
@@ -286,19 +286,19 @@ impl<'a> Planner<'a> {
         if self.is_left_alone(&ObjectDn::Subnet(dn.clone(), prefix)) {
             return None;
         }
-        let (scope, source) = (self.situation.rules.scope.clone(), desired.source.clone());
+        let (scope, source) = (self.input.rules.scope.clone(), desired.source.clone());
         let why = self.created(&ObjectDn::Subnet(dn.clone(), prefix));
         Some(Change::CreateSubnet { prefix, name: source.subnet_name(), scope, source, why })
     }
 
     /// R8: a first creation and a restoration are told apart by what this process saw.
     fn created(&self, object: &ObjectDn) -> Cause {
-        if self.situation.fabric.lost().has(object) { Cause::Deleted } else { Cause::Desired }
+        if self.input.fabric.lost().has(object) { Cause::Deleted } else { Cause::Desired }
     }
 
     /// R7: an EPG of ours that came back has lost its contract relations, until it has one again.
     fn contracts_lost(&mut self, dn: &EpgDn, epg: &Epg) {
-        let lost = self.situation.fabric.lost().relations(dn).filter(|_| epg.is_ours() && epg.relations.is_empty());
+        let lost = self.input.fabric.lost().relations(dn).filter(|_| epg.is_ours() && epg.relations.is_empty());
         if let Some(lost) = lost {
             let text = format!(
                 "another writer deleted it, and it was restored without the contract relations that it had: {}; add \
@@ -311,7 +311,7 @@ impl<'a> Planner<'a> {
 
     /// R2: the name, the required scope flags and the mark are put back; everything else stays as it is.
     fn repair(&self, dn: &EpgDn, prefix: Prefix, present: &Subnet, desired: &DesiredSubnet) -> Option<Change> {
-        let required = &self.situation.rules.scope;
+        let required = &self.input.rules.scope;
         let set_owner = present.ownership != Ownership::Owned;
         let name = (!desired.source.is_named(&present.name)).then(|| desired.source.subnet_name());
         let scope = (!present.scope.has(required)).then(|| present.scope.and(required));
@@ -340,41 +340,42 @@ impl<'a> Planner<'a> {
     }
 
     /// An EPG that cannot be had: nothing is written there, and its addresses stay where they are (D5).
-    fn not_to_be_had(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, obstacle: Obstacle) {
-        match obstacle {
+    fn plan_blocked(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, block_reason: BlockReason) {
+        match block_reason {
             // The finding about that is the reconciler's: it knows why.
-            Obstacle::Unread | Obstacle::LeftAlone => {}
-            Obstacle::L3outMissing => {
+            BlockReason::Unread | BlockReason::LeftAlone => {}
+            BlockReason::L3outMissing => {
                 self.missing.entry(&dn.l3out).or_default().extend(&desired.deployments);
             }
-            Obstacle::Paused => {
-                if let Some(epg) = self.situation.fabric.epg(dn) {
+            BlockReason::Paused => {
+                if let Some(epg) = self.input.fabric.epg(dn) {
                     // Nothing but the addresses of other Pods and Services leaves.
-                    let mut changes = self.leftovers(dn, epg, Some(desired));
+                    let mut changes = self.plan_surplus(dn, epg, Some(desired));
                     changes.retain(Change::is_delete);
-                    let form = if epg.ownership == Ownership::Owned { Form::Rooted } else { Form::Single };
-                    self.send(dn, Some(epg), form, changes);
+                    let shape =
+                        if epg.ownership == Ownership::Owned { RequestShape::EpgTree } else { RequestShape::OneSubnet };
+                    self.send(dn, Some(epg), shape, changes);
                 }
             }
-            Obstacle::Refused | Obstacle::BeyondQuota => {
-                if obstacle == Obstacle::Refused {
+            BlockReason::Refused | BlockReason::BeyondQuota => {
+                if block_reason == BlockReason::Refused {
                     let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
                     self.finding(Code::ForeignRefused, dn, text);
                 } else {
-                    let most = self.situation.rules.max_epgs.unwrap_or_default();
+                    let most = self.input.rules.max_epgs.unwrap_or_default();
                     let text = format!(
                         "nothing is put there: its namespace has more EPGs than --max-epgs allows ({most}), together \
                          with those in their grace"
                     );
                     self.finding(Code::TooManyEpgs, dn, text);
                 }
-                if let Some(epg) = self.situation.fabric.epg(dn) {
-                    let changes = self.leftovers(dn, epg, Some(desired));
-                    self.send(dn, Some(epg), Form::Single, changes);
+                if let Some(epg) = self.input.fabric.epg(dn) {
+                    let changes = self.plan_surplus(dn, epg, Some(desired));
+                    self.send(dn, Some(epg), RequestShape::OneSubnet, changes);
                 }
             }
-            Obstacle::ForeignGone => {
-                let tag = self.situation.fabric.tag(dn);
+            BlockReason::ForeignGone => {
+                let tag = self.input.fabric.tag(dn);
                 let mend = tag.map_or_else(|| "start aci-sync anew".to_owned(), |tag| format!("delete {tag}"));
                 let text = format!(
                     "was not ours and has been deleted: it is waited for, not made anew; if aci-sync shall make it, {mend}"
@@ -387,48 +388,48 @@ impl<'a> Planner<'a> {
     /// O4: before the first subnet goes into a foreign EPG, a tag remembers that it is foreign. One that carries any
     /// aci-sync's mark is never remembered so: it may be ours from before.
     fn remember(&mut self, dn: &EpgDn) {
-        if self.situation.fabric.is_tagged(dn) {
+        if self.input.fabric.is_tagged(dn) {
             return;
         }
-        if (self.situation.resting)(&ObjectDn::Tag(dn.clone())) {
-            self.plan.unremembered.insert(dn.clone());
+        if (self.input.resting)(&ObjectDn::Tag(dn.clone())) {
+            self.plan.untagged.insert(dn.clone());
             return;
         }
-        match self.situation.untagged.get(dn) {
-            Some(Untagged { why, try_again: false }) => {
+        match self.input.tag_failures.get(dn) {
+            Some(TagFailure { why, try_again: false }) => {
                 let text = format!(
                     "is not ours, and the tag that remembers that cannot be written ({why}): it is used all the same, \
                      but if somebody deletes it, aci-sync makes it as its own after a restart"
                 );
                 self.finding(Code::Unremembered, dn, text);
             }
-            _ => self.send(dn, None, Form::Tag, vec![Change::Remember]),
+            _ => self.send(dn, None, RequestShape::Tag, vec![Change::Remember]),
         }
     }
 
     /// O4: tags about EPGs that no Deployment names any more, or that are not foreign any more, go.
     fn needless_tags(&mut self) {
-        let situation = self.situation;
-        for (dn, tag) in situation.fabric.tags() {
-            let desired = situation.desired.epgs.get(&dn);
-            let is_foreign = situation.fabric.epg(&dn).is_none_or(Epg::is_foreign);
+        let input = self.input;
+        for (dn, tag) in input.fabric.tags() {
+            let desired = input.desired.epgs.get(&dn);
+            let is_foreign = input.fabric.epg(&dn).is_none_or(Epg::is_foreign);
             let needed = match desired {
                 Some(it) => is_foreign || it.is_paused(),
                 // A Deployment of which no valid annotation is known may name it, or come back to it, if subnets of its
                 // own are there (D3, D5). What holds none is no concern of a Deployment that names it no more.
-                None => situation.fabric.epg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
+                None => input.fabric.epg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
             };
             let object = ObjectDn::Tag(dn.clone());
-            if needed || (situation.parked)(&object) {
+            if needed || (input.parked)(&object) {
                 continue;
             }
-            if situation.held.contains(&object) {
+            if input.held.contains(&object) {
                 self.plan.held.insert(object);
-            } else if !situation.deletes {
+            } else if !input.deletes {
                 self.plan.kept.insert(object);
             } else {
                 self.plan.deletions.insert(object);
-                self.send(&dn, None, Form::Tag, vec![Change::Forget { tag: tag.into() }]);
+                self.send(&dn, None, RequestShape::Tag, vec![Change::Forget { tag: tag.into() }]);
             }
         }
     }
@@ -436,18 +437,18 @@ impl<'a> Planner<'a> {
     fn retains_any(&self, dn: &EpgDn, epg: &Epg) -> bool {
         epg.subnets
             .iter()
-            .any(|(prefix, it)| it.ownership == Ownership::Owned && self.places.stay(dn, *prefix, it).is_some())
+            .any(|(prefix, it)| it.ownership == Ownership::Owned && self.placement.retained(dn, *prefix, it).is_some())
     }
 
     /// Subnets in an EPG that are not desired there: ours go, a predecessor's go with a move, all others stay (O2, O3).
-    fn leftovers(&mut self, dn: &EpgDn, epg: &Epg, desired: Option<&DesiredEpg>) -> Vec<Change> {
+    fn plan_surplus(&mut self, dn: &EpgDn, epg: &Epg, desired: Option<&DesiredEpg>) -> Vec<Change> {
         let mut changes = Vec::new();
         let (mut predecessors, mut lost) = (Vec::new(), Vec::new());
         for (prefix, subnet) in &epg.subnets {
             if desired.is_some_and(|it| it.subnets.contains_key(prefix)) {
                 continue;
             }
-            let target = self.places.target(dn, *prefix);
+            let target = self.placement.target(dn, *prefix);
             let goes = match subnet.ownership {
                 Ownership::Owned => true,
                 Ownership::Legacy if target.is_some() => target.is_some_and(|it| it.is_there),
@@ -465,18 +466,18 @@ impl<'a> Planner<'a> {
             if !goes {
                 continue;
             }
-            if let Some(stay) = self.places.stay(dn, *prefix, subnet) {
+            if let Some(stay) = self.placement.retained(dn, *prefix, subnet) {
                 self.retained.entry((dn.clone(), stay)).or_default().push(*prefix);
                 continue;
             }
             let moves_to = target.map(|it| it.dn.clone());
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
-            let is_held = moves_to.is_none() && self.situation.held.contains(&object);
-            if is_held && !self.places.is_anothers(*prefix, &subnet.name) {
+            let is_held = moves_to.is_none() && self.input.held.contains(&object);
+            if is_held && !self.placement.is_anothers(*prefix, &subnet.name) {
                 self.plan.held.insert(object);
-            } else if (self.situation.parked)(&object) {
+            } else if (self.input.parked)(&object) {
                 continue;
-            } else if !self.situation.deletes {
+            } else if !self.input.deletes {
                 self.plan.kept.insert(object);
             } else {
                 if moves_to.is_none() {
@@ -498,18 +499,18 @@ impl<'a> Planner<'a> {
     }
 
     /// Puts changes into transactions, or asks for the read that has to come first (W7).
-    fn send(&mut self, dn: &EpgDn, epg: Option<&Epg>, form: Form, changes: Vec<Change>) {
+    fn send(&mut self, dn: &EpgDn, epg: Option<&Epg>, shape: RequestShape, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        if form != Form::Tag && epg.is_some_and(|it| !it.fresh) {
+        if shape != RequestShape::Tag && epg.is_some_and(|it| !it.fresh) {
             self.plan.reads.insert(dn.clone());
         }
-        let at_once = if form == Form::Rooted { self.situation.rules.batch.max(1) } else { 1 };
+        let at_once = if shape == RequestShape::EpgTree { self.input.rules.batch.max(1) } else { 1 };
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let changes = changes.by_ref().take(at_once).collect();
-            self.plan.transactions.push(Transaction { epg: dn.clone(), form, changes });
+            self.plan.transactions.push(Transaction { epg: dn.clone(), shape, changes });
         }
     }
 
@@ -517,7 +518,7 @@ impl<'a> Planner<'a> {
         for ((dn, holder, at), prefixes) in &self.waiting {
             let prefixes = subnets(prefixes);
             let (code, text, note) = match holder {
-                Holder::Us if self.situation.deletes => (
+                Holder::Us if self.input.deletes => (
                     Code::Waiting,
                     format!("waiting for {at} to let go: {prefixes}"),
                     "waiting for another EPG to let go",
@@ -541,7 +542,7 @@ impl<'a> Planner<'a> {
             let note = format!("{note}: {prefixes}");
             self.plan.findings.push(Finding::new(code, *dn, text).with_note(note));
         }
-        for ((dn, Stay { deployment, reason }), prefixes) in &self.retained {
+        for ((dn, Retained { deployment, reason }), prefixes) in &self.retained {
             let finding = match deployment {
                 _ if *reason == Reason::Moves => continue,
                 Some(key) => {
@@ -558,7 +559,7 @@ impl<'a> Planner<'a> {
             self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text).with_note(note));
         }
         self.plan.findings.sort();
-        explain(&mut self.plan, self.situation);
+        explain(&mut self.plan, self.input);
         self.plan
     }
 }
