@@ -34,8 +34,8 @@ const LONGEST_READING: Duration = Duration::from_secs(120);
 pub enum Command {
     /// SIGUSR1: log the full status.
     LogStatus,
-    /// SIGUSR2: the deletions that the brake holds may go on (W4).
-    ReleaseHeld,
+    /// SIGUSR2: the deletions that the deletion guard holds may go on (W4).
+    ApproveDeletions,
 }
 
 /// Everything that can happen to the reconciler.
@@ -253,8 +253,8 @@ impl EventLoop {
                 self.client = None;
             }
             Event::Command(Command::LogStatus) => self.log_status(now),
-            Event::Command(Command::ReleaseHeld) => {
-                if self.reconciler.release_held() {
+            Event::Command(Command::ApproveDeletions) => {
+                if self.reconciler.approve_deletions() {
                     self.scheduler.reconcile_soon(now);
                 }
             }
@@ -308,7 +308,10 @@ impl EventLoop {
             && is_view_whole
             && self.outcome.is_none()
         {
-            info!("compared: {}", nothing_to_change(self.reconciler.held(), outcome.as_ref().map_or(0, |it| it.kept)));
+            info!(
+                "compared: {}",
+                nothing_to_change(self.reconciler.blocked_deletions(), outcome.as_ref().map_or(0, |it| it.kept))
+            );
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
             events.tell(&report.news);

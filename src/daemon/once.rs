@@ -48,7 +48,7 @@ pub fn plan(mut config: Config, cluster: &kube::Client) -> Result<Preview, Failu
     for finding in reconciler.findings() {
         text += &format!("finding: {finding}\n");
     }
-    let held = reconciler.held();
+    let held = reconciler.blocked_deletions();
     let changes = !report.done.is_empty() || held > 0;
     text += &match (changes, policy) {
         (true, _) if held > 0 => {

@@ -162,7 +162,7 @@ fn supervise(
             },
             recv(signals) -> signal => match signal {
                 Ok(SIGUSR1) => ask(Command::LogStatus),
-                Ok(SIGUSR2) => ask(Command::ReleaseHeld),
+                Ok(SIGUSR2) => ask(Command::ApproveDeletions),
                 Ok(SIGHUP) => renew(),
                 _ => {
                     info!("stopping; what is on the fabric stays");

@@ -279,7 +279,7 @@ impl FabricCache {
         let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION && mo.dn == relation).map(|mo| mo.get("tDn"));
         let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
         let mut epgs = read_epgs(&self.owner, mos, dn);
-        let mut undone = Vec::new();
+        let mut reverted = Vec::new();
         let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match ParsedDn::parse(&mo.dn)? {
             ParsedDn::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
             _ => None,
@@ -288,14 +288,14 @@ impl FabricCache {
         if let Some(L3out::Present { epgs: before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
             for (name, before) in before {
                 let epg = dn.epg(name.clone());
-                undone.extend(compare(&epg, &before, epgs.get_mut(&name)));
+                reverted.extend(compare(&epg, &before, epgs.get_mut(&name)));
                 self.lost.note(&epg, &before, epgs.get(&name));
             }
             let gone = tags_before.keys().filter(|name| !tags.contains_key(name));
-            undone.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name.clone()))));
+            reverted.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name.clone()))));
         }
         self.l3outs.insert(dn.clone(), L3out::Present { vrf, epgs, tags });
-        undone
+        reverted
     }
 
     /// Takes over the answer to a read of one whole EPG with its subnets and contract relations (W7). What was
@@ -308,12 +308,12 @@ impl FabricCache {
             epgs.extend(epg.map(|it| (dn.name.clone(), it)));
             return Vec::new();
         };
-        let undone = compare(dn, &before, epg.as_mut());
+        let reverted = compare(dn, &before, epg.as_mut());
         self.lost.note(dn, &before, epg.as_ref());
         if let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
             epgs.extend(epg.map(|it| (dn.name.clone(), it)));
         }
-        undone
+        reverted
     }
 
     /// Compares an event with the cache (W7: our own echo costs no read). The cache itself is changed by reads and
@@ -504,15 +504,15 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
 /// of ours has gone or has changed, which only somebody else can have done: our own writes are in the cache already
 /// (R5). What falls with its EPG is not told.
 fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
-    let mut undone = Vec::new();
+    let mut reverted = Vec::new();
     let Some(now) = now else {
-        undone.extend((before.ownership == Ownership::Owned).then(|| ObjectDn::Epg(dn.clone())));
-        return undone;
+        reverted.extend((before.ownership == Ownership::Owned).then(|| ObjectDn::Epg(dn.clone())));
+        return reverted;
     };
     now.was_ours = still_ours(before.was_ours, now.ownership);
     now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
     if before.ownership == Ownership::Owned && now.ownership != Ownership::Owned {
-        undone.push(ObjectDn::Epg(dn.clone()));
+        reverted.push(ObjectDn::Epg(dn.clone()));
     }
     for (prefix, before) in &before.subnets {
         let now = now.subnets.get_mut(prefix);
@@ -520,14 +520,14 @@ fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
             now.ownership == before.ownership && now.name == before.name && now.scope.has(&before.scope)
         });
         if before.ownership == Ownership::Owned && !as_before {
-            undone.push(ObjectDn::Subnet(dn.clone(), *prefix));
+            reverted.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
             now.was_ours = still_ours(before.was_ours, now.ownership);
             now.before_drift = original(before).filter(|it| it.name != now.name || !now.scope.has(&it.scope));
         }
     }
-    undone
+    reverted
 }
 
 /// What a subnet of ours was before another writer changed it, as far as this process saw it (R8).

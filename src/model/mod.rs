@@ -23,9 +23,7 @@ pub mod cause;
 pub mod external_deletions;
 pub mod plan;
 
-pub mod brake;
-pub mod fights;
-pub mod grace;
+pub mod guards;
 pub mod missing_pods;
 mod placement;
 pub mod planner;

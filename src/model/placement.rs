@@ -108,7 +108,7 @@ pub(super) fn block_reason(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredE
         Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(BlockReason::Refused),
         None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignGone),
         epg => {
-            let is_left_alone = (input.parked)(&object) || (epg.is_none() && (input.resting)(&object));
+            let is_left_alone = (input.deferred)(&object) || (epg.is_none() && (input.throttled)(&object));
             is_left_alone.then_some(BlockReason::LeftAlone)
         }
     }
@@ -144,31 +144,31 @@ impl<'a> Placement<'a> {
 
         let paused = desired.epgs.iter().filter(|(_, it)| it.is_paused()).filter_map(|(dn, _)| fabric.epg(dn));
         let paused = paused.flat_map(|it| it.subnets.keys());
-        let held = input.held.iter().filter_map(ObjectDn::prefix);
-        let sources = sources_of(input.inventory, paused.chain(held).map(|it| it.address).collect());
-        let mut places = Placement { input, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
+        let blocked = input.blocked.iter().filter_map(ObjectDn::prefix);
+        let sources = sources_of(input.inventory, paused.chain(blocked).map(|it| it.address).collect());
+        let mut placement = Placement { input, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
         for (prefix, kept) in &desired.kept {
             for it in kept {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
-                places.claim(*prefix, &it.source, &it.deployment, reason);
+                placement.claim(*prefix, &it.source, &it.deployment, reason);
             }
         }
         for (dn, epg) in &desired.epgs {
-            let vrf = places.vrf(dn);
+            let vrf = placement.vrf(dn);
             let (block_reason, is_there) = (block_reason(input, dn, epg), fabric.epg(dn).is_some());
             for (prefix, subnet) in epg.subnets.iter().filter(|(_, it)| !it.paused) {
                 if block_reason.is_none() {
-                    places.targets.insert((vrf, *prefix), Target { dn, is_there });
+                    placement.targets.insert((vrf, *prefix), Target { dn, is_there });
                 }
                 if block_reason.is_some() || !is_there {
                     let reason = block_reason.map_or(Reason::Moves, |it| Reason::Blocked(dn, it));
                     for source in [&subnet.source].into_iter().chain(&subnet.also) {
-                        places.claim(*prefix, source, &subnet.deployment, reason);
+                        placement.claim(*prefix, source, &subnet.deployment, reason);
                     }
                 }
             }
         }
-        places
+        placement
     }
 
     fn claim(&mut self, prefix: Prefix, source: &'a Source, deployment: &'a Key, reason: Reason<'a>) {

@@ -29,7 +29,7 @@ pub struct Plan {
     /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
     /// What it would delete if it were not held (W4).
-    pub held: BTreeSet<ObjectDn>,
+    pub blocked: BTreeSet<ObjectDn>,
     /// What it would delete if anything might be deleted (W1, W5).
     pub kept: BTreeSet<ObjectDn>,
 }

@@ -35,11 +35,11 @@ pub struct PlanInput<'a> {
     pub grace_over: &'a dyn Fn(&EpgDn) -> bool,
     /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EPG with all
     /// that is in it.
-    pub parked: &'a dyn Fn(&ObjectDn) -> bool,
+    pub deferred: &'a dyn Fn(&ObjectDn) -> bool,
     /// Whether an object is left alone for now because somebody fights over it (R5).
-    pub resting: &'a dyn Fn(&ObjectDn) -> bool,
+    pub throttled: &'a dyn Fn(&ObjectDn) -> bool,
     /// What must not be deleted until somebody consents (W4).
-    pub held: &'a BTreeSet<ObjectDn>,
+    pub blocked: &'a BTreeSet<ObjectDn>,
     /// The foreign EPGs that this process itself remembers (O4).
     pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
 }
@@ -120,7 +120,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_left_alone(&self, object: &ObjectDn) -> bool {
-        (self.input.parked)(object) || (self.input.resting)(object)
+        (self.input.deferred)(object) || (self.input.throttled)(object)
     }
 
     fn finding(&mut self, code: Code, subject: &EpgDn, text: String) {
@@ -143,7 +143,7 @@ impl<'a> Planner<'a> {
             return;
         };
         // While somebody fights over the EPG's mark (R5), its subnets are written as in a foreign one.
-        let lost = epg.ownership != Ownership::Owned && (self.input.resting)(&ObjectDn::Epg(dn.clone()));
+        let lost = epg.ownership != Ownership::Owned && (self.input.throttled)(&ObjectDn::Epg(dn.clone()));
         let shape = if epg.belongs_to_us() && !lost { RequestShape::EpgTree } else { RequestShape::OneSubnet };
         if shape == RequestShape::EpgTree && epg.ownership != Ownership::Owned {
             let why = if epg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
@@ -188,9 +188,9 @@ impl<'a> Planner<'a> {
         let deletes = self.input.deletes;
         let changes = self.plan_surplus(&dn, epg, None);
         let object = ObjectDn::Epg(dn.clone());
-        let is_held = self.input.held.contains(&object) && epg.ownership == Ownership::Owned;
-        self.plan.held.extend(is_held.then(|| object.clone()));
-        if (self.input.parked)(&ObjectDn::Epg(dn.clone())) {
+        let is_blocked = self.input.blocked.contains(&object) && epg.ownership == Ownership::Owned;
+        self.plan.blocked.extend(is_blocked.then(|| object.clone()));
+        if (self.input.deferred)(&ObjectDn::Epg(dn.clone())) {
             self.plan.unwanted.extend((epg.ownership == Ownership::Owned).then_some(dn));
             return;
         }
@@ -254,7 +254,7 @@ impl<'a> Planner<'a> {
     /// Whether the EPG, or a subnet in it, must not be deleted yet (W4).
     fn holds_back(&self, dn: &EpgDn) -> bool {
         let first = ObjectDn::Subnet(dn.clone(), Prefix { address: Ipv4Addr::UNSPECIFIED.into(), length: 0 });
-        let held = &self.plan.held;
+        let held = &self.plan.blocked;
         held.contains(&ObjectDn::Epg(dn.clone())) || held.range(first..).next().is_some_and(|it| it.epg() == dn)
     }
 
@@ -391,7 +391,7 @@ impl<'a> Planner<'a> {
         if self.input.fabric.is_tagged(dn) {
             return;
         }
-        if (self.input.resting)(&ObjectDn::Tag(dn.clone())) {
+        if (self.input.throttled)(&ObjectDn::Tag(dn.clone())) {
             self.plan.untagged.insert(dn.clone());
             return;
         }
@@ -420,11 +420,11 @@ impl<'a> Planner<'a> {
                 None => input.fabric.epg(&dn).is_some_and(|it| self.retains_any(&dn, it)),
             };
             let object = ObjectDn::Tag(dn.clone());
-            if needed || (input.parked)(&object) {
+            if needed || (input.deferred)(&object) {
                 continue;
             }
-            if input.held.contains(&object) {
-                self.plan.held.insert(object);
+            if input.blocked.contains(&object) {
+                self.plan.blocked.insert(object);
             } else if !input.deletes {
                 self.plan.kept.insert(object);
             } else {
@@ -472,10 +472,10 @@ impl<'a> Planner<'a> {
             }
             let moves_to = target.map(|it| it.dn.clone());
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
-            let is_held = moves_to.is_none() && self.input.held.contains(&object);
-            if is_held && !self.placement.is_anothers(*prefix, &subnet.name) {
-                self.plan.held.insert(object);
-            } else if (self.input.parked)(&object) {
+            let is_blocked = moves_to.is_none() && self.input.blocked.contains(&object);
+            if is_blocked && !self.placement.is_anothers(*prefix, &subnet.name) {
+                self.plan.blocked.insert(object);
+            } else if (self.input.deferred)(&object) {
                 continue;
             } else if !self.input.deletes {
                 self.plan.kept.insert(object);

@@ -71,7 +71,7 @@ impl Reconciler {
                 Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
                     // A parent is missing: the L3Out has gone. What was planned there is out of date.
                     info!("{dn}: {error}; its L3Out is read again");
-                    self.park(ObjectDn::Epg(dn.clone()), &error, now);
+                    self.defer(ObjectDn::Epg(dn.clone()), &error, now);
                     self.stale_l3outs.insert(dn.l3out.clone());
                     self.read_l3out(apic, &dn.l3out, now)?;
                     queue.retain(|it| it.epg.l3out != dn.l3out);
@@ -87,7 +87,7 @@ impl Reconciler {
                         continue;
                     }
                     let refused: Vec<ObjectDn> = transaction.objects().collect();
-                    refused.iter().for_each(|it| self.park(it.clone(), &error, now));
+                    refused.iter().for_each(|it| self.defer(it.clone(), &error, now));
                     if !refused.contains(&ObjectDn::Epg(dn.clone())) {
                         continue;
                     }
@@ -96,7 +96,7 @@ impl Reconciler {
                 Err(Refusal::NotOurs(why)) => {
                     error!("not sent, because the plan is wrong; please report this: {why}");
                     let finding = Finding::new(Code::Rejected, &dn, format!("not written: {why}"));
-                    self.parking.park(&ObjectDn::Epg(dn.clone()), now, finding);
+                    self.deferrals.defer(&ObjectDn::Epg(dn.clone()), now, finding);
                 }
                 Err(Refusal::Late) => return Ok(()),
                 Err(Refusal::Policy) => {}
@@ -145,7 +145,7 @@ impl Reconciler {
     /// comes again after the fresh read.
     fn is_about_content(&mut self, dn: &EpgDn, error: &Error) -> bool {
         match error {
-            Error::Rejected { code: 103, .. } => self.parking.again(&ObjectDn::Epg(dn.clone())),
+            Error::Rejected { code: 103, .. } => self.deferrals.again(&ObjectDn::Epg(dn.clone())),
             Error::Rejected { .. } => true,
             _ => false,
         }
@@ -172,10 +172,10 @@ impl Reconciler {
         if !transaction.changes.iter().all(Change::is_delete) {
             self.told.written(&transaction.epg);
         }
-        self.parking.release(&ObjectDn::Epg(transaction.epg.clone()));
+        self.deferrals.release(&ObjectDn::Epg(transaction.epg.clone()));
         for object in transaction.objects() {
-            self.parking.release(&object);
-            self.fights.written(&object, now);
+            self.deferrals.release(&object);
+            self.drift.written(&object, now);
         }
     }
 
@@ -191,8 +191,8 @@ impl Reconciler {
         let dn = &transaction.epg;
         match &error {
             // No answer, again and again: one EPG may be the cause, and it must not be tried without pauses.
-            Error::AnswerLost(_) if self.parking.again(&ObjectDn::Epg(dn.clone())) => {
-                self.park(ObjectDn::Epg(dn.clone()), &error, now);
+            Error::AnswerLost(_) if self.deferrals.again(&ObjectDn::Epg(dn.clone())) => {
+                self.defer(ObjectDn::Epg(dn.clone()), &error, now);
                 self.read_epg(apic, dn, now)
             }
             // Something is there that we took for absent, or nobody knows what became of the write: look.
@@ -202,7 +202,7 @@ impl Reconciler {
             }
             Error::Forbidden(_) => {
                 self.stale_epgs.insert(dn.clone());
-                self.park(ObjectDn::Epg(dn.clone()), &error, now);
+                self.defer(ObjectDn::Epg(dn.clone()), &error, now);
                 Ok(())
             }
             Error::Busy(_)
@@ -229,13 +229,13 @@ impl Reconciler {
         let tag = ObjectDn::Tag(dn.clone());
         match &error {
             // The tag is there, the L3Out is not, or nobody knows: look, once.
-            Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.parking.again(&tag) => {
+            Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.deferrals.again(&tag) => {
                 self.stale_l3outs.insert(dn.l3out.clone());
                 self.read_l3out(apic, &dn.l3out, now).map(|()| true)
             }
             Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => {
                 if transaction.changes.iter().any(Change::is_delete) {
-                    self.park(tag, &error, now);
+                    self.defer(tag, &error, now);
                 } else {
                     self.tag_failures.insert(dn.clone(), TagFailure { why: error.to_string(), try_again: false });
                 }

@@ -3,8 +3,8 @@
 //! The reconciler decides and asks; it knows no threads and no clock. Its loop of events and timers is the reconciler's.
 
 mod apply;
+mod deferrals;
 mod observe;
-mod parking;
 mod reporter;
 pub mod scheduler;
 mod subscriptions;
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
+use self::deferrals::Deferrals;
 use self::observe::Settling;
-use self::parking::Parking;
 use self::reporter::Shares;
 use self::subscriptions::Subscriptions;
 use crate::apic::access::Access;
@@ -24,13 +24,13 @@ use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
-use crate::model::brake::Brake;
 use crate::model::cache::{Epg, FabricCache, Hint, L3out};
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs, placed};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
-use crate::model::fights::Fights;
 use crate::model::finding::{Code, Finding};
-use crate::model::grace::Grace;
+use crate::model::guards::deletion::DeletionGuard;
+use crate::model::guards::drift::DriftThrottle;
+use crate::model::guards::grace::Grace;
 use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
 use crate::model::missing_pods::MissingPods;
@@ -124,13 +124,13 @@ pub struct Reconciler {
     /// Deployments whose Pods are not found (P1), and whether the cluster has changed since that was looked at.
     missing_pods: MissingPods,
     missing_pods_stale: bool,
-    parking: Parking<ObjectDn>,
+    deferrals: Deferrals<ObjectDn>,
     /// L3Outs that the APIC does not give us.
-    unreadable: Parking<L3outDn>,
+    deferred_l3outs: Deferrals<L3outDn>,
     /// An L3Out that was not served was left out in this reconcile (W8).
     left_one_out: bool,
-    fights: Fights,
-    brake: Brake,
+    drift: DriftThrottle,
+    deletion_guard: DeletionGuard,
     tag_failures: BTreeMap<EpgDn, TagFailure>,
     subscriptions: Subscriptions,
     /// L3Outs where a class query found something that bears our mark or a predecessor's (R4).
@@ -167,11 +167,11 @@ impl Reconciler {
             grace: Grace::new(grace),
             missing_pods: MissingPods::default(),
             missing_pods_stale: true,
-            parking: Parking::default(),
-            unreadable: Parking::default(),
+            deferrals: Deferrals::default(),
+            deferred_l3outs: Deferrals::default(),
             left_one_out: false,
-            fights: Fights::default(),
-            brake: Brake::default(),
+            drift: DriftThrottle::default(),
+            deletion_guard: DeletionGuard::default(),
             tag_failures: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             with_annotation: BTreeSet::new(),
@@ -219,7 +219,7 @@ impl Reconciler {
             kube::Event::Listed { kind, objects } => {
                 info!("{kind}s listed: {} that matter", objects.len());
                 self.inventory.listed(kind, objects, now);
-                self.brake.count_next();
+                self.deletion_guard.check_next();
                 if kind == Kind::Deployment {
                     restart_graces(&mut self.grace, &self.rules, self.inventory.members.values());
                 }
@@ -308,28 +308,28 @@ impl Reconciler {
             }
         }
         // What was not served may be served by another session.
-        self.unreadable = Parking::default();
+        self.deferred_l3outs = Deferrals::default();
         self.full_sync_due = true;
     }
 
     /// When the reconciler wants a reconcile although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
         let settled = self.settling.values().map(|it| it.due).min();
-        let tried_again = [self.parking.next_end(), self.unreadable.next_end(), self.fights.next_end()];
+        let tried_again = [self.deferrals.next_end(), self.deferred_l3outs.next_end(), self.drift.next_end()];
         let told = [self.inventory.next_complete(), self.missing_pods.next_end(), self.subscriptions.next_wake()];
         tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
     }
 
     /// Somebody consents to the deletions that are held (W4). True where there are any.
-    pub fn release_held(&mut self) -> bool {
-        let released = self.brake.release();
+    pub fn approve_deletions(&mut self) -> bool {
+        let released = self.deletion_guard.approve();
         info!("{released} deletions that were held may go on");
         released > 0
     }
 
     /// How many deletions are held (W4).
-    pub fn held(&self) -> usize {
-        self.brake.held().len()
+    pub fn blocked_deletions(&self) -> usize {
+        self.deletion_guard.blocked().len()
     }
 
     /// When the next grace is over that was not at the last reconcile (D6).
@@ -358,7 +358,7 @@ impl Reconciler {
             self.fabric.epg(epg).is_some_and(Epg::is_ours)
                 && (!self.writer.deletes()
                     || self.grace.is_running(epg, now)
-                    || self.brake.held().contains(&ObjectDn::Epg(epg.clone())))
+                    || self.deletion_guard.blocked().contains(&ObjectDn::Epg(epg.clone())))
         };
         self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, counts);
         self.look_for_pods(now);
@@ -366,9 +366,9 @@ impl Reconciler {
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
         self.read_new(apic, now)?;
-        if self.parking.due(now).any(|it| matches!(it, ObjectDn::Epg(_))) {
+        if self.deferrals.due(now).any(|it| matches!(it, ObjectDn::Epg(_))) {
             // What it would have deleted there was not counted.
-            self.brake.count_next();
+            self.deletion_guard.check_next();
         }
         self.refusals = 0;
         let mut report = Report { unfinished: true, unread: self.unread.len(), ..Report::default() };
@@ -380,7 +380,7 @@ impl Reconciler {
                 self.read_for(apic, &plan, now)?;
                 continue;
             }
-            if self.deletes(now) && self.brake.count(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
+            if self.deletes(now) && self.deletion_guard.check(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
                 continue;
             }
             let goes_at_once = self.inventory.was_listed(Kind::Deployment) && self.grace.update(&plan.unwanted, now);
@@ -391,7 +391,7 @@ impl Reconciler {
             self.quota.update(&desired.epgs, &self.fabric);
             self.keep_of_interest(&desired, &plan, now);
             if nothing_to_send {
-                self.parking.all_done(now);
+                self.deferrals.all_done(now);
             }
             if nothing_to_send || !context.should_continue() || round == ROUNDS || self.refusals > MOST_REFUSALS {
                 self.observe(&plan);
@@ -450,9 +450,9 @@ impl Reconciler {
             deletes: self.deletes(now),
             grace: self.writer.deletes().then(|| self.grace.length()),
             grace_over: &|epg| self.grace.is_over(epg, now),
-            parked: &|object| self.parking.is_parked(object, now),
-            resting: &|object| self.fights.is_resting(object, now),
-            held: self.brake.held(),
+            deferred: &|object| self.deferrals.is_deferred(object, now),
+            throttled: &|object| self.drift.is_throttled(object, now),
+            blocked: self.deletion_guard.blocked(),
             tag_failures: &self.tag_failures,
         })
     }
@@ -480,26 +480,26 @@ impl Reconciler {
             let untagged = TagFailure { why: "somebody keeps deleting it".to_owned(), try_again: true };
             self.tag_failures.entry(epg.clone()).or_insert(untagged);
         }
-        self.parking.keep(|object| is_desired(object) || is_there(object));
-        self.fights.keep(now, is_desired);
+        self.deferrals.keep(|object| is_desired(object) || is_there(object));
+        self.drift.keep(now, is_desired);
         self.fabric.keep(is_desired);
         let fabric = &self.fabric;
         self.tag_failures.retain(|epg, _| {
             let is_foreign = fabric.epg(epg).is_none_or(Epg::is_foreign);
             desired.epgs.contains_key(epg) && is_foreign && !fabric.is_tagged(epg)
         });
-        let parking = &self.parking;
+        let deferrals = &self.deferrals;
         let is_out_of_reach = |epg: &EpgDn| {
             let is_paused = desired.epgs.get(epg).is_some_and(DesiredEpg::is_paused);
-            is_paused || parking.is_parked(&ObjectDn::Epg(epg.clone()), now) || fabric.l3out(&epg.l3out).is_none()
+            is_paused || deferrals.is_deferred(&ObjectDn::Epg(epg.clone()), now) || fabric.l3out(&epg.l3out).is_none()
         };
-        self.brake.keep(plan, |object| !deletes || is_out_of_reach(object.epg()));
+        self.deletion_guard.keep(plan, |object| !deletes || is_out_of_reach(object.epg()));
     }
 
     /// An object is left alone for a while.
-    fn park(&mut self, object: ObjectDn, error: &Error, now: Instant) {
+    fn defer(&mut self, object: ObjectDn, error: &Error, now: Instant) {
         let text = format!("the APIC does not take what is asked there: {error}; it is tried again");
-        self.parking.park(&object, now, Finding::new(Code::Rejected, &object, text));
+        self.deferrals.defer(&object, now, Finding::new(Code::Rejected, &object, text));
     }
 
     /// The state in lines, for SIGUSR1.
@@ -520,7 +520,7 @@ impl Reconciler {
             let subscription = if self.subscriptions.is_subscribed(dn) { "subscribed" } else { "not subscribed" };
             lines.push(format!("{dn}: {state}, {subscription}"));
         }
-        lines.extend(self.brake.held().iter().take(MOST_TOLD).map(|it| format!("held: {it}")));
+        lines.extend(self.deletion_guard.blocked().iter().take(MOST_TOLD).map(|it| format!("held: {it}")));
         lines.extend(self.findings.iter().map(|it| format!("finding: {it}")));
         lines
     }

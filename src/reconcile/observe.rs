@@ -90,15 +90,15 @@ impl Reconciler {
             known.into_iter().for_each(|dn| self.queue_read(dn));
             self.full_sync_due = false;
             self.all_read = false;
-            self.brake.count_next();
+            self.deletion_guard.check_next();
             self.subscriptions.retry_refused();
             self.tag_failures.values_mut().for_each(|it| it.try_again = true);
         }
-        let due: Vec<L3outDn> = self.unreadable.due(now).cloned().collect();
+        let due: Vec<L3outDn> = self.deferred_l3outs.due(now).cloned().collect();
         due.into_iter().for_each(|dn| self.queue_read(dn));
         for dn in self.named() {
             let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.is_served(&dn);
-            if !is_known && !self.unreadable.is_parked(&dn, now) {
+            if !is_known && !self.deferred_l3outs.is_deferred(&dn, now) {
                 self.queue_read(dn);
             }
         }
@@ -125,7 +125,7 @@ impl Reconciler {
         let marked = self.fabric.l3outs_with_ours();
         if turn.iter().any(|dn| marked.contains(dn)) {
             // What would be deleted there was not counted.
-            self.brake.count_next();
+            self.deletion_guard.check_next();
         }
         Ok(())
     }
@@ -255,15 +255,15 @@ impl Reconciler {
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
                 let text = format!("the APIC does not give it: {error}; it is tried again");
-                self.unreadable.park(dn, now, Finding::new(Code::Rejected, dn, text));
+                self.deferred_l3outs.defer(dn, now, Finding::new(Code::Rejected, dn, text));
                 Ok(())
             }
             Ok(()) => {
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
-                if self.unreadable.is_known(dn) {
-                    self.unreadable.release(dn);
-                    self.brake.count_next();
+                if self.deferred_l3outs.is_known(dn) {
+                    self.deferred_l3outs.release(dn);
+                    self.deletion_guard.check_next();
                 }
                 Ok(())
             }
@@ -301,8 +301,8 @@ impl Reconciler {
         };
         self.subscriptions.was_read(dn, now);
         let was_missing = self.fabric.l3out(dn) == Some(&L3out::Missing);
-        let undone = self.fabric.put_l3out(dn, &mos);
-        self.fights.undone(undone);
+        let reverted = self.fabric.put_l3out(dn, &mos);
+        self.drift.reverted(reverted);
         if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
             info!("{dn} has appeared");
             self.settles(dn, now);
@@ -319,11 +319,11 @@ impl Reconciler {
         self.stale_epgs.insert(dn.clone());
         match apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
-                let undone = self.fabric.put_epg(dn, &mos);
-                self.fights.undone(undone);
+                let reverted = self.fabric.put_epg(dn, &mos);
+                self.drift.reverted(reverted);
             }
             Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                self.park(ObjectDn::Epg(dn.clone()), &error, now)
+                self.defer(ObjectDn::Epg(dn.clone()), &error, now)
             }
             Err(error) => return Err(error),
         }
@@ -340,7 +340,7 @@ impl Reconciler {
         for dn in unneeded {
             self.forget(apic, &dn);
         }
-        self.unreadable.keep(|dn| needed.contains(dn));
+        self.deferred_l3outs.keep(|dn| needed.contains(dn));
     }
 
     fn forget(&mut self, apic: &dyn Access, dn: &L3outDn) {

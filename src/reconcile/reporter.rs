@@ -101,11 +101,11 @@ impl Reconciler {
     /// A finding is told when it appears and when it goes.
     pub(super) fn tell(&mut self, desired: &DesiredState, plan: Plan, now: Instant) -> Vec<News> {
         let mut findings: BTreeSet<Finding> = desired.findings.iter().cloned().chain(plan.findings).collect();
-        findings.extend(self.parking.findings().chain(self.unreadable.findings()).cloned());
-        findings.extend(self.fights.findings(now));
+        findings.extend(self.deferrals.findings().chain(self.deferred_l3outs.findings()).cloned());
+        findings.extend(self.drift.findings(now));
         findings.extend(self.subscriptions.findings());
         findings.extend(self.missing_pods.findings(now));
-        findings.extend(self.brake.finding());
+        findings.extend(self.deletion_guard.finding());
         findings.extend(self.unasked.as_ref().map(|why| {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
             Finding::new(Code::Unavailable, "the APIC", text)

@@ -296,7 +296,7 @@ fn an_empty_list_takes_nothing_away() {
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         say(&world, resource, &[json!("nonsense")]);
-        daemon.until_logged("no longer: the brake");
+        daemon.until_logged("no longer: the deletion_guard");
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         assert_eq!(deletions(&world, "10.0.0."), 0);

@@ -1,4 +1,4 @@
-//! What is held back on purpose: pauses, the brake, fights, refused objects, foreign EPGs that were deleted, and what
+//! What is held back on purpose: pauses, the deletion guard, fights, refused objects, foreign EPGs that were deleted, and what
 //! a namespace may not have.
 
 use crate::world::{DN_E, DN_F, E, F, MARK, World};
@@ -166,7 +166,7 @@ fn a_mass_deletion_waits_for_consent() {
         daemon.signal("USR2");
         world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
         assert!(world.holds("F", &["10.0.1.1"]));
-        daemon.until_logged("no longer: the brake");
+        daemon.until_logged("no longer: the deletion_guard");
 
         // A mass deletion that comes as events is what people asked for.
         world.kube.deploy("a", "web", Some(E), &addresses);
@@ -176,7 +176,7 @@ fn a_mass_deletion_waits_for_consent() {
     });
 }
 
-/// W4: with the brake off everything goes.
+/// W4: with the deletion guard off everything goes.
 #[test]
 fn the_brake_can_be_taken_off() {
     World::both(|world| {

@@ -79,9 +79,9 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             deletes: true,
             grace: None,
             grace_over: &|_| true,
-            parked: &|_| false,
-            resting: &|_| false,
-            held: &held,
+            deferred: &|_| false,
+            throttled: &|_| false,
+            blocked: &held,
             tag_failures: &untagged,
         });
         for finding in desired.findings.iter().chain(&plan.findings) {

@@ -118,7 +118,7 @@ fn forget(key: &str) -> Change {
 }
 
 fn transaction(name: &str, shape: RequestShape, changes: Vec<Change>) -> Transaction {
-    Transaction { epg: epg(name), form, changes }
+    Transaction { epg: epg(name), shape, changes }
 }
 
 fn send(policy: Policy, transaction: &Transaction, fabric: &FabricCache) -> Result<(String, Value), Refusal> {
@@ -202,33 +202,33 @@ fn requests() {
 /// W5, O1: a plan that is wrong about whose something is does not get through.
 #[test]
 fn what_is_not_ours_is_refused() {
-    use Form::{Rooted, Single, Tag};
-    for (epg, form, changes) in [
-        ("OTHER", Rooted, vec![create(9)]),
-        ("NONE", Rooted, vec![create(9)]),
-        ("OLD", Rooted, vec![create(9)]),
-        ("OTHER", Rooted, vec![Change::SetEpgOwner { from: Ownership::Foreign, why: Cause::MarkChanged }]),
-        ("OTHER", Single, vec![create(8), create(9)]),
-        ("GONE", Single, vec![create(9)]),
-        ("GONE", Rooted, vec![create(9)]),
-        ("GONE", Rooted, vec![delete(0, false)]),
-        ("OURS", Rooted, vec![Change::CreateEpg { deployments: vec![], why: Cause::Desired }]),
-        ("OURS", Rooted, vec![create(0)]),
-        ("OURS", Rooted, vec![delete(1, false)]),
-        ("OURS", Rooted, vec![delete(2, true)]),
-        ("OURS", Rooted, vec![delete(3, true)]),
-        ("OURS", Rooted, vec![repair(1, false)]),
-        ("OURS", Rooted, vec![repair(3, true)]),
-        ("OURS", Rooted, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
-        ("OTHER", Rooted, vec![Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }]),
-        ("OTHER", Single, vec![delete(3, false)]),
+    use RequestShape::{EpgTree, OneSubnet, Tag};
+    for (epg, shape, changes) in [
+        ("OTHER", EpgTree, vec![create(9)]),
+        ("NONE", EpgTree, vec![create(9)]),
+        ("OLD", EpgTree, vec![create(9)]),
+        ("OTHER", EpgTree, vec![Change::SetEpgOwner { from: Ownership::Foreign, why: Cause::MarkChanged }]),
+        ("OTHER", OneSubnet, vec![create(8), create(9)]),
+        ("GONE", OneSubnet, vec![create(9)]),
+        ("GONE", EpgTree, vec![create(9)]),
+        ("GONE", EpgTree, vec![delete(0, false)]),
+        ("OURS", EpgTree, vec![Change::CreateEpg { deployments: vec![], why: Cause::Desired }]),
+        ("OURS", EpgTree, vec![create(0)]),
+        ("OURS", EpgTree, vec![delete(1, false)]),
+        ("OURS", EpgTree, vec![delete(2, true)]),
+        ("OURS", EpgTree, vec![delete(3, true)]),
+        ("OURS", EpgTree, vec![repair(1, false)]),
+        ("OURS", EpgTree, vec![repair(3, true)]),
+        ("OURS", EpgTree, vec![Change::DeleteEpg { subnets: 1, why: Cause::Unnamed }]),
+        ("OTHER", EpgTree, vec![Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }]),
+        ("OTHER", OneSubnet, vec![delete(3, false)]),
         ("OTHER", Tag, vec![forget("aci-sync:other:OTHER")]),
         ("NONE", Tag, vec![forget("aci-sync:me:OTHER")]),
         ("OTHER", Tag, vec![create(9)]),
-        ("OTHER", Single, vec![forget("aci-sync:me:OTHER")]),
-        ("OURS", Rooted, vec![create(9), Change::Remember]),
+        ("OTHER", OneSubnet, vec![forget("aci-sync:me:OTHER")]),
+        ("OURS", EpgTree, vec![create(9), Change::Remember]),
     ] {
-        let transaction = transaction(epg, form, changes);
+        let transaction = transaction(epg, shape, changes);
         let sent = send(Policy::Sync, &transaction, &fabric());
         assert!(matches!(sent, Err(Refusal::NotOurs(_))), "{transaction:?}: {sent:?}");
     }

@@ -11,7 +11,7 @@
 //! service ns/name [selector=a:b] [ip=A,B] [hostname] [type=T]
 //! l3out T/L [vrf=V]       epg T/L/E mark [contracts]       subnet T/L/E prefix mark [name=N] [scope=S]
 //! tag T/L/E [ID] (our memory that the EPG is foreign, or another cluster id's) | untagged T/L/E (this process's own memory)
-//! parked T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
+//! deferred T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
 //! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-epgs=N
 //! max-deletes=N|N%|off (the first round is counted, W4)
@@ -21,11 +21,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use aci_sync::model::brake::Brake;
 use aci_sync::model::cache::{Epg, FabricCache};
 use aci_sync::model::desired::desired_state;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ObjectDn};
 use aci_sync::model::finding::Finding;
+use aci_sync::model::guards::deletion::DeletionGuard;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
@@ -113,8 +113,8 @@ struct World {
     rules: Rules,
     adopt: Vec<String>,
     tag_failures: BTreeMap<EpgDn, TagFailure>,
-    parked: BTreeSet<ObjectDn>,
-    resting: BTreeSet<ObjectDn>,
+    deferred: BTreeSet<ObjectDn>,
+    throttled: BTreeSet<ObjectDn>,
     deletes: bool,
     grace_over: bool,
 }
@@ -128,8 +128,8 @@ impl World {
             rules: Rules { max_deletes: MaxDeletes::Off, ..Rules::default() },
             adopt: Vec::new(),
             tag_failures: BTreeMap::new(),
-            parked: BTreeSet::new(),
-            resting: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+            throttled: BTreeSet::new(),
             deletes: true,
             grace_over: true,
         };
@@ -178,8 +178,8 @@ impl World {
                 let untagged = TagFailure { why: "a privilege is missing".to_owned(), try_again: false };
                 self.tag_failures.insert(epg(first), untagged);
             }
-            "parked" => drop(self.parked.insert(object(first, options))),
-            "resting" => drop(self.resting.insert(object(first, options))),
+            "deferred" => drop(self.deferred.insert(object(first, options))),
+            "throttled" => drop(self.throttled.insert(object(first, options))),
             "incomplete" => self.deletes = false,
             "grace-runs" => self.grace_over = false,
             "keep-contracted" => self.rules.keep_contracted = true,
@@ -239,7 +239,7 @@ impl World {
             }
         }
         let mut rounds = Vec::new();
-        let mut brake = Brake::default();
+        let mut deletion_guard = DeletionGuard::default();
         let findings: Vec<Finding> = loop {
             let mut beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
             beyond.retain(|dn| !fabric.epg(dn).is_some_and(Epg::belongs_to_us));
@@ -252,18 +252,18 @@ impl World {
                 deletes: self.deletes,
                 grace: Some(Duration::from_secs(60)),
                 grace_over: &|_| self.grace_over,
-                parked: &|it| self.parked.contains(it),
-                resting: &|it| self.resting.contains(it),
-                held: brake.held(),
+                deferred: &|it| self.deferred.contains(it),
+                throttled: &|it| self.throttled.contains(it),
+                blocked: deletion_guard.blocked(),
                 tag_failures: &self.tag_failures,
             });
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
-            if brake.count(&plan, fabric.count_ours(), self.rules.max_deletes) {
+            if deletion_guard.check(&plan, fabric.count_ours(), self.rules.max_deletes) {
                 continue;
             }
             if plan.transactions.is_empty() {
-                brake.keep(&plan, |_| false);
-                break desired.findings.into_iter().chain(plan.findings).chain(brake.finding()).collect();
+                deletion_guard.keep(&plan, |_| false);
+                break desired.findings.into_iter().chain(plan.findings).chain(deletion_guard.finding()).collect();
             }
             assert!(rounds.len() < 10, "no end: {rounds:?}");
             let most = plan.transactions.iter().map(|it| it.changes.len()).max().unwrap_or_default();

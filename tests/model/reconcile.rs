@@ -34,7 +34,7 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
         reconcile(&mut reconciler, &session, start + 13 * SECOND);
     }
     assert_eq!(desk.door.subnets(DN_E).len(), 41);
-    assert!(reconciler.release_held());
+    assert!(reconciler.approve_deletions());
     reconcile(&mut reconciler, &session, start + 14 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 1);
 }

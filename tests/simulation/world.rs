@@ -472,7 +472,7 @@ impl World {
     /// SIGUSR2.
     pub fn release(&mut self, side: usize) {
         let it = &mut self.sides[side];
-        if it.reconciler.release_held() {
+        if it.reconciler.approve_deletions() {
             it.released = true;
             it.scheduler.reconcile_soon(self.now);
             self.coverage.borrow_mut().count("people: SIGUSR2");

@@ -9,42 +9,42 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
-struct Parked {
+struct Deferral {
     until: Instant,
     pause: Duration,
     finding: Finding,
 }
 
-/// The parked objects, each with its finding.
+/// The deferred objects, each with its finding.
 #[derive(Debug)]
-pub struct Parking<K> {
-    parked: BTreeMap<K, Parked>,
+pub struct Deferrals<K> {
+    deferred: BTreeMap<K, Deferral>,
     /// Objects where a write met something that was believed absent, or got no answer, once (W3, W7: only a second time
     /// in a row leads to a pause).
     surprises: BTreeSet<K>,
 }
 
-impl<K: Ord> Default for Parking<K> {
+impl<K: Ord> Default for Deferrals<K> {
     fn default() -> Self {
-        Parking { parked: BTreeMap::new(), surprises: BTreeSet::new() }
+        Deferrals { deferred: BTreeMap::new(), surprises: BTreeSet::new() }
     }
 }
 
-impl<K: Ord + Clone> Parking<K> {
+impl<K: Ord + Clone> Deferrals<K> {
     /// Leaves an object alone; each time in a row for twice as long.
-    pub fn park(&mut self, object: &K, now: Instant, finding: Finding) {
-        let pause = self.parked.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
-        self.parked.insert(object.clone(), Parked { until: now + pause, pause, finding });
+    pub fn defer(&mut self, object: &K, now: Instant, finding: Finding) {
+        let pause = self.deferred.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
+        self.deferred.insert(object.clone(), Deferral { until: now + pause, pause, finding });
     }
 
     /// Whether an object was refused and has not been taken since.
     pub fn is_known(&self, object: &K) -> bool {
-        self.parked.contains_key(object)
+        self.deferred.contains_key(object)
     }
 
     /// Whether an object is left alone now.
-    pub fn is_parked(&self, object: &K, now: Instant) -> bool {
-        self.parked.get(object).is_some_and(|it| it.until > now)
+    pub fn is_deferred(&self, object: &K, now: Instant) -> bool {
+        self.deferred.get(object).is_some_and(|it| it.until > now)
     }
 
     /// Notes a surprise; true where it is not the first one since the last success.
@@ -54,34 +54,34 @@ impl<K: Ord + Clone> Parking<K> {
 
     /// What was asked was taken: all is well there.
     pub fn release(&mut self, object: &K) {
-        self.parked.remove(object);
+        self.deferred.remove(object);
         self.surprises.remove(object);
     }
 
     /// Forgets the objects that are of no interest any more.
     pub fn keep(&mut self, of_interest: impl Fn(&K) -> bool) {
-        self.parked.retain(|object, _| of_interest(object));
+        self.deferred.retain(|object, _| of_interest(object));
         self.surprises.retain(|object| of_interest(object));
     }
 
     /// A reconcile found nothing left to do: what was to be tried again needs no try any more.
     pub fn all_done(&mut self, now: Instant) {
-        self.parked.retain(|_, it| it.until > now);
+        self.deferred.retain(|_, it| it.until > now);
         self.surprises.clear();
     }
 
-    /// The parked objects that are to be tried again.
+    /// The deferred objects that are to be tried again.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &K> {
-        self.parked.iter().filter(move |(_, it)| it.until <= now).map(|(object, _)| object)
+        self.deferred.iter().filter(move |(_, it)| it.until <= now).map(|(object, _)| object)
     }
 
     /// When the next object is tried again.
     pub fn next_end(&self) -> Option<Instant> {
-        self.parked.values().map(|it| it.until).min()
+        self.deferred.values().map(|it| it.until).min()
     }
 
     /// What people should know of them.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.parked.values().map(|it| &it.finding)
+        self.deferred.values().map(|it| &it.finding)
     }
 }

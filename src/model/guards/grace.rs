@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::dn::EpgDn;
+use crate::model::dn::EpgDn;
 
 /// The unwanted EPGs of ours, each since when.
 #[derive(Debug)]

@@ -1,0 +1,99 @@
+//! The deletion guard: a full sync that would delete very much at once holds these deletions until somebody consents (W4).
+//!
+//! What it guards against is a view that is complete and wrong: an API server restored from an old backup, or the
+//! kubeconfig of another cluster.
+
+use std::collections::BTreeSet;
+
+use crate::model::dn::ObjectDn;
+use crate::model::finding::{Code, Few, Finding};
+use crate::model::plan::Plan;
+use crate::model::rules::MaxDeletes;
+
+/// What is blocked, and whether the next plan is counted.
+#[derive(Debug)]
+pub struct DeletionGuard {
+    check_next: bool,
+    blocked: BTreeSet<ObjectDn>,
+    /// What somebody consented to and is not done yet, such as an EPG in its grace: it is not counted again.
+    approved: BTreeSet<ObjectDn>,
+}
+
+impl Default for DeletionGuard {
+    /// The first plan of a process is counted.
+    fn default() -> Self {
+        DeletionGuard { check_next: true, blocked: BTreeSet::new(), approved: BTreeSet::new() }
+    }
+}
+
+impl DeletionGuard {
+    /// A complete list or a full sync came in: the next plan is counted.
+    pub fn check_next(&mut self) {
+        self.check_next = true;
+    }
+
+    /// Counts a plan if it is due, before anything of it is sent. True where its deletions are blocked now, so that
+    /// another plan has to be made.
+    pub fn check(&mut self, plan: &Plan, objects: usize, most: MaxDeletes) -> bool {
+        let deletions: BTreeSet<&ObjectDn> = plan.deletions.iter().filter(|it| !self.approved.contains(it)).collect();
+        let exceeded = std::mem::take(&mut self.check_next) && most.is_exceeded(deletions.len(), objects);
+        if exceeded {
+            self.blocked.extend(deletions.into_iter().cloned());
+        }
+        exceeded
+    }
+
+    /// What must not be deleted.
+    pub fn blocked(&self) -> &BTreeSet<ObjectDn> {
+        &self.blocked
+    }
+
+    /// What is desired again, moves, or is gone leaves the block. `is_unknown` tells what the plan could not look at.
+    pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool) {
+        self.blocked.retain(|object| plan.blocked.contains(object) || is_unknown(object));
+        self.approved.retain(|object| plan.deletions.contains(object) || is_unknown(object));
+    }
+
+    /// Somebody consents; how many deletions that concerns.
+    pub fn approve(&mut self) -> usize {
+        self.approved.append(&mut self.blocked.clone());
+        std::mem::take(&mut self.blocked).len()
+    }
+
+    /// What people should know.
+    pub fn finding(&self) -> Option<Finding> {
+        let text = format!(
+            "{} deletions are blocked, because one comparison called for more than --max-deletes allows ({}); look \
+             whether the cluster's side is as it should be, and let them go with SIGUSR2",
+            self.blocked.len(),
+            Few::of(&self.blocked)
+        );
+        (!self.blocked.is_empty()).then(|| Finding::new(Code::Held, "the deletion_guard", text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dn::{L3outDn, Name};
+
+    /// W4: only the plan after a list or a full sync is counted; what was approved is not blocked again by the next one,
+    /// until it was desired in between.
+    #[test]
+    fn consent_holds_until_it_is_used() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let object = |name: &str| ObjectDn::Epg(l3out.epg(Name::object(name).unwrap()));
+        let plan = Plan { deletions: BTreeSet::from([object("A"), object("B")]), ..Plan::default() };
+        let most = MaxDeletes::Number(1);
+        let mut deletion_guard = DeletionGuard::default();
+        assert!(deletion_guard.check(&plan, 9, most) && deletion_guard.blocked().len() == 2);
+        assert_eq!(deletion_guard.approve(), 2);
+        deletion_guard.keep(&plan, |_| false);
+        deletion_guard.check_next();
+        assert!(!deletion_guard.check(&plan, 9, most) && deletion_guard.blocked().is_empty());
+        deletion_guard.keep(&Plan::default(), |_| false);
+        assert!(!deletion_guard.check(&plan, 9, most), "an event alone is not counted");
+        deletion_guard.check_next();
+        assert!(deletion_guard.check(&plan, 9, most));
+    }
+}
