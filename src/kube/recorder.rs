@@ -224,7 +224,7 @@ mod tests {
 
     fn news(name: &str, note: &str) -> News {
         let about = About { kind: Kind::Deployment, key: Key::new("a", name), uid: format!("uid-{name}").into() };
-        News { about, reason: Reason::Finding(Code::L3outMissing), note: note.to_owned() }
+        News { about, reason: Reason::Finding(Code::L3OutNotFound), note: note.to_owned() }
     }
 
     fn json(request: &Request) -> Value {
@@ -242,7 +242,7 @@ mod tests {
         let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": "web.00000000000000ff", "namespace": "a"}, "eventTime": AT,
             "reportingController": "aci.haystacknetworks.com/aci-sync", "reportingInstance": "aci-sync-node1",
-            "action": "Sync", "reason": "L3outMissing", "type": "Warning", "regarding": regarding, "note": "no L3Out"});
+            "action": "Sync", "reason": "L3OutNotFound", "type": "Warning", "regarding": regarding, "note": "no L3Out"});
         assert_eq!(json(&made), event);
 
         let about = About { kind: Kind::Service, ..news("lb", "").about };

@@ -484,7 +484,7 @@ fn unreadable_addresses(pods: &[Claimant<'_>], exporters: &Exporters<'_>) -> Vec
             if count > 1 { format!("; other Pods with such an address: {}", count - 1) } else { String::new() };
         let text =
             format!("Pod {key} has what is no address as Kubernetes reads them, so not exported: {quote}{others}");
-        Finding::new(Code::UnreadableAddress, (Kind::Deployment, &exporters.all[owner].member.deployment.key), text)
+        Finding::new(Code::InvalidAddress, (Kind::Deployment, &exporters.all[owner].member.deployment.key), text)
     };
     odd.into_iter().map(finding).collect()
 }
@@ -538,7 +538,7 @@ fn service_claims<'a>(
         }
         if let Some(quote) = service.unreadable.as_ref().filter(|_| !owners.is_empty()) {
             let text = format!("not an address as Kubernetes reads them, so not exported: {quote}");
-            findings.push(Finding::new(Code::UnreadableAddress, (Kind::Service, &service.key), text));
+            findings.push(Finding::new(Code::InvalidAddress, (Kind::Service, &service.key), text));
         }
         if service.hostname_only && !owners.is_empty() {
             findings.push(Finding::new(

@@ -209,7 +209,7 @@ pub enum Code {
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
     /// An address of a Pod or of a Service's ingress that is none as Kubernetes reads them (P2, S1).
-    UnreadableAddress,
+    InvalidAddress,
     /// A Deployment whose status counts replicas while none of its Pods is found (P1).
     PodsNotFound,
     /// Two Deployments want one address in two EPGs of one VRF (S3).
@@ -219,37 +219,37 @@ pub enum Code {
     /// An address that is never exposed (P6).
     AddressNotExposed,
     /// A foreign object holds a desired address (S3).
-    HeldByForeign,
+    ForeignSubnet,
     /// A foreign subnet that is relied on lacks `import-security` (O2).
     ForeignScope,
     /// A tenant or an L3Out that is not there (R3).
-    L3outMissing,
+    L3OutNotFound,
     /// A foreign EPG that a Deployment names and may not use (W6).
-    ForeignRefused,
+    ForeignEpgRefused,
     /// A foreign EPG that was used, and that somebody deleted (O4).
-    ForeignGone,
+    ForeignEpgDeleted,
     /// The fabric does not take the tag that remembers a foreign EPG (O4).
-    Unremembered,
+    TagWriteFailed,
     /// Objects of another aci-sync where ours are desired (O6).
-    OtherCluster,
+    OtherClusterObjects,
     /// A move that cannot be made yet (D5, W2).
-    Waiting,
+    MovePending,
     /// A subnet of a Deployment's own that stays where nothing wants it, because its address has no place yet (D3, D5).
     SubnetRetained,
     /// An unwanted EPG of ours that has to stay (D6).
-    EpgStays,
+    EpgRetained,
     /// An unwanted EPG of ours that goes once its grace is over (D6).
     EpgInGrace,
     /// An EPG of ours that another writer deleted, restored without the contract relations that it had (R7).
     ContractsLost,
     /// An unwanted object of a predecessor (O3).
-    Predecessor,
+    LegacyObject,
     /// An object that lost our mark (R2).
-    MarkLost,
+    OwnerMarkLost,
     /// Somebody undoes again and again what we do (R5).
-    Fight,
+    WriterConflict,
     /// Deletions that wait for somebody's consent (W4).
-    Held,
+    DeletionsBlocked,
     /// A write that the APIC refused (W3, W8).
     Rejected,
     /// An L3Out of whose changes the APIC tells nothing (A6).
@@ -271,15 +271,15 @@ impl Code {
             Code::Rejected
                 | Code::TooManyEpgs
                 | Code::PodsNotFound
-                | Code::Waiting
+                | Code::MovePending
                 | Code::SubnetRetained
-                | Code::Held
-                | Code::Fight
+                | Code::DeletionsBlocked
+                | Code::WriterConflict
                 | Code::Paused
-                | Code::L3outMissing
-                | Code::ForeignGone
-                | Code::ForeignRefused
-                | Code::HeldByForeign
+                | Code::L3OutNotFound
+                | Code::ForeignEpgDeleted
+                | Code::ForeignEpgRefused
+                | Code::ForeignSubnet
         )
     }
 }

@@ -51,7 +51,7 @@ pub enum Reason {
 impl Reason {
     /// Somebody may have to do something about it.
     pub fn is_warning(self) -> bool {
-        matches!(self, Reason::Finding(code) if !matches!(code, Code::Paused | Code::OtherCluster))
+        matches!(self, Reason::Finding(code) if !matches!(code, Code::Paused | Code::OtherClusterObjects))
     }
 }
 
@@ -209,7 +209,7 @@ fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTr
         return None;
     }
     let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
-    let stays = || findings.iter().any(|it| it.code == Code::EpgStays && it.subject == subject);
+    let stays = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
     (still.is_some() || epg.ownership != Ownership::Owned || stays())
         .then(|| format!("nothing of its own is left in {dn}, which stays"))
 }

@@ -61,13 +61,13 @@ impl fmt::Display for Reason<'_> {
             Reason::Moves => f.write_str("its new EPG is created first"),
             Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
             Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read", dn.l3out),
-            Reason::Blocked(dn, BlockReason::L3outMissing) => write!(f, "{} was not found", dn.l3out),
+            Reason::Blocked(dn, BlockReason::L3OutNotFound) => write!(f, "{} was not found", dn.l3out),
             Reason::Blocked(dn, BlockReason::Paused) => write!(f, "{dn} is paused"),
             Reason::Blocked(dn, BlockReason::LeftAlone) => {
                 write!(f, "{dn} is deferred after a rejection or a conflict")
             }
             Reason::Blocked(dn, BlockReason::Refused) => write!(f, "{dn} is foreign, and --foreign-epg is refuse"),
-            Reason::Blocked(dn, BlockReason::ForeignGone) => write!(f, "{dn} is foreign and was deleted"),
+            Reason::Blocked(dn, BlockReason::ForeignEpgDeleted) => write!(f, "{dn} is foreign and was deleted"),
         }
     }
 }
@@ -80,7 +80,7 @@ pub(super) enum BlockReason {
     /// Its L3Out was not read.
     Unread,
     /// There is no such L3Out (R3).
-    L3outMissing,
+    L3OutNotFound,
     /// Every Deployment that names it is paused (D2).
     Paused,
     /// It is left alone for now (W3, W8, R5).
@@ -88,7 +88,7 @@ pub(super) enum BlockReason {
     /// It is not ours, and foreign ones are refused (W6).
     Refused,
     /// It was not ours, and somebody deleted it (O4).
-    ForeignGone,
+    ForeignEpgDeleted,
 }
 
 /// D5: why an EPG cannot be had, apart from not having been made yet.
@@ -99,14 +99,14 @@ pub(super) fn block_reason(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredE
     }
     match fabric.l3out(&dn.l3out) {
         None => return Some(BlockReason::Unread),
-        Some(L3out::Missing) => return Some(BlockReason::L3outMissing),
+        Some(L3out::Missing) => return Some(BlockReason::L3OutNotFound),
         Some(L3out::Present { .. }) => {}
     }
     let object = ObjectDn::Epg(dn.clone());
     match fabric.epg(dn) {
         _ if desired.is_paused() => Some(BlockReason::Paused),
         Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(BlockReason::Refused),
-        None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignGone),
+        None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignEpgDeleted),
         epg => {
             let is_left_alone = (input.deferred)(&object) || (epg.is_none() && (input.throttled)(&object));
             is_left_alone.then_some(BlockReason::LeftAlone)

@@ -158,7 +158,7 @@ impl<'a> Planner<'a> {
                 "it holds objects of another aci-sync ({ids}), which are not touched; if that was this cluster's own id \
                  before it was rebuilt, --adopt-id takes them over"
             );
-            self.finding(Code::OtherCluster, dn, text);
+            self.finding(Code::OtherClusterObjects, dn, text);
         }
         self.contracts_lost(dn, epg);
         let mut without_security = Vec::new();
@@ -198,14 +198,14 @@ impl<'a> Planner<'a> {
             match epg.ownership {
                 _ if epg.was_ours => {
                     self.finding(
-                        Code::MarkLost,
+                        Code::OwnerMarkLost,
                         &dn,
                         "lost our owner mark and is not desired: it is left alone".into(),
                     );
                 }
                 Ownership::Legacy => {
                     let text = "bears a predecessor's mark and no Deployment names it: it is left alone".into();
-                    self.finding(Code::Predecessor, &dn, text);
+                    self.finding(Code::LegacyObject, &dn, text);
                 }
                 _ => {}
             }
@@ -228,10 +228,10 @@ impl<'a> Planner<'a> {
         }
         if strangers > 0 {
             let text = format!("no longer desired, but it holds subnets that are not ours ({strangers}): it stays");
-            self.finding(Code::EpgStays, &dn, text);
+            self.finding(Code::EpgRetained, &dn, text);
         } else if self.input.rules.keep_contracted && !epg.relations.is_empty() {
             let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();
-            self.finding(Code::EpgStays, &dn, text);
+            self.finding(Code::EpgRetained, &dn, text);
         } else if !stays && !self.holds_back(&dn) {
             if !waits {
                 self.in_grace(&dn, epg);
@@ -344,7 +344,7 @@ impl<'a> Planner<'a> {
         match block_reason {
             // The finding about that is the reconciler's: it knows why.
             BlockReason::Unread | BlockReason::LeftAlone => {}
-            BlockReason::L3outMissing => {
+            BlockReason::L3OutNotFound => {
                 self.missing.entry(&dn.l3out).or_default().extend(&desired.deployments);
             }
             BlockReason::Paused => {
@@ -360,7 +360,7 @@ impl<'a> Planner<'a> {
             BlockReason::Refused | BlockReason::BeyondQuota => {
                 if block_reason == BlockReason::Refused {
                     let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
-                    self.finding(Code::ForeignRefused, dn, text);
+                    self.finding(Code::ForeignEpgRefused, dn, text);
                 } else {
                     let most = self.input.rules.max_epgs.unwrap_or_default();
                     let text = format!(
@@ -374,13 +374,13 @@ impl<'a> Planner<'a> {
                     self.send(dn, Some(epg), RequestShape::OneSubnet, changes);
                 }
             }
-            BlockReason::ForeignGone => {
+            BlockReason::ForeignEpgDeleted => {
                 let tag = self.input.fabric.tag(dn);
                 let mend = tag.map_or_else(|| "start aci-sync anew".to_owned(), |tag| format!("delete {tag}"));
                 let text = format!(
                     "was not ours and has been deleted: it is waited for, not made anew; if aci-sync shall make it, {mend}"
                 );
-                self.finding(Code::ForeignGone, dn, text);
+                self.finding(Code::ForeignEpgDeleted, dn, text);
             }
         }
     }
@@ -401,7 +401,7 @@ impl<'a> Planner<'a> {
                     "is not ours, and the tag that remembers that cannot be written ({why}): it is used all the same, \
                      but if somebody deletes it, aci-sync makes it as its own after a restart"
                 );
-                self.finding(Code::Unremembered, dn, text);
+                self.finding(Code::TagWriteFailed, dn, text);
             }
             _ => self.send(dn, None, RequestShape::Tag, vec![Change::Remember]),
         }
@@ -489,11 +489,11 @@ impl<'a> Planner<'a> {
         }
         if !predecessors.is_empty() {
             let text = format!("not desired, with a predecessor's mark, and left alone: {}", subnets(&predecessors));
-            self.finding(Code::Predecessor, dn, text);
+            self.finding(Code::LegacyObject, dn, text);
         }
         if !lost.is_empty() {
             let text = format!("not desired, without the owner mark it had, and left alone: {}", subnets(&lost));
-            self.finding(Code::MarkLost, dn, text);
+            self.finding(Code::OwnerMarkLost, dn, text);
         }
         changes
     }
@@ -519,22 +519,22 @@ impl<'a> Planner<'a> {
             let prefixes = subnets(prefixes);
             let (code, text, note) = match holder {
                 Holder::Us if self.input.deletes => (
-                    Code::Waiting,
+                    Code::MovePending,
                     format!("waiting for {at} to let go: {prefixes}"),
                     "waiting for another EPG to let go",
                 ),
                 Holder::Us => (
-                    Code::Waiting,
+                    Code::MovePending,
                     format!("waiting until something may be deleted from {at}: {prefixes}"),
                     "waiting until something may be deleted from another EPG",
                 ),
                 Holder::Paused => (
-                    Code::Waiting,
+                    Code::MovePending,
                     format!("waiting until the pause that keeps it in {at} ends: {prefixes}"),
                     "waiting until the pause of another Deployment ends",
                 ),
                 Holder::Foreign => (
-                    Code::HeldByForeign,
+                    Code::ForeignSubnet,
                     format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
                     "not created, because an EPG of the same VRF has it that is not ours",
                 ),
@@ -556,7 +556,7 @@ impl<'a> Planner<'a> {
         for (dn, deployments) in &self.missing {
             let text = format!("there is no such L3Out; it is waited for by {}", Few::of(deployments));
             let note = "there is no such L3Out; it is waited for";
-            self.plan.findings.push(Finding::new(Code::L3outMissing, *dn, text).with_note(note));
+            self.plan.findings.push(Finding::new(Code::L3OutNotFound, *dn, text).with_note(note));
         }
         self.plan.findings.sort();
         explain(&mut self.plan, self.input);

@@ -138,7 +138,7 @@ mod tests {
             let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
             l3out.epg(Name::object(&format!("E{n}")).unwrap())
         };
-        let found = |n: usize| BTreeSet::from([Finding::new(Code::L3outMissing, &epg(n), "x")]);
+        let found = |n: usize| BTreeSet::from([Finding::new(Code::L3OutNotFound, &epg(n), "x")]);
         let (start, mut shares, mut before) = (Instant::now(), Shares::default(), BTreeSet::new());
         for n in 0..200 {
             let now = found(n);

@@ -104,8 +104,8 @@ fn findings_are_told() {
     let nowhere = r#"{"tenant":"T","l3out":"NO","epg":"E"}"#;
     for (name, annotation, reason, note) in [
         ("typo", "{", "InvalidAnnotation", "its annotation "),
-        ("foreign", F, "ForeignRefused", "uni/tn-T/out-L/instP-F: "),
-        ("lost", nowhere, "L3outMissing", "uni/tn-T/out-NO: there is no such L3Out; it is waited for"),
+        ("foreign", F, "ForeignEpgRefused", "uni/tn-T/out-L/instP-F: "),
+        ("lost", nowhere, "L3OutNotFound", "uni/tn-T/out-NO: there is no such L3Out; it is waited for"),
     ] {
         world.kube.deploy("a", name, Some(annotation), &[]);
         until(&format!("{reason} was told"), || event(&world, reason, name).is_some());

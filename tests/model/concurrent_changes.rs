@@ -349,7 +349,7 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
     reconciler.reconcile(&session, start + SECOND, &hand).unwrap();
     assert!(desk.door.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
     assert!(desk.door.faults_raised().is_empty(), "{:?}", desk.door.faults_raised());
-    assert!(reconciler.findings().iter().any(|it| it.code == Code::HeldByForeign), "{:?}", reconciler.findings());
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::ForeignSubnet), "{:?}", reconciler.findings());
 }
 
 /// O2, D6: what somebody has put into an EPG in the middle of a reconcile, and the fabric has told of, is not deleted with it.

@@ -87,7 +87,7 @@ fn one_namespace_delays_no_other() {
         *reads.entry(request.clone()).or_default() += 1;
     }
     assert_eq!((reads.len(), reads.values().max()), (MANY, Some(&1)));
-    let missing = reconciler.findings().iter().filter(|it| it.code == Code::L3outMissing).count();
+    let missing = reconciler.findings().iter().filter(|it| it.code == Code::L3OutNotFound).count();
     assert_eq!(missing, 21, "twenty of the namespace, and one that counts the rest");
 
     desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();

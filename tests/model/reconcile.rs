@@ -106,7 +106,7 @@ fn what_could_not_be_read_is_counted_later() {
     session.trouble(|_, _, _| None);
     reconcile(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(desk.door.subnets(DN_E).len(), 40);
-    assert!(reconciler.findings().iter().any(|it| it.code == Code::Held));
+    assert!(reconciler.findings().iter().any(|it| it.code == Code::DeletionsBlocked));
 }
 
 /// W5, W8: under `observe` an EPG that could not be read for a while is no reason to look again and again.
@@ -349,7 +349,7 @@ fn a_finding_that_goes_on_is_no_news() {
     for count in [1, 0] {
         let told = told(&mut reconciler, &session, now);
         assert_eq!(told.len(), count, "{told:?}");
-        assert!(told.iter().all(|it| it.starts_with("HeldByForeign Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
+        assert!(told.iter().all(|it| it.starts_with("ForeignSubnet Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
         let text = reconciler.findings().iter().map(|it| it.text.clone()).collect::<String>();
         assert_eq!(text.contains("2 subnets"), count == 0, "{text}");
         reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
@@ -366,7 +366,7 @@ fn findings_are_told_to_those_concerned() {
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
     let missing = |name: &str| {
-        format!("L3outMissing Deployment a/{name} {name}: uni/tn-T/out-L: there is no such L3Out; it is waited for")
+        format!("L3OutNotFound Deployment a/{name} {name}: uni/tn-T/out-L: there is no such L3Out; it is waited for")
     };
     assert_eq!(told(&mut reconciler, &session, now), [missing("one"), missing("two")]);
     reconciler.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
@@ -445,7 +445,7 @@ fn events_name_nothing_of_other_namespaces() {
     }
     let told = told(&mut reconciler, &session, now);
     let of_shop: Vec<&String> = told.iter().filter(|it| it.contains(" shop/")).collect();
-    for reason in ["AddressConflict", "AddressClaimed", "HeldByForeign", "L3outMissing"] {
+    for reason in ["AddressConflict", "AddressClaimed", "ForeignSubnet", "L3OutNotFound"] {
         assert!(of_shop.iter().any(|it| it.starts_with(reason)), "{reason} is not among {of_shop:#?}");
     }
     assert!(of_shop.iter().all(|it| !it.to_lowercase().contains("evil")), "{of_shop:#?}");
@@ -473,7 +473,7 @@ fn a_namespace_has_its_share_of_findings() {
     }
     reconcile(&mut reconciler, &session, now);
     let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
-    for code in ["InvalidAnnotation", "UnknownKey", "L3outMissing"] {
+    for code in ["InvalidAnnotation", "UnknownKey", "L3OutNotFound"] {
         let of_evil = findings.iter().filter(|it| it.starts_with(code) && !it.contains("shop/"));
         assert!(of_evil.count() <= 21, "{code}: {findings:#?}");
     }

@@ -241,7 +241,7 @@ impl Line {
         let all: Vec<String> = epgs.iter().chain(&subnets).cloned().collect();
         if inner.random.percent(50) {
             let Some(dn) = inner.random.one_of(&all).cloned() else { return };
-            self.covered("people: delete within a pass");
+            self.covered("people: delete within a reconcile");
             inner.log.push(format!("      meanwhile {dn} is deleted"));
             inner.meddle(&dn);
             door.admin_delete(&dn).unwrap();
@@ -255,7 +255,7 @@ impl Line {
             };
             let parent_is_there = class == "l3extInstP" || door.get(dn.rsplit_once("/ext").unwrap().0).is_some();
             if door.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && door.get(&dn).is_none() {
-                self.covered("people: create within a pass");
+                self.covered("people: create within a reconcile");
                 inner.log.push(format!("      meanwhile {dn} is made"));
                 inner.meddle(&dn);
                 let _ = door.set(&dn, class, &[("annotation", "orchestrator:terraform")]);

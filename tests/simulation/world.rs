@@ -75,7 +75,7 @@ impl ReconcileContext for Ear<'_> {
     fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         let texts = self.line.inner.borrow().seat.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
         for text in texts.into_iter().flatten() {
-            self.line.covered("events: within a pass");
+            self.line.covered("events: within a reconcile");
             self.line.inner.borrow_mut().log.push(format!("      heard: {}", told_by(&text)));
             let (ids, changes) = self.line.hear(&text);
             hear(&ids, &changes);
@@ -508,7 +508,7 @@ impl World {
             for side in 0..self.sides.len() {
                 self.release(side);
                 let findings: Vec<_> = self.sides[side].reconciler.findings().iter().cloned().collect();
-                for finding in findings.iter().filter(|it| it.code == Code::ForeignGone) {
+                for finding in findings.iter().filter(|it| it.code == Code::ForeignEpgDeleted) {
                     self.say(format!("  somebody makes {} again", finding.subject));
                     let _ = self.desk.door.set(&finding.subject.to_string(), "l3extInstP", &[]);
                 }

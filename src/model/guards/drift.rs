@@ -68,7 +68,7 @@ impl DriftThrottle {
         let fought_over = self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now));
         fought_over.map(|(object, _)| {
             let text = "somebody undoes again and again what aci-sync does there: it is repaired once a minute only";
-            Finding::new(Code::Fight, object, text)
+            Finding::new(Code::WriterConflict, object, text)
         })
     }
 }
