@@ -314,7 +314,7 @@ impl EventLoop {
             );
         }
         if let (Ok(report), Some(events)) = (outcome, &self.events) {
-            events.tell(&report.news);
+            events.publish(&report.notices);
         }
         if stopped(&self.inbox.stop) {
             return;

@@ -1,4 +1,4 @@
-//! The thread that sends Kubernetes Events (K5). It is in nobody's way: news that find no room in its queue are left
+//! The thread that sends Kubernetes Events (K5). It is in nobody's way: notices that find no room in its queue are left
 //! out, and so are those that the API server does not take. What is sent, and how much, is the recorder's.
 
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +15,7 @@ use super::lease::host;
 use super::recorder::{Next, Recorder};
 use crate::backoff::{Backoff, stopped_within};
 use crate::logging::micro_time;
-use crate::model::news::News;
+use crate::model::notices::EventNotice;
 use crate::tenure::Tenure;
 
 /// News that wait to be sent.
@@ -24,21 +24,21 @@ const QUEUE: usize = 1024;
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often one piece of news is tried.
+/// How often one piece of notices is tried.
 const TRIES: u32 = 3;
 
-/// Where the reconciler leaves news. It never waits.
+/// Where the reconciler leaves notices. It never waits.
 #[derive(Debug)]
 pub struct Queue {
-    sender: Sender<(News, String)>,
+    sender: Sender<(EventNotice, String)>,
     left_out: Arc<AtomicU64>,
 }
 
 impl Queue {
-    /// Hands news over; those that find no room are left out and counted.
-    pub fn tell(&self, news: &[News]) {
-        for news in news {
-            if self.sender.try_send((news.clone(), micro_time())).is_err() {
+    /// Hands notices over; those that find no room are left out and counted.
+    pub fn publish(&self, notices: &[EventNotice]) {
+        for notices in notices {
+            if self.sender.try_send((notices.clone(), micro_time())).is_err() {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -50,7 +50,7 @@ pub struct Emitter {
     client: Client,
     recorder: Recorder,
     /// Each with the time of day when it was told.
-    news: Receiver<(News, String)>,
+    notices: Receiver<(EventNotice, String)>,
     left_out: Arc<AtomicU64>,
     tenure: Tenure,
     stop: Receiver<()>,
@@ -63,14 +63,14 @@ pub struct Emitter {
 /// The program is stopping.
 struct Stopped;
 
-/// A queue, and what sends the news in it.
+/// A queue, and what sends the notices in it.
 pub fn events(client: Client, tenure: Tenure, stop: Receiver<()>) -> (Queue, Emitter) {
-    let (sender, news) = bounded(QUEUE);
+    let (sender, notices) = bounded(QUEUE);
     let left_out = Arc::new(AtomicU64::new(0));
     // The keys of the standard library's hashes are random: no other process begins at the same number.
     let recorder = Recorder::new(&host(), RandomState::new().hash_one(std::process::id()));
     let (told, failing) = (false, false);
-    let emitter = Emitter { client, recorder, news, left_out: left_out.clone(), tenure, stop, told, failing };
+    let emitter = Emitter { client, recorder, notices, left_out: left_out.clone(), tenure, stop, told, failing };
     (Queue { sender, left_out }, emitter)
 }
 
@@ -78,10 +78,10 @@ impl Emitter {
     /// Sends until the program stops.
     pub fn run(mut self) {
         loop {
-            let (news, at) = select! {
+            let (notices, at) = select! {
                 recv(self.stop) -> _ => return,
-                recv(self.news) -> news => match news {
-                    Ok(news) => news,
+                recv(self.notices) -> notices => match notices {
+                    Ok(notices) => notices,
                     // Without a reconciler the program is about to end: that is told by its end, not by this one's.
                     Err(_) => {
                         let _ = self.stop.recv();
@@ -91,14 +91,14 @@ impl Emitter {
             };
             // Whoever leads by now tells what there is to tell (K4).
             if self.tenure.is_held()
-                && let Err(Stopped) = self.serve(&news, &at)
+                && let Err(Stopped) = self.serve(&notices, &at)
             {
                 return;
             }
-            if self.news.is_empty() {
+            if self.notices.is_empty() {
                 match self.left_out.swap(0, Ordering::Relaxed) {
                     left_out if left_out > 0 && !self.told => {
-                        warn!("{left_out} Kubernetes Events were left out: there was more news than can be told");
+                        warn!("{left_out} Kubernetes Events were left out: there was more notices than can be told");
                     }
                     _ => {}
                 }
@@ -106,9 +106,9 @@ impl Emitter {
         }
     }
 
-    fn serve(&mut self, news: &News, at: &str) -> Result<(), Stopped> {
+    fn serve(&mut self, notices: &EventNotice, at: &str) -> Result<(), Stopped> {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-        let Some(mut request) = self.recorder.request(news, Instant::now(), at) else { return Ok(()) };
+        let Some(mut request) = self.recorder.request(notices, Instant::now(), at) else { return Ok(()) };
         for tries_left in (0..TRIES).rev() {
             while let Err(pause) = self.recorder.pace(Instant::now()) {
                 self.wait(pause)?;
@@ -121,14 +121,14 @@ impl Emitter {
             };
             // A stop ends requests too, and that is no trouble.
             self.wait(Duration::ZERO)?;
-            match self.recorder.failed(news, request.verb, &error, Instant::now()) {
+            match self.recorder.failed(notices, request.verb, &error, Instant::now()) {
                 Next::Again if tries_left > 0 => self.wait(backoff.pause())?,
-                Next::Anew => match self.recorder.request(news, Instant::now(), at) {
+                Next::Anew => match self.recorder.request(notices, Instant::now(), at) {
                     Some(anew) => request = anew,
                     None => return Ok(()),
                 },
                 Next::Again | Next::Drop => {
-                    self.lost(news, &error);
+                    self.lost(notices, &error);
                     return Ok(());
                 }
             }
@@ -136,8 +136,8 @@ impl Emitter {
         Ok(())
     }
 
-    fn lost(&mut self, news: &News, error: &Error) {
-        let key = &news.about.key;
+    fn lost(&mut self, notices: &EventNotice, error: &Error) {
+        let key = &notices.about.key;
         match error {
             Error::Forbidden { message } if !self.told => {
                 self.told = true;

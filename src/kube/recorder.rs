@@ -1,7 +1,7 @@
 //! News into Kubernetes Events (K5): which requests they become, how many, and what an answer means. It knows no
 //! sockets and no clock; the thread around it is `events`'.
 //!
-//! As client-go does it: the same news again within a few minutes are a series of one Event, an object has a burst of
+//! As client-go does it: the same notices again within a few minutes are a series of one Event, an object has a burst of
 //! Events and then one now and then, and what is refused is not tried again.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::client::{Verb, percent_encoded};
 use super::error::Error;
 use crate::logging::one_line;
 use crate::model::kube::Kind;
-use crate::model::news::{About, News, Reason};
+use crate::model::notices::{EventNotice, EventReason, ObjectRef};
 
 /// Who reports, as a qualified name.
 const CONTROLLER: &str = "aci.haystacknetworks.com/aci-sync";
@@ -28,7 +28,7 @@ const LONGEST_NOTE: usize = 1024;
 /// The longest part of an object's name in an Event's, which is 253 at most with a point and 16 digits.
 const LONGEST_PART: usize = 236;
 
-/// After so long without the same news again a series is over.
+/// After so long without the same notices again a series is over.
 const SERIES: Duration = Duration::from_secs(360);
 
 /// How long nothing is sent into a namespace where we may not write Events.
@@ -57,11 +57,11 @@ pub struct Request {
 /// What follows from an error.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The Event has expired: the news are to be told anew.
+    /// The Event has expired: the notices are to be told anew.
     Anew,
     /// The same request again, later.
     Again,
-    /// Nothing: these news are lost.
+    /// Nothing: these notices are lost.
     Drop,
 }
 
@@ -69,8 +69,8 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Recorder {
     instance: String,
-    series: HashMap<(About, Reason), Series>,
-    objects: HashMap<About, Bucket>,
+    series: HashMap<(ObjectRef, EventReason), Series>,
+    objects: HashMap<ObjectRef, Bucket>,
     overall: Bucket,
     forbidden: HashMap<Arc<str>, Instant>,
     /// The number in the next Event's name. No two have the same.
@@ -98,19 +98,19 @@ impl Recorder {
         }
     }
 
-    /// What the news become, if anything: `now` is for the rates, `at` the time of day for people.
-    pub fn request(&mut self, news: &News, now: Instant, at: &str) -> Option<Request> {
+    /// What the notices become, if anything: `now` is for the rates, `at` the time of day for people.
+    pub fn request(&mut self, notices: &EventNotice, now: Instant, at: &str) -> Option<Request> {
         self.forget(now);
-        let About { kind, key, uid } = &news.about;
+        let ObjectRef { kind, key, uid } = &notices.about;
         if self.forbidden.get(&key.namespace).is_some_and(|until| *until > now) {
             return None;
         }
-        let series = (news.about.clone(), news.reason);
+        let series = (notices.about.clone(), notices.reason);
         let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", percent_encoded(&key.namespace));
         // Annotations and names from the fabric can hold anything, and a terminal shows an Event.
-        let note = one_line(&news.note);
+        let note = one_line(&notices.note);
         let note = cut(&note, LONGEST_NOTE);
-        let has_token = self.objects.entry(news.about.clone()).or_default().take(PER_OBJECT, now).is_ok();
+        let has_token = self.objects.entry(notices.about.clone()).or_default().take(PER_OBJECT, now).is_ok();
         // A note cannot be changed, and an old one would mislead: another note is another Event.
         let known = self.series.get_mut(&series).filter(|it| it.note == note && now < it.last + SERIES);
         if let Some(Series { event, count, last, .. }) = known {
@@ -130,7 +130,7 @@ impl Recorder {
         let body = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": event, "namespace": &*key.namespace}, "eventTime": at,
             "reportingController": CONTROLLER, "reportingInstance": self.instance, "action": ACTION,
-            "reason": news.reason.to_string(), "type": if news.reason.is_warning() { "Warning" } else { "Normal" },
+            "reason": notices.reason.to_string(), "type": if notices.reason.is_warning() { "Warning" } else { "Normal" },
             "regarding": regarding, "note": note});
         self.series.insert(series, Series { event, note: note.to_owned(), count: 1, last: now });
         Some(Request { verb: Verb::Create, path, body: body.to_string() })
@@ -142,14 +142,14 @@ impl Recorder {
     }
 
     /// What follows where a request failed.
-    pub fn failed(&mut self, news: &News, verb: Verb, error: &Error, now: Instant) -> Next {
+    pub fn failed(&mut self, notices: &EventNotice, verb: Verb, error: &Error, now: Instant) -> Next {
         match error {
             Error::NotFound if verb == Verb::Patch => {
-                self.series.remove(&(news.about.clone(), news.reason));
+                self.series.remove(&(notices.about.clone(), notices.reason));
                 Next::Anew
             }
             Error::Forbidden { .. } => {
-                self.forbidden.insert(news.about.key.namespace.clone(), now + FORBIDDEN);
+                self.forbidden.insert(notices.about.key.namespace.clone(), now + FORBIDDEN);
                 Next::Drop
             }
             Error::Unreachable(_) | Error::Unauthorized | Error::Credentials(_) | Error::Busy { .. } => Next::Again,
@@ -222,9 +222,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn news(name: &str, note: &str) -> News {
-        let about = About { kind: Kind::Deployment, key: Key::new("a", name), uid: format!("uid-{name}").into() };
-        News { about, reason: Reason::Finding(Code::L3OutNotFound), note: note.to_owned() }
+    fn notices(name: &str, note: &str) -> EventNotice {
+        let about = ObjectRef { kind: Kind::Deployment, key: Key::new("a", name), uid: format!("uid-{name}").into() };
+        EventNotice { about, reason: EventReason::Finding(Code::L3OutNotFound), note: note.to_owned() }
     }
 
     fn json(request: &Request) -> Value {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn events_are_whole() {
         let mut recorder = Recorder::new("node1", 0xff);
-        let made = recorder.request(&news("web", "no L3Out"), Instant::now(), AT).unwrap();
+        let made = recorder.request(&notices("web", "no L3Out"), Instant::now(), AT).unwrap();
         assert_eq!((made.verb, made.path.as_str()), (Verb::Create, EVENTS));
         let regarding =
             json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "a", "name": "web", "uid": "uid-web"});
@@ -245,15 +245,15 @@ mod tests {
             "action": "Sync", "reason": "L3OutNotFound", "type": "Warning", "regarding": regarding, "note": "no L3Out"});
         assert_eq!(json(&made), event);
 
-        let about = About { kind: Kind::Service, ..news("lb", "").about };
+        let about = ObjectRef { kind: Kind::Service, ..notices("lb", "").about };
         for (reason, name, sort) in [
-            (Reason::Synced, "Synced", "Normal"),
-            (Reason::Released, "Released", "Normal"),
-            (Reason::Finding(Code::Paused), "Paused", "Normal"),
-            (Reason::Finding(Code::HostnameOnly), "HostnameOnly", "Warning"),
+            (EventReason::Synced, "Synced", "Normal"),
+            (EventReason::Released, "Released", "Normal"),
+            (EventReason::Finding(Code::Paused), "Paused", "Normal"),
+            (EventReason::Finding(Code::HostnameOnly), "HostnameOnly", "Warning"),
         ] {
-            let news = News { about: about.clone(), reason, note: String::new() };
-            let event = json(&recorder.request(&news, Instant::now(), AT).unwrap());
+            let notices = EventNotice { about: about.clone(), reason, note: String::new() };
+            let event = json(&recorder.request(&notices, Instant::now(), AT).unwrap());
             assert_eq!((&event["reason"], &event["type"]), (&json!(name), &json!(sort)));
             assert_eq!(
                 (&event["regarding"]["kind"], &event["regarding"]["apiVersion"]),
@@ -269,7 +269,7 @@ mod tests {
         let long = format!("{}.{}", "x".repeat(235), "y".repeat(17));
         for (name, note, length) in [(&*long, "é".repeat(900), 1024), ("web", format!("-{}", "é".repeat(900)), 1023)]
         {
-            let event = json(&recorder.request(&news(name, &note), Instant::now(), AT).unwrap());
+            let event = json(&recorder.request(&notices(name, &note), Instant::now(), AT).unwrap());
             assert_eq!(event["note"].as_str().unwrap().len(), length);
             let end = if name == "web" { "web.0000000000000000" } else { "xxx.ffffffffffffffff" };
             let event = event["metadata"]["name"].as_str().unwrap();
@@ -287,15 +287,15 @@ mod tests {
             ("\u{202e}x\u{2028}y\u{85}", r"\u{202e}x\u{2028}y\u{85}"),
             ("é \u{1f600}", "é \u{1f600}"),
         ] {
-            let event = json(&recorder.request(&news("web", note), Instant::now(), AT).unwrap());
+            let event = json(&recorder.request(&notices("web", note), Instant::now(), AT).unwrap());
             assert_eq!(event["note"], shown);
         }
         let note = "\n".repeat(2000);
-        let event = json(&recorder.request(&news("web", &note), Instant::now(), AT).unwrap());
+        let event = json(&recorder.request(&notices("web", &note), Instant::now(), AT).unwrap());
         assert_eq!(event["note"].as_str().unwrap().len(), 1024);
     }
 
-    /// K5: the same news within six minutes of the last time are a series of one Event; other news are another Event.
+    /// K5: the same notices within six minutes of the last time are a series of one Event; other notices are another Event.
     #[test]
     fn the_same_again_is_a_series() {
         let (mut recorder, start) = (Recorder::new("", 0), Instant::now());
@@ -309,7 +309,7 @@ mod tests {
             (721, "web", "two", 1, EVENTS.to_owned()),
             (722, "web", "two", 2, web(3)),
         ] {
-            let request = recorder.request(&news(name, note), start + seconds(at), AT).unwrap();
+            let request = recorder.request(&notices(name, note), start + seconds(at), AT).unwrap();
             assert_eq!(request.path, path, "at {at}");
             if count > 1 {
                 let series = json!({"series": {"count": count, "lastObservedTime": AT}});
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn rates_have_an_end() {
         let (mut recorder, start) = (Recorder::new("", 0), Instant::now());
-        let mut sent = |name: &str, note: &str, at| recorder.request(&news(name, note), start + seconds(at), AT);
+        let mut sent = |name: &str, note: &str, at| recorder.request(&notices(name, note), start + seconds(at), AT);
         let at_once = (0..100).filter_map(|_| sent("web", "", 0)).count();
         assert_eq!(at_once, 25);
         assert!(sent("web", "another", 299).is_none() && sent("other", "", 299).is_some());
@@ -344,7 +344,7 @@ mod tests {
     /// an Event that has expired is made anew.
     #[test]
     fn what_follows_from_an_error() {
-        let (start, web) = (Instant::now(), news("web", ""));
+        let (start, web) = (Instant::now(), notices("web", ""));
         let text = String::new;
         for (error, verb, next) in [
             (Error::Unreachable(text()), Verb::Create, Next::Again),
@@ -365,8 +365,9 @@ mod tests {
                 Error::Forbidden { .. } => {
                     assert_eq!(then, None);
                     let elsewhere = Key::new("b", "web");
-                    let news = News { about: About { key: elsewhere, ..web.about.clone() }, ..web.clone() };
-                    assert!(recorder.request(&news, start, AT).is_some());
+                    let notices =
+                        EventNotice { about: ObjectRef { key: elsewhere, ..web.about.clone() }, ..web.clone() };
+                    assert!(recorder.request(&notices, start, AT).is_some());
                     assert!(recorder.request(&web, start + seconds(3600), AT).is_some());
                 }
                 _ => assert!(then.is_some(), "{error:?}"),
@@ -385,7 +386,7 @@ mod tests {
     fn the_memory_has_an_end() {
         let (mut recorder, start) = (Recorder::new("", 0), Instant::now());
         for n in 0..2 * MOST {
-            assert!(recorder.request(&news(&n.to_string(), ""), start, AT).is_some());
+            assert!(recorder.request(&notices(&n.to_string(), ""), start, AT).is_some());
             assert!(recorder.series.len() <= MOST && recorder.objects.len() <= MOST);
         }
     }

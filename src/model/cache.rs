@@ -500,7 +500,7 @@ fn prefix_of(dn: &str) -> Option<Prefix> {
 }
 
 /// Compares an EPG with what the cache had of it. What was ours may have lost its mark
-/// only (R2). Told is what
+/// only (R2). NoticeTracker is what
 /// of ours has gone or has changed, which only somebody else can have done: our own writes are in the cache already
 /// (R5). What falls with its EPG is not told.
 fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {

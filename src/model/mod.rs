@@ -28,4 +28,4 @@ pub mod missing_pods;
 mod placement;
 pub mod planner;
 
-pub mod news;
+pub mod notices;

@@ -170,7 +170,7 @@ impl Reconciler {
             self.subscriptions.written(&transaction.epg.l3out, now);
         }
         if !transaction.changes.iter().all(Change::is_delete) {
-            self.told.written(&transaction.epg);
+            self.notices.written(&transaction.epg);
         }
         self.deferrals.release(&ObjectDn::Epg(transaction.epg.clone()));
         for object in transaction.objects() {

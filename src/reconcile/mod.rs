@@ -17,7 +17,7 @@ use log::{debug, info};
 
 use self::deferrals::Deferrals;
 use self::observe::Settling;
-use self::reporter::Shares;
+use self::reporter::LogShares;
 use self::subscriptions::Subscriptions;
 use crate::apic::access::Access;
 use crate::apic::writer::Writer;
@@ -35,7 +35,7 @@ use crate::model::inventory::{Inventory, Member};
 use crate::model::kube::Kind;
 use crate::model::missing_pods::MissingPods;
 use crate::model::mo::{MoChange, Status};
-use crate::model::news::{News, Told};
+use crate::model::notices::{EventNotice, NoticeTracker};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
 use crate::model::planner::{self, PlanInput, TagFailure};
@@ -72,7 +72,7 @@ pub struct Report {
     /// How many objects are kept although nothing wants them, because the policy deletes nothing (W5).
     pub kept: usize,
     /// What is new for people who look at the cluster (K5).
-    pub news: Vec<News>,
+    pub notices: Vec<EventNotice>,
 }
 
 /// What goes on around a reconcile. A function that says whether to go on is enough where nothing is heard meanwhile.
@@ -144,8 +144,8 @@ pub struct Reconciler {
     stale_epgs: BTreeSet<EpgDn>,
     settling: BTreeMap<L3outDn, Settling>,
     findings: BTreeSet<Finding>,
-    shares: Shares,
-    told: Told,
+    log_shares: LogShares,
+    notices: NoticeTracker,
     observed: String,
     /// How much the APIC refused in this reconcile.
     refusals: usize,
@@ -182,8 +182,8 @@ impl Reconciler {
             stale_epgs: BTreeSet::new(),
             settling: BTreeMap::new(),
             findings: BTreeSet::new(),
-            shares: Shares::default(),
-            told: Told::default(),
+            log_shares: LogShares::default(),
+            notices: NoticeTracker::default(),
             observed: String::new(),
             refusals: 0,
             unasked: None,
@@ -265,8 +265,8 @@ impl Reconciler {
 
     /// Takes over a websocket event. True where it says something that the cache does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
-        let (news, is_late) = self.hear(subscriptions, changes);
-        !is_late && !news.is_empty()
+        let (notices, is_late) = self.hear(subscriptions, changes);
+        !is_late && !notices.is_empty()
     }
 
     /// What a websocket event says that the cache does not know, which is read again; and whether it comes late, of
@@ -275,7 +275,7 @@ impl Reconciler {
         // A late event of a subscription that was given up costs no read (R3). That something was deleted is kept in mind
         // all the same: what somebody puts there after that is not an object of ours that lost its mark (R2).
         let is_late = !self.subscriptions.heard(subscriptions);
-        let mut news = Vec::new();
+        let mut notices = Vec::new();
         for change in changes.iter().filter(|it| !is_late || it.status == Status::Deleted) {
             let hint = self.fabric.hint(change);
             match &hint {
@@ -290,9 +290,9 @@ impl Reconciler {
                     self.stale_l3outs.insert(dn.clone());
                 }
             }
-            news.push(hint);
+            notices.push(hint);
         }
-        (news, is_late)
+        (notices, is_late)
     }
 
     /// Events may have been lost, or time has passed: the next reconcile compares everything (R4).
@@ -399,7 +399,7 @@ impl Reconciler {
                 (report.unfinished, report.withheld) =
                     ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
                 report.kept = if self.writer.deletes() { 0 } else { plan.kept.len() };
-                report.news = self.tell(&desired, plan, now);
+                report.notices = self.report_findings(&desired, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
             }

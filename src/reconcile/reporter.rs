@@ -9,7 +9,7 @@ use log::{info, warn};
 use super::Reconciler;
 use crate::model::desired::DesiredState;
 use crate::model::finding::{Code, Finding, Subject, within_limits};
-use crate::model::news::News;
+use crate::model::notices::EventNotice;
 use crate::model::plan::{Plan, Tally, describe};
 
 /// The most lines about the findings of one namespace in so long a time.
@@ -18,14 +18,14 @@ const WINDOW: Duration = Duration::from_secs(600);
 
 /// How much of the log each namespace has had.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(super) struct LogShares {
     begun: Option<Instant>,
     lines: HashMap<Arc<str>, usize>,
     /// Whose each finding of the last reconcile is: once it has gone, nobody may name its subject any more.
     namespaces: HashMap<Subject, Vec<Arc<str>>>,
 }
 
-impl Shares {
+impl LogShares {
     /// A new window begins where the last one is over.
     fn begin(&mut self, now: Instant) {
         if self.begun.is_some_and(|it| now.saturating_duration_since(it) < WINDOW) {
@@ -99,7 +99,7 @@ impl Reconciler {
     }
 
     /// A finding is told when it appears and when it goes.
-    pub(super) fn tell(&mut self, desired: &DesiredState, plan: Plan, now: Instant) -> Vec<News> {
+    pub(super) fn report_findings(&mut self, desired: &DesiredState, plan: Plan, now: Instant) -> Vec<EventNotice> {
         let mut findings: BTreeSet<Finding> = desired.findings.iter().cloned().chain(plan.findings).collect();
         findings.extend(self.deferrals.findings().chain(self.deferred_l3outs.findings()).cloned());
         findings.extend(self.drift.findings(now));
@@ -119,9 +119,9 @@ impl Reconciler {
             (namespaces, _) => namespaces,
         };
         let findings = within_limits(findings, namespaces_of);
-        self.shares.tell(&self.findings, &findings, namespaces_of, now);
+        self.log_shares.tell(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
-        self.told.reconcile_ended(&self.inventory, desired, &self.fabric, &self.findings)
+        self.notices.reconcile_ended(&self.inventory, desired, &self.fabric, &self.findings)
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
             l3out.epg(Name::object(&format!("E{n}")).unwrap())
         };
         let found = |n: usize| BTreeSet::from([Finding::new(Code::L3OutNotFound, &epg(n), "x")]);
-        let (start, mut shares, mut before) = (Instant::now(), Shares::default(), BTreeSet::new());
+        let (start, mut shares, mut before) = (Instant::now(), LogShares::default(), BTreeSet::new());
         for n in 0..200 {
             let now = found(n);
             shares.tell(&before, &now, |_| vec!["evil".into()], start);

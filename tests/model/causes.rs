@@ -119,11 +119,12 @@ fn lost_contracts_are_listed() {
 
     desk.door.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
-    let news = reconcile(&mut reconciler, &session, now).news;
+    let notices = reconcile(&mut reconciler, &session, now).notices;
     let text = "another writer deleted it, and it was restored without the contract relations that it had: rscons-c1, \
                 rscons-c2, rscons-c3, rscons-c4, rscons-c5 and 3 more; add those that are still needed";
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text]);
-    let told: Vec<_> = news.iter().map(|it| (it.reason.to_string(), it.reason.is_warning(), it.note.clone())).collect();
+    let told: Vec<_> =
+        notices.iter().map(|it| (it.reason.to_string(), it.reason.is_warning(), it.note.clone())).collect();
     assert_eq!(told, [("ContractsLost".to_owned(), true, format!("{DN_E}: {text}"))]);
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text], "until it has one again");

@@ -120,7 +120,7 @@ fn a_flood_hides_no_shared_l3out() {
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, all, Vec::new(), start);
     let mut news = Vec::new();
     for n in 0..5 {
-        news.extend(reconcile(&mut reconciler, &session, start + n * SECOND).news);
+        notices.extend(reconcile(&mut reconciler, &session, start + n * SECOND).notices);
     }
     let of_shop: Vec<_> = news.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
     let findings: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();

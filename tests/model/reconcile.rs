@@ -63,7 +63,7 @@ fn pods_that_are_not_found_are_told() {
     assert_eq!(codes(&reconciler), [""; 0]);
     reconcile(&mut reconciler, &session, start + 6 * SECOND);
     assert_eq!(reconciler.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
-    let news = reconcile(&mut reconciler, &session, start + 60 * SECOND).news;
+    let notices = reconcile(&mut reconciler, &session, start + 60 * SECOND).notices;
     assert_eq!(codes(&reconciler), ["Deployment a/web"]);
     assert!(news.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{news:?}");
     assert!(reconciler.open_findings() > 0 && reconciler.next_wake().is_none_or(|it| it > start + 60 * SECOND));
@@ -279,7 +279,7 @@ fn a_forbidden_query_stops_nothing_else() {
 
 /// What people are told, in short.
 fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
-    let told = reconcile(reconciler, session, now).news.into_iter();
+    let told = reconcile(reconciler, session, now).notices.into_iter();
     told.map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note)).collect()
 }
 

@@ -1,7 +1,7 @@
-//! What people who look at an object of the cluster are told (K5): which news follow from what a reconcile came to.
+//! What people who look at an object of the cluster are told (K5): which notices follow from what a reconcile came to.
 //!
-//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter are news for each Deployment that
-//! names them. How news become Kubernetes Events, and how many of them, is `kube::recorder`'s.
+//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter are notices for each Deployment that
+//! names them. How notices become Kubernetes Events, and how many of them, is `kube::recorder`'s.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,18 +17,18 @@ use super::owner::Ownership;
 
 /// Something new about an object of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
+pub struct EventNotice {
     /// The object.
-    pub about: About,
-    /// What sort of news it is.
-    pub reason: Reason,
+    pub about: ObjectRef,
+    /// What sort of notices it is.
+    pub reason: EventReason,
     /// The whole of it, for people.
     pub note: String,
 }
 
 /// An object of the cluster: this very one, and not another of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct About {
+pub struct ObjectRef {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace and name.
@@ -37,9 +37,9 @@ pub struct About {
     pub uid: Box<str>,
 }
 
-/// The sorts of news; people see and look for their names.
+/// The sorts of notices; people see and look for their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
+pub enum EventReason {
     /// The Deployment's EPG and all subnets in it are on the fabric, for the first time.
     Synced,
     /// Nothing of what the Deployment had is left on the fabric.
@@ -48,40 +48,40 @@ pub enum Reason {
     Finding(Code),
 }
 
-impl Reason {
+impl EventReason {
     /// Somebody may have to do something about it.
     pub fn is_warning(self) -> bool {
-        matches!(self, Reason::Finding(code) if !matches!(code, Code::Paused | Code::OtherClusterObjects))
+        matches!(self, EventReason::Finding(code) if !matches!(code, Code::Paused | Code::OtherClusterObjects))
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for EventReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Finding(code) => write!(f, "{code:?}"),
+            EventReason::Finding(code) => write!(f, "{code:?}"),
             done => write!(f, "{done:?}"),
         }
     }
 }
 
 /// The most Deployments that are kept in mind. Those that have gone may never be released, as where nothing is deleted.
-const MOST_STAYS: usize = 16_384;
+const MAX_TRACKED: usize = 16_384;
 
-/// What has been told, so that nothing is news twice.
+/// What has been told, so that nothing is notices twice.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct NoticeTracker {
     /// What each finding was about. The text counts where the finding is about the object itself: somebody changed it.
-    /// What is said of an EPG changes with each Pod, and is news only where there was nothing before.
-    findings: BTreeMap<(About, Code), String>,
+    /// What is said of an EPG changes with each Pod, and is notices only where there was nothing before.
+    findings: BTreeMap<(ObjectRef, Code), String>,
     /// Each enrolled Deployment's way onto the fabric and off it.
-    stays: BTreeMap<About, Stay>,
+    presences: BTreeMap<ObjectRef, Presence>,
     /// The EPGs in which something was made since the last end of a reconcile.
     written: BTreeSet<EpgDn>,
 }
 
 /// A Deployment's time in an EPG.
 #[derive(Debug)]
-struct Stay {
+struct Presence {
     epg: EpgDn,
     /// This process made something there since.
     written: bool,
@@ -89,7 +89,7 @@ struct Stay {
     synced: bool,
 }
 
-impl Told {
+impl NoticeTracker {
     /// Something was made or changed in an EPG.
     pub fn written(&mut self, epg: &EpgDn) {
         self.written.insert(epg.clone());
@@ -102,30 +102,40 @@ impl Told {
         desired: &DesiredState,
         fabric: &FabricCache,
         findings: &BTreeSet<Finding>,
-    ) -> Vec<News> {
-        let mut news = self.found(inventory, desired, findings);
-        news.extend(self.done(inventory, desired, fabric, findings));
-        news
+    ) -> Vec<EventNotice> {
+        let mut notices = self.found(inventory, desired, findings);
+        notices.extend(self.done(inventory, desired, fabric, findings));
+        notices
     }
 
     /// Findings that an object has now and had not before. Several of one sort are told together.
-    fn found(&mut self, inventory: &Inventory, desired: &DesiredState, findings: &BTreeSet<Finding>) -> Vec<News> {
-        let mut notes: BTreeMap<(About, Code), Vec<String>> = BTreeMap::new();
-        let mut now: BTreeMap<(About, Code), String> = BTreeMap::new();
+    fn found(
+        &mut self,
+        inventory: &Inventory,
+        desired: &DesiredState,
+        findings: &BTreeSet<Finding>,
+    ) -> Vec<EventNotice> {
+        let mut notes: BTreeMap<(ObjectRef, Code), Vec<String>> = BTreeMap::new();
+        let mut now: BTreeMap<(ObjectRef, Code), String> = BTreeMap::new();
         for finding in findings {
             let (note, counts) = match &finding.subject {
                 Subject::Cluster(..) => (finding.note().to_owned(), finding.note()),
                 subject => (format!("{subject}: {}", finding.note()), ""),
             };
-            for about in concerned(&finding.subject, inventory, desired) {
+            for about in affected(&finding.subject, inventory, desired) {
                 now.entry((about.clone(), finding.code)).or_default().push_str(counts);
                 notes.entry((about, finding.code)).or_default().push(note.clone());
             }
         }
         let before = std::mem::replace(&mut self.findings, now);
         notes.retain(|it, _| before.get(it) != self.findings.get(it));
-        let news = notes.into_iter();
-        news.map(|((about, code), notes)| News { about, reason: Reason::Finding(code), note: notes.join("; ") })
+        let notices = notes.into_iter();
+        notices
+            .map(|((about, code), notes)| EventNotice {
+                about,
+                reason: EventReason::Finding(code),
+                note: notes.join("; "),
+            })
             .collect()
     }
 
@@ -136,24 +146,24 @@ impl Told {
         desired: &DesiredState,
         fabric: &FabricCache,
         findings: &BTreeSet<Finding>,
-    ) -> Vec<News> {
-        let mut news = Vec::new();
+    ) -> Vec<EventNotice> {
+        let mut notices = Vec::new();
         let written = std::mem::take(&mut self.written);
-        let mut left = std::mem::take(&mut self.stays);
+        let mut left = std::mem::take(&mut self.presences);
         for (dn, epg) in &desired.epgs {
             let is_synced = LazyCell::new(|| is_synced(epg, fabric.epg(dn)));
             for about in epg.deployments.iter().filter_map(|key| deployment(inventory, key)) {
                 let stay = left.remove(&about).filter(|it| it.epg == *dn);
-                let mut stay = stay.unwrap_or(Stay { epg: dn.clone(), written: false, synced: false });
+                let mut stay = stay.unwrap_or(Presence { epg: dn.clone(), written: false, synced: false });
                 stay.written |= written.contains(dn);
                 if !stay.synced && *is_synced {
                     stay.synced = true;
                     if stay.written {
                         let note = format!("{dn} is on the fabric; subnets in it: {}", epg.subnets.len());
-                        news.push(News { about: about.clone(), reason: Reason::Synced, note });
+                        notices.push(EventNotice { about: about.clone(), reason: EventReason::Synced, note });
                     }
                 }
-                self.stays.insert(about, stay);
+                self.presences.insert(about, stay);
             }
         }
         for (about, stay) in left {
@@ -162,23 +172,23 @@ impl Told {
                 continue;
             }
             match (rest(&stay.epg, desired, fabric, findings), stay.written || stay.synced) {
-                (None, _) if self.stays.len() < MOST_STAYS => drop(self.stays.insert(about, stay)),
-                (Some(note), true) => news.push(News { about, reason: Reason::Released, note }),
+                (None, _) if self.presences.len() < MAX_TRACKED => drop(self.presences.insert(about, stay)),
+                (Some(note), true) => notices.push(EventNotice { about, reason: EventReason::Released, note }),
                 _ => {}
             }
         }
-        news
+        notices
     }
 }
 
 /// The objects of the cluster that a finding is about.
-fn concerned(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -> Vec<About> {
+fn affected(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -> Vec<ObjectRef> {
     let all = |keys: &[Key]| keys.iter().filter_map(|key| deployment(inventory, key)).collect::<Vec<_>>();
     match subject {
         Subject::Cluster(Kind::Deployment, key) => all(std::slice::from_ref(key)),
         Subject::Cluster(Kind::Service, key) => {
             let uid = inventory.services.get(key).map(|it| it.uid.clone());
-            uid.map(|uid| About { kind: Kind::Service, key: key.clone(), uid }).into_iter().collect()
+            uid.map(|uid| ObjectRef { kind: Kind::Service, key: key.clone(), uid }).into_iter().collect()
         }
         Subject::Fabric(object) => desired.epgs.get(object.epg()).map_or_else(Vec::new, |it| all(&it.deployments)),
         Subject::L3out(dn) => {
@@ -189,10 +199,10 @@ fn concerned(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -
     }
 }
 
-fn deployment(inventory: &Inventory, key: &Key) -> Option<About> {
+fn deployment(inventory: &Inventory, key: &Key) -> Option<ObjectRef> {
     let member = inventory.members.get(key).map(|it| &it.deployment);
     let uid = member.or_else(|| inventory.mistaken.get(key))?.uid.clone();
-    Some(About { kind: Kind::Deployment, key: key.clone(), uid })
+    Some(ObjectRef { kind: Kind::Deployment, key: key.clone(), uid })
 }
 
 /// Whether all that is desired is there. Without an address there is nothing yet that anybody could use.
@@ -209,7 +219,7 @@ fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTr
         return None;
     }
     let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
-    let stays = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
-    (still.is_some() || epg.ownership != Ownership::Owned || stays())
-        .then(|| format!("nothing of its own is left in {dn}, which stays"))
+    let presences = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
+    (still.is_some() || epg.ownership != Ownership::Owned || presences())
+        .then(|| format!("nothing of its own is left in {dn}, which presences"))
 }
