@@ -6,9 +6,9 @@ pub mod model;
 
 pub mod backoff;
 pub mod files;
+pub mod leadership;
 pub mod net;
 pub mod secret;
-pub mod tenure;
 
 pub mod apic;
 pub mod kube;

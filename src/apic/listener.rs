@@ -1,6 +1,6 @@
 //! The thread that makes sessions and listens: login, websocket, events, and again when either is lost (A1, W8).
 //! It is the only place that logs in for `run`, so there is never more than one login at a time; and it does so during
-//! a tenure only (K4).
+//! a term only (K4).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,9 +24,9 @@ use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
+use crate::leadership::Leadership;
 use crate::net::{CONNECT_TIMEOUT, Sock, TlsStream};
 use crate::secret::Secret;
-use crate::tenure::Tenure;
 
 /// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// The APIC listener thread.
 pub struct Listener {
     pub(super) settings: Settings,
-    pub(super) tenure: Tenure,
+    pub(super) leadership: Leadership,
     pub(super) outbox: Outbox,
     pub(super) tasks: Sender<Task>,
     pub(super) stop: Receiver<()>,
@@ -81,7 +81,7 @@ impl Listener {
         let mut told: BTreeMap<String, String> = BTreeMap::new();
         let (mut known, mut was_answered) = (0, false);
         for turn in 0.. {
-            let Some(number) = self.tenure.wait(&self.stop) else { return };
+            let Some(number) = self.leadership.wait(&self.stop) else { return };
             if number != known && self.send(Event::Elected).is_err() {
                 return;
             }
@@ -173,7 +173,7 @@ impl Listener {
         })
     }
 
-    /// One session from login to loss, within one tenure.
+    /// One session from login to loss, within one term.
     fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<Lost, Stopped> {
         self.link.clear_request();
         let client = match self.login(controller, extends, number) {
@@ -220,7 +220,7 @@ impl Listener {
         Ok(lost)
     }
 
-    /// Logs in, in a way that a stop or the end of the tenure ends at once.
+    /// Logs in, in a way that a stop or the end of the term ends at once.
     fn login(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<Client, Error> {
         let agent = self.settings.tls.agent();
         self.link.set_login(Some(agent.clone()));
@@ -237,7 +237,7 @@ impl Listener {
         if stopped(&self.stop) {
             return Err("stopping");
         }
-        if self.tenure.number() == Some(number) { Ok(()) } else { Err("this process leads no more") }
+        if self.leadership.term() == Some(number) { Ok(()) } else { Err("this process leads no more") }
     }
 
     /// Opens the websocket of a session, again where the controller is busy: it is no reason for another login (W8).

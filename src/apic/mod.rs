@@ -36,10 +36,10 @@ pub use refresher::Refresher;
 use outbox::Outbox;
 
 use crate::config::Controller;
+use crate::leadership::Leadership;
 use crate::model::mo::MoChange;
 use crate::net::Tls;
 use crate::secret::Renewable;
-use crate::tenure::Tenure;
 
 /// Where the APIC is and who we are there.
 #[derive(Debug, Clone)]
@@ -82,11 +82,11 @@ pub enum Event {
     },
 }
 
-/// The two threads of the APIC side, and the handle that others have on their session. There is one during a tenure
+/// The two threads of the APIC side, and the handle that others have on their session. There is one during a term
 /// only.
 pub fn link(
     settings: Settings,
-    tenure: Tenure,
+    leadership: Leadership,
     events: Sender<Event>,
     stop: Receiver<()>,
 ) -> (Link, Listener, Refresher) {
@@ -95,7 +95,7 @@ pub fn link(
     let (task_sender, tasks) = unbounded();
     let outbox = Outbox::new(events.clone(), task_sender.clone());
     let refresher = Refresher::new(tasks, events, stop.clone(), link.clone(), outbox.overflowed());
-    let listener = Listener { settings, tenure, outbox, tasks: task_sender, stop, link: link.clone() };
+    let listener = Listener { settings, leadership, outbox, tasks: task_sender, stop, link: link.clone() };
     (link, listener, refresher)
 }
 

@@ -14,11 +14,11 @@ use crate::apic::access::{Access, Counted, Supervised};
 use crate::apic::{self, Client, Link, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
+use crate::leadership::Leadership;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use crate::reconcile::{ReconcileContext, Reconciler};
-use crate::tenure::Tenure;
 
 /// After so long a reconcile sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
 const MAX_RECONCILE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ pub struct EventLoop {
     reconciler: Reconciler,
     inbox: Inbox,
     link: Link,
-    tenure: Tenure,
+    leadership: Leadership,
     heart: Heart,
     beat: Receiver<Instant>,
     client: Option<Client>,
@@ -84,7 +84,7 @@ pub struct Inbox {
 /// does not overflow (W7). What is about the session, and what came after it, waits for the pass to end.
 struct LiveContext<'a> {
     inbox: &'a Inbox,
-    tenure: &'a Tenure,
+    leadership: &'a Leadership,
     begun: Instant,
     /// How many writes have had their turn.
     writes: Cell<usize>,
@@ -100,7 +100,7 @@ impl LiveContext<'_> {
 
 impl ReconcileContext for LiveContext<'_> {
     fn should_continue(&self) -> bool {
-        !stopped(&self.inbox.stop) && self.has_time() && self.tenure.is_held()
+        !stopped(&self.inbox.stop) && self.has_time() && self.leadership.is_leader()
     }
 
     fn may_delete(&self) -> bool {
@@ -136,14 +136,14 @@ impl EventLoop {
         reconciler: Reconciler,
         inbox: Inbox,
         link: Link,
-        tenure: Tenure,
+        leadership: Leadership,
         heart: Heart,
         resync: Duration,
     ) -> Self {
         let scheduler = Scheduler::new(resync, Instant::now());
         let beat = tick(BEAT);
         let (client, events, manager, outcome) = (None, None, Manager::default(), None);
-        EventLoop { reconciler, inbox, link, tenure, heart, beat, client, scheduler, events, manager, outcome }
+        EventLoop { reconciler, inbox, link, leadership, heart, beat, client, scheduler, events, manager, outcome }
     }
 
     /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
@@ -171,7 +171,7 @@ impl EventLoop {
     /// K4: what a process knew of the fabric while it led may not be so any more once it does not. The leader has the
     /// findings.
     fn forget_term(&mut self) {
-        if !self.tenure.is_held() && !self.reconciler.is_new() {
+        if !self.leadership.is_leader() && !self.reconciler.is_new() {
             info!("this process does not lead any more: what it knew of the fabric is forgotten");
             self.reconciler.start_over();
             self.outcome = None;
@@ -192,7 +192,7 @@ impl EventLoop {
     fn standing(&self, now: Instant) -> Standing {
         match self.outcome {
             _ if !self.reconciler.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
-            _ if !self.tenure.is_held() => Standing::Standby,
+            _ if !self.leadership.is_leader() => Standing::Standby,
             _ if self.client.is_none() => Standing::WaitsForApic,
             outcome => outcome.unwrap_or(Standing::FirstSync),
         }
@@ -279,7 +279,7 @@ impl EventLoop {
         let apic = Counted::new(&session);
         let context = LiveContext {
             inbox: &self.inbox,
-            tenure: &self.tenure,
+            leadership: &self.leadership,
             begun: now,
             writes: Cell::default(),
             later: RefCell::default(),
@@ -351,7 +351,7 @@ impl EventLoop {
     fn log_status(&self, now: Instant) {
         match &self.client {
             Some(client) => info!("status: logged in at the APIC {}", client.controller()),
-            None if self.tenure.is_held() => info!("status: no session at an APIC"),
+            None if self.leadership.is_leader() => info!("status: no session at an APIC"),
             None => info!("status: this process does not lead; it watches the cluster and waits"),
         }
         for line in self.reconciler.status(now) {

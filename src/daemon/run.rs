@@ -20,10 +20,10 @@ use crate::apic::{self, Link};
 use crate::backoff::{Backoff, stopped_within};
 use crate::config::{Config, EXIT_CONFIG, Policy};
 use crate::kube;
+use crate::leadership::Leadership;
 use crate::model::kube::Kind;
 use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
-use crate::tenure::Tenure;
 
 /// Events that wait for the reconciler. A full queue holds the watch streams back; the APIC listener never waits.
 const QUEUE: usize = 1024;
@@ -65,9 +65,9 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     settings.password = settings.password.with_source(Arc::new(read));
     settings.pace = settings.pace.until(stop.clone());
     let (password, tls) = (settings.password.clone(), settings.tls.clone());
-    let lock = config.lease.as_ref().map(|(namespace, name)| kube::Lock::new(cluster.clone(), namespace, name));
-    let tenure = if lock.is_some() { Tenure::none() } else { Tenure::for_ever() };
-    let (link, listener, refresher) = apic::link(settings, tenure.clone(), fabric_sender, stop.clone());
+    let lock = config.lease.as_ref().map(|(namespace, name)| kube::LeaseLock::new(cluster.clone(), namespace, name));
+    let leadership = if lock.is_some() { Leadership::not_yet() } else { Leadership::permanent() };
+    let (link, listener, refresher) = apic::link(settings, leadership.clone(), fabric_sender, stop.clone());
 
     let mut threads = Threads::default();
     let mut spawn = |name, body: Body| {
@@ -82,12 +82,12 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     spawn("apic-listener", thread(move || listener.run()))?;
     spawn("subscription-refresh", thread(move || refresher.run()))?;
     if let Some(lock) = lock.clone() {
-        let (candidate, link) = (kube::Candidate::new(lock, tenure.clone(), stop.clone()), link.clone());
+        let (candidate, link) = (kube::LeaderElector::new(lock, leadership.clone(), stop.clone()), link.clone());
         spawn("lease", thread(move || candidate.run(&|why| link.resign(why))))?;
     }
     let mut events = None;
     if config.events && config.policy != Policy::Observe {
-        let (queue, emitter) = kube::events(cluster.clone(), tenure.clone(), stop.clone());
+        let (queue, emitter) = kube::events(cluster.clone(), leadership.clone(), stop.clone());
         spawn("kubernetes-events", thread(move || emitter.run()))?;
         events = Some(queue);
     }
@@ -97,12 +97,12 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let _open = inbox.clone();
     let heart = Heart::default();
     let reconciler = {
-        let (cluster, link, tenure, heart) = (cluster.clone(), link.clone(), tenure.clone(), heart.clone());
+        let (cluster, link, leadership, heart) = (cluster.clone(), link.clone(), leadership.clone(), heart.clone());
         let manager = manager.clone();
         move || {
             manager.stands(Standing::WaitsForKubernetes);
             if let Some(reconciler) = own_reconciler(&config, &cluster, &stop)? {
-                let reconciler = EventLoop::new(reconciler, inbox, link, tenure, heart, config.resync);
+                let reconciler = EventLoop::new(reconciler, inbox, link, leadership, heart, config.resync);
                 reconciler.telling(events, manager).run();
             }
             Ok(())
@@ -131,7 +131,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let code = supervise(&mut threads, &mut look, &tick(BEAT), &signals, &command_sender, &renew);
     drop(stop_sender);
     manager.stopping();
-    let release = || lock.iter().for_each(kube::Lock::release);
+    let release = || lock.iter().for_each(kube::LeaseLock::release);
     stop_all(threads, &cluster, &link, &release, code);
     Ok(code)
 }

@@ -86,17 +86,17 @@ pub enum Write {
 
 /// One process's part in an election.
 #[derive(Debug)]
-pub struct Election {
+pub struct ElectionState {
     identity: String,
     /// The Lease as last seen, and since when its record has been like that.
     seen: Option<(Lease, Instant)>,
     leads_until: Option<Instant>,
 }
 
-impl Election {
+impl ElectionState {
     /// A candidate. No two processes may have the same identity, ever.
-    pub fn new(identity: String) -> Election {
-        Election { identity, seen: None, leads_until: None }
+    pub fn new(identity: String) -> ElectionState {
+        ElectionState { identity, seen: None, leads_until: None }
     }
 
     /// Until when this process leads; nothing where it does not.
@@ -228,8 +228,8 @@ mod tests {
     }
 
     /// A process that took the Lease at this time.
-    fn leader(start: Instant) -> Election {
-        let mut election = Election::new("me".to_owned());
+    fn leader(start: Instant) -> ElectionState {
+        let mut election = ElectionState::new("me".to_owned());
         assert_eq!(election.renewal(AT), None);
         let Some(Write::Create(made)) = election.read(None, start, AT) else { panic!("it should be made") };
         assert!(election.written(Lease { metadata: json!({"resourceVersion": "1"}), ..made }, start));
@@ -249,7 +249,7 @@ mod tests {
             (Some(lease(7, "me", "x", 4)), Some(("then", 4))),
             (Some(lease(7, "", "x", i64::MAX)), Some((AT, i64::MAX))),
         ] {
-            let mut election = Election::new("me".to_owned());
+            let mut election = ElectionState::new("me".to_owned());
             let metadata = found.as_ref().map_or(json!({}), |it| it.metadata.clone());
             let ask = asked(election.read(found.clone(), start, AT));
             let record = expected.map(|(acquired, transitions)| Record {
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn it_runs_out_by_what_was_seen() {
         let start = Instant::now();
-        let mut election = Election::new("me".to_owned());
+        let mut election = ElectionState::new("me".to_owned());
         for (at, version, renew, may) in [
             (0, 1, "1999", false),
             (14, 1, "1999", false),
@@ -283,7 +283,7 @@ mod tests {
         for (duration, longest) in [(None, 0), (Some(-1), 0), (Some(0), 0), (Some(i64::MAX), 86_400)] {
             let mut other = lease(1, "you", "x", 0);
             other.spec.lease_duration_seconds = duration;
-            let mut election = Election::new("me".to_owned());
+            let mut election = ElectionState::new("me".to_owned());
             assert_eq!(election.read(Some(other.clone()), start, AT).is_some(), longest == 0, "{duration:?}");
             assert!(election.read(Some(other), start + seconds(longest), AT).is_some(), "{duration:?}");
         }
@@ -330,9 +330,9 @@ mod tests {
     #[test]
     fn pauses() {
         let start = Instant::now();
-        let election = Election::new("me".to_owned());
+        let election = ElectionState::new("me".to_owned());
         assert_eq!((election.pause(start, 0.0), election.pause(start, 0.5)), (RETRY, Duration::from_millis(2600)));
-        let mut election = Election::new("me".to_owned());
+        let mut election = ElectionState::new("me".to_owned());
         election.read(Some(lease(1, "you", "x", 0)), start, AT);
         assert_eq!(election.pause(start + seconds(1), 0.5), Duration::from_millis(2600));
         assert_eq!(election.pause(start + seconds(14), 0.5), Duration::from_millis(1250));
@@ -346,10 +346,10 @@ mod tests {
     /// X2: who stops leaves the Lease free at once, but only its own.
     #[test]
     fn a_release_is_for_the_holder() {
-        let released = Election::release("me", lease(5, "me", "x", 3), AT).unwrap();
+        let released = ElectionState::release("me", lease(5, "me", "x", 3), AT).unwrap();
         let body = json!({"metadata": {"name": "aci-sync", "resourceVersion": "5"}, "spec": {"holderIdentity": "",
             "leaseDurationSeconds": 1, "acquireTime": AT, "renewTime": AT, "leaseTransitions": 3}});
         assert_eq!(serde_json::to_value(released).unwrap(), body);
-        assert_eq!(Election::release("me", lease(5, "you", "x", 3), AT), None);
+        assert_eq!(ElectionState::release("me", lease(5, "you", "x", 3), AT), None);
     }
 }

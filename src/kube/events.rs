@@ -14,9 +14,9 @@ use super::error::Error;
 use super::lease::host;
 use super::recorder::{Next, Recorder};
 use crate::backoff::{Backoff, stopped_within};
+use crate::leadership::Leadership;
 use crate::logging::micro_time;
 use crate::model::notices::EventNotice;
-use crate::tenure::Tenure;
 
 /// News that wait to be sent.
 const QUEUE: usize = 1024;
@@ -52,7 +52,7 @@ pub struct Emitter {
     /// Each with the time of day when it was told.
     notices: Receiver<(EventNotice, String)>,
     left_out: Arc<AtomicU64>,
-    tenure: Tenure,
+    leadership: Leadership,
     stop: Receiver<()>,
     /// The missing right was told; once is enough.
     told: bool,
@@ -64,13 +64,13 @@ pub struct Emitter {
 struct Stopped;
 
 /// A queue, and what sends the notices in it.
-pub fn events(client: Client, tenure: Tenure, stop: Receiver<()>) -> (Queue, Emitter) {
+pub fn events(client: Client, leadership: Leadership, stop: Receiver<()>) -> (Queue, Emitter) {
     let (sender, notices) = bounded(QUEUE);
     let left_out = Arc::new(AtomicU64::new(0));
     // The keys of the standard library's hashes are random: no other process begins at the same number.
     let recorder = Recorder::new(&host(), RandomState::new().hash_one(std::process::id()));
     let (told, failing) = (false, false);
-    let emitter = Emitter { client, recorder, notices, left_out: left_out.clone(), tenure, stop, told, failing };
+    let emitter = Emitter { client, recorder, notices, left_out: left_out.clone(), leadership, stop, told, failing };
     (Queue { sender, left_out }, emitter)
 }
 
@@ -90,7 +90,7 @@ impl Emitter {
                 },
             };
             // Whoever leads by now tells what there is to tell (K4).
-            if self.tenure.is_held()
+            if self.leadership.is_leader()
                 && let Err(Stopped) = self.serve(&notices, &at)
             {
                 return;

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::client::{Client, Verb};
 use super::decode;
-use super::election::{Election, Lease, Write};
+use super::election::{ElectionState, Lease, Write};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
+use crate::leadership::Leadership;
 use crate::logging::micro_time;
-use crate::tenure::Tenure;
 
 /// How long the release may take at the stop (X2).
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
@@ -25,23 +25,23 @@ const LONGEST_TOLD: usize = 120;
 
 /// One Lease, as one process sees it. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Lock {
+pub struct LeaseLock {
     client: Client,
     namespace: String,
     name: String,
     identity: String,
 }
 
-impl fmt::Display for Lock {
+impl fmt::Display for LeaseLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
-impl Lock {
+impl LeaseLock {
     /// A part in the election for a Lease, with an identity that no other process has. Nothing is sent yet.
-    pub fn new(client: Client, namespace: &str, name: &str) -> Lock {
-        Lock { client, namespace: namespace.to_owned(), name: name.to_owned(), identity: identity() }
+    pub fn new(client: Client, namespace: &str, name: &str) -> LeaseLock {
+        LeaseLock { client, namespace: namespace.to_owned(), name: name.to_owned(), identity: identity() }
     }
 
     fn path(&self) -> String {
@@ -64,11 +64,11 @@ impl Lock {
 
     /// X2: leaves the Lease to the others, on an agent of its own, because the client's is shut down. Best effort.
     pub fn release(&self) {
-        let lock = Lock { client: self.client.with_own_agent(), ..self.clone() };
+        let lock = LeaseLock { client: self.client.with_own_agent(), ..self.clone() };
         let end = Instant::now() + RELEASE_TIMEOUT;
         let left = || end.saturating_duration_since(Instant::now());
         let released = lock.read(left()).and_then(|lease| {
-            let lease = Election::release(&self.identity, lease, &micro_time());
+            let lease = ElectionState::release(&self.identity, lease, &micro_time());
             lease.map(|lease| lock.update(&lease, left())).transpose()
         });
         match released {
@@ -98,10 +98,10 @@ fn identity() -> String {
 }
 
 /// The lease thread.
-pub struct Candidate {
-    lock: Lock,
-    election: Election,
-    tenure: Tenure,
+pub struct LeaderElector {
+    lock: LeaseLock,
+    election: ElectionState,
+    leadership: Leadership,
     stop: Receiver<()>,
     refused: Backoff,
     told: String,
@@ -109,19 +109,19 @@ pub struct Candidate {
     raced: bool,
 }
 
-impl Candidate {
-    /// A candidate. Whether it leads stands in the tenure.
-    pub fn new(lock: Lock, tenure: Tenure, stop: Receiver<()>) -> Candidate {
-        let election = Election::new(lock.identity.clone());
+impl LeaderElector {
+    /// A candidate. Whether it leads stands in the term.
+    pub fn new(lock: LeaseLock, leadership: Leadership, stop: Receiver<()>) -> LeaderElector {
+        let election = ElectionState::new(lock.identity.clone());
         let refused = Backoff::new(Duration::from_secs(4), Duration::from_secs(30));
-        Candidate { lock, election, tenure, stop, refused, told: String::new(), raced: false }
+        LeaderElector { lock, election, leadership, stop, refused, told: String::new(), raced: false }
     }
 
     /// Takes part until the program stops. `lost` is called whenever this process leads no more.
     pub fn run(mut self, lost: &dyn Fn(&str)) {
         info!("leader election by the Lease {} as {}", self.lock, self.lock.identity);
         loop {
-            let tried = self.turn(lost);
+            let tried = self.try_acquire_or_renew(lost);
             if stopped(&self.stop) {
                 return;
             }
@@ -133,8 +133,8 @@ impl Candidate {
     }
 
     /// One try, and what follows from it for the others.
-    fn turn(&mut self, lost: &dyn Fn(&str)) -> Result<(), Error> {
-        // After a sleep the deadline may have passed: that comes first, and a new tenure is a new one.
+    fn try_acquire_or_renew(&mut self, lost: &dyn Fn(&str)) -> Result<(), Error> {
+        // After a sleep the deadline may have passed: that comes first, and a new term is a new one.
         if self.election.is_over(Instant::now()) {
             self.lose(lost, "it could not be renewed in time");
         }
@@ -152,7 +152,7 @@ impl Candidate {
                 if !led {
                     info!("this process leads: the Lease {} is ours", self.lock);
                 }
-                self.tenure.extend(until);
+                self.leadership.extend(until);
             }
             (false, None) => {
                 let holder = self.election.holder();
@@ -173,7 +173,7 @@ impl Candidate {
     }
 
     fn lose(&self, lost: &dyn Fn(&str), why: &str) {
-        self.tenure.end();
+        self.leadership.end();
         warn!("this process leads no more: the Lease {} is lost, {why}; nothing is written from here", self.lock);
         lost(&format!("the Lease is lost, {why}"));
     }
@@ -232,7 +232,7 @@ impl Candidate {
             Err(Error::Conflict) if !raced => return usual,
             Err(error) => error,
         };
-        let leads = self.tenure.is_held();
+        let leads = self.leadership.is_leader();
         let why = match &error {
             Error::NotFound => format!("there is no namespace {}", self.lock.namespace),
             error => error.to_string(),

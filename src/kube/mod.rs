@@ -22,7 +22,7 @@ pub use client::Client;
 pub use error::Error;
 pub use events::events;
 pub use kubeconfig::{ClusterConfig, ConfigError, load};
-pub use lease::{Candidate, Lock};
+pub use lease::{LeaderElector, LeaseLock};
 pub use watcher::Watcher;
 
 use crate::model::kube::{Key, Kind, Object};

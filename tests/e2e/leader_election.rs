@@ -9,13 +9,13 @@ use aci_sync::config::{Controller, Policy};
 use aci_sync::daemon::event_loop::{EventLoop, Inbox};
 use aci_sync::daemon::heart::Heart;
 use aci_sync::kube;
+use aci_sync::leadership::Leadership;
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::reconcile::Reconciler;
 use aci_sync::secret::{Renewable, Secret};
-use aci_sync::tenure::Tenure;
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 use sim::apic::Entry;
@@ -442,7 +442,7 @@ fn an_observer_takes_no_part() {
     assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
 }
 
-/// K4: right before each write the tenure is asked: where it ends in the middle of a reconcile nothing more is begun, also
+/// K4: right before each write the term is asked: where it ends in the middle of a reconcile nothing more is begun, also
 /// while the session is still there.
 #[test]
 fn a_tenure_that_ends_stops_the_next_write() {
@@ -463,12 +463,12 @@ fn a_tenure_that_ends_stops_the_next_write() {
     };
     let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));
     let ((tell, told), (say, said)) = (bounded(64), bounded(64));
-    let tenure = Tenure::none();
-    tenure.extend(Instant::now() + hour);
-    let (link, listener, refresher) = apic::link(settings, tenure.clone(), say.clone(), stopped.clone());
+    let leadership = Leadership::not_yet();
+    leadership.extend(Instant::now() + hour);
+    let (link, listener, refresher) = apic::link(settings, leadership.clone(), say.clone(), stopped.clone());
     let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
     let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
-    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), tenure.clone(), Heart::default(), hour);
+    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), leadership.clone(), Heart::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));
     world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
     std::thread::scope(|scope| {
@@ -480,7 +480,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
             tell.send(kube::Event::Listed { kind, objects }).unwrap();
         }
         world.until("it is in the middle", |world| world.apic.writes().len() >= 3);
-        tenure.end();
+        leadership.end();
         let begun = world.apic.writes().len() + 1;
         let read =
             |world: &World| world.apic.journal().iter().filter(|it| it.target.contains("subscription=yes")).count();
@@ -491,7 +491,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
             world.until("it is compared", |world| read(world) > before);
         }
         let writes = world.apic.writes().len();
-        tenure.extend(Instant::now() + hour);
+        leadership.extend(Instant::now() + hour);
         world.until("it goes on", |world| are_there(world, &names));
         drop(stop);
         link.stop();

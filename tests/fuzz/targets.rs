@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use aci_sync::apic;
 use aci_sync::config::{self, Policy};
 use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
-use aci_sync::kube::election::{Election, Write};
+use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::cache::{FabricCache, Hint};
 use aci_sync::model::desired::{Vrf, desired_state};
@@ -212,7 +212,7 @@ pub fn lease(input: &[u8]) {
         Err(error) => return told(&error.to_string(), 400),
     };
     let (start, day) = (Instant::now(), Duration::from_secs(86_400));
-    let mut election = Election::new("me".to_owned());
+    let mut election = ElectionState::new("me".to_owned());
     let at_once = election.read(Some(lease.clone()), start, "now").is_some();
     let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
     let lasts = lease.spec.lease_duration_seconds.is_some_and(|it| it > 0);

@@ -118,11 +118,11 @@ fn a_flood_hides_no_shared_l3out() {
     all.push(naming("evil", "shared", "T/GONE/AAA"));
     all.push(naming("shop", "web", "T/GONE/WEB"));
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, all, Vec::new(), start);
-    let mut news = Vec::new();
+    let mut notices = Vec::new();
     for n in 0..5 {
         notices.extend(reconcile(&mut reconciler, &session, start + n * SECOND).notices);
     }
-    let of_shop: Vec<_> = news.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
+    let of_shop: Vec<_> = notices.iter().filter(|it| &*it.about.key.namespace == "shop").collect();
     let findings: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
     assert!(findings.iter().any(|it| it.contains("out-GONE")), "{findings:#?}");
     assert!(!of_shop.is_empty());

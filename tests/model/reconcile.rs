@@ -65,7 +65,7 @@ fn pods_that_are_not_found_are_told() {
     assert_eq!(reconciler.next_wake(), Some(start + 60 * SECOND), "nothing else will happen");
     let notices = reconcile(&mut reconciler, &session, start + 60 * SECOND).notices;
     assert_eq!(codes(&reconciler), ["Deployment a/web"]);
-    assert!(news.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{news:?}");
+    assert!(notices.iter().any(|it| it.reason.to_string() == "PodsNotFound"), "{notices:?}");
     assert!(reconciler.open_findings() > 0 && reconciler.next_wake().is_none_or(|it| it > start + 60 * SECOND));
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), start + 61 * SECOND);
     reconcile(&mut reconciler, &session, start + 61 * SECOND);

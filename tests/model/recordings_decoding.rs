@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::kube::Error;
 use aci_sync::kube::decode::{self, Line, Status};
-use aci_sync::kube::election::{Election, Write};
+use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
 use aci_sync::model::inventory::Inventory;
@@ -294,7 +294,7 @@ fn a_recorded_lease_is_won_and_released() {
     };
     let (made, renewed) = (answer("02-create-201.http"), answer("05-renew-put-200.http"));
     let start = Instant::now();
-    let mut candidate = Election::new("hostB_2222".to_owned());
+    let mut candidate = ElectionState::new("hostB_2222".to_owned());
     assert_eq!(candidate.read(Some(made), start, "now"), None);
     let taken = asked("08-takeover-put-200.req");
     let at = taken["spec"]["renewTime"].as_str().unwrap();
@@ -307,7 +307,7 @@ fn a_recorded_lease_is_won_and_released() {
 
     let released = asked("10-release-put-200.req");
     let at = released["spec"]["renewTime"].as_str().unwrap();
-    let lease = Election::release("hostB_2222", answer("08-takeover-put-200.http"), at).unwrap();
+    let lease = ElectionState::release("hostB_2222", answer("08-takeover-put-200.http"), at).unwrap();
     assert_eq!(
         serde_json::to_value(&lease).unwrap(),
         json!({"metadata": released["metadata"], "spec": released["spec"]})
