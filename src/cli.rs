@@ -21,7 +21,7 @@ pub enum Command {
     Help,
     /// Print the man page.
     Man,
-    /// Look whether this build can be trusted.
+    /// Liveness whether this build can be trusted.
     SelfTest,
 }
 

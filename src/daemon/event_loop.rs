@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{debug, info, warn};
 
-use super::heart::{BEAT, Heart};
 use super::notify::{Manager, Standing};
+use super::watchdog::{BEAT, Heartbeat};
 use crate::apic::access::{Access, Counted, Supervised};
 use crate::apic::{self, Client, Link, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
@@ -57,7 +57,7 @@ pub struct EventLoop {
     inbox: Inbox,
     link: Link,
     leadership: Leadership,
-    heart: Heart,
+    heartbeat: Heartbeat,
     beat: Receiver<Instant>,
     client: Option<Client>,
     scheduler: Scheduler,
@@ -137,13 +137,13 @@ impl EventLoop {
         inbox: Inbox,
         link: Link,
         leadership: Leadership,
-        heart: Heart,
+        heartbeat: Heartbeat,
         resync: Duration,
     ) -> Self {
         let scheduler = Scheduler::new(resync, Instant::now());
         let beat = tick(BEAT);
         let (client, events, manager, outcome) = (None, None, Manager::default(), None);
-        EventLoop { reconciler, inbox, link, leadership, heart, beat, client, scheduler, events, manager, outcome }
+        EventLoop { reconciler, inbox, link, leadership, heartbeat, beat, client, scheduler, events, manager, outcome }
     }
 
     /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
@@ -154,7 +154,7 @@ impl EventLoop {
     /// Serves events until the program stops.
     pub fn run(mut self) {
         loop {
-            self.heart.beat();
+            self.heartbeat.beat();
             match self.next_event() {
                 Event::Stop => {
                     // The process ends. To give back a large cluster's memory piece by piece would only hold that up.
@@ -272,7 +272,7 @@ impl EventLoop {
         // It may take a while.
         self.tell_standing();
         let may_continue = || {
-            self.heart.beat();
+            self.heartbeat.beat();
             !stopped(&self.inbox.stop)
         };
         let session = Supervised { client: &client, may_continue: &may_continue };

@@ -2,9 +2,9 @@
 //! threads.
 
 pub mod event_loop;
-pub mod heart;
 pub mod notify;
 pub mod threads;
+pub mod watchdog;
 
 pub mod once;
 pub mod run;

@@ -12,9 +12,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::event_loop::{Command, EventLoop, Inbox};
-use super::heart::{BEAT, Heart, Look, Monitor};
 use super::notify::{Manager, Standing};
 use super::threads::{End, Failure, Threads};
+use super::watchdog::{BEAT, Heartbeat, Liveness, Watchdog};
 use super::{apic_settings, reconciler_for};
 use crate::apic::{self, Link};
 use crate::backoff::{Backoff, stopped_within};
@@ -95,14 +95,15 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     // A reconciler that fails gives its inbox up before its failure is reported: the senders must not end first, and be
     // taken for the cause.
     let _open = inbox.clone();
-    let heart = Heart::default();
+    let heartbeat = Heartbeat::default();
     let reconciler = {
-        let (cluster, link, leadership, heart) = (cluster.clone(), link.clone(), leadership.clone(), heart.clone());
+        let (cluster, link, leadership, heartbeat) =
+            (cluster.clone(), link.clone(), leadership.clone(), heartbeat.clone());
         let manager = manager.clone();
         move || {
             manager.stands(Standing::WaitsForKubernetes);
             if let Some(reconciler) = own_reconciler(&config, &cluster, &stop)? {
-                let reconciler = EventLoop::new(reconciler, inbox, link, leadership, heart, config.resync);
+                let reconciler = EventLoop::new(reconciler, inbox, link, leadership, heartbeat, config.resync);
                 reconciler.telling(events, manager).run();
             }
             Ok(())
@@ -118,13 +119,13 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
         renewal.begin(move || renew_credentials(&password, &cluster));
     };
     manager.ready();
-    let mut monitor = Monitor::new(heart);
+    let mut watchdog = Watchdog::new(heartbeat);
     let mut look = || {
-        let look = monitor.look();
+        let look = watchdog.check();
         match look {
-            Look::Turned => manager.turns(),
-            Look::Busy => manager.stands(Standing::Busy),
-            Look::Waits | Look::StandsStill => {}
+            Liveness::Alive => manager.turns(),
+            Liveness::Slow => manager.stands(Standing::Busy),
+            Liveness::Waiting | Liveness::Stalled => {}
         }
         look
     };
@@ -140,7 +141,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
 /// `looks` says when its heart is looked at, by `look`.
 fn supervise(
     threads: &mut Threads,
-    look: &mut dyn FnMut() -> Look,
+    look: &mut dyn FnMut() -> Liveness,
     looks: &Receiver<Instant>,
     signals: &Receiver<i32>,
     commands: &Sender<Command>,
@@ -155,7 +156,7 @@ fn supervise(
     loop {
         select! {
             recv(looks) -> _ => {
-                if look() == Look::StandsStill {
+                if look() == Liveness::Stalled {
                     error!("the event loop has not turned for 60 s; please report this");
                     return 1;
                 }
@@ -337,7 +338,7 @@ mod tests {
             let mut threads = Threads::default();
             threads.spawn("one", ending).unwrap();
             let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
-            let look = &mut || Look::Turned;
+            let look = &mut || Liveness::Alive;
             assert_eq!(supervise(&mut threads, look, &never(), &signals, &commands, &|| {}), code);
             assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
         }
@@ -365,7 +366,7 @@ mod tests {
     /// X1, F24, I10: a reconciler that hangs ends the process after twelve looks, one that turns in between does not.
     #[test]
     fn a_reconciler_that_stands_still_ends_the_process() {
-        let ((hang, hanging), heart) = (bounded::<()>(0), Heart::default());
+        let ((hang, hanging), heartbeat) = (bounded::<()>(0), Heartbeat::default());
         let mut threads = Threads::default();
         let wait = move || {
             let _ = hanging.recv();
@@ -375,13 +376,13 @@ mod tests {
         let (look, looks) = bounded(0);
         let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
         let code = std::thread::scope(|scope| {
-            let (mut monitor, threads, signals, commands) =
-                (Monitor::new(heart.clone()), &mut threads, &signals, &commands);
+            let (mut watchdog, threads, signals, commands) =
+                (Watchdog::new(heartbeat.clone()), &mut threads, &signals, &commands);
             // It owns the receiver, so that nothing can be sent once it has ended.
             let main =
-                scope.spawn(move || supervise(threads, &mut || monitor.look(), &looks, signals, commands, &|| {}));
+                scope.spawn(move || supervise(threads, &mut || watchdog.check(), &looks, signals, commands, &|| {}));
             for turn in 0..3 {
-                heart.beat();
+                heartbeat.beat();
                 let looked = (0..11).take_while(|_| look.send(Instant::now()).is_ok()).count();
                 assert_eq!(looked, 11, "turn {turn}");
             }

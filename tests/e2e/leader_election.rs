@@ -7,7 +7,7 @@ use crate::world::{DN_E, Daemon, E, LIMIT, World, side_by_side};
 use aci_sync::apic;
 use aci_sync::config::{Controller, Policy};
 use aci_sync::daemon::event_loop::{EventLoop, Inbox};
-use aci_sync::daemon::heart::Heart;
+use aci_sync::daemon::watchdog::Heartbeat;
 use aci_sync::kube;
 use aci_sync::leadership::Leadership;
 use aci_sync::model::kube::{Kind, Pool};
@@ -468,7 +468,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
     let (link, listener, refresher) = apic::link(settings, leadership.clone(), say.clone(), stopped.clone());
     let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
     let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
-    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), leadership.clone(), Heart::default(), hour);
+    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), leadership.clone(), Heartbeat::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));
     world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
     std::thread::scope(|scope| {
