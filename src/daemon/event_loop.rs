@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{debug, info, warn};
 
-use super::notify::{Manager, Standing};
+use super::service_manager::{ServiceManager, Status};
 use super::watchdog::{BEAT, Heartbeat};
 use crate::apic::access::{Access, Counted, Supervised};
 use crate::apic::{self, Client, Link, SubscriptionId};
@@ -62,9 +62,9 @@ pub struct EventLoop {
     client: Option<Client>,
     scheduler: Scheduler,
     events: Option<kube::events::Queue>,
-    manager: Manager,
+    manager: ServiceManager,
     /// What the last reconcile of this session on a whole view led to, as far as that is still so.
-    outcome: Option<Standing>,
+    outcome: Option<Status>,
 }
 
 /// What the reconciler waits for.
@@ -142,12 +142,12 @@ impl EventLoop {
     ) -> Self {
         let scheduler = Scheduler::new(resync, Instant::now());
         let beat = tick(BEAT);
-        let (client, events, manager, outcome) = (None, None, Manager::default(), None);
+        let (client, events, manager, outcome) = (None, None, ServiceManager::default(), None);
         EventLoop { reconciler, inbox, link, leadership, heartbeat, beat, client, scheduler, events, manager, outcome }
     }
 
     /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
-    pub fn telling(self, events: Option<kube::events::Queue>, manager: Manager) -> Self {
+    pub fn telling(self, events: Option<kube::events::Queue>, manager: ServiceManager) -> Self {
         EventLoop { events, manager, ..self }
     }
 
@@ -164,7 +164,7 @@ impl EventLoop {
                 event => self.handle(event),
             }
             self.forget_term();
-            self.tell_standing();
+            self.publish_status();
         }
     }
 
@@ -178,23 +178,23 @@ impl EventLoop {
         }
     }
 
-    fn tell_standing(&self) {
+    fn publish_status(&self) {
         if !stopped(&self.inbox.stop) {
-            self.manager.stands(self.standing(Instant::now()));
+            self.manager.set_status(self.current_status(Instant::now()));
         }
     }
 
     /// What was so before may not be so any more.
     fn invalidate_status(&mut self) {
-        self.outcome = self.outcome.map(|_| Standing::Syncing);
+        self.outcome = self.outcome.map(|_| Status::Syncing);
     }
 
-    fn standing(&self, now: Instant) -> Standing {
+    fn current_status(&self, now: Instant) -> Status {
         match self.outcome {
-            _ if !self.reconciler.inventory.incomplete(now).is_empty() => Standing::WaitsForKubernetes,
-            _ if !self.leadership.is_leader() => Standing::Standby,
-            _ if self.client.is_none() => Standing::WaitsForApic,
-            outcome => outcome.unwrap_or(Standing::FirstSync),
+            _ if !self.reconciler.inventory.incomplete(now).is_empty() => Status::WaitingForKubernetes,
+            _ if !self.leadership.is_leader() => Status::Standby,
+            _ if self.client.is_none() => Status::WaitingForApic,
+            outcome => outcome.unwrap_or(Status::FirstSync),
         }
     }
 
@@ -270,7 +270,7 @@ impl EventLoop {
     fn reconcile(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
-        self.tell_standing();
+        self.publish_status();
         let may_continue = || {
             self.heartbeat.beat();
             !stopped(&self.inbox.stop)
@@ -294,11 +294,11 @@ impl EventLoop {
     fn reconcile_ended(&mut self, client: &Client, ended: &EndedReconcile<'_>) {
         let outcome = ended.outcome;
         let is_view_whole = self.reconciler.inventory.incomplete(Instant::now()).is_empty();
-        let standing = match (outcome, self.reconciler.open_findings()) {
-            (Ok(report), _) if report.withheld => Standing::Observing,
-            (Ok(report), 0) if !report.unfinished => Standing::InStep(self.reconciler.findings().len()),
-            (Ok(report), open) if !report.unfinished => Standing::NeedsSomebody(open),
-            _ => Standing::Behind,
+        let status = match (outcome, self.reconciler.open_findings()) {
+            (Ok(report), _) if report.withheld => Status::Observing,
+            (Ok(report), 0) if !report.unfinished => Status::InSync(self.reconciler.findings().len()),
+            (Ok(report), open) if !report.unfinished => Status::NeedsAttention(open),
+            _ => Status::Retrying,
         };
         if let Ok(report) = outcome
             && !report.done.is_empty()
@@ -320,7 +320,7 @@ impl EventLoop {
             return;
         }
         if is_view_whole {
-            self.outcome = Some(standing);
+            self.outcome = Some(status);
         } else {
             self.invalidate_status();
         }

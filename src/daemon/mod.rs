@@ -2,7 +2,7 @@
 //! threads.
 
 pub mod event_loop;
-pub mod notify;
+pub mod service_manager;
 pub mod threads;
 pub mod watchdog;
 

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::event_loop::{Command, EventLoop, Inbox};
-use super::notify::{Manager, Standing};
+use super::service_manager::{ServiceManager, Status};
 use super::threads::{End, Failure, Threads};
 use super::watchdog::{BEAT, Heartbeat, Liveness, Watchdog};
 use super::{apic_settings, reconciler_for};
@@ -54,7 +54,7 @@ pub type Reload = dyn Fn() -> Result<Config, Failure> + Send + Sync;
 /// Runs until a signal or a failure; the exit code.
 pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result<u8, Failure> {
     let signals = signals()?;
-    let manager = Manager::at(std::env::var_os("NOTIFY_SOCKET").as_deref())
+    let manager = ServiceManager::at(std::env::var_os("NOTIFY_SOCKET").as_deref())
         .map_err(|error| Failure { code: EXIT_CONFIG, why: format!("NOTIFY_SOCKET: {error}") })?;
     let (stop_sender, stop) = bounded::<()>(0);
     let (cluster_sender, cluster_events) = bounded(QUEUE);
@@ -101,7 +101,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
             (cluster.clone(), link.clone(), leadership.clone(), heartbeat.clone());
         let manager = manager.clone();
         move || {
-            manager.stands(Standing::WaitsForKubernetes);
+            manager.set_status(Status::WaitingForKubernetes);
             if let Some(reconciler) = own_reconciler(&config, &cluster, &stop)? {
                 let reconciler = EventLoop::new(reconciler, inbox, link, leadership, heartbeat, config.resync);
                 reconciler.telling(events, manager).run();
@@ -123,8 +123,8 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let mut look = || {
         let look = watchdog.check();
         match look {
-            Liveness::Alive => manager.turns(),
-            Liveness::Slow => manager.stands(Standing::Busy),
+            Liveness::Alive => manager.watchdog_ping(),
+            Liveness::Slow => manager.set_status(Status::WaitingForAnswer),
             Liveness::Waiting | Liveness::Stalled => {}
         }
         look
