@@ -280,7 +280,7 @@ impl Session {
         again: fn(&Error) -> bool,
         send: &dyn Fn() -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let pace = &self.settings.pace;
+        let pace = &self.settings.pacer;
         let begun = Instant::now();
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut tries = 0;
@@ -436,7 +436,7 @@ pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::apic::Pace;
+    use crate::apic::RequestPacer;
     use crate::net::{Tls, TlsSettings};
 
     /// A session that nobody granted.
@@ -447,7 +447,7 @@ pub(super) mod tests {
             tls: tls.clone(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("hunter2")),
-            pace: Pace::new(None),
+            pacer: RequestPacer::new(None),
         };
         Client(Arc::new(Session {
             settings,

@@ -9,12 +9,12 @@ pub mod reading;
 
 mod body;
 mod client;
-mod link;
-mod listener;
-mod outbox;
-mod pace;
+mod event_sender;
+mod handle;
+mod pacer;
 mod rate;
 mod refresher;
+mod session;
 
 pub mod access;
 pub mod writer;
@@ -27,13 +27,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 pub use body::Body;
 pub use client::{Client, Lifetimes, SubscriptionId, token_in};
 pub use error::Error;
-pub use link::Link;
-pub use listener::Listener;
-pub use pace::Pace;
+pub use handle::SessionHandle;
+pub use pacer::RequestPacer;
 pub use query::Query;
 pub use refresher::Refresher;
+pub use session::SessionManager;
 
-use outbox::Outbox;
+use event_sender::EventSender;
 
 use crate::config::Controller;
 use crate::leadership::Leadership;
@@ -53,7 +53,7 @@ pub struct Settings {
     /// The password; it counts from the next login on when it is renewed.
     pub password: Renewable,
     /// How fast requests follow one another (W8).
-    pub pace: Pace,
+    pub pacer: RequestPacer,
 }
 
 /// What the APIC side tells the reconciler.
@@ -89,13 +89,13 @@ pub fn link(
     leadership: Leadership,
     events: Sender<Event>,
     stop: Receiver<()>,
-) -> (Link, Listener, Refresher) {
-    let link = Link::default();
+) -> (SessionHandle, SessionManager, Refresher) {
+    let link = SessionHandle::default();
     // Unbounded, but small: a handful of tasks for each L3Out.
     let (task_sender, tasks) = unbounded();
-    let outbox = Outbox::new(events.clone(), task_sender.clone());
-    let refresher = Refresher::new(tasks, events, stop.clone(), link.clone(), outbox.overflowed());
-    let listener = Listener { settings, leadership, outbox, tasks: task_sender, stop, link: link.clone() };
+    let event_sender = EventSender::new(events.clone(), task_sender.clone());
+    let refresher = Refresher::new(tasks, events, stop.clone(), link.clone(), event_sender.overflowed());
+    let listener = SessionManager { settings, leadership, event_sender, tasks: task_sender, stop, link: link.clone() };
     (link, listener, refresher)
 }
 

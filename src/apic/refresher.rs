@@ -9,8 +9,8 @@ use log::debug;
 
 use super::client::{Client, DEFAULT_LIFE, Lifetimes, SubscriptionId};
 use super::error::Error;
-use super::outbox::Overflowed;
-use super::{Event, Link};
+use super::event_sender::OverflowFlag;
+use super::{Event, SessionHandle};
 
 /// The least pause between two tries to refresh the same token.
 const RETRY: Duration = Duration::from_secs(1);
@@ -35,16 +35,16 @@ pub struct Refresher {
     tasks: Receiver<Task>,
     events: Sender<Event>,
     stop: Receiver<()>,
-    link: Link,
-    overflowed: Overflowed,
-    session: Option<(Client, Timetable)>,
+    link: SessionHandle,
+    overflowed: OverflowFlag,
+    session: Option<(Client, RefreshSchedule)>,
     /// Why a full sync is due, until there is room to say so.
     gap: Option<String>,
 }
 
 /// What is due when. It only reckons: the clock and the requests are the refresher's.
 #[derive(Debug)]
-struct Timetable {
+struct RefreshSchedule {
     /// When the token is refreshed next.
     token_at: Instant,
     /// When the token ends unless it is refreshed.
@@ -86,9 +86,9 @@ impl Subscription {
     }
 }
 
-impl Timetable {
+impl RefreshSchedule {
     fn new(lifetimes: Lifetimes, since: Instant) -> Self {
-        Timetable {
+        RefreshSchedule {
             token_at: since + lifetimes.token / 2,
             token_end: since + lifetimes.token,
             session_end: since + lifetimes.session.mul_f64(0.95),
@@ -130,8 +130,8 @@ impl Refresher {
         tasks: Receiver<Task>,
         events: Sender<Event>,
         stop: Receiver<()>,
-        link: Link,
-        overflowed: Overflowed,
+        link: SessionHandle,
+        overflowed: OverflowFlag,
     ) -> Self {
         Refresher { tasks, events, stop, link, overflowed, session: None, gap: None }
     }
@@ -144,7 +144,7 @@ impl Refresher {
             let timer = self
                 .session
                 .as_ref()
-                .map_or_else(never, |(_, timetable)| after(timetable.next().saturating_duration_since(Instant::now())));
+                .map_or_else(never, |(_, schedule)| after(schedule.next().saturating_duration_since(Instant::now())));
             let gaps = if self.gap.is_some() { self.events.clone() } else { nowhere.clone() };
             select! {
                 recv(self.stop) -> _ => return,
@@ -163,19 +163,19 @@ impl Refresher {
     fn take(&mut self, task: Task) {
         match task {
             Task::Session(client) => {
-                let timetable = Timetable::new(client.lifetimes(), client.since());
-                self.session = Some((client, timetable));
+                let schedule = RefreshSchedule::new(client.lifetimes(), client.since());
+                self.session = Some((client, schedule));
             }
             Task::Ended => self.session = None,
             Task::Keep { client, id, life, since } => {
                 // One that an older session made is of no use at this one.
-                if let Some((_, timetable)) = self.session.as_mut().filter(|(it, _)| it.is(&client)) {
-                    timetable.subscriptions.insert(id, Subscription::refreshed(life, since));
+                if let Some((_, schedule)) = self.session.as_mut().filter(|(it, _)| it.is(&client)) {
+                    schedule.subscriptions.insert(id, Subscription::refreshed(life, since));
                 }
             }
             Task::Forget(id) => {
-                if let Some((_, timetable)) = &mut self.session {
-                    timetable.subscriptions.remove(&id);
+                if let Some((_, schedule)) = &mut self.session {
+                    schedule.subscriptions.remove(&id);
                 }
             }
             Task::Overflow => {
@@ -191,38 +191,38 @@ impl Refresher {
 
     /// Does what is due.
     fn serve(&mut self) {
-        let Some((client, mut timetable)) = self.session.take() else { return };
+        let Some((client, mut schedule)) = self.session.take() else { return };
         let now = Instant::now();
-        let may_continue = match timetable.due(now) {
+        let may_continue = match schedule.due(now) {
             Due::Nothing => true,
             Due::Login => {
                 self.link.reconnect(&client, "the session has nearly reached its longest life");
                 false
             }
-            Due::Token => self.refresh_token(&client, &mut timetable, now),
+            Due::Token => self.refresh_token(&client, &mut schedule, now),
             Due::Subscription(id, subscription) => {
-                self.refresh_subscription(&client, &mut timetable, id, subscription, now)
+                self.refresh_subscription(&client, &mut schedule, id, subscription, now)
             }
         };
         if may_continue {
-            self.session = Some((client, timetable));
+            self.session = Some((client, schedule));
         }
     }
 
     /// Refreshes the token; false where the session is given up.
-    fn refresh_token(&self, client: &Client, timetable: &mut Timetable, since: Instant) -> bool {
+    fn refresh_token(&self, client: &Client, schedule: &mut RefreshSchedule, since: Instant) -> bool {
         let error = match client.refresh() {
             Ok(lifetimes) => {
-                timetable.token_refreshed(lifetimes.token, since);
+                schedule.token_refreshed(lifetimes.token, since);
                 return true;
             }
             Err(error) => error,
         };
         let now = Instant::now();
-        let may_continue = !matches!(error, Error::Unauthorized(_)) && now < timetable.token_end;
+        let may_continue = !matches!(error, Error::Unauthorized(_)) && now < schedule.token_end;
         if may_continue {
             debug!("the token could not be refreshed yet: {error}");
-            timetable.token_later(now);
+            schedule.token_later(now);
         } else {
             self.link.relogin(client, &format!("the token could not be refreshed: {error}"));
         }
@@ -233,14 +233,14 @@ impl Refresher {
     fn refresh_subscription(
         &mut self,
         client: &Client,
-        timetable: &mut Timetable,
+        schedule: &mut RefreshSchedule,
         id: SubscriptionId,
         subscription: Subscription,
         since: Instant,
     ) -> bool {
         match client.refresh_subscription(&id) {
             Ok(()) => {
-                timetable.subscriptions.insert(id, Subscription::refreshed(subscription.life, since));
+                schedule.subscriptions.insert(id, Subscription::refreshed(subscription.life, since));
             }
             Err(error @ Error::Unauthorized(_)) => {
                 self.link.relogin(client, &error.to_string());
@@ -251,16 +251,16 @@ impl Refresher {
                 if subscription.life > DEFAULT_LIFE && Instant::now() < subscription.ends_at {
                     client.do_not_extend();
                 }
-                timetable.subscriptions.remove(&id);
+                schedule.subscriptions.remove(&id);
                 self.gap(format!("a subscription has lapsed ({text})"));
             }
             Err(error) if Instant::now() >= subscription.ends_at => {
-                timetable.subscriptions.remove(&id);
+                schedule.subscriptions.remove(&id);
                 self.gap(format!("a subscription could not be refreshed ({error})"));
             }
             Err(error) => {
                 debug!("a subscription could not be refreshed yet: {error}");
-                timetable.subscriptions.insert(id, subscription.later(Instant::now()));
+                schedule.subscriptions.insert(id, subscription.later(Instant::now()));
             }
         }
         true
@@ -276,8 +276,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn timetable(token: u64, session: u64, start: Instant) -> Timetable {
-        Timetable::new(Lifetimes { token: seconds(token), session: seconds(session) }, start)
+    fn schedule(token: u64, session: u64, start: Instant) -> RefreshSchedule {
+        RefreshSchedule::new(Lifetimes { token: seconds(token), session: seconds(session) }, start)
     }
 
     /// A3: the token is due at half of its life, the login before the session's longest life; the login comes first.
@@ -292,11 +292,11 @@ mod tests {
             (600, 100, 94, Due::Nothing),
             (600, 100, 95, Due::Login),
         ] {
-            let timetable = timetable(token, session, start);
-            assert_eq!(timetable.due(start + seconds(at)), due, "{token} {session} at {at}");
+            let schedule = schedule(token, session, start);
+            assert_eq!(schedule.due(start + seconds(at)), due, "{token} {session} at {at}");
         }
-        assert_eq!(timetable(600, 86_400, start).next(), start + seconds(300));
-        assert_eq!(timetable(600, 100, start).next(), start + seconds(95));
+        assert_eq!(schedule(600, 86_400, start).next(), start + seconds(300));
+        assert_eq!(schedule(600, 100, start).next(), start + seconds(95));
     }
 
     /// A3, W8: a refreshed token lives anew; one that could not be refreshed is tried again until its end, never in a
@@ -304,14 +304,14 @@ mod tests {
     #[test]
     fn failed_refreshes_of_the_token() {
         let start = Instant::now();
-        let mut timetable = timetable(600, 86_400, start);
-        timetable.token_refreshed(seconds(300), start + seconds(301));
-        assert_eq!((timetable.token_at, timetable.token_end), (start + seconds(451), start + seconds(601)));
-        let (mut now, mut tries) = (timetable.token_at, 0);
-        while now < timetable.token_end {
-            timetable.token_later(now);
-            assert!(timetable.token_at >= now + RETRY);
-            now = timetable.token_at;
+        let mut schedule = schedule(600, 86_400, start);
+        schedule.token_refreshed(seconds(300), start + seconds(301));
+        assert_eq!((schedule.token_at, schedule.token_end), (start + seconds(451), start + seconds(601)));
+        let (mut now, mut tries) = (schedule.token_at, 0);
+        while now < schedule.token_end {
+            schedule.token_later(now);
+            assert!(schedule.token_at >= now + RETRY);
+            now = schedule.token_at;
             tries += 1;
         }
         assert!((5..60).contains(&tries), "{tries}");
@@ -325,16 +325,16 @@ mod tests {
         for (life, due_at, again_at) in [(DEFAULT_LIFE, 20, 25), (EXTENDED_LIFE, 100, 125)] {
             let id = SubscriptionId::new("1").unwrap();
             let subscription = Subscription::refreshed(life, start);
-            let mut timetable = timetable(600, 86_400, start);
-            timetable.subscriptions.insert(id.clone(), subscription);
-            assert_eq!(timetable.next(), start + seconds(due_at));
-            assert_eq!(timetable.due(start + seconds(due_at - 1)), Due::Nothing);
+            let mut schedule = schedule(600, 86_400, start);
+            schedule.subscriptions.insert(id.clone(), subscription);
+            assert_eq!(schedule.next(), start + seconds(due_at));
+            assert_eq!(schedule.due(start + seconds(due_at - 1)), Due::Nothing);
             let due = start + seconds(due_at);
-            assert_eq!(timetable.due(due), Due::Subscription(id.clone(), subscription));
+            assert_eq!(schedule.due(due), Due::Subscription(id.clone(), subscription));
             let later = subscription.later(due);
             assert_eq!((later.refresh_at, later.ends_at), (start + seconds(again_at), start + life));
-            timetable.subscriptions.insert(id, later);
-            assert_eq!(timetable.due(due), Due::Nothing);
+            schedule.subscriptions.insert(id, later);
+            assert_eq!(schedule.due(due), Due::Nothing);
         }
     }
 
@@ -346,7 +346,7 @@ mod tests {
         let (_tasks, tasks) = crossbeam_channel::unbounded();
         let (events, _queue) = bounded(1);
         let (_stop, stop) = bounded(0);
-        let mut refresher = Refresher::new(tasks, events, stop, Link::default(), Overflowed::default());
+        let mut refresher = Refresher::new(tasks, events, stop, SessionHandle::default(), OverflowFlag::default());
         let keep = |client: &Client, id: &str| {
             let (id, since) = (SubscriptionId::new(id).unwrap(), Instant::now());
             Task::Keep { client: client.clone(), id, life: DEFAULT_LIFE, since }

@@ -11,7 +11,7 @@ use log::{debug, info, warn};
 use super::service_manager::{ServiceManager, Status};
 use super::watchdog::{BEAT, Heartbeat};
 use crate::apic::access::{Access, Counted, Supervised};
-use crate::apic::{self, Client, Link, SubscriptionId};
+use crate::apic::{self, Client, SessionHandle, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::leadership::Leadership;
@@ -55,7 +55,7 @@ enum Event {
 pub struct EventLoop {
     reconciler: Reconciler,
     inbox: Inbox,
-    link: Link,
+    link: SessionHandle,
     leadership: Leadership,
     heartbeat: Heartbeat,
     beat: Receiver<Instant>,
@@ -135,7 +135,7 @@ impl EventLoop {
     pub fn new(
         reconciler: Reconciler,
         inbox: Inbox,
-        link: Link,
+        link: SessionHandle,
         leadership: Leadership,
         heartbeat: Heartbeat,
         resync: Duration,

@@ -41,6 +41,6 @@ fn apic_settings(config: &Config) -> Result<apic::Settings, Failure> {
         tls: Tls::new(&config.apic_tls).map_err(failed)?,
         username: config.username.clone(),
         password: Renewable::new(config.password.clone()),
-        pace: apic::Pace::new(config.apic_rate),
+        pacer: apic::RequestPacer::new(config.apic_rate),
     })
 }

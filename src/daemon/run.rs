@@ -16,7 +16,7 @@ use super::service_manager::{ServiceManager, Status};
 use super::threads::{End, Failure, Threads};
 use super::watchdog::{BEAT, Heartbeat, Liveness, Watchdog};
 use super::{apic_settings, reconciler_for};
-use crate::apic::{self, Link};
+use crate::apic::{self, SessionHandle};
 use crate::backoff::{Backoff, stopped_within};
 use crate::config::{Config, EXIT_CONFIG, Policy};
 use crate::kube;
@@ -63,7 +63,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     let mut settings = apic_settings(&config)?;
     let read = move || reload().map(|it| it.password).map_err(|failure| failure.why);
     settings.password = settings.password.with_source(Arc::new(read));
-    settings.pace = settings.pace.until(stop.clone());
+    settings.pacer = settings.pacer.until(stop.clone());
     let (password, tls) = (settings.password.clone(), settings.tls.clone());
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::LeaseLock::new(cluster.clone(), namespace, name));
     let leadership = if lock.is_some() { Leadership::not_yet() } else { Leadership::permanent() };
@@ -83,7 +83,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     spawn("subscription-refresh", thread(move || refresher.run()))?;
     if let Some(lock) = lock.clone() {
         let (candidate, link) = (kube::LeaderElector::new(lock, leadership.clone(), stop.clone()), link.clone());
-        spawn("lease", thread(move || candidate.run(&|why| link.resign(why))))?;
+        spawn("lease", thread(move || candidate.run(&|why| link.close_on_lost_leadership(why))))?;
     }
     let mut events = None;
     if config.events && config.policy != Policy::Observe {
@@ -221,7 +221,7 @@ fn renew_credentials(password: &Renewable, cluster: &kube::Client) {
 
 /// X2: Kubernetes and the websocket end at once, the APIC request in flight gets a second, then come the logout and, at
 /// the same time, the release of the Lease.
-fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &Link, release: &(dyn Fn() + Sync), code: u8) {
+fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &SessionHandle, release: &(dyn Fn() + Sync), code: u8) {
     let begun = Instant::now();
     let (last_request, longest) = match code {
         0 => (LAST_REQUEST, LONGEST_STOP),

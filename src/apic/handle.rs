@@ -9,7 +9,7 @@ use super::client::Client;
 
 /// A handle on the session for those who do not make it.
 #[derive(Clone, Default)]
-pub struct Link(Arc<Mutex<Shared>>);
+pub struct SessionHandle(Arc<Mutex<Shared>>);
 
 #[derive(Default)]
 struct Shared {
@@ -26,7 +26,7 @@ pub(super) struct Request {
     pub(super) refused: bool,
 }
 
-impl Link {
+impl SessionHandle {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,7 +66,7 @@ impl Link {
     }
 
     /// This process leads no more (K4): the session ends at once, with whatever is in flight.
-    pub fn resign(&self, why: &str) {
+    pub fn close_on_lost_leadership(&self, why: &str) {
         let mut shared = self.shared();
         if let Some(client) = &shared.client {
             client.shutdown();
@@ -114,7 +114,7 @@ mod tests {
     /// W8: a complaint about a session that is gone neither ends its successor nor costs a login.
     #[test]
     fn a_late_complaint_ends_no_new_session() {
-        let link = Link::default();
+        let link = SessionHandle::default();
         let (old, new) = (session(), session());
         link.relogin(&old, "there is no session");
         assert!(link.take_request().is_none());

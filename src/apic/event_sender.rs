@@ -11,29 +11,29 @@ use super::refresher::Task;
 
 /// The listener's end of the queue. An event that does not fit is dropped, and the refresher, which has the time to
 /// wait, tells of the gap as soon as there is room.
-pub(super) struct Outbox {
+pub(super) struct EventSender {
     events: Sender<Event>,
     tasks: Sender<Task>,
-    overflowed: Overflowed,
+    overflowed: OverflowFlag,
 }
 
 /// Whether a gap is to be told already. It keeps the tasks at one, however many events are dropped.
 #[derive(Clone, Default)]
-pub(super) struct Overflowed(Arc<AtomicBool>);
+pub(super) struct OverflowFlag(Arc<AtomicBool>);
 
-impl Overflowed {
+impl OverflowFlag {
     /// The task was taken up: what is dropped from now on is another gap.
     pub(super) fn taken_up(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
-impl Outbox {
+impl EventSender {
     pub(super) fn new(events: Sender<Event>, tasks: Sender<Task>) -> Self {
-        Outbox { events, tasks, overflowed: Overflowed::default() }
+        EventSender { events, tasks, overflowed: OverflowFlag::default() }
     }
 
-    pub(super) fn overflowed(&self) -> Overflowed {
+    pub(super) fn overflowed(&self) -> OverflowFlag {
         self.overflowed.clone()
     }
 
@@ -66,7 +66,7 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded, unbounded};
 
     use super::*;
-    use crate::apic::link::Link;
+    use crate::apic::handle::SessionHandle;
     use crate::apic::refresher::Refresher;
 
     fn event(name: &str) -> Event {
@@ -85,13 +85,13 @@ mod tests {
     fn a_full_queue_holds_nothing_up() {
         let (events, queue) = bounded(1);
         let (task_sender, tasks) = unbounded();
-        let outbox = Outbox::new(events, task_sender);
+        let event_sender = EventSender::new(events, task_sender);
         for _ in 0..1000 {
-            assert!(outbox.offer(event("a change")));
+            assert!(event_sender.offer(event("a change")));
         }
         assert_eq!((queue.len(), tasks.len()), (1, 1));
         drop(queue);
-        assert!(!outbox.offer(event("for nobody")));
+        assert!(!event_sender.offer(event("for nobody")));
     }
 
     /// R4: what was dropped is told as a gap once there is room, every time again.
@@ -100,12 +100,12 @@ mod tests {
         let (events, queue) = bounded(1);
         let (task_sender, tasks) = unbounded();
         let (stop_sender, stop) = bounded::<()>(0);
-        let outbox = Outbox::new(events.clone(), task_sender);
-        let refresher = Refresher::new(tasks, events, stop, Link::default(), outbox.overflowed());
+        let event_sender = EventSender::new(events.clone(), task_sender);
+        let refresher = Refresher::new(tasks, events, stop, SessionHandle::default(), event_sender.overflowed());
         let refresher = thread::spawn(move || refresher.run());
         for _ in 0..3 {
-            assert!(outbox.offer(event("a change")));
-            assert!(outbox.offer(event("one too many")));
+            assert!(event_sender.offer(event("a change")));
+            assert!(event_sender.offer(event("one too many")));
             assert_eq!(why(&queue), "a change");
             assert_eq!(why(&queue), "too many events at once");
         }

@@ -20,20 +20,20 @@ const AFTER_LOGIN: Duration = Duration::from_millis(250);
 
 /// The pace of all requests of this process. Clones are the same pace.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct RequestPacer {
     limit: Arc<RateLimit>,
     stop: Receiver<()>,
 }
 
-impl Pace {
+impl RequestPacer {
     /// So many requests a second, or as many as there are.
     pub fn new(per_second: Option<u32>) -> Self {
-        Pace { limit: Arc::new(RateLimit::new(per_second, Instant::now())), stop: never() }
+        RequestPacer { limit: Arc::new(RateLimit::new(per_second, Instant::now())), stop: never() }
     }
 
     /// The same pace; its waits end when the program stops.
     pub fn until(self, stop: Receiver<()>) -> Self {
-        Pace { stop, ..self }
+        RequestPacer { stop, ..self }
     }
 
     /// Waits for the turn of one request.

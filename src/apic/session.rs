@@ -18,8 +18,8 @@ use tungstenite::{ClientRequestBuilder, HandshakeError, Message, WebSocket};
 use super::client::{Client, SubscriptionId};
 use super::decode;
 use super::error::Error;
-use super::link::Link;
-use super::outbox::Outbox;
+use super::event_sender::EventSender;
+use super::handle::SessionHandle;
 use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
@@ -59,13 +59,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// The APIC listener thread.
-pub struct Listener {
+pub struct SessionManager {
     pub(super) settings: Settings,
     pub(super) leadership: Leadership,
-    pub(super) outbox: Outbox,
+    pub(super) event_sender: EventSender,
     pub(super) tasks: Sender<Task>,
     pub(super) stop: Receiver<()>,
-    pub(super) link: Link,
+    pub(super) link: SessionHandle,
 }
 
 type Socket = WebSocket<TlsStream<Sock>>;
@@ -73,10 +73,10 @@ type Socket = WebSocket<TlsStream<Sock>>;
 /// The program is stopping.
 struct Stopped;
 
-impl Listener {
+impl SessionManager {
     /// Makes sessions and listens until the program stops.
     pub fn run(self) {
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         let extends = Arc::new(AtomicBool::new(true));
         let mut told: BTreeMap<String, String> = BTreeMap::new();
         let (mut known, mut was_answered) = (0, false);
@@ -98,7 +98,7 @@ impl Listener {
             let mut is_refused = false;
             let pause = match self.session(controller, &extends, number) {
                 Err(Stopped) => return,
-                Ok(Lost::NoLogin(error @ (Error::Unauthorized(_) | Error::Forbidden(_)))) => {
+                Ok(SessionEnd::NoLogin(error @ (Error::Unauthorized(_) | Error::Forbidden(_)))) => {
                     (was_answered, is_refused) = (true, true);
                     let is_locked = speaks_of_a_lock(&error);
                     let renewed = self.renew_password();
@@ -114,7 +114,7 @@ impl Listener {
                     error!("login at the APIC {controller} as {user:?}: {error}; {advice}; {next}");
                     pause
                 }
-                Ok(Lost::NoLogin(why)) => {
+                Ok(SessionEnd::NoLogin(why)) => {
                     let text = format!("no session at the APIC {controller}: {why}");
                     if told.get(&controller.authority()) == Some(&text) {
                         debug!("{text}")
@@ -124,7 +124,7 @@ impl Listener {
                     told.insert(controller.authority(), text);
                     pauses.no_login()
                 }
-                Ok(Lost::Session { why, refused }) => {
+                Ok(SessionEnd::Session { why, refused }) => {
                     told.clear();
                     pauses.logged_in();
                     if self.send(Event::Disconnected { why }).is_err() {
@@ -144,7 +144,7 @@ impl Listener {
 
     /// Waits; whether the program is stopping. Where a password was refused, another one ends the wait: one that SIGHUP
     /// brought at once, one that only its file has within a minute.
-    fn rests(&self, pause: Duration, refused: Option<&Secret>, pauses: &mut Pauses) -> bool {
+    fn rests(&self, pause: Duration, refused: Option<&Secret>, pauses: &mut LoginBackoff) -> bool {
         let Some(refused) = refused else { return stopped_within(&self.stop, pause) };
         let (end, mut read_at) = (Instant::now() + pause, Instant::now() + LOGIN_PAUSE);
         loop {
@@ -174,7 +174,7 @@ impl Listener {
     }
 
     /// One session from login to loss, within one term.
-    fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<Lost, Stopped> {
+    fn session(&self, controller: &Controller, extends: &Arc<AtomicBool>, number: u64) -> Result<SessionEnd, Stopped> {
         self.link.clear_request();
         let client = match self.login(controller, extends, number) {
             Ok(client) if stopped(&self.stop) => {
@@ -183,7 +183,7 @@ impl Listener {
             }
             Ok(client) => client,
             Err(_) if stopped(&self.stop) => return Err(Stopped),
-            Err(error) => return Ok(Lost::NoLogin(error)),
+            Err(error) => return Ok(SessionEnd::NoLogin(error)),
         };
         self.link.set_client(Some(client.clone()));
         let mut socket = match self.open(&client, number) {
@@ -196,10 +196,10 @@ impl Listener {
                 self.link.set_client(None);
                 let refused = matches!(error, Error::Unauthorized(_));
                 if refused {
-                    return Ok(Lost::Session { why: error.to_string(), refused });
+                    return Ok(SessionEnd::Session { why: error.to_string(), refused });
                 }
                 client.logout();
-                return Ok(Lost::NoLogin(error));
+                return Ok(SessionEnd::NoLogin(error));
             }
         };
         // Without a refresher the program is stopping.
@@ -210,10 +210,10 @@ impl Listener {
         self.link.set_client(None);
         client.shutdown();
         let lost = match self.link.take_request() {
-            Some(request) => Lost::Session { why: request.why, refused: request.refused },
-            None => Lost::Session { why: format!("websocket: {why}"), refused: false },
+            Some(request) => SessionEnd::Session { why: request.why, refused: request.refused },
+            None => SessionEnd::Session { why: format!("websocket: {why}"), refused: false },
         };
-        if matches!(lost, Lost::Session { refused: false, .. }) {
+        if matches!(lost, SessionEnd::Session { refused: false, .. }) {
             // The next session is another one, and an APIC has room for so many only.
             client.logout();
         }
@@ -242,7 +242,7 @@ impl Listener {
 
     /// Opens the websocket of a session, again where the controller is busy: it is no reason for another login (W8).
     fn open(&self, client: &Client, number: u64) -> Result<Socket, Error> {
-        let pace = &self.settings.pace;
+        let pace = &self.settings.pacer;
         pace.wait_after_login()?;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(8));
         for tries_left in (0..SOCKET_TRIES).rev() {
@@ -335,12 +335,12 @@ impl Listener {
             }
             Err(error) => Event::Gap { why: format!("a websocket message cannot be read: {error}") },
         };
-        if self.outbox.offer(event) { Ok(()) } else { Err(Stopped) }
+        if self.event_sender.offer(event) { Ok(()) } else { Err(Stopped) }
     }
 
     fn send(&self, event: Event) -> Result<(), Stopped> {
         select! {
-            send(self.outbox.events(), event) -> sent => sent.map_err(|_| Stopped),
+            send(self.event_sender.events(), event) -> sent => sent.map_err(|_| Stopped),
             recv(self.stop) -> _ => Err(Stopped),
         }
     }
@@ -362,7 +362,7 @@ fn speaks_of_a_lock(error: &Error) -> bool {
 }
 
 /// How long to wait before the next login (W8).
-struct Pauses {
+struct LoginBackoff {
     backoff: Backoff,
     /// When the login that followed the last refusal was allowed.
     relogin: Option<Instant>,
@@ -374,10 +374,10 @@ struct Pauses {
     at_once: Option<Instant>,
 }
 
-impl Pauses {
+impl LoginBackoff {
     fn new() -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        Pauses { backoff, relogin: None, refusals: 0, locked: None, at_once: None }
+        LoginBackoff { backoff, relogin: None, refusals: 0, locked: None, at_once: None }
     }
 
     /// The password was refused.
@@ -431,7 +431,7 @@ impl Pauses {
 }
 
 /// Why there is no session.
-enum Lost {
+enum SessionEnd {
     /// It never came about.
     NoLogin(Error),
     /// It ended; `refused` where the APIC did not accept it any more.
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn logins_after_refusals_are_a_minute_apart() {
         let start = Instant::now();
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         for (refused_at, login_at) in [(0, 0), (5, 60), (66, 120), (121, 180), (300, 300), (301, 360)] {
             let pause = pauses.session_refused(start + Duration::from_secs(refused_at));
             assert_eq!(pause, Duration::from_secs(login_at - refused_at), "refused at {refused_at}");
@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn refused_passwords_lock_no_account() {
         let start = Instant::now();
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         for _ in 0..2 {
             let mut now = start;
             let mut logins = vec![now];
@@ -528,7 +528,7 @@ mod tests {
     fn changed_passwords_are_no_way_around_the_pauses() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         assert_eq!(pauses.session_refused(at(0)), Duration::ZERO);
         pauses.password_refused(at(1), false);
         assert!(pauses.tries_at_once(at(1)));
@@ -549,7 +549,7 @@ mod tests {
         }
         assert!(!speaks_of_a_lock(&Error::Unauthorized("Username or password is incorrect".to_owned())));
         assert!(!speaks_of_a_lock(&Error::Busy("locked".to_owned())));
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         assert_eq!(pauses.password_refused(start, true), Duration::from_secs(600));
         assert!(!pauses.tries_at_once(start + Duration::from_secs(599)));
         assert!(pauses.tries_at_once(start + Duration::from_secs(600)));
@@ -558,7 +558,7 @@ mod tests {
     /// W8: sessions that are lost at once cost fewer and fewer logins; after a good one the pauses start over.
     #[test]
     fn flapping_sessions_cost_fewer_and_fewer_logins() {
-        let mut pauses = Pauses::new();
+        let mut pauses = LoginBackoff::new();
         let second = Duration::from_secs(1);
         for longest in [1, 2, 4, 8, 16, 30, 30] {
             let pause = pauses.session_lost(second);
