@@ -24,7 +24,7 @@ use super::refresher::Task;
 use crate::backoff::Backoff;
 use crate::config::Controller;
 use crate::model::mo::{Mo, MoChange};
-use crate::net::{ConnectError, strangers, words};
+use crate::net::{ConnectError, describe_error, wrong_peer};
 use crate::secret::{Renewable, Secret};
 
 /// How long one request may take in all (W8).
@@ -321,15 +321,15 @@ impl Session {
             }
             None => bounded(agent.get(url).header("Cookie", self.cookie()), limit).call(),
         };
-        let response = response.map_err(|error| Error::Unreachable(words(&error)))?;
+        let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
-        if let Some(why) = strangers::redirect(http, response.headers()) {
+        if let Some(why) = wrong_peer::redirect(http, response.headers()) {
             return Err(Error::Malformed(decode::hidden(&why, &secrets)).into());
         }
         let body = read_body(response).map_err(|error| match error {
             // To ask for it again would only bring as much again.
-            ureq::Error::BodyExceedsLimit(_) => Error::Malformed(words(&error)),
-            error => Error::Unreachable(words(&error)),
+            ureq::Error::BodyExceedsLimit(_) => Error::Malformed(describe_error(&error)),
+            error => Error::Unreachable(describe_error(&error)),
         })?;
         decode::read_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
@@ -345,7 +345,7 @@ impl Session {
         };
         let response = response.map_err(|error| unanswered_write(&error))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
-        let body = read_body(response).map_err(|error| Error::AnswerLost(words(&error)))?;
+        let body = read_body(response).map_err(|error| Error::AnswerLost(describe_error(&error)))?;
         decode::written_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 }
@@ -412,7 +412,7 @@ fn unanswered_write(error: &ureq::Error) -> Error {
         }
         _ => false,
     };
-    if not_sent { Error::Unreachable(words(error)) } else { Error::AnswerLost(words(error)) }
+    if not_sent { Error::Unreachable(describe_error(error)) } else { Error::AnswerLost(describe_error(error)) }
 }
 
 /// The token of a login or a refresh, with its life.

@@ -3,7 +3,7 @@
 use super::envelope::{self, Envelope, Node};
 use super::error::Error;
 use crate::model::mo::{Mo, MoChange, Status};
-use crate::net::strangers;
+use crate::net::wrong_peer;
 use crate::secret::Secret;
 
 /// The longest DN that is believed, in bytes. A child's DN begins with its parent's, so without a limit the DNs could be
@@ -210,7 +210,7 @@ fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) ->
     let is_told = told.is_some();
     let code = told.map_or(http.into(), |it| it.0);
     let unexplained = || {
-        let is_page = strangers::is_html(body);
+        let is_page = wrong_peer::is_html(body);
         let how = if is_page { "with an HTML page of a web server or a proxy" } else { "without an explanation" };
         format!("{UNEXPLAINED} {http} {how}")
     };

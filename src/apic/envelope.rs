@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
-use crate::net::strangers;
+use crate::net::wrong_peer;
 
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
 pub const MOST_OBJECTS: usize = 200_000;
@@ -67,7 +67,7 @@ pub(super) fn read(body: &[u8]) -> Result<Envelope, Error> {
         if left.get() == 0 {
             return Error::Malformed(format!("more than {MOST_OBJECTS} objects in one answer"));
         }
-        let why = if strangers::is_html(body) {
+        let why = if wrong_peer::is_html(body) {
             "an HTML page; is this an APIC, or a proxy or a login page in front of it?"
         } else {
             category(&error)

@@ -25,7 +25,7 @@ use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
 use crate::config::Controller;
 use crate::leadership::Leadership;
-use crate::net::{CONNECT_TIMEOUT, Sock, TlsStream};
+use crate::net::{CONNECT_TIMEOUT, DeadlineStream, TlsStream};
 use crate::secret::Secret;
 
 /// A socket that says nothing for so long is pinged; one that then says nothing for as long again is dead.
@@ -68,7 +68,7 @@ pub struct SessionManager {
     pub(super) link: SessionHandle,
 }
 
-type Socket = WebSocket<TlsStream<Sock>>;
+type Socket = WebSocket<TlsStream<DeadlineStream>>;
 
 /// The program is stopping.
 struct Stopped;
@@ -272,7 +272,7 @@ impl SessionManager {
         let stream = Arc::new(stream);
         self.link.set_socket(&stream);
         self.goes_on(number).map_err(|why| failed(why.to_owned()))?;
-        let tls = self.settings.tls.connect(&controller.host, Sock::new(stream, CONNECT_TIMEOUT));
+        let tls = self.settings.tls.connect(&controller.host, DeadlineStream::new(stream, CONNECT_TIMEOUT));
         let tls =
             tls.map_err(|error| failed(self.settings.tls.explain(error, &controller.host, address).to_string()))?;
 
@@ -314,12 +314,12 @@ impl SessionManager {
                     }
                     socket.get_mut().get_mut().extend(SILENCE);
                     if let Err(error) = socket.send(Message::Ping(Default::default())) {
-                        return Ok(websocket_words(&error));
+                        return Ok(describe_websocket_error(&error));
                     }
                     pinged = true;
                     continue;
                 }
-                Err(error) => return Ok(websocket_words(&error)),
+                Err(error) => return Ok(describe_websocket_error(&error)),
             }
             pinged = false;
         }
@@ -461,7 +461,7 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// What follows from a websocket that was refused: the HTTP status says whether the session is good.
 fn not_opened(error: &tungstenite::Error) -> Error {
-    let why = format!("websocket: {}", websocket_words(error));
+    let why = format!("websocket: {}", describe_websocket_error(error));
     match error {
         tungstenite::Error::Http(response) => match response.status().as_u16() {
             401 | 403 => Error::Unauthorized(why),
@@ -473,7 +473,7 @@ fn not_opened(error: &tungstenite::Error) -> Error {
 }
 
 /// A websocket error in words. Only kinds that hold nothing of the request are shown as they are.
-fn websocket_words(error: &tungstenite::Error) -> String {
+fn describe_websocket_error(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Io(error) => error.to_string(),
         tungstenite::Error::Http(response) => format!("the APIC answers HTTP {}", response.status().as_u16()),

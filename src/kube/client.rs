@@ -19,7 +19,7 @@ use super::error::Error;
 use super::kubeconfig::{ClusterConfig, ConfigError};
 use crate::model::kube::{Key, Kind, Object, Pool};
 use crate::model::owner::OwnerIdentity;
-use crate::net::{strangers, words};
+use crate::net::{describe_error, wrong_peer};
 use crate::secret::Secret;
 
 /// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
@@ -225,7 +225,7 @@ impl Client {
         let body = response.into_body().into_with_config().limit(2 * self.largest_page).reader();
         let body = Counting { inner: body.take(self.largest_page + 1), bytes: progress.bytes.clone() };
         let mut body = BufReader::with_capacity(64 * 1024, body);
-        json_only(body.fill_buf().map_err(|error| Error::Unreachable(io_words(&error)))?)?;
+        json_only(body.fill_buf().map_err(|error| Error::Unreachable(describe_io_error(&error)))?)?;
         let page = decode::read_page(kind, body, progress);
         if progress.bytes.get() > self.largest_page {
             return Err(Error::TooLarge(format!("larger than {} MiB", self.largest_page >> 20)));
@@ -311,7 +311,8 @@ impl Client {
         send: impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
         let send = |auth: &Auth| -> Result<Response<Body>, Error> {
-            let response = send(&self.agent(auth), &auth.token).map_err(|error| Error::Unreachable(words(&error)))?;
+            let response =
+                send(&self.agent(auth), &auth.token).map_err(|error| Error::Unreachable(describe_error(&error)))?;
             if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
                 return Err(Error::Malformed("a compressed answer, which was not asked for".to_owned()));
             }
@@ -374,7 +375,7 @@ fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
 
 /// A page for people is another thing than JSON that is broken: somebody else answered.
 fn json_only(body: &[u8]) -> Result<(), Error> {
-    if !strangers::is_html(body) {
+    if !wrong_peer::is_html(body) {
         return Ok(());
     }
     let why = "an HTML page in place of JSON; is this the API server, or a proxy or a login page in front of it?";
@@ -384,20 +385,20 @@ fn json_only(body: &[u8]) -> Result<(), Error> {
 fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result<(), Error> {
     body.clear();
     let mut reader = response.into_body().into_with_config().limit(limit).reader();
-    reader.read_to_end(body).map_err(|error| Error::Unreachable(io_words(&error)))?;
+    reader.read_to_end(body).map_err(|error| Error::Unreachable(describe_io_error(&error)))?;
     Ok(())
 }
 
 /// An I/O error in words; ureq hides its own kind of error in it.
-pub fn io_words(error: &std::io::Error) -> String {
+pub fn describe_io_error(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<ureq::Error>());
-    inner.map_or_else(|| error.to_string(), words)
+    inner.map_or_else(|| error.to_string(), describe_error)
 }
 
 /// An answer that is not a success. The body is a `Status` mostly, but not always: a busy server answers in text.
 fn refusal(response: Response<Body>) -> Error {
     let code = response.status().as_u16();
-    if let Some(why) = strangers::redirect(code, response.headers()) {
+    if let Some(why) = wrong_peer::redirect(code, response.headers()) {
         return Error::Malformed(why);
     }
     let after = response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
@@ -405,7 +406,7 @@ fn refusal(response: Response<Body>) -> Error {
     // Without a body the code alone decides.
     let _ = read_body(response, 64 * 1024, &mut body);
     let mut status = decode::status(&body);
-    if status.message.is_empty() && strangers::is_html(&body) {
+    if status.message.is_empty() && wrong_peer::is_html(&body) {
         status.message = format!("HTTP {code} with an HTML page, which comes from a proxy in between");
     } else if status.code == 0 && status.message.is_empty() && code == 403 {
         status.message = "HTTP 403 in other words than an API server's; a proxy in between may have sent it".to_owned();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::client::io_words;
+use super::client::describe_io_error;
 use super::election::Lease;
 use super::error::Error;
 use crate::model::kube::{Key, Kind, Object};
@@ -95,7 +95,7 @@ pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
 pub fn read_page(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Result<Page, Error> {
     let failed = |error: serde_json::Error| {
         if error.is_io() {
-            return Error::Unreachable(io_words(&error.into()));
+            return Error::Unreachable(describe_io_error(&error.into()));
         }
         Error::malformed("a list", &error)
     };

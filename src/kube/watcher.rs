@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, warn};
 
 use super::Event;
-use super::client::{Client, LARGEST_PAGE, io_words};
+use super::client::{Client, LARGEST_PAGE, describe_io_error};
 use super::decode::{self, LONGEST_LINE, Line};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
@@ -458,7 +458,7 @@ pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, 
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(ReadError::Cut("the connection ended".to_owned()))
         }
-        Err(error) => Err(ReadError::Cut(io_words(&error))),
+        Err(error) => Err(ReadError::Cut(describe_io_error(&error))),
     }
 }
 
@@ -472,7 +472,7 @@ fn skip_line(stream: &mut impl BufRead) -> Result<(), String> {
                 Some(at) => (at + 1, true),
                 None => (piece.len(), false),
             },
-            Err(error) => return Err(format!("a watch event that is too long was cut: {}", io_words(&error))),
+            Err(error) => return Err(format!("a watch event that is too long was cut: {}", describe_io_error(&error))),
         };
         stream.consume(length);
         skipped += length as u64;

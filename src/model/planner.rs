@@ -214,20 +214,20 @@ impl<'a> Planner<'a> {
         }
         // What keeps it: strangers for good, subnets of a Deployment's own until they have a place (D5), those that move
         // until their EPG is made, and a predecessor's until they have moved, in a round of their own.
-        let (mut strangers, mut stays, mut waits, mut moves) = (epg.unreadable, false, false, false);
+        let (mut foreign, mut stays, mut waits, mut moves) = (epg.unreadable, false, false, false);
         for (prefix, subnet) in &epg.subnets {
             match (subnet.ownership, self.placement.retained(&dn, *prefix, subnet)) {
                 (Ownership::Owned, Some(stay)) => (stays, waits) = (stays || stay.reason != Reason::Moves, true),
                 (Ownership::Owned, None) => {}
                 (Ownership::Legacy, _) if self.placement.target(&dn, *prefix).is_some() => moves = true,
-                _ => strangers += 1,
+                _ => foreign += 1,
             }
         }
         if !waits {
             self.plan.unwanted.insert(dn.clone());
         }
-        if strangers > 0 {
-            let text = format!("no longer desired, but it holds subnets that are not ours ({strangers}): it stays");
+        if foreign > 0 {
+            let text = format!("no longer desired, but it holds subnets that are not ours ({foreign}): it stays");
             self.finding(Code::EpgRetained, &dn, text);
         } else if self.input.rules.keep_contracted && !epg.relations.is_empty() {
             let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();

@@ -3,9 +3,9 @@
 //! One [`Tls`] is made for each side and shared by its REST requests and its websocket.
 
 mod connector;
-mod sock;
-pub mod strangers;
+mod deadline_stream;
 mod trust;
+pub mod wrong_peer;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,8 +22,8 @@ use ureq::unversioned::resolver::DefaultResolver;
 
 use crate::secret::Secret;
 use connector::TlsLayer;
-pub use sock::Sock;
-pub use trust::{Bundle, Distrust, OwnCertificate, bundle, identity};
+pub use deadline_stream::DeadlineStream;
+pub use trust::{Bundle, OwnCertificate, TlsRejection, bundle, identity};
 
 /// A stream with TLS on it.
 pub type TlsStream<S> = openssl::ssl::SslStream<S>;
@@ -195,7 +195,7 @@ impl Tls {
         }
         // Without a check of the chain OpenSSL takes note of what it found all the same, and that ended nothing.
         let is_checked = matches!(self.0.settings.verify, Verify::Chain);
-        let distrust = |ssl: &SslRef| Distrust::of(ssl).filter(|_| is_checked);
+        let distrust = |ssl: &SslRef| TlsRejection::of(ssl).filter(|_| is_checked);
         let stream = configuration.connect(self.name(host), stream).map_err(|error| match error {
             HandshakeError::SetupFailure(error) => failed(&error),
             HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
@@ -209,7 +209,7 @@ impl Tls {
         if !trust::is_pinned(leaf.as_ref(), &self.0.settings.verify) {
             let presented = leaf.map_or_else(|| "no certificate".to_owned(), |it| trust::describe(&it));
             let why = format!("the peer's certificate has none of the trusted fingerprints; it presented {presented}");
-            return Err(ConnectError::Untrusted(Distrust::Fingerprint, why));
+            return Err(ConnectError::Untrusted(TlsRejection::Fingerprint, why));
         }
         Ok(stream)
     }
@@ -236,7 +236,7 @@ impl Tls {
     /// handshake is sent, and no client certificate.
     fn presented(&self, host: &str, address: SocketAddr) -> Option<String> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT / 2).ok()?;
-        let stream = Sock::new(Arc::new(stream), CONNECT_TIMEOUT / 2);
+        let stream = DeadlineStream::new(Arc::new(stream), CONNECT_TIMEOUT / 2);
         let server_name = self.0.settings.server_name.clone();
         let settings = TlsSettings { verify: Verify::Nothing, server_name, ..TlsSettings::default() };
         let stream = Tls::new(&settings).ok()?.connect(host, stream).ok()?;
@@ -266,7 +266,7 @@ impl Tls {
 #[derive(Debug)]
 pub enum ConnectError {
     /// The peer is not who it should be; trying again does not help.
-    Untrusted(Distrust, String),
+    Untrusted(TlsRejection, String),
     /// TLS failed for another reason.
     Tls(String),
     /// The connection failed or was too slow.
@@ -286,7 +286,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 /// A request's error in words, without the request: no URL, so no token in one.
-pub fn words(error: &ureq::Error) -> String {
+pub fn describe_error(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(phase) => format!("no answer in time ({phase})"),
         ureq::Error::Io(error) => error.to_string(),

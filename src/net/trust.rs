@@ -181,7 +181,7 @@ pub(super) fn describe(certificate: &X509) -> String {
 
 /// Why a certificate is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Distrust {
+pub enum TlsRejection {
     /// Its issuer is not among the trusted ones.
     Issuer,
     /// It is for other names.
@@ -194,19 +194,19 @@ pub enum Distrust {
     Other,
 }
 
-impl Distrust {
+impl TlsRejection {
     /// What OpenSSL's verification of this connection came to.
-    pub(super) fn of(ssl: &SslRef) -> Option<(Distrust, &'static str)> {
+    pub(super) fn of(ssl: &SslRef) -> Option<(TlsRejection, &'static str)> {
         let result = ssl.verify_result();
         if result == X509VerifyResult::OK {
             return None;
         }
         // The numbers are those of OpenSSL's x509_vfy.h, which never change.
         let distrust = match result.as_raw() {
-            2 | 18..=21 => Distrust::Issuer,
-            62..=64 => Distrust::Name,
-            9 | 10 => Distrust::Time,
-            _ => Distrust::Other,
+            2 | 18..=21 => TlsRejection::Issuer,
+            62..=64 => TlsRejection::Name,
+            9 | 10 => TlsRejection::Time,
+            _ => TlsRejection::Other,
         };
         Some((distrust, result.error_string()))
     }
@@ -222,11 +222,11 @@ impl Distrust {
         };
         let pin = if settings.peer == Peer::Apic { ", or its fingerprint with --apic-fingerprint" } else { "" };
         match (self, &settings.roots) {
-            (Distrust::Fingerprint, _) => {
+            (TlsRejection::Fingerprint, _) => {
                 "compare it with the APIC's own, then give it with --apic-fingerprint".to_owned()
             }
-            (Distrust::Time, _) => "renew it on the server, or look whether the clock here is right".to_owned(),
-            (Distrust::Name, _) => match &settings.server_name {
+            (TlsRejection::Time, _) => "renew it on the server, or look whether the clock here is right".to_owned(),
+            (TlsRejection::Name, _) => match &settings.server_name {
                 Some(given) => format!("the tls-server-name {given:?} is none of its names; correct that"),
                 None => format!("{name}{pin}"),
             },

@@ -459,7 +459,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
         tls: Tls::new(&tls).unwrap(),
         username: world.apic.username().to_owned(),
         password: Renewable::new(Secret::new(world.apic.password())),
-        pace: apic::RequestPacer::new(None),
+        pacer: apic::RequestPacer::new(None),
     };
     let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));
     let ((tell, told), (say, said)) = (bounded(64), bounded(64));

@@ -94,7 +94,7 @@ fn an_apic_is_not_read_for_ever() {
         tls: Tls::new(&tls).unwrap(),
         username: fabric.username().to_owned(),
         password: Renewable::new(Secret::new(fabric.password())),
-        pace: apic::RequestPacer::new(None),
+        pacer: apic::RequestPacer::new(None),
     });
     let client = client.unwrap();
     let dn = "uni/tn-T/out-L";
@@ -222,7 +222,7 @@ fn a_websocket_message_has_an_end() {
             tls: Tls::new(&tls).unwrap(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("secret")),
-            pace: apic::RequestPacer::new(None),
+            pacer: apic::RequestPacer::new(None),
         };
         let (events, said) = bounded(8);
         let (stop, stopped) = bounded(0);

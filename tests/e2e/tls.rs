@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aci_sync::net::{ClientIdentity, ConnectError, Peer, Roots, Tls, TlsSettings, Verify, bundle, words};
+use aci_sync::net::{ClientIdentity, ConnectError, Peer, Roots, Tls, TlsSettings, Verify, bundle, describe_error};
 use aci_sync::secret::Secret;
 use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode};
 use sim::net::{Connection, Request, Server, Service};
@@ -42,7 +42,7 @@ fn server(identity: &Pair) -> (Server, Arc<Counting>) {
 
 fn ask(server: &Server, tls: &Tls, path: &str) -> Result<(u16, String), String> {
     let url = format!("https://{}{path}", server.address());
-    let mut response = tls.agent().get(url).call().map_err(|error| words(&error))?;
+    let mut response = tls.agent().get(url).call().map_err(|error| describe_error(&error))?;
     Ok((response.status().as_u16(), response.body_mut().read_to_string().unwrap()))
 }
 

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 /// A stream with a deadline for all that is done with it, however many bytes come until then: a timeout of the socket
 /// alone begins anew with each byte.
 #[derive(Debug)]
-pub struct Sock {
+pub struct DeadlineStream {
     stream: Arc<TcpStream>,
     deadline: Instant,
 }
 
-impl Sock {
+impl DeadlineStream {
     /// What is done with it has so long.
-    pub fn new(stream: Arc<TcpStream>, patience: Duration) -> Sock {
-        Sock { stream, deadline: Instant::now() + patience }
+    pub fn new(stream: Arc<TcpStream>, timeout: Duration) -> DeadlineStream {
+        DeadlineStream { stream, deadline: Instant::now() + timeout }
     }
 
     /// From now on there is so long.
-    pub fn extend(&mut self, patience: Duration) {
-        self.deadline = Instant::now() + patience;
+    pub fn extend(&mut self, timeout: Duration) {
+        self.deadline = Instant::now() + timeout;
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
@@ -31,7 +31,7 @@ impl Sock {
     }
 }
 
-impl Read for Sock {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.stream.set_read_timeout(self.left()?)?;
@@ -44,7 +44,7 @@ impl Read for Sock {
     }
 }
 
-impl Write for Sock {
+impl Write for DeadlineStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(self.left()?)?;
         (&*self.stream).write(buffer)
@@ -72,7 +72,7 @@ mod tests {
                 std::thread::park_timeout(Duration::from_millis(10));
             }
         });
-        let mut sock = Sock::new(stream.clone(), Duration::from_millis(200));
+        let mut sock = DeadlineStream::new(stream.clone(), Duration::from_millis(200));
         let end = sock.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(sock.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it stays over");
