@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::desired::{LONGEST_NAME, Source, exports, precedence};
 use super::dn::{EpgDn, Prefix};
 use super::finding::Few;
-use super::inventory::{Inventory, Member};
+use super::inventory::{Inventory, ManagedDeployment};
 use super::kube::{Key, Pod, Service};
 use super::plan::{Change, Plan};
 use super::planner::PlanInput;
@@ -138,8 +138,8 @@ pub(super) fn explain(plan: &mut Plan, input: &PlanInput<'_>) {
 /// The Deployments that name what they may not, by what they name (W6).
 fn refused(inventory: &Inventory, rules: &Rules) -> HashMap<EpgDn, Vec<Key>> {
     let mut refused: HashMap<EpgDn, Vec<Key>> = HashMap::new();
-    for Member { deployment, in_force, .. } in inventory.members.values() {
-        if let Some(epg) = in_force.as_ref().map(|it| &it.epg).filter(|it| !rules.admits(&deployment.key.namespace, it))
+    for ManagedDeployment { deployment, binding, .. } in inventory.managed.values() {
+        if let Some(epg) = binding.as_ref().map(|it| &it.epg).filter(|it| !rules.admits(&deployment.key.namespace, it))
         {
             refused.entry(epg.clone()).or_default().push(deployment.key.clone());
         }
@@ -255,13 +255,13 @@ impl<'a> Cluster<'a> {
             return Cause::NoWorkload(Source { is_pod: true, key: pod.key.clone() });
         };
         let key = Key::new(&pod.key.namespace, deployment);
-        let Some(member) = self.inventory.members.get(&key) else { return Cause::Unmanaged(key) };
-        let Some(epg) = member.in_force.as_ref().map(|it| &it.epg) else { return Cause::Undesired };
+        let Some(managed) = self.inventory.managed.get(&key) else { return Cause::Unmanaged(key) };
+        let Some(epg) = managed.binding.as_ref().map(|it| &it.epg) else { return Cause::Undesired };
         if !rules.admits(&key.namespace, epg) {
             Cause::NotAllowed(vec![key])
         } else if epg != dn {
             Cause::NamesAnother(key, epg.clone())
-        } else if !exports(member, rules).pods {
+        } else if !exports(managed, rules).pods {
             Cause::NotExposed(key, "its Pods")
         } else {
             rules.refuses(prefix.address).map_or(Cause::Undesired, Cause::Refused)
@@ -272,7 +272,7 @@ impl<'a> Cluster<'a> {
     /// the EPG are looked at.
     fn service(&self, input: &PlanInput<'_>, dn: &EpgDn, prefix: Prefix, service: &Service) -> Cause {
         let deployments = input.desired.epgs.get(dn).into_iter().flat_map(|it| &it.deployments);
-        let mut selected = deployments.filter_map(|key| self.inventory.members.get(key)).filter(|it| {
+        let mut selected = deployments.filter_map(|key| self.inventory.managed.get(key)).filter(|it| {
             let deployment = &it.deployment;
             deployment.key.namespace == service.key.namespace && service.selector.select(&deployment.template_labels)
         });

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::binding::UnknownKeys;
 use super::dn::{EpgDn, L3outDn, Prefix};
-use super::enrolment::UnknownKeys;
 use super::finding::{Code, Few, Finding, Subject};
-use super::inventory::{Inventory, Member};
-use super::kube::{ENROL_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
+use super::inventory::{Inventory, ManagedDeployment};
+use super::kube::{BINDING_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
 use super::selection::Selection;
 
@@ -143,13 +143,13 @@ pub enum Vrf {
 
 /// A Deployment as far as its addresses are concerned.
 struct Exporter<'a> {
-    member: &'a Member,
+    managed: &'a ManagedDeployment,
     exports: Exports,
     /// The place of its EPG among all that are desired, where it is known.
     epg: Option<usize>,
 }
 
-/// A Pod, and the place of the enrolled Deployment that it belongs to.
+/// A Pod, and the place of the managed Deployment that it belongs to.
 type Claimant<'a> = (Option<usize>, &'a Pod);
 
 /// All exporters, and the place of each by namespace and name.
@@ -161,28 +161,28 @@ struct Exporters<'a> {
 impl<'a> Exporters<'a> {
     fn new(inventory: &'a Inventory, rules: &Rules, epgs: &[(EpgDn, DesiredEpg)]) -> Self {
         let place = |epg: &EpgDn| epgs.binary_search_by_key(&epg, |(dn, _)| dn).ok();
-        let exporter = |member: &'a Member| {
-            let epg = placed(member, rules).and_then(place);
-            Exporter { member, exports: exports(member, rules), epg }
+        let exporter = |managed: &'a ManagedDeployment| {
+            let epg = bound_epg(managed, rules).and_then(place);
+            Exporter { managed, exports: exports(managed, rules), epg }
         };
         let name = |(n, key): (usize, &'a Key)| ((&*key.namespace, &*key.name), n);
         Exporters {
-            all: inventory.members.values().map(exporter).collect(),
-            places: inventory.members.keys().enumerate().map(name).collect(),
+            all: inventory.managed.values().map(exporter).collect(),
+            places: inventory.managed.keys().enumerate().map(name).collect(),
         }
     }
 
-    /// P1: the place of the enrolled Deployment that a Pod belongs to.
+    /// P1: the place of the managed Deployment that a Pod belongs to.
     fn owner(&self, pod: &'a Pod) -> Option<usize> {
         self.places.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
     }
 
-    /// P1 to P5: where the Deployment of the Pod that an address belongs to is enrolled, the address is exported.
+    /// P1 to P5: where the Deployment of the Pod that an address belongs to is managed, the address is exported.
     fn pod_claim(&self, &(address, (owner, pod)): &(IpAddr, Claimant<'a>)) -> Option<Claim<'a>> {
         let place = owner?;
-        let Exporter { member, exports, epg } = &self.all[place];
+        let Exporter { managed, exports, epg } = &self.all[place];
         let (prefix, epg) = (Prefix::host(address), *epg);
-        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, place, member, epg })
+        exports.pods.then_some(Claim { prefix, is_pod: true, key: &pod.key, place, managed, epg })
     }
 }
 
@@ -195,7 +195,7 @@ struct Claim<'a> {
     key: &'a Key,
     /// The place of the Deployment among all exporters, which are sorted by name.
     place: usize,
-    member: &'a Member,
+    managed: &'a ManagedDeployment,
     epg: Option<usize>,
 }
 
@@ -213,21 +213,21 @@ impl Claim<'_> {
     }
 
     fn is_paused(&self) -> bool {
-        self.member.deployment.paused
+        self.managed.deployment.paused
     }
 
     /// D2, D3: nothing is written for it. What its namespace may not name is as if it were not annotated (W6).
     fn kept(&self) -> Option<Kept> {
-        let is_unknown = self.member.in_force.is_none();
+        let is_unknown = self.managed.binding.is_none();
         let keeps = is_unknown || (self.is_paused() && self.epg.is_some());
-        let (deployment, paused) = (self.member.deployment.key.clone(), self.is_paused());
+        let (deployment, paused) = (self.managed.deployment.key.clone(), self.is_paused());
         keeps.then(|| Kept { source: self.source(), deployment, paused })
     }
 }
 
 /// The L3Outs that Deployments name, but for those of EPGs that are not created (W6).
 pub fn named_l3outs(inventory: &Inventory, rules: &Rules, beyond_quota: &BTreeSet<EpgDn>) -> BTreeSet<L3outDn> {
-    let named = inventory.members.values().filter_map(|it| placed(it, rules));
+    let named = inventory.managed.values().filter_map(|it| bound_epg(it, rules));
     named.filter(|it| !beyond_quota.contains(it)).map(|it| it.l3out.clone()).collect()
 }
 
@@ -240,14 +240,14 @@ pub fn desired_state(
     beyond_quota: &BTreeSet<EpgDn>,
 ) -> DesiredState {
     let mut desired = DesiredState::default();
-    for member in inventory.members.values() {
-        desired.findings.extend(annotation_findings(member, rules));
-        if let Some(epg) = placed(member, rules) {
+    for managed in inventory.managed.values() {
+        desired.findings.extend(annotation_findings(managed, rules));
+        if let Some(epg) = bound_epg(managed, rules) {
             let beyond_quota = beyond_quota.contains(epg);
             let epg = desired.epgs.entry(epg.clone()).or_default();
             epg.beyond_quota = beyond_quota;
-            epg.deployments.push(member.deployment.key.clone());
-            epg.paused += usize::from(member.deployment.paused);
+            epg.deployments.push(managed.deployment.key.clone());
+            epg.paused += usize::from(managed.deployment.paused);
         }
     }
     for (key, it) in &inventory.mistaken {
@@ -297,7 +297,7 @@ fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
         let Some(why) = rules.refuses(claim.prefix.address) else { return true };
         if claim.epg.is_some() {
             let kind = if claim.is_pod { Kind::Deployment } else { Kind::Service };
-            let subject = if claim.is_pod { &claim.member.deployment.key } else { claim.key };
+            let subject = if claim.is_pod { &claim.managed.deployment.key } else { claim.key };
             let text = format!("{} of {} ({why})", claim.prefix.address, claim.source());
             refused.entry((kind, subject.clone())).or_default().insert(text);
         }
@@ -326,7 +326,7 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, DesiredEpg)
     for (&epg, claims) in by_epg.iter().filter(|(epg, _)| !epgs[**epg].1.beyond_quota) {
         for claim in claims {
             let winner = winners.entry(&vrfs[epg]).or_insert((epg, claim));
-            if age(claim.member) < age(winner.1.member) {
+            if age(claim.managed) < age(winner.1.managed) {
                 *winner = (epg, claim);
             }
         }
@@ -335,18 +335,18 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, DesiredEpg)
         let Some(first) = claims.iter().min_by_key(|it| it.is_paused()) else { continue };
         let winner = winners.get(&vrfs[epg]).filter(|it| it.0 != epg);
         let Some((winner, older)) = winner else {
-            let deployment = first.member.deployment.key.clone();
+            let deployment = first.managed.deployment.key.clone();
             let sources = claims.iter().map(|it| it.source()).filter(|it| *it != first.source());
             let also = sources.collect();
             let subnet = DesiredSubnet { source: first.source(), also, deployment, paused: first.is_paused() };
             epgs[epg].1.subnets.insert(first.prefix, subnet);
             continue;
         };
-        let loser = claims.iter().min_by_key(|it| age(it.member));
+        let loser = claims.iter().min_by_key(|it| age(it.managed));
         if let Some(loser) = loser.filter(|_| !epgs[epg].1.beyond_quota) {
             let (what, to) = (format!("{} ({})", first.prefix, first.source()), &epgs[epg].0);
-            let (older, elsewhere) = (&older.member.deployment.key, &epgs[*winner].0);
-            let (texts, notes) = conflicts.entry(loser.member.deployment.key.clone()).or_default();
+            let (older, elsewhere) = (&older.managed.deployment.key, &epgs[*winner].0);
+            let (texts, notes) = conflicts.entry(loser.managed.deployment.key.clone()).or_default();
             texts.push(format_args!(
                 "{what} is not put into {to}: the older Deployment {older} has it in {elsewhere} of the same VRF"
             ));
@@ -359,43 +359,43 @@ fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, DesiredEpg)
 
 /// The EPG that a Deployment's addresses belong to, if one is known. An annotation that names what its namespace may
 /// not have counts as none (W6).
-pub fn placed<'a>(member: &'a Member, rules: &Rules) -> Option<&'a EpgDn> {
-    let epg = &member.in_force.as_ref()?.epg;
-    rules.admits(&member.deployment.key.namespace, epg).then_some(epg)
+pub fn bound_epg<'a>(managed: &'a ManagedDeployment, rules: &Rules) -> Option<&'a EpgDn> {
+    let epg = &managed.binding.as_ref()?.epg;
+    rules.admits(&managed.deployment.key.namespace, epg).then_some(epg)
 }
 
-/// D2: what a Deployment exports. Where its enrolment is not known, all that it may ever have exported (D3).
-pub(super) fn exports(member: &Member, rules: &Rules) -> Exports {
-    match &member.in_force {
-        Some(enrolment) => enrolment.expose.unwrap_or(rules.expose),
+/// D2: what a Deployment exports. Where its binding is not known, all that it may ever have exported (D3).
+pub(super) fn exports(managed: &ManagedDeployment, rules: &Rules) -> Exports {
+    match &managed.binding {
+        Some(binding) => binding.expose.unwrap_or(rules.expose),
         None => Exports { pods: true, services: true },
     }
 }
 
 /// S3: the older Deployment comes first, then namespace/name.
-pub(super) fn age(member: &Member) -> (&str, &Key) {
-    (&member.deployment.created, &member.deployment.key)
+pub(super) fn age(managed: &ManagedDeployment) -> (&str, &Key) {
+    (&managed.deployment.created, &managed.deployment.key)
 }
 
 /// What is odd about the annotations of a Deployment. Where its namespace may not have what it names, nothing else about
 /// it matters (W6).
-fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
-    let deployment = &member.deployment;
+fn annotation_findings(managed: &ManagedDeployment, rules: &Rules) -> Vec<Finding> {
+    let deployment = &managed.deployment;
     let subject = (Kind::Deployment, &deployment.key);
-    if let Some(enrolment) = &member.in_force
-        && placed(member, rules).is_none()
+    if let Some(binding) = &managed.binding
+        && bound_epg(managed, rules).is_none()
     {
         let why = if rules.allow.is_empty() {
-            format!("the tenant {} is the fabric's own, and no --allow names it", enrolment.epg.l3out.tenant)
+            format!("the tenant {} is the fabric's own, and no --allow names it", binding.epg.l3out.tenant)
         } else {
             let namespace = &deployment.key.namespace;
-            format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", enrolment.epg)
+            format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", binding.epg)
         };
         return vec![Finding::new(Code::NotAllowed, subject, why)];
     }
     let mut findings = Vec::new();
     let mut invalid = Vec::new();
-    match (&member.annotation, &member.in_force) {
+    match (&managed.annotation, &managed.binding) {
         (Ok(_), _) => {}
         (Err(why), Some(last)) => {
             invalid.push(format!("its annotation {why}; until it is mended, the last valid one ({}) counts", last.epg))
@@ -411,7 +411,7 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
         findings.push(Finding::new(Code::InvalidAnnotation, subject, invalid.join("; and ")));
     }
     let mut unknown = Vec::new();
-    if let Some(keys) = member.annotation.as_ref().ok().map(|it| &it.unknown_keys).filter(|it| !it.is_empty()) {
+    if let Some(keys) = managed.annotation.as_ref().ok().map(|it| &it.unknown_keys).filter(|it| !it.is_empty()) {
         unknown.push(format!("unknown keys in its annotation have no effect: {keys}"));
     }
     if !deployment.unknown_keys.is_empty() {
@@ -420,7 +420,7 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
     if !unknown.is_empty() {
         findings.push(Finding::new(Code::UnknownKey, subject, unknown.join("; ")));
     }
-    if let Some(epg) = placed(member, rules).filter(|_| deployment.paused) {
+    if let Some(epg) = bound_epg(managed, rules).filter(|_| deployment.paused) {
         let text = format!("paused: its addresses in {epg} are not added, removed or repaired");
         findings.push(Finding::new(Code::Paused, subject, text));
     }
@@ -429,7 +429,7 @@ fn annotation_findings(member: &Member, rules: &Rules) -> Vec<Finding> {
 
 /// D2: keys that begin like those of our annotations.
 fn unknown_annotations(keys: &UnknownKeys) -> String {
-    format!("unknown annotations have no effect: {keys}; aci-sync reads {ENROL_ANNOTATION} and {PAUSE_ANNOTATION}")
+    format!("unknown annotations have no effect: {keys}; aci-sync reads {BINDING_ANNOTATION} and {PAUSE_ANNOTATION}")
 }
 
 /// Each address with each Pod that has it; the one that it belongs to comes last (P5).
@@ -460,7 +460,7 @@ fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> V
         }
     }
     let finding = |(owner, (texts, notes)): (usize, (Few, Few))| {
-        let subject = (Kind::Deployment, &exporters.all[owner].member.deployment.key);
+        let subject = (Kind::Deployment, &exporters.all[owner].managed.deployment.key);
         let say = |all: &Few| format!("addresses of its Pods belong to other Pods now, and are not exported: {all}");
         Finding::new(Code::AddressClaimed, subject, say(&texts)).with_note(say(&notes))
     };
@@ -484,7 +484,7 @@ fn unreadable_addresses(pods: &[Claimant<'_>], exporters: &Exporters<'_>) -> Vec
             if count > 1 { format!("; other Pods with such an address: {}", count - 1) } else { String::new() };
         let text =
             format!("Pod {key} has what is no address as Kubernetes reads them, so not exported: {quote}{others}");
-        Finding::new(Code::InvalidAddress, (Kind::Deployment, &exporters.all[owner].member.deployment.key), text)
+        Finding::new(Code::InvalidAddress, (Kind::Deployment, &exporters.all[owner].managed.deployment.key), text)
     };
     odd.into_iter().map(finding).collect()
 }
@@ -506,14 +506,14 @@ fn service_claims<'a>(
         return Vec::new();
     }
     // The Pods of a Deployment mostly bear the same labels: each set is looked at once.
-    let template = |it: &Exporter<'a>| HashSet::from([&it.member.deployment.template_labels]);
+    let template = |it: &Exporter<'a>| HashSet::from([&it.managed.deployment.template_labels]);
     let mut borne: Vec<HashSet<&Labels>> = exporters.all.iter().map(template).collect();
     for (owner, pod) in pods {
         if let Some(owner) = *owner {
             borne[owner].insert(&pod.labels);
         }
     }
-    let namespaces = exporters.all.iter().map(|it| &*it.member.deployment.key.namespace);
+    let namespaces = exporters.all.iter().map(|it| &*it.managed.deployment.key.namespace);
     let mut selection = Selection::new(namespaces.zip(borne));
 
     let mut claims = Vec::new();
@@ -524,14 +524,14 @@ fn service_claims<'a>(
         }
         let owners = selection.of(service);
         for owner in owners.iter() {
-            let Exporter { member, exports, epg } = &exporters.all[*owner];
+            let Exporter { managed, exports, epg } = &exporters.all[*owner];
             if exports.services {
                 claims.extend(service.addresses.iter().map(|address| Claim {
                     prefix: Prefix::host(*address),
                     is_pod: false,
                     key: &service.key,
                     place: *owner,
-                    member,
+                    managed,
                     epg: *epg,
                 }));
             }

@@ -196,7 +196,7 @@ impl From<&'static str> for Subject {
 /// The sorts of findings. Their names are the reasons of Kubernetes Events (K5), which people look for: they stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
-    /// An annotation that is not a valid enrolment (D1, D3).
+    /// An annotation that is not a valid binding (D1, D3).
     InvalidAnnotation,
     /// An annotation with a key that nobody knows (D2).
     UnknownKey,
@@ -214,7 +214,7 @@ pub enum Code {
     PodsNotFound,
     /// Two Deployments want one address in two EPGs of one VRF (S3).
     AddressConflict,
-    /// A Pod of an enrolled Deployment has an address that belongs to another Pod now (P5).
+    /// A Pod of an managed Deployment has an address that belongs to another Pod now (P5).
     AddressClaimed,
     /// An address that is never exposed (P6).
     AddressNotExposed,

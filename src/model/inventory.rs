@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::enrolment::{self, Enrolment};
+use super::binding::{self, Binding};
 use super::kube::{Deployment, Key, Kind, Object, Pod, Service};
 
 /// How long a view without an open watch still counts as complete (W1).
@@ -15,13 +15,13 @@ pub const WATCH_PROVEN: Duration = Duration::from_secs(5);
 
 /// A Deployment that carries the annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct ManagedDeployment {
     /// The Deployment as last seen.
     pub deployment: Deployment,
     /// What its annotation says now, or what is wrong with it.
-    pub annotation: Result<Enrolment, String>,
+    pub annotation: Result<Binding, String>,
     /// What counts: the last valid value that this process has seen of this very Deployment (D3).
-    pub in_force: Option<Enrolment>,
+    pub binding: Option<Binding>,
 }
 
 /// How much is known of one kind.
@@ -46,7 +46,7 @@ enum View {
 #[derive(Debug)]
 pub struct Inventory {
     /// The annotated Deployments.
-    pub members: BTreeMap<Key, Member>,
+    pub managed: BTreeMap<Key, ManagedDeployment>,
     /// The Deployments that do not carry it, but keys that look like ours: mistakes, perhaps (D2).
     pub mistaken: BTreeMap<Key, Deployment>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
@@ -60,7 +60,7 @@ pub struct Inventory {
 impl Default for Inventory {
     fn default() -> Self {
         Inventory {
-            members: BTreeMap::new(),
+            managed: BTreeMap::new(),
             mistaken: BTreeMap::new(),
             pods: HashMap::new(),
             services: BTreeMap::new(),
@@ -77,7 +77,7 @@ impl Inventory {
         let known = match kind {
             Kind::Deployment => {
                 self.mistaken.clear();
-                std::mem::take(&mut self.members)
+                std::mem::take(&mut self.managed)
             }
             Kind::Pod => {
                 self.pods = HashMap::with_capacity(objects.len());
@@ -98,7 +98,7 @@ impl Inventory {
                 }
                 Object::Deployment(it) => {
                     let before = known.get(&it.key);
-                    self.members.insert(it.key.clone(), member(it, before));
+                    self.managed.insert(it.key.clone(), managed(it, before));
                 }
                 Object::Pod(it) => {
                     self.pods.insert(it.key.clone(), it);
@@ -122,18 +122,18 @@ impl Inventory {
                 if self.mistaken.get(&it.key) == Some(&it) {
                     return false;
                 }
-                self.members.remove(&it.key);
+                self.managed.remove(&it.key);
                 self.mistaken.insert(it.key.clone(), it);
                 true
             }
             Object::Deployment(it) => {
                 self.mistaken.remove(&it.key);
-                let before = self.members.get(&it.key);
+                let before = self.managed.get(&it.key);
                 if before.is_some_and(|before| before.deployment == it) {
                     return false;
                 }
-                let member = member(it, before);
-                self.members.insert(member.deployment.key.clone(), member);
+                let managed = managed(it, before);
+                self.managed.insert(managed.deployment.key.clone(), managed);
                 true
             }
             Object::Pod(it) => {
@@ -156,21 +156,21 @@ impl Inventory {
     /// An object is gone, or no rule needs it any more. True where that can change what is desired.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
         match kind {
-            Kind::Deployment => self.members.remove(key).is_some() | self.mistaken.remove(key).is_some(),
+            Kind::Deployment => self.managed.remove(key).is_some() | self.mistaken.remove(key).is_some(),
             Kind::Pod => self.pods.remove(key).is_some(),
             Kind::Service => self.services.remove(key).is_some(),
         }
     }
 
     /// The Deployments among those that `is_meant` says whose status counts replicas and of which no Pod is known (P1).
-    pub fn missing_pods(&self, is_meant: impl Fn(&Member) -> bool) -> BTreeSet<Key> {
+    pub fn missing_pods(&self, is_meant: impl Fn(&ManagedDeployment) -> bool) -> BTreeSet<Key> {
         let owners: HashSet<(&str, &str)> =
             self.pods.values().filter_map(|pod| Some((&*pod.key.namespace, pod.deployment.as_deref()?))).collect();
-        let is_podless = |member: &&Member| {
-            let key = &member.deployment.key;
-            member.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && is_meant(member)
+        let has_no_pods = |managed: &&ManagedDeployment| {
+            let key = &managed.deployment.key;
+            managed.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && is_meant(managed)
         };
-        self.members.values().filter(is_podless).map(|it| it.deployment.key.clone()).collect()
+        self.managed.values().filter(has_no_pods).map(|it| it.deployment.key.clone()).collect()
     }
 
     /// A watch was taken by the server. It is not live yet: W1's minute runs on.
@@ -250,9 +250,9 @@ fn is_proven(opened: Instant, now: Instant) -> bool {
 }
 
 /// D3: an invalid annotation leaves the last valid one of the same Deployment in force.
-fn member(deployment: Deployment, before: Option<&Member>) -> Member {
-    let annotation = enrolment::parse(deployment.annotation.as_deref().unwrap_or_default());
-    let before = before.filter(|it| it.deployment.uid == deployment.uid).and_then(|it| it.in_force.clone());
-    let in_force = annotation.clone().ok().or(before);
-    Member { deployment, annotation, in_force }
+fn managed(deployment: Deployment, before: Option<&ManagedDeployment>) -> ManagedDeployment {
+    let annotation = binding::parse(deployment.annotation.as_deref().unwrap_or_default());
+    let before = before.filter(|it| it.deployment.uid == deployment.uid).and_then(|it| it.binding.clone());
+    let binding = annotation.clone().ok().or(before);
+    ManagedDeployment { deployment, annotation, binding }
 }

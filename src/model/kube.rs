@@ -11,10 +11,10 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::enrolment::UnknownKeys;
+use super::binding::UnknownKeys;
 
-/// The annotation that enrols a Deployment (D1).
-pub const ENROL_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
+/// The annotation that binds a Deployment (D1).
+pub const BINDING_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
 
 /// The annotation that pauses a Deployment (D2).
 pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
@@ -156,7 +156,7 @@ pub struct Deployment {
     pub uid: Box<str>,
     /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
     pub created: Box<str>,
-    /// The value of [`ENROL_ANNOTATION`].
+    /// The value of [`BINDING_ANNOTATION`].
     pub annotation: Option<Box<str>>,
     /// Its [`PAUSE_ANNOTATION`] is there, and neither `false` nor empty.
     pub paused: bool,
@@ -299,7 +299,7 @@ fn namespace_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
     use super::{
-        ANNOTATIONS, Arc, BTreeMap, Deserialize, ENROL_ANNOTATION, Key, LONGEST_NAME, LONGEST_QUOTE, Labels,
+        ANNOTATIONS, Arc, BINDING_ANNOTATION, BTreeMap, Deserialize, Key, LONGEST_NAME, LONGEST_QUOTE, Labels,
         PAUSE_ANNOTATION, UnknownKeys, namespace_name, nullable, object_name,
     };
     use crate::model::address;
@@ -393,7 +393,7 @@ mod wire {
             let pause = metadata.annotations.get(PAUSE_ANNOTATION).filter(|it| !it.is_empty() && &***it != "false");
             let mut unknown_keys = UnknownKeys::default();
             let ours = metadata.annotations.keys().filter(|it| it.starts_with(ANNOTATIONS));
-            ours.filter(|it| ![ENROL_ANNOTATION, PAUSE_ANNOTATION].contains(&&***it))
+            ours.filter(|it| ![BINDING_ANNOTATION, PAUSE_ANNOTATION].contains(&&***it))
                 .for_each(|it| unknown_keys.push(it));
             super::Deployment {
                 key: Key::new(&metadata.namespace, &metadata.name),
@@ -402,7 +402,7 @@ mod wire {
                 paused: pause.is_some(),
                 odd_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(LONGEST_QUOTE).collect()),
                 unknown_keys,
-                annotation: metadata.annotations.remove(ENROL_ANNOTATION),
+                annotation: metadata.annotations.remove(BINDING_ANNOTATION),
                 template_labels: wire.spec.template.metadata.labels,
                 has_replicas: wire.status.replicas > 0,
             }

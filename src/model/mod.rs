@@ -4,8 +4,8 @@
 //! an error: the functions here cannot fail.
 
 pub mod address;
+pub mod binding;
 pub mod dn;
-pub mod enrolment;
 pub mod finding;
 pub mod kube;
 pub mod mo;

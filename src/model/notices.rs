@@ -73,7 +73,7 @@ pub struct NoticeTracker {
     /// What each finding was about. The text counts where the finding is about the object itself: somebody changed it.
     /// What is said of an EPG changes with each Pod, and is notices only where there was nothing before.
     findings: BTreeMap<(ObjectRef, Code), String>,
-    /// Each enrolled Deployment's way onto the fabric and off it.
+    /// Each managed Deployment's way onto the fabric and off it.
     presences: BTreeMap<ObjectRef, Presence>,
     /// The EPGs in which something was made since the last end of a reconcile.
     written: BTreeSet<EpgDn>,
@@ -200,8 +200,8 @@ fn affected(subject: &Subject, inventory: &Inventory, desired: &DesiredState) ->
 }
 
 fn deployment(inventory: &Inventory, key: &Key) -> Option<ObjectRef> {
-    let member = inventory.members.get(key).map(|it| &it.deployment);
-    let uid = member.or_else(|| inventory.mistaken.get(key))?.uid.clone();
+    let managed = inventory.managed.get(key).map(|it| &it.deployment);
+    let uid = managed.or_else(|| inventory.mistaken.get(key))?.uid.clone();
     Some(ObjectRef { kind: Kind::Deployment, key: key.clone(), uid })
 }
 

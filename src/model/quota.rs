@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cache::{Epg, FabricCache};
-use super::desired::{DesiredEpg, age, placed};
+use super::desired::{DesiredEpg, age, bound_epg};
 use super::dn::EpgDn;
 use super::inventory::Inventory;
 use super::rules::Rules;
@@ -45,12 +45,12 @@ impl Quota {
         // Of each namespace the EPGs that it names, each with the oldest Deployment that does.
         let mut named: HashMap<&str, HashMap<&EpgDn, _>> = HashMap::new();
         let mut all = HashSet::new();
-        for member in inventory.members.values() {
-            if let Some(epg) = placed(member, rules) {
+        for managed in inventory.managed.values() {
+            if let Some(epg) = bound_epg(managed, rules) {
                 all.insert(epg);
-                let oldest = named.entry(&member.deployment.key.namespace).or_default().entry(epg);
-                let oldest = oldest.or_insert_with(|| age(member));
-                *oldest = age(member).min(*oldest);
+                let oldest = named.entry(&managed.deployment.key.namespace).or_default().entry(epg);
+                let oldest = oldest.or_insert_with(|| age(managed));
+                *oldest = age(managed).min(*oldest);
             }
         }
         let mut left: HashMap<&str, usize> = HashMap::new();

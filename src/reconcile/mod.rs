@@ -25,13 +25,13 @@ use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
 use crate::model::cache::{Epg, FabricCache, Hint, L3out};
-use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs, placed};
+use crate::model::desired::{DesiredEpg, DesiredState, Vrf, bound_epg, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::guards::deletion::DeletionGuard;
 use crate::model::guards::drift::DriftThrottle;
 use crate::model::guards::grace::Grace;
-use crate::model::inventory::{Inventory, Member};
+use crate::model::inventory::{Inventory, ManagedDeployment};
 use crate::model::kube::Kind;
 use crate::model::missing_pods::MissingPods;
 use crate::model::mo::{MoChange, Status};
@@ -221,14 +221,14 @@ impl Reconciler {
                 self.inventory.listed(kind, objects, now);
                 self.deletion_guard.check_next();
                 if kind == Kind::Deployment {
-                    restart_graces(&mut self.grace, &self.rules, self.inventory.members.values());
+                    restart_graces(&mut self.grace, &self.rules, self.inventory.managed.values());
                 }
                 true
             }
             kube::Event::Upsert(object) => {
                 let key = (object.kind() == Kind::Deployment).then(|| object.key().clone());
                 let changed = self.inventory.upsert(object);
-                restart_graces(&mut self.grace, &self.rules, key.and_then(|it| self.inventory.members.get(&it)));
+                restart_graces(&mut self.grace, &self.rules, key.and_then(|it| self.inventory.managed.get(&it)));
                 changed
             }
             kube::Event::Gone { kind, key } => self.inventory.gone(kind, &key),
@@ -414,10 +414,10 @@ impl Reconciler {
             self.missing_pods.update(BTreeSet::new(), now);
             self.missing_pods_stale = true;
         } else if std::mem::take(&mut self.missing_pods_stale) {
-            let exports_pods = |it: &Member| {
+            let exports_pods = |it: &ManagedDeployment| {
                 let namespace = &it.deployment.key.namespace;
-                let in_force = it.in_force.as_ref().filter(|it| self.rules.admits(namespace, &it.epg));
-                in_force.is_some_and(|it| it.expose.unwrap_or(self.rules.expose).pods)
+                let binding = it.binding.as_ref().filter(|it| self.rules.admits(namespace, &it.epg));
+                binding.is_some_and(|it| it.expose.unwrap_or(self.rules.expose).pods)
             };
             self.missing_pods.update(self.inventory.missing_pods(exports_pods), now);
         }
@@ -506,8 +506,8 @@ impl Reconciler {
     pub fn status(&self, now: Instant) -> Vec<String> {
         let incomplete = self.inventory.incomplete(now);
         let mut lines = vec![format!(
-            "{} Deployments enrolled, {} Pods and {} Services known{}",
-            self.inventory.members.len(),
+            "{} Deployments managed, {} Pods and {} Services known{}",
+            self.inventory.managed.len(),
             self.inventory.pods.len(),
             self.inventory.services.len(),
             if incomplete.is_empty() { String::new() } else { format!("; incomplete: {incomplete:?}, deletes wait") }
@@ -529,6 +529,6 @@ impl Reconciler {
 /// What a Deployment names has its whole grace before it, also where it is named between two reconciles only (D6). Only those
 /// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3). A binding that
 /// `--allow` forbids is none (W6).
-fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a Member>) {
-    heard_of.into_iter().filter_map(|it| placed(it, rules)).for_each(|it| grace.named(it));
+fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a ManagedDeployment>) {
+    heard_of.into_iter().filter_map(|it| bound_epg(it, rules)).for_each(|it| grace.named(it));
 }

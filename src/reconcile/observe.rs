@@ -134,11 +134,11 @@ impl Reconciler {
     fn by_turns(&self, most: usize) -> Vec<L3outDn> {
         let (mut places, mut seen) = (BTreeMap::new(), BTreeSet::new());
         let mut namespace = None;
-        for member in self.inventory.members.values() {
-            let Some(named) = member.in_force.as_ref().filter(|it| self.unread.contains(&it.epg.l3out)) else {
+        for managed in self.inventory.managed.values() {
+            let Some(named) = managed.binding.as_ref().filter(|it| self.unread.contains(&it.epg.l3out)) else {
                 continue;
             };
-            let its = &member.deployment.key.namespace;
+            let its = &managed.deployment.key.namespace;
             if namespace.replace(its) != Some(its) {
                 seen.clear();
             }

@@ -339,9 +339,9 @@ fn a_standby_forgets() {
     let findings = lone.daemon.count("status: finding: ");
     lone.daemon.signal("USR1");
     lone.daemon.until_logged("status: this process does not lead");
-    lone.daemon.until_logged_times("Deployments enrolled", 2);
+    lone.daemon.until_logged_times("Deployments managed", 2);
     lone.daemon.signal("USR1");
-    lone.daemon.until_logged_times("Deployments enrolled", 3);
+    lone.daemon.until_logged_times("Deployments managed", 3);
     assert_eq!(lone.daemon.count("status: finding: "), findings);
     assert_eq!(lone.daemon.count("status: uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
 }

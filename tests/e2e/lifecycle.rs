@@ -102,7 +102,7 @@ fn a_reused_address_inherits_nothing() {
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        // Younger by its creation time, and not enrolled.
+        // Younger by its creation time, and not managed.
         let stranger = json!({"metadata": {"name": "stranger", "namespace": "z", "creationTimestamp": "2999-01-01T00:00:00Z"},
             "status": {"phase": "Running", "podIP": "10.0.0.1"}});
         world.kube.apply("pods", stranger);

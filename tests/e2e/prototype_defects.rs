@@ -6,7 +6,7 @@ use serde_json::json;
 use sim::kube;
 use sim::net::{Fault, Trouble};
 
-/// The original matched keys by `"haystacknetworks.com" in k`: a foreign key that contains it enrolled a Deployment.
+/// The original matched keys by `"haystacknetworks.com" in k`: a foreign key that contains it managed a Deployment.
 #[test]
 fn only_the_exact_key_enrols() {
     let world = World::new();

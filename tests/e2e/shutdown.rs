@@ -115,7 +115,7 @@ fn the_status_is_told_on_demand() {
     daemon.until_logged("its annotation is not a JSON object");
     daemon.signal("USR1");
     daemon.until_logged("status: uni/tn-T/out-L: 1 EPGs, subscribed");
-    daemon.until_logged("status: 2 Deployments enrolled, 1 Pods and 0 Services known");
+    daemon.until_logged("status: 2 Deployments managed, 1 Pods and 0 Services known");
     daemon.until_logged("status: finding: Deployment b/typo: its annotation");
     daemon.until_logged(&format!("status: logged in at the APIC {}", world.apic.apic()));
 }

@@ -59,7 +59,7 @@ const TARGETS: &[Target] = &[
     target("apic-refusal", seeds::apic, targets::apic_refusal, None, 1),
     target("dn", seeds::dns, targets::dn, None, 4),
     target("prefix", seeds::prefixes, targets::prefix, None, 4),
-    target("enrolment", seeds::enrolments, targets::enrolment, Some(targets::takes_enrolment), 4),
+    target("binding", seeds::bindings, targets::binding, Some(targets::takes_enrolment), 4),
     target("kubeconfig", seeds::kubeconfigs, targets::kubeconfig, None, 1),
     target("plugin-answer", seeds::plugin_answers, targets::plugin_answer, Some(targets::takes_plugin_answer), 1),
     target("certificates", seeds::certificates, targets::certificates, None, 1),

@@ -115,7 +115,7 @@ pub fn prefixes() -> Vec<Vec<u8>> {
 }
 
 /// Annotations.
-pub fn enrolments() -> Vec<Vec<u8>> {
+pub fn bindings() -> Vec<Vec<u8>> {
     texts(&[
         r#"{"tenant":"T","l3out":"L","epg":"E"}"#,
         r#"{"l3out": "L3.OUT:a-b", "tenant": "TEN.k8_1", "epg": "E.P:G_1-x", "expose": ["pods", "services"]}"#,

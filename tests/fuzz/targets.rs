@@ -13,10 +13,10 @@ use aci_sync::config::{self, Policy};
 use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
+use aci_sync::model::binding;
 use aci_sync::model::cache::{FabricCache, Hint};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
-use aci_sync::model::enrolment;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
@@ -425,23 +425,23 @@ pub fn prefix(input: &[u8]) {
 }
 
 pub fn takes_enrolment(input: &[u8]) -> bool {
-    std::str::from_utf8(input).is_ok_and(|it| enrolment::parse(it).is_ok())
+    std::str::from_utf8(input).is_ok_and(|it| binding::parse(it).is_ok())
 }
 
-/// An enrolment names what the annotation names, in the characters of D1, and an error quotes nothing that could be
+/// An binding names what the annotation names, in the characters of D1, and an error quotes nothing that could be
 /// a line of its own.
-pub fn enrolment(input: &[u8]) {
+pub fn binding(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let enrolment = match enrolment::parse(&text) {
-        Ok(enrolment) => enrolment,
-        Err(why) => return told(&why, 8 * enrolment::LONGEST),
+    let binding = match binding::parse(&text) {
+        Ok(binding) => binding,
+        Err(why) => return told(&why, 8 * binding::LONGEST),
     };
-    assert!(text.len() <= enrolment::LONGEST);
-    checked(&enrolment.epg);
+    assert!(text.len() <= binding::LONGEST);
+    checked(&binding.epg);
     let value: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(value["tenant"], enrolment.epg.l3out.tenant.as_str());
-    assert_eq!(value["l3out"], enrolment.epg.l3out.l3out.as_str());
-    assert_eq!(value["epg"], enrolment.epg.name.as_str());
+    assert_eq!(value["tenant"], binding.epg.l3out.tenant.as_str());
+    assert_eq!(value["l3out"], binding.epg.l3out.l3out.as_str());
+    assert_eq!(value["epg"], binding.epg.name.as_str());
 }
 
 // --- what the operator gives -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! D1, D2: which annotation values are taken, and what is said of the others.
 
-use aci_sync::model::enrolment::{LONGEST, parse};
+use aci_sync::model::binding::{LONGEST, parse};
 
 /// D1: the annotation of the README, with any white space and order of keys.
 #[test]
@@ -9,9 +9,9 @@ fn a_valid_value_names_the_epg() {
         r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#,
         r#"{ "epg": "EPG_K8_APP_MCAST", "tenant":"TEN_K8_C1", "l3out": "L3O_K8_C1"  }"#,
     ] {
-        let enrolment = parse(value).unwrap();
-        assert_eq!(enrolment.epg.to_string(), "uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST");
-        assert!(enrolment.unknown_keys.is_empty());
+        let binding = parse(value).unwrap();
+        assert_eq!(binding.epg.to_string(), "uni/tn-TEN_K8_C1/out-L3O_K8_C1/instP-EPG_K8_APP_MCAST");
+        assert!(binding.unknown_keys.is_empty());
     }
 }
 
@@ -20,9 +20,9 @@ fn a_valid_value_names_the_epg() {
 #[test]
 fn an_unknown_key_is_no_error() {
     let keys = |more: &str| {
-        let enrolment = parse(&format!(r#"{{"tenant":"T","l3out":"L","epg":"E"{more}}}"#)).unwrap();
-        assert_eq!(enrolment.epg.to_string(), "uni/tn-T/out-L/instP-E");
-        enrolment.unknown_keys.to_string()
+        let binding = parse(&format!(r#"{{"tenant":"T","l3out":"L","epg":"E"{more}}}"#)).unwrap();
+        assert_eq!(binding.epg.to_string(), "uni/tn-T/out-L/instP-E");
+        binding.unknown_keys.to_string()
     };
     assert_eq!(keys(r#","colour":{"a":[1]}"#), r#""colour""#);
     assert_eq!(keys(r#","a":1,"b":2,"c":3"#), r#""a", "b", "c""#);

@@ -76,26 +76,26 @@ fn an_opened_watch_is_not_live_yet() {
     assert_eq!(inventory.incomplete(proven + 100 * second), []);
 }
 
-/// D3: a typo leaves the last valid enrolment of the same Deployment in force, also over a relist; a Deployment
+/// D3: a typo leaves the last valid binding of the same Deployment in force, also over a relist; a Deployment
 /// that was made anew starts without one.
 #[test]
 fn a_typo_keeps_the_last_valid_enrolment() {
     let key = Key::new("n", "d");
     let mut inventory = Inventory::default();
     inventory.upsert(deployment("1", "{"));
-    assert_eq!(inventory.members[&key].in_force, None);
+    assert_eq!(inventory.managed[&key].binding, None);
     inventory.upsert(deployment("1", VALID));
     inventory.upsert(deployment("1", "{"));
-    assert!(inventory.members[&key].annotation.is_err());
-    assert!(inventory.members[&key].in_force.is_some());
+    assert!(inventory.managed[&key].annotation.is_err());
+    assert!(inventory.managed[&key].binding.is_some());
     inventory.listed(Kind::Deployment, vec![deployment("1", "{{")], Instant::now());
-    assert!(inventory.members[&key].in_force.is_some());
+    assert!(inventory.managed[&key].binding.is_some());
     inventory.listed(Kind::Deployment, vec![deployment("2", "{{")], Instant::now());
-    assert_eq!(inventory.members[&key].in_force, None);
+    assert_eq!(inventory.managed[&key].binding, None);
 }
 
 /// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, also where the
-/// Deployment is not enrolled.
+/// Deployment is not managed.
 #[test]
 fn pauses_and_mistaken_keys() {
     let decode = |annotations: serde_json::Value| {
@@ -120,9 +120,9 @@ fn pauses_and_mistaken_keys() {
     assert!(inventory.upsert(mistaken()) && !inventory.upsert(mistaken()));
     assert_eq!(inventory.mistaken[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
     assert!(inventory.upsert(deployment("1", VALID)) && inventory.mistaken.is_empty());
-    assert!(inventory.upsert(mistaken()) && inventory.members.is_empty());
+    assert!(inventory.upsert(mistaken()) && inventory.managed.is_empty());
     inventory.listed(Kind::Deployment, vec![mistaken()], Instant::now());
-    assert!(inventory.members.is_empty() && inventory.mistaken.len() == 1);
+    assert!(inventory.managed.is_empty() && inventory.mistaken.len() == 1);
     assert!(inventory.gone(Kind::Deployment, &key) && !inventory.gone(Kind::Deployment, &key));
 }
 

@@ -214,7 +214,7 @@ impl World {
     /// Plans and applies until nothing is left, as a reconcile does, and tells what it did and what it found.
     fn outcome(&self) -> String {
         let mut fabric = FabricCache::new(OwnerIdentity::new("me", &self.adopt));
-        let named = self.inventory.members.values().filter_map(|it| it.in_force.as_ref());
+        let named = self.inventory.managed.values().filter_map(|it| it.binding.as_ref());
         let mut l3outs: Vec<L3outDn> = named.map(|it| it.epg.l3out.clone()).collect();
         l3outs.extend(self.l3outs.keys().map(|it| l3out(it)));
         for dn in l3outs {

@@ -1,4 +1,4 @@
-//! The enrolment annotation: JSON that names the tenant, the L3Out and the external EPG (D1).
+//! The binding annotation: JSON that names the tenant, the L3Out and the external EPG (D1).
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub const LONGEST: usize = 4096;
 
 /// A valid annotation value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enrolment {
+pub struct Binding {
     /// The external EPG that the Deployment's addresses belong to.
     pub epg: EpgDn,
     /// What it exports, where it says so (D2).
@@ -62,7 +62,7 @@ impl fmt::Display for UnknownKeys {
 }
 
 /// Reads an annotation value. The error is a sentence's end for people, and quotes nothing of the value unescaped.
-pub fn parse(value: &str) -> Result<Enrolment, String> {
+pub fn parse(value: &str) -> Result<Binding, String> {
     if value.len() > LONGEST {
         return Err(format!("is longer than {LONGEST} bytes"));
     }
@@ -100,7 +100,7 @@ pub fn parse(value: &str) -> Result<Enrolment, String> {
         check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
     };
     let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
-    Ok(Enrolment { epg: l3out.epg(name("epg", epg, Name::object)?), expose, unknown_keys })
+    Ok(Binding { epg: l3out.epg(name("epg", epg, Name::object)?), expose, unknown_keys })
 }
 
 /// What is wrong with a value that is no JSON object, in the words of whoever wrote it; the end of a sentence.
