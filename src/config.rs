@@ -26,13 +26,13 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_CONFIG: u8 = 78;
 
 /// The longest duration that makes sense anywhere.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+const MAX_LENGTH: Duration = Duration::from_secs(7 * 86_400);
 
 /// The largest password file, in bytes.
-const LARGEST_PASSWORD: u64 = 4096;
+const MAX_PASSWORD: u64 = 4096;
 
 /// The largest CA bundle, in bytes; a system's bundle of all roots has a quarter of it.
-const LARGEST_CA: u64 = 1 << 20;
+const MAX_CA: u64 = 1 << 20;
 
 /// The flags of an `l3extSubnet`'s scope.
 const SCOPE_FLAGS: [&str; 5] = ["export-rtctrl", IMPORT_SECURITY, "import-rtctrl", "shared-rtctrl", "shared-security"];
@@ -329,8 +329,8 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
     let seconds = seconds
         .ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a duration such as 90s, 10m or 1h")))?;
     let duration = Duration::from_secs(seconds);
-    if duration < least || duration > LONGEST {
-        let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), LONGEST.as_secs());
+    if duration < least || duration > MAX_LENGTH {
+        let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), MAX_LENGTH.as_secs());
         return Err(ConfigError::wrong(given, range));
     }
     Ok(Some(duration))
@@ -370,7 +370,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
     if let Some(given) = ca {
         let failed =
             |why: &dyn fmt::Display| ConfigError::elsewhere(format!("{}: {:?} {why}", given.origin, given.values[0]));
-        let pem = files::read(Path::new(&given.values[0]), LARGEST_CA).map_err(|why| failed(&why))?;
+        let pem = files::read(Path::new(&given.values[0]), MAX_CA).map_err(|why| failed(&why))?;
         net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
     }
@@ -421,7 +421,7 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
     let failed = |why: &str| ConfigError::elsewhere(format!("{origin}: {file:?} {why}"));
-    let bytes = files::read(file, LARGEST_PASSWORD).map_err(|why| failed(&why))?;
+    let bytes = files::read(file, MAX_PASSWORD).map_err(|why| failed(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
     if text.starts_with('\u{feff}') {
         return Err(failed(

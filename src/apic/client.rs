@@ -33,26 +33,26 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request is sent in all when it is refused with 503 or 429 or does not reach the controller, and how long
 /// that may take before it is left to a later reconcile (W8).
 const TRIES: u32 = 5;
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// The pauses between them, where the controller does not say how long to wait.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 /// How long the logout may take at the stop (X2).
 const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The longest life of a token or a session that is believed; an APIC grants a day.
-const LONGEST_LIFE: u64 = 30 * 86_400;
+const MAX_LIFE: u64 = 30 * 86_400;
 
 /// The longest token that is believed, in bytes; it goes into every request's head. An APIC's has about a hundred.
-const LONGEST_TOKEN: usize = 8192;
+const MAX_TOKEN: usize = 8192;
 
 /// The longest id of a subscription, in bytes; an APIC's has 17 digits.
-const LONGEST_ID: usize = 64;
+const MAX_ID: usize = 64;
 
 /// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: u64 = 64 << 20;
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// How long a subscription lives where the APIC takes `refresh-timeout`, and where it does not.
 pub const EXTENDED_LIFE: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ pub struct SubscriptionId(pub(super) String);
 impl SubscriptionId {
     /// An id as the APIC gives it. It goes into a URL, so it has letters and digits only.
     pub fn new(text: &str) -> Option<SubscriptionId> {
-        let is_id = (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric());
+        let is_id = (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric());
         is_id.then(|| SubscriptionId(text.to_owned()))
     }
 }
@@ -282,7 +282,7 @@ impl Session {
     ) -> Result<T, Error> {
         let pace = &self.settings.pacer;
         let begun = Instant::now();
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut tries = 0;
         loop {
             pace.wait_for_turn(may_send)?;
@@ -300,7 +300,7 @@ impl Session {
                 pace.answered()
             }
             let pause = failure.retry_after.unwrap_or_else(|| backoff.pause());
-            if tries == TRIES || !again(&failure.error) || begun.elapsed() + pause > LONGEST_RETRY {
+            if tries == TRIES || !again(&failure.error) || begun.elapsed() + pause > MAX_RETRY {
                 return Err(failure.error);
             }
             debug!("{}: {}; sent again in {:.1} s", self.controller, failure.error, pause.as_secs_f64());
@@ -395,7 +395,7 @@ fn bounded<T>(request: ureq::RequestBuilder<T>, limit: Duration) -> ureq::Reques
 
 fn read_body(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
     let mut body = Vec::new();
-    let mut reader = response.into_body().into_with_config().limit(LARGEST_ANSWER).reader();
+    let mut reader = response.into_body().into_with_config().limit(MAX_ANSWER).reader();
     reader.read_to_end(&mut body)?;
     Ok(body)
 }
@@ -421,13 +421,12 @@ pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
     let login = answer.mos.first().ok_or_else(no_token)?;
     let token = login.get("token");
     // It goes into a header and a path as it is.
-    let fits = (1..=LONGEST_TOKEN).contains(&token.len());
+    let fits = (1..=MAX_TOKEN).contains(&token.len());
     if !fits || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
         return Err(no_token());
     }
-    let seconds = |name: &str, default: u64| {
-        Duration::from_secs(login.get(name).parse().unwrap_or(default).clamp(2, LONGEST_LIFE))
-    };
+    let seconds =
+        |name: &str, default: u64| Duration::from_secs(login.get(name).parse().unwrap_or(default).clamp(2, MAX_LIFE));
     let lifetimes =
         Lifetimes { token: seconds("refreshTimeoutSeconds", 300), session: seconds("maximumLifetimeSeconds", 86_400) };
     Ok((Secret::new(token), lifetimes))
@@ -467,7 +466,7 @@ pub(super) mod tests {
         let seconds = Duration::from_secs;
         for (token, session, expected) in [
             ("600", "86400", (seconds(600), seconds(86_400))),
-            ("18446744073709551615", "18446744073709551615", (seconds(LONGEST_LIFE), seconds(LONGEST_LIFE))),
+            ("18446744073709551615", "18446744073709551615", (seconds(MAX_LIFE), seconds(MAX_LIFE))),
             ("0", "0", (seconds(2), seconds(2))),
             ("-1", "soon", (seconds(300), seconds(86_400))),
         ] {
@@ -487,22 +486,12 @@ pub(super) mod tests {
             let body = json!({"imdata": [{"aaaLogin": {"attributes": attributes}}]}).to_string();
             token_in(&decode::answer(body.as_bytes()).unwrap()).map(|(token, _)| token)
         };
-        for good in ["eyJhbGciOi.J9-_x", "aB+/c==", &"x".repeat(LONGEST_TOKEN)] {
+        for good in ["eyJhbGciOi.J9-_x", "aB+/c==", &"x".repeat(MAX_TOKEN)] {
             assert_eq!(token(good), Ok(Secret::new(good)));
         }
-        for bad in [
-            &*"x".repeat(LONGEST_TOKEN + 1),
-            "",
-            "a b",
-            "a\r\nX: y",
-            "a;b",
-            "a,b",
-            "a?b",
-            "a#b",
-            "a\"b",
-            "\u{e9}",
-            "a\0b",
-        ] {
+        for bad in
+            [&*"x".repeat(MAX_TOKEN + 1), "", "a b", "a\r\nX: y", "a;b", "a,b", "a?b", "a#b", "a\"b", "\u{e9}", "a\0b"]
+        {
             assert_eq!(token(bad), Err(Error::Malformed("a login answer without a token".to_owned())), "{bad:?}");
         }
     }

@@ -8,7 +8,7 @@ use crate::secret::Secret;
 
 /// The longest DN that is believed, in bytes. A child's DN begins with its parent's, so without a limit the DNs could be
 /// far larger than the answer that they come from.
-const LONGEST_DN: usize = 4096;
+const MAX_DN: usize = 4096;
 
 /// An answer: how many objects there are in all, and those of this page, children flattened.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 /// The largest sum of the DNs that are put together from an answer, in bytes: as much as the largest answer has.
-const MOST_DN_BYTES: usize = 64 << 20;
+const MAX_DN_BYTES: usize = 64 << 20;
 
 /// The DNs of one answer. A child has an RN in place of one, and below a parent.
 #[derive(Default)]
@@ -45,11 +45,11 @@ impl Dns {
             }
             _ => return Ok(None),
         };
-        if dn.len() > LONGEST_DN {
-            return Err(Error::Malformed(format!("a DN of more than {LONGEST_DN} bytes")));
+        if dn.len() > MAX_DN {
+            return Err(Error::Malformed(format!("a DN of more than {MAX_DN} bytes")));
         }
-        if self.bytes > MOST_DN_BYTES {
-            return Err(Error::Malformed(format!("DNs of more than {MOST_DN_BYTES} bytes in one answer")));
+        if self.bytes > MAX_DN_BYTES {
+            return Err(Error::Malformed(format!("DNs of more than {MAX_DN_BYTES} bytes in one answer")));
         }
         Ok(Some(dn))
     }

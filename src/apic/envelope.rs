@@ -9,7 +9,7 @@ use super::error::Error;
 use crate::net::wrong_peer;
 
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
-pub const MOST_OBJECTS: usize = 200_000;
+pub const MAX_OBJECTS: usize = 200_000;
 
 /// The attributes that anything is decided on, in the order in which they are kept. An object has some thirty, and
 /// thousands may wait for a reconcile to end.
@@ -60,12 +60,12 @@ impl Node {
 
 /// Reads one.
 pub(super) fn read(body: &[u8]) -> Result<Envelope, Error> {
-    let left = Cell::new(MOST_OBJECTS);
+    let left = Cell::new(MAX_OBJECTS);
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = EnvelopeSeed { left: &left }.deserialize(&mut json).and_then(|it| json.end().map(|()| it));
     read.map_err(|error| {
         if left.get() == 0 {
-            return Error::Malformed(format!("more than {MOST_OBJECTS} objects in one answer"));
+            return Error::Malformed(format!("more than {MAX_OBJECTS} objects in one answer"));
         }
         let why = if wrong_peer::is_html(body) {
             "an HTML page; is this an APIC, or a proxy or a login page in front of it?"

@@ -6,7 +6,7 @@ use std::fmt;
 pub const PAGE: usize = 10_000;
 
 /// The most pages that are read: an APIC that never comes to an end is not believed.
-pub const MOST_PAGES: usize = 100;
+pub const MAX_PAGES: usize = 100;
 
 /// A read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::client::SubscriptionId;
 use super::decode::Answer;
 use super::error::Error;
-use super::query::{MOST_PAGES, PAGE, Query};
+use super::query::{MAX_PAGES, PAGE, Query};
 use crate::model::mo::Mo;
 
 /// Reads objects; `get` asks for one target. A class query is read page by page; an object that appears on two pages,
@@ -14,7 +14,7 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
     }
     let mut mos: Vec<Mo> = Vec::new();
     let mut seen = 0;
-    for page in 0..MOST_PAGES {
+    for page in 0..MAX_PAGES {
         let answer = get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
         seen += answer.top_level;
         mos.extend(answer.mos);
@@ -24,7 +24,7 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
             return Ok(mos);
         }
     }
-    Err(Error::Malformed(format!("a class query of more than {MOST_PAGES} pages")))
+    Err(Error::Malformed(format!("a class query of more than {MAX_PAGES} pages")))
 }
 
 /// The answer to a subscription: its id, and the snapshot that events follow.

@@ -32,13 +32,13 @@ use crate::secret::Secret;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// The largest websocket message, in bytes.
-const LARGEST_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE: usize = 16 << 20;
 
 /// What may wait to be sent over the websocket, in bytes: pings and pongs of at most 125 bytes each.
-const LARGEST_BACKLOG: usize = 1 << 20;
+const MAX_BACKLOG: usize = 1 << 20;
 
 /// The most addresses of a controller that are tried, each with its own time to connect.
-const MOST_ADDRESSES: usize = 8;
+const MAX_ADDRESSES: usize = 8;
 
 /// How often a busy controller is asked for the websocket of one session.
 const SOCKET_TRIES: u32 = 5;
@@ -281,9 +281,9 @@ impl SessionManager {
         let uri = uri.parse().map_err(|_| failed("the token does not fit into a path".to_owned()))?;
         let request = ClientRequestBuilder::new(uri).with_header("Cookie", format!("APIC-cookie={}", token.expose()));
         let config = WebSocketConfig::default()
-            .max_message_size(Some(LARGEST_MESSAGE))
-            .max_frame_size(Some(LARGEST_MESSAGE))
-            .max_write_buffer_size(LARGEST_BACKLOG)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE))
+            .max_write_buffer_size(MAX_BACKLOG)
             .read_buffer_size(16 * 1024);
         let opened = client_with_config(request, tls, Some(config));
         let (socket, _) = opened.map_err(|error| match error {
@@ -442,7 +442,7 @@ fn connect(controller: &Controller) -> Result<(TcpStream, std::net::SocketAddr),
     let addresses = (controller.host.as_str(), controller.port).to_socket_addrs();
     let addresses = addresses.map_err(|_| "the host name cannot be resolved".to_owned())?;
     let mut why = "the host name has no address".to_owned();
-    for address in addresses.take(MOST_ADDRESSES) {
+    for address in addresses.take(MAX_ADDRESSES) {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 // Small frames should not wait for others.

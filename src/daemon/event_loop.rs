@@ -27,7 +27,7 @@ const MAX_RECONCILE: Duration = Duration::from_secs(30);
 /// same, up to this age: else such a reconcile would read again and again, and never write.
 /// Deletions are not among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
-const LONGEST_READING: Duration = Duration::from_secs(120);
+const MAX_READING: Duration = Duration::from_secs(120);
 
 /// A wish of the person at the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ struct LiveContext<'a> {
 
 impl LiveContext<'_> {
     fn has_time(&self) -> bool {
-        let longest = if self.writes.get() < LEAST_WRITES { LONGEST_READING } else { MAX_RECONCILE };
+        let longest = if self.writes.get() < LEAST_WRITES { MAX_READING } else { MAX_RECONCILE };
         self.begun.elapsed() < longest
     }
 }

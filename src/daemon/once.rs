@@ -19,9 +19,9 @@ use crate::reconcile::{Reconciler, Report};
 const TRIES: u32 = 6;
 
 /// How long a busy APIC is asked for a session, and the pauses meanwhile.
-const LONGEST_LOGIN: Duration = Duration::from_secs(30);
+const MAX_LOGIN: Duration = Duration::from_secs(30);
 const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_LOGIN_PAUSE: Duration = Duration::from_secs(8);
+const MAX_LOGIN_PAUSE: Duration = Duration::from_secs(8);
 
 /// What `plan` found.
 pub struct Preview {
@@ -152,7 +152,7 @@ fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Result<Reconcil
 /// A login. An APIC throttles logins (503), so a busy one is waited for, as `run` does, for a while.
 fn login(config: &Config) -> Result<Client, Failure> {
     let settings = apic_settings(config)?;
-    let (end, mut backoff) = (Instant::now() + LONGEST_LOGIN, Backoff::new(FIRST_LOGIN_PAUSE, LONGEST_LOGIN_PAUSE));
+    let (end, mut backoff) = (Instant::now() + MAX_LOGIN, Backoff::new(FIRST_LOGIN_PAUSE, MAX_LOGIN_PAUSE));
     loop {
         match apic::login(&settings) {
             Err(error @ apic::Error::Busy(_)) => {
@@ -163,7 +163,7 @@ fn login(config: &Config) -> Result<Client, Failure> {
                 warn!(
                     "login: {error}; trying again in {:.1} s, for up to {} s",
                     pause.as_secs_f64(),
-                    LONGEST_LOGIN.as_secs()
+                    MAX_LOGIN.as_secs()
                 );
                 std::thread::park_timeout(pause);
             }

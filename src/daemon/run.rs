@@ -32,10 +32,10 @@ const QUEUE: usize = 1024;
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long a stop may take in all (X2).
-const LONGEST_STOP: Duration = Duration::from_millis(1900);
+const MAX_STOP: Duration = Duration::from_millis(1900);
 
 /// How long a stop may take after a thread failed (X1).
-const LONGEST_FAILURE: Duration = Duration::from_millis(900);
+const MAX_FAILURE: Duration = Duration::from_millis(900);
 
 /// What a thread does.
 type Body = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
@@ -224,8 +224,8 @@ fn renew_credentials(password: &Renewable, cluster: &kube::Client) {
 fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &SessionHandle, release: &(dyn Fn() + Sync), code: u8) {
     let begun = Instant::now();
     let (last_request, longest) = match code {
-        0 => (LAST_REQUEST, LONGEST_STOP),
-        _ => (Duration::from_millis(300), LONGEST_FAILURE),
+        0 => (LAST_REQUEST, MAX_STOP),
+        _ => (Duration::from_millis(300), MAX_FAILURE),
     };
     let session = link.current();
     cluster.shutdown();
@@ -340,7 +340,7 @@ mod tests {
             let ((_keep, signals), (commands, _also)) = (bounded(1), bounded(1));
             let look = &mut || Liveness::Alive;
             assert_eq!(supervise(&mut threads, look, &never(), &signals, &commands, &|| {}), code);
-            assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
+            assert!(threads.join(Instant::now() + MAX_FAILURE).is_empty());
         }
     }
 
@@ -392,6 +392,6 @@ mod tests {
         });
         assert_eq!(code, 1);
         drop(hang);
-        assert!(threads.join(Instant::now() + LONGEST_FAILURE).is_empty());
+        assert!(threads.join(Instant::now() + MAX_FAILURE).is_empty());
     }
 }

@@ -26,13 +26,13 @@ use crate::secret::Secret;
 const PAGE: usize = 500;
 
 /// The largest page that is read, in bytes. One that is larger is asked for with fewer objects.
-pub(super) const LARGEST_PAGE: u64 = 64 << 20;
+pub(super) const MAX_PAGE: u64 = 64 << 20;
 
 /// The largest single object that is read, in bytes.
-const LARGEST_OBJECT: u64 = 1 << 20;
+const MAX_OBJECT: u64 = 1 << 20;
 
 /// The most objects of a list that are asked for; a cluster of the largest size that Kubernetes supports has 150,000 Pods.
-const MOST_OBJECTS: usize = 4000 * PAGE;
+const MAX_OBJECTS: usize = 4000 * PAGE;
 
 /// How long one page may take in all.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ impl Client {
             server: config.server.as_str().into(),
             credentials: Arc::new(credentials),
             connections,
-            largest_page: LARGEST_PAGE,
+            largest_page: MAX_PAGE,
         })
     }
 
@@ -162,7 +162,7 @@ impl Client {
         let mut all = Vec::new();
         let (mut version, mut last): (Option<String>, Option<Key>) = (None, None);
         let (mut next, mut limit, mut asked) = (String::new(), PAGE, 0);
-        while asked < MOST_OBJECTS {
+        while asked < MAX_OBJECTS {
             asked += limit;
             let mut progress = Progress::default();
             let mut page = match self.page(&pages_of(kind, limit, &next), kind, &mut progress) {
@@ -271,7 +271,7 @@ impl Client {
 
     fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
         let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
-        read_body(response, LARGEST_OBJECT, body)?;
+        read_body(response, MAX_OBJECT, body)?;
         json_only(body)
     }
 
@@ -368,7 +368,7 @@ fn until(end: Instant) -> Duration {
 
 fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
-    read_body(response, LARGEST_OBJECT, &mut body)?;
+    read_body(response, MAX_OBJECT, &mut body)?;
     json_only(&body)?;
     Ok(body)
 }

@@ -21,7 +21,7 @@ const FILE_LIFE: Duration = Duration::from_secs(60);
 
 /// The pauses between the runs of a plugin that fails, or whose credentials are refused.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// After so long without a failure or a refusal the pauses start over.
 const HEALTHY: Duration = Duration::from_secs(120);
@@ -223,7 +223,7 @@ impl Credentials {
 
 impl Turn {
     fn of(plugin: Option<Plugin>) -> Turn {
-        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         Turn { plugin, backoff, not_before: Instant::now(), failed: None }
     }
 

@@ -16,7 +16,7 @@ use crate::model::kube::{Key, Kind, Object};
 
 /// The longest line of a watch stream that is decoded, in bytes. Objects are at most about 1.5 MiB in etcd, and six times
 /// as long on the wire where each byte becomes an escape such as `\u003c`.
-pub const LONGEST_LINE: usize = 16 << 20;
+pub const MAX_LINE: usize = 16 << 20;
 
 /// One page of a list.
 #[derive(Debug)]

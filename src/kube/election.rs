@@ -25,7 +25,7 @@ const JITTER: f64 = 0.6;
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// The longest lease duration that is believed.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const MAX_LENGTH: Duration = Duration::from_secs(86_400);
 
 /// A Lease as the API server holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Record {
 
     fn duration(&self) -> Duration {
         let seconds = self.lease_duration_seconds.unwrap_or_default();
-        Duration::from_secs(seconds.try_into().unwrap_or_default()).min(LONGEST)
+        Duration::from_secs(seconds.try_into().unwrap_or_default()).min(MAX_LENGTH)
     }
 
     /// What a holder leaves when it stops: free at once.

@@ -20,7 +20,7 @@ use crate::net::{ClientIdentity, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
 
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
 /// What helps with most files that cannot be read.
 const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
@@ -122,7 +122,7 @@ pub(super) fn is_header_value(text: &str) -> bool {
 }
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {
-    files::read(file, LARGEST_FILE).map_err(|why| ConfigError(format!("{what} {} {why}", file.display())))
+    files::read(file, MAX_FILE).map_err(|why| ConfigError(format!("{what} {} {why}", file.display())))
 }
 
 /// Several files as one: a named entry comes whole from the first file that has it.

@@ -21,7 +21,7 @@ use crate::logging::micro_time;
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// How much of another holder's identity is told, in characters.
-const LONGEST_TOLD: usize = 120;
+const MAX_TOLD: usize = 120;
 
 /// One Lease, as one process sees it. Clones are the same.
 #[derive(Debug, Clone)]
@@ -168,7 +168,7 @@ impl LeaderElector {
     fn holder(&self) -> String {
         match self.election.holder() {
             "" => "nobody".to_owned(),
-            holder => format!("{:?}", holder.chars().take(LONGEST_TOLD).collect::<String>()),
+            holder => format!("{:?}", holder.chars().take(MAX_TOLD).collect::<String>()),
         }
     }
 

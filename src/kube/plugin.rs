@@ -22,20 +22,20 @@ use crate::secret::Secret;
 pub(super) const API_VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
 /// How long a plugin may take. A request that waits for one stays within the reconciler's minute.
-const LONGEST_RUN: Duration = Duration::from_secs(20);
+const MAX_RUN: Duration = Duration::from_secs(20);
 
 /// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: u64 = 1 << 20;
 
 /// How much is read of what a plugin complains about, in bytes, and how much of it is told, in characters.
-const LARGEST_COMPLAINT: u64 = 4096;
+const MAX_COMPLAINT: u64 = 4096;
 const TOLD: usize = 300;
 
 /// How long a credential counts whatever its expiry says: the clock here may be wrong, and the server decides.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// Beyond that nothing is believed; then the plugin is asked again.
-const LONGEST_LIFE: Duration = Duration::from_secs(30 * 86_400);
+const MAX_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// A program that prints a credential.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Credential {
     pub(super) fn life(&self) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let life = Duration::from_secs(self.expires?).saturating_sub(now);
-        Some(life.clamp(SHORTEST_LIFE, LONGEST_LIFE))
+        Some(life.clamp(SHORTEST_LIFE, MAX_LIFE))
     }
 }
 
@@ -126,7 +126,7 @@ impl Plugin {
             Ok(Some(_)) if !is_closed => self.error(&format!(
                 "has ended, but a process that it started kept its output open for {} s; that one must close it or send it \
                  elsewhere",
-                LONGEST_RUN.as_secs()
+                MAX_RUN.as_secs()
             )),
             _ => error,
         }
@@ -134,11 +134,11 @@ impl Plugin {
 
     /// Its end, its answer and its complaint, all within the time that it has.
     fn wait(&self, child: &mut Child, closed: &Receiver<()>) -> Result<(ExitStatus, Vec<u8>, String), ConfigError> {
-        let deadline = Instant::now() + LONGEST_RUN;
-        let too_long = || self.error(&format!("did not end within {} s and was killed", LONGEST_RUN.as_secs()));
+        let deadline = Instant::now() + MAX_RUN;
+        let too_long = || self.error(&format!("did not end within {} s and was killed", MAX_RUN.as_secs()));
         let failed = |error: io::Error| self.error(&format!("cannot be listened to: {error}"));
-        let answer = read_aside(child.stdout.take(), LARGEST_ANSWER + 1).map_err(failed)?;
-        let complaint = read_aside(child.stderr.take(), LARGEST_COMPLAINT).map_err(failed)?;
+        let answer = read_aside(child.stdout.take(), MAX_ANSWER + 1).map_err(failed)?;
+        let complaint = read_aside(child.stderr.take(), MAX_COMPLAINT).map_err(failed)?;
         let next = |pipe: &Receiver<Vec<u8>>| {
             select! {
                 recv(pipe) -> bytes => Ok(bytes.unwrap_or_default()),
@@ -147,8 +147,8 @@ impl Plugin {
             }
         };
         let answer = next(&answer).map_err(|error| self.held_open(child, closed, error))?;
-        if answer.len() as u64 > LARGEST_ANSWER {
-            return Err(self.error(&format!("printed more than {LARGEST_ANSWER} bytes and was killed")));
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err(self.error(&format!("printed more than {MAX_ANSWER} bytes and was killed")));
         }
         let complaint = next(&complaint).map_err(|error| self.held_open(child, closed, error))?;
         let complaint = words(&String::from_utf8_lossy(&complaint));
@@ -198,7 +198,7 @@ fn read_aside(pipe: Option<impl Read + Send + 'static>, most: u64) -> io::Result
         let mut bytes = Vec::new();
         let _ = pipe.by_ref().take(most).read_to_end(&mut bytes);
         // More than the answer may hold is too much; more than a part of the complaint is not worth the memory.
-        if most < LARGEST_ANSWER {
+        if most < MAX_ANSWER {
             let _ = io::copy(&mut pipe, &mut io::sink());
         }
         let _ = sender.send(bytes);

@@ -23,10 +23,10 @@ const CONTROLLER: &str = "aci.haystacknetworks.com/aci-sync";
 const ACTION: &str = "Sync";
 
 /// The longest note, in bytes.
-const LONGEST_NOTE: usize = 1024;
+const MAX_NOTE: usize = 1024;
 
 /// The longest part of an object's name in an Event's, which is 253 at most with a point and 16 digits.
-const LONGEST_PART: usize = 236;
+const MAX_PART: usize = 236;
 
 /// After so long without the same notices again a series is over.
 const SERIES: Duration = Duration::from_secs(360);
@@ -41,7 +41,7 @@ const PER_OBJECT: Rate = Rate { burst: 25, every: Duration::from_secs(300) };
 const OVERALL: Rate = Rate { burst: 50, every: Duration::from_millis(100) };
 
 /// The most objects, and the most series, that are kept in mind. At [`OVERALL`]'s rate there are fewer.
-const MOST: usize = 8192;
+const MAX_TOTAL: usize = 8192;
 
 /// What is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Recorder {
         let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", percent_encoded(&key.namespace));
         // Annotations and names from the fabric can hold anything, and a terminal shows an Event.
         let note = one_line(&notices.note);
-        let note = cut(&note, LONGEST_NOTE);
+        let note = cut(&note, MAX_NOTE);
         let has_token = self.objects.entry(notices.about.clone()).or_default().take(PER_OBJECT, now).is_ok();
         // A note cannot be changed, and an old one would mislead: another note is another Event.
         let known = self.series.get_mut(&series).filter(|it| it.note == note && now < it.last + SERIES);
@@ -123,7 +123,7 @@ impl Recorder {
             return None;
         }
         // As client-go names them: `{object}.{number}`, a DNS name.
-        let event = format!("{}.{:016x}", cut(&key.name, LONGEST_PART).trim_end_matches(['.', '-']), self.number);
+        let event = format!("{}.{:016x}", cut(&key.name, MAX_PART).trim_end_matches(['.', '-']), self.number);
         self.number = self.number.wrapping_add(1);
         let regarding = json!({"apiVersion": if *kind == Kind::Deployment { "apps/v1" } else { "v1" },
             "kind": kind.to_string(), "namespace": &*key.namespace, "name": &*key.name, "uid": uid});
@@ -159,13 +159,13 @@ impl Recorder {
 
     /// Bounds what is kept in mind.
     fn forget(&mut self, now: Instant) {
-        if self.series.len() >= MOST {
+        if self.series.len() >= MAX_TOTAL {
             self.series.retain(|_, it| now < it.last + SERIES);
         }
-        if self.objects.len() >= MOST {
+        if self.objects.len() >= MAX_TOTAL {
             self.objects.retain(|_, it| !it.is_full(now));
         }
-        if self.series.len() >= MOST || self.objects.len() >= MOST {
+        if self.series.len() >= MAX_TOTAL || self.objects.len() >= MAX_TOTAL {
             self.series.clear();
             self.objects.clear();
         }
@@ -385,9 +385,9 @@ mod tests {
     #[test]
     fn the_memory_has_an_end() {
         let (mut recorder, start) = (Recorder::new("", 0), Instant::now());
-        for n in 0..2 * MOST {
+        for n in 0..2 * MAX_TOTAL {
             assert!(recorder.request(&notices(&n.to_string(), ""), start, AT).is_some());
-            assert!(recorder.series.len() <= MOST && recorder.objects.len() <= MOST);
+            assert!(recorder.series.len() <= MAX_TOTAL && recorder.objects.len() <= MAX_TOTAL);
         }
     }
 }

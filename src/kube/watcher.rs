@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, warn};
 
 use super::Event;
-use super::client::{Client, LARGEST_PAGE, describe_io_error};
-use super::decode::{self, LONGEST_LINE, Line};
+use super::client::{Client, MAX_PAGE, describe_io_error};
+use super::decode::{self, Line, MAX_LINE};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
@@ -35,7 +35,7 @@ const LIST_AGAIN: Duration = Duration::from_secs(300);
 const USUAL_LINE: usize = 1 << 20;
 
 /// The longest pause that a server may ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// The watcher of one kind.
 pub struct Watcher {
@@ -355,7 +355,7 @@ impl Watcher {
         opened: &mut Opened,
     ) -> Result<Result<(), String>, Stopped> {
         let kind = self.kind;
-        let longest = LONGEST_LINE >> 20;
+        let longest = MAX_LINE >> 20;
         let Some(key) = start.key else {
             return Ok(Err(format!("a watch event about an unknown {kind} is longer than {longest} MiB")));
         };
@@ -420,7 +420,7 @@ impl Watcher {
 /// How long to wait: what the server asks for counts where it is longer than our own pause, within reason.
 fn pause(own: Duration, error: &Error) -> Duration {
     let asked = if let Error::Busy { after, .. } = error { *after } else { None };
-    own.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    own.max(asked.unwrap_or_default().min(MAX_ASKED))
 }
 
 /// Whether a version is older than another one of the same kind. Versions that are no numbers cannot be compared.
@@ -442,18 +442,18 @@ fn changed(object: Object, deleted: bool) -> Event {
 pub enum ReadError {
     /// The connection ended or failed; the part of a line that was read is worth nothing.
     Cut(String),
-    /// The line is longer than [`LONGEST_LINE`].
+    /// The line is longer than [`MAX_LINE`].
     TooLong,
 }
 
 /// Reads one line; false at the end of the stream.
 pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, ReadError> {
     line.clear();
-    let limit = LONGEST_LINE as u64 + 1;
+    let limit = MAX_LINE as u64 + 1;
     match stream.by_ref().take(limit).read_until(b'\n', line) {
         Ok(0) => Ok(false),
         Ok(_) if line.ends_with(b"\n") => Ok(true),
-        Ok(_) if line.len() > LONGEST_LINE => Err(ReadError::TooLong),
+        Ok(_) if line.len() > MAX_LINE => Err(ReadError::TooLong),
         Ok(_) => Err(ReadError::Cut("in the middle of an event".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(ReadError::Cut("the connection ended".to_owned()))
@@ -479,8 +479,8 @@ fn skip_line(stream: &mut impl BufRead) -> Result<(), String> {
         if is_end {
             return Ok(());
         }
-        if skipped > LARGEST_PAGE {
-            return Err(format!("a watch event is longer than {} MiB", LARGEST_PAGE >> 20));
+        if skipped > MAX_PAGE {
+            return Err(format!("a watch event is longer than {} MiB", MAX_PAGE >> 20));
         }
     }
 }
@@ -497,7 +497,7 @@ mod tests {
         assert_eq!(pause(seconds(2), &busy(None)), seconds(2));
         assert_eq!(pause(seconds(2), &busy(Some(seconds(1)))), seconds(2));
         assert_eq!(pause(seconds(2), &busy(Some(seconds(30)))), seconds(30));
-        assert_eq!(pause(seconds(2), &busy(Some(Duration::MAX))), LONGEST_ASKED);
+        assert_eq!(pause(seconds(2), &busy(Some(Duration::MAX))), MAX_ASKED);
         assert_eq!(pause(seconds(2), &Error::NotFound), seconds(2));
     }
 }

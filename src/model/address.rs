@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The most addresses that cannot be read of one object that are quoted, and how much of each, in characters.
-const MOST_QUOTED: usize = 4;
-const LONGEST_QUOTE: usize = 64;
+const MAX_QUOTED: usize = 4;
+const MAX_QUOTE: usize = 64;
 
 /// Reads one address. Nothing for a text that Kubernetes would not read either.
 pub fn parse(text: &str) -> Option<IpAddr> {
@@ -49,16 +49,16 @@ pub fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> (Vec<IpAddr>, Optio
             None => unreadable.push(text),
         }
     }
-    let mut quotes: Vec<String> = unreadable.iter().take(MOST_QUOTED).map(|it| quote(it)).collect();
-    if unreadable.len() > MOST_QUOTED {
-        quotes.push(format!("{} more", unreadable.len() - MOST_QUOTED));
+    let mut quotes: Vec<String> = unreadable.iter().take(MAX_QUOTED).map(|it| quote(it)).collect();
+    if unreadable.len() > MAX_QUOTED {
+        quotes.push(format!("{} more", unreadable.len() - MAX_QUOTED));
     }
     (addresses, (!quotes.is_empty()).then(|| quotes.join(", ").into()))
 }
 
 /// A text from outside, escaped and cut, as a part of a message.
 fn quote(text: &str) -> String {
-    let cut: String = text.chars().take(LONGEST_QUOTE).collect();
+    let cut: String = text.chars().take(MAX_QUOTE).collect();
     let end = if cut.len() < text.len() { "..." } else { "" };
     format!("{cut:?}{end}")
 }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!((addresses.len(), quote), (2, None));
         let long = "é".repeat(500);
         let (addresses, quote) = read(["a\n\"b", "a\n\"b", long.as_str(), "c", "d", "e", "f"]);
-        let expected = format!(r#""a\n\"b", "{}"..., "c", "d", 2 more"#, "é".repeat(LONGEST_QUOTE));
+        let expected = format!(r#""a\n\"b", "{}"..., "c", "d", 2 more"#, "é".repeat(MAX_QUOTE));
         assert_eq!((addresses.len(), quote.as_deref()), (0, Some(&*expected)));
     }
 }

@@ -10,7 +10,7 @@ use super::dn::{EpgDn, L3outDn, Name};
 use super::rules::Exports;
 
 /// The longest annotation value that is read, in bytes.
-pub const LONGEST: usize = 4096;
+pub const MAX_LENGTH: usize = 4096;
 
 /// A valid annotation value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +33,13 @@ pub struct UnknownKeys {
 impl UnknownKeys {
     /// So many are named, and each is cut at so many characters.
     const NAMED: usize = 3;
-    const LONGEST: usize = 64;
+    const MAX_LENGTH: usize = 64;
 
     /// One more.
     pub fn push(&mut self, key: &str) {
         self.count += 1;
         if self.first.len() < UnknownKeys::NAMED {
-            self.first.push(key.chars().take(UnknownKeys::LONGEST).collect());
+            self.first.push(key.chars().take(UnknownKeys::MAX_LENGTH).collect());
         }
     }
 
@@ -63,8 +63,8 @@ impl fmt::Display for UnknownKeys {
 
 /// Reads an annotation value. The error is a sentence's end for people, and quotes nothing of the value unescaped.
 pub fn parse(value: &str) -> Result<Binding, String> {
-    if value.len() > LONGEST {
-        return Err(format!("is longer than {LONGEST} bytes"));
+    if value.len() > MAX_LENGTH {
+        return Err(format!("is longer than {MAX_LENGTH} bytes"));
     }
     let Pairs(pairs) = serde_json::from_str(value).map_err(|error| not_json(value, &error))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);

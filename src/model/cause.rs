@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::desired::{LONGEST_NAME, Source, exports, precedence};
+use super::desired::{MAX_NAME, Source, exports, precedence};
 use super::dn::{EpgDn, Prefix};
 use super::finding::Few;
 use super::inventory::{Inventory, ManagedDeployment};
@@ -109,7 +109,7 @@ pub(super) fn explain(plan: &mut Plan, input: &PlanInput<'_>) {
     for change in deletions() {
         if let Change::DeleteSubnet { prefix, before, moves_to: None, .. } = change {
             asked.holders.insert(prefix.address);
-            if before.name.chars().count() >= LONGEST_NAME {
+            if before.name.chars().count() >= MAX_NAME {
                 asked.long_names.insert(before.name.clone());
             }
         }
@@ -191,7 +191,7 @@ impl<'a> Cluster<'a> {
             asked.holders.iter().map(|it| (*it, Holders::default())).collect();
         let mut long = HashMap::new();
         let mut named = |is_pod: bool, key: &Key| {
-            if !asked.long_names.is_empty() && key.namespace.len() + 2 + key.name.len() >= LONGEST_NAME {
+            if !asked.long_names.is_empty() && key.namespace.len() + 2 + key.name.len() >= MAX_NAME {
                 let source = Source { is_pod, key: key.clone() };
                 let name = source.subnet_name();
                 if asked.long_names.contains(&*name) {

@@ -17,7 +17,7 @@ use super::rules::{Exports, Rules};
 use super::selection::Selection;
 
 /// The longest `name` of a subnet, in characters (O1).
-pub(super) const LONGEST_NAME: usize = 63;
+pub(super) const MAX_NAME: usize = 63;
 
 /// The EPGs and subnets that should be there.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub struct Source {
 impl Source {
     /// The `name` of a subnet for its address: `{namespace}::{pod or service}`, cut at 63 characters (O1).
     pub fn subnet_name(&self) -> String {
-        format!("{}::{}", self.key.namespace, self.key.name).chars().take(LONGEST_NAME).collect()
+        format!("{}::{}", self.key.namespace, self.key.name).chars().take(MAX_NAME).collect()
     }
 
     /// Whether a subnet of this name is for it; decided without making the name, since that is asked for each subnet of
@@ -120,7 +120,7 @@ impl Source {
     pub fn is_named(&self, name: &str) -> bool {
         let Key { namespace, name: own } = &self.key;
         match name.strip_prefix(&**namespace).and_then(|it| it.strip_prefix("::")) {
-            Some(rest) if name.len() < LONGEST_NAME => *rest == **own,
+            Some(rest) if name.len() < MAX_NAME => *rest == **own,
             _ => *name == self.subnet_name(),
         }
     }

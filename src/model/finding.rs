@@ -8,11 +8,11 @@ use super::dn::{EpgDn, L3outDn, ObjectDn};
 use super::kube::{Key, Kind};
 
 /// The longest text, in bytes (X3).
-pub const LONGEST: usize = 1024;
+pub const MAX_LENGTH: usize = 1024;
 
 /// The most findings of one code that are kept of one namespace, and the most of all (X3).
-const MOST_OF_NAMESPACE: usize = 20;
-const MOST: usize = 2000;
+const MAX_OF_NAMESPACE: usize = 20;
+const MAX_TOTAL: usize = 2000;
 
 /// One thing that people should know, as long as it holds.
 ///
@@ -49,8 +49,8 @@ impl Finding {
 
 fn cut(mut text: String) -> String {
     const END: &str = " ...";
-    if text.len() > LONGEST {
-        let at = (0..=LONGEST - END.len()).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    if text.len() > MAX_LENGTH {
+        let at = (0..=MAX_LENGTH - END.len()).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
         text.truncate(at);
         text += END;
     }
@@ -106,7 +106,7 @@ pub fn within_limits(
     for finding in findings {
         let keys: Vec<_> = namespaces_of(&finding.subject).into_iter().map(|it| (finding.code, it)).collect();
         let rank = keys.iter().map(|it| counts.get(it).map_or(0, |it| it.0)).min().unwrap_or_default();
-        let is_kept = rank < MOST_OF_NAMESPACE;
+        let is_kept = rank < MAX_OF_NAMESPACE;
         for key in keys {
             let (kept, left_out) = counts.entry(key).or_default();
             *(if is_kept { kept } else { left_out }) += 1;
@@ -118,14 +118,14 @@ pub fn within_limits(
     // The first ones of all namespaces before the second ones of any.
     let all = ranked.len();
     ranked.sort();
-    ranked.truncate(MOST);
+    ranked.truncate(MAX_TOTAL);
     let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
     let left_out = counts.into_iter().filter(|(_, (_, left_out))| *left_out > 0);
     kept.extend(left_out.map(|((code, namespace), (_, more))| {
         Finding::new(code, Subject::Namespace(namespace), format!("and {more} more findings of this kind"))
     }));
-    if all > MOST {
-        kept.insert(Finding::new(Code::Unavailable, "findings", format!("{} more are not shown", all - MOST)));
+    if all > MAX_TOTAL {
+        kept.insert(Finding::new(Code::Unavailable, "findings", format!("{} more are not shown", all - MAX_TOTAL)));
     }
     kept
 }
@@ -294,11 +294,13 @@ mod tests {
         for text in ["x".repeat(5000), "\u{e9}".repeat(600), "\u{1f600}".repeat(300)] {
             let finding = Finding::new(Code::Rejected, "x", text.clone()).with_note(text.clone());
             assert!(
-                finding.text.len() <= LONGEST && finding.text.len() > LONGEST - 8 && finding.text.ends_with(" ...")
+                finding.text.len() <= MAX_LENGTH
+                    && finding.text.len() > MAX_LENGTH - 8
+                    && finding.text.ends_with(" ...")
             );
             assert_eq!(finding.note(), finding.text);
         }
-        assert_eq!(Finding::new(Code::Rejected, "x", "y".repeat(LONGEST)).text.len(), LONGEST);
+        assert_eq!(Finding::new(Code::Rejected, "x", "y".repeat(MAX_LENGTH)).text.len(), MAX_LENGTH);
         assert_eq!(Few::of(0..5).to_string(), "0, 1, 2, 3, 4");
         assert_eq!(Few::of(0..7).to_string(), "0, 1, 2, 3, 4 and 2 more");
     }
@@ -330,7 +332,7 @@ mod tests {
             (0..300).flat_map(|n| (0..20).map(move |m| of(Code::UnknownKey, &format!("n{n:03}"), m))).collect();
         all.insert(of(Code::UnknownKey, "zz", 0));
         let kept = texts(all);
-        assert_eq!(kept.len(), MOST + 1);
+        assert_eq!(kept.len(), MAX_TOTAL + 1);
         assert!(kept.contains(&"Deployment zz/d00000: x".to_owned()));
         assert!(kept.contains(&"findings: 4001 more are not shown".to_owned()));
     }

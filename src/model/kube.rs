@@ -23,7 +23,7 @@ pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
 const ANNOTATIONS: &str = "aci.haystacknetworks.com/";
 
 /// So many characters of an odd value are quoted.
-const LONGEST_QUOTE: usize = 64;
+const MAX_QUOTE: usize = 64;
 
 /// The three kinds that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -270,7 +270,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
 }
 
 /// The longest name of an object, in bytes (RFC 1123 subdomain).
-pub const LONGEST_NAME: usize = 253;
+pub const MAX_NAME: usize = 253;
 
 /// RFC 1123: a label, or several with points between them. Names of objects are such, and become part of URLs and texts.
 pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
@@ -284,7 +284,7 @@ pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
 /// An API server gives no object another name; what does is none.
 fn object_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
     let name = Box::<str>::deserialize(deserializer)?;
-    is_dns_name(&name, LONGEST_NAME, true)
+    is_dns_name(&name, MAX_NAME, true)
         .then_some(name)
         .ok_or_else(|| D::Error::custom("the name of an object is no DNS name"))
 }
@@ -299,7 +299,7 @@ fn namespace_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>
 /// The few fields that are decoded, in the API server's own shape. Everything else is skipped unread.
 mod wire {
     use super::{
-        ANNOTATIONS, Arc, BINDING_ANNOTATION, BTreeMap, Deserialize, Key, LONGEST_NAME, LONGEST_QUOTE, Labels,
+        ANNOTATIONS, Arc, BINDING_ANNOTATION, BTreeMap, Deserialize, Key, Labels, MAX_NAME, MAX_QUOTE,
         PAUSE_ANNOTATION, UnknownKeys, namespace_name, nullable, object_name,
     };
     use crate::model::address;
@@ -400,7 +400,7 @@ mod wire {
                 uid: metadata.uid,
                 created: metadata.creation_timestamp,
                 paused: pause.is_some(),
-                odd_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(LONGEST_QUOTE).collect()),
+                odd_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(MAX_QUOTE).collect()),
                 unknown_keys,
                 annotation: metadata.annotations.remove(BINDING_ANNOTATION),
                 template_labels: wire.spec.template.metadata.labels,
@@ -472,7 +472,7 @@ mod wire {
     /// greatest length was perhaps cut, and what is left of the Deployment's may be another one's whole name.
     fn owning_deployment(metadata: &Metadata) -> Option<Arc<str>> {
         let controller = metadata.owner_references.iter().find(|it| it.controller == Some(true))?;
-        if &*controller.kind != "ReplicaSet" || controller.name.len() >= LONGEST_NAME {
+        if &*controller.kind != "ReplicaSet" || controller.name.len() >= MAX_NAME {
             return None;
         }
         let hash = metadata.labels.get("pod-template-hash")?;

@@ -24,7 +24,7 @@ const ROOT_FILES: [&str; 6] = [
 const ROOT_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
 /// The most names of a certificate, and blocks of a bundle that cannot be read, that a message shows.
-const MOST_SHOWN: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 /// What a PEM bundle holds.
 pub struct Bundle {
@@ -55,7 +55,7 @@ pub fn bundle(pem: &[u8], what: &str) -> Result<Bundle, TlsError> {
             None => found.complaints.push(format!("certificate block {blocks} cannot be read")),
         }
     }
-    found.complaints.truncate(MOST_SHOWN);
+    found.complaints.truncate(MAX_SHOWN);
     match (found.certificates.is_empty(), blocks) {
         (false, _) => Ok(found),
         (true, 0) if X509::from_der(pem).is_ok() => {
@@ -161,8 +161,8 @@ fn names_in(certificate: &X509) -> String {
         let common = common.and_then(|it| it.data().to_string().ok()).map(|it| quoted(&it));
         return common.unwrap_or_else(|| "none".to_owned());
     }
-    let more = names.len().saturating_sub(MOST_SHOWN);
-    names.truncate(MOST_SHOWN);
+    let more = names.len().saturating_sub(MAX_SHOWN);
+    names.truncate(MAX_SHOWN);
     if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
 }
 

@@ -4,7 +4,7 @@
 use ureq::http::{HeaderMap, Uri};
 
 /// The longest host that is shown, in characters.
-const LONGEST_HOST: usize = 253;
+const MAX_HOST: usize = 253;
 
 /// Whether a body looks like HTML or XML.
 pub fn is_html(body: &[u8]) -> bool {
@@ -18,7 +18,7 @@ pub fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
     }
     let location: Option<Uri> = headers.get("location").and_then(|it| it.to_str().ok()?.parse().ok());
     // The authority alone could hold a password.
-    let host = location.as_ref().and_then(Uri::host).map(|it| it.chars().take(LONGEST_HOST).collect::<String>());
+    let host = location.as_ref().and_then(Uri::host).map(|it| it.chars().take(MAX_HOST).collect::<String>());
     Some(match host {
         Some(host) => format!(
             "HTTP {status}, which points to the host {host:?} and is not followed; if that is the right one, give its \

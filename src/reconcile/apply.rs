@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use super::{MOST_REFUSALS, ReconcileContext, Reconciler, Report};
+use super::{MAX_REFUSALS, ReconcileContext, Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Refusal, Shown, Taken};
@@ -79,7 +79,7 @@ impl Reconciler {
                 }
                 Err(Refusal::Apic(error)) if self.is_about_content(&dn, &error) => {
                     self.refusals += 1;
-                    if self.refusals > MOST_REFUSALS {
+                    if self.refusals > MAX_REFUSALS {
                         return Ok(());
                     }
                     if let Some(parts) = transaction.parts() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::model::finding::Finding;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const MAX_PAUSE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 struct Deferral {
@@ -33,7 +33,7 @@ impl<K: Ord> Default for Deferrals<K> {
 impl<K: Ord + Clone> Deferrals<K> {
     /// Leaves an object alone; each time in a row for twice as long.
     pub fn defer(&mut self, object: &K, now: Instant, finding: Finding) {
-        let pause = self.deferred.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
+        let pause = self.deferred.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(MAX_PAUSE));
         self.deferred.insert(object.clone(), Deferral { until: now + pause, pause, finding });
     }
 

@@ -51,10 +51,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 12;
 
 /// After so many refused objects the rest of a reconcile is left for the next one (W3).
-const MOST_REFUSALS: usize = 200;
+const MAX_REFUSALS: usize = 200;
 
 /// How many held deletions the status names.
-const MOST_TOLD: usize = 1000;
+const MAX_TOLD: usize = 1000;
 
 /// What a reconcile did.
 #[derive(Debug, Default)]
@@ -393,7 +393,7 @@ impl Reconciler {
             if nothing_to_send {
                 self.deferrals.all_done(now);
             }
-            if nothing_to_send || !context.should_continue() || round == ROUNDS || self.refusals > MOST_REFUSALS {
+            if nothing_to_send || !context.should_continue() || round == ROUNDS || self.refusals > MAX_REFUSALS {
                 self.observe(&plan);
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
@@ -520,7 +520,7 @@ impl Reconciler {
             let subscription = if self.subscriptions.is_subscribed(dn) { "subscribed" } else { "not subscribed" };
             lines.push(format!("{dn}: {state}, {subscription}"));
         }
-        lines.extend(self.deletion_guard.blocked().iter().take(MOST_TOLD).map(|it| format!("held: {it}")));
+        lines.extend(self.deletion_guard.blocked().iter().take(MAX_TOLD).map(|it| format!("held: {it}")));
         lines.extend(self.findings.iter().map(|it| format!("finding: {it}")));
         lines
     }

@@ -20,11 +20,11 @@ const TOGETHER: usize = 3;
 
 /// The most L3Outs that a reconcile reads before it writes, of those that hold nothing that could have to be changed: the
 /// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
-const MOST_NEW: usize = 20;
+const MAX_NEW: usize = 20;
 
 /// What appears in an L3Out one after the other is read once, after the last of it; but not later than this after the first
 /// read was due, because a namespace may let something appear all the time (X3).
-const LONGEST_SETTLE: Duration = Duration::from_secs(15);
+const MAX_SETTLE: Duration = Duration::from_secs(15);
 
 /// When an L3Out is read again because something has appeared in it (R3).
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Settling {
 
 impl Settling {
     fn new(at: Instant) -> Self {
-        Settling { due: at, latest: at + LONGEST_SETTLE, asked: at }
+        Settling { due: at, latest: at + MAX_SETTLE, asked: at }
     }
 
     fn put_off(&mut self, at: Instant) {
@@ -114,7 +114,7 @@ impl Reconciler {
         }
         let named = self.named();
         self.unread.retain(|dn| named.contains(dn));
-        let turn = self.by_turns(MOST_NEW);
+        let turn = self.by_turns(MAX_NEW);
         for dn in &turn {
             self.read_l3out(apic, dn, now)?;
             if self.left_one_out {

@@ -13,7 +13,7 @@ use crate::model::notices::EventNotice;
 use crate::model::plan::{Plan, Tally, describe};
 
 /// The most lines about the findings of one namespace in so long a time.
-const MOST_LINES: usize = 100;
+const MAX_LINES: usize = 100;
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// How much of the log each namespace has had.
@@ -32,8 +32,8 @@ impl LogShares {
             return;
         }
         self.begun = Some(now);
-        for (namespace, lines) in self.lines.drain().filter(|(_, lines)| *lines > MOST_LINES) {
-            info!("Namespace {namespace}: lines about findings that were left out: {}", lines - MOST_LINES);
+        for (namespace, lines) in self.lines.drain().filter(|(_, lines)| *lines > MAX_LINES) {
+            info!("Namespace {namespace}: lines about findings that were left out: {}", lines - MAX_LINES);
         }
     }
 
@@ -43,11 +43,11 @@ impl LogShares {
         for namespace in namespaces {
             let lines = self.lines.entry(namespace.clone()).or_default();
             *lines += 1;
-            has_room |= *lines <= MOST_LINES;
-            if *lines == MOST_LINES + 1 {
+            has_room |= *lines <= MAX_LINES;
+            if *lines == MAX_LINES + 1 {
                 let minutes = WINDOW.as_secs() / 60;
                 warn!(
-                    "Namespace {namespace}: more than {MOST_LINES} lines about findings in {minutes} minutes; further \
+                    "Namespace {namespace}: more than {MAX_LINES} lines about findings in {minutes} minutes; further \
                      ones are left out, SIGUSR1 shows what is found"
                 );
             }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 /// The longest broken input: longer ones only take longer.
-const LONGEST: usize = 64 * 1024;
+const MAX_LENGTH: usize = 64 * 1024;
 
 /// The size of a large input.
 const LARGE: usize = 1 << 20;
@@ -87,7 +87,7 @@ pub fn broken(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = random.pick(seeds).clone();
     for _ in 0..=random.below(6) {
         breakage(&mut bytes, seeds, random);
-        bytes.truncate(LONGEST);
+        bytes.truncate(MAX_LENGTH);
     }
     bytes
 }

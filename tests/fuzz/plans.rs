@@ -20,7 +20,7 @@ use aci_sync::model::rules::{Allow, Rules};
 use crate::targets::told;
 
 /// A longer text is cut, be it a finding's or an Event's (X3).
-const LONGEST: usize = 1024;
+const MAX_LENGTH: usize = 1024;
 
 /// Worlds of a few lines.
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -85,8 +85,8 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             tag_failures: &untagged,
         });
         for finding in desired.findings.iter().chain(&plan.findings) {
-            told(&finding.to_string(), LONGEST + 512);
-            told(finding.note(), LONGEST);
+            told(&finding.to_string(), MAX_LENGTH + 512);
+            told(finding.note(), MAX_LENGTH);
         }
         assert!(describe(&plan.transactions).lines().all(|line| !line.contains(char::is_control)));
         if plan.transactions.is_empty() {

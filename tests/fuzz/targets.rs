@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic;
 use aci_sync::config::{self, Policy};
-use aci_sync::kube::decode::{self, LONGEST_LINE, Line};
+use aci_sync::kube::decode::{self, Line, MAX_LINE};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::binding;
@@ -113,14 +113,14 @@ pub fn watch_stream(input: &[u8]) {
         (lines, end)
     };
     let (whole, end) = lines(1 << 20);
-    assert!(whole.iter().all(|it| it.ends_with(b"\n") && it.len() <= LONGEST_LINE + 1));
+    assert!(whole.iter().all(|it| it.ends_with(b"\n") && it.len() <= MAX_LINE + 1));
     let read: Vec<u8> = whole.concat();
     assert!(input.starts_with(&read));
     let rest = &input[read.len()..];
     match end {
         "end" => assert!(rest.is_empty()),
         "cut" => assert!(!rest.is_empty() && !rest.contains(&b'\n')),
-        _ => assert!(rest.len() > LONGEST_LINE),
+        _ => assert!(rest.len() > MAX_LINE),
     }
     if input.len() < 1 << 13 {
         assert_eq!(lines(1), (whole.clone(), end));
@@ -434,9 +434,9 @@ pub fn binding(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let binding = match binding::parse(&text) {
         Ok(binding) => binding,
-        Err(why) => return told(&why, 8 * binding::LONGEST),
+        Err(why) => return told(&why, 8 * binding::MAX_LENGTH),
     };
-    assert!(text.len() <= binding::LONGEST);
+    assert!(text.len() <= binding::MAX_LENGTH);
     checked(&binding.epg);
     let value: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(value["tenant"], binding.epg.l3out.tenant.as_str());

@@ -175,13 +175,13 @@ fn objects_have_an_end() {
         |inner: String| format!(r#"{{"a":{{"attributes":{{"dn":"{}"}},"children":[{inner}]}}}}"#, "d".repeat(4000));
     let body = |inner: String| format!(r#"{{"imdata":[{inner}]}}"#);
     let count = |body: String| answer(body.as_bytes()).map(|it| it.mos.len());
-    assert_eq!(count(body(objects(envelope::MOST_OBJECTS - 1, r#"{"a":{}}"#))), Ok(envelope::MOST_OBJECTS - 1));
+    assert_eq!(count(body(objects(envelope::MAX_OBJECTS - 1, r#"{"a":{}}"#))), Ok(envelope::MAX_OBJECTS - 1));
     let too_many = Err(Error::Malformed("more than 200000 objects in one answer".to_owned()));
-    assert_eq!(count(body(objects(envelope::MOST_OBJECTS, r#"{"a":{}}"#))), too_many);
-    assert_eq!(count(body(nested(objects(envelope::MOST_OBJECTS, r#"{"a":{}}"#)))), too_many);
-    let classes: Vec<String> = (0..=envelope::MOST_OBJECTS).map(|n| format!(r#""c{n}":{{}}"#)).collect();
+    assert_eq!(count(body(objects(envelope::MAX_OBJECTS, r#"{"a":{}}"#))), too_many);
+    assert_eq!(count(body(nested(objects(envelope::MAX_OBJECTS, r#"{"a":{}}"#)))), too_many);
+    let classes: Vec<String> = (0..=envelope::MAX_OBJECTS).map(|n| format!(r#""c{n}":{{}}"#)).collect();
     assert_eq!(count(body(format!("{{{}}}", classes.join(",")))), too_many);
-    let ids = format!(r#"{{"subscriptionId":[{}],"imdata":[]}}"#, objects(envelope::MOST_OBJECTS, r#""1""#));
+    let ids = format!(r#"{{"subscriptionId":[{}],"imdata":[]}}"#, objects(envelope::MAX_OBJECTS, r#""1""#));
     assert!(matches!(message(ids.as_bytes()), Err(Error::Malformed(_))));
     let child = r#"{"b":{"attributes":{"rn":"x"}}}"#;
     assert_eq!(count(body(nested(objects(10_000, child)))), Ok(10_001));

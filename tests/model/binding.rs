@@ -1,6 +1,6 @@
 //! D1, D2: which annotation values are taken, and what is said of the others.
 
-use aci_sync::model::binding::{LONGEST, parse};
+use aci_sync::model::binding::{MAX_LENGTH, parse};
 
 /// D1: the annotation of the README, with any white space and order of keys.
 #[test]
@@ -33,7 +33,7 @@ fn an_unknown_key_is_no_error() {
 /// D1, F30: what is not a valid value is refused with the reason, and nothing of it becomes a name.
 #[test]
 fn invalid_values_are_refused() {
-    let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(LONGEST));
+    let long = format!(r#"{{"tenant":"T","l3out":"L","epg":"E","x":"{}"}}"#, "y".repeat(MAX_LENGTH));
     let deep = format!(r#"{{"x":{}}}"#, "[".repeat(1000));
     for (value, reason) in [
         ("", "not a JSON object"),

@@ -10,7 +10,7 @@ use crate::apic::{Attributes, Inner, Marks, PYTHON, Snapshot, is_below};
 use crate::oracle::{CalledFor, ip_of, split};
 
 /// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
-const MOST_REPAIRS: usize = 20;
+const MAX_REPAIRS: usize = 20;
 
 /// `--epg-grace`.
 pub const GRACE: Duration = Duration::from_secs(60);
@@ -210,7 +210,7 @@ fn made(
     let made = inner.made.entry(dn.to_owned()).or_default();
     made.retain(|at| now - *at < Duration::from_secs(600));
     made.push(now);
-    if made.len() > MOST_REPAIRS {
+    if made.len() > MAX_REPAIRS {
         return Err(format!("R5: {dn} was made {} times in ten minutes", made.len()));
     }
     if inner.wrong_plan {
