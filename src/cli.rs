@@ -256,7 +256,7 @@ pub fn environment(
         let name = name.to_string_lossy().into_owned();
         match value.into_string() {
             Ok(value) => drop(texts.insert(name, value)),
-            Err(_) if name.starts_with("ACI_") => return Err(ConfigError::elsewhere(format!("{name} is not UTF-8"))),
+            Err(_) if name.starts_with("ACI_") => return Err(ConfigError::invalid(format!("{name} is not UTF-8"))),
             Err(_) => {}
         }
     }
@@ -351,10 +351,10 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     };
     let given = Given { origin: origin.to_owned(), by_flag, values };
     if given.values.iter().any(String::is_empty) {
-        return Err(ConfigError::wrong(&given, "there is an empty value"));
+        return Err(ConfigError::invalid_value(&given, "there is an empty value"));
     }
     if flag.shape == Shape::Switch && !matches!(value, "true" | "false") {
-        return Err(ConfigError::wrong(&given, format!("{value:?} is neither true nor false")));
+        return Err(ConfigError::invalid_value(&given, format!("{value:?} is neither true nor false")));
     }
     Ok(given)
 }

@@ -154,12 +154,12 @@ impl ConfigError {
     }
 
     /// Something is missing or wrong elsewhere.
-    pub(crate) fn elsewhere(why: impl Into<String>) -> Self {
+    pub(crate) fn invalid(why: impl Into<String>) -> Self {
         ConfigError { code: EXIT_CONFIG, why: why.into() }
     }
 
     /// The value that was given is wrong, wherever it came from.
-    pub(crate) fn wrong(given: &Given, why: impl fmt::Display) -> Self {
+    pub(crate) fn invalid_value(given: &Given, why: impl fmt::Display) -> Self {
         let code = if given.by_flag { EXIT_USAGE } else { EXIT_CONFIG };
         ConfigError { code, why: format!("{}: {why}", given.origin) }
     }
@@ -172,12 +172,12 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
     let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
 
     let Some(apic) = get("apic") else {
-        return Err(ConfigError::elsewhere("no APIC: name its controllers with --apic or ACI_APIC"));
+        return Err(ConfigError::invalid("no APIC: name its controllers with --apic or ACI_APIC"));
     };
     let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
-    let controllers = controllers.map_err(|why| ConfigError::wrong(apic, why))?;
+    let controllers = controllers.map_err(|why| ConfigError::invalid_value(apic, why))?;
     let Some(username) = variable("ACI_USERNAME") else {
-        return Err(ConfigError::elsewhere("no APIC user: set ACI_USERNAME"));
+        return Err(ConfigError::invalid("no APIC user: set ACI_USERNAME"));
     };
     let cluster_id = match get("cluster-id") {
         Some(given) => Some(cluster_ids(given)?.remove(0)),
@@ -212,16 +212,18 @@ fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, Stri
         Some(given) => {
             let why =
                 format!("{:?} is not a name: lower-case letters, digits and -, {longest} at most", given.values[0]);
-            Err(ConfigError::wrong(given, why))
+            Err(ConfigError::invalid_value(given, why))
         }
     };
     let lease = (name("lease-namespace", "kube-system", 63, false)?, name("lease-name", "aci-sync", 253, true)?);
     let elect = invocation.get("leader-elect").filter(|_| invocation.is_on("leader-elect"));
     match elect {
-        Some(given) if invocation.command == Command::Run && invocation.is_on("once") => Err(ConfigError::wrong(
-            given,
-            "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
-        )),
+        Some(given) if invocation.command == Command::Run && invocation.is_on("once") => {
+            Err(ConfigError::invalid_value(
+                given,
+                "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
+            ))
+        }
         Some(_) if policy == Policy::Observe => {
             info!("--policy observe writes nothing, and so takes no part in the election");
             Ok(None)
@@ -248,16 +250,18 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
 
 fn expose(given: &Given) -> Result<Exports, ConfigError> {
     let exports = Exports::of(given.values.iter().map(String::as_str));
-    exports.map_err(|bad| ConfigError::wrong(given, format!("{bad:?} is neither pods nor services")))
+    exports.map_err(|bad| ConfigError::invalid_value(given, format!("{bad:?} is neither pods nor services")))
 }
 
 fn addresses(given: &Given) -> Result<Vec<Cidr>, ConfigError> {
-    let read = |text: &String| Cidr::parse(text).map_err(|why| ConfigError::wrong(given, format!("{text:?} {why}")));
+    let read =
+        |text: &String| Cidr::parse(text).map_err(|why| ConfigError::invalid_value(given, format!("{text:?} {why}")));
     given.values.iter().map(read).collect()
 }
 
 fn allow(given: &Given) -> Result<Vec<Allow>, ConfigError> {
-    let read = |text: &String| Allow::parse(text).map_err(|why| ConfigError::wrong(given, format!("{text:?} {why}")));
+    let read =
+        |text: &String| Allow::parse(text).map_err(|why| ConfigError::invalid_value(given, format!("{text:?} {why}")));
     given.values.iter().map(read).collect()
 }
 
@@ -265,7 +269,7 @@ fn use_foreign(given: &Given) -> Result<bool, ConfigError> {
     match given.values[0].as_str() {
         "use" => Ok(true),
         "refuse" => Ok(false),
-        other => Err(ConfigError::wrong(given, format!("{other:?} is neither use nor refuse"))),
+        other => Err(ConfigError::invalid_value(given, format!("{other:?} is neither use nor refuse"))),
     }
 }
 
@@ -278,7 +282,7 @@ fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
         Some(percent) => number(percent).filter(|it| *it <= 100).map(MaxDeletes::Percent),
         None => number(text).map(MaxDeletes::Number),
     };
-    read.ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a number, a percentage or off")))
+    read.ok_or_else(|| ConfigError::invalid_value(given, format!("{text:?} is not a number, a percentage or off")))
 }
 
 /// `N` or `off`.
@@ -293,7 +297,7 @@ fn number_or_off<N: FromStr + PartialOrd + fmt::Display>(
     }
     let number = text.parse().ok().filter(|it| (&least..=&most).contains(&it)).map(Some);
     number.ok_or_else(|| {
-        ConfigError::wrong(given, format!("{text:?} is neither a number from {least} to {most} nor off"))
+        ConfigError::invalid_value(given, format!("{text:?} is neither a number from {least} to {most} nor off"))
     })
 }
 
@@ -302,7 +306,7 @@ fn policy(given: &Given) -> Result<Policy, ConfigError> {
         "sync" => Ok(Policy::Sync),
         "upsert-only" => Ok(Policy::UpsertOnly),
         "observe" => Ok(Policy::Observe),
-        other => Err(ConfigError::wrong(given, format!("{other:?} is none of sync, upsert-only and observe"))),
+        other => Err(ConfigError::invalid_value(given, format!("{other:?} is none of sync, upsert-only and observe"))),
     }
 }
 
@@ -311,7 +315,9 @@ const APIC_RATE: u32 = 20;
 
 fn batch(given: &Given) -> Result<usize, ConfigError> {
     let number = given.values[0].parse().ok().filter(|it| (1..=1000).contains(it));
-    number.ok_or_else(|| ConfigError::wrong(given, format!("{:?} is not a number from 1 to 1000", given.values[0])))
+    number.ok_or_else(|| {
+        ConfigError::invalid_value(given, format!("{:?} is not a number from 1 to 1000", given.values[0]))
+    })
 }
 
 /// `90`, `90s`, `10m`, `1h`.
@@ -326,21 +332,23 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
     };
     let digits = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
     let seconds = number.parse::<u64>().ok().filter(|_| digits).and_then(|it| it.checked_mul(unit));
-    let seconds = seconds
-        .ok_or_else(|| ConfigError::wrong(given, format!("{text:?} is not a duration such as 90s, 10m or 1h")))?;
+    let seconds = seconds.ok_or_else(|| {
+        ConfigError::invalid_value(given, format!("{text:?} is not a duration such as 90s, 10m or 1h"))
+    })?;
     let duration = Duration::from_secs(seconds);
     if duration < least || duration > MAX_LENGTH {
         let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), MAX_LENGTH.as_secs());
-        return Err(ConfigError::wrong(given, range));
+        return Err(ConfigError::invalid_value(given, range));
     }
     Ok(Some(duration))
 }
 
 fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
     match given.values.iter().find(|it| !OwnerIdentity::is_id(it)) {
-        Some(bad) => {
-            Err(ConfigError::wrong(given, format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-")))
-        }
+        Some(bad) => Err(ConfigError::invalid_value(
+            given,
+            format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-"),
+        )),
         None => Ok(given.values.clone()),
     }
 }
@@ -348,11 +356,11 @@ fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
 fn scope(given: &Given) -> Result<Scope, ConfigError> {
     if let Some(bad) = given.values.iter().find(|it| !SCOPE_FLAGS.contains(&it.as_str())) {
         let known = SCOPE_FLAGS.join(", ");
-        return Err(ConfigError::wrong(given, format!("{bad:?} is no scope flag; there are {known}")));
+        return Err(ConfigError::invalid_value(given, format!("{bad:?} is no scope flag; there are {known}")));
     }
     let scope = Scope::parse(&given.values.join(","));
     if scope.has_flag("shared-security") && !scope.has_flag(IMPORT_SECURITY) {
-        return Err(ConfigError::wrong(given, format!("shared-security needs {IMPORT_SECURITY}")));
+        return Err(ConfigError::invalid_value(given, format!("shared-security needs {IMPORT_SECURITY}")));
     }
     Ok(scope)
 }
@@ -369,7 +377,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
     let mut tls = TlsSettings { peer: Peer::Apic, ..TlsSettings::default() };
     if let Some(given) = ca {
         let failed =
-            |why: &dyn fmt::Display| ConfigError::elsewhere(format!("{}: {:?} {why}", given.origin, given.values[0]));
+            |why: &dyn fmt::Display| ConfigError::invalid(format!("{}: {:?} {why}", given.origin, given.values[0]));
         let pem = files::read(Path::new(&given.values[0]), MAX_CA).map_err(|why| failed(&why))?;
         net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
@@ -378,7 +386,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
         let parsed = given.values.iter().map(|it| fingerprint(it)).collect::<Option<_>>();
         let help =
             "not a SHA-256 fingerprint: 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
-        tls.verify = Verify::Fingerprints(parsed.ok_or_else(|| ConfigError::wrong(given, help))?);
+        tls.verify = Verify::Fingerprints(parsed.ok_or_else(|| ConfigError::invalid_value(given, help))?);
     }
     if insecure {
         tls.verify = Verify::Nothing;
@@ -415,12 +423,12 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
-        None => Err(ConfigError::elsewhere("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
+        None => Err(ConfigError::invalid("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
     }
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
-    let failed = |why: &str| ConfigError::elsewhere(format!("{origin}: {file:?} {why}"));
+    let failed = |why: &str| ConfigError::invalid(format!("{origin}: {file:?} {why}"));
     let bytes = files::read(file, MAX_PASSWORD).map_err(|why| failed(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
     if text.starts_with('\u{feff}') {

@@ -38,7 +38,7 @@ pub fn start(output: Output) -> Result<(), String> {
         Output::Stderr => "warn",
     };
     let filter = filter.unwrap_or_else(|| default.to_owned());
-    if !makes_sense(&filter) {
+    if !is_valid_filter(&filter) {
         return Err(format!("RUST_LOG: {filter:?} is not a level such as debug, or aci_sync::kube=debug"));
     }
     // A bare level means ours.
@@ -62,7 +62,7 @@ pub fn start(output: Output) -> Result<(), String> {
 
 /// Whether env_logger understands it: `module=level,...` and perhaps `/text`. It would tell so by itself on stderr,
 /// and panic where that is closed.
-fn makes_sense(filter: &str) -> bool {
+fn is_valid_filter(filter: &str) -> bool {
     let is_level = |it: &str| it.trim().is_empty() || it.trim().parse::<LevelFilter>().is_ok();
     let (levels, text) = filter.split_once('/').unwrap_or((filter, ""));
     !text.contains('/')

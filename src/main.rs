@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let read = environment.and_then(|it| Ok((cli::parse(std::env::args_os().skip(1), &it)?, it)));
     let (invocation, environment) = match read {
         Ok(read) => read,
-        Err(ConfigError { code, why }) => return tell(&Failure { code, why }),
+        Err(ConfigError { code, why }) => return report(&Failure { code, why }),
     };
     let once = invocation.is_on("once");
     let done = match invocation.command {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             .and_then(|(config, cluster)| run::run(config, cluster, Box::new(move || load(&invocation, &environment)))),
     };
     log::logger().flush();
-    done.map_or_else(|failure| tell(&failure), ExitCode::from)
+    done.map_or_else(|failure| report(&failure), ExitCode::from)
 }
 
 const VERSION: &str = concat!("aci-sync ", env!("CARGO_PKG_VERSION"), "\n");
@@ -83,7 +83,7 @@ fn print(text: &str, code: u8) -> u8 {
     code
 }
 
-fn tell(failure: &Failure) -> ExitCode {
+fn report(failure: &Failure) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "aci-sync: {}", logging::one_line(&failure.why));
     ExitCode::from(failure.code)
 }

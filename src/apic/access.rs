@@ -12,9 +12,9 @@ pub type MaySend<'a> = dyn Fn() -> bool + 'a;
 
 /// The answer to a write that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteAnswer {
     /// What it created, changed and deleted, as far as the APIC says.
-    Told(Vec<MoChange>),
+    Changes(Vec<MoChange>),
     /// It was not sent at all, and counts as done: `plan`.
     Assumed,
 }
@@ -28,7 +28,7 @@ pub trait Access {
     /// A subscription that is not needed any more.
     fn forget(&self, id: &SubscriptionId);
     /// Sends a transaction. Only the writer calls it.
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error>;
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error>;
     /// Deletes one object. Only the writer calls it.
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error>;
 }
@@ -91,7 +91,7 @@ impl Access for Counted<'_> {
         self.apic.forget(id);
     }
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
         count(&self.writes, self.apic.post(dn, body, may_send))
     }
 
@@ -122,8 +122,8 @@ impl Access for Supervised<'_> {
         self.client.forget(id);
     }
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
-        self.client.post(dn, body, &|| (self.may_continue)() && may_send()).map(Written::Told)
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
+        self.client.post(dn, body, &|| (self.may_continue)() && may_send()).map(WriteAnswer::Changes)
     }
 
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
@@ -145,8 +145,8 @@ impl Access for WithoutEvents<'_> {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
-        self.0.post(dn, body, may_send).map(Written::Told)
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
+        self.0.post(dn, body, may_send).map(WriteAnswer::Changes)
     }
 
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
@@ -168,8 +168,8 @@ impl Access for ReadOnly<'_> {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, _: &str, _: &Body, _: &MaySend<'_>) -> Result<Written, Error> {
-        Ok(Written::Assumed)
+    fn post(&self, _: &str, _: &Body, _: &MaySend<'_>) -> Result<WriteAnswer, Error> {
+        Ok(WriteAnswer::Assumed)
     }
 
     fn delete(&self, _: &str, _: &MaySend<'_>) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
-use super::access::{Access, Written};
+use super::access::{Access, WriteAnswer};
 use super::body::Body;
 use crate::config::Policy;
 use crate::model::cache::{CONTRACTS, EPG, Epg, FabricCache, SUBNET, Subnet, TAG, relation};
@@ -65,7 +65,7 @@ impl Writer {
         fabric: &FabricCache,
         transaction: &Transaction,
         should_continue: &dyn Fn() -> bool,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Accepted, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
@@ -74,14 +74,14 @@ impl Writer {
         let written = match request(fabric.owner(), transaction) {
             Request::Post { to, body } => apic.post(&to, &body, should_continue),
             // Once that is answered the object is gone.
-            Request::Delete { dn } => apic.delete(&dn, should_continue).map(|()| Written::Assumed),
+            Request::Delete { dn } => apic.delete(&dn, should_continue).map(|()| WriteAnswer::Assumed),
         };
         match written {
-            Ok(Written::Told(answer)) => {
+            Ok(WriteAnswer::Changes(answer)) => {
                 let swept = fabric.epg(&transaction.epg).map_or_else(Vec::new, |it| swept(it, transaction, &answer));
-                Ok(Taken { shown: shown(transaction, &answer), swept })
+                Ok(Accepted { confirmation: confirmation(transaction, &answer), swept })
             }
-            Ok(Written::Assumed) => Ok(Taken { shown: Shown::AsPlanned, swept: Vec::new() }),
+            Ok(WriteAnswer::Assumed) => Ok(Accepted { confirmation: Confirmation::Complete, swept: Vec::new() }),
             Err(Error::Withdrawn) => Err(Refusal::Late),
             Err(error) => Err(Refusal::Apic(error)),
         }
@@ -229,21 +229,21 @@ fn child(annotation: &str, change: &Change) -> Option<Body> {
 
 /// What an answer says of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
+pub enum Confirmation {
     /// All that was sent, and nothing else.
-    AsPlanned,
+    Complete,
     /// Not all of it. Answers may be partial or empty although everything was done (reference: 8.2); or something was as
     /// it should be already.
-    InPart,
+    Partial,
     /// Something was created that was believed present: another writer had just deleted it.
     Recreated,
 }
 
 /// What became of a transaction that the APIC took.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Accepted {
     /// What the answer says of it.
-    pub shown: Shown,
+    pub confirmation: Confirmation,
     /// Objects of other writers that went with an EPG of ours: they were created after it was read.
     pub swept: Vec<String>,
 }
@@ -270,19 +270,23 @@ fn swept(epg: &Epg, transaction: &Transaction, answer: &[MoChange]) -> Vec<Strin
 }
 
 /// Compares the answer to a transaction with what was sent (A6).
-fn shown(transaction: &Transaction, answer: &[MoChange]) -> Shown {
+fn confirmation(transaction: &Transaction, answer: &[MoChange]) -> Confirmation {
     if transaction.shape == RequestShape::Tag {
         // The status alone says it: a tag that is there already is error 103.
-        return Shown::AsPlanned;
+        return Confirmation::Complete;
     }
     let created: BTreeSet<ObjectDn> =
         transaction.changes.iter().filter(|it| it.is_create()).map(|it| it.object(&transaction.epg)).collect();
     let told: BTreeMap<ObjectDn, Status> =
         answer.iter().filter_map(|it| Some((object_in(&transaction.epg, &it.mo.dn)?, it.status))).collect();
     if told.iter().any(|(object, status)| *status == Status::Created && !created.contains(object)) {
-        return Shown::Recreated;
+        return Confirmation::Recreated;
     }
-    if transaction.objects().all(|object| told.contains_key(&object)) { Shown::AsPlanned } else { Shown::InPart }
+    if transaction.objects().all(|object| told.contains_key(&object)) {
+        Confirmation::Complete
+    } else {
+        Confirmation::Partial
+    }
 }
 
 /// The EPG or a subnet of it, if that is what a DN names.

@@ -43,15 +43,15 @@ pub(super) struct Auth {
 /// Who we are.
 pub(super) struct Credentials {
     reload: Option<Box<Reload>>,
-    known: Mutex<Known>,
+    known: Mutex<Current>,
     /// Whoever makes a new auth holds it, so that no plugin runs twice at a time.
-    turn: Mutex<Turn>,
+    renewal: Mutex<Renewal>,
     close: Mutex<Option<Sender<()>>>,
     closed: Receiver<()>,
 }
 
 /// What is known now. Its lock is never held while something is read or waited for.
-struct Known {
+struct Current {
     config: ClusterConfig,
     /// What the auth's TLS was made of.
     settings: TlsSettings,
@@ -61,7 +61,7 @@ struct Known {
 }
 
 /// How the plugin did.
-struct Turn {
+struct Renewal {
     plugin: Option<Plugin>,
     backoff: Backoff,
     /// Not before then it is run again: after a failure at all, after a success because of a refusal.
@@ -83,8 +83,8 @@ impl Credentials {
         let (close, closed) = bounded(0);
         Ok(Credentials {
             reload,
-            known: Mutex::new(Known { config, settings, auth, until }),
-            turn: Mutex::new(Turn::of(None)),
+            known: Mutex::new(Current { config, settings, auth, until }),
+            renewal: Mutex::new(Renewal::of(None)),
             close: Mutex::new(Some(close)),
             closed,
         })
@@ -92,7 +92,7 @@ impl Credentials {
 
     /// The auth as it is, be it good or not.
     pub(super) fn first(&self) -> Auth {
-        self.known().auth.clone()
+        self.current_state().auth.clone()
     }
 
     /// The auth for the next request. Made anew where it has had its time, which may take as long as a plugin takes.
@@ -100,17 +100,17 @@ impl Credentials {
         if let Some(auth) = self.good() {
             return Ok(auth);
         }
-        let mut turn = self.turn();
+        let mut renewal = self.renewal();
         // Somebody else had the turn before.
         if let Some(auth) = self.good() {
             return Ok(auth);
         }
         let (config, old) = self.both();
         let is_file = matches!(config.token, Some(Token::File(_)));
-        match self.make(&mut turn, config, false) {
+        match self.make(&mut renewal, config, false) {
             Err(error) if is_file => {
                 warn!("{error}; the old token stays");
-                self.known().until = Some(Instant::now() + FILE_LIFE);
+                self.current_state().until = Some(Instant::now() + FILE_LIFE);
                 Ok(old)
             }
             made => made,
@@ -119,7 +119,7 @@ impl Credentials {
 
     /// An auth was refused (401). Another one, where there is one: perhaps somebody else has made it already.
     pub(super) fn after_refusal(&self, refused: &Auth) -> Result<Option<Auth>, ConfigError> {
-        let mut turn = self.turn();
+        let mut renewal = self.renewal();
         let (config, auth) = self.both();
         if auth.number != refused.number {
             return Ok(Some(auth));
@@ -128,23 +128,23 @@ impl Credentials {
             return Ok(None);
         }
         let config = self.reloaded()?.unwrap_or(config);
-        let auth = self.make(&mut turn, config, true)?;
+        let auth = self.make(&mut renewal, config, true)?;
         Ok((auth.number != refused.number).then_some(auth))
     }
 
     /// Reads everything again, now. What cannot be read leaves the old in use. A plugin is left alone, since it says
     /// itself how long its credential counts; another one is run with the next request, for which nobody waits here.
     pub(super) fn read_again(&self) -> Result<Option<Auth>, ConfigError> {
-        let config = self.reloaded()?.unwrap_or_else(|| self.known().config.clone());
+        let config = self.reloaded()?.unwrap_or_else(|| self.current_state().config.clone());
         if matches!(config.token, Some(Token::Plugin(_))) {
             tls(&config.tls)?;
-            let mut known = self.known();
+            let mut known = self.current_state();
             if known.config != config {
                 (known.config, known.until) = (config, Some(Instant::now()));
             }
             return Ok(None);
         }
-        self.make(&mut self.turn(), config, false).map(Some)
+        self.make(&mut self.renewal(), config, false).map(Some)
     }
 
     /// Ends a plugin that runs, and lets none begin.
@@ -156,22 +156,22 @@ impl Credentials {
         self.closed.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn current_state(&self) -> MutexGuard<'_, Current> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn both(&self) -> (ClusterConfig, Auth) {
-        let known = self.known();
+        let known = self.current_state();
         (known.config.clone(), known.auth.clone())
     }
 
-    fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn renewal(&self) -> MutexGuard<'_, Renewal> {
+        self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The auth, where it counts still. After the close there is no other.
     fn good(&self) -> Option<Auth> {
-        let known = self.known();
+        let known = self.current_state();
         (self.is_closed() || known.until.is_none_or(|it| Instant::now() < it)).then(|| known.auth.clone())
     }
 
@@ -179,7 +179,7 @@ impl Credentials {
     /// another cluster's lists would look as if everything had been deleted.
     fn reloaded(&self) -> Result<Option<ClusterConfig>, ConfigError> {
         let Some(reload) = &self.reload else { return Ok(None) };
-        let (config, server) = (reload()?, self.known().config.server.clone());
+        let (config, server) = (reload()?, self.current_state().config.server.clone());
         if config.server != server {
             let why =
                 format!("the kubeconfig names another server now, {:?}; only a restart goes there", config.server);
@@ -189,7 +189,7 @@ impl Credentials {
     }
 
     /// Makes the auth that a configuration leads to, and keeps it. Where that fails the old one stays.
-    fn make(&self, turn: &mut Turn, config: ClusterConfig, refused: bool) -> Result<Auth, ConfigError> {
+    fn make(&self, renewal: &mut Renewal, config: ClusterConfig, refused: bool) -> Result<Auth, ConfigError> {
         let (mut settings, mut token, mut until) = (config.tls.clone(), None, None);
         match &config.token {
             None => {}
@@ -199,16 +199,16 @@ impl Credentials {
                 until = Some(Instant::now() + FILE_LIFE);
             }
             Some(Token::Plugin(plugin)) => {
-                let Some(credential) = turn.run(plugin, refused, &self.closed)? else {
-                    return Ok(self.known().auth.clone());
+                let Some(credential) = renewal.run(plugin, refused, &self.closed)? else {
+                    return Ok(self.current_state().auth.clone());
                 };
                 until = credential.life().map(|it| Instant::now() + it);
                 settings.identity = credential.identity;
                 token = credential.token;
             }
         }
-        let new = if self.known().settings == settings { None } else { Some(tls(&settings)?) };
-        let mut known = self.known();
+        let new = if self.current_state().settings == settings { None } else { Some(tls(&settings)?) };
+        let mut known = self.current_state();
         if new.is_some() || known.auth.token != token {
             if new.is_some() {
                 info!("a new client certificate, or a new CA, is in use for the API server");
@@ -221,10 +221,10 @@ impl Credentials {
     }
 }
 
-impl Turn {
-    fn of(plugin: Option<Plugin>) -> Turn {
+impl Renewal {
+    fn of(plugin: Option<Plugin>) -> Renewal {
         let backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-        Turn { plugin, backoff, not_before: Instant::now(), failed: None }
+        Renewal { plugin, backoff, not_before: Instant::now(), failed: None }
     }
 
     /// Runs the plugin, or says again how it failed. Nothing where the last answer is too new to ask for another one.
@@ -235,7 +235,7 @@ impl Turn {
         closed: &Receiver<()>,
     ) -> Result<Option<Credential>, ConfigError> {
         if self.plugin.as_ref() != Some(plugin) {
-            *self = Turn::of(Some(plugin.clone()));
+            *self = Renewal::of(Some(plugin.clone()));
         }
         let now = Instant::now();
         if now >= self.not_before + HEALTHY {
@@ -274,18 +274,18 @@ mod tests {
         let credentials = Credentials::new(&config, None).unwrap();
         let token = || credentials.current().unwrap().token.unwrap().expose().to_owned();
         let is_fresh = || {
-            let left = credentials.known().until.unwrap().saturating_duration_since(Instant::now());
+            let left = credentials.current_state().until.unwrap().saturating_duration_since(Instant::now());
             left > FILE_LIFE / 2 && left <= FILE_LIFE
         };
         std::fs::write(&file, "two\n").unwrap();
         assert_eq!((token().as_str(), is_fresh()), ("one", true));
         for (text, expected) in [("two", "two"), ("not a token", "two"), ("three", "three")] {
             std::fs::write(&file, text).unwrap();
-            credentials.known().until = Some(Instant::now());
+            credentials.current_state().until = Some(Instant::now());
             assert_eq!((token().as_str(), is_fresh()), (expected, true));
         }
         std::fs::remove_file(&file).unwrap();
-        credentials.known().until = Some(Instant::now());
+        credentials.current_state().until = Some(Instant::now());
         assert_eq!((token().as_str(), is_fresh()), ("three", true));
     }
 }

@@ -33,7 +33,7 @@ pub struct Page {
 
 /// What a line of a watch stream says.
 #[derive(Debug)]
-pub enum Line {
+pub enum WatchLine {
     /// The object was added or changed, or is no longer there; and the version that the stream is at now.
     Changed {
         /// The object as it is, or as it last was.
@@ -292,7 +292,7 @@ impl<'de> Visitor<'de> for Start<'_> {
 
 /// Decodes a line of a watch stream: the type first, then the object, because a bookmark's object has nothing in it
 /// but a version.
-pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
+pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
     #[derive(Deserialize)]
     struct Wire<'a> {
         #[serde(rename = "type")]
@@ -317,18 +317,18 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<Line, Error> {
         versioned.metadata.version("a watch event")
     };
     Ok(match wire.kind.as_str() {
-        "ADDED" | "MODIFIED" | "DELETED" => Line::Changed {
+        "ADDED" | "MODIFIED" | "DELETED" => WatchLine::Changed {
             object: Object::decode(kind, object.as_bytes()).map_err(malformed)?,
             deleted: wire.kind == "DELETED",
             resource_version: version()?,
         },
-        "BOOKMARK" => Line::Bookmark(version()?),
+        "BOOKMARK" => WatchLine::Bookmark(version()?),
         "ERROR" => {
             let status = status(object.as_bytes());
             let error = Error::of_status(&status, None);
-            if status.code == 429 { Line::Busy(error) } else { Line::Failed(error) }
+            if status.code == 429 { WatchLine::Busy(error) } else { WatchLine::Failed(error) }
         }
-        unknown => Line::Unknown(unknown.chars().take(40).collect()),
+        unknown => WatchLine::Unknown(unknown.chars().take(40).collect()),
     })
 }
 

@@ -9,7 +9,7 @@ use log::{debug, warn};
 
 use super::Event;
 use super::client::{Client, MAX_PAGE, describe_io_error};
-use super::decode::{self, Line, MAX_LINE};
+use super::decode::{self, MAX_LINE, WatchLine};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
@@ -321,27 +321,27 @@ impl Watcher {
                 line = Vec::new();
             }
             match decoded {
-                Ok(Line::Changed { resource_version: new, .. } | Line::Bookmark(new))
+                Ok(WatchLine::Changed { resource_version: new, .. } | WatchLine::Bookmark(new))
                     if opened.doubtful && is_lower(&new, version) =>
                 {
                     return Ok(End::Relist(format!("the API server went back from version {version} to {new}")));
                 }
-                Ok(Line::Changed { mut object, deleted, resource_version }) => {
+                Ok(WatchLine::Changed { mut object, deleted, resource_version }) => {
                     self.live(opened)?;
                     self.pool.share(&mut object);
                     *version = resource_version;
                     self.send(changed(object, deleted))?;
                 }
-                Ok(Line::Bookmark(resource_version)) => {
+                Ok(WatchLine::Bookmark(resource_version)) => {
                     self.live(opened)?;
                     *version = resource_version;
                 }
-                Ok(Line::Busy(error)) => return Ok(End::Wait(error)),
-                Ok(Line::Failed(Error::Busy { message, .. })) => {
+                Ok(WatchLine::Busy(error)) => return Ok(End::Wait(error)),
+                Ok(WatchLine::Failed(Error::Busy { message, .. })) => {
                     return Ok(End::Relist(format!("the API server ended the watch with an error: {message}")));
                 }
-                Ok(Line::Failed(error)) | Err(error) => return Ok(End::Relist(error.to_string())),
-                Ok(Line::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
+                Ok(WatchLine::Failed(error)) | Err(error) => return Ok(End::Relist(error.to_string())),
+                Ok(WatchLine::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
             }
         }
     }

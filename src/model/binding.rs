@@ -66,7 +66,7 @@ pub fn parse(value: &str) -> Result<Binding, String> {
     if value.len() > MAX_LENGTH {
         return Err(format!("is longer than {MAX_LENGTH} bytes"));
     }
-    let Pairs(pairs) = serde_json::from_str(value).map_err(|error| not_json(value, &error))?;
+    let Pairs(pairs) = serde_json::from_str(value).map_err(|error| json_error(value, &error))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);
     let mut expose = None;
     let mut unknown_keys = UnknownKeys::default();
@@ -104,7 +104,7 @@ pub fn parse(value: &str) -> Result<Binding, String> {
 }
 
 /// What is wrong with a value that is no JSON object, in the words of whoever wrote it; the end of a sentence.
-fn not_json(value: &str, error: &serde_json::Error) -> String {
+fn json_error(value: &str, error: &serde_json::Error) -> String {
     let text = value.trim();
     let why = if text.is_empty() {
         "an empty value is not a JSON object".to_owned()

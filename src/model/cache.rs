@@ -127,9 +127,9 @@ pub struct FabricCache {
 
 /// What an event means to the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum Staleness {
     /// The cache knows it already, mostly because we did it; or it concerns nothing that the cache holds.
-    Nothing,
+    Fresh,
     /// This EPG or subnet is not what the cache says: its EPG is to be read again.
     Object(ObjectDn),
     /// This L3Out appeared or went: read it again.
@@ -318,7 +318,7 @@ impl FabricCache {
 
     /// Compares an event with the cache (W7: our own echo costs no read). The cache itself is changed by reads and
     /// by our own writes only; an event at most says that something has to be read again.
-    pub fn hint(&mut self, change: &MoChange) -> Hint {
+    pub fn staleness_after(&mut self, change: &MoChange) -> Staleness {
         let hint = self.meaning(change);
         if change.status != Status::Deleted {
             return hint;
@@ -339,20 +339,20 @@ impl FabricCache {
         hint
     }
 
-    fn meaning(&self, change: &MoChange) -> Hint {
+    fn meaning(&self, change: &MoChange) -> Staleness {
         let gone = change.status == Status::Deleted;
-        let Some(place) = ParsedDn::parse(&change.mo.dn) else { return Hint::Nothing };
+        let Some(place) = ParsedDn::parse(&change.mo.dn) else { return Staleness::Fresh };
         match (change.mo.class.as_str(), place) {
             (L3OUT, ParsedDn::L3out(dn)) => match self.l3outs.get(&dn) {
-                Some(L3out::Present { .. }) if gone => Hint::L3out(dn),
-                Some(L3out::Missing) if !gone => Hint::L3out(dn),
-                _ => Hint::Nothing,
+                Some(L3out::Present { .. }) if gone => Staleness::L3out(dn),
+                Some(L3out::Missing) if !gone => Staleness::L3out(dn),
+                _ => Staleness::Fresh,
             },
             (EPG, ParsedDn::Epg(dn)) | (SUBNET, ParsedDn::Subnet(dn, _)) => match self.l3outs.get(&dn.l3out) {
-                None => Hint::Nothing,
+                None => Staleness::Fresh,
                 // An L3Out with something in it is there, whatever became of its own event.
-                Some(L3out::Missing) if gone => Hint::Nothing,
-                Some(L3out::Missing) => Hint::L3out(dn.l3out),
+                Some(L3out::Missing) if gone => Staleness::Fresh,
+                Some(L3out::Missing) => Staleness::L3out(dn.l3out),
                 Some(L3out::Present { .. }) if change.mo.class == EPG => self.epg_meaning(dn, change),
                 Some(L3out::Present { .. }) => self.subnet_meaning(dn, change),
             },
@@ -362,19 +362,21 @@ impl FabricCache {
                 Some(L3out::Present { vrf, .. })
                     if change.mo.sent("tDn").is_some_and(|it| Some(it) != vrf.as_deref()) =>
                 {
-                    Hint::L3out(dn)
+                    Staleness::L3out(dn)
                 }
-                _ => Hint::Nothing,
+                _ => Staleness::Fresh,
             },
             (TAG, ParsedDn::Tag(dn, key)) => match (self.l3outs.get(&dn), self.owner.tagged(&key)) {
-                (Some(L3out::Present { tags, .. }), Some(name)) if tags.contains_key(&name) == gone => Hint::L3out(dn),
-                _ => Hint::Nothing,
+                (Some(L3out::Present { tags, .. }), Some(name)) if tags.contains_key(&name) == gone => {
+                    Staleness::L3out(dn)
+                }
+                _ => Staleness::Fresh,
             },
-            _ => Hint::Nothing,
+            _ => Staleness::Fresh,
         }
     }
 
-    fn epg_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
+    fn epg_meaning(&self, dn: EpgDn, change: &MoChange) -> Staleness {
         let as_known = match (change.status, self.epg(&dn)) {
             (Status::Deleted, known) => known.is_none(),
             (Status::Created, Some(epg)) => self.owner.classify(change.mo.get("annotation")) == epg.ownership,
@@ -383,21 +385,21 @@ impl FabricCache {
             }
             (_, None) => false,
         };
-        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Epg(dn)) }
+        if as_known { Staleness::Fresh } else { Staleness::Object(ObjectDn::Epg(dn)) }
     }
 
     /// R7: contract relations matter on EPGs of ours only. Those of an EPG that is not there come and go with it.
-    fn relation_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
+    fn relation_meaning(&self, dn: EpgDn, change: &MoChange) -> Staleness {
         let is_there = change.status != Status::Deleted;
         let known = self.epg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
         match known {
-            Some(known) if known.contains(&*relation(&change.mo)) != is_there => Hint::Object(ObjectDn::Epg(dn)),
-            _ => Hint::Nothing,
+            Some(known) if known.contains(&*relation(&change.mo)) != is_there => Staleness::Object(ObjectDn::Epg(dn)),
+            _ => Staleness::Fresh,
         }
     }
 
-    fn subnet_meaning(&self, dn: EpgDn, change: &MoChange) -> Hint {
-        let Some(prefix) = prefix_of(&change.mo.dn) else { return Hint::Object(ObjectDn::Epg(dn)) };
+    fn subnet_meaning(&self, dn: EpgDn, change: &MoChange) -> Staleness {
+        let Some(prefix) = prefix_of(&change.mo.dn) else { return Staleness::Object(ObjectDn::Epg(dn)) };
         let known = self.epg(&dn).and_then(|epg| epg.subnets.get(&prefix));
         let attribute = |name: &str| {
             let sent = change.mo.sent(name);
@@ -412,7 +414,7 @@ impl FabricCache {
             }
             (_, None) => false,
         };
-        if as_known { Hint::Nothing } else { Hint::Object(ObjectDn::Subnet(dn, prefix)) }
+        if as_known { Staleness::Fresh } else { Staleness::Object(ObjectDn::Subnet(dn, prefix)) }
     }
 
     /// A transaction was taken by the APIC: the cache follows, so that its echo says nothing new.

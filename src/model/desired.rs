@@ -275,7 +275,7 @@ pub fn desired_state(
         if !kept.is_empty() {
             desired.kept.insert(claims[0].prefix, kept);
         }
-        share_out(claims, &vrfs, &mut epgs, &mut conflicts);
+        assign_address(claims, &vrfs, &mut epgs, &mut conflicts);
     }
     desired.findings.extend(conflicts.into_iter().map(|(key, (texts, notes))| {
         let finding = Finding::new(Code::AddressConflict, (Kind::Deployment, &key), texts.to_string());
@@ -311,7 +311,7 @@ fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
 }
 
 /// Puts one address, which all these claims are about, into the EPGs that may have it. The claims are sorted.
-fn share_out(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, DesiredEpg)], conflicts: &mut Conflicts) {
+fn assign_address(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, DesiredEpg)], conflicts: &mut Conflicts) {
     // D4 and S4: within one EPG the claims unite, and the first source names the subnet; one of a Deployment that is
     // paused only if there is no other (D2).
     let mut by_epg: BTreeMap<usize, Vec<&Claim<'_>>> = BTreeMap::new();

@@ -194,14 +194,14 @@ impl<'a> Placement<'a> {
         let stays = claims.map(|it| it.stay).filter(|it| it.reason.is_pause() || !goes()).min_by_key(|it| it.reason);
         stays.or_else(|| {
             let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
-            let stays = is_paused && !self.is_anothers(prefix, &subnet.name);
+            let stays = is_paused && !self.belongs_to_another(prefix, &subnet.name);
             stays.then_some(Retained { deployment: None, reason: Reason::EpgPaused })
         })
     }
 
     /// P5: whether another Pod or Service has the address of a subnet now. It then leaves also while its EPG is paused (D2)
     /// or its deletion is held (W4): whoever has the address must not get the contracts of that EPG.
-    pub(super) fn is_anothers(&self, prefix: Prefix, name: &str) -> bool {
+    pub(super) fn belongs_to_another(&self, prefix: Prefix, name: &str) -> bool {
         let sources = self.sources.get(&prefix.address).filter(|_| prefix == Prefix::host(prefix.address));
         sources.is_some_and(|it| !it.is_empty() && !it.iter().any(|it| it.is_named(name)))
     }

@@ -473,7 +473,7 @@ impl<'a> Planner<'a> {
             let moves_to = target.map(|it| it.dn.clone());
             let object = ObjectDn::Subnet(dn.clone(), *prefix);
             let is_blocked = moves_to.is_none() && self.input.blocked.contains(&object);
-            if is_blocked && !self.placement.is_anothers(*prefix, &subnet.name) {
+            if is_blocked && !self.placement.belongs_to_another(*prefix, &subnet.name) {
                 self.plan.blocked.insert(object);
             } else if (self.input.deferred)(&object) {
                 continue;

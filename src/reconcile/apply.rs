@@ -8,8 +8,8 @@ use log::{debug, error, info, warn};
 use super::{MAX_REFUSALS, ReconcileContext, Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
-use crate::apic::writer::{Refusal, Shown, Taken};
-use crate::model::cache::Hint;
+use crate::apic::writer::{Accepted, Confirmation, Refusal};
+use crate::model::cache::Staleness;
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, RequestShape, Tally, Transaction};
@@ -30,7 +30,7 @@ impl Reconciler {
         let mut queue = self.in_turns(transactions);
         while let Some(transaction) = queue.pop_front() {
             let dn = transaction.epg.clone();
-            context.drain_events(&mut |subscriptions, changes| heard.extend(self.hear(subscriptions, changes).0));
+            context.drain_events(&mut |subscriptions, changes| heard.extend(self.receive(subscriptions, changes).0));
             let now = context.now().unwrap_or(now);
             let deletes = transaction.changes.iter().any(Change::is_delete);
             if failed.contains(&dn) {
@@ -47,7 +47,7 @@ impl Reconciler {
             match self.writer.send(apic, &self.fabric, &transaction, &|| {
                 context.should_continue() && (!deletes || context.may_delete())
             }) {
-                Ok(Taken { shown, swept }) => {
+                Ok(Accepted { confirmation, swept }) => {
                     if !swept.is_empty() {
                         warn!(
                             "{dn}: deleted with objects that another writer had created in it a moment before: {}",
@@ -55,10 +55,10 @@ impl Reconciler {
                         );
                         report.swept.extend(swept.iter().map(|it| format!("{dn}: {it}")));
                     }
-                    self.done(&transaction, shown, now);
+                    self.done(&transaction, confirmation, now);
                     report.done.push(transaction);
                     // What is not shown is read before the next plan; the rest of this one is as right as before.
-                    if shown != Shown::Recreated {
+                    if confirmation != Confirmation::Recreated {
                         continue;
                     }
                 }
@@ -122,22 +122,22 @@ impl Reconciler {
 
     /// Whether what somebody has just done makes a transaction one that would not be planned any more. Who changes other
     /// objects in the same EPG holds nothing up: two clusters may share one (O5).
-    fn is_overtaken(&self, transaction: &Transaction, by: &Hint) -> bool {
+    fn is_overtaken(&self, transaction: &Transaction, by: &Staleness) -> bool {
         let dn = &transaction.epg;
         match by {
-            Hint::Nothing => false,
-            Hint::L3out(l3out) => *l3out == dn.l3out,
-            Hint::Object(object) if object.epg() == dn => transaction.changes.iter().any(|change| match object {
+            Staleness::Fresh => false,
+            Staleness::L3out(l3out) => *l3out == dn.l3out,
+            Staleness::Object(object) if object.epg() == dn => transaction.changes.iter().any(|change| match object {
                 ObjectDn::Subnet(_, prefix) => change.takes_all() || change.prefix() == Some(*prefix),
                 _ => true,
             }),
             // An address that somebody has put elsewhere in the VRF, perhaps (S3).
-            Hint::Object(ObjectDn::Subnet(elsewhere, prefix)) => {
+            Staleness::Object(ObjectDn::Subnet(elsewhere, prefix)) => {
                 let creates = |it: &Change| it.is_create() && it.prefix() == Some(*prefix);
                 transaction.changes.iter().any(creates)
                     && self.fabric.vrf(&elsewhere.l3out) == self.fabric.vrf(&dn.l3out)
             }
-            Hint::Object(_) => false,
+            Staleness::Object(_) => false,
         }
     }
 
@@ -152,19 +152,19 @@ impl Reconciler {
     }
 
     /// A transaction was taken. What its answer does not show is read (A6).
-    fn done(&mut self, transaction: &Transaction, shown: Shown, now: Instant) {
+    fn done(&mut self, transaction: &Transaction, confirmation: Confirmation, now: Instant) {
         log_done(transaction);
         self.fabric.apply(transaction);
-        if shown == Shown::Recreated {
+        if confirmation == Confirmation::Recreated {
             info!("{}: another writer had just deleted what was written to; it is read again", transaction.epg);
             self.fabric.recreated(&transaction.epg);
         }
-        if shown != Shown::AsPlanned {
+        if confirmation != Confirmation::Complete {
             self.stale_epgs.insert(transaction.epg.clone());
         }
         let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. }));
-        if creates_epg || shown == Shown::Recreated {
-            self.settles(&transaction.epg.l3out, now);
+        if creates_epg || confirmation == Confirmation::Recreated {
+            self.schedule_reread(&transaction.epg.l3out, now);
         }
         if transaction.shape != RequestShape::Tag {
             self.subscriptions.written(&transaction.epg.l3out, now);

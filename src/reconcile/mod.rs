@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use self::deferrals::Deferrals;
-use self::observe::Settling;
+use self::observe::Reread;
 use self::reporter::LogShares;
 use self::subscriptions::Subscriptions;
 use crate::apic::access::Access;
@@ -24,7 +24,7 @@ use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::config::Policy;
 use crate::kube;
-use crate::model::cache::{Epg, FabricCache, Hint, L3out};
+use crate::model::cache::{Epg, FabricCache, L3out, Staleness};
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, bound_epg, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
@@ -44,7 +44,7 @@ use crate::model::rules::Rules;
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
-const SETTLE: Duration = Duration::from_secs(5);
+const REREAD_AFTER: Duration = Duration::from_secs(5);
 
 /// How often a reconcile plans anew before it leaves the rest to the next one. A create, a move and a fresh read after an
 /// error need five.
@@ -113,7 +113,7 @@ pub struct Reconciler {
     /// The cluster's side.
     pub inventory: Inventory,
     /// What that calls for, with what it was computed from beside it; nothing where the cluster has changed since.
-    known: Option<(Basis, Arc<DesiredState>)>,
+    desired_cache: Option<(Basis, Arc<DesiredState>)>,
     quota: Quota,
     /// The EPGs that are not served in this reconcile unless they are owned and there: their namespaces have enough (W6).
     beyond_quota: BTreeSet<EpgDn>,
@@ -142,15 +142,15 @@ pub struct Reconciler {
     /// All that was to be read has been since the last full sync, perhaps but for what was named after that.
     all_read: bool,
     stale_epgs: BTreeSet<EpgDn>,
-    settling: BTreeMap<L3outDn, Settling>,
+    rereads: BTreeMap<L3outDn, Reread>,
     findings: BTreeSet<Finding>,
     log_shares: LogShares,
     notices: NoticeTracker,
-    observed: String,
+    last_withheld: String,
     /// How much the APIC refused in this reconcile.
     refusals: usize,
     /// Why it could not be asked for all that is ours, in whatever L3Out (R4).
-    unasked: Option<String>,
+    ownership_query_error: Option<String>,
 }
 
 impl Reconciler {
@@ -158,7 +158,7 @@ impl Reconciler {
     pub fn new(owner: OwnerIdentity, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Reconciler {
             inventory: Inventory::default(),
-            known: None,
+            desired_cache: None,
             quota: Quota::default(),
             beyond_quota: BTreeSet::new(),
             fabric: FabricCache::new(owner),
@@ -180,13 +180,13 @@ impl Reconciler {
             unread: BTreeSet::new(),
             all_read: false,
             stale_epgs: BTreeSet::new(),
-            settling: BTreeMap::new(),
+            rereads: BTreeMap::new(),
             findings: BTreeSet::new(),
             log_shares: LogShares::default(),
             notices: NoticeTracker::default(),
-            observed: String::new(),
+            last_withheld: String::new(),
             refusals: 0,
-            unasked: None,
+            ownership_query_error: None,
         }
     }
 
@@ -252,7 +252,7 @@ impl Reconciler {
             }
         };
         if changed {
-            self.known = None;
+            self.desired_cache = None;
             self.missing_pods_stale = true;
         }
         changed
@@ -265,27 +265,27 @@ impl Reconciler {
 
     /// Takes over a websocket event. True where it says something that the cache does not know.
     pub fn fabric_changed(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> bool {
-        let (notices, is_late) = self.hear(subscriptions, changes);
+        let (notices, is_late) = self.receive(subscriptions, changes);
         !is_late && !notices.is_empty()
     }
 
     /// What a websocket event says that the cache does not know, which is read again; and whether it comes late, of
     /// subscriptions that were given up.
-    fn hear(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> (Vec<Hint>, bool) {
+    fn receive(&mut self, subscriptions: &[SubscriptionId], changes: &[MoChange]) -> (Vec<Staleness>, bool) {
         // A late event of a subscription that was given up costs no read (R3). That something was deleted is kept in mind
         // all the same: what somebody puts there after that is not an object of ours that lost its mark (R2).
-        let is_late = !self.subscriptions.heard(subscriptions);
+        let is_late = !self.subscriptions.received(subscriptions);
         let mut notices = Vec::new();
         for change in changes.iter().filter(|it| !is_late || it.status == Status::Deleted) {
-            let hint = self.fabric.hint(change);
+            let hint = self.fabric.staleness_after(change);
             match &hint {
-                Hint::Nothing => continue,
+                Staleness::Fresh => continue,
                 _ if is_late => {}
-                Hint::Object(object) => {
+                Staleness::Object(object) => {
                     debug!("{} {:?}: {} is read again", change.mo.dn, change.status, object.epg());
                     self.stale_epgs.insert(object.epg().clone());
                 }
-                Hint::L3out(dn) => {
+                Staleness::L3out(dn) => {
                     debug!("{} {:?}: {dn} is read again", change.mo.dn, change.status);
                     self.stale_l3outs.insert(dn.clone());
                 }
@@ -314,7 +314,7 @@ impl Reconciler {
 
     /// When the reconciler wants a reconcile although nothing happened.
     pub fn next_wake(&self) -> Option<Instant> {
-        let settled = self.settling.values().map(|it| it.due).min();
+        let settled = self.rereads.values().map(|it| it.due).min();
         let tried_again = [self.deferrals.next_end(), self.deferred_l3outs.next_end(), self.drift.next_end()];
         let told = [self.inventory.next_complete(), self.missing_pods.next_end(), self.subscriptions.next_wake()];
         tried_again.into_iter().chain([self.grace.next_end(), settled]).chain(told).flatten().min()
@@ -361,8 +361,8 @@ impl Reconciler {
                     || self.deletion_guard.blocked().contains(&ObjectDn::Epg(epg.clone())))
         };
         self.beyond_quota = self.quota.beyond(&self.inventory, &self.rules, counts);
-        self.look_for_pods(now);
-        self.settle(apic, now);
+        self.find_missing_pods(now);
+        self.take_due_rereads(apic, now);
         self.find_stale(apic, now)?;
         self.read_stale(apic, now)?;
         self.read_new(apic, now)?;
@@ -389,12 +389,12 @@ impl Reconciler {
                 continue;
             }
             self.quota.update(&desired.epgs, &self.fabric);
-            self.keep_of_interest(&desired, &plan, now);
+            self.prune(&desired, &plan, now);
             if nothing_to_send {
                 self.deferrals.all_done(now);
             }
             if nothing_to_send || !context.should_continue() || round == ROUNDS || self.refusals > MAX_REFUSALS {
-                self.observe(&plan);
+                self.log_withheld(&plan);
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
                     ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
@@ -409,7 +409,7 @@ impl Reconciler {
     }
 
     /// P1: which Deployments have Pods that are not found. While the views are not whole nothing is missing.
-    fn look_for_pods(&mut self, now: Instant) {
+    fn find_missing_pods(&mut self, now: Instant) {
         if !self.inventory.incomplete(now).is_empty() {
             self.missing_pods.update(BTreeSet::new(), now);
             self.missing_pods_stale = true;
@@ -432,12 +432,12 @@ impl Reconciler {
         let basis = Basis { vrfs, beyond_quota };
         let compute =
             || desired_state(&self.inventory, &self.rules, &|l3out| self.fabric.vrf(l3out), &basis.beyond_quota);
-        if let Some((_, known)) = self.known.as_ref().filter(|(of, _)| *of == basis) {
+        if let Some((_, known)) = self.desired_cache.as_ref().filter(|(of, _)| *of == basis) {
             debug_assert_eq!(**known, compute(), "R6");
             return known.clone();
         }
         let desired = Arc::new(compute());
-        self.known = Some((basis, desired.clone()));
+        self.desired_cache = Some((basis, desired.clone()));
         desired
     }
 
@@ -460,12 +460,12 @@ impl Reconciler {
     /// W1, W4, W5: whether anything may be deleted now. Where the APIC did not say what is ours, it may be in any L3Out that
     /// was not read yet, and what would be deleted there has to be counted first.
     fn deletes(&self, now: Instant) -> bool {
-        let knows_ours = self.unasked.is_none() || self.all_read;
+        let knows_ours = self.ownership_query_error.is_none() || self.all_read;
         self.writer.deletes() && knows_ours && self.inventory.incomplete(now).is_empty()
     }
 
     /// What is remembered of objects that are of no interest any more is forgotten.
-    fn keep_of_interest(&mut self, desired: &DesiredState, plan: &Plan, now: Instant) {
+    fn prune(&mut self, desired: &DesiredState, plan: &Plan, now: Instant) {
         let deletes = self.deletes(now);
         let is_desired = |object: &ObjectDn| match (desired.epgs.get(object.epg()), object) {
             (Some(epg), ObjectDn::Subnet(_, prefix)) => epg.subnets.contains_key(prefix),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use super::{Reconciler, SETTLE};
+use super::{REREAD_AFTER, Reconciler};
 use crate::apic::access::Access;
 use crate::apic::{Error, Query};
 use crate::model::cache::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
@@ -24,37 +24,37 @@ const MAX_NEW: usize = 20;
 
 /// What appears in an L3Out one after the other is read once, after the last of it; but not later than this after the first
 /// read was due, because a namespace may let something appear all the time (X3).
-const MAX_SETTLE: Duration = Duration::from_secs(15);
+const MAX_REREAD_DELAY: Duration = Duration::from_secs(15);
 
 /// When an L3Out is read again because something has appeared in it (R3).
 #[derive(Debug)]
-pub(super) struct Settling {
+pub(super) struct Reread {
     pub(super) due: Instant,
     latest: Instant,
     /// When it should be read for the sake of what appeared last.
     asked: Instant,
 }
 
-impl Settling {
+impl Reread {
     fn new(at: Instant) -> Self {
-        Settling { due: at, latest: at + MAX_SETTLE, asked: at }
+        Reread { due: at, latest: at + MAX_REREAD_DELAY, asked: at }
     }
 
-    fn put_off(&mut self, at: Instant) {
+    fn postpone(&mut self, at: Instant) {
         (self.due, self.asked) = (at.min(self.latest), at);
     }
 }
 
 impl Reconciler {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
-    pub(super) fn settle(&mut self, apic: &dyn Access, now: Instant) {
-        for (dn, it) in std::mem::take(&mut self.settling) {
+    pub(super) fn take_due_rereads(&mut self, apic: &dyn Access, now: Instant) {
+        for (dn, it) in std::mem::take(&mut self.rereads) {
             if it.due > now {
-                self.settling.insert(dn, it);
+                self.rereads.insert(dn, it);
                 continue;
             }
             if it.asked > it.due {
-                self.settling.insert(dn.clone(), Settling::new(it.asked));
+                self.rereads.insert(dn.clone(), Reread::new(it.asked));
             }
             self.stale_l3outs.insert(dn);
         }
@@ -68,9 +68,9 @@ impl Reconciler {
     }
 
     /// Something has appeared in an L3Out.
-    pub(super) fn settles(&mut self, dn: &L3outDn, now: Instant) {
-        let at = now + SETTLE;
-        self.settling.entry(dn.clone()).or_insert_with(|| Settling::new(at)).put_off(at);
+    pub(super) fn schedule_reread(&mut self, dn: &L3outDn, now: Instant) {
+        let at = now + REREAD_AFTER;
+        self.rereads.entry(dn.clone()).or_insert_with(|| Reread::new(at)).postpone(at);
     }
 
     /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
@@ -239,7 +239,7 @@ impl Reconciler {
                 _ => None,
             }));
         }
-        self.unasked = unasked;
+        self.ownership_query_error = unasked;
         Ok(l3outs)
     }
 
@@ -305,7 +305,7 @@ impl Reconciler {
         self.drift.reverted(reverted);
         if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
             info!("{dn} has appeared");
-            self.settles(dn, now);
+            self.schedule_reread(dn, now);
             self.subscriptions.appeared(dn, now);
         }
         self.stale_epgs.retain(|epg| epg.l3out != *dn);
@@ -348,6 +348,6 @@ impl Reconciler {
             apic.forget(&id);
         }
         self.fabric.forget(dn);
-        self.settling.remove(dn);
+        self.rereads.remove(dn);
     }
 }

@@ -86,15 +86,15 @@ impl LogShares {
 
 impl Reconciler {
     /// Under `observe` a plan is told and not sent.
-    pub(super) fn observe(&mut self, plan: &Plan) {
+    pub(super) fn log_withheld(&mut self, plan: &Plan) {
         if self.writer.writes() {
             return;
         }
         let text = describe(&plan.transactions);
-        if text != self.observed {
+        if text != self.last_withheld {
             info!("policy observe, nothing is sent: {}", Tally::of(&plan.transactions));
             text.lines().for_each(|line| info!("would change: {line}"));
-            self.observed = text;
+            self.last_withheld = text;
         }
     }
 
@@ -106,7 +106,7 @@ impl Reconciler {
         findings.extend(self.subscriptions.findings());
         findings.extend(self.missing_pods.findings(now));
         findings.extend(self.deletion_guard.finding());
-        findings.extend(self.unasked.as_ref().map(|why| {
+        findings.extend(self.ownership_query_error.as_ref().map(|why| {
             let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
             Finding::new(Code::Unavailable, "the APIC", text)
         }));

@@ -100,7 +100,7 @@ impl Subscriptions {
     }
 
     /// An event has come for these subscriptions. False where all of them were given up.
-    pub(super) fn heard(&mut self, ids: &[SubscriptionId]) -> bool {
+    pub(super) fn received(&mut self, ids: &[SubscriptionId]) -> bool {
         let mut is_known = false;
         for state in self.0.values_mut().filter(|it| it.id.as_ref().is_some_and(|id| ids.contains(id))) {
             is_known = true;
@@ -210,7 +210,7 @@ mod tests {
         all.written(&l3out(), start + 70 * SECOND);
         assert_eq!(all.due(start + 130 * SECOND), Due { reads: vec![l3out()], renewals: Vec::new() });
         assert_eq!(all.findings().count(), 1);
-        assert!(!all.heard(&[id("1")]) && all.heard(&[id("2")]));
+        assert!(!all.received(&[id("1")]) && all.received(&[id("2")]));
         assert_eq!((all.findings().count(), all.next_wake()), (0, None));
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::world::{E, LIMIT, World};
-use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::{self, Query, Settings, SubscriptionId};
 use aci_sync::config::{Controller, Policy};
 use aci_sync::kube::{self, Client, Error, decode};
@@ -158,7 +158,7 @@ impl Access for Mute {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, _: &str, _: &apic::Body, _: &MaySend<'_>) -> Result<Written, apic::Error> {
+    fn post(&self, _: &str, _: &apic::Body, _: &MaySend<'_>) -> Result<WriteAnswer, apic::Error> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(apic::Error::AnswerLost("silence".to_owned()))
     }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic;
 use aci_sync::config::{self, Policy};
-use aci_sync::kube::decode::{self, Line, MAX_LINE};
+use aci_sync::kube::decode::{self, MAX_LINE, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::binding;
-use aci_sync::model::cache::{FabricCache, Hint};
+use aci_sync::model::cache::{FabricCache, Staleness};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
 use aci_sync::model::inventory::Inventory;
@@ -65,7 +65,7 @@ pub fn watch_line(input: &[u8]) {
     }
     for kind in Kind::ALL {
         let line = match decode::line(kind, input) {
-            Ok(Line::Failed(error) | Line::Busy(error)) | Err(error) => {
+            Ok(WatchLine::Failed(error) | WatchLine::Busy(error)) | Err(error) => {
                 told(&error.to_string(), 1400);
                 continue;
             }
@@ -74,7 +74,7 @@ pub fn watch_line(input: &[u8]) {
         let Some(value) = &value else { continue };
         let (word, object) = (value["type"].as_str().unwrap_or_default(), &value["object"]);
         match line {
-            Line::Changed { object: decoded, deleted, resource_version } => {
+            WatchLine::Changed { object: decoded, deleted, resource_version } => {
                 assert_eq!(object["kind"], kind.to_string(), "something else was taken for a {kind}");
                 assert_eq!(deleted, word == "DELETED");
                 assert_eq!(object["metadata"]["resourceVersion"], resource_version);
@@ -83,11 +83,11 @@ pub fn watch_line(input: &[u8]) {
                 assert!(is_key_of(object, &decoded));
                 model(vec![decoded]);
             }
-            Line::Bookmark(version) => {
+            WatchLine::Bookmark(version) => {
                 assert_eq!((word, &object["metadata"]["resourceVersion"]), ("BOOKMARK", &Value::from(version)));
             }
-            Line::Failed(_) | Line::Busy(_) => {}
-            Line::Unknown(unknown) => assert!(word.starts_with(&unknown) && unknown.len() <= 160),
+            WatchLine::Failed(_) | WatchLine::Busy(_) => {}
+            WatchLine::Unknown(unknown) => assert!(word.starts_with(&unknown) && unknown.len() <= 160),
         }
     }
 }
@@ -338,13 +338,13 @@ pub fn apic_event(input: &[u8]) {
     for mut fabric in [fabric(&[]), fabric(&mos)] {
         for MoChange { status, mo } in &message.changes {
             place(&mo.dn);
-            match fabric.hint(&MoChange { status: *status, mo: mo.clone() }) {
-                Hint::Nothing => {}
-                Hint::Object(object) => {
+            match fabric.staleness_after(&MoChange { status: *status, mo: mo.clone() }) {
+                Staleness::Fresh => {}
+                Staleness::Object(object) => {
                     assert_eq!(object.epg().l3out, l3out());
                     assert!(mo.dn.starts_with(&object.epg().to_string()));
                 }
-                Hint::L3out(dn) => assert_eq!(dn, l3out()),
+                Staleness::L3out(dn) => assert_eq!(dn, l3out()),
             }
         }
     }

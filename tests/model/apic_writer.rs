@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use aci_sync::apic::access::{Access, MaySend, Written};
-use aci_sync::apic::writer::{Refusal, Shown, Writer};
+use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
+use aci_sync::apic::writer::{Confirmation, Refusal, Writer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId};
 use aci_sync::config::Policy;
 use aci_sync::model::cache::{FabricCache, Subnet};
@@ -32,12 +32,12 @@ impl Access for Recorder {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
         if !may_send() {
             return Err(Error::Withdrawn);
         }
         self.0.borrow_mut().push((format!("POST {dn}"), serde_json::to_value(body).unwrap()));
-        Ok(Written::Told(self.1.clone()))
+        Ok(WriteAnswer::Changes(self.1.clone()))
     }
 
     fn delete(&self, dn: &str, _: &MaySend<'_>) -> Result<(), Error> {
@@ -253,14 +253,14 @@ fn what_an_answer_shows() {
     let at = |n: u8| epg("OURS").subnet(&format!("10.0.0.{n}/32"));
     let transaction = transaction("OURS", RequestShape::EpgTree, vec![create(9), repair(0, false)]);
     for (answer, expected) in [
-        (vec![(Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
-        (vec![(Modified, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::AsPlanned),
-        (vec![(Created, at(9))], Shown::InPart),
-        (vec![], Shown::InPart),
-        (vec![(Created, own.clone()), (Created, at(9)), (Modified, at(0))], Shown::Recreated),
-        (vec![(Created, at(9)), (Created, at(0))], Shown::Recreated),
-        (vec![(Created, at(9)), (Modified, epg("OTHER").subnet("10.0.0.0/32"))], Shown::InPart),
-        (vec![(Created, at(9)), (Deleted, at(0))], Shown::AsPlanned),
+        (vec![(Created, at(9)), (Modified, at(0))], Confirmation::Complete),
+        (vec![(Modified, own.clone()), (Created, at(9)), (Modified, at(0))], Confirmation::Complete),
+        (vec![(Created, at(9))], Confirmation::Partial),
+        (vec![], Confirmation::Partial),
+        (vec![(Created, own.clone()), (Created, at(9)), (Modified, at(0))], Confirmation::Recreated),
+        (vec![(Created, at(9)), (Created, at(0))], Confirmation::Recreated),
+        (vec![(Created, at(9)), (Modified, epg("OTHER").subnet("10.0.0.0/32"))], Confirmation::Partial),
+        (vec![(Created, at(9)), (Deleted, at(0))], Confirmation::Complete),
     ] {
         let changes = answer.iter().map(|(status, dn)| MoChange {
             status: *status,

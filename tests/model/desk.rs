@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::config::Policy;
@@ -95,12 +95,12 @@ impl Access for Session {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
         if !may_send() {
             return Err(Error::Withdrawn);
         }
         let (status, body) = self.ask("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())?;
-        decode::written(status, body.as_bytes()).map(Written::Told)
+        decode::written(status, body.as_bytes()).map(WriteAnswer::Changes)
     }
 
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aci_sync::kube::Error;
-use aci_sync::kube::decode::{self, Line, Status};
+use aci_sync::kube::decode::{self, Status, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
@@ -191,7 +191,7 @@ fn watches_are_decoded_fully() {
                 }
                 let version = value["object"]["metadata"]["resourceVersion"].as_str().unwrap_or_default();
                 match (word, decode::line(kind, &line).unwrap()) {
-                    ("ADDED" | "MODIFIED" | "DELETED", Line::Changed { object, deleted, resource_version }) => {
+                    ("ADDED" | "MODIFIED" | "DELETED", WatchLine::Changed { object, deleted, resource_version }) => {
                         assert_eq!(deleted, word == "DELETED");
                         assert_eq!(resource_version, version);
                         let metadata = &value["object"]["metadata"];
@@ -199,11 +199,11 @@ fn watches_are_decoded_fully() {
                         assert_eq!(&*object.key().namespace, metadata["namespace"].as_str().unwrap());
                         counts[0] += 1;
                     }
-                    ("BOOKMARK", Line::Bookmark(resource_version)) => {
+                    ("BOOKMARK", WatchLine::Bookmark(resource_version)) => {
                         assert_eq!(resource_version, version);
                         counts[1] += 1;
                     }
-                    ("ERROR", Line::Failed(_) | Line::Busy(_)) => counts[2] += 1,
+                    ("ERROR", WatchLine::Failed(_) | WatchLine::Busy(_)) => counts[2] += 1,
                     (word, line) => panic!("{word} became {line:?}"),
                 }
             }
@@ -246,7 +246,7 @@ fn refusals_are_decisions() {
         let (http, lines) = replay(&file, &cuts(&file)[0]);
         match http.head.unwrap().0 {
             200 => match decode::line(Kind::Pod, &lines[0]).unwrap() {
-                Line::Failed(error) | Line::Busy(error) => error,
+                WatchLine::Failed(error) | WatchLine::Busy(error) => error,
                 other => panic!("{name}: {other:?}"),
             },
             code => Error::of_status(&Status { code, ..decode::status(&http.body) }, None),
@@ -331,7 +331,7 @@ fn the_recorded_life_leads_to_the_expected_subnets() {
         value["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
     };
     let deleted = lines("deployments").into_iter().find(|line| match decode::line(Kind::Deployment, line) {
-        Ok(Line::Changed { object, deleted, .. }) => deleted && &*object.key().name == "mcast",
+        Ok(WatchLine::Changed { object, deleted, .. }) => deleted && &*object.key().name == "mcast",
         _ => false,
     });
     let until = version(&deleted.unwrap());
@@ -342,8 +342,8 @@ fn the_recorded_life_leads_to_the_expected_subnets() {
         inventory.listed(kind, Vec::new(), Instant::now());
         for line in lines(name).iter().filter(|line| version(line) < until) {
             match decode::line(kind, line).unwrap() {
-                Line::Changed { object, deleted: true, .. } => inventory.gone(kind, object.key()),
-                Line::Changed { object, .. } => inventory.upsert(object),
+                WatchLine::Changed { object, deleted: true, .. } => inventory.gone(kind, object.key()),
+                WatchLine::Changed { object, .. } => inventory.upsert(object),
                 _ => false,
             };
             events += 1;

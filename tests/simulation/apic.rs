@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
-use aci_sync::apic::access::{Access, MaySend, Written};
+use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
@@ -350,12 +350,12 @@ impl Access for Line {
 
     fn forget(&self, _: &SubscriptionId) {}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<Written, Error> {
+    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
         if !may_send() {
             return Err(Error::Withdrawn);
         }
         let target = format!("/api/mo/{dn}.json?rsp-subtree=modified");
-        self.write("POST", &target, &body.to_string()).map(Written::Told)
+        self.write("POST", &target, &body.to_string()).map(WriteAnswer::Changes)
     }
 
     fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
