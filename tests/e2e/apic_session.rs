@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::world::{DN_E, Daemon, E, World};
 use serde_json::json;
-use sim::apic::{self, Quirks};
+use sim::apic::{self, Variants};
 use sim::kube;
 use sim::net::{Fault, Trouble};
 use sim::pki::Authority;
@@ -62,9 +62,9 @@ fn names_and_dates_are_verified() {
 /// A3: the token is refreshed at half of its life and the websocket survives; the old token may die at once.
 #[test]
 fn tokens_are_refreshed() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
+    for variants in [Variants::default(), Variants::opposite()] {
         let token_lifetime = Duration::from_secs(8);
-        let world = with(apic::Options { quirks, token_lifetime, ..apic::Options::default() });
+        let world = with(apic::Options { variants, token_lifetime, ..apic::Options::default() });
         let daemon = world.run(&[]);
         world.until("it was refreshed twice", |world| {
             world.apic.journal().iter().filter(|it| it.path.contains("aaaRefresh") && it.status == 200).count() >= 2
@@ -159,8 +159,8 @@ fn a_new_password_ends_the_wait() {
 /// A1: with several controllers the next one serves when one dies, in turn; nothing is deleted meanwhile.
 #[test]
 fn controllers_die_in_turn() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
-        let world = with(apic::Options { controllers: 3, quirks, ..apic::Options::default() });
+    for variants in [Variants::default(), Variants::opposite()] {
+        let world = with(apic::Options { controllers: 3, variants, ..apic::Options::default() });
         world.apic.stop(0);
         let _daemon = world.run(&["--epg-grace", "0"]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -191,8 +191,9 @@ fn login_domains() {
 /// A4, I12: no password, token or key stands in anything that is printed, whatever goes wrong and however much is logged.
 #[test]
 fn secrets_stay_secret() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
-        let world = with(apic::Options { quirks, token_lifetime: Duration::from_secs(4), ..apic::Options::default() });
+    for variants in [Variants::default(), Variants::opposite()] {
+        let world =
+            with(apic::Options { variants, token_lifetime: Duration::from_secs(4), ..apic::Options::default() });
         let mut command = world.command(&["run", "--epg-grace", "0"]);
         command.env("RUST_LOG", "trace,ureq=trace,ureq_proto=trace,tungstenite=trace").env("RUST_BACKTRACE", "1");
         let mut daemon = Daemon::start(command);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::world::{DN_E, Daemon, E, F, World, side_by_side};
 use serde_json::json;
-use sim::apic::{self, Quirks};
+use sim::apic::{self, Variants};
 use sim::kube;
 use sim::net::{Fault, Trouble};
 
@@ -34,11 +34,11 @@ fn asked(world: &World, target: &str) -> usize {
 #[test]
 fn a_token_may_end_in_mid_pass() {
     let moments = [("GET", "/api/class/"), ("GET", L3OUT), ("POST", L3OUT)];
-    let story = |method: &str, target: &str, quirks: Quirks| {
-        let world = World::with(kube::Options::default(), apic::Options { quirks, ..apic::Options::default() });
+    let story = |method: &str, target: &str, variants: Variants| {
+        let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
         world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
-        world.apic.then(method, target, |door| door.expire_tokens());
+        world.apic.then(method, target, |admin| admin.expire_tokens());
         let daemon = world.run(&[]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("F", &["10.0.1.1"]);
@@ -49,8 +49,8 @@ fn a_token_may_end_in_mid_pass() {
     };
     std::thread::scope(|scope| {
         for (method, target) in moments {
-            for quirks in [Quirks::default(), Quirks::contrary()] {
-                scope.spawn(move || story(method, target, quirks));
+            for variants in [Variants::default(), Variants::opposite()] {
+                scope.spawn(move || story(method, target, variants));
             }
         }
     });
@@ -92,7 +92,7 @@ fn a_refresh_that_fails_for_ever_leads_to_a_login() {
 fn a_refresh_that_lies_is_found_out() {
     let begin = || {
         let world = World::new();
-        world.apic.quirks(|it| {
+        world.apic.variants(|it| {
             it.refresh_timeout_known = false;
             it.dead_ids_refreshed = true;
         });
@@ -142,8 +142,8 @@ fn storm(world: &World) -> (Daemon, Sender<()>) {
     let daemon = Daemon::start(command);
     world.until("it follows the L3Out", |world| asked(world, "subscription=yes") == 1);
     let (go_on, held) = channel::<()>();
-    world.apic.then("GET", "instP-E.json", move |door| {
-        door.admin_delete(DN_E).unwrap();
+    world.apic.then("GET", "instP-E.json", move |admin| {
+        admin.admin_delete(DN_E).unwrap();
         let _ = held.recv();
     });
     let one = format!("{DN_E}/extsubnet-[10.1.0.1/32]");

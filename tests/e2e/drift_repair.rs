@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::world::{DN_E, DN_F, E, F, MARK, World};
 use serde_json::json;
-use sim::apic::{self, Quirks, WriteAnswer};
+use sim::apic::{self, Variants, WriteAnswer};
 use sim::kube;
 
 const ONE: &str = "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]";
@@ -111,7 +111,7 @@ fn a_lost_websocket_loses_nothing() {
 #[test]
 fn lapsed_subscriptions_are_noticed() {
     let world = World::new();
-    world.apic.quirks(|it| it.refresh_timeout_known = false);
+    world.apic.variants(|it| it.refresh_timeout_known = false);
     let daemon = world.run(&[]);
     served(&world);
     world.apic.lapse_subscriptions();
@@ -163,7 +163,7 @@ fn a_restart_writes_nothing_and_forgets_nothing() {
 #[test]
 fn what_is_not_needed_is_not_subscribed() {
     let world = World::new();
-    world.apic.quirks(|it| it.refresh_timeout_known = false);
+    world.apic.variants(|it| it.refresh_timeout_known = false);
     let _daemon = world.run(&["--epg-grace", "0"]);
     served(&world);
     world.kube.deploy("b", "other", Some(r#"{"tenant":"T","l3out":"M","epg":"G"}"#), &["10.0.1.1"]);
@@ -262,14 +262,14 @@ fn lost_watches_lose_nothing() {
 #[test]
 fn an_epg_deleted_in_the_moment_of_a_write_stays_ours() {
     let story = |shape: WriteAnswer, events_lost: bool| {
-        let quirks = Quirks { write_answer: shape, ..Quirks::default() };
-        let world = World::with(kube::Options::default(), apic::Options { quirks, ..apic::Options::default() });
+        let variants = Variants { write_answer: shape, ..Variants::default() };
+        let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.until_holds("E", &["10.0.0.1"]);
         world.settle();
-        world.apic.quirks(|it| it.events_lost = events_lost);
-        world.apic.then("GET", "instP-E.json", |door| door.admin_delete(DN_E).unwrap());
+        world.apic.variants(|it| it.events_lost = events_lost);
+        world.apic.then("GET", "instP-E.json", |admin| admin.admin_delete(DN_E).unwrap());
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
         let marks = |it: &World| {

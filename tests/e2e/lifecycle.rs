@@ -2,7 +2,7 @@
 
 use crate::world::{DN_E, DN_F, E, F, MARK, World};
 use serde_json::json;
-use sim::apic::{self, Quirks};
+use sim::apic::{self, Variants};
 use sim::kube;
 
 /// D1, P2, P4, S1, S2, O1, W2: from the first apply to the last delete.
@@ -206,8 +206,8 @@ fn an_echo_costs_nothing() {
 /// children of a new parent are lost.
 #[test]
 fn a_missing_tenant_is_waited_for() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
-        let options = apic::Options { quirks, ..apic::Options::default() };
+    for variants in [Variants::default(), Variants::opposite()] {
+        let options = apic::Options { variants, ..apic::Options::default() };
         let world = World::with(kube::Options::default(), options);
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(r#"{"tenant":"NEW","l3out":"L","epg":"E"}"#), &["10.0.0.1"]);

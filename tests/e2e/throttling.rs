@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::world::{DN_E, E, World, side_by_side};
 use serde_json::json;
-use sim::apic::{self, Quirks, Throttle};
+use sim::apic::{self, Throttle, Variants};
 use sim::kube;
 use sim::net::{Fault, Trouble};
 
 /// A world with 30 EPGs in two L3Outs to serve.
-fn many(turn: impl FnOnce(&mut Quirks)) -> World {
+fn many(turn: impl FnOnce(&mut Variants)) -> World {
     let world = World::new();
     for n in 0..30 {
         let l3out = if n % 2 == 0 { "L" } else { "M" };
@@ -22,7 +22,7 @@ fn many(turn: impl FnOnce(&mut Quirks)) -> World {
             &[&format!("10.0.1.{n}"), &format!("10.0.2.{n}")],
         );
     }
-    world.apic.quirks(turn);
+    world.apic.variants(turn);
     world
 }
 
@@ -62,7 +62,7 @@ fn a_throttled_apic_is_served_by_one_session() {
 /// EPG is written once.
 #[test]
 fn requests_that_fail_now_and_then_are_sent_again() {
-    let story = |turn: fn(&mut Quirks), repeats: bool| {
+    let story = |turn: fn(&mut Variants), repeats: bool| {
         let world = many(turn);
         let _daemon = world.run(&["--apic-rate", "off"]);
         world.until("all is served", is_served);
@@ -133,8 +133,8 @@ fn a_busy_websocket_costs_no_login() {
 /// of it.
 #[test]
 fn a_web_page_that_forbids_is_a_lost_session() {
-    let quirks = Quirks { html_forbidden: true, ..Quirks::default() };
-    let world = World::with(kube::Options::default(), apic::Options { quirks, ..apic::Options::default() });
+    let variants = Variants { html_forbidden: true, ..Variants::default() };
+    let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let daemon = world.run(&[]);
     world.until_holds("E", &["10.0.0.1"]);

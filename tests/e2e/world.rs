@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sim::apic::Quirks;
+use sim::apic::Variants;
 use sim::apic::{self, SimApic};
 use sim::kube::{self, Credential, SimKube};
 use sim::pki::KeyForm;
@@ -47,8 +47,8 @@ impl World {
 
     /// The same story for an APIC with its likely habits, and for one with the contrary of each.
     pub fn both(story: impl Fn(&World)) {
-        for quirks in [Quirks::default(), Quirks::contrary()] {
-            let options = apic::Options { quirks, ..apic::Options::default() };
+        for variants in [Variants::default(), Variants::opposite()] {
+            let options = apic::Options { variants, ..apic::Options::default() };
             story(&World::with(kube::Options::default(), options));
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::world::{DN_E, DN_F, Daemon, E, F, LIMIT, World};
 use serde_json::{Value, json};
-use sim::apic::{self, Held, Quirks};
+use sim::apic::{self, Held, Variants};
 use sim::kube;
 use sim::net::{Fault, Trouble};
 
@@ -22,8 +22,8 @@ fn busy() -> Trouble {
     Trouble::Answer(503, "text/html", "<html>503 Service Temporarily Unavailable</html>".to_owned())
 }
 
-fn controllers(controllers: usize, quirks: Quirks) -> World {
-    World::with(kube::Options::default(), apic::Options { controllers, quirks, ..apic::Options::default() })
+fn controllers(controllers: usize, variants: Variants) -> World {
+    World::with(kube::Options::default(), apic::Options { controllers, variants, ..apic::Options::default() })
 }
 
 /// A foreign EPG with a subnet, used by us; one of the Python application; one of a former life of ours that nobody
@@ -139,10 +139,10 @@ const FLAGS: [&str; 2] = ["--epg-grace", "0"];
 fn is_killed(
     skip: usize,
     done: bool,
-    quirks: Quirks,
+    variants: Variants,
     expected: Option<&BTreeMap<String, Vec<Value>>>,
 ) -> (bool, BTreeMap<String, Vec<Value>>) {
-    let world = controllers(1, quirks);
+    let world = controllers(1, variants);
     begin(&world);
     let before = strangers(&world);
     let mut held = expected.is_some().then(|| world.apic.hold(skip, done));
@@ -184,15 +184,15 @@ fn is_killed(
 /// its answer. Started anew the daemon ends up with the same fabric, never touches what is foreign, and then rests.
 #[test]
 fn a_kill_at_any_request_changes_nothing() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
-        let (_, expected) = is_killed(0, false, quirks.clone(), None);
+    for variants in [Variants::default(), Variants::opposite()] {
+        let (_, expected) = is_killed(0, false, variants.clone(), None);
         let (next, kills) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
                     loop {
                         let number = next.fetch_add(1, Ordering::SeqCst);
-                        let (was_killed, _) = is_killed(number / 2, number % 2 == 1, quirks.clone(), Some(&expected));
+                        let (was_killed, _) = is_killed(number / 2, number % 2 == 1, variants.clone(), Some(&expected));
                         if !was_killed {
                             return;
                         }
@@ -291,9 +291,11 @@ fn a_reconcile_that_ends_half_way_is_completed() {
 #[test]
 fn a_controller_may_die_in_mid_write() {
     std::thread::scope(|scope| {
-        for (done, quirks) in [(false, Quirks::default()), (true, Quirks::contrary()), (true, Quirks::default())] {
+        for (done, variants) in
+            [(false, Variants::default()), (true, Variants::opposite()), (true, Variants::default())]
+        {
             scope.spawn(move || {
-                let world = controllers(2, quirks);
+                let world = controllers(2, variants);
                 let daemon = world.run(&[]);
                 daemon.until_logged("websocket open");
                 world.kube.deploy("s", "settled", Some(F), &["10.0.1.1"]);
@@ -316,8 +318,8 @@ fn a_controller_may_die_in_mid_write() {
 /// overwritten; once it has caught up all is well, without a step back in between.
 #[test]
 fn a_controller_that_is_behind_does_no_harm() {
-    for quirks in [Quirks::default(), Quirks::contrary()] {
-        let world = controllers(2, quirks);
+    for variants in [Variants::default(), Variants::opposite()] {
+        let world = controllers(2, variants);
         world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
         world.kube.deploy("c", "guest", Some(X), &["10.0.2.1"]);
         let daemon = world.run(&[]);
@@ -349,7 +351,7 @@ fn a_controller_that_is_behind_does_no_harm() {
 /// others does, is left for another one.
 #[test]
 fn a_controller_that_takes_no_writes_is_left() {
-    let world = controllers(2, Quirks::default());
+    let world = controllers(2, Variants::default());
     world.apic.fault_at(0, Fault::on("/api/mo/", busy()).method("POST"));
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);

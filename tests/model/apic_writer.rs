@@ -268,7 +268,7 @@ fn what_an_answer_shows() {
         });
         let recorder = Recorder(RefCell::default(), changes.collect());
         let shown = Writer::new(Policy::Sync).send(&recorder, &fabric(), &transaction, &|| true);
-        assert_eq!(shown.unwrap().shown, expected, "{answer:?}");
+        assert_eq!(shown.unwrap().confirmation, expected, "{answer:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::desk::*;
+use crate::fixtures::*;
 use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
@@ -11,7 +11,7 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
-use sim::apic::{Desk, Quirks, WriteAnswer};
+use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
 /// The changes of a reconcile, each in a line; what the fabric has told before it is heard.
 fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
@@ -29,17 +29,17 @@ fn findings(reconciler: &Reconciler, code: Code) -> Vec<String> {
 /// in it, but for what is new.
 #[test]
 fn a_restoration_is_told_from_a_first_creation() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
     let first = ["+ EPG  (Deployment a/web)", "+ 10.0.0.1/32  import-security  (Pod a/web-1)"];
     assert_eq!(changes(&mut reconciler, &session, now)[..2], first);
 
-    desk.door.admin_delete(&subnet(1)).unwrap();
+    apic.admin.admin_delete(&subnet(1)).unwrap();
     let again = "+ 10.0.0.1/32  import-security  (Pod a/web-1; deleted by another writer)";
     assert_eq!(changes(&mut reconciler, &session, now), [again]);
 
-    desk.door.admin_delete(DN_E).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
     reconciler.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
     let all = [
         "+ EPG  (Deployment a/web; deleted by another writer)",
@@ -62,12 +62,12 @@ fn a_restoration_is_told_from_a_first_creation() {
 /// where there was drift before.
 #[test]
 fn drift_is_told_from_another_source() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     reconcile(&mut reconciler, &session, now);
     let scopes = "scope export-rtctrl -> export-rtctrl,import-security";
-    desk.door.set(&subnet(1), "l3extSubnet", &[("name", "mine"), ("scope", "export-rtctrl")]).unwrap();
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("name", "mine"), ("scope", "export-rtctrl")]).unwrap();
     assert_eq!(
         changes(&mut reconciler, &session, now),
         [format!(
@@ -81,43 +81,43 @@ fn drift_is_told_from_another_source() {
         changes(&mut reconciler, &session, now),
         ["~ 10.0.0.1/32  name \"a::web-1\" -> \"a::web-2\"  (the address is of Pod a/web-2)"]
     );
-    desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", "")]).unwrap();
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", "")]).unwrap();
     assert_eq!(changes(&mut reconciler, &session, now), ["~ 10.0.0.1/32  (owner mark changed by another writer)"]);
 }
 
 /// R8: another scope by configuration is no drift.
 #[test]
 fn a_changed_setting_is_no_drift() {
-    let (desk, now) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let session = Session::at(&desk);
-    desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "export-rtctrl")]).unwrap();
+    let (apic, now) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("scope", "export-rtctrl")]).unwrap();
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     let repaired = changes(&mut reconciler, &session, now);
     assert!(repaired[0].ends_with("(required by --subnet-scope)"), "{repaired:?}");
 }
 
 /// Adds a contract relation to the EPG.
-fn relate(desk: &Desk, contract: &str) {
-    desk.door.set(&format!("{DN_E}/rscons-{contract}"), "fvRsCons", &[]).unwrap();
+fn relate(apic: &InMemoryApic, contract: &str) {
+    apic.admin.set(&format!("{DN_E}/rscons-{contract}"), "fvRsCons", &[]).unwrap();
 }
 
 /// R7: an EPG that another writer deletes comes back without its contract relations, which is a finding and an Event
 /// that list them, until it has one again or is not desired any more.
 #[test]
 fn lost_contracts_are_listed() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     reconcile(&mut reconciler, &session, now);
     for n in 1..=7 {
-        relate(&desk, &format!("c{n}"));
+        relate(&apic, &format!("c{n}"));
     }
-    desk.door.set(&format!("{DN_E}/rsprov-web"), "fvRsProv", &[]).unwrap();
+    apic.admin.set(&format!("{DN_E}/rsprov-web"), "fvRsProv", &[]).unwrap();
     assert!(changes(&mut reconciler, &session, now).is_empty());
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
-    desk.door.admin_delete(DN_E).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
     let notices = reconcile(&mut reconciler, &session, now).notices;
     let text = "another writer deleted it, and it was restored without the contract relations that it had: rscons-c1, \
@@ -129,10 +129,10 @@ fn lost_contracts_are_listed() {
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text], "until it has one again");
 
-    relate(&desk, "web");
+    relate(&apic, "web");
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
-    desk.door.admin_delete(DN_E).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert!(findings(&reconciler, Code::ContractsLost)[0].contains("that it had: rscons-web;"));
     reconciler.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
@@ -143,19 +143,19 @@ fn lost_contracts_are_listed() {
 /// R7: relations that people remove one by one are not lost, and neither are those of an EPG that aci-sync deletes.
 #[test]
 fn removed_contracts_are_not_lost() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     reconcile(&mut reconciler, &session, now);
-    relate(&desk, "web");
+    relate(&apic, "web");
     changes(&mut reconciler, &session, now);
-    desk.door.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
     changes(&mut reconciler, &session, now);
-    desk.door.admin_delete(DN_E).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
     changes(&mut reconciler, &session, now);
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
-    relate(&desk, "web");
+    relate(&apic, "web");
     changes(&mut reconciler, &session, now);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
     changes(&mut reconciler, &session, now);
@@ -168,22 +168,22 @@ fn removed_contracts_are_not_lost() {
 /// in that very moment.
 #[test]
 fn contracts_lost_in_the_moment_of_a_write() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     reconcile(&mut reconciler, &session, now);
-    relate(&desk, "web");
+    relate(&apic, "web");
     changes(&mut reconciler, &session, now);
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
-    let (door, mut done) = (desk.door.clone(), false);
+    let (admin, mut done) = (apic.admin.clone(), false);
     session.trouble(move |method, _, _| {
         if method == "POST" && !std::mem::replace(&mut done, true) {
-            door.admin_delete(DN_E).unwrap();
+            admin.admin_delete(DN_E).unwrap();
         }
         None
     });
     reconcile(&mut reconciler, &session, now);
-    assert_eq!(desk.door.subnets(DN_E).len(), 2);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 2);
     assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
 }
 
@@ -191,10 +191,10 @@ fn contracts_lost_in_the_moment_of_a_write() {
 #[test]
 fn a_running_grace_is_visible() {
     for policy in [Policy::Sync, Policy::UpsertOnly] {
-        let (desk, now) = (desk(), Instant::now());
-        with_subnets(&desk, 1);
-        relate(&desk, "web");
-        let session = Session::at(&desk);
+        let (apic, now) = (apic(), Instant::now());
+        with_subnets(&apic, 1);
+        relate(&apic, "web");
+        let session = Session::at(&apic);
         let reconciler =
             Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), policy, Duration::from_secs(60));
         let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), now);
@@ -210,7 +210,7 @@ fn a_running_grace_is_visible() {
         reconcile(&mut reconciler, &session, now + 59 * SECOND);
         assert_eq!(*reconciler.findings(), before);
         reconcile(&mut reconciler, &session, now + 60 * SECOND);
-        assert!(reconciler.findings().is_empty() && desk.door.get(DN_E).is_none());
+        assert!(reconciler.findings().is_empty() && apic.admin.get(DN_E).is_none());
     }
 }
 
@@ -218,19 +218,19 @@ fn a_running_grace_is_visible() {
 /// that, people are told.
 #[test]
 fn what_went_in_a_race_is_shown() {
-    let desk = Desk::new(Quirks { write_answer: WriteAnswer::Flat, ..Quirks::default() });
-    desk.door.setup_tenant("T", "V", &["L"]).unwrap();
-    with_subnets(&desk, 1);
-    let (session, now) = (Session::at(&desk), Instant::now());
+    let apic = InMemoryApic::new(Variants { write_answer: WriteAnswer::Flat, ..Variants::default() });
+    apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+    with_subnets(&apic, 1);
+    let (session, now) = (Session::at(&apic), Instant::now());
     let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
-    let door = desk.door.clone();
+    let admin = apic.admin.clone();
     session.trouble(move |method, _, _| {
         if method == "POST" {
-            door.set(&subnet(9), "l3extSubnet", &[("name", "theirs")]).unwrap();
+            admin.set(&subnet(9), "l3extSubnet", &[("name", "theirs")]).unwrap();
         }
         None
     });
     let report = reconcile(&mut reconciler, &session, now);
-    assert!(desk.door.get(DN_E).is_none());
+    assert!(apic.admin.get(DN_E).is_none());
     assert_eq!(report.swept, [format!("{DN_E}: subnet 10.0.0.9/32")]);
 }

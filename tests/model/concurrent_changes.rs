@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
-use crate::desk::*;
+use crate::fixtures::*;
 use aci_sync::apic::SubscriptionId;
 use aci_sync::config::Policy;
 use aci_sync::kube::Event;
@@ -42,11 +42,11 @@ fn reconcile_that(hears: bool, reconciler: &mut Reconciler, session: &Session, n
 }
 
 /// Deletes an object in the moment of the next POST.
-fn delete_at_the_next_post(desk: &sim::apic::Desk, session: &Session, dn: &str) {
-    let (door, dn, once) = (desk.door.clone(), dn.to_owned(), Cell::new(true));
+fn delete_at_the_next_post(apic: &sim::apic::InMemoryApic, session: &Session, dn: &str) {
+    let (admin, dn, once) = (apic.admin.clone(), dn.to_owned(), Cell::new(true));
     session.trouble(move |method, _, _| {
         if method == "POST" && once.take() {
-            door.admin_delete(&dn).unwrap();
+            admin.admin_delete(&dn).unwrap();
         }
         None
     });
@@ -56,30 +56,30 @@ fn delete_at_the_next_post(desk: &sim::apic::Desk, session: &Session, dn: &str) 
 const SHAPES: [WriteAnswer; 4] = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
 
 /// A fabric whose APIC answers writes in this way.
-fn desk_of(shape: WriteAnswer) -> sim::apic::Desk {
-    let desk = desk();
-    desk.door.quirks(|it| it.write_answer = shape);
-    desk
+fn apic_with(shape: WriteAnswer) -> sim::apic::InMemoryApic {
+    let apic = apic();
+    apic.admin.variants(|it| it.write_answer = shape);
+    apic
 }
 
 /// Runs a story with each shape of answers, hearing the websocket within the reconcile or after it.
-fn with_each_shape(story: impl Fn(&sim::apic::Desk, bool, &str)) {
+fn with_each_shape(story: impl Fn(&sim::apic::InMemoryApic, bool, &str)) {
     for shape in SHAPES {
         for hears in [true, false] {
-            story(&desk_of(shape), hears, &format!("{shape:?}, hears: {hears}"));
+            story(&apic_with(shape), hears, &format!("{shape:?}, hears: {hears}"));
         }
     }
 }
 
 /// A reconciler with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer deleted
 /// it in that moment.
-fn recreated(desk: &sim::apic::Desk, session: &Session, dn: &str, start: Instant) -> Reconciler {
-    with_subnets(desk, 1);
+fn recreated(apic: &sim::apic::InMemoryApic, session: &Session, dn: &str, start: Instant) -> Reconciler {
+    with_subnets(apic, 1);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, session, start);
-    desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
     session.tell(&mut reconciler);
-    delete_at_the_next_post(desk, session, dn);
+    delete_at_the_next_post(apic, session, dn);
     reconcile(&mut reconciler, session, start + SECOND);
     session.trouble(|_, _, _| None);
     session.writes.borrow_mut().clear();
@@ -98,23 +98,23 @@ fn settle(reconciler: &mut Reconciler, session: &Session, start: Instant) {
 /// deletion is heard of and whatever the answer shows.
 #[test]
 fn a_deletion_within_a_pass_is_not_forgotten() {
-    with_each_shape(|desk, hears, case| {
+    with_each_shape(|apic, hears, case| {
         let start = Instant::now();
-        with_subnets(desk, 3);
-        let session = Session::at(desk);
+        with_subnets(apic, 3);
+        let session = Session::at(apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
         reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-        delete_at_the_next_post(desk, &session, DN_E);
+        delete_at_the_next_post(apic, &session, DN_E);
         let report = reconcile_that(hears, &mut reconciler, &session, start + SECOND);
         let wants_a_reconcile = session.tell(&mut reconciler);
         if report.unfinished || wants_a_reconcile || reconciler.next_wake().is_some() {
             reconcile(&mut reconciler, &session, start + 10 * SECOND);
         }
-        let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
+        let there: Vec<String> = apic.admin.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{case}");
-        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "{case}");
+        assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], MARK, "{case}");
     });
 }
 
@@ -122,16 +122,16 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
 #[test]
 fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
     for shape in SHAPES {
-        let (desk, start) = (desk_of(shape), Instant::now());
-        with_subnets(&desk, 3);
-        let session = Session::at(&desk);
+        let (apic, start) = (apic_with(shape), Instant::now());
+        with_subnets(&apic, 3);
+        let session = Session::at(&apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
         reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-        delete_at_the_next_post(&desk, &session, DN_E);
+        delete_at_the_next_post(&apic, &session, DN_E);
         reconcile(&mut reconciler, &session, start + SECOND);
-        let there: Vec<String> = desk.door.subnets(DN_E).into_keys().collect();
+        let there: Vec<String> = apic.admin.subnets(DN_E).into_keys().collect();
         assert_eq!(there, ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.4/32"], "{shape:?}");
     }
 }
@@ -140,23 +140,23 @@ fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
 /// deletion is heard of: it goes with its Pod.
 #[test]
 fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
-    with_each_shape(|desk, hears, case| {
+    with_each_shape(|apic, hears, case| {
         let start = Instant::now();
-        with_subnets(desk, 1);
-        let session = Session::at(desk);
+        with_subnets(apic, 1);
+        let session = Session::at(apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
         reconcile(&mut reconciler, &session, start);
-        desk.door.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
+        apic.admin.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
         session.tell(&mut reconciler);
-        delete_at_the_next_post(desk, &session, &subnet(1));
+        delete_at_the_next_post(apic, &session, &subnet(1));
         reconcile_that(hears, &mut reconciler, &session, start + SECOND);
-        let made = desk.door.get(&subnet(1)).unwrap();
+        let made = apic.admin.get(&subnet(1)).unwrap();
         assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
         session.tell(&mut reconciler);
         reconcile(&mut reconciler, &session, start + 2 * SECOND);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         reconcile(&mut reconciler, &session, start + 3 * SECOND);
-        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+        assert!(apic.admin.get(&subnet(1)).is_none(), "{case}");
     });
 }
 
@@ -164,38 +164,38 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
 /// that very write. It carries our mark, and goes.
 #[test]
 fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
-    with_each_shape(|desk, hears, case| {
+    with_each_shape(|apic, hears, case| {
         let start = Instant::now();
-        with_subnets(desk, 3);
-        let session = Session::at(desk);
+        with_subnets(apic, 3);
+        let session = Session::at(apic);
         let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
         let mut reconciler = hears_lists(reconciler, vec![deployment("web", "E", &[])], pods(3), start);
         reconcile(&mut reconciler, &session, start);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, start);
-        delete_at_the_next_post(desk, &session, DN_E);
+        delete_at_the_next_post(apic, &session, DN_E);
         reconcile_that(hears, &mut reconciler, &session, start + SECOND);
-        assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
+        assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
         for later in [2, 63, 126] {
             session.tell(&mut reconciler);
             reconcile_that(hears, &mut reconciler, &session, start + later * SECOND);
         }
-        assert!(desk.door.get(DN_E).is_none(), "{case}");
+        assert!(apic.admin.get(DN_E).is_none(), "{case}");
     });
 }
 
 /// R2: a subnet that a repair created in that way goes when it is not desired any more.
 #[test]
 fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
-    with_each_shape(|desk, hears, case| {
+    with_each_shape(|apic, hears, case| {
         let start = Instant::now();
-        let session = Session::at(desk);
-        let mut reconciler = recreated(desk, &session, &subnet(1), start);
+        let session = Session::at(apic);
+        let mut reconciler = recreated(apic, &session, &subnet(1), start);
         if hears {
             session.tell(&mut reconciler);
         }
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         settle(&mut reconciler, &session, start);
-        assert!(desk.door.get(&subnet(1)).is_none(), "{case}");
+        assert!(apic.admin.get(&subnet(1)).is_none(), "{case}");
     });
 }
 
@@ -204,24 +204,24 @@ fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
 #[test]
 fn what_another_writer_creates_after_a_repair_is_theirs() {
     for (with_epg, is_desired) in [(false, true), (false, false), (true, true), (true, false)] {
-        let (desk, start) = (desk(), Instant::now());
-        let session = Session::at(&desk);
-        let mut reconciler = recreated(&desk, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
+        let (apic, start) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = recreated(&apic, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
         session.tell(&mut reconciler);
         if !is_desired {
             reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         }
         if with_epg {
-            desk.door.quirks(|it| it.deleted_order = Order::ParentsOnly);
-            desk.door.admin_delete(DN_E).unwrap();
-            desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
+            apic.admin.variants(|it| it.deleted_order = Order::ParentsOnly);
+            apic.admin.admin_delete(DN_E).unwrap();
+            apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
         } else {
-            desk.door.admin_delete(&subnet(1)).unwrap();
+            apic.admin.admin_delete(&subnet(1)).unwrap();
         }
-        desk.door.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
+        apic.admin.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
         session.tell(&mut reconciler);
         settle(&mut reconciler, &session, start);
-        let now = desk.door.get(&subnet(1)).unwrap_or_default();
+        let now = apic.admin.get(&subnet(1)).unwrap_or_default();
         let expected = (Some(""), Some("theirs"));
         assert_eq!((now["annotation"].as_str(), now["name"].as_str()), expected, "{with_epg} {is_desired}");
     }
@@ -232,19 +232,19 @@ fn what_another_writer_creates_after_a_repair_is_theirs() {
 #[test]
 fn what_another_cluster_has_marked_is_theirs() {
     for (dn, class) in [(subnet(1), "l3extSubnet"), (DN_E.to_owned(), "l3extInstP")] {
-        let (desk, start) = (desk(), Instant::now());
-        let session = Session::at(&desk);
-        let mut reconciler = recreated(&desk, &session, &dn, start);
+        let (apic, start) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = recreated(&apic, &session, &dn, start);
         session.tell(&mut reconciler);
         let (kind, name) = if class == "l3extSubnet" { (Kind::Pod, "web-1") } else { (Kind::Deployment, "web") };
         reconciler.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
         for mark in ["orchestrator:aci-sync:you", ""] {
-            desk.door.set(&dn, class, &[("annotation", mark)]).unwrap();
+            apic.admin.set(&dn, class, &[("annotation", mark)]).unwrap();
             session.tell(&mut reconciler);
             settle(&mut reconciler, &session, start);
             reconciler.request_full_sync();
         }
-        assert!(desk.door.get(&dn).is_some_and(|it| it["annotation"] == ""), "{dn}");
+        assert!(apic.admin.get(&dn).is_some_and(|it| it["annotation"] == ""), "{dn}");
         assert!(reconciler.findings().iter().all(|it| it.code != Code::Rejected), "{dn}: {:?}", reconciler.findings());
     }
 }
@@ -253,24 +253,24 @@ fn what_another_cluster_has_marked_is_theirs() {
 /// becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
 #[test]
 fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
-    let (door, once) = (desk.door.clone(), Cell::new(true));
+    let (admin, once) = (apic.admin.clone(), Cell::new(true));
     session.trouble(move |method, _, _| {
         if method == "POST" && once.take() {
-            door.admin_delete(DN_E).unwrap();
+            admin.admin_delete(DN_E).unwrap();
             let theirs = [("annotation", "orchestrator:terraform"), ("descr", "theirs")];
-            door.set(DN_E, "l3extInstP", &theirs).unwrap();
+            admin.set(DN_E, "l3extInstP", &theirs).unwrap();
         }
         None
     });
     reconciler.reconcile(&session, start + SECOND, &session).unwrap();
-    let now = desk.door.get(DN_E).unwrap();
+    let now = apic.admin.get(DN_E).unwrap();
     assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
 }
 
@@ -278,32 +278,32 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
 /// if no event told of it.
 #[test]
 fn an_epg_replaced_before_the_read_stays_theirs() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
-    desk.door.admin_delete(DN_E).unwrap();
-    desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
+    apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
     session.told();
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     reconciler.reconcile(&session, start + SECOND, &session).unwrap();
-    assert_eq!(desk.door.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
-    assert!(desk.door.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
+    assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
+    assert!(apic.admin.get(&subnet(4)).is_some_and(|it| it["annotation"] == MARK), "as a guest");
 }
 
 /// O5, W7: who is busy with other objects in the same EPG holds nothing up, and does not have it read again and again.
 #[test]
 fn a_busy_neighbour_holds_nothing_up() {
     for is_foreign in [true, false] {
-        let (desk, start) = (desk(), Instant::now());
+        let (apic, start) = (apic(), Instant::now());
         if is_foreign {
-            desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
+            apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
         } else {
-            with_subnets(&desk, 0);
+            with_subnets(&apic, 0);
         }
-        let session = Session::at(&desk);
+        let session = Session::at(&apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
         reconcile(&mut reconciler, &session, start);
         session.tell(&mut reconciler);
@@ -319,11 +319,11 @@ fn a_busy_neighbour_holds_nothing_up() {
         let busy = Hand::new(&session, || {
             n += 1;
             let dn = format!("{DN_E}/extsubnet-[10.7.0.{n}/32]");
-            desk.door.set(&dn, "l3extSubnet", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
+            apic.admin.set(&dn, "l3extSubnet", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
         });
         let report = reconciler.reconcile(&session, start + SECOND, &busy).unwrap();
         assert!(!report.unfinished, "foreign: {is_foreign}");
-        assert!(desk.door.get(&subnet(4)).is_some() && desk.door.get(&subnet(1)).is_none(), "foreign: {is_foreign}");
+        assert!(apic.admin.get(&subnet(4)).is_some() && apic.admin.get(&subnet(1)).is_none(), "foreign: {is_foreign}");
         assert!(reads.get() <= 4, "foreign: {is_foreign}, {} reads", reads.get());
     }
 }
@@ -331,11 +331,11 @@ fn a_busy_neighbour_holds_nothing_up() {
 /// S3, W2: an address that somebody has just put into another EPG of the VRF is not put beside it.
 #[test]
 fn an_address_that_somebody_has_just_taken_is_left_to_them() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
     let theirs = "uni/tn-T/out-L/instP-F";
-    desk.door.set(theirs, "l3extInstP", &[]).unwrap();
-    let session = Session::at(&desk);
+    apic.admin.set(theirs, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
@@ -343,23 +343,23 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
     let mut once = true;
     let hand = Hand::new(&session, || {
         if std::mem::take(&mut once) {
-            desk.door.set(&format!("{theirs}/extsubnet-[10.0.0.4/32]"), "l3extSubnet", &[]).unwrap();
+            apic.admin.set(&format!("{theirs}/extsubnet-[10.0.0.4/32]"), "l3extSubnet", &[]).unwrap();
         }
     });
     reconciler.reconcile(&session, start + SECOND, &hand).unwrap();
-    assert!(desk.door.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
-    assert!(desk.door.faults_raised().is_empty(), "{:?}", desk.door.faults_raised());
+    assert!(apic.admin.get(&subnet(4)).is_none(), "{:?}", session.writes.borrow());
+    assert!(apic.admin.faults_raised().is_empty(), "{:?}", apic.admin.faults_raised());
     assert!(reconciler.findings().iter().any(|it| it.code == Code::ForeignSubnet), "{:?}", reconciler.findings());
 }
 
 /// O2, D6: what somebody has put into an EPG in the middle of a reconcile, and the fabric has told of, is not deleted with it.
 #[test]
 fn a_foreign_subnet_told_of_in_time_survives() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
     let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
-    desk.door.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
-    let session = Session::at(&desk);
+    apic.admin.set(f, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
@@ -367,39 +367,39 @@ fn a_foreign_subnet_told_of_in_time_survives() {
     for name in ["web", "other"] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
     }
-    let (door, mut once) = (desk.door.clone(), true);
+    let (admin, mut once) = (apic.admin.clone(), true);
     session.trouble(move |method, _, body| {
         if method == "POST" && body.contains(r#""E","status":"deleted""#) && std::mem::take(&mut once) {
-            door.set(foreign, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
+            admin.set(foreign, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
         }
         None
     });
     reconciler.reconcile(&session, start + SECOND, &session).unwrap();
-    assert!(desk.door.get(DN_E).is_none(), "the other one has gone");
-    assert!(desk.door.get(foreign).is_some(), "{:?}", session.writes.borrow());
+    assert!(apic.admin.get(DN_E).is_none(), "the other one has gone");
+    assert!(apic.admin.get(foreign).is_some(), "{:?}", session.writes.borrow());
 }
 
 /// R2: what somebody has made in the place of an object of ours in the middle of a reconcile is theirs.
 #[test]
 fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 3);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 3);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
-    let (door, mut once) = (desk.door.clone(), true);
+    let (admin, mut once) = (apic.admin.clone(), true);
     let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];
     session.trouble(move |method, target, _| {
         if method == "GET" && target.contains(DN_E) && std::mem::take(&mut once) {
-            door.admin_delete(&subnet(1)).unwrap();
-            door.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
+            admin.admin_delete(&subnet(1)).unwrap();
+            admin.set(&subnet(1), "l3extSubnet", &theirs).unwrap();
         }
         None
     });
     reconciler.reconcile(&session, start + SECOND, &session).unwrap();
-    let now = desk.door.get(&subnet(1)).unwrap();
+    let now = apic.admin.get(&subnet(1)).unwrap();
     assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
-    assert!(desk.door.get(&subnet(3)).is_none(), "what is ours there goes on");
+    assert!(apic.admin.get(&subnet(3)).is_none(), "what is ours there goes on");
 }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use crate::desk::*;
+use crate::fixtures::*;
 use aci_sync::apic::Error;
 use aci_sync::apic::SubscriptionId;
 use aci_sync::config::Policy;
@@ -15,13 +15,13 @@ use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::{Allow, Rules};
 use aci_sync::reconcile::ReconcileContext;
 use serde_json::json;
-use sim::apic::{Desk, Quirks};
+use sim::apic::{InMemoryApic, Variants};
 
 /// W6, D6: a binding outside of all rules counts as no annotation, so it restarts nobody's grace.
 #[test]
 fn a_forbidden_binding_keeps_no_epg() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
     let rules = Rules { allow, ..Rules::default() };
     let mut reconciler = reconciler(
@@ -40,14 +40,14 @@ fn a_forbidden_binding_keeps_no_epg() {
         reconcile(&mut reconciler, &session, start + n * 50 * SECOND);
         reconcile(&mut reconciler, &session, start + (n * 50 + 49) * SECOND);
     }
-    assert_eq!(epgs(&desk), [""; 0], "eight minutes later");
+    assert_eq!(epgs(&apic), [""; 0], "eight minutes later");
 }
 
 /// W6: EPGs in their grace count, also if something names them for a moment between two reconciles.
 #[test]
 fn touched_graces_count() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
     let mut reconciler = reconciler(
         rules,
@@ -68,14 +68,14 @@ fn touched_graces_count() {
         hears(&mut reconciler, naming("evil", "helper", &format!("T/L/E{n}")), now);
         reconcile(&mut reconciler, &session, now);
     }
-    assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
+    assert!((3..=6).contains(&epgs(&apic).len()), "limit 3: {} EPGs", epgs(&apic).len());
 }
 
 /// W6: under upsert-only what was named before stays for ever; the limit holds all the same.
 #[test]
 fn upsert_only_has_a_limit() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
     let mut reconciler = reconciler(rules, Policy::UpsertOnly, Vec::new(), Vec::new(), start);
     for n in 0..30 {
@@ -83,15 +83,15 @@ fn upsert_only_has_a_limit() {
         hears(&mut reconciler, naming("evil", "web", &format!("T/L/E{n}")), now);
         reconcile(&mut reconciler, &session, now);
     }
-    assert!((3..=6).contains(&epgs(&desk).len()), "limit 3: {} EPGs", epgs(&desk).len());
+    assert!((3..=6).contains(&epgs(&apic).len()), "limit 3: {} EPGs", epgs(&apic).len());
 }
 
 /// W8: two L3Outs that are never served keep nobody waiting, as one does not.
 #[test]
 fn two_unserved_l3outs() {
-    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
-    desk.door.setup_tenant("T", "V", &["A", "B", "L"]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["A", "B", "L"]).unwrap();
+    let session = Session::at(&apic);
     session.trouble(|_, target, _| {
         (target.contains("out-A") || target.contains("out-B")).then(|| Error::Unreachable("timed out".to_owned()))
     });
@@ -106,14 +106,14 @@ fn two_unserved_l3outs() {
         }
         failed += usize::from(reconciler.reconcile(&session, start + n * SECOND, &|| true).is_err());
     }
-    assert!(desk.door.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
+    assert!(apic.admin.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
 }
 
 /// X3: a finding about an L3Out that several namespaces name does not go with what one of them floods.
 #[test]
 fn a_flood_hides_no_shared_l3out() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut all: Vec<Object> = (0..25).map(|n| naming("evil", &format!("d{n}"), &format!("T/A{n:02}/E"))).collect();
     all.push(naming("evil", "shared", "T/GONE/AAA"));
     all.push(naming("shop", "web", "T/GONE/WEB"));
@@ -132,8 +132,8 @@ fn a_flood_hides_no_shared_l3out() {
 /// are held.
 #[test]
 fn an_address_of_another_pod_is_not_held() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut pods: Vec<Object> = (1..=40).map(|n| pod_of("evil", "x", n, &format!("10.0.1.{n}"), 1)).collect();
     pods.push(pod_of("shop", "web", 1, "10.0.0.1", 1));
     let mut reconciler = reconciler(
@@ -144,14 +144,14 @@ fn an_address_of_another_pod_is_not_held() {
         start,
     );
     reconcile(&mut reconciler, &session, start);
-    assert!(desk.door.get(&subnet(1)).is_some());
+    assert!(apic.admin.get(&subnet(1)).is_some());
     // While the Pods are listed anew, evil ends its Pods, and gets the address of one that shop ended.
     let objects = vec![pod_of("evil", "unmanaged", 1, "10.0.0.1", 2)];
     reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
     for n in 1..700 {
         reconcile(&mut reconciler, &session, start + n * SECOND);
     }
-    assert!(desk.door.get(&subnet(1)).is_none(), "{:?}", reconciler.findings());
+    assert!(apic.admin.get(&subnet(1)).is_none(), "{:?}", reconciler.findings());
 }
 
 /// S3, W2: an address is not created elsewhere in the VRF while it is in an L3Out that cannot be read any more.
@@ -159,9 +159,9 @@ fn an_address_of_another_pod_is_not_held() {
 fn an_l3out_that_is_refused_still_holds_its_addresses() {
     let mut twice = false;
     for error in [403, 400, 0] {
-        let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
-        desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
-        let session = Session::at(&desk);
+        let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
+        apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
+        let session = Session::at(&apic);
         let mut reconciler = reconciler(
             Rules::default(),
             Policy::Sync,
@@ -170,7 +170,7 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
             start,
         );
         reconcile(&mut reconciler, &session, start);
-        assert!(desk.door.get("uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]").is_some());
+        assert!(apic.admin.get("uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]").is_some());
         session.trouble(move |method, target, _| {
             (method == "GET" && target.contains("out-A")).then(|| match error {
                 403 => Error::Forbidden("no".to_owned()),
@@ -187,7 +187,7 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
             drop(reconciler.reconcile(&session, start + n * SECOND, &|| true));
         }
         let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
-        twice |= both.iter().all(|it| desk.door.get(it).is_some());
+        twice |= both.iter().all(|it| apic.admin.get(it).is_some());
     }
     assert!(!twice, "in two EPGs of one VRF");
 }
@@ -195,8 +195,8 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
 /// R4, X3: where the APIC does not say what is ours, one namespace's L3Outs keep nobody's deletions waiting.
 #[test]
 fn fresh_names_do_not_stop_deletions() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     session.trouble(|_, target, _| target.contains("class/l3extInstP").then(|| Error::Forbidden("no".to_owned())));
     let mut reconciler = reconciler(
         Rules::default(),
@@ -217,15 +217,15 @@ fn fresh_names_do_not_stop_deletions() {
         }
         reconcile(&mut reconciler, &session, now);
     }
-    assert!(desk.door.get(&subnet(1)).is_none());
+    assert!(apic.admin.get(&subnet(1)).is_none());
 }
 
 /// W8: neither does one that is named where all else is known; echoes are heard, and after a minute without a served read there is a new session.
 #[test]
 fn one_unserved_l3out_with_reconnects() {
-    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
-    desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
-    let mut session = Session::at(&desk);
+    let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
+    let mut session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let mut now = start;
     for _ in 0..30 {
@@ -253,14 +253,14 @@ fn one_unserved_l3out_with_reconnects() {
             Err(_) => {
                 stalled += 1;
                 if n - *failing_since.get_or_insert(n) >= 60 {
-                    session = Session::at(&desk);
+                    session = Session::at(&apic);
                     slow(&session);
                     reconciler.subscriptions_lost(None);
                     failing_since = None;
                 }
             }
         }
-        if let Some((since, _)) = waiting.take_if(|(_, dn)| desk.door.get(dn).is_some()) {
+        if let Some((since, _)) = waiting.take_if(|(_, dn)| apic.admin.get(dn).is_some()) {
             delays.push(n - since);
         }
     }
@@ -274,8 +274,8 @@ fn one_unserved_l3out_with_reconnects() {
 /// X3: of one namespace there are at most 20 findings of a code, also about EPGs that it named before.
 #[test]
 fn findings_about_former_epgs_are_limited() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let named = |prefix: &str| {
         (0..100).map(|n| naming("evil", &format!("d{n}"), &format!("T/L/{prefix}{n}"))).collect::<Vec<_>>()
     };
@@ -293,9 +293,9 @@ fn findings_about_former_epgs_are_limited() {
 /// S3: two Deployments that a Service selects, and an L3Out that is refused for a moment; nobody changes anything.
 #[test]
 fn a_refused_l3out_is_still_in_its_vrf() {
-    let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
-    desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
+    let session = Session::at(&apic);
     let labelled = |name: &str, l3out: &str, created: u8| {
         let value = json!({"tenant": "T", "l3out": l3out, "epg": "E"}).to_string();
         let json = json!({"metadata": {"namespace": "a", "name": name, "uid": name,
@@ -317,13 +317,13 @@ fn a_refused_l3out_is_still_in_its_vrf() {
     hears(&mut reconciler, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
     reconcile(&mut reconciler, &session, start);
     let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
-    assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false]);
+    assert_eq!(both.each_ref().map(|it| apic.admin.get(it).is_some()), [true, false]);
     session.trouble(|method, target, _| {
         (method == "GET" && target.contains("mo/uni/tn-T/out-A")).then(|| Error::Forbidden("no".to_owned()))
     });
     reconciler.request_full_sync();
     reconcile(&mut reconciler, &session, start + SECOND);
-    assert_eq!(both.each_ref().map(|it| desk.door.get(it).is_some()), [true, false], "in two EPGs of one VRF");
+    assert_eq!(both.each_ref().map(|it| apic.admin.get(it).is_some()), [true, false], "in two EPGs of one VRF");
 }
 
 /// A reconcile has time for so many writes, as for 30 s at 20 a second.
@@ -346,9 +346,9 @@ impl ReconcileContext for Budget {
 /// X3: who makes many writes necessary, as in a foreign EPG (one a subnet), keeps no other EPG waiting.
 #[test]
 fn many_writes_keep_nobody_waiting() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.set("uni/tn-T/out-L/instP-A", "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.set("uni/tn-T/out-L/instP-A", "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
+    let session = Session::at(&apic);
     let evil = |expose: bool| {
         let value =
             json!({"tenant": "T", "l3out": "L", "epg": "A", "expose": if expose { vec!["pods"] } else { vec![] }});
@@ -363,18 +363,18 @@ fn many_writes_keep_nobody_waiting() {
         reconciler(Rules::default(), Policy::Sync, vec![evil(true), naming("shop", "web", "T/L/E")], pods, start);
     for n in 0..20 {
         // Whichever way leaves more to do.
-        let there = desk.door.subnets("uni/tn-T/out-L/instP-A").len();
+        let there = apic.admin.subnets("uni/tn-T/out-L/instP-A").len();
         hears(&mut reconciler, evil(there < 700), start + n * 30 * SECOND);
         reconciler.reconcile(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
     }
-    assert!(desk.door.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
+    assert!(apic.admin.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
 }
 
 /// W6, D6: nor does it take the quota of another namespace.
 #[test]
 fn a_forbidden_binding_takes_no_quota() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let allow = ["shop=T/L/S-*", "evil=T/L/X-*"].map(|it| Allow::parse(it).unwrap()).to_vec();
     let rules = Rules { allow, max_epgs: Some(2), ..Rules::default() };
     let pods = vec![pod_of("shop", "web", 1, "10.0.0.1", 1), pod_of("shop", "znew", 1, "10.0.0.2", 1)];
@@ -391,14 +391,14 @@ fn a_forbidden_binding_takes_no_quota() {
     hears(&mut reconciler, naming("shop", "znew", "T/L/S-3"), start + 510 * SECOND);
     reconcile(&mut reconciler, &session, start + 510 * SECOND);
     let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
-    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-S-3").len(), 1, "{findings:#?}");
+    assert_eq!(apic.admin.subnets("uni/tn-T/out-L/instP-S-3").len(), 1, "{findings:#?}");
 }
 
 /// X3, D6: new names each time cost little, although what was never used goes at once.
 #[test]
 fn unused_epgs_cost_little() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let all = (0..100)
         .map(|n| naming("evil", &format!("d{n}"), &format!("T/L/A0-{n}")))
         .chain([naming("shop", "web", "T/L/E")]);
@@ -425,8 +425,8 @@ fn unused_epgs_cost_little() {
 /// R3: an L3Out in which an EPG was created is read again 5 s later, also where more are created meanwhile.
 #[test]
 fn creations_do_not_put_off_the_read_that_follows_them() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler =
         reconciler(Rules::default(), Policy::Sync, vec![naming("shop", "web", "T/L/E")], Vec::new(), start);
     reconciler.reconcile(&session, start, &session).unwrap();

@@ -1,9 +1,9 @@
 //! The model, the reconciler and the decoders without sockets, and the repository's own promises: plain tables, stories,
-//! and single reconciles against an in-memory APIC (`desk`).
+//! and single reconciles against an in-memory APIC (`fixtures`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
-mod desk;
+mod fixtures;
 
 mod apic_decoding;
 mod apic_writer;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::desk::{
-    DN_E, MARK, SECOND, Session, deployment, desk, hears_lists, naming, pod, pods, reconcile, subnet, with_subnets,
+use crate::fixtures::{
+    DN_E, MARK, SECOND, Session, apic, deployment, hears_lists, naming, pod, pods, reconcile, subnet, with_subnets,
 };
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
@@ -64,8 +64,8 @@ fn until_read(reconciler: &mut Reconciler, session: &Session, now: Instant) -> u
 /// few reads later. All L3Outs are read in the end, each once.
 #[test]
 fn one_namespace_delays_no_other() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
     let mut reconciler = reconciler(None, deployments, pods(1), now);
@@ -74,7 +74,7 @@ fn one_namespace_delays_no_other() {
     let report = reconcile(&mut reconciler, &session, now);
     assert!(report.unread > MANY - FEW && report.unfinished, "{} unread", report.unread);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
-    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     let seen_later = requests(&session);
@@ -90,13 +90,13 @@ fn one_namespace_delays_no_other() {
     let missing = reconciler.findings().iter().filter(|it| it.code == Code::L3OutNotFound).count();
     assert_eq!(missing, 21, "twenty of the namespace, and one that counts the rest");
 
-    desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
     reconciler.cluster_changed(Event::Upsert(pod("web", 3, "10.0.0.3")), now);
     reconciler.request_full_sync();
     let seen = requests(&session);
     assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
-    assert_eq!(desk.door.subnets(DN_E).len(), 3);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 3);
     until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("out-A")).count(), MANY, "the full sync read all of them");
     assert!(!reconcile(&mut reconciler, &session, now).unfinished);
@@ -105,9 +105,9 @@ fn one_namespace_delays_no_other() {
 /// X3: a namespace that names its first L3Out while those of another one are still being read does not wait for them.
 #[test]
 fn namespaces_take_turns() {
-    let (desk, now) = (desk(), Instant::now());
-    desk.door.setup_tenant("T", "V", &["L", "Z"]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["L", "Z"]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = reconciler(None, hostile(), Vec::new(), now);
     assert!(reconcile(&mut reconciler, &session, now).unread > 0);
     reconciler.cluster_changed(Event::Upsert(naming("z", "web", "T/Z/E")), now);
@@ -122,9 +122,9 @@ fn namespaces_take_turns() {
 #[test]
 fn deletions_are_counted_before_all_is_read() {
     for is_refused in [false, true] {
-        let (desk, now) = (desk(), Instant::now());
-        with_subnets(&desk, 40);
-        let session = Session::at(&desk);
+        let (apic, now) = (apic(), Instant::now());
+        with_subnets(&apic, 40);
+        let session = Session::at(&apic);
         session.trouble(move |_, target, _| {
             (is_refused && target.starts_with("/api/class")).then(|| Error::Forbidden("no".to_owned()))
         });
@@ -135,37 +135,37 @@ fn deletions_are_counted_before_all_is_read() {
         assert_eq!(reconciler.blocked_deletions(), if is_refused { 0 } else { 39 });
         until_read(&mut reconciler, &session, now);
         reconcile(&mut reconciler, &session, now + SECOND);
-        assert_eq!((reconciler.blocked_deletions(), desk.door.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
+        assert_eq!((reconciler.blocked_deletions(), apic.admin.subnets(DN_E).len()), (39, 40), "refused: {is_refused}");
     }
 }
 
 /// W1, W4: a few deletions go on while L3Outs are still to be read.
 #[test]
 fn deletions_of_others_do_not_wait() {
-    let (desk, now) = (desk(), Instant::now());
-    with_subnets(&desk, 2);
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    with_subnets(&apic, 2);
+    let session = Session::at(&apic);
     let mut deployments = hostile();
     deployments.push(deployment("web", "E", &[]));
     let mut reconciler = reconciler(None, deployments, pods(1), now);
     assert!(reconcile(&mut reconciler, &session, now).unread > 0);
-    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
 
 /// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an EPG
 /// of ours is, and the EPG is served also after a start.
 #[test]
 fn what_is_beyond_the_quota_costs_no_read() {
-    let (desk, now) = (desk(), Instant::now());
-    desk.door.setup_tenant("T", "V", &["L", "A0299"]).unwrap();
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["L", "A0299"]).unwrap();
     let kept = "uni/tn-T/out-A0299/instP-E";
-    desk.door.set(kept, "l3extInstP", &[("annotation", MARK)]).unwrap();
-    let session = Session::at(&desk);
+    apic.admin.set(kept, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&apic);
     let seen = requests(&session);
     let mut reconciler = reconciler(Some(20), hostile(), Vec::new(), now);
     until_read(&mut reconciler, &session, now);
     assert_eq!(seen.borrow().iter().filter(|it| it.contains("/out-A")).count(), 21);
     reconcile(&mut reconciler, &session, now + 100 * SECOND);
-    assert!(desk.door.get(kept).is_some());
+    assert!(apic.admin.get(kept).is_some());
     assert!(reconciler.findings().iter().any(|it| it.code == Code::TooManyEpgs));
 }

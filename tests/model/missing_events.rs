@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::desk::*;
+use crate::fixtures::*;
 use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
@@ -18,44 +18,44 @@ fn has_no_events(reconciler: &Reconciler) -> bool {
 /// minute, and it is subscribed again with the next full sync.
 #[test]
 fn a_refused_subscription_costs_freshness_only() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
-    desk.door.quirks(|it| it.subscriptions_refused = true);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    apic.admin.variants(|it| it.subscriptions_refused = true);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
     reconcile(&mut reconciler, &session, start);
-    assert_eq!(desk.door.subnets(DN_E).len(), 2);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 2);
     assert!(has_no_events(&reconciler));
 
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
-    desk.door.admin_delete(&subnet(1)).unwrap();
+    apic.admin.admin_delete(&subnet(1)).unwrap();
     let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 70 * SECOND);
     reconcile(&mut reconciler, &session, wake);
-    assert_eq!(desk.door.subnets(DN_E).len(), 2, "noticed within a minute");
+    assert_eq!(apic.admin.subnets(DN_E).len(), 2, "noticed within a minute");
 
-    desk.door.quirks(|it| it.subscriptions_refused = false);
+    apic.admin.variants(|it| it.subscriptions_refused = false);
     reconciler.request_full_sync();
     reconcile(&mut reconciler, &session, start + 600 * SECOND);
     assert!(!has_no_events(&reconciler));
     session.told();
-    desk.door.admin_delete(&subnet(1)).unwrap();
+    apic.admin.admin_delete(&subnet(1)).unwrap();
     assert!(session.tell(&mut reconciler), "it is subscribed");
 }
 
 /// A6: one L3Out that may not be subscribed changes nothing for the others.
 #[test]
 fn a_refused_subscription_concerns_its_l3out_alone() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.setup_tenant("T", "V", &["M"]).unwrap();
-    desk.door.refuse_subscriptions("out-M");
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["M"]).unwrap();
+    apic.admin.refuse_subscriptions("out-M");
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let other = serde_json::json!({"metadata": {"namespace": "a", "name": "other", "annotations":
         {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"M","epg":"F"}"#}}});
     let other = aci_sync::model::kube::Object::decode(Kind::Deployment, other.to_string().as_bytes()).unwrap();
     reconciler.cluster_changed(Event::Upsert(other), start);
     reconcile(&mut reconciler, &session, start);
-    assert!(desk.door.get(DN_E).is_some() && desk.door.get("uni/tn-T/out-M/instP-F").is_some());
+    assert!(apic.admin.get(DN_E).is_some() && apic.admin.get("uni/tn-T/out-M/instP-F").is_some());
     let concerned: Vec<String> =
         reconciler.findings().iter().filter(|it| it.code == Code::NoEvents).map(|it| it.subject.to_string()).collect();
     assert_eq!(concerned, ["uni/tn-T/out-M"]);
@@ -67,31 +67,31 @@ fn a_refused_subscription_concerns_its_l3out_alone() {
 /// comes.
 #[test]
 fn a_silent_websocket_is_noticed_by_its_missing_echo() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
 
-    desk.door.quirks(|it| it.events_lost = true);
-    let ids = desk.door.subscription_ids();
+    apic.admin.variants(|it| it.events_lost = true);
+    let ids = apic.admin.subscription_ids();
     for (n, seconds) in [(2, 100), (3, 200)] {
         reconciler.cluster_changed(Event::Upsert(pod("web", n, &format!("10.0.0.{n}"))), start + seconds * SECOND);
         reconcile(&mut reconciler, &session, start + seconds * SECOND);
         assert!(!session.tell(&mut reconciler));
         assert!(!has_no_events(&reconciler), "not yet");
         reconcile(&mut reconciler, &session, start + (seconds + 60) * SECOND);
-        assert_ne!(desk.door.subscription_ids(), ids, "it was subscribed once more");
+        assert_ne!(apic.admin.subscription_ids(), ids, "it was subscribed once more");
     }
     assert!(has_no_events(&reconciler));
-    desk.door.admin_delete(&subnet(1)).unwrap();
+    apic.admin.admin_delete(&subnet(1)).unwrap();
     let wake = reconciler.next_wake().expect("it looks by itself");
     assert!(wake <= start + 320 * SECOND);
     reconcile(&mut reconciler, &session, wake);
-    assert!(desk.door.get(&subnet(1)).is_some());
+    assert!(apic.admin.get(&subnet(1)).is_some());
 
-    desk.door.quirks(|it| it.events_lost = false);
+    apic.admin.variants(|it| it.events_lost = false);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
     reconcile(&mut reconciler, &session, start + 400 * SECOND);
     session.tell(&mut reconciler);
@@ -102,50 +102,50 @@ fn a_silent_websocket_is_noticed_by_its_missing_echo() {
 /// R3: an L3Out that appears is subscribed once more ten seconds later, because its first subscription was to nothing.
 #[test]
 fn an_l3out_that_appears_is_subscribed_once_more() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.admin_delete("uni/tn-T/out-L").unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    let first = desk.door.subscription_ids();
-    desk.door.setup_tenant("T", "V", &["L"]).unwrap();
+    let first = apic.admin.subscription_ids();
+    apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
     session.tell(&mut reconciler);
     reconcile(&mut reconciler, &session, start + SECOND);
     session.tell(&mut reconciler);
-    assert_eq!(desk.door.subscription_ids(), first);
+    assert_eq!(apic.admin.subscription_ids(), first);
     while let Some(wake) = reconciler.next_wake().filter(|it| *it <= start + 11 * SECOND) {
         reconcile(&mut reconciler, &session, wake);
         session.tell(&mut reconciler);
     }
-    assert_eq!(desk.door.subscription_ids().len(), 2, "a new one beside the one that lapses by itself");
-    assert!(desk.door.get(DN_E).is_some());
+    assert_eq!(apic.admin.subscription_ids().len(), 2, "a new one beside the one that lapses by itself");
+    assert!(apic.admin.get(DN_E).is_some());
 }
 
 /// S3: the VRF of an L3Out is in the same answer as its EPGs, and a change of it is heard.
 #[test]
 fn another_vrf_is_heard_of() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     session.tell(&mut reconciler);
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
-    desk.door.set("uni/tn-T/ctx-W", "fvCtx", &[]).unwrap();
-    desk.door.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "W")]).unwrap();
+    apic.admin.set("uni/tn-T/ctx-W", "fvCtx", &[]).unwrap();
+    apic.admin.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "W")]).unwrap();
     assert!(session.tell(&mut reconciler), "the L3Out is read again");
     reconcile(&mut reconciler, &session, start + 11 * SECOND);
-    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
 
 /// A6: answers to writes that show nothing cost a read and no reconcile: the subnets of a foreign EPG, one request each, all go
 /// in within one reconcile.
 #[test]
 fn empty_answers_cost_no_passes() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.quirks(|it| it.write_answer = sim::apic::WriteAnswer::Empty);
-    desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.variants(|it| it.write_answer = sim::apic::WriteAnswer::Empty);
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(60), start);
     let report = reconcile(&mut reconciler, &session, start);
-    assert_eq!((desk.door.subnets(DN_E).len(), report.unfinished), (60, false));
+    assert_eq!((apic.admin.subnets(DN_E).len(), report.unfinished), (60, false));
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::desk::*;
+use crate::fixtures::*;
 use aci_sync::apic::Error;
 use aci_sync::config::Policy;
 use aci_sync::kube::Event;
@@ -13,14 +13,14 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use serde_json::json;
-use sim::apic::{Desk, Quirks};
+use sim::apic::{InMemoryApic, Variants};
 
 /// W4: what is held stays held while its EPG is refused or paused, and afterwards.
 #[test]
 fn a_hold_outlives_a_refusal_and_a_pause() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 40);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 40);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), start);
     reconcile(&mut reconciler, &session, start);
     session.trouble(|method, _, _| (method == "POST").then(|| Error::Forbidden("no".to_owned())));
@@ -28,23 +28,23 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
     reconcile(&mut reconciler, &session, start + SECOND);
     session.trouble(|_, _, _| None);
     reconcile(&mut reconciler, &session, start + 12 * SECOND);
-    assert_eq!(desk.door.subnets(DN_E).len(), 41, "those that are held, and the new one");
+    assert_eq!(apic.admin.subnets(DN_E).len(), 41, "those that are held, and the new one");
     for paused in ["true", "false"] {
         reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[("pause", paused)])), start);
         reconcile(&mut reconciler, &session, start + 13 * SECOND);
     }
-    assert_eq!(desk.door.subnets(DN_E).len(), 41);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 41);
     assert!(reconciler.approve_deletions());
     reconcile(&mut reconciler, &session, start + 14 * SECOND);
-    assert_eq!(desk.door.subnets(DN_E).len(), 1);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
 
 /// P1, K5: a Deployment whose status counts replicas while none of its Pods is found, as those of a ReplicaSet that it
 /// adopted or whose name was cut, is a finding after a minute, in a reconcile of its own; a Pod that is found ends it.
 #[test]
 fn pods_that_are_not_found_are_told() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let replicas = |object: Object| match object {
         Object::Deployment(it) => Object::Deployment(Deployment { has_replicas: true, ..it }),
         other => other,
@@ -94,9 +94,9 @@ fn a_cut_name_is_nobodys() {
 /// W4: a full sync that could not read an EPG has not counted it; it is counted once it can be read.
 #[test]
 fn what_could_not_be_read_is_counted_later() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 40);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 40);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
     reconcile(&mut reconciler, &session, start);
     assert_eq!(session.writes.borrow().len(), 0);
@@ -105,17 +105,17 @@ fn what_could_not_be_read_is_counted_later() {
     reconcile(&mut reconciler, &session, start);
     session.trouble(|_, _, _| None);
     reconcile(&mut reconciler, &session, start + 11 * SECOND);
-    assert_eq!(desk.door.subnets(DN_E).len(), 40);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 40);
     assert!(reconciler.findings().iter().any(|it| it.code == Code::DeletionsBlocked));
 }
 
 /// W5, W8: under `observe` an EPG that could not be read for a while is no reason to look again and again.
 #[test]
 fn an_observer_does_not_loop() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    desk.door.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("name", "drifted")]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Observe, vec![deployment("web", "E", &[])], pods(1), start);
     session.trouble(|_, target, _| target.contains("instP-E.json").then(|| Error::Forbidden("no".to_owned())));
     reconcile(&mut reconciler, &session, start);
@@ -128,8 +128,8 @@ fn an_observer_does_not_loop() {
 /// W3: an EPG full of refused objects starves no other.
 #[test]
 fn refused_objects_starve_nobody() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut pods: Vec<Object> = (1..=240).map(|n| pod("bad", n, &format!("10.1.0.{n}"))).collect();
     pods.extend([pod("good", 1, "10.2.0.1"), pod("good", 2, "10.1.1.1")]);
     let deployments = vec![deployment("bad", "A", &[]), deployment("good", "B", &[])];
@@ -141,7 +141,7 @@ fn refused_objects_starve_nobody() {
     while reconcile(&mut reconciler, &session, now).unfinished && now < start + 600 * SECOND {
         now += 2 * SECOND;
     }
-    let good: Vec<String> = desk.door.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
+    let good: Vec<String> = apic.admin.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
     assert_eq!(good, ["10.2.0.1/32"]);
     assert!(now < start + 8 * SECOND, "within a few passes");
 }
@@ -151,8 +151,8 @@ fn refused_objects_starve_nobody() {
 #[test]
 fn transient_errors_are_not_taken_for_transient_for_ever() {
     for code in [1, 100, 105] {
-        let (desk, start) = (desk(), Instant::now());
-        let session = Session::at(&desk);
+        let (apic, start) = (apic(), Instant::now());
+        let session = Session::at(&apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
         session.trouble(move |method, _, body| {
             let refused = method == "POST" && body.contains("10.0.0.2");
@@ -161,7 +161,7 @@ fn transient_errors_are_not_taken_for_transient_for_ever() {
         for later in 0..600 {
             reconcile(&mut reconciler, &session, start + later * SECOND);
         }
-        assert_eq!(desk.door.subnets(DN_E).len(), 2, "{code}: the others are there");
+        assert_eq!(apic.admin.subnets(DN_E).len(), 2, "{code}: the others are there");
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected), "{code}");
         let tries = session.writes.borrow().iter().filter(|it| it.contains("10.0.0.2")).count();
         assert!((5..20).contains(&tries), "{code}: {tries} tries in ten minutes");
@@ -171,17 +171,17 @@ fn transient_errors_are_not_taken_for_transient_for_ever() {
 /// O5, R2: another cluster's mark on what bore ours is never taken back: two that each did so would never end.
 #[test]
 fn another_clusters_mark_is_not_taken_back() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     for (mark, restored) in [("orchestrator:terraform", true), ("orchestrator:aci-sync:you", false)] {
-        desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", mark)]).unwrap();
+        apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", mark)]).unwrap();
         assert!(session.tell(&mut reconciler));
         reconcile(&mut reconciler, &session, start + SECOND);
         session.tell(&mut reconciler);
-        assert_eq!(desk.door.get(&subnet(1)).unwrap()["annotation"] == MARK, restored, "{mark}");
+        assert_eq!(apic.admin.get(&subnet(1)).unwrap()["annotation"] == MARK, restored, "{mark}");
     }
 }
 
@@ -189,29 +189,29 @@ fn another_clusters_mark_is_not_taken_back() {
 /// put there after it is not ours.
 #[test]
 fn a_late_deletion_is_not_forgotten() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 1);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
     reconciler.subscriptions_lost(Some(&session));
     for (dn, class) in [(DN_E.to_owned(), "l3extInstP"), (subnet(1), "l3extSubnet")] {
-        desk.door.admin_delete(&dn).unwrap();
-        desk.door.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
+        apic.admin.admin_delete(&dn).unwrap();
+        apic.admin.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
     }
     assert!(!session.tell(&mut reconciler), "late events cost no pass");
     reconcile(&mut reconciler, &session, start + SECOND);
     for dn in [DN_E.to_owned(), subnet(1)] {
-        assert_eq!(desk.door.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
+        assert_eq!(apic.admin.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
     }
 }
 
 /// D6: an EPG that is named while no reconcile can be made has its whole grace before it afterwards.
 #[test]
 fn a_grace_starts_over_unseen() {
-    let (desk, start) = (desk(), Instant::now());
-    with_subnets(&desk, 0);
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 0);
+    let session = Session::at(&apic);
     let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, 60 * SECOND);
     let mut reconciler = hears_lists(reconciler, Vec::new(), Vec::new(), start);
     reconcile(&mut reconciler, &session, start);
@@ -219,60 +219,60 @@ fn a_grace_starts_over_unseen() {
     let key = Key { namespace: "a".into(), name: "web".into() };
     reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key }, start + 51 * SECOND);
     reconcile(&mut reconciler, &session, start + 61 * SECOND);
-    assert!(desk.door.get(DN_E).is_some());
+    assert!(apic.admin.get(DN_E).is_some());
     reconcile(&mut reconciler, &session, start + 121 * SECOND);
-    assert!(desk.door.get(DN_E).is_none());
+    assert!(apic.admin.get(DN_E).is_none());
 }
 
 /// O4, D3: a typo after a restart does not cost the memory of a foreign EPG.
 #[test]
 fn a_typo_forgets_no_foreign_epg() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
-    desk.door.set(&subnet(1), "l3extSubnet", &[("annotation", MARK), ("name", "a::web-1")]).unwrap();
-    desk.door.set(TAG, "tagAnnotation", &[("value", "x")]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
+    apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", MARK), ("name", "a::web-1")]).unwrap();
+    apic.admin.set(TAG, "tagAnnotation", &[("value", "x")]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "not/allowed", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    assert!(desk.door.get(TAG).is_some() && desk.door.get(&subnet(1)).is_some());
-    desk.door.admin_delete(DN_E).unwrap();
+    assert!(apic.admin.get(TAG).is_some() && apic.admin.get(&subnet(1)).is_some());
+    apic.admin.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start);
     reconcile(&mut reconciler, &session, start + SECOND);
-    assert!(desk.door.get(DN_E).is_none());
+    assert!(apic.admin.get(DN_E).is_none());
 }
 
 /// O4, R5: where somebody deletes the tag again and again, the process itself remembers.
 #[test]
 fn a_tag_that_is_fought_over_is_remembered() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.set(DN_E, "l3extInstP", &[]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     for n in 0..8 {
         reconcile(&mut reconciler, &session, start + n * SECOND);
-        desk.door.admin_delete(TAG).unwrap();
+        apic.admin.admin_delete(TAG).unwrap();
         reconciler.request_full_sync();
     }
     let tags = session.writes.borrow().iter().filter(|it| it.contains("tagAnnotation")).count();
     assert_eq!(tags, 7, "six repairs after the first");
-    desk.door.admin_delete(DN_E).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
-    assert!(desk.door.get(DN_E).is_none());
+    assert!(apic.admin.get(DN_E).is_none());
 }
 
 /// R4, W8: an APIC that does not say what is ours, wherever it is, stops nothing that is named.
 #[test]
 fn a_forbidden_query_stops_nothing_else() {
     for class in ["tagAnnotation", "l3extInstP", "l3extSubnet"] {
-        let (desk, start) = (desk(), Instant::now());
-        let session = Session::at(&desk);
+        let (apic, start) = (apic(), Instant::now());
+        let session = Session::at(&apic);
         session.trouble(move |_, target, _| {
             target.contains(&format!("class/{class}")).then(|| Error::Forbidden("no".to_owned()))
         });
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
         reconcile(&mut reconciler, &session, start);
-        assert!(desk.door.get(&subnet(1)).is_some());
+        assert!(apic.admin.get(&subnet(1)).is_some());
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Unavailable));
     }
 }
@@ -288,8 +288,8 @@ fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<Str
 #[test]
 fn what_was_done_is_told_once() {
     const SYNCED: &str = "is on the fabric; subnets in it:";
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
     assert_eq!(told(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
     reconciler.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
@@ -325,26 +325,26 @@ fn what_was_done_is_told_once() {
 #[test]
 fn what_stays_is_not_released() {
     for others in [vec![], vec![deployment("other", "E", &[])]] {
-        let (desk, now) = (desk(), Instant::now());
-        let session = Session::at(&desk);
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
         let deployments = [vec![deployment("web", "E", &[])], others].concat();
         let mut reconciler = listed(Policy::UpsertOnly, deployments.clone(), pods(1), now);
         assert_eq!(told(&mut reconciler, &session, now).len(), deployments.len());
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
         assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
-        assert_eq!(desk.door.subnets(DN_E).len(), 1);
+        assert_eq!(apic.admin.subnets(DN_E).len(), 1);
     }
 }
 
 /// K5: a finding about an EPG is told when there is one; how many of its addresses it concerns changes with each Pod.
 #[test]
 fn a_finding_that_goes_on_is_no_news() {
-    let (desk, now) = (desk(), Instant::now());
-    desk.door.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
     for n in 1..=2 {
-        desk.door.set(&format!("uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.{n}/32]"), "l3extSubnet", &[]).unwrap();
+        apic.admin.set(&format!("uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.{n}/32]"), "l3extSubnet", &[]).unwrap();
     }
-    let session = Session::at(&desk);
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     for count in [1, 0] {
         let told = told(&mut reconciler, &session, now);
@@ -360,9 +360,9 @@ fn a_finding_that_goes_on_is_no_news() {
 /// is told again, what merely goes on is not.
 #[test]
 fn findings_are_told_to_those_concerned() {
-    let (desk, now) = (Desk::new(Quirks::default()), Instant::now());
-    desk.door.setup_tenant("T", "V", &[]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, now) = (InMemoryApic::new(Variants::default()), Instant::now());
+    apic.admin.setup_tenant("T", "V", &[]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
     let missing = |name: &str| {
@@ -405,11 +405,11 @@ fn findings_are_told_to_those_concerned() {
 /// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has them.
 #[test]
 fn events_name_nothing_of_other_namespaces() {
-    let (desk, now) = (desk(), Instant::now());
-    desk.door.set("uni/tn-T/out-L/instP-E_EVIL", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.set("uni/tn-T/out-L/instP-E_EVIL", "l3extInstP", &[("annotation", MARK)]).unwrap();
     let held = "uni/tn-T/out-L/instP-E_EVIL/extsubnet-[10.0.0.7/32]";
-    desk.door.set(held, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
-    let session = Session::at(&desk);
+    apic.admin.set(held, "l3extSubnet", &[("annotation", "orchestrator:terraform")]).unwrap();
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
     let mut add = |kind: Kind, namespace: &str, name: &str, created: u8, mut json: serde_json::Value| {
         let metadata = &mut json["metadata"];
@@ -456,8 +456,8 @@ fn events_name_nothing_of_other_namespaces() {
 /// X3: a namespace has its share of the findings, whatever it writes; those of others are told all the same.
 #[test]
 fn a_namespace_has_its_share_of_findings() {
-    let (desk, now) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, Vec::new(), Vec::new(), now);
     let keys: String = (0..570).map(|n| format!(r#","k{n}":1"#)).collect();
     for (namespace, n) in (0..60).map(|n| ("evil", n)).chain([("shop", 0)]) {
@@ -485,8 +485,8 @@ fn a_namespace_has_its_share_of_findings() {
 /// in their grace counted; its address stays where it is meanwhile (D5), and goes on once a grace is over.
 #[test]
 fn a_changing_annotation_piles_up_no_epgs() {
-    let (desk, start) = (desk(), Instant::now());
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    let session = Session::at(&apic);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
     let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E0", &[])], pods(1), start);
     let mut now = start;
@@ -495,16 +495,16 @@ fn a_changing_annotation_piles_up_no_epgs() {
         reconciler.cluster_changed(Event::Upsert(deployment("web", &format!("E{n}"), &[])), now);
         reconcile(&mut reconciler, &session, now);
     }
-    assert_eq!(epgs(&desk), ["E0", "E1", "E2", "E3"]);
-    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E3").len(), 1, "it stays where it is");
+    assert_eq!(epgs(&apic), ["E0", "E1", "E2", "E3"]);
+    assert_eq!(apic.admin.subnets("uni/tn-T/out-L/instP-E3").len(), 1, "it stays where it is");
     assert!(reconciler.findings().iter().any(|it| it.code == Code::TooManyEpgs));
     assert!(reconciler.open_findings() > 0);
     while now < start + 62 * SECOND {
         now = reconciler.next_wake().expect("graces end");
         reconcile(&mut reconciler, &session, now);
     }
-    assert_eq!(epgs(&desk), ["E1", "E11", "E2", "E3"]);
-    assert_eq!(desk.door.subnets("uni/tn-T/out-L/instP-E11").len(), 1);
+    assert_eq!(epgs(&apic), ["E1", "E11", "E2", "E3"]);
+    assert_eq!(apic.admin.subnets("uni/tn-T/out-L/instP-E11").len(), 1);
     assert!(reconciler.findings().iter().all(|it| it.code != Code::TooManyEpgs));
 }
 
@@ -512,22 +512,22 @@ fn a_changing_annotation_piles_up_no_epgs() {
 /// contract relations, and not if another process may have put a subnet into it.
 #[test]
 fn an_epg_that_never_held_a_subnet_gets_no_grace() {
-    let (desk, start) = (desk(), Instant::now());
-    desk.door.set("uni/tn-T/out-L/instP-BEFORE", "l3extInstP", &[("annotation", MARK)]).unwrap();
-    let session = Session::at(&desk);
+    let (apic, start) = (apic(), Instant::now());
+    apic.admin.set("uni/tn-T/out-L/instP-BEFORE", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&apic);
     let named = ["BEFORE", "EMPTY", "LINKED", "USED"].map(|epg| deployment(&epg.to_lowercase(), epg, &[]));
     let used = vec![pod("used", 1, "10.0.0.1")];
     let mut reconciler = reconciler(Rules::default(), Policy::Sync, named.to_vec(), used, start);
     reconcile(&mut reconciler, &session, start);
-    assert_eq!(epgs(&desk), ["BEFORE", "EMPTY", "LINKED", "USED"]);
-    desk.door
+    assert_eq!(epgs(&apic), ["BEFORE", "EMPTY", "LINKED", "USED"]);
+    apic.admin
         .admin_post("uni/tn-T/out-L/instP-LINKED", &json!({"fvRsProv": {"attributes": {"tnVzBrCPName": "web"}}}))
         .unwrap();
     for name in ["before", "empty", "linked", "used"] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start + SECOND);
     }
     reconcile(&mut reconciler, &session, start + SECOND);
-    assert_eq!(epgs(&desk), ["BEFORE", "LINKED", "USED"]);
+    assert_eq!(epgs(&apic), ["BEFORE", "LINKED", "USED"]);
     let in_grace = reconciler.findings().iter().filter(|it| it.code == Code::EpgInGrace);
     assert_eq!(in_grace.count(), 3);
 }
@@ -538,12 +538,12 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
 #[test]
 fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
     for holds_ours in [false, true] {
-        let (desk, start) = (Desk::new(Quirks::default()), Instant::now());
-        desk.door.setup_tenant("T", "V", &["A", "L"]).unwrap();
+        let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
+        apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
         if holds_ours {
-            desk.door.set("uni/tn-T/out-A/instP-OURS", "l3extInstP", &[("annotation", MARK)]).unwrap();
+            apic.admin.set("uni/tn-T/out-A/instP-OURS", "l3extInstP", &[("annotation", MARK)]).unwrap();
         }
-        let session = Session::at(&desk);
+        let session = Session::at(&apic);
         let slow = naming("a", "slow", "T/A/E");
         let mut reconciler = listed(Policy::Sync, vec![slow, deployment("web", "E", &[])], pods(1), start);
         let error = || Error::Unreachable("timed out".to_owned());
@@ -561,11 +561,11 @@ fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
         }
         assert!(reconcile(&mut reconciler, &session, start + 3 * SECOND).unfinished);
         reconcile(&mut reconciler, &session, start + 4 * SECOND);
-        assert_eq!(desk.door.subnets(DN_E).len(), 1);
+        assert_eq!(apic.admin.subnets(DN_E).len(), 1);
         assert!(reconciler.findings().iter().any(|it| it.code == Code::Rejected && it.text.contains("timed out")));
         session.trouble(|_, _, _| None);
         reconcile(&mut reconciler, &session, start + 60 * SECOND);
-        assert_eq!(epgs(&desk), ["E", "E"]);
+        assert_eq!(epgs(&apic), ["E", "E"]);
         assert_eq!(reconciler.findings().len(), 0, "{:?}", reconciler.findings());
     }
 }

@@ -10,7 +10,7 @@ use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
-use sim::apic::{Desk, Door, Seat};
+use sim::apic::{AdminApi, ApicSession, InMemoryApic};
 
 use crate::coverage::Coverage;
 use crate::judge;
@@ -54,14 +54,14 @@ pub struct Trouble {
 
 /// What one side's session is like, and what was seen on it.
 pub struct Line {
-    pub desk: Rc<Desk>,
+    pub apic: Rc<InMemoryApic>,
     pub marks: Marks,
     pub coverage: Rc<RefCell<Coverage>>,
     pub inner: RefCell<Inner>,
 }
 
 pub struct Inner {
-    pub seat: Option<Seat>,
+    pub session: Option<ApicSession>,
     pub random: Random,
     pub trouble: Trouble,
     /// The process was killed at a request.
@@ -123,15 +123,15 @@ impl Inner {
 
 impl Inner {
     /// What this process made and nobody has replaced.
-    fn look_for_own(&mut self, door: &Door) {
-        self.own.retain(|dn, birth| door.birth(dn) == Some(*birth));
+    fn look_for_own(&mut self, admin: &AdminApi) {
+        self.own.retain(|dn, birth| admin.birth(dn) == Some(*birth));
         self.still_own = self.own.keys().cloned().collect();
     }
 
-    fn take_note_of_own(&mut self, door: &Door, before: &Snapshot, after: &Snapshot) {
+    fn take_note_of_own(&mut self, admin: &AdminApi, before: &Snapshot, after: &Snapshot) {
         for (dn, (class, _)) in after {
             if !before.contains_key(dn) && matches!(class.as_str(), "l3extInstP" | "l3extSubnet") {
-                self.own.extend(door.birth(dn).map(|birth| (dn.clone(), birth)));
+                self.own.extend(admin.birth(dn).map(|birth| (dn.clone(), birth)));
             }
         }
     }
@@ -166,9 +166,15 @@ impl Line {
         }
     }
 
-    pub fn new(desk: Rc<Desk>, id: &str, coverage: Rc<RefCell<Coverage>>, random: Random, now: Instant) -> Line {
+    pub fn new(
+        apic: Rc<InMemoryApic>,
+        id: &str,
+        coverage: Rc<RefCell<Coverage>>,
+        random: Random,
+        now: Instant,
+    ) -> Line {
         let inner = Inner {
-            seat: None,
+            session: None,
             random,
             trouble: Trouble::default(),
             dead: false,
@@ -195,7 +201,7 @@ impl Line {
             broken: None,
             log: Vec::new(),
         };
-        Line { desk, marks: Marks::of(id), coverage, inner: RefCell::new(inner) }
+        Line { apic, marks: Marks::of(id), coverage, inner: RefCell::new(inner) }
     }
 
     pub fn covered(&self, what: &'static str) {
@@ -235,16 +241,16 @@ impl Line {
     /// Somebody does something between two requests of a reconcile: takes an object away, or makes one where nothing is.
     /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
     fn meddle(&self, inner: &mut Inner) {
-        let door = &self.desk.door;
-        let epgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
-        let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
+        let admin = &self.apic.admin;
+        let epgs: Vec<String> = admin.class("l3extInstP").into_keys().collect();
+        let subnets: Vec<String> = admin.class("l3extSubnet").into_keys().collect();
         let all: Vec<String> = epgs.iter().chain(&subnets).cloned().collect();
         if inner.random.percent(50) {
             let Some(dn) = inner.random.one_of(&all).cloned() else { return };
             self.covered("people: delete within a reconcile");
             inner.log.push(format!("      meanwhile {dn} is deleted"));
             inner.meddle(&dn);
-            door.admin_delete(&dn).unwrap();
+            admin.admin_delete(&dn).unwrap();
         } else {
             let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));
             let epg = format!("uni/tn-T/out-{l3out}/instP-E{epg}");
@@ -253,12 +259,12 @@ impl Line {
                 true => (epg, "l3extInstP"),
                 false => (format!("{epg}/extsubnet-[10.0.0.{host}/32]"), "l3extSubnet"),
             };
-            let parent_is_there = class == "l3extInstP" || door.get(dn.rsplit_once("/ext").unwrap().0).is_some();
-            if door.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && door.get(&dn).is_none() {
+            let parent_is_there = class == "l3extInstP" || admin.get(dn.rsplit_once("/ext").unwrap().0).is_some();
+            if admin.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && admin.get(&dn).is_none() {
                 self.covered("people: create within a reconcile");
                 inner.log.push(format!("      meanwhile {dn} is made"));
                 inner.meddle(&dn);
-                let _ = door.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
+                let _ = admin.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
                 inner.existed.extend((class == "l3extInstP").then_some(dn));
             }
         }
@@ -267,8 +273,8 @@ impl Line {
     fn get(&self, target: &str) -> Result<Answer, Error> {
         self.before()?;
         let mut inner = self.inner.borrow_mut();
-        let Some(seat) = &inner.seat else { return Err(Error::Unauthorized("no session".to_owned())) };
-        let (status, mut body) = seat.ask("GET", target, "");
+        let Some(session) = &inner.session else { return Err(Error::Unauthorized("no session".to_owned())) };
+        let (status, mut body) = session.ask("GET", target, "");
         let cut = inner.trouble.cut;
         if inner.random.percent(cut) && !body.is_empty() {
             self.covered("fault: half an answer");
@@ -291,11 +297,11 @@ impl Line {
             self.covered("fault: a write is lost");
             return Err(Error::AnswerLost("simulated".to_owned()));
         }
-        let before = snapshot(&self.desk.door);
-        inner.look_for_own(&self.desk.door);
-        let Some(seat) = &inner.seat else { return Err(Error::Unauthorized("no session".to_owned())) };
-        let (status, answer) = seat.ask(method, target, body);
-        let after = snapshot(&self.desk.door);
+        let before = snapshot(&self.apic.admin);
+        inner.look_for_own(&self.apic.admin);
+        let Some(session) = &inner.session else { return Err(Error::Unauthorized("no session".to_owned())) };
+        let (status, answer) = session.ask(method, target, body);
+        let after = snapshot(&self.apic.admin);
         inner.writes += 1;
         inner.changes += usize::from(before != after);
         inner.log.push(format!("      {method} {target} {body} -> {status}"));
@@ -304,7 +310,7 @@ impl Line {
                 .err()
                 .map(|why| format!("{method} {target}: {why}"));
         }
-        inner.take_note_of_own(&self.desk.door, &before, &after);
+        inner.take_note_of_own(&self.apic.admin, &before, &after);
         if inner.random.percent(trouble.dies) {
             inner.dead = true;
             self.covered("fault: killed after a write");
@@ -324,10 +330,10 @@ pub fn is_below(dn: &str, parent: &str) -> bool {
 }
 
 /// Everything below the tenant that somebody configured.
-pub fn snapshot(door: &Door) -> Snapshot {
-    let mut all: Snapshot = door.tree("uni").into_iter().map(|(class, dn)| (dn, (class, Attributes::new()))).collect();
+pub fn snapshot(admin: &AdminApi) -> Snapshot {
+    let mut all: Snapshot = admin.tree("uni").into_iter().map(|(class, dn)| (dn, (class, Attributes::new()))).collect();
     for class in ["l3extInstP", "l3extSubnet", "tagAnnotation"] {
-        for (dn, object) in door.class(class) {
+        for (dn, object) in admin.class(class) {
             let kept = ["annotation", "name", "scope", "descr", "nameAlias", "key", "ip", "prefGrMemb"];
             // The EPG's own `scope` is the VRF's number, which the fabric sets by itself.
             let kept = kept.iter().filter(|it| class != "l3extInstP" || **it != "scope");

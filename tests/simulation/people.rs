@@ -250,11 +250,11 @@ fn service(world: &mut World, side: usize) {
 
 /// An administrator at the fabric.
 fn fabric(world: &mut World) {
-    let desk = world.desk.clone();
-    let door = &desk.door;
-    let epgs: Vec<String> = door.class("l3extInstP").into_keys().collect();
-    let subnets: Vec<String> = door.class("l3extSubnet").into_keys().collect();
-    let tags: Vec<String> = door.class("tagAnnotation").into_keys().collect();
+    let apic = world.apic.clone();
+    let admin = &apic.admin;
+    let epgs: Vec<String> = admin.class("l3extInstP").into_keys().collect();
+    let subnets: Vec<String> = admin.class("l3extSubnet").into_keys().collect();
+    let tags: Vec<String> = admin.class("tagAnnotation").into_keys().collect();
     let random = &mut world.random;
     let l3out = L3OUTS[random.below(3) as usize];
     let epg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
@@ -281,36 +281,36 @@ fn fabric(world: &mut World) {
     let class = if dn.contains("/extsubnet-") { "l3extSubnet" } else { "l3extInstP" };
     match what {
         "people: delete an EPG" | "people: delete a subnet" | "people: delete a tag" => {
-            door.admin_delete(&dn).unwrap();
+            admin.admin_delete(&dn).unwrap();
         }
         "people: delete an L3Out" => {
             if world.random.percent(60) {
                 return;
             }
-            door.admin_delete(&dn).unwrap();
+            admin.admin_delete(&dn).unwrap();
         }
         "people: change a scope" => {
             let scope = ["", "import-security,shared-rtctrl", "export-rtctrl", "import-security,export-rtctrl"];
-            door.set(&dn, class, &[("scope", scope[world.random.below(4) as usize])]).unwrap();
+            admin.set(&dn, class, &[("scope", scope[world.random.below(4) as usize])]).unwrap();
         }
-        "people: change a name" => door.set(&dn, class, &[("name", "renamed")]).unwrap(),
+        "people: change a name" => admin.set(&dn, class, &[("name", "renamed")]).unwrap(),
         "people: change a mark" => {
             // Nobody gives his objects our mark, and nobody takes those of the Python application away.
             let mark = if mark == PYTHON { "orchestrator:mine" } else { mark };
-            door.set(&dn, class, &[("annotation", mark)]).unwrap();
+            admin.set(&dn, class, &[("annotation", mark)]).unwrap();
         }
-        "people: describe" => door.set(&dn, class, &[("descr", "by hand")]).unwrap(),
+        "people: describe" => admin.set(&dn, class, &[("descr", "by hand")]).unwrap(),
         "people: contract" => {
             let contract = json!({"fvRsCons": {"attributes": {"tnVzBrCPName": "web"}}});
-            door.admin_post(&dn, &contract).unwrap();
+            admin.admin_post(&dn, &contract).unwrap();
         }
         "people: make an L3Out" => make_l3out(world, &dn),
         _ => {
             let parent = dn.rsplit_once(if class == "l3extSubnet" { "/extsubnet" } else { "/instP" }).unwrap().0;
-            if door.get(parent).is_none() || door.get(&dn).is_some() {
+            if admin.get(parent).is_none() || admin.get(&dn).is_some() {
                 return;
             }
-            let _ = door.set(&dn, class, &[("annotation", mark)]);
+            let _ = admin.set(&dn, class, &[("annotation", mark)]);
         }
     }
     count(world, what);
@@ -318,14 +318,14 @@ fn fabric(world: &mut World) {
 }
 
 fn make_l3out(world: &mut World, dn: &str) {
-    if world.desk.door.get(dn).is_some() {
+    if world.apic.admin.get(dn).is_some() {
         return;
     }
     let name = dn.rsplit_once("out-").unwrap().1;
     let vrf = if name == "N" { "W" } else { "V" };
     let relation = json!({"l3extRsEctx": {"attributes": {"tnFvCtxName": vrf}}});
     let l3out = json!({"l3extOut": {"attributes": {"name": name}, "children": [relation]}});
-    world.desk.door.admin_post("uni/tn-T", &l3out).unwrap();
+    world.apic.admin.admin_post("uni/tn-T", &l3out).unwrap();
 }
 
 /// Events are lost: with the knowledge of the program, or without.
@@ -333,7 +333,7 @@ fn lapse(world: &mut World, side: usize) {
     match world.random.below(4) {
         0 => {
             count(world, "fault: subscriptions lapse unheard");
-            world.desk.door.lapse_subscriptions();
+            world.apic.admin.lapse_subscriptions();
             world.say("subscriptions lapse");
         }
         1 => {
@@ -342,13 +342,13 @@ fn lapse(world: &mut World, side: usize) {
             world.gap(side);
         }
         2 => {
-            world.desk.door.drop_websockets();
+            world.apic.admin.drop_websockets();
             world.say("websockets end");
         }
         _ => {
             let deaf = world.random.percent(50);
             count(world, "fault: deaf");
-            world.desk.door.set_deaf(deaf);
+            world.apic.admin.set_deaf(deaf);
             world.say(format!("deaf: {deaf}"));
         }
     }
@@ -357,26 +357,26 @@ fn lapse(world: &mut World, side: usize) {
 /// The fabric refuses something for a while: an address for its content, or an EPG for want of a privilege.
 fn refusal(world: &mut World) {
     let random = &mut world.random;
-    let door = &world.desk.door;
+    let admin = &world.apic.admin;
     match random.below(5) {
         0 | 1 => {
             let codes = [104, 106, 107, 120, 121, 801, 103, 102, 400];
             let code = codes[random.below(codes.len() as u64) as usize];
             let text = format!("10.0.0.{}/", random.below(8));
             let times = random.percent(50).then(|| 1 + random.below(4) as usize);
-            door.reject(&text, sim::apic::ApiError::bad(code, "simulated"), times);
+            admin.reject(&text, sim::apic::ApiError::bad(code, "simulated"), times);
             world.coverage.borrow_mut().count("fault: refused content");
             world.log.push(format!("{text} is refused with {code}, {times:?}"));
         }
         2 => {
             let dn = format!("uni/tn-T/out-{}", L3OUTS[random.below(3) as usize]);
             let class = random.percent(60).then_some("tagAnnotation");
-            door.forbid(&dn, class);
+            admin.forbid(&dn, class);
             world.coverage.borrow_mut().count("fault: forbidden");
             world.log.push(format!("forbidden: {dn} {class:?}"));
         }
-        3 => door.allow(),
-        _ => door.clear_rejections(),
+        3 => admin.allow(),
+        _ => admin.clear_rejections(),
     }
 }
 
@@ -385,7 +385,7 @@ fn refusal(world: &mut World) {
 fn wrong_plan(world: &mut World, side: usize) {
     let owner = OwnerIdentity::new(world.sides[side].id, &[]);
     let line = &world.sides[side].line;
-    if line.inner.borrow().seat.is_none() {
+    if line.inner.borrow().session.is_none() {
         return;
     }
     let trouble = std::mem::take(&mut line.inner.borrow_mut().trouble);
@@ -398,7 +398,7 @@ fn wrong_plan(world: &mut World, side: usize) {
     }
     let random = &mut world.random;
     let epgs: Vec<(EpgDn, Epg)> = cache.epgs().map(|(dn, epg)| (dn, epg.clone())).collect();
-    let tags: Vec<String> = world.desk.door.class("tagAnnotation").into_keys().collect();
+    let tags: Vec<String> = world.apic.admin.class("tagAnnotation").into_keys().collect();
     if let Some((dn, epg)) = random.one_of(&epgs).cloned() {
         let subnets: Vec<_> = epg.subnets.iter().collect();
         let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, (*it).clone()));
@@ -457,14 +457,14 @@ pub fn fight(world: &mut World) {
     match &world.fought_over {
         None if world.random.percent(3) => {
             let ours = |it: &serde_json::Value| it["annotation"].as_str().is_some_and(|it| it.contains("aci-sync:"));
-            let subnets = world.desk.door.class("l3extSubnet").into_iter().filter(|it| ours(&it.1)).map(|it| it.0);
+            let subnets = world.apic.admin.class("l3extSubnet").into_iter().filter(|it| ours(&it.1)).map(|it| it.0);
             let subnets: Vec<String> = subnets.collect();
             world.fought_over = world.random.one_of(&subnets).cloned();
         }
         Some(_) if world.random.percent(7) => world.fought_over = None,
-        Some(dn) if world.desk.door.get(dn).is_some() => {
+        Some(dn) if world.apic.admin.get(dn).is_some() => {
             world.log.push(format!("the fighter deletes {dn}"));
-            world.desk.door.admin_delete(dn).unwrap();
+            world.apic.admin.admin_delete(dn).unwrap();
             count(world, "people: undo what aci-sync did");
         }
         _ => {}
@@ -474,9 +474,9 @@ pub fn fight(world: &mut World) {
 /// What only people can settle, settled: privileges, refusals. Missing L3Outs, broken annotations and pauses in half of
 /// the worlds only: the others show what they leave on the fabric.
 pub fn make_peace(world: &mut World) {
-    world.desk.door.allow();
-    world.desk.door.clear_rejections();
-    world.desk.door.set_deaf(false);
+    world.apic.admin.allow();
+    world.apic.admin.clear_rejections();
+    world.apic.admin.set_deaf(false);
     world.fought_over = None;
     if world.random.percent(50) {
         count(world, "people: leave their mistakes");

@@ -17,7 +17,7 @@ use aci_sync::model::plan::Change;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use aci_sync::reconcile::{ReconcileContext, Reconciler};
-use sim::apic::{Desk, Quirks, WriteAnswer};
+use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
 use crate::apic::{Line, PYTHON, Trouble, snapshot, told_by};
 use crate::cluster::Cluster;
@@ -51,7 +51,7 @@ pub struct Side {
 /// Everything of one seed.
 pub struct World {
     pub random: Random,
-    pub desk: Rc<Desk>,
+    pub apic: Rc<InMemoryApic>,
     pub sides: Vec<Side>,
     pub coverage: Rc<RefCell<Coverage>>,
     pub now: Instant,
@@ -73,7 +73,7 @@ impl ReconcileContext for Ear<'_> {
     }
 
     fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
-        let texts = self.line.inner.borrow().seat.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
+        let texts = self.line.inner.borrow().session.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
         for text in texts.into_iter().flatten() {
             self.line.covered("events: within a reconcile");
             self.line.inner.borrow_mut().log.push(format!("      heard: {}", told_by(&text)));
@@ -86,13 +86,13 @@ impl ReconcileContext for Ear<'_> {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let mut quirks = if random.percent(50) { Quirks::default() } else { Quirks::contrary() };
+        let mut variants = if random.percent(50) { Variants::default() } else { Variants::opposite() };
         let shapes = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
-        quirks.write_answer = shapes[(seed % 4) as usize];
-        let desk = Rc::new(Desk::new(quirks));
-        desk.door.setup_tenant("T", "V", &["L", "M"]).unwrap();
-        desk.door.setup_tenant("T", "W", &["N"]).unwrap();
-        desk.door.advance(Duration::from_secs(60));
+        variants.write_answer = shapes[(seed % 4) as usize];
+        let apic = Rc::new(InMemoryApic::new(variants));
+        apic.admin.setup_tenant("T", "V", &["L", "M"]).unwrap();
+        apic.admin.setup_tenant("T", "W", &["N"]).unwrap();
+        apic.admin.advance(Duration::from_secs(60));
         let coverage: Rc<RefCell<Coverage>> = Rc::default();
         let now = Instant::now();
         let mut sides = Vec::new();
@@ -117,7 +117,7 @@ impl World {
                 max_epgs: Some(settings.max_epgs),
                 ..Rules::default()
             };
-            let line = Line::new(desk.clone(), id, coverage.clone(), Random::new(random.next()), now);
+            let line = Line::new(apic.clone(), id, coverage.clone(), Random::new(random.next()), now);
             sides.push(Side {
                 id,
                 cluster: Cluster::new(),
@@ -134,7 +134,7 @@ impl World {
             });
         }
         let steps = 30 + random.below(60) as usize;
-        let mut world = World { random, desk, sides, coverage, now, log: Vec::new(), fought_over: None, steps };
+        let mut world = World { random, apic, sides, coverage, now, log: Vec::new(), fought_over: None, steps };
         for _ in 0..world.random.below(12) {
             people::act(&mut world);
         }
@@ -251,11 +251,11 @@ impl World {
             return;
         }
         let it = &mut self.sides[side];
-        let texts = it.line.inner.borrow().seat.as_ref().map(|it| it.events());
+        let texts = it.line.inner.borrow().session.as_ref().map(|it| it.events());
         match texts {
             None => {}
             Some(None) => {
-                it.line.inner.borrow_mut().seat = None;
+                it.line.inner.borrow_mut().session = None;
                 it.reconciler.subscriptions_lost(None);
                 it.counted = true;
                 it.connect_at = Some(now + Duration::from_secs(1));
@@ -291,7 +291,7 @@ impl World {
     }
 
     fn clock(&mut self, at: Instant) {
-        self.desk.door.advance(at - self.now);
+        self.apic.admin.advance(at - self.now);
         self.now = at;
     }
 
@@ -308,7 +308,7 @@ impl World {
         let it = &mut self.sides[side];
         if it.connect_at.is_some_and(|at| at <= now) {
             it.connect_at = None;
-            it.line.inner.borrow_mut().seat = Some(self.desk.sit_down(it.id));
+            it.line.inner.borrow_mut().session = Some(self.apic.log_in(it.id));
             it.reconciler.subscriptions_lost(None);
             it.counted = true;
             it.scheduler.connected(now);
@@ -336,7 +336,7 @@ impl World {
             let heard = &it.cluster.heard;
             let marks = it.line.marks.clone();
             let is_ours = |dn: &str| {
-                let it = self.desk.door.get(dn);
+                let it = self.apic.admin.get(dn);
                 it.is_some_and(|it| it["annotation"] == marks.own || it["annotation"] == PYTHON)
             };
             inner.called_for = oracle::may_be_called_for(heard, &it.settings, &is_ours);
@@ -344,7 +344,7 @@ impl World {
             inner.named_at.extend(named);
             let recently = inner.named_at.values().filter(|at| now - **at <= GRACE).count();
             inner.crowded = recently > it.settings.max_epgs;
-            inner.existed.extend(self.desk.door.class("l3extInstP").into_keys());
+            inner.existed.extend(self.apic.admin.class("l3extInstP").into_keys());
             inner.deleted.clear();
             inner.created.clear();
             inner.read.clear();
@@ -352,7 +352,7 @@ impl World {
             inner.log.clear();
         }
         let own = it.line.marks.own.clone();
-        let ours = self.desk.door.bearing(&own);
+        let ours = self.apic.admin.bearing(&own);
         let owned = ours.len();
         it.line.inner.borrow_mut().ever_ours.extend(ours);
         let line = &it.line;
@@ -410,11 +410,11 @@ impl World {
         match it.scheduler.reconcile_ended(&ended, unit, now) {
             NextStep::Done | NextStep::RetryIn(_) => {}
             NextStep::Relogin => {
-                it.line.inner.borrow_mut().seat = None;
+                it.line.inner.borrow_mut().session = None;
                 it.connect_at = Some(now + Duration::from_secs(60));
             }
             NextStep::Reconnect => {
-                it.line.inner.borrow_mut().seat = None;
+                it.line.inner.borrow_mut().session = None;
                 it.connect_at = Some(now + Duration::from_secs(1));
             }
         }
@@ -447,7 +447,7 @@ impl World {
         it.counted = true;
         it.released = false;
         let mut inner = it.line.inner.borrow_mut();
-        inner.seat = None;
+        inner.session = None;
         inner.dead = false;
         inner.ever_ours.clear();
         // A fight is in the process's own memory (R6).
@@ -510,7 +510,7 @@ impl World {
                 let findings: Vec<_> = self.sides[side].reconciler.findings().iter().cloned().collect();
                 for finding in findings.iter().filter(|it| it.code == Code::ForeignEpgDeleted) {
                     self.say(format!("  somebody makes {} again", finding.subject));
-                    let _ = self.desk.door.set(&finding.subject.to_string(), "l3extInstP", &[]);
+                    let _ = self.apic.admin.set(&finding.subject.to_string(), "l3extInstP", &[]);
                 }
             }
         }
@@ -556,9 +556,9 @@ impl World {
 
     /// I1: the fabric holds of each side what the simple function says.
     fn compare(&self, when: &str) -> Result<(), String> {
-        let fabric = snapshot(&self.desk.door);
+        let fabric = snapshot(&self.apic.admin);
         let vrf = |l3out: &str| {
-            let relation = self.desk.door.get(&format!("{l3out}/rsectx"));
+            let relation = self.apic.admin.get(&format!("{l3out}/rsectx"));
             relation.map_or(l3out.to_owned(), |it| it["tDn"].as_str().unwrap_or_default().to_owned())
         };
         for it in &self.sides {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dn;
 use super::json;
-use super::quirks::{Quirks, WriteAnswer};
 use super::tree::{Change, Mo, Tree};
+use super::variants::{Variants, WriteAnswer};
 
 /// The objects of the answer to a POST.
-pub fn written(tree: &Tree, root: &str, changes: &[Change], quirks: &Quirks) -> Vec<String> {
-    let partial = match quirks.write_answer {
+pub fn written(tree: &Tree, root: &str, changes: &[Change], variants: &Variants) -> Vec<String> {
+    let partial = match variants.write_answer {
         WriteAnswer::Empty => return Vec::new(),
         WriteAnswer::Flat => return flat(changes),
         WriteAnswer::Nested => false,
@@ -19,7 +19,7 @@ pub fn written(tree: &Tree, root: &str, changes: &[Change], quirks: &Quirks) -> 
     if nest.changes.contains_key(root) {
         return vec![nest.object(root, true)];
     }
-    match quirks.bare_root {
+    match variants.bare_root {
         true if nest.below.is_empty() => Vec::new(),
         true => vec![nest.object(root, true)],
         false => nest.topmost(root).into_iter().map(|dn| nest.object(dn, true)).collect(),
@@ -27,8 +27,8 @@ pub fn written(tree: &Tree, root: &str, changes: &[Change], quirks: &Quirks) -> 
 }
 
 /// The objects of the answer to a DELETE: the one deleted, with all that it had.
-pub fn deleted(changes: &[Change], quirks: &Quirks) -> Vec<String> {
-    if quirks.write_answer == WriteAnswer::Empty {
+pub fn deleted(changes: &[Change], variants: &Variants) -> Vec<String> {
+    if variants.write_answer == WriteAnswer::Empty {
         return Vec::new();
     }
     let first = changes.iter().find(|it| matches!(it, Change::Deleted { .. }));

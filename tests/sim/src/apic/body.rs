@@ -3,8 +3,8 @@
 
 use super::classes::Class;
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::rules::Refusal;
+use super::variants::Variants;
 
 /// An object of a posted body, its wrappers taken off.
 #[derive(Debug)]
@@ -22,9 +22,9 @@ const DEPTH: usize = 32;
 
 impl Node {
     /// Reads a body.
-    pub fn parse(body: &[u8], quirks: &Quirks) -> Result<Node, ApiError> {
+    pub fn parse(body: &[u8], variants: &Variants) -> Result<Node, ApiError> {
         let text = std::str::from_utf8(body).map_err(|_| ApiError::incomplete(1))?;
-        let mut parser = Parser { text, at: 0, quirks };
+        let mut parser = Parser { text, at: 0, variants };
         let node = parser.node(0)?;
         parser.skip_space();
         if parser.at < text.len() { Err(parser.incomplete()) } else { Ok(node) }
@@ -44,7 +44,7 @@ impl Node {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    quirks: &'a Quirks,
+    variants: &'a Variants,
 }
 
 impl Parser<'_> {
@@ -126,10 +126,10 @@ impl Parser<'_> {
         if matches!(self.peek(), Some('{' | '[') | None) {
             return Err(self.incomplete());
         }
-        let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.quirks))?;
+        let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.variants))?;
         let rest: String = self.text[self.at..].chars().skip(1).collect();
         let Some((value, _)) = rest.split_once('"') else { return Err(self.incomplete_value()) };
-        Err(match prop.rule.stored(value, self.quirks) {
+        Err(match prop.rule.stored(value, self.variants) {
             Err(Refusal::Unknown) => ApiError::unknown_value(value, name, class.name),
             Err(Refusal::Validation) => ApiError::failed_validation(name, class.name, value),
             // What an APIC makes of the rest then is not established.
@@ -186,7 +186,7 @@ impl Parser<'_> {
     }
 
     fn attributes_missing(&self, class: &'static Class) -> ApiError {
-        match (self.quirks.children_first_code, class.naming()) {
+        match (self.variants.children_first_code, class.naming()) {
             (822, Some(name)) => ApiError::naming_missing(class.name, name),
             (code, _) => ApiError::bad(
                 code,
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> (u32, String) {
-        let error = Node::parse(body.as_bytes(), &Quirks::default()).unwrap_err();
+        let error = Node::parse(body.as_bytes(), &Variants::default()).unwrap_err();
         (error.code, error.text)
     }
 
@@ -213,7 +213,7 @@ mod tests {
     fn a_body_is_read_with_its_order_and_its_children() {
         let body = r#" {"l3extInstP" : {"attributes":{"name":"a\"b\\","descr":"\u00e4"} ,
             "children":[{"l3extSubnet":{}}, {"tagTag":{"attributes":{}}}] } } "#;
-        let node = Node::parse(body.as_bytes(), &Quirks::default()).unwrap();
+        let node = Node::parse(body.as_bytes(), &Variants::default()).unwrap();
         assert_eq!((node.get("name"), node.get("descr"), node.given("x")), (Some("a\"b\\"), Some("ä"), None));
         assert_eq!(node.children.iter().map(|it| it.class.name).collect::<Vec<_>>(), ["l3extSubnet", "tagTag"]);
     }

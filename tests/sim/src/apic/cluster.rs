@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::door::Door;
+use super::admin::AdminApi;
 use super::error::ApiError;
 use super::fabric::Fabric;
 use super::front::Front;
@@ -68,7 +68,7 @@ pub struct Rejection {
 /// Requests in the journal at most.
 const LONGEST_JOURNAL: usize = 50_000;
 
-type Then = Box<dyn FnOnce(&Door) + Send>;
+type Then = Box<dyn FnOnce(&AdminApi) + Send>;
 
 /// Something that happens right after a request was done, before its answer is sent.
 pub(super) struct Hook {
@@ -143,7 +143,7 @@ impl State {
 
     /// Tells the subscriptions.
     pub fn announce(&mut self, changes: &[Change]) {
-        if !self.deaf && !self.fabric.quirks.events_lost {
+        if !self.deaf && !self.fabric.variants.events_lost {
             let now = self.now();
             self.sessions.announce(changes, &self.fabric, now);
         }
@@ -151,7 +151,7 @@ impl State {
 
     fn do_what_is_due(&mut self) {
         let now = self.now();
-        self.sessions.expire(&self.fabric.quirks, now);
+        self.sessions.expire(&self.fabric.variants, now);
         let changes = self.fabric.by_itself(now);
         self.announce(&changes);
     }

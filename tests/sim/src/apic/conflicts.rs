@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::classes::Class;
 use super::dn;
-use super::quirks::{HostBits, Quirks};
 use super::rules;
 use super::tree::{Attributes, Mo, Transaction, Tree};
+use super::variants::{HostBits, Variants};
 
 /// An F0467 that was raised: this EPG could not have this prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,7 +178,7 @@ impl Conflicts {
 
 /// The prefix that a subnet classifies by: with `import-security`, in one spelling.
 fn held(mo: &Mo) -> Option<String> {
-    let one_spelling = Quirks { ipv6_canonical: true, host_bits: HostBits::Cleared, ..Quirks::default() };
+    let one_spelling = Variants { ipv6_canonical: true, host_bits: HostBits::Cleared, ..Variants::default() };
     mo.get("scope").split(',').any(|it| it == "import-security").then(|| rules::prefix(mo.get("ip"), &one_spelling))?
 }
 

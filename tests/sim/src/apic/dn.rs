@@ -2,8 +2,8 @@
 
 use super::classes::Class;
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::rules::{self, Rule};
+use super::variants::Variants;
 
 /// A DN of the policy universe, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub fn tenant(dn: &str) -> Option<String> {
 }
 
 /// Finds classes and canonical spelling of a DN below `uni`.
-pub fn place(dn: &str, quirks: &Quirks) -> Result<Place, ApiError> {
+pub fn place(dn: &str, variants: &Variants) -> Result<Place, ApiError> {
     let names = rns(dn).ok_or_else(|| ApiError::bad_dn(dn, dn, 0))?;
     if names[0] != "uni" {
         return Err(ApiError::bad_dn(dn, names[0], 0));
@@ -141,17 +141,17 @@ pub fn place(dn: &str, quirks: &Quirks) -> Result<Place, ApiError> {
     let mut place = Place { dn: "uni".to_owned(), class: "polUni", value: String::new() };
     for (position, rn) in names.iter().enumerate().skip(1) {
         let (class, value) = child_of(place.class, rn).ok_or_else(|| ApiError::bad_dn(dn, rn, position))?;
-        if is_prefix(class) && rules::prefix(value, quirks).is_none() {
+        if is_prefix(class) && rules::prefix(value, variants).is_none() {
             return Err(ApiError::bad_rn(rn));
         }
-        place = below(&place.dn, class, value, quirks);
+        place = below(&place.dn, class, value, variants);
     }
     Ok(place)
 }
 
 /// The place of a child below `parent`.
-pub fn below(parent: &str, class: &'static Class, value: &str, quirks: &Quirks) -> Place {
-    let value = match rules::prefix(value, quirks) {
+pub fn below(parent: &str, class: &'static Class, value: &str, variants: &Variants) -> Place {
+    let value = match rules::prefix(value, variants) {
         Some(canonical) if is_prefix(class) => canonical,
         _ => value.to_owned(),
     };
@@ -240,7 +240,7 @@ mod tests {
             ("uni/tn-T/out-L/instP-E/rscons-C", "fvRsCons", "uni/tn-T/out-L/instP-E/rscons-C"),
         ];
         for (dn, class, canonical) in table {
-            let place = place(dn, &Quirks::default()).unwrap();
+            let place = place(dn, &Variants::default()).unwrap();
             assert_eq!((place.class, place.dn.as_str()), (class, canonical), "{dn}");
         }
         for dn in [
@@ -251,7 +251,7 @@ mod tests {
             "uni/tn-T/out-L/instP-E/extsubnet-10.0.0.1/32",
             "topology/pod-1",
         ] {
-            assert_eq!(place(dn, &Quirks::default()).unwrap_err().code, 104, "{dn}");
+            assert_eq!(place(dn, &Variants::default()).unwrap_err().code, 104, "{dn}");
         }
     }
 }

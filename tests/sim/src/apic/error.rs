@@ -1,6 +1,6 @@
 //! The APIC's errors: HTTP status, code and the recorded texts.
 
-use super::quirks::Quirks;
+use super::variants::Variants;
 
 const TOKEN_TIMEOUT: &str = "Token was invalid (Error: Token timeout)";
 
@@ -65,8 +65,8 @@ impl ApiError {
     }
 
     /// An attribute that the class does not have; which code is not established for all releases.
-    pub fn unknown_attribute(name: &str, class: &str, quirks: &Quirks) -> ApiError {
-        match quirks.unknown_property_code {
+    pub fn unknown_attribute(name: &str, class: &str, variants: &Variants) -> ApiError {
+        match variants.unknown_property_code {
             400 => ApiError::bad(400, format!("unknown attribute '{name}' in element '{class}'")),
             code => ApiError::bad(code, format!("unknown property {name}, class {class} [(Dn0)] Dn0=, ")),
         }

@@ -7,8 +7,8 @@ use super::classes::Class;
 use super::conflicts::{self, Conflicts};
 use super::dn::Place;
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::tree::{Change, Transaction, Tree};
+use super::variants::Variants;
 use super::write::{Edit, Forbidden};
 
 /// The tree and what belongs to it.
@@ -17,7 +17,7 @@ pub struct Fabric {
     /// All objects.
     pub tree: Tree,
     /// The switches.
-    pub quirks: Quirks,
+    pub variants: Variants,
     /// Missing privileges.
     pub forbidden: Vec<Forbidden>,
     conflicts: Conflicts,
@@ -30,7 +30,7 @@ pub struct Fabric {
 /// Who writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Author<'a> {
-    /// The login name; empty for the fabric itself and for the side door: no privilege is missing there.
+    /// The login name; empty for the fabric itself and for the admin API: no privilege is missing there.
     pub user: &'a str,
     /// What `uid` of a changed object becomes.
     pub uid: &'a str,
@@ -38,10 +38,10 @@ pub struct Author<'a> {
 
 impl Fabric {
     /// A fabric as it comes: the tenants common, infra and mgmt, and common's default VRF.
-    pub fn new(quirks: Quirks) -> Fabric {
+    pub fn new(variants: Variants) -> Fabric {
         let mut fabric = Fabric {
             tree: Tree::default(),
-            quirks,
+            variants,
             forbidden: Vec::new(),
             conflicts: Conflicts::default(),
             sequence: 0,
@@ -97,7 +97,7 @@ impl Fabric {
         self.transactions += 1;
         let mut edit = Edit {
             tx: Transaction::new(&mut self.tree),
-            quirks: &self.quirks,
+            variants: &self.variants,
             now,
             number: self.transactions,
             sequence: &mut self.sequence,
@@ -110,7 +110,7 @@ impl Fabric {
         conflicts::resolve_relations(&mut tx);
         self.conflicts.update(&mut tx, sequence);
         let changes = tx.commit(&timestamp(), author.uid);
-        if let Some(delay) = self.quirks.late_changes {
+        if let Some(delay) = self.variants.late_changes {
             let new = |it: &Change| match it {
                 Change::Created { dn, mo } if mo.class.name == "l3extInstP" => Some((now + delay, dn.clone())),
                 _ => None,

@@ -2,9 +2,9 @@
 
 use super::classes::Class;
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::rules::Rule;
 use super::tree::Mo;
+use super::variants::Variants;
 
 /// An expression over one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +62,13 @@ const DEPTH: usize = 32;
 
 impl Filter {
     /// Parses an expression and checks the names and values in it.
-    pub fn parse(text: &str, quirks: &Quirks) -> Result<Filter, ApiError> {
+    pub fn parse(text: &str, variants: &Variants) -> Result<Filter, ApiError> {
         let mut parser = Parser { rest: text.trim() };
         let filter = parser.expression(0);
         let filter = filter.filter(|_| parser.rest.is_empty()).ok_or_else(|| {
             ApiError::bad(400, format!("Unable to process the query, filter expression is invalid: {text}"))
         })?;
-        if let Some(limit) = quirks.filter_limit.filter(|it| filter.size() - 1 > *it) {
+        if let Some(limit) = variants.filter_limit.filter(|it| filter.size() - 1 > *it) {
             let text = format!("Number of filter expressions cannot exceed maximum allowed ({limit})");
             return Err(ApiError::bad(301, text));
         }
@@ -309,12 +309,12 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(
-                Filter::parse(text, &Quirks::default()).unwrap().matches("uni/tn-T/out-L/instP-E/x", &mo),
+                Filter::parse(text, &Variants::default()).unwrap().matches("uni/tn-T/out-L/instP-E/x", &mo),
                 expected,
                 "{text}"
             );
         }
-        let refused = |text: &str| Filter::parse(text, &Quirks::default()).unwrap_err().code;
+        let refused = |text: &str| Filter::parse(text, &Variants::default()).unwrap_err().code;
         let many = |count: usize| format!("or({})", vec!["true()"; count].join(","));
         for (text, code) in [
             (r#"eq(faultInst.cod,"F0467")"#, 121),
@@ -326,9 +326,9 @@ mod tests {
         ] {
             assert_eq!(refused(text), code, "{text}");
         }
-        assert!(Filter::parse(&many(20), &Quirks::default()).is_ok());
+        assert!(Filter::parse(&many(20), &Variants::default()).is_ok());
         for text in ["", "eq", "eq()", "eq(ip,\"x\")", "contains(a.b,\"x\")", "eq(a.b,\"x\")x", "eq(a.b,\"x", "and()"] {
-            assert!(Filter::parse(text, &Quirks::default()).is_err(), "{text}");
+            assert!(Filter::parse(text, &Variants::default()).is_err(), "{text}");
         }
     }
 }

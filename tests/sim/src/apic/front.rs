@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::ApiError;
-use super::quirks::{Quirks, Throttle};
 use super::requests::Reply;
+use super::variants::{Throttle, Variants};
 
 /// What the web servers of a cluster count.
 #[derive(Debug, Default)]
@@ -40,34 +40,34 @@ impl Front {
     }
 
     /// Counts a request; returns the refusal if there is one.
-    pub fn admit(&mut self, controller: usize, upgrade: bool, quirks: &Quirks, now: Duration) -> Option<Reply> {
+    pub fn admit(&mut self, controller: usize, upgrade: bool, variants: &Variants, now: Duration) -> Option<Reply> {
         self.requests += 1;
-        let refusal = self.refusal(controller, quirks, now);
+        let refusal = self.refusal(controller, variants, now);
         self.refused += usize::from(refusal.is_some());
         if refusal.is_none() && self.busy > 0 && !upgrade {
             self.busy -= 1;
             let error = ApiError::new(503, 503, "Unable to deliver the message, Resolve timeout");
-            return Some(Reply::error(&error, quirks));
+            return Some(Reply::error(&error, variants));
         }
         refusal
     }
 
-    fn refusal(&mut self, controller: usize, quirks: &Quirks, now: Duration) -> Option<Reply> {
-        if let Some(throttle) = quirks.request_throttle
+    fn refusal(&mut self, controller: usize, variants: &Variants, now: Duration) -> Option<Reply> {
+        if let Some(throttle) = variants.request_throttle
             && !self.takes_one_more(controller, throttle, now)
         {
             return Some(Reply { retry_after: throttle.retry_after, ..Reply::html(503) });
         }
-        if quirks.refuse_every.is_some_and(|every| every > 0 && self.requests.is_multiple_of(u64::from(every))) {
+        if variants.refuse_every.is_some_and(|every| every > 0 && self.requests.is_multiple_of(u64::from(every))) {
             return Some(Reply::html(503));
         }
-        if chance(self.requests) < quirks.fail_share {
+        if chance(self.requests) < variants.fail_share {
             self.failed += 1;
             return Some(match self.failed % 4 {
                 1 => Reply::html(503),
                 2 => Reply::html(502),
                 3 => Reply::html(504),
-                _ => Reply::error(&ApiError::new(500, 500, "Internal server error"), quirks),
+                _ => Reply::error(&ApiError::new(500, 500, "Internal server error"), variants),
             });
         }
         None
@@ -103,8 +103,8 @@ mod tests {
 
     fn taken(throttle: Throttle, arrivals: &[u64]) -> Vec<bool> {
         let mut front = Front::default();
-        let quirks = Quirks { request_throttle: Some(throttle), ..Quirks::default() };
-        let admit = |it: &u64| front.admit(0, false, &quirks, Duration::from_millis(*it)).is_none();
+        let variants = Variants { request_throttle: Some(throttle), ..Variants::default() };
+        let admit = |it: &u64| front.admit(0, false, &variants, Duration::from_millis(*it)).is_none();
         arrivals.iter().map(admit).collect()
     }
 
@@ -123,10 +123,10 @@ mod tests {
     fn the_share_that_fails_is_about_the_one_asked_for() {
         for (share, at_least, at_most) in [(0.0, 0, 0), (0.02, 100, 300), (0.5, 4800, 5200), (1.0, 10_000, 10_000)] {
             let mut front = Front::default();
-            let quirks = Quirks { fail_share: share, ..Quirks::default() };
+            let variants = Variants { fail_share: share, ..Variants::default() };
             let mut statuses = BTreeMap::new();
             for _ in 0..10_000 {
-                if let Some(reply) = front.admit(0, false, &quirks, Duration::ZERO) {
+                if let Some(reply) = front.admit(0, false, &variants, Duration::ZERO) {
                     *statuses.entry(reply.status).or_insert(0) += 1;
                 }
             }

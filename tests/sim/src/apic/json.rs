@@ -2,8 +2,8 @@
 //! written straight to text.
 
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::tree::Change;
+use super::variants::Variants;
 
 /// Writes `"name":"value"` pairs, separated by commas.
 pub fn members<'a>(out: &mut String, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
@@ -32,25 +32,25 @@ pub fn text(out: &mut String, value: &str) {
 }
 
 /// The envelope around what an answer holds.
-pub fn envelope(total: usize, imdata: &str, subscription: Option<u64>, quirks: &Quirks) -> String {
-    let total = if quirks.numeric_total { total.to_string() } else { format!("\"{total}\"") };
+pub fn envelope(total: usize, imdata: &str, subscription: Option<u64>, variants: &Variants) -> String {
+    let total = if variants.numeric_total { total.to_string() } else { format!("\"{total}\"") };
     let subscription = subscription.map(|id| format!("\"subscriptionId\":\"{id}\",")).unwrap_or_default();
     format!("{{{subscription}\"totalCount\":{total},\"imdata\":[{imdata}]}}")
 }
 
 /// The body of a refusal.
-pub fn error(error: &ApiError, quirks: &Quirks) -> String {
+pub fn error(error: &ApiError, variants: &Variants) -> String {
     let mut quoted = String::new();
-    if quirks.unescaped_quotes {
+    if variants.unescaped_quotes {
         quoted = format!("\"{}\"", error.text);
     } else {
         text(&mut quoted, &error.text);
     }
-    if quirks.escaped_slashes {
+    if variants.escaped_slashes {
         quoted = quoted.replace('/', "\\/");
     }
     let body = format!("{{\"error\":{{\"attributes\":{{\"code\":\"{}\",\"text\":{quoted}}}}}}}", error.code);
-    envelope(1, &body, None, quirks)
+    envelope(1, &body, None, variants)
 }
 
 /// The web server's own page, for what never reached the APIC's program.

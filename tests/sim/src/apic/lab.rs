@@ -17,22 +17,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::admin::AdminApi;
 use super::cluster::Entry;
 use super::conflicts::PrefixInUse;
-use super::door::Door;
 use crate::net::Request;
 
 /// Answers a request: status and body.
-pub fn answer(door: &Door, request: &Request) -> (u16, String) {
+pub fn answer(admin: &AdminApi, request: &Request) -> (u16, String) {
     let what = request.path.trim_start_matches("/lab/");
     let body = match (request.method.as_str(), what) {
-        ("GET", "journal") => door.journal().iter().map(entry).collect(),
-        ("GET", "subscriptions") => json!(door.subscribed()),
+        ("GET", "journal") => admin.journal().iter().map(entry).collect(),
+        ("GET", "subscriptions") => json!(admin.subscribed()),
         ("GET", "faults") => json!({
-            "standing": door.faults_standing().iter().map(fault).collect::<Vec<_>>(),
-            "raised": door.faults_raised().iter().map(fault).collect::<Vec<_>>(),
+            "standing": admin.faults_standing().iter().map(fault).collect::<Vec<_>>(),
+            "raised": admin.faults_raised().iter().map(fault).collect::<Vec<_>>(),
         }),
-        (method, what) => match act(door, method, what, request) {
+        (method, what) => match act(admin, method, what, request) {
             Ok(()) => json!({}),
             Err((status, why)) => return (status, json!({"error": why}).to_string() + "\n"),
         },
@@ -40,20 +40,20 @@ pub fn answer(door: &Door, request: &Request) -> (u16, String) {
     (200, body.to_string() + "\n")
 }
 
-fn act(door: &Door, method: &str, what: &str, request: &Request) -> Result<(), (u16, &'static str)> {
+fn act(admin: &AdminApi, method: &str, what: &str, request: &Request) -> Result<(), (u16, &'static str)> {
     let parameter = |name: &str| request.parameter(name).unwrap_or_default();
     match (method, what) {
-        ("DELETE", "journal") => door.clear_journal(),
-        ("POST", "drop-websockets") => door.drop_websockets(),
-        ("POST", "expire-tokens") => door.expire_tokens(),
-        ("POST", "lapse-subscriptions") => door.lapse_subscriptions(),
-        ("POST", "deaf") => door.set_deaf(parameter("on") != "no"),
+        ("DELETE", "journal") => admin.clear_journal(),
+        ("POST", "drop-websockets") => admin.drop_websockets(),
+        ("POST", "expire-tokens") => admin.expire_tokens(),
+        ("POST", "lapse-subscriptions") => admin.lapse_subscriptions(),
+        ("POST", "deaf") => admin.set_deaf(parameter("on") != "no"),
         ("POST", "advance") => {
             let seconds = parameter("seconds").parse().map_err(|_| (400, "seconds must be a number"))?;
-            door.advance(Duration::from_secs(seconds));
+            admin.advance(Duration::from_secs(seconds));
         }
-        ("POST", "forbid") => door.forbid(parameter("dn"), request.parameter("class")),
-        ("POST", "allow") => door.allow(),
+        ("POST", "forbid") => admin.forbid(parameter("dn"), request.parameter("class")),
+        ("POST", "allow") => admin.allow(),
         _ => return Err((404, "no such thing in the lab")),
     }
     Ok(())

@@ -6,9 +6,9 @@ use super::classes::{Class, Prop};
 use super::dn::is_below;
 use super::error::ApiError;
 use super::filter::Filter;
-use super::quirks::Quirks;
 use super::rules::Rule;
 use super::tree::{Mo, Tree};
+use super::variants::Variants;
 use super::{dn, json};
 
 /// Where a query begins.
@@ -67,7 +67,7 @@ pub struct Query {
 
 impl Query {
     /// Understands the parameters of a request for `scope`.
-    pub fn new(scope: Scope, parameters: &[(String, String)], quirks: &Quirks) -> Result<Query, ApiError> {
+    pub fn new(scope: Scope, parameters: &[(String, String)], variants: &Variants) -> Result<Query, ApiError> {
         let mut query = Query {
             scope,
             target: Reach::Own,
@@ -89,10 +89,10 @@ impl Query {
             match name.as_str() {
                 "query-target" => query.target = reach(value, "self").ok_or_else(invalid)?,
                 "target-subtree-class" => query.target_classes = classes(value)?,
-                "query-target-filter" => query.filter = Some(Filter::parse(value, quirks)?),
+                "query-target-filter" => query.filter = Some(Filter::parse(value, variants)?),
                 "rsp-subtree" => query.subtree = reach(value, "no").ok_or_else(invalid)?,
                 "rsp-subtree-class" => query.subtree_classes = classes(value)?,
-                "rsp-subtree-filter" => query.subtree_filter = Some(Filter::parse(value, quirks)?),
+                "rsp-subtree-filter" => query.subtree_filter = Some(Filter::parse(value, variants)?),
                 "rsp-subtree-include" => query.required = value.split(',').any(|it| it == "required"),
                 "rsp-prop-include" => {
                     query.shown = match value.as_str() {
@@ -106,7 +106,7 @@ impl Query {
                 "page" => page = Some(value.parse().map_err(|_| invalid())?),
                 "page-size" => page_size = Some(value.parse().ok().filter(|it| *it > 0).ok_or_else(invalid)?),
                 "subscription" => query.subscription = Some(yes_or_no(value).ok_or_else(invalid)?),
-                "refresh-timeout" if quirks.refresh_timeout_known => {
+                "refresh-timeout" if variants.refresh_timeout_known => {
                     query.refresh_timeout = Some(value.parse().ok().filter(|it| *it > 0).ok_or_else(invalid)?);
                 }
                 // Browsers add it against caches.
@@ -115,7 +115,7 @@ impl Query {
             }
         }
         if page.is_some() || page_size.is_some() {
-            let size = page_size.unwrap_or(100).min(quirks.page_cap.unwrap_or(usize::MAX));
+            let size = page_size.unwrap_or(100).min(variants.page_cap.unwrap_or(usize::MAX));
             query.page = Some((page.unwrap_or(0), size));
         }
         // A class scope needs a class, and the words of a DN are checked before anything is looked up.
@@ -128,7 +128,7 @@ impl Query {
     }
 
     /// Runs it: how many objects there are in all, and the JSON of those of this page, separated by commas.
-    pub fn run(&self, tree: &Tree, quirks: &Quirks) -> Result<(usize, String), ApiError> {
+    pub fn run(&self, tree: &Tree, variants: &Variants) -> Result<(usize, String), ApiError> {
         let mut found = self.select(tree);
         found.retain(|(dn, mo)| self.filter.as_ref().is_none_or(|it| it.matches(dn, mo)));
         if self.required && self.subtree != Reach::Own {
@@ -143,7 +143,7 @@ impl Query {
         }
         let total = found.len();
         if let Some((page, size)) = self.page {
-            let shift = if page == 0 { 0 } else { quirks.pages_shift };
+            let shift = if page == 0 { 0 } else { variants.pages_shift };
             let from = page.saturating_mul(size).saturating_add_signed(-shift).min(total);
             found = found[from..from.saturating_add(size).min(total)].to_vec();
         }
@@ -153,9 +153,9 @@ impl Query {
             if !out.is_empty() {
                 out.push(',');
             }
-            count += self.write_root(&mut out, tree, dn, mo, quirks);
+            count += self.write_root(&mut out, tree, dn, mo, variants);
         }
-        if count > quirks.result_limit {
+        if count > variants.result_limit {
             return Err(ApiError::bad(400, "Unable to process the query, result dataset is too big"));
         }
         Ok((total, out))
@@ -210,7 +210,7 @@ impl Query {
     }
 
     /// Writes an object of the top level with what the answer shows below it; returns how many objects that was.
-    fn write_root(&self, out: &mut String, tree: &Tree, dn: &str, mo: &Mo, quirks: &Quirks) -> usize {
+    fn write_root(&self, out: &mut String, tree: &Tree, dn: &str, mo: &Mo, variants: &Variants) -> usize {
         let mut children: BTreeMap<&str, Vec<(&str, &Mo)>> = BTreeMap::new();
         let mut count = 0;
         if self.subtree != Reach::Own {
@@ -218,7 +218,7 @@ impl Query {
             for (child, mo) in tree.below(dn).filter(in_reach) {
                 // With a class list the objects between the root and those asked for are containers.
                 let holds = || tree.below(child).any(|(dn, mo)| self.shows_below(dn, mo));
-                let container = quirks.containers_kept && self.subtree == Reach::Subtree;
+                let container = variants.containers_kept && self.subtree == Reach::Subtree;
                 if self.shows_below(child, mo) || (container && holds()) {
                     children.entry(&mo.parent).or_default().push((child, mo));
                     count += 1;
@@ -263,10 +263,10 @@ impl Query {
 }
 
 /// The whole subtree of one object, as an answer shows it.
-pub fn whole(tree: &Tree, dn: &str, quirks: &Quirks) -> Option<String> {
+pub fn whole(tree: &Tree, dn: &str, variants: &Variants) -> Option<String> {
     let parameters = [("rsp-subtree".to_owned(), "full".to_owned())];
-    let query = Query::new(Scope::Object(dn.to_owned()), &parameters, quirks).ok()?;
-    let (_, json) = query.run(tree, quirks).ok()?;
+    let query = Query::new(Scope::Object(dn.to_owned()), &parameters, variants).ok()?;
+    let (_, json) = query.run(tree, variants).ok()?;
     (!json.is_empty()).then_some(json)
 }
 
@@ -280,7 +280,7 @@ fn ancestors(dn: &str) -> impl Iterator<Item = &str> {
 }
 
 fn class_of(dn: &str) -> Option<&'static str> {
-    dn::place(dn, &Quirks::default()).ok().map(|it| it.class)
+    dn::place(dn, &Variants::default()).ok().map(|it| it.class)
 }
 
 fn reach(value: &str, own: &str) -> Option<Reach> {

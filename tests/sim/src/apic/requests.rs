@@ -8,8 +8,8 @@ use super::cluster::State;
 use super::error::ApiError;
 use super::fabric::Author;
 use super::query::{self, Query, Scope};
-use super::quirks::{PostAnswer, Quirks};
 use super::session::Caller;
+use super::variants::{PostAnswer, Variants};
 use super::{answers, dn, json};
 use crate::net::Request;
 
@@ -34,8 +34,8 @@ impl Reply {
     }
 
     /// A refusal of the APIC's program.
-    pub fn error(error: &ApiError, quirks: &Quirks) -> Reply {
-        Reply { status: error.status, ..Reply::json(json::error(error, quirks)) }
+    pub fn error(error: &ApiError, variants: &Variants) -> Reply {
+        Reply { status: error.status, ..Reply::json(json::error(error, variants)) }
     }
 
     /// A refusal of the web server in front of it.
@@ -46,17 +46,17 @@ impl Reply {
 
 /// Answers a request; returns the login name with it.
 pub(super) fn answer(state: &mut State, controller: usize, request: &Request) -> (String, Reply) {
-    let quirks = &state.fabric.quirks;
+    let variants = &state.fabric.variants;
     let line = request.method.len() + request.target.len() + " HTTP/1.1".len() + 1;
-    if line > quirks.request_line {
+    if line > variants.request_line {
         return (String::new(), Reply::html(414));
     }
-    if request.body.len() > quirks.body_limit {
+    if request.body.len() > variants.body_limit {
         return (String::new(), Reply::html(413));
     }
     let mut user = String::new();
     let reply = route(state, controller, request, &mut user);
-    let reply = reply.unwrap_or_else(|error| Reply::error(&error, &state.fabric.quirks));
+    let reply = reply.unwrap_or_else(|error| Reply::error(&error, &state.fabric.variants));
     (user, reply)
 }
 
@@ -75,20 +75,20 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
     }
     let now = state.now();
     let cookies: Vec<&str> = request.headers.iter().filter(|it| it.0 == "cookie").map(|it| it.1.as_str()).collect();
-    let caller = match state.sessions.caller(controller, &cookies, &state.fabric.quirks, now) {
-        Err(error) if error.is_about_token() && state.fabric.quirks.html_forbidden => return Ok(Reply::html(403)),
+    let caller = match state.sessions.caller(controller, &cookies, &state.fabric.variants, now) {
+        Err(error) if error.is_about_token() && state.fabric.variants.html_forbidden => return Ok(Reply::html(403)),
         other => other?,
     };
     user.clone_from(&caller.user);
     if state.sessions.challenge_of(caller.session).is_some_and(|it| request.header("apic-challenge") != Some(it)) {
         return Err(ApiError::challenge());
     }
-    let empty = |state: &State| Ok(Reply::json(json::envelope(0, "", None, &state.fabric.quirks)));
+    let empty = |state: &State| Ok(Reply::json(json::envelope(0, "", None, &state.fabric.variants)));
     let path = dn::tidy(path);
     let path = path.strip_prefix("node/").unwrap_or(&path);
     match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("GET" | "POST", ("aaaRefresh", "")) => {
-            let token = state.sessions.refresh(caller.session, &state.fabric.quirks, now)?;
+            let token = state.sessions.refresh(caller.session, &state.fabric.variants, now)?;
             Ok(welcome(state, controller, caller.session, &caller.user, token))
         }
         ("POST", ("aaaLogout", "")) => {
@@ -97,7 +97,7 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
         }
         ("GET", ("subscriptionRefresh", "")) => {
             let id = request.parameter("id").unwrap_or_default();
-            state.sessions.refresh_subscription(&caller, id, &state.fabric.quirks, now)?;
+            state.sessions.refresh_subscription(&caller, id, &state.fabric.variants, now)?;
             empty(state)
         }
         ("GET", ("mo", dn)) => {
@@ -116,12 +116,12 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
             let author = Author { user: &caller.user, uid: &caller.uid };
             let changes = state.fabric.delete(now, author, dn)?;
             state.announce(&changes);
-            let quirks = &state.fabric.quirks;
+            let variants = &state.fabric.variants;
             let objects = match request.parameter("rsp-subtree") {
-                Some("modified") => answers::deleted(&changes, quirks),
+                Some("modified") => answers::deleted(&changes, variants),
                 _ => Vec::new(),
             };
-            Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, quirks)))
+            Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, variants)))
         }
         _ => Ok(Reply::html(404)),
     }
@@ -129,7 +129,7 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
 
 fn login(state: &mut State, controller: usize, request: &Request, user: &mut String) -> Result<Reply, ApiError> {
     let now = state.now();
-    if !state.sessions.login_allowed(controller, &state.fabric.quirks, now) {
+    if !state.sessions.login_allowed(controller, &state.fabric.variants, now) {
         return Ok(Reply::html(503));
     }
     let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|_| ApiError::incomplete(1))?;
@@ -149,7 +149,7 @@ fn login(state: &mut State, controller: usize, request: &Request, user: &mut Str
         return Err(ApiError::new(401, 401, text));
     };
     let uid = (15_374 + position).to_string();
-    let (session, token) = state.sessions.login(controller, name, &uid, &state.fabric.quirks, now);
+    let (session, token) = state.sessions.login(controller, name, &uid, &state.fabric.variants, now);
     if request.parameter("gui-token-request") == Some("yes") {
         state.sessions.challenge(session);
     }
@@ -185,13 +185,13 @@ fn welcome(state: &State, controller: usize, session: u64, user: &str, token: St
     }
     let domain = json!({"aaaUserDomain": {"attributes": {"name": "all", "rolesR": "admin", "rolesW": "admin"}}});
     let body = json!({"aaaLogin": {"attributes": attributes, "children": [domain]}});
-    let body = json::envelope(1, &body.to_string(), None, &state.fabric.quirks);
+    let body = json::envelope(1, &body.to_string(), None, &state.fabric.variants);
     Reply { cookie: Some(token), ..Reply::json(body) }
 }
 
 /// A DN that is asked for: in its one spelling where there can be objects here, as it is written elsewhere.
 fn readable(state: &State, dn: &str) -> Result<String, ApiError> {
-    if dn::is_unsimulated(dn) { Ok(dn.to_owned()) } else { dn::place(dn, &state.fabric.quirks).map(|it| it.dn) }
+    if dn::is_unsimulated(dn) { Ok(dn.to_owned()) } else { dn::place(dn, &state.fabric.variants).map(|it| it.dn) }
 }
 
 fn read(
@@ -203,9 +203,9 @@ fn read(
 ) -> Result<Reply, ApiError> {
     let now = state.now();
     let fabric = &state.fabric;
-    let query = Query::new(scope, &request.query, &fabric.quirks)?;
+    let query = Query::new(scope, &request.query, &fabric.variants)?;
     let is_refused = |it: &String| request.target.contains(it) || request.path.contains(it);
-    let refused = fabric.quirks.subscriptions_refused || state.refused_subscriptions.iter().any(is_refused);
+    let refused = fabric.variants.subscriptions_refused || state.refused_subscriptions.iter().any(is_refused);
     if query.subscription == Some(true) && refused {
         return Err(ApiError::bad(400, "Subscription request failed, the query cannot be subscribed to"));
     }
@@ -217,9 +217,9 @@ fn read(
     }
     let (total, objects) = match id {
         Some(_) if caller.doubled => (0, String::new()),
-        _ => query.run(state.lagging.get(&controller).unwrap_or(&fabric.tree), &fabric.quirks)?,
+        _ => query.run(state.lagging.get(&controller).unwrap_or(&fabric.tree), &fabric.variants)?,
     };
-    Ok(Reply::json(json::envelope(total, &objects, id, &fabric.quirks)))
+    Ok(Reply::json(json::envelope(total, &objects, id, &fabric.variants)))
 }
 
 fn post(state: &mut State, caller: &Caller, request: &Request, dn: &str) -> Result<Reply, ApiError> {
@@ -229,14 +229,14 @@ fn post(state: &mut State, caller: &Caller, request: &Request, dn: &str) -> Resu
     let (root, changes) = state.fabric.post(now, author, dn, &request.body)?;
     state.announce(&changes);
     let fabric = &state.fabric;
-    let quirks = &fabric.quirks;
-    let objects = match (request.parameter("rsp-subtree"), quirks.post_answer) {
-        (Some("modified"), _) => answers::written(&fabric.tree, &root.dn, &changes, quirks),
+    let variants = &fabric.variants;
+    let objects = match (request.parameter("rsp-subtree"), variants.post_answer) {
+        (Some("modified"), _) => answers::written(&fabric.tree, &root.dn, &changes, variants),
         (Some("full"), PostAnswer::Flat) => answers::flat(&changes),
-        (Some("full"), PostAnswer::Nested) => query::whole(&fabric.tree, &root.dn, quirks).into_iter().collect(),
+        (Some("full"), PostAnswer::Nested) => query::whole(&fabric.tree, &root.dn, variants).into_iter().collect(),
         _ => Vec::new(),
     };
-    Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, &fabric.quirks)))
+    Ok(Reply::json(json::envelope(objects.len(), &objects.join(","), None, &fabric.variants)))
 }
 
 fn refuse_if_told(state: &mut State, dn: &str, body: &str) -> Result<(), ApiError> {

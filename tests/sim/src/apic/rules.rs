@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::quirks::{HostBits, Quirks};
+use super::variants::{HostBits, Variants};
 
 /// What may be written to a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Refusal {
 
 impl Rule {
     /// The value as the fabric stores it.
-    pub fn stored(&self, value: &str, quirks: &Quirks) -> Result<String, Refusal> {
+    pub fn stored(&self, value: &str, variants: &Variants) -> Result<String, Refusal> {
         let length = value.chars().count();
         let ok = match *self {
             Rule::ReadOnly => return Err(Refusal::ReadOnly),
@@ -61,7 +61,7 @@ impl Rule {
                 return if words.contains(&value) { Ok(value.to_owned()) } else { Err(Refusal::Unknown) };
             }
             Rule::Flags(words) => return flags(value, words),
-            Rule::Prefix => return prefix(value, quirks).ok_or(Refusal::Validation),
+            Rule::Prefix => return prefix(value, variants).ok_or(Refusal::Validation),
         };
         if ok { Ok(value.to_owned()) } else { Err(Refusal::Validation) }
     }
@@ -78,21 +78,21 @@ fn flags(value: &str, words: &[&str]) -> Result<String, Refusal> {
 }
 
 /// A prefix as the fabric keeps it; `None` where it is none.
-pub fn prefix(value: &str, quirks: &Quirks) -> Option<String> {
+pub fn prefix(value: &str, variants: &Variants) -> Option<String> {
     let (address, length) = value.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
     let plain = !length.is_empty() && length.len() <= 3 && length.bytes().all(|it| it.is_ascii_digit());
     let length: u32 = if plain { length.parse().ok().filter(|it| *it <= bits)? } else { return None };
     let network = network(address, length);
-    let address = match quirks.host_bits {
+    let address = match variants.host_bits {
         HostBits::Refused if network != address => return None,
         HostBits::Cleared => network,
         _ => address,
     };
     let as_written = value.split_once('/')?.0;
     let text = match address {
-        IpAddr::V6(_) if !quirks.ipv6_canonical && address == as_written.parse::<IpAddr>().ok()? => {
+        IpAddr::V6(_) if !variants.ipv6_canonical && address == as_written.parse::<IpAddr>().ok()? => {
             as_written.to_owned()
         }
         other => other.to_string(),
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_kept_as_the_switches_say() {
-        let canonical = Quirks::default();
-        let literal = Quirks { ipv6_canonical: false, ..Quirks::default() };
+        let canonical = Variants::default();
+        let literal = Variants { ipv6_canonical: false, ..Variants::default() };
         let table = [
             ("10.1.2.3/32", &canonical, Some("10.1.2.3/32")),
             ("FD00:0::1/128", &canonical, Some("fd00::1/128")),
@@ -127,20 +127,20 @@ mod tests {
             ("10.1.2.300/32", &canonical, None),
             ("fd00::1/129", &canonical, None),
         ];
-        for (value, quirks, expected) in table {
-            assert_eq!(prefix(value, quirks).as_deref(), expected, "{value}");
+        for (value, variants, expected) in table {
+            assert_eq!(prefix(value, variants).as_deref(), expected, "{value}");
         }
         for (host_bits, expected) in
             [(HostBits::Kept, Some("10.1.2.3/24")), (HostBits::Cleared, Some("10.1.2.0/24")), (HostBits::Refused, None)]
         {
-            let quirks = Quirks { host_bits, ..Quirks::default() };
-            assert_eq!(prefix("10.1.2.3/24", &quirks).as_deref(), expected, "{host_bits:?}");
+            let variants = Variants { host_bits, ..Variants::default() };
+            assert_eq!(prefix("10.1.2.3/24", &variants).as_deref(), expected, "{host_bits:?}");
         }
     }
 
     #[test]
     fn values_are_checked_like_the_schema_says() {
-        let quirks = Quirks::default();
+        let variants = Variants::default();
         let annotation = Rule::Name { min: 0, max: 128, colon: true };
         let flags = Rule::Flags(super::super::classes::SCOPE);
         let long = "a".repeat(129);
@@ -156,7 +156,7 @@ mod tests {
             (Rule::ReadOnly, "1", Err(Refusal::ReadOnly)),
         ];
         for (rule, value, expected) in table {
-            assert_eq!(rule.stored(value, &quirks).as_deref(), expected.as_ref().map(|it| *it), "{value}");
+            assert_eq!(rule.stored(value, &variants).as_deref(), expected.as_ref().map(|it| *it), "{value}");
         }
     }
 }

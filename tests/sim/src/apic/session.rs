@@ -9,8 +9,8 @@ use super::error::ApiError;
 use super::fabric::Fabric;
 use super::json;
 use super::query::{Query, Scope};
-use super::quirks::{Order, Quirks, TokenStyle};
 use super::tree::Change;
+use super::variants::{Order, TokenStyle, Variants};
 
 /// What a websocket's thread has to send.
 #[derive(Debug)]
@@ -111,8 +111,8 @@ impl Sessions {
     }
 
     /// Whether the throttle lets a login through.
-    pub fn login_allowed(&mut self, controller: usize, quirks: &Quirks, now: Duration) -> bool {
-        let Some(rate) = quirks.login_throttle else { return true };
+    pub fn login_allowed(&mut self, controller: usize, variants: &Variants, now: Duration) -> bool {
+        let Some(rate) = variants.login_throttle else { return true };
         let (left, at) = self.allowance.entry(controller).or_insert((LOGIN_BURST, now));
         *left = (*left + now.saturating_sub(*at).as_secs_f64() * f64::from(rate)).min(LOGIN_BURST);
         *at = now;
@@ -124,10 +124,17 @@ impl Sessions {
     }
 
     /// A new session; returns its number and token.
-    pub fn login(&mut self, controller: usize, user: &str, uid: &str, quirks: &Quirks, now: Duration) -> (u64, String) {
+    pub fn login(
+        &mut self,
+        controller: usize,
+        user: &str,
+        uid: &str,
+        variants: &Variants,
+        now: Duration,
+    ) -> (u64, String) {
         self.next += 1;
         self.logins += 1;
-        let token = new_token(quirks.token_style);
+        let token = new_token(variants.token_style);
         let tokens = vec![(token.clone(), now + self.lifetimes.token.min(self.lifetimes.maximum))];
         let (user, uid) = (user.to_owned(), uid.to_owned());
         self.sessions.insert(self.next, Session { controller, user, uid, begun: now, challenge: None, tokens });
@@ -152,12 +159,12 @@ impl Sessions {
     }
 
     /// A new token for a session; nothing once its maximum life is over.
-    pub fn refresh(&mut self, session: u64, quirks: &Quirks, now: Duration) -> Result<String, ApiError> {
-        let refused = || ApiError::token(quirks.expired_status);
+    pub fn refresh(&mut self, session: u64, variants: &Variants, now: Duration) -> Result<String, ApiError> {
+        let refused = || ApiError::token(variants.expired_status);
         let Lifetimes { token: life, maximum } = self.lifetimes;
         let session = self.sessions.get_mut(&session).filter(|it| now < it.begun + maximum).ok_or_else(refused)?;
-        let token = new_token(quirks.token_style);
-        if !quirks.old_token_lives {
+        let token = new_token(variants.token_style);
+        if !variants.old_token_lives {
             session.tokens.clear();
         }
         session.tokens.push((token.clone(), (now + life).min(session.begun + maximum)));
@@ -177,7 +184,7 @@ impl Sessions {
         &self,
         controller: usize,
         cookies: &[&str],
-        quirks: &Quirks,
+        variants: &Variants,
         now: Duration,
     ) -> Result<Caller, ApiError> {
         let pairs = cookies.iter().flat_map(|it| it.split(';')).filter_map(|it| it.trim().split_once('='));
@@ -185,7 +192,7 @@ impl Sessions {
             pairs.filter(|(name, _)| name.eq_ignore_ascii_case("APIC-cookie")).map(|(_, value)| value).collect();
         let token = tokens.first().ok_or_else(ApiError::no_cookie)?;
         let (session, it) =
-            self.with_token(controller, token, now).ok_or_else(|| ApiError::token(quirks.expired_status))?;
+            self.with_token(controller, token, now).ok_or_else(|| ApiError::token(variants.expired_status))?;
         Ok(Caller { session, user: it.user.clone(), uid: it.uid.clone(), doubled: tokens.len() > 1 })
     }
 
@@ -262,10 +269,10 @@ impl Sessions {
         now: Duration,
     ) -> Result<u64, ApiError> {
         let socket = self.socket_of(caller.session)?;
-        let quirks = &fabric.quirks;
+        let variants = &fabric.variants;
         let missing = matches!(&query.scope, Scope::Object(dn) if fabric.tree.get(dn).is_none());
-        let silent = caller.doubled || (missing && !quirks.missing_dn_announced);
-        let life = query.refresh_timeout.map_or(quirks.subscription_lifetime, Duration::from_secs);
+        let silent = caller.doubled || (missing && !variants.missing_dn_announced);
+        let life = query.refresh_timeout.map_or(variants.subscription_lifetime, Duration::from_secs);
         self.next += 1;
         let id = FIRST_SUBSCRIPTION + self.next;
         let (session, target, query) = (caller.session, target.to_owned(), query.clone());
@@ -283,7 +290,7 @@ impl Sessions {
         &mut self,
         caller: &Caller,
         id: &str,
-        quirks: &Quirks,
+        variants: &Variants,
         now: Duration,
     ) -> Result<(), ApiError> {
         let digits = id.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
@@ -292,26 +299,26 @@ impl Sessions {
         let subscription = self.subscriptions.get_mut(&id).filter(live);
         match subscription {
             Some(subscription) => subscription.ends = now + subscription.life,
-            None if quirks.dead_ids_refreshed => {}
+            None if variants.dead_ids_refreshed => {}
             None => return Err(ApiError::bad(400, "Subscription refresh timeout")),
         }
         Ok(())
     }
 
     /// Ends what is over. A session without tokens is gone; whether its websocket goes too is not established.
-    pub fn expire(&mut self, quirks: &Quirks, now: Duration) {
+    pub fn expire(&mut self, variants: &Variants, now: Duration) {
         for session in self.sessions.values_mut() {
             session.tokens.retain(|(_, ends)| now < *ends);
         }
         let over: Vec<u64> = self.sessions.iter().filter(|(_, it)| it.tokens.is_empty()).map(|(id, _)| *id).collect();
         for id in over {
-            if quirks.socket_ends_with_token {
+            if variants.socket_ends_with_token {
                 self.logout(id);
             } else {
                 self.sessions.remove(&id);
             }
         }
-        if quirks.lapsed_are_silent {
+        if variants.lapsed_are_silent {
             self.subscriptions.retain(|_, it| now < it.ends);
         }
     }
@@ -323,11 +330,11 @@ impl Sessions {
     }
 
     /// All tokens end now.
-    pub fn end_tokens(&mut self, quirks: &Quirks, now: Duration) {
+    pub fn end_tokens(&mut self, variants: &Variants, now: Duration) {
         for session in self.sessions.values_mut() {
             session.tokens.clear();
         }
-        self.expire(quirks, now);
+        self.expire(variants, now);
     }
 
     /// All subscriptions end now, and nobody is told.
@@ -347,13 +354,13 @@ impl Sessions {
 
     /// Tells the subscriptions what changed: one message an object and websocket.
     pub fn announce(&self, changes: &[Change], fabric: &Fabric, now: Duration) {
-        for change in ordered(changes, &fabric.quirks) {
+        for change in ordered(changes, &fabric.variants) {
             let (dn, mo) = (change.dn(), change.mo());
             let is_tag = matches!(mo.class.name, "tagAnnotation" | "tagTag");
-            if (is_tag && !fabric.quirks.tag_events) || is_unsettled(change, fabric, now) {
+            if (is_tag && !fabric.variants.tag_events) || is_unsettled(change, fabric, now) {
                 continue;
             }
-            let serves = |it: &Subscription| (now < it.ends || !fabric.quirks.lapsed_are_silent) && !it.silent;
+            let serves = |it: &Subscription| (now < it.ends || !fabric.variants.lapsed_are_silent) && !it.silent;
             let mut ids: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
             for (id, it) in self.subscriptions.iter().filter(|(_, it)| serves(it) && it.query.watches(dn, mo)) {
                 ids.entry(it.socket).or_default().push(*id);
@@ -369,8 +376,8 @@ impl Sessions {
 }
 
 /// The changes in the order in which they are told; what is not told is left out.
-fn ordered<'a>(changes: &'a [Change], quirks: &Quirks) -> Vec<&'a Change> {
-    if quirks.created_order == Order::ParentsFirst && quirks.deleted_order == Order::ParentsFirst {
+fn ordered<'a>(changes: &'a [Change], variants: &Variants) -> Vec<&'a Change> {
+    if variants.created_order == Order::ParentsFirst && variants.deleted_order == Order::ParentsFirst {
         return changes.iter().collect();
     }
     let (deleted, others): (Vec<&Change>, Vec<&Change>) =
@@ -386,14 +393,14 @@ fn ordered<'a>(changes: &'a [Change], quirks: &Quirks) -> Vec<&'a Change> {
         }
         list
     };
-    let mut all = arrange(deleted, quirks.deleted_order);
-    all.extend(arrange(others, quirks.created_order));
+    let mut all = arrange(deleted, variants.deleted_order);
+    all.extend(arrange(others, variants.created_order));
     all
 }
 
 /// Whether something above the object is so new that what happens below it is not told yet.
 fn is_unsettled(change: &Change, fabric: &Fabric, now: Duration) -> bool {
-    let settle = fabric.quirks.settle;
+    let settle = fabric.variants.settle;
     let mo = change.mo();
     let same_request =
         |it: &super::tree::Mo| it.transaction == mo.transaction && matches!(change, Change::Created { .. });

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::admin::AdminApi;
 use super::cluster::{Cluster, Entry, Hook, State, User};
-use super::door::Door;
 use super::fabric::Fabric;
 use super::front::Front;
 use super::lab;
-use super::quirks::Quirks;
 use super::requests::{self, Reply};
 use super::session::{Lifetimes, Sessions};
 use super::socket;
+use super::variants::Variants;
 use crate::net::{Connection, Fault, Request, Server, Service};
 use crate::pki::{Authority, Pair};
 
@@ -35,7 +35,7 @@ pub struct Options {
     /// How long a session can be refreshed.
     pub maximum_lifetime: Duration,
     /// The switches.
-    pub quirks: Quirks,
+    pub variants: Variants,
     /// The CA that signs the controllers' certificates; a new one if there is none.
     pub authority: Option<Authority>,
     /// The controllers' certificate; by default one for localhost and its addresses.
@@ -53,7 +53,7 @@ impl Default for Options {
             admin: ("admin".to_owned(), "Secret-apic-pw1".to_owned()),
             token_lifetime: Duration::from_secs(600),
             maximum_lifetime: Duration::from_secs(86_400),
-            quirks: Quirks::default(),
+            variants: Variants::default(),
             authority: None,
             identity: None,
             lab: false,
@@ -61,14 +61,14 @@ impl Default for Options {
     }
 }
 
-/// A running cluster; its side door is at hand by `Deref`. It stops when it is dropped.
+/// A running cluster; its admin API is at hand by `Deref`. It stops when it is dropped.
 pub struct SimApic {
-    door: Door,
+    admin: AdminApi,
     authority: Authority,
     identity: Pair,
     addresses: Vec<SocketAddr>,
     servers: Mutex<BTreeMap<usize, Server>>,
-    admin: (String, String),
+    login: (String, String),
     lab: bool,
     keeper: Option<JoinHandle<()>>,
 }
@@ -81,7 +81,7 @@ impl SimApic {
         let lifetimes = Lifetimes { token: options.token_lifetime, maximum: options.maximum_lifetime };
         let admin = User { name: options.admin.0.clone(), password: options.admin.1.clone() };
         let state = State {
-            fabric: Fabric::new(options.quirks),
+            fabric: Fabric::new(options.variants),
             sessions: Sessions::new(lifetimes),
             front: Front::default(),
             users: vec![admin],
@@ -98,16 +98,16 @@ impl SimApic {
             started: Some(Instant::now()),
             skipped: Duration::ZERO,
         };
-        let door = Door { cluster: Arc::new(Cluster::new(state)) };
-        let kept = door.cluster.clone();
+        let admin = AdminApi { cluster: Arc::new(Cluster::new(state)) };
+        let kept = admin.cluster.clone();
         let keeper = thread::Builder::new().name("apic-keeper".to_owned()).spawn(move || kept.keep()).unwrap();
         let mut apic = SimApic {
-            door,
+            admin,
             authority,
             identity,
             addresses: Vec::new(),
             servers: Mutex::default(),
-            admin: options.admin,
+            login: options.admin,
             lab: options.lab,
             keeper: Some(keeper),
         };
@@ -121,7 +121,7 @@ impl SimApic {
     }
 
     fn serve(&self, controller: usize, address: SocketAddr) -> io::Result<Server> {
-        let service = Controller { controller, door: self.door.clone(), lab: self.lab };
+        let service = Controller { controller, admin: self.admin.clone(), lab: self.lab };
         Server::start(address, &self.identity, Arc::new(service))
     }
 
@@ -137,12 +137,12 @@ impl SimApic {
 
     /// The administrator's login name.
     pub fn username(&self) -> &str {
-        &self.admin.0
+        &self.login.0
     }
 
     /// The administrator's first password.
     pub fn password(&self) -> &str {
-        &self.admin.1
+        &self.login.1
     }
 
     /// The CA's certificate as PEM.
@@ -155,16 +155,16 @@ impl SimApic {
         self.identity.fingerprint()
     }
 
-    /// Another key to the side door.
-    pub fn door(&self) -> Door {
-        self.door.clone()
+    /// Another key to the admin API.
+    pub fn admin(&self) -> AdminApi {
+        self.admin.clone()
     }
 
     /// Stops a controller: its port is closed, its sessions are gone.
     pub fn stop(&self, controller: usize) {
         let server = self.servers.lock().unwrap().remove(&controller);
         drop(server);
-        self.door.cluster.change(|state| state.sessions.forget_controller(controller));
+        self.admin.cluster.change(|state| state.sessions.forget_controller(controller));
     }
 
     /// Starts a stopped controller again, at its address.
@@ -221,16 +221,16 @@ impl SimApic {
 }
 
 impl Deref for SimApic {
-    type Target = Door;
+    type Target = AdminApi;
 
-    fn deref(&self) -> &Door {
-        &self.door
+    fn deref(&self) -> &AdminApi {
+        &self.admin
     }
 }
 
 impl Drop for SimApic {
     fn drop(&mut self) {
-        self.door.cluster.change(|state| state.stopped = true);
+        self.admin.cluster.change(|state| state.stopped = true);
         self.servers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
@@ -241,7 +241,7 @@ impl Drop for SimApic {
 /// One controller's way in.
 struct Controller {
     controller: usize,
-    door: Door,
+    admin: AdminApi,
     lab: bool,
 }
 
@@ -262,10 +262,10 @@ impl Controller {
 
     fn answer(&self, request: &Request) -> Reply {
         // One step: who sees what a request did finds it in the journal too.
-        let (reply, hook) = self.door.cluster.change(|state| {
+        let (reply, hook) = self.admin.cluster.change(|state| {
             // What is over by now is over before the request is looked at.
             let now = state.now();
-            state.sessions.expire(&state.fabric.quirks, now);
+            state.sessions.expire(&state.fabric.variants, now);
             let (user, reply) = requests::answer(state, self.controller, request);
             state.note(self.entry(request, user, reply.status));
             let fits = |it: &Hook| it.method == request.method && request.target.contains(&it.target);
@@ -273,7 +273,7 @@ impl Controller {
             (reply, hook)
         });
         if let Some(hook) = hook {
-            (hook.then)(&self.door);
+            (hook.then)(&self.admin);
         }
         reply
     }
@@ -282,13 +282,13 @@ impl Controller {
     fn websocket(&self, request: &Request, connection: &mut Connection) -> io::Result<()> {
         let target = request.target.strip_prefix("/socket").unwrap_or_default();
         let (token, challenge) = target.split_once('?').unwrap_or((target, ""));
-        let session = self.door.cluster.change(|state| {
+        let session = self.admin.cluster.change(|state| {
             let session = state.sessions.of_token(self.controller, token, challenge, state.now());
             state.note(self.entry(request, String::new(), if session.is_some() { 101 } else { 403 }));
             session
         });
         match session {
-            Some(session) => socket::serve(&self.door.cluster, self.controller, session, request, connection),
+            Some(session) => socket::serve(&self.admin.cluster, self.controller, session, request, connection),
             None => connection.respond(403, &[("Content-Type", "text/html")], b"Forbidden"),
         }
     }
@@ -297,18 +297,18 @@ impl Controller {
 impl Service for Controller {
     fn handle(&self, request: Request, connection: &mut Connection) -> io::Result<()> {
         if self.lab && request.path.starts_with("/lab/") {
-            let (status, body) = lab::answer(&self.door, &request);
+            let (status, body) = lab::answer(&self.admin, &request);
             return connection.respond(status, &[("Content-Type", "application/json")], body.as_bytes());
         }
         let is_upgrade = socket::is_upgrade(&request);
-        let (hold, refusal, latency) = self.door.cluster.change(|state| {
+        let (hold, refusal, latency) = self.admin.cluster.change(|state| {
             let hold = state.next_hold();
             let now = state.now();
-            let refusal = state.front.admit(self.controller, is_upgrade, &state.fabric.quirks, now);
+            let refusal = state.front.admit(self.controller, is_upgrade, &state.fabric.variants, now);
             if let Some(refusal) = refusal.as_ref().filter(|_| hold.is_none()) {
                 state.note(self.entry(&request, String::new(), refusal.status));
             }
-            (hold, refusal, state.fabric.quirks.latency)
+            (hold, refusal, state.fabric.variants.latency)
         });
         if let Some(hold) = hold {
             if hold.done && !is_upgrade && refusal.is_none() {

@@ -7,14 +7,14 @@ use super::body::Node;
 use super::classes::{Class, Rn};
 use super::dn::{self, Place};
 use super::error::ApiError;
-use super::quirks::Quirks;
 use super::rules::{Refusal, Rule};
 use super::tree::{Attributes, Mo, Transaction};
+use super::variants::Variants;
 
 /// A privilege that is missing.
 #[derive(Debug, Clone)]
 pub struct Forbidden {
-    /// The user; `None`: everybody but the side door.
+    /// The user; `None`: everybody but the admin API.
     pub user: Option<String>,
     /// What is at or below this DN.
     pub dn: String,
@@ -27,7 +27,7 @@ pub struct Edit<'a> {
     /// What becomes of it.
     pub tx: Transaction<'a>,
     /// The switches.
-    pub quirks: &'a Quirks,
+    pub variants: &'a Variants,
     /// Now, on the simulator's clock.
     pub now: Duration,
     /// The number of this transaction.
@@ -45,11 +45,11 @@ pub struct Edit<'a> {
 impl Edit<'_> {
     /// Applies a posted body; returns where its root is. An empty URL leaves it to the body's `dn` where that is.
     pub fn post(&mut self, url: &str, body: &[u8]) -> Result<Place, ApiError> {
-        let url = if url.is_empty() { None } else { Some(dn::place(url, self.quirks)?) };
-        let node = Node::parse(body, self.quirks)?;
+        let url = if url.is_empty() { None } else { Some(dn::place(url, self.variants)?) };
+        let node = Node::parse(body, self.variants)?;
         let root = self.root(url.as_ref(), &node)?;
         self.apply(&root, &node)?;
-        if self.tenants.len() > 1 && self.quirks.reject_multi_tenant {
+        if self.tenants.len() > 1 && self.variants.reject_multi_tenant {
             let text = "Failed to update multiple items in a single operation - request requires distributed \
                         transaction. Please modify request to process each item individually";
             return Err(ApiError::bad(400, text));
@@ -59,7 +59,7 @@ impl Edit<'_> {
 
     /// Deletes an object; fine where there is none.
     pub fn delete(&mut self, url: &str) -> Result<(), ApiError> {
-        let place = dn::place(url, self.quirks)?;
+        let place = dn::place(url, self.variants)?;
         let class = class_of(&place)?;
         self.check_privilege(&place)?;
         self.remove(&place, class)
@@ -69,7 +69,7 @@ impl Edit<'_> {
     fn root(&self, url: Option<&Place>, node: &Node) -> Result<Place, ApiError> {
         if let Some(own) = node.given("dn") {
             let wrong = || ApiError::wrong_dn(own, node.class.name);
-            let place = dn::place(own, self.quirks).map_err(|_| wrong())?;
+            let place = dn::place(own, self.variants).map_err(|_| wrong())?;
             let inside = url.is_none_or(|url| place.dn == url.dn || dn::is_below(&place.dn, &url.dn));
             return if inside && place.class == node.class.name { Ok(place) } else { Err(wrong()) };
         }
@@ -89,12 +89,12 @@ impl Edit<'_> {
             return Err(ApiError::misplaced(&rn, &parent.dn));
         }
         if let Some(own) = node.given("dn") {
-            let place = dn::place(own, self.quirks).ok();
+            let place = dn::place(own, self.variants).ok();
             let fits = |it: &Place| it.class == class.name && dn::split(&it.dn).is_some_and(|it| it.0 == parent.dn);
             return place.filter(fits).ok_or_else(|| ApiError::wrong_dn(own, class.name));
         }
         if let Some(rn) = node.given("rn") {
-            let place = dn::place(&format!("{}/{rn}", parent.dn), self.quirks)?;
+            let place = dn::place(&format!("{}/{rn}", parent.dn), self.variants)?;
             return if place.class == class.name { Ok(place) } else { Err(ApiError::bad_rn(rn)) };
         }
         let value = match class.rn {
@@ -104,7 +104,7 @@ impl Edit<'_> {
             }
         };
         self.check_name(class, &parent.dn, value)?;
-        Ok(dn::below(&parent.dn, class, value, self.quirks))
+        Ok(dn::below(&parent.dn, class, value, self.variants))
     }
 
     fn check_name(&self, class: &'static Class, parent: &str, value: &str) -> Result<(), ApiError> {
@@ -127,8 +127,8 @@ impl Edit<'_> {
             "created" | "created, modified" if exists => {
                 return Err(ApiError::exists(class.label, class.name, &place.dn));
             }
-            "modified" if !exists && !self.quirks.modified_upserts => {
-                return Err(ApiError::missing_parent(self.quirks.missing_parent_code, &place.dn));
+            "modified" if !exists && !self.variants.modified_upserts => {
+                return Err(ApiError::missing_parent(self.variants.missing_parent_code, &place.dn));
             }
             "" | "created" | "modified" | "created,modified" | "created, modified" | "modified,created" => {}
             other => return Err(ApiError::unknown_value(other, "status", class.name)),
@@ -145,7 +145,7 @@ impl Edit<'_> {
     }
 
     fn create(&mut self, place: &Place, class: &'static Class) -> Result<(), ApiError> {
-        let missing = || ApiError::missing_parent(self.quirks.missing_parent_code, &place.dn);
+        let missing = || ApiError::missing_parent(self.variants.missing_parent_code, &place.dn);
         let (parent, rn) = dn::split(&place.dn).ok_or_else(missing)?;
         if self.tx.tree().get(parent).is_none() {
             return Err(missing());
@@ -159,8 +159,9 @@ impl Edit<'_> {
         *self.sequence += 1;
         let (sequence, born, transaction) = (*self.sequence, self.now, self.number);
         self.tx.put(&place.dn, Mo { class, parent, rn, attributes, sequence, born, transaction });
-        for child in class.implicit.iter().filter_map(|it| Class::named(it)).filter(|_| self.quirks.implicit_children) {
-            self.create(&dn::below(&place.dn, child, "", self.quirks), child)?;
+        for child in class.implicit.iter().filter_map(|it| Class::named(it)).filter(|_| self.variants.implicit_children)
+        {
+            self.create(&dn::below(&place.dn, child, "", self.variants), child)?;
         }
         Ok(())
     }
@@ -171,7 +172,7 @@ impl Edit<'_> {
             if matches!(name.as_str(), "dn" | "rn" | "status" | "childAction") {
                 continue;
             }
-            let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.quirks))?;
+            let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.variants))?;
             let stored = self.stored(class, &place.dn, prop.name, value)?;
             if class.naming() == Some(prop.name) {
                 if stored != place.value {
@@ -216,14 +217,14 @@ impl Edit<'_> {
     fn stored(&self, class: &'static Class, dn: &str, name: &str, value: &str) -> Result<String, ApiError> {
         let rule = class.prop(name).map_or(Rule::ReadOnly, |it| it.rule);
         let rn = dn::split(dn).map_or(dn, |it| it.1);
-        rule.stored(value, self.quirks).map_err(|refusal| match refusal {
+        rule.stored(value, self.variants).map_err(|refusal| match refusal {
             // Code and text are not established.
             Refusal::ReadOnly => {
                 ApiError::bad(120, format!("property {name} of {rn} is read-only, class {}", class.name))
             }
             Refusal::Unknown => ApiError::unknown_value(value, name, class.name),
             Refusal::Validation => {
-                ApiError::failed_validation(name, if self.quirks.validation_names_dn { dn } else { rn }, value)
+                ApiError::failed_validation(name, if self.variants.validation_names_dn { dn } else { rn }, value)
             }
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use serde_json::{Value, json};
-use sim::apic::{Options, Quirks, SimApic};
+use sim::apic::{Options, SimApic, Variants};
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::{Message, WebSocket};
 
@@ -181,10 +181,10 @@ pub fn ends(mut socket: Socket) -> bool {
 pub const EPG: &str = "uni/tn-T/out-L/instP-E";
 
 /// A cluster with the L3Out `uni/tn-T/out-L` in the VRF `V`, a second one, and switches turned.
-pub fn apic(turn: impl FnOnce(&mut Quirks)) -> SimApic {
-    let mut quirks = Quirks { late_changes: None, ..Quirks::default() };
-    turn(&mut quirks);
-    let apic = SimApic::start(Options { quirks, ..Options::default() });
+pub fn apic(turn: impl FnOnce(&mut Variants)) -> SimApic {
+    let mut variants = Variants { late_changes: None, ..Variants::default() };
+    turn(&mut variants);
+    let apic = SimApic::start(Options { variants, ..Options::default() });
     apic.setup_tenant("T", "V", &["L", "M"]).unwrap();
     apic
 }

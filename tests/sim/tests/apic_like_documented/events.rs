@@ -92,7 +92,7 @@ fn each_object_below_a_deleted_one_is_told() {
 
 #[test]
 fn the_fabric_changes_things_by_itself_later() {
-    let apic = apic(|quirks| quirks.late_changes = Some(Duration::from_millis(20)));
+    let apic = apic(|variants| variants.late_changes = Some(Duration::from_millis(20)));
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe(L3OUT);
@@ -148,5 +148,5 @@ fn many_events_come_in_order_while_the_client_sends_too() {
 }
 
 fn gone(apic: &SimApic) -> bool {
-    apic.wait_until(LIMIT, |door| door.websockets() == 0)
+    apic.wait_until(LIMIT, |admin| admin.websockets() == 0)
 }

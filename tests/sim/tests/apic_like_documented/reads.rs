@@ -85,7 +85,7 @@ fn pages_count_the_whole() {
 
 #[test]
 fn reads_are_refused_as_documented() {
-    let apic = apic(|quirks| quirks.result_limit = 2);
+    let apic = apic(|variants| variants.result_limit = 2);
     apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"])).unwrap();
     let client = Client::logged_in(&apic);
     let table = [

@@ -57,7 +57,7 @@ fn each_request_is_answered_as_its_row_says() {
 
 impl Run {
     fn new() -> Run {
-        let apic = apic(|quirks| quirks.login_throttle = None);
+        let apic = apic(|variants| variants.login_throttle = None);
         apic.setup_tenant("U", "V", &["L"]).unwrap();
         let mark = "orchestrator:aci-sync:c1";
         let e = json!({"l3extInstP": {"attributes": {"name": "E", "annotation": mark, "descr": "web"}, "children": [
@@ -110,29 +110,29 @@ impl Run {
             ("allow", "") => self.apic.allow(),
             ("refuse-subscriptions", text) => self.apic.refuse_subscriptions(text),
             ("busy", times) => self.apic.busy_json(times.parse().unwrap()),
-            ("quirk", quirk) => return self.turn(quirk),
+            ("variant", variant) => return self.switch(variant),
             _ => return Err("unknown directive, or it did not do".to_owned()),
         }
         Ok(())
     }
 
-    fn turn(&self, quirk: &str) -> Result<(), String> {
+    fn switch(&self, variant: &str) -> Result<(), String> {
         let mut known = true;
-        let (name, value) = quirk.split_once(' ').unwrap_or((quirk, ""));
-        self.apic.quirks(|quirks| match (name, value) {
-            ("write_answer", "empty") => quirks.write_answer = WriteAnswer::Empty,
-            ("write_answer", "flat") => quirks.write_answer = WriteAnswer::Flat,
-            ("write_answer", "nested") => quirks.write_answer = WriteAnswer::Nested,
-            ("write_answer", "partial") => quirks.write_answer = WriteAnswer::Partial,
-            ("bare_root", value) => quirks.bare_root = value == "yes",
-            ("unknown_property_code", value) => quirks.unknown_property_code = value.parse().unwrap(),
-            ("children_first_code", value) => quirks.children_first_code = value.parse().unwrap(),
-            ("validation_names_dn", value) => quirks.validation_names_dn = value == "yes",
-            ("modified_upserts", value) => quirks.modified_upserts = value == "yes",
-            ("html_forbidden", value) => quirks.html_forbidden = value == "yes",
-            ("expired_status", value) => quirks.expired_status = value.parse().unwrap(),
-            ("refresh_timeout_known", value) => quirks.refresh_timeout_known = value == "yes",
-            ("result_limit", value) => quirks.result_limit = value.parse().unwrap(),
+        let (name, value) = variant.split_once(' ').unwrap_or((variant, ""));
+        self.apic.variants(|variants| match (name, value) {
+            ("write_answer", "empty") => variants.write_answer = WriteAnswer::Empty,
+            ("write_answer", "flat") => variants.write_answer = WriteAnswer::Flat,
+            ("write_answer", "nested") => variants.write_answer = WriteAnswer::Nested,
+            ("write_answer", "partial") => variants.write_answer = WriteAnswer::Partial,
+            ("bare_root", value) => variants.bare_root = value == "yes",
+            ("unknown_property_code", value) => variants.unknown_property_code = value.parse().unwrap(),
+            ("children_first_code", value) => variants.children_first_code = value.parse().unwrap(),
+            ("validation_names_dn", value) => variants.validation_names_dn = value == "yes",
+            ("modified_upserts", value) => variants.modified_upserts = value == "yes",
+            ("html_forbidden", value) => variants.html_forbidden = value == "yes",
+            ("expired_status", value) => variants.expired_status = value.parse().unwrap(),
+            ("refresh_timeout_known", value) => variants.refresh_timeout_known = value == "yes",
+            ("result_limit", value) => variants.result_limit = value.parse().unwrap(),
             _ => known = false,
         });
         if known { Ok(()) } else { Err("unknown switch".to_owned()) }

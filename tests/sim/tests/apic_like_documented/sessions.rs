@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sim::apic::{ApiError, Options, Quirks, SimApic};
+use sim::apic::{ApiError, Options, SimApic, Variants};
 use sim::net::{Fault, Trouble};
 
 use crate::client::{Client, EPG, LIMIT, apic, ends, epg, next, token_in};
@@ -196,8 +196,10 @@ fn controllers_share_the_tree_and_nothing_else() {
 
 #[test]
 fn trouble_comes_on_demand() {
-    let apic =
-        SimApic::start(Options { quirks: Quirks { late_changes: None, ..Quirks::default() }, ..Options::default() });
+    let apic = SimApic::start(Options {
+        variants: Variants { late_changes: None, ..Variants::default() },
+        ..Options::default()
+    });
     apic.setup_tenant("T", "V", &["L"]).unwrap();
     let client = Client::logged_in(&apic);
     apic.fault(Fault::on("/api/mo/", Trouble::Answer(503, "text/html", "<html>".to_owned())).method("POST").times(1));
@@ -209,11 +211,11 @@ fn trouble_comes_on_demand() {
     let (status, _, text) = client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[])).error();
     assert_eq!((status, text.contains("domain access")), (403, true));
     apic.allow();
-    apic.then("GET", "/api/mo/uni/tn-T", |door| door.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap());
+    apic.then("GET", "/api/mo/uni/tn-T", |admin| admin.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap());
     assert_eq!(client.get(&format!("/api/mo/{EPG}.json")).dns(), Vec::<String>::new(), "as it was before");
     assert!(apic.get(EPG).is_some());
     let socket = client.socket();
-    assert!(apic.wait_until(LIMIT, |door| door.websockets() == 1));
+    assert!(apic.wait_until(LIMIT, |admin| admin.websockets() == 1));
     apic.drop_websockets();
     assert!(ends(socket));
     apic.expire_tokens();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sim::apic::{HostBits, Order, PostAnswer, Quirks, TokenStyle};
+use sim::apic::{HostBits, Order, PostAnswer, TokenStyle, Variants};
 
 use crate::client::{Client, EPG, apic, ends, epg, next, token_in};
 
@@ -13,9 +13,9 @@ const L3OUT: &str =
 #[test]
 fn tokens() {
     for (expired_status, token_style) in [(403, TokenStyle::Base64), (401, TokenStyle::Jwt)] {
-        let apic = apic(|quirks| {
-            quirks.expired_status = expired_status;
-            quirks.token_style = token_style;
+        let apic = apic(|variants| {
+            variants.expired_status = expired_status;
+            variants.token_style = token_style;
         });
         let mut client = Client::new(&apic, 0);
         let token = token_in(&client.login(apic.username(), apic.password()));
@@ -30,7 +30,7 @@ fn tokens() {
 #[test]
 fn the_old_token_after_a_refresh() {
     for (old_token_lives, status) in [(true, 200), (false, 403)] {
-        let apic = apic(|quirks| quirks.old_token_lives = old_token_lives);
+        let apic = apic(|variants| variants.old_token_lives = old_token_lives);
         let client = Client::logged_in(&apic);
         assert_eq!(client.get("/api/aaaRefresh.json").status, 200);
         assert_eq!(client.get("/api/mo/uni.json").status, status);
@@ -39,14 +39,14 @@ fn the_old_token_after_a_refresh() {
 
 #[test]
 fn the_websocket_when_the_token_ends() {
-    let apic = apic(|quirks| quirks.socket_ends_with_token = false);
+    let apic = apic(|variants| variants.socket_ends_with_token = false);
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe(L3OUT);
     apic.expire_tokens();
     apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
     assert_eq!(next(&mut socket).1, EPG, "served until somebody closes it");
-    apic.quirks(|quirks| quirks.socket_ends_with_token = true);
+    apic.variants(|variants| variants.socket_ends_with_token = true);
     let client = Client::logged_in(&apic);
     let socket = client.socket();
     apic.expire_tokens();
@@ -63,9 +63,9 @@ fn prefixes() {
         (true, HostBits::Refused, "10.0.0.1/24", None),
     ];
     for (ipv6_canonical, host_bits, ip, expected) in table {
-        let apic = apic(|quirks| {
-            quirks.ipv6_canonical = ipv6_canonical;
-            quirks.host_bits = host_bits;
+        let apic = apic(|variants| {
+            variants.ipv6_canonical = ipv6_canonical;
+            variants.host_bits = host_bits;
         });
         let client = Client::logged_in(&apic);
         client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &[ip]));
@@ -76,7 +76,7 @@ fn prefixes() {
 #[test]
 fn two_tenants_in_a_post() {
     for (reject_multi_tenant, status) in [(true, 400), (false, 200)] {
-        let apic = apic(|quirks| quirks.reject_multi_tenant = reject_multi_tenant);
+        let apic = apic(|variants| variants.reject_multi_tenant = reject_multi_tenant);
         let client = Client::logged_in(&apic);
         let tenant = |name: &str| json!({"fvTenant": {"attributes": {"name": name}}});
         let body = json!({"polUni": {"attributes": {}, "children": [tenant("A"), tenant("B")]}});
@@ -89,7 +89,7 @@ fn two_tenants_in_a_post() {
 #[test]
 fn events_of_tags() {
     for tag_events in [true, false] {
-        let apic = apic(|quirks| quirks.tag_events = tag_events);
+        let apic = apic(|variants| variants.tag_events = tag_events);
         let client = Client::logged_in(&apic);
         let mut socket = client.socket();
         client.subscribe(L3OUT);
@@ -110,9 +110,9 @@ fn order_of_events() {
         (Order::ParentsOnly, vec![EPG, EPG, other]),
     ];
     for (order, expected) in table {
-        let apic = apic(|quirks| {
-            quirks.created_order = order;
-            quirks.deleted_order = order;
+        let apic = apic(|variants| {
+            variants.created_order = order;
+            variants.deleted_order = order;
         });
         let client = Client::logged_in(&apic);
         let mut socket = client.socket();
@@ -127,7 +127,7 @@ fn order_of_events() {
 
 #[test]
 fn events_below_a_new_parent() {
-    let apic = apic(|quirks| quirks.settle = Duration::from_secs(5));
+    let apic = apic(|variants| variants.settle = Duration::from_secs(5));
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe(L3OUT);
@@ -144,7 +144,7 @@ fn events_below_a_new_parent() {
 #[test]
 fn a_missing_dn() {
     for missing_dn_announced in [true, false] {
-        let apic = apic(|quirks| quirks.missing_dn_announced = missing_dn_announced);
+        let apic = apic(|variants| variants.missing_dn_announced = missing_dn_announced);
         let client = Client::logged_in(&apic);
         let mut socket = client.socket();
         client.subscribe("/api/mo/uni/tn-N.json?query-target=subtree");
@@ -157,14 +157,14 @@ fn a_missing_dn() {
 
 #[test]
 fn subscriptions() {
-    let old = apic(|quirks| quirks.refresh_timeout_known = false);
+    let old = apic(|variants| variants.refresh_timeout_known = false);
     let client = Client::logged_in(&old);
     let _socket = client.socket();
     let target = "/api/mo/uni/tn-T.json?subscription=yes";
     assert_eq!(client.get(&format!("{target}&refresh-timeout=300")).error().0, 400);
     assert_eq!(client.get(target).status, 200);
 
-    let apic = apic(|quirks| quirks.lapsed_are_silent = false);
+    let apic = apic(|variants| variants.lapsed_are_silent = false);
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     let id = client.subscribe(L3OUT);
@@ -176,17 +176,17 @@ fn subscriptions() {
 
 #[test]
 fn answers() {
-    let apic = apic(|quirks| {
-        quirks.numeric_total = true;
-        quirks.escaped_slashes = true;
-        quirks.implicit_children = false;
-        quirks.modified_upserts = false;
-        quirks.missing_parent_code = 400;
-        quirks.unknown_property_code = 121;
-        quirks.children_first_code = 822;
-        quirks.validation_names_dn = false;
-        quirks.filter_limit = None;
-        quirks.post_answer = PostAnswer::Flat;
+    let apic = apic(|variants| {
+        variants.numeric_total = true;
+        variants.escaped_slashes = true;
+        variants.implicit_children = false;
+        variants.modified_upserts = false;
+        variants.missing_parent_code = 400;
+        variants.unknown_property_code = 121;
+        variants.children_first_code = 822;
+        variants.validation_names_dn = false;
+        variants.filter_limit = None;
+        variants.post_answer = PostAnswer::Flat;
     });
     let client = Client::logged_in(&apic);
     assert_eq!(client.get("/api/mo/uni/tn-T.json").json()["totalCount"], 1);
@@ -208,16 +208,16 @@ fn answers() {
     assert_eq!(text, "property annotation of instP-E failed validation for value 'a,b'");
     let many = vec!["true()"; 30].join(",");
     assert_eq!(client.get(&format!("/api/class/l3extOut.json?query-target-filter=and({many})")).status, 200);
-    apic.quirks(|quirks| quirks.unescaped_quotes = true);
+    apic.variants(|variants| variants.unescaped_quotes = true);
     let broken = client.get("/api/class/l3extSubnet.json?query-target-filter=contains(a.b,%22c%22)");
     assert!(broken.status == 400 && serde_json::from_str::<serde_json::Value>(&broken.body).is_err());
 }
 
 #[test]
 fn pages_and_containers() {
-    let apic = apic(|quirks| {
-        quirks.page_cap = Some(3);
-        quirks.pages_shift = -1;
+    let apic = apic(|variants| {
+        variants.page_cap = Some(3);
+        variants.pages_shift = -1;
     });
     let ips: Vec<String> = (1..6).map(|it| format!("10.0.0.{it}/32")).collect();
     apic.admin_post("uni/tn-T/out-L", &epg("E", &ips.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
@@ -231,7 +231,7 @@ fn pages_and_containers() {
     let tag = json!({"tagAnnotation": {"attributes": {"key": "k", "value": "v"}}});
     apic.admin_post(&format!("{EPG}/extsubnet-[10.0.0.1/32]"), &tag).unwrap();
     for (containers_kept, expected) in [(true, 1), (false, 0)] {
-        apic.quirks(|quirks| quirks.containers_kept = containers_kept);
+        apic.variants(|variants| variants.containers_kept = containers_kept);
         let answer = client.get(&format!("/api/mo/{EPG}.json?rsp-subtree=full&rsp-subtree-class=tagAnnotation")).json();
         let children = answer["imdata"][0]["l3extInstP"]["children"].as_array().map_or(0, Vec::len);
         assert_eq!(children, expected);
@@ -241,7 +241,7 @@ fn pages_and_containers() {
 /// The contrary settings are a cluster that works.
 #[test]
 fn everything_the_other_way_round() {
-    let apic = apic(|quirks| *quirks = Quirks::contrary());
+    let apic = apic(|variants| *variants = Variants::opposite());
     let client = Client::logged_in(&apic);
     assert_eq!(client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"])).status, 200);
     assert_eq!(apic.subnets(EPG).len(), 1);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sim::apic::{Options, Quirks, SimApic, Throttle};
+use sim::apic::{Options, SimApic, Throttle, Variants};
 use tungstenite::Message;
 
 use crate::client::{Client, EPG, LIMIT, apic, epg, next};
@@ -18,7 +18,7 @@ fn a_throttle_refuses_everything_before_it_is_looked_at() {
     let apic = apic(|_| {});
     let mut client = Client::logged_in(&apic);
     let before = apic.requests();
-    apic.quirks(|it| it.request_throttle = Some(STRICT));
+    apic.variants(|it| it.request_throttle = Some(STRICT));
     assert_eq!(client.get(OUT).status, 200);
     let refused = client.post(OUT, &epg("E", &[]));
     assert_eq!((refused.status, refused.body.starts_with("<html>")), (503, true));
@@ -30,15 +30,15 @@ fn a_throttle_refuses_everything_before_it_is_looked_at() {
     let statuses: Vec<u16> = apic.journal().iter().map(|it| it.status).collect();
     assert_eq!(statuses[statuses.len() - 4..], [200, 503, 503, 503]);
     apic.advance(Duration::from_secs(100));
-    apic.quirks(|it| it.request_throttle = Some(Throttle { retry_after: false, ..STRICT }));
+    apic.variants(|it| it.request_throttle = Some(Throttle { retry_after: false, ..STRICT }));
     assert_eq!(client.get(OUT).status, 200);
     assert!(!client.get(OUT).head.contains("Retry-After"));
 }
 
 #[test]
 fn each_controller_has_a_limit_of_its_own() {
-    let quirks = Quirks { request_throttle: Some(Throttle { burst: 1, ..STRICT }), ..Quirks::default() };
-    let apic = SimApic::start(Options { controllers: 2, quirks, ..Options::default() });
+    let variants = Variants { request_throttle: Some(Throttle { burst: 1, ..STRICT }), ..Variants::default() };
+    let apic = SimApic::start(Options { controllers: 2, variants, ..Options::default() });
     let statuses = [0, 0, 0, 1].map(|it| Client::new(&apic, it).get("/api/aaaListDomains.json").status);
     assert_eq!(statuses, [200, 200, 503, 200]);
 }
@@ -55,7 +55,7 @@ fn every_third_request_is_refused() {
 fn a_share_of_the_requests_fails_in_four_ways_and_is_not_done() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
-    apic.quirks(|it| it.fail_share = 1.0);
+    apic.variants(|it| it.fail_share = 1.0);
     let answers: Vec<_> = (0..4).map(|_| client.post(OUT, &epg("E", &[]))).collect();
     let seen: Vec<(u16, bool)> = answers.iter().map(|it| (it.status, it.body.starts_with("<html>"))).collect();
     assert_eq!(seen, [(503, true), (502, true), (504, true), (500, false)]);
@@ -69,14 +69,14 @@ fn a_slow_apic_answers_later_and_does_not_hold_up_others() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
     let latency = Duration::from_secs(3);
-    apic.quirks(|it| it.latency = latency);
+    apic.variants(|it| it.latency = latency);
     apic.clear_journal();
     std::thread::scope(|scope| {
         let begin = Instant::now();
         let slow = scope.spawn(|| client.post(OUT, &epg("E", &[])).status);
-        assert!(apic.wait_until(LIMIT, |door| !door.journal().is_empty()));
+        assert!(apic.wait_until(LIMIT, |admin| !admin.journal().is_empty()));
         assert!(apic.get(EPG).is_some(), "it is done at once");
-        apic.quirks(|it| it.latency = Duration::ZERO);
+        apic.variants(|it| it.latency = Duration::ZERO);
         assert_eq!(client.get(OUT).status, 200);
         assert!(!slow.is_finished());
         assert_eq!(slow.join().unwrap(), 200);
@@ -106,7 +106,7 @@ fn subscriptions_are_refused_while_reads_work() {
     assert_eq!((subscribe(OUT), subscribe(other), client.get(OUT).status), (400, 200, 200));
     apic.allow_subscriptions();
     assert_eq!(subscribe(OUT), 200);
-    apic.quirks(|it| it.subscriptions_refused = true);
+    apic.variants(|it| it.subscriptions_refused = true);
     assert_eq!((subscribe(OUT), subscribe(other), client.get(OUT).status), (400, 400, 200));
     let (_, code, text) = client.get(&format!("{OUT}?subscription=yes")).error();
     assert!(code == "400" && !text.is_empty());
@@ -130,11 +130,11 @@ fn a_websocket_that_answers_pings_and_delivers_nothing() {
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
     client.subscribe("/api/class/l3extInstP.json");
-    apic.quirks(|it| it.events_lost = true);
+    apic.variants(|it| it.events_lost = true);
     assert_eq!(client.post(OUT, &epg("E", &[])).status, 200);
     socket.send(Message::Ping("one".into())).unwrap();
     assert_eq!(socket.read().unwrap(), Message::Pong("one".into()));
-    apic.quirks(|it| it.events_lost = false);
+    apic.variants(|it| it.events_lost = false);
     assert_eq!(client.post(OUT, &epg("F", &[])).status, 200);
     assert_eq!(next(&mut socket).1, "uni/tn-T/out-L/instP-F", "what was lost stays lost");
 }

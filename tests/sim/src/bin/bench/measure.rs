@@ -191,7 +191,7 @@ impl Bench {
 /// The APIC has the throttle that Cisco recommends, with room for a burst of the same size.
 fn throttle(world: &World) {
     let throttle = Throttle { per_second: 30.0, burst: 30, retry_after: false };
-    world.lab.apic.quirks(|quirks| quirks.request_throttle = Some(throttle));
+    world.lab.apic.variants(|variants| variants.request_throttle = Some(throttle));
 }
 
 /// The EPG that is healed.

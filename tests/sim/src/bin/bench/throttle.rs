@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sim::apic::{Quirks, SimApic, Throttle};
+use sim::apic::{SimApic, Throttle, Variants};
 use sim::kube::{self, SimKube};
 use sim::lab::{Folder, Lab};
 
@@ -30,7 +30,7 @@ struct Case {
     name: &'static str,
     /// Requests a second that it serves, where that is limited.
     rate: Option<f64>,
-    turn: fn(&mut Quirks),
+    turn: fn(&mut Variants),
 }
 
 const fn throttled(per_second: f64, burst: u32) -> Option<Throttle> {
@@ -73,9 +73,9 @@ fn row(case: &Case, latency: Duration, program: &Path, dir: &Path) -> io::Result
     let lab = lab();
     let folder = Folder(dir.to_owned());
     lab.describe(&folder)?;
-    lab.apic.quirks(|quirks| {
-        (case.turn)(quirks);
-        quirks.latency = latency;
+    lab.apic.variants(|variants| {
+        (case.turn)(variants);
+        variants.latency = latency;
     });
     let begun = Instant::now();
     let daemon = Daemon::start(program, &folder, DEFAULT_RATE)?;

@@ -15,7 +15,7 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
-use sim::apic::{Desk, Quirks, Seat};
+use sim::apic::{ApicSession, InMemoryApic, Variants};
 
 pub const MARK: &str = "orchestrator:aci-sync:me";
 pub const DN_E: &str = "uni/tn-T/out-L/instP-E";
@@ -24,18 +24,18 @@ pub const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
 /// What happens at a request: method, target and body are known, and an error ends it.
 pub type Trouble = Box<dyn FnMut(&str, &str, &str) -> Option<Error>>;
 
-/// A session at the desk.
+/// A session at it.
 pub struct Session {
-    seat: Seat,
+    session: ApicSession,
     trouble: RefCell<Trouble>,
     /// All writes, as they were sent.
     pub writes: RefCell<Vec<String>>,
 }
 
 impl Session {
-    pub fn at(desk: &Desk) -> Session {
+    pub fn at(apic: &InMemoryApic) -> Session {
         Session {
-            seat: desk.sit_down("admin"),
+            session: apic.log_in("admin"),
             trouble: RefCell::new(Box::new(|_, _, _| None)),
             writes: RefCell::default(),
         }
@@ -50,7 +50,7 @@ impl Session {
             self.writes.borrow_mut().push(format!("{method} {target} {body}"));
         }
         let trouble = (self.trouble.borrow_mut())(method, target, body);
-        trouble.map_or_else(|| Ok(self.seat.ask(method, target, body)), Err)
+        trouble.map_or_else(|| Ok(self.session.ask(method, target, body)), Err)
     }
 
     fn get(&self, target: &str) -> Result<Answer, Error> {
@@ -60,7 +60,7 @@ impl Session {
 
     /// What the websocket said since it was last asked, as the listener tells it.
     pub fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
-        let messages = self.seat.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
+        let messages = self.session.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
         let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
         messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
     }
@@ -112,18 +112,18 @@ impl Access for Session {
     }
 }
 
-pub fn desk() -> Desk {
-    let desk = Desk::new(Quirks::default());
-    desk.door.setup_tenant("T", "V", &["L"]).unwrap();
-    desk
+pub fn apic() -> InMemoryApic {
+    let apic = InMemoryApic::new(Variants::default());
+    apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+    apic
 }
 
 /// An EPG `E` of ours with so many subnets.
-pub fn with_subnets(desk: &Desk, count: usize) {
-    desk.door.set(DN_E, "l3extInstP", &[("annotation", MARK)]).unwrap();
+pub fn with_subnets(apic: &InMemoryApic, count: usize) {
+    apic.admin.set(DN_E, "l3extInstP", &[("annotation", MARK)]).unwrap();
     for n in 1..=count {
         let name = format!("a::web-{n}");
-        desk.door.set(&subnet(n), "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
+        apic.admin.set(&subnet(n), "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
     }
 }
 
@@ -165,8 +165,8 @@ pub fn pod_of(namespace: &str, of: &str, n: usize, address: &str, created: u8) -
 }
 
 /// The names of the EPGs that there are.
-pub fn epgs(desk: &Desk) -> Vec<String> {
-    desk.door.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
+pub fn epgs(apic: &InMemoryApic) -> Vec<String> {
+    apic.admin.class("l3extInstP").into_keys().map(|dn| dn.rsplit_once("/instP-").unwrap().1.to_owned()).collect()
 }
 
 /// A reconciler with these rules and a grace of a minute.

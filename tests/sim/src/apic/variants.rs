@@ -70,7 +70,7 @@ pub enum TokenStyle {
 
 /// The switches. `Default` is what the sources make likely.
 #[derive(Debug, Clone)]
-pub struct Quirks {
+pub struct Variants {
     /// HTTP status for an expired or unknown token: 403 or 401.
     pub expired_status: u16,
     /// How tokens look.
@@ -164,9 +164,9 @@ pub struct Quirks {
     pub events_lost: bool,
 }
 
-impl Default for Quirks {
+impl Default for Variants {
     fn default() -> Self {
-        Quirks {
+        Variants {
             expired_status: 403,
             token_style: TokenStyle::Base64,
             old_token_lives: true,
@@ -215,10 +215,10 @@ impl Default for Quirks {
     }
 }
 
-impl Quirks {
+impl Variants {
     /// The other setting of everything at once: what a daemon that trusts none of these facts must survive too.
-    pub fn contrary() -> Quirks {
-        Quirks {
+    pub fn opposite() -> Variants {
+        Variants {
             expired_status: 401,
             token_style: TokenStyle::Jwt,
             old_token_lives: false,
@@ -244,7 +244,7 @@ impl Quirks {
             numeric_total: true,
             escaped_slashes: true,
             page_cap: Some(50),
-            ..Quirks::default()
+            ..Variants::default()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The side door for tests: what an administrator does, what the tree holds, what was asked, and trouble on demand.
+//! The admin API for tests: what an administrator does, what the tree holds, what was asked, and trouble on demand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::cluster::{Cluster, Entry, Hold, Hook, Rejection, User};
 use super::conflicts::PrefixInUse;
 use super::error::ApiError;
 use super::fabric::Author;
-use super::quirks::Quirks;
 use super::tree::Mo;
+use super::variants::Variants;
 use super::write::Forbidden;
 
-/// A key to the side door; cheap to clone, usable from any thread.
+/// A handle on the admin API; cheap to clone, usable from any thread.
 #[derive(Clone)]
-pub struct Door {
+pub struct AdminApi {
     pub(super) cluster: Arc<Cluster>,
 }
 
@@ -34,15 +34,15 @@ impl Held {
     }
 }
 
-/// The side door's changes are another administrator's.
-const SOMEBODY: Author<'_> = Author { user: "", uid: "15399" };
+/// The admin API's changes are another administrator's.
+const OTHER_ADMIN: Author<'_> = Author { user: "", uid: "15399" };
 
-impl Door {
+impl AdminApi {
     /// Changes the tree as another administrator would by a POST; events go out.
     pub fn admin_post(&self, dn: &str, body: &Value) -> Result<(), ApiError> {
         self.cluster.change(|state| {
             let now = state.now();
-            let (_, changes) = state.fabric.post(now, SOMEBODY, dn, body.to_string().as_bytes())?;
+            let (_, changes) = state.fabric.post(now, OTHER_ADMIN, dn, body.to_string().as_bytes())?;
             state.announce(&changes);
             Ok(())
         })
@@ -59,7 +59,7 @@ impl Door {
     pub fn admin_delete(&self, dn: &str) -> Result<(), ApiError> {
         self.cluster.change(|state| {
             let now = state.now();
-            let changes = state.fabric.delete(now, SOMEBODY, dn)?;
+            let changes = state.fabric.delete(now, OTHER_ADMIN, dn)?;
             state.announce(&changes);
             Ok(())
         })
@@ -161,8 +161,8 @@ impl Door {
     }
 
     /// Turns switches.
-    pub fn quirks(&self, turn: impl FnOnce(&mut Quirks)) {
-        self.cluster.change(|state| turn(&mut state.fabric.quirks));
+    pub fn variants(&self, turn: impl FnOnce(&mut Variants)) {
+        self.cluster.change(|state| turn(&mut state.fabric.variants));
     }
 
     /// Puts the controllers' clock forward: lifetimes are that much nearer to their end.
@@ -174,7 +174,7 @@ impl Door {
     pub fn expire_tokens(&self) {
         self.cluster.change(|state| {
             let now = state.now();
-            state.sessions.end_tokens(&state.fabric.quirks, now);
+            state.sessions.end_tokens(&state.fabric.variants, now);
         });
     }
 
@@ -256,7 +256,7 @@ impl Door {
 
     /// Does something once, right after the next request of this method whose target contains a text was done and
     /// before its answer is sent: the moment between a read and the write that follows from it.
-    pub fn then(&self, method: &str, target: &str, then: impl FnOnce(&Door) + Send + 'static) {
+    pub fn then(&self, method: &str, target: &str, then: impl FnOnce(&AdminApi) + Send + 'static) {
         let hook = Hook { method: method.to_owned(), target: target.to_owned(), then: Box::new(then) };
         self.cluster.change(|state| state.hooks.push(hook));
     }
@@ -306,7 +306,7 @@ impl Door {
 
     /// Waits until a condition holds, looking again whenever something has happened here, and now and then, as it may
     /// be about something else, too; false when it does not within this time.
-    pub fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&Door) -> bool) -> bool {
+    pub fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&AdminApi) -> bool) -> bool {
         let end = Instant::now() + limit;
         loop {
             let version = self.cluster.look().version;

@@ -1,29 +1,29 @@
 //! The same APIC without sockets, threads and wall clock: for tests that live through thousands of small worlds.
-//! Time passes only by `Door::advance`.
+//! Time passes only by `AdminApi::advance`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use super::admin::AdminApi;
 use super::cluster::{Cluster, State};
-use super::door::Door;
 use super::fabric::Fabric;
 use super::front::Front;
-use super::quirks::Quirks;
 use super::requests;
 use super::session::{Lifetimes, Outgoing, Sessions};
+use super::variants::Variants;
 use crate::net::{Request, split_target};
 
-/// A fabric behind a desk; its side door is at hand.
-pub struct Desk {
-    /// The side door.
-    pub door: Door,
+/// A fabric in memory, with its admin API.
+pub struct InMemoryApic {
+    /// The admin API.
+    pub admin: AdminApi,
 }
 
-/// A session at the desk, with its websocket.
-pub struct Seat {
-    door: Door,
+/// A session at it, with its websocket.
+pub struct ApicSession {
+    admin: AdminApi,
     token: String,
     events: Receiver<Outgoing>,
 }
@@ -31,12 +31,12 @@ pub struct Seat {
 /// Sessions and subscriptions live as long as a test; it ends them itself.
 const LONG: Duration = Duration::from_secs(1_000_000_000);
 
-impl Desk {
+impl InMemoryApic {
     /// A fabric as it comes.
-    pub fn new(quirks: Quirks) -> Desk {
-        let quirks = Quirks { subscription_lifetime: LONG, login_throttle: None, ..quirks };
+    pub fn new(variants: Variants) -> InMemoryApic {
+        let variants = Variants { subscription_lifetime: LONG, login_throttle: None, ..variants };
         let state = State {
-            fabric: Fabric::new(quirks),
+            fabric: Fabric::new(variants),
             sessions: Sessions::new(Lifetimes { token: LONG, maximum: LONG }),
             front: Front::default(),
             users: Vec::new(),
@@ -53,23 +53,23 @@ impl Desk {
             started: None,
             skipped: Duration::ZERO,
         };
-        Desk { door: Door { cluster: Arc::new(Cluster::new(state)) } }
+        InMemoryApic { admin: AdminApi { cluster: Arc::new(Cluster::new(state)) } }
     }
 
     /// Logs in and opens the websocket.
-    pub fn sit_down(&self, user: &str) -> Seat {
+    pub fn log_in(&self, user: &str) -> ApicSession {
         let (sender, events) = channel();
-        let token = self.door.cluster.change(|state| {
+        let token = self.admin.cluster.change(|state| {
             let now = state.now();
-            let (session, token) = state.sessions.login(0, user, "15374", &state.fabric.quirks, now);
+            let (session, token) = state.sessions.login(0, user, "15374", &state.fabric.variants, now);
             state.sessions.open(session, 0, sender);
             token
         });
-        Seat { door: self.door.clone(), token, events }
+        ApicSession { admin: self.admin.clone(), token, events }
     }
 }
 
-impl Seat {
+impl ApicSession {
     /// A request and its answer: status and body.
     pub fn ask(&self, method: &str, target: &str, body: &str) -> (u16, String) {
         let (path, query) = split_target(target);
@@ -84,9 +84,9 @@ impl Seat {
             connection: 0,
             read_at: Instant::now(),
         };
-        let reply = self.door.cluster.change(|state| {
+        let reply = self.admin.cluster.change(|state| {
             let now = state.now();
-            let refusal = state.front.admit(0, false, &state.fabric.quirks, now);
+            let refusal = state.front.admit(0, false, &state.fabric.variants, now);
             refusal.unwrap_or_else(|| requests::answer(state, 0, &request).1)
         });
         (reply.status, reply.body)
