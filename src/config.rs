@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,20 +9,17 @@ use std::time::Duration;
 
 use log::{info, warn};
 
+use crate::apic::Controller;
 use crate::cli::{Command, Given, Invocation};
+use crate::exit::ExitError;
 use crate::files;
+use crate::logging;
 use crate::model::kube::is_dns_name;
 use crate::model::owner::OwnerIdentity;
-use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
+use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
-
-/// The exit code of a wrong command line (X4).
-pub const EXIT_USAGE: u8 = 64;
-
-/// The exit code of a missing or bad value elsewhere (X4).
-pub const EXIT_CONFIG: u8 = 78;
 
 /// The longest duration that makes sense anywhere.
 const MAX_LENGTH: Duration = Duration::from_secs(7 * 86_400);
@@ -36,72 +32,6 @@ const MAX_CA: u64 = 1 << 20;
 
 /// The flags of an `l3extSubnet`'s scope.
 const SCOPE_FLAGS: [&str; 5] = ["export-rtctrl", IMPORT_SECURITY, "import-rtctrl", "shared-rtctrl", "shared-security"];
-
-/// What may be sent to the fabric (W5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Everything.
-    Sync,
-    /// Nothing that deletes.
-    UpsertOnly,
-    /// Nothing.
-    Observe,
-}
-
-/// An APIC controller's address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Controller {
-    /// A name, an IPv4 or an IPv6 address, the latter without brackets.
-    pub host: String,
-    /// The port; 443 by default.
-    pub port: u16,
-}
-
-impl Controller {
-    /// The address as it stands in a URL.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-
-    fn parse(text: &str) -> Result<Controller, String> {
-        if text.contains('@') {
-            // What stands before it may be a password, so nothing of it is shown (A4).
-            return Err("a user does not belong here; set ACI_USERNAME".to_owned());
-        }
-        // A URL's scheme has no case.
-        let scheme = |it: &str| text.get(..it.len()).is_some_and(|start| start.eq_ignore_ascii_case(it));
-        if scheme("http://") {
-            return Err(format!("{text:?} begins with http://; the APIC is reached over https only"));
-        }
-        let address = if scheme("https://") { text.get(8..).unwrap_or_default() } else { text };
-        let address = address.strip_suffix('/').unwrap_or(address);
-        let wrong = || format!("{text:?} is not host, host:port, [v6] or [v6]:port");
-        let (host, port) = if let Some(rest) = address.strip_prefix('[') {
-            let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-            host.parse::<Ipv6Addr>().map_err(|_| wrong())?;
-            (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some("443")))
-        } else if address.parse::<Ipv6Addr>().is_ok() {
-            (address, Some("443"))
-        } else {
-            let (host, port) = address.split_once(':').unwrap_or((address, "443"));
-            let is_name =
-                |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b".-_".contains(&it));
-            (host, is_name(host).then_some(port))
-        };
-        let port = port.and_then(|it| it.parse().ok()).filter(|it| *it != 0).ok_or_else(wrong)?;
-        Ok(Controller { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for Controller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority())
-    }
-}
 
 /// Everything that a run depends on. `Debug` shows no secret.
 #[derive(Debug, Clone)]
@@ -138,46 +68,29 @@ pub struct Config {
     pub events: bool,
 }
 
-/// A missing or bad value: one sentence that names the thing and the mend, and the exit code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// 64 where the command line is wrong, 78 elsewhere.
-    pub code: u8,
-    /// The sentence.
-    pub why: String,
-}
-
-impl ConfigError {
-    /// The command line is wrong.
-    pub(crate) fn usage(why: impl Into<String>) -> Self {
-        ConfigError { code: EXIT_USAGE, why: why.into() }
-    }
-
-    /// Something is missing or wrong elsewhere.
-    pub(crate) fn invalid(why: impl Into<String>) -> Self {
-        ConfigError { code: EXIT_CONFIG, why: why.into() }
-    }
-
-    /// The value that was given is wrong, wherever it came from.
-    pub(crate) fn invalid_value(given: &Given, why: impl fmt::Display) -> Self {
-        let code = if given.by_flag { EXIT_USAGE } else { EXIT_CONFIG };
-        ConfigError { code, why: format!("{}: {why}", given.origin) }
+/// What log lines look like; needed before everything else, so that what else is wrong can be logged.
+pub fn log_format(invocation: &Invocation) -> Result<logging::Format, ExitError> {
+    let Some(given) = invocation.get("log-format") else { return Ok(logging::Format::default()) };
+    match given.values.first().map(String::as_str) {
+        Some("text") => Ok(logging::Format::Text),
+        Some("json") => Ok(logging::Format::Json),
+        other => Err(given.invalid(format!("{:?} is neither text nor json", other.unwrap_or_default()))),
     }
 }
 
 /// Checks everything.
-pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let first = |flag: &str| get(flag).and_then(|it| it.values.first()).cloned();
     let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
 
     let Some(apic) = get("apic") else {
-        return Err(ConfigError::invalid("no APIC: name its controllers with --apic or ACI_APIC"));
+        return Err(ExitError::config("no APIC: name its controllers with --apic or ACI_APIC"));
     };
     let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
-    let controllers = controllers.map_err(|why| ConfigError::invalid_value(apic, why))?;
+    let controllers = controllers.map_err(|why| apic.invalid(why))?;
     let Some(username) = variable("ACI_USERNAME") else {
-        return Err(ConfigError::invalid("no APIC user: set ACI_USERNAME"));
+        return Err(ExitError::config("no APIC user: set ACI_USERNAME"));
     };
     let cluster_id = match get("cluster-id") {
         Some(given) => Some(cluster_ids(given)?.remove(0)),
@@ -205,25 +118,22 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
 
 /// K4. A run that is over in a moment takes no part in an election, and must not write beside the one that leads. What
 /// never writes takes no part either: it would keep the others from it.
-fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, String)>, ConfigError> {
+fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, String)>, ExitError> {
     let name = |flag: &str, default: &str, longest: usize, labels: bool| match invocation.get(flag) {
         None => Ok(default.to_owned()),
         Some(given) if is_dns_name(&given.values[0], longest, labels) => Ok(given.values[0].clone()),
         Some(given) => {
             let why =
                 format!("{:?} is not a name: lower-case letters, digits and -, {longest} at most", given.values[0]);
-            Err(ConfigError::invalid_value(given, why))
+            Err(given.invalid(why))
         }
     };
     let lease = (name("lease-namespace", "kube-system", 63, false)?, name("lease-name", "aci-sync", 253, true)?);
     let elect = invocation.get("leader-elect").filter(|_| invocation.is_on("leader-elect"));
     match elect {
-        Some(given) if invocation.command == Command::Run && invocation.is_on("once") => {
-            Err(ConfigError::invalid_value(
-                given,
-                "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
-            ))
-        }
+        Some(given) if invocation.command == Command::Run && invocation.is_on("once") => Err(given.invalid(
+            "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
+        )),
         Some(_) if policy == Policy::Observe => {
             info!("--policy observe writes nothing, and so takes no part in the election");
             Ok(None)
@@ -232,7 +142,7 @@ fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, Stri
     }
 }
 
-fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
+fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let default = Rules::default();
     Ok(Rules {
@@ -248,33 +158,31 @@ fn rules(invocation: &Invocation) -> Result<Rules, ConfigError> {
     })
 }
 
-fn expose(given: &Given) -> Result<Exports, ConfigError> {
+fn expose(given: &Given) -> Result<Exports, ExitError> {
     let exports = Exports::of(given.values.iter().map(String::as_str));
-    exports.map_err(|bad| ConfigError::invalid_value(given, format!("{bad:?} is neither pods nor services")))
+    exports.map_err(|bad| given.invalid(format!("{bad:?} is neither pods nor services")))
 }
 
-fn addresses(given: &Given) -> Result<Vec<Cidr>, ConfigError> {
-    let read =
-        |text: &String| Cidr::parse(text).map_err(|why| ConfigError::invalid_value(given, format!("{text:?} {why}")));
+fn addresses(given: &Given) -> Result<Vec<Cidr>, ExitError> {
+    let read = |text: &String| Cidr::parse(text).map_err(|why| given.invalid(format!("{text:?} {why}")));
     given.values.iter().map(read).collect()
 }
 
-fn allow(given: &Given) -> Result<Vec<Allow>, ConfigError> {
-    let read =
-        |text: &String| Allow::parse(text).map_err(|why| ConfigError::invalid_value(given, format!("{text:?} {why}")));
+fn allow(given: &Given) -> Result<Vec<Allow>, ExitError> {
+    let read = |text: &String| Allow::parse(text).map_err(|why| given.invalid(format!("{text:?} {why}")));
     given.values.iter().map(read).collect()
 }
 
-fn use_foreign(given: &Given) -> Result<bool, ConfigError> {
+fn use_foreign(given: &Given) -> Result<bool, ExitError> {
     match given.values[0].as_str() {
         "use" => Ok(true),
         "refuse" => Ok(false),
-        other => Err(ConfigError::invalid_value(given, format!("{other:?} is neither use nor refuse"))),
+        other => Err(given.invalid(format!("{other:?} is neither use nor refuse"))),
     }
 }
 
 /// `N`, `N%` or `off`.
-fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
+fn max_deletes(given: &Given) -> Result<MaxDeletes, ExitError> {
     let text = given.values[0].as_str();
     let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|it| it.is_ascii_digit()));
     let read = match text.strip_suffix('%') {
@@ -282,7 +190,7 @@ fn max_deletes(given: &Given) -> Result<MaxDeletes, ConfigError> {
         Some(percent) => number(percent).filter(|it| *it <= 100).map(MaxDeletes::Percent),
         None => number(text).map(MaxDeletes::Number),
     };
-    read.ok_or_else(|| ConfigError::invalid_value(given, format!("{text:?} is not a number, a percentage or off")))
+    read.ok_or_else(|| given.invalid(format!("{text:?} is not a number, a percentage or off")))
 }
 
 /// `N` or `off`.
@@ -290,38 +198,34 @@ fn number_or_off<N: FromStr + PartialOrd + fmt::Display>(
     given: &Given,
     least: N,
     most: N,
-) -> Result<Option<N>, ConfigError> {
+) -> Result<Option<N>, ExitError> {
     let text = given.values[0].as_str();
     if text == "off" {
         return Ok(None);
     }
     let number = text.parse().ok().filter(|it| (&least..=&most).contains(&it)).map(Some);
-    number.ok_or_else(|| {
-        ConfigError::invalid_value(given, format!("{text:?} is neither a number from {least} to {most} nor off"))
-    })
+    number.ok_or_else(|| given.invalid(format!("{text:?} is neither a number from {least} to {most} nor off")))
 }
 
-fn policy(given: &Given) -> Result<Policy, ConfigError> {
+fn policy(given: &Given) -> Result<Policy, ExitError> {
     match given.values[0].as_str() {
         "sync" => Ok(Policy::Sync),
         "upsert-only" => Ok(Policy::UpsertOnly),
         "observe" => Ok(Policy::Observe),
-        other => Err(ConfigError::invalid_value(given, format!("{other:?} is none of sync, upsert-only and observe"))),
+        other => Err(given.invalid(format!("{other:?} is none of sync, upsert-only and observe"))),
     }
 }
 
 /// W8: below the 30 requests a second at which Cisco recommends to throttle an APIC.
 const APIC_RATE: u32 = 20;
 
-fn batch(given: &Given) -> Result<usize, ConfigError> {
+fn batch(given: &Given) -> Result<usize, ExitError> {
     let number = given.values[0].parse().ok().filter(|it| (1..=1000).contains(it));
-    number.ok_or_else(|| {
-        ConfigError::invalid_value(given, format!("{:?} is not a number from 1 to 1000", given.values[0]))
-    })
+    number.ok_or_else(|| given.invalid(format!("{:?} is not a number from 1 to 1000", given.values[0])))
 }
 
 /// `90`, `90s`, `10m`, `1h`.
-fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, ConfigError> {
+fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, ExitError> {
     let Some(given) = given else { return Ok(None) };
     let text = given.values[0].as_str();
     let (number, unit) = match text.as_bytes().last() {
@@ -332,52 +236,47 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
     };
     let digits = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
     let seconds = number.parse::<u64>().ok().filter(|_| digits).and_then(|it| it.checked_mul(unit));
-    let seconds = seconds.ok_or_else(|| {
-        ConfigError::invalid_value(given, format!("{text:?} is not a duration such as 90s, 10m or 1h"))
-    })?;
+    let seconds = seconds.ok_or_else(|| given.invalid(format!("{text:?} is not a duration such as 90s, 10m or 1h")))?;
     let duration = Duration::from_secs(seconds);
     if duration < least || duration > MAX_LENGTH {
         let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), MAX_LENGTH.as_secs());
-        return Err(ConfigError::invalid_value(given, range));
+        return Err(given.invalid(range));
     }
     Ok(Some(duration))
 }
 
-fn cluster_ids(given: &Given) -> Result<Vec<String>, ConfigError> {
+fn cluster_ids(given: &Given) -> Result<Vec<String>, ExitError> {
     match given.values.iter().find(|it| !OwnerIdentity::is_id(it)) {
-        Some(bad) => Err(ConfigError::invalid_value(
-            given,
-            format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-"),
-        )),
+        Some(bad) => Err(given.invalid(format!("{bad:?} is not a cluster id: 1 to 40 letters, digits and _.-"))),
         None => Ok(given.values.clone()),
     }
 }
 
-fn scope(given: &Given) -> Result<Scope, ConfigError> {
+fn scope(given: &Given) -> Result<Scope, ExitError> {
     if let Some(bad) = given.values.iter().find(|it| !SCOPE_FLAGS.contains(&it.as_str())) {
         let known = SCOPE_FLAGS.join(", ");
-        return Err(ConfigError::invalid_value(given, format!("{bad:?} is no scope flag; there are {known}")));
+        return Err(given.invalid(format!("{bad:?} is no scope flag; there are {known}")));
     }
     let scope = Scope::parse(&given.values.join(","));
     if scope.has_flag("shared-security") && !scope.has_flag(IMPORT_SECURITY) {
-        return Err(ConfigError::invalid_value(given, format!("shared-security needs {IMPORT_SECURITY}")));
+        return Err(given.invalid(format!("shared-security needs {IMPORT_SECURITY}")));
     }
     Ok(scope)
 }
 
-fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
+fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ExitError> {
     let (ca, fingerprints) = (invocation.get("apic-ca"), invocation.get("apic-fingerprint"));
     let insecure = invocation.is_on("apic-insecure");
     if usize::from(ca.is_some()) + usize::from(fingerprints.is_some()) + usize::from(insecure) > 1 {
         let by_flag = ["apic-ca", "apic-fingerprint", "apic-insecure"].iter();
         let by_flag = by_flag.filter_map(|it| invocation.get(it)).any(|it| it.by_flag);
         let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one".to_owned();
-        return Err(ConfigError { code: if by_flag { EXIT_USAGE } else { EXIT_CONFIG }, why });
+        return Err(if by_flag { ExitError::usage(why) } else { ExitError::config(why) });
     }
     let mut tls = TlsSettings { peer: Peer::Apic, ..TlsSettings::default() };
     if let Some(given) = ca {
         let failed =
-            |why: &dyn fmt::Display| ConfigError::invalid(format!("{}: {:?} {why}", given.origin, given.values[0]));
+            |why: &dyn fmt::Display| ExitError::config(format!("{}: {:?} {why}", given.origin, given.values[0]));
         let pem = files::read(Path::new(&given.values[0]), MAX_CA).map_err(|why| failed(&why))?;
         net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
@@ -386,7 +285,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ConfigError> {
         let parsed = given.values.iter().map(|it| fingerprint(it)).collect::<Option<_>>();
         let help =
             "not a SHA-256 fingerprint: 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them";
-        tls.verify = Verify::Fingerprints(parsed.ok_or_else(|| ConfigError::invalid_value(given, help))?);
+        tls.verify = Verify::Fingerprints(parsed.ok_or_else(|| given.invalid(help))?);
     }
     if insecure {
         tls.verify = Verify::Nothing;
@@ -405,7 +304,7 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 }
 
 /// A1: the password from a file, from systemd's credentials, or from the environment.
-fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ConfigError> {
+fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
     if let Some(given) = file {
         let file = Path::new(&given.values[0]);
         let password = password_in(file, &given.origin)?;
@@ -423,12 +322,12 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
-        None => Err(ConfigError::invalid("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
+        None => Err(ExitError::config("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
     }
 }
 
-fn password_in(file: &Path, origin: &str) -> Result<Secret, ConfigError> {
-    let failed = |why: &str| ConfigError::invalid(format!("{origin}: {file:?} {why}"));
+fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
+    let failed = |why: &str| ExitError::config(format!("{origin}: {file:?} {why}"));
     let bytes = files::read(file, MAX_PASSWORD).map_err(|why| failed(&why))?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
     if text.starts_with('\u{feff}') {

@@ -5,10 +5,12 @@
 pub mod model;
 
 pub mod backoff;
+pub mod exit;
 pub mod files;
 pub mod leadership;
 pub mod net;
 pub mod secret;
+pub mod time;
 
 pub mod apic;
 pub mod kube;
@@ -17,8 +19,8 @@ pub mod reconcile;
 
 pub mod daemon;
 
+pub mod commands;
+
 pub mod cli;
 pub mod config;
 pub mod logging;
-pub mod manual;
-pub mod selftest;

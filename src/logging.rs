@@ -1,5 +1,7 @@
-//! Log lines: one record is one line, whatever is in it; where they go, and how they begin. A thread of its own writes
-//! them, so that nobody waits for a reader that has stopped reading.
+//! Log lines: one record is one line, as text or as JSON; where lines go, and how they begin (X6).
+//!
+//! A record is a constant sentence and key-value pairs (`info!(epg:% = dn; "reconciled")`); docs/observability.md lists the
+//! keys. A thread of its own writes the lines, so no thread waits for a reader that has stopped reading.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,10 +9,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::exit::ExitError;
+use crate::time;
 
 /// Lines that wait to be written; what does not fit is lost and counted.
 const QUEUE: usize = 4096;
@@ -27,10 +33,20 @@ pub enum Output {
     Stderr,
 }
 
+/// What a line looks like (`--log-format`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The sentence, then `key=value` pairs.
+    #[default]
+    Text,
+    /// One JSON object: `time`, `level`, `message`, and the pairs.
+    Json,
+}
+
 /// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings, also when they are named
 /// there: at `trace` one of them would tell the websocket's path, which is the session's token (A4).
 /// A value that makes no sense is refused with one sentence.
-pub fn start(output: Output) -> Result<(), String> {
+pub fn start(output: Output, format: Format) -> Result<(), ExitError> {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
     let default = match output {
         Output::Split => "info",
@@ -39,7 +55,8 @@ pub fn start(output: Output) -> Result<(), String> {
     };
     let filter = filter.unwrap_or_else(|| default.to_owned());
     if !is_valid_filter(&filter) {
-        return Err(format!("RUST_LOG: {filter:?} is not a level such as debug, or aci_sync::kube=debug"));
+        let example = "use a level such as debug, or aci_sync::kube=debug";
+        return Err(ExitError::config(format!("RUST_LOG: invalid filter {filter:?}; {example}")));
     }
     // A bare level means ours.
     let bare = filter.parse::<LevelFilter>().is_ok();
@@ -51,10 +68,11 @@ pub fn start(output: Output) -> Result<(), String> {
     let (queue, waiting) = bounded(QUEUE);
     let lost = Arc::new(AtomicUsize::new(0));
     let counted = lost.clone();
-    let write = move || write(&waiting, &counted, journal[1]);
+    let layout = Layout { format, journal: journal[1] };
+    let write = move || write(&waiting, &counted, layout);
     let writer = std::thread::Builder::new().name("log".to_owned()).spawn(write);
-    writer.map_err(|error| format!("cannot start the thread of the log: {error}"))?;
-    if log::set_boxed_logger(Box::new(Lines { filter, output, journal, queue, lost })).is_ok() {
+    writer.map_err(|error| ExitError::failed(format!("failed to start the log thread: {error}")))?;
+    if log::set_boxed_logger(Box::new(Lines { filter, output, format, journal, queue, lost })).is_ok() {
         log::set_max_level(level);
     }
     Ok(())
@@ -76,6 +94,7 @@ fn is_valid_filter(filter: &str) -> bool {
 struct Lines {
     filter: env_logger::Logger,
     output: Output,
+    format: Format,
     /// Whether stdout and stderr go to the journal, which has its own time and takes the level from a prefix.
     journal: [bool; 2],
     queue: Sender<Entry>,
@@ -91,7 +110,7 @@ enum Entry {
 }
 
 /// Writes what comes, for ever. A closed output must not end the program: it goes on without a log.
-fn write(waiting: &Receiver<Entry>, lost: &AtomicUsize, journal: bool) {
+fn write(waiting: &Receiver<Entry>, lost: &AtomicUsize, layout: Layout) {
     for entry in waiting {
         let _ = match entry {
             Entry::Line { stdout: true, line } => std::io::stdout().write_all(line.as_bytes()),
@@ -100,18 +119,82 @@ fn write(waiting: &Receiver<Entry>, lost: &AtomicUsize, journal: bool) {
         };
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let message = format!("{lost} lines of the log are lost, because nobody took them in time");
-            let _ = std::io::stderr().write_all(line(Level::Warn, &message, journal).as_bytes());
+            let mut pairs = Pairs::default();
+            pairs.0.push(("lines".to_owned(), lost.into()));
+            let line = layout.line(Level::Warn, "log lines lost: the reader is too slow", &pairs);
+            let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }
 }
 
-fn line(level: Level, message: &str, journal: bool) -> String {
-    if journal {
-        return format!("<{}>{message}\n", priority(level));
+/// How the lines of one output look.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    format: Format,
+    /// The journal has its own time, and takes the level from a prefix.
+    journal: bool,
+}
+
+impl Layout {
+    fn line(self, level: Level, message: &str, pairs: &Pairs) -> String {
+        let begin = if self.journal { format!("<{}>", priority(level)) } else { String::new() };
+        let message = one_line(message);
+        match self.format {
+            Format::Text if self.journal => format!("{begin}{message}{}\n", pairs.text()),
+            Format::Text => format!("{} {level:<5} {message}{}\n", time::now(), pairs.text()),
+            Format::Json => {
+                let level = level.as_str().to_ascii_lowercase();
+                let (time, message) = (time::now(), serde_json::Value::from(message));
+                format!("{begin}{{\"time\":\"{time}\",\"level\":\"{level}\",\"message\":{message}{}}}\n", pairs.json())
+            }
+        }
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    format!("{} {level:<5} {message}\n", timestamp(now))
+}
+
+/// The key-value pairs of a record, in its order.
+#[derive(Default)]
+struct Pairs(Vec<(String, serde_json::Value)>);
+
+impl Pairs {
+    fn of(record: &Record<'_>) -> Pairs {
+        let mut pairs = Pairs::default();
+        // No pair of ours fails to be visited.
+        let _ = record.key_values().visit(&mut pairs);
+        pairs
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in &self.0 {
+            let value = match value {
+                serde_json::Value::String(value) => quoted(value),
+                other => other.to_string(),
+            };
+            text += &format!(" {key}={value}");
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        self.0.iter().map(|(key, value)| format!(",{}:{value}", serde_json::Value::from(key.as_str()))).collect()
+    }
+}
+
+impl<'kvs> VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let number = value.to_u64().map(serde_json::Value::from).or_else(|| value.to_i64().map(Into::into));
+        let number = number.or_else(|| value.to_f64().map(Into::into));
+        let value =
+            number.or_else(|| value.to_bool().map(Into::into)).unwrap_or_else(|| one_line(&value.to_string()).into());
+        self.0.push((key.to_string(), value));
+        Ok(())
+    }
+}
+
+/// A value as text: as it is where it ends at the next space, quoted otherwise.
+fn quoted(value: &str) -> String {
+    let is_plain = !value.is_empty() && !value.contains([' ', '"', '=']);
+    if is_plain { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\\\"")) }
 }
 
 /// Whether an output is the journal's, named as systemd does: device, colon, inode (systemd.exec(5)). That the
@@ -131,10 +214,10 @@ impl Log for Lines {
         if !self.filter.matches(record) || (record.level() > Level::Warn && !is_ours) {
             return;
         }
-        let message = one_line(&record.args().to_string());
         let level = record.level();
         let stdout = self.output == Output::Split && level >= Level::Info;
-        let line = line(level, &message, self.journal[usize::from(!stdout)]);
+        let layout = Layout { format: self.format, journal: self.journal[usize::from(!stdout)] };
+        let line = layout.line(level, &record.args().to_string(), &Pairs::of(record));
         if self.queue.try_send(Entry::Line { stdout, line }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -174,46 +257,27 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// The time of day as Kubernetes' objects tell it, for people: exactly six digits after the point, or the API server
-/// refuses it.
-pub fn micro_time() -> String {
-    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn micros(since_epoch: Duration) -> String {
-    timestamp(since_epoch.as_secs()).replace('Z', &format!(".{:06}Z", since_epoch.subsec_micros()))
-}
-
-/// Seconds since 1970 as RFC 3339 in UTC. Days to civil date after Howard Hinnant's `civil_from_days`.
-fn timestamp(seconds: u64) -> String {
-    let (days, time) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// X6: the sentence and the pairs of a record, as text and as JSON; no value can look like another pair or line.
     #[test]
-    fn timestamps() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_827_696, "2000-02-29T12:34:56Z"),
-            (1_795_412_631, "2026-11-23T05:43:51Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-        ] {
-            assert_eq!(timestamp(seconds), text);
-        }
-        for (nanos, text) in [(0, "000000"), (999, "000000"), (1_000, "000001"), (999_999_999, "999999")] {
-            assert_eq!(micros(Duration::new(951_827_696, nanos)), format!("2000-02-29T12:34:56.{text}Z"));
-        }
+    fn records_become_one_line() {
+        let mut pairs = Pairs::default();
+        let values =
+            [("kind", "Pod".into()), ("deleted", 3.into()), ("error", "a \"b\" =c".into()), ("none", "".into())];
+        pairs.0.extend(values.map(|(key, value)| (key.to_owned(), value)));
+        let layout = |format| Layout { format, journal: true };
+        assert_eq!(
+            layout(Format::Text).line(Level::Info, "listed\n", &pairs),
+            "<6>listed\\n kind=Pod deleted=3 error=\"a \\\"b\\\" =c\" none=\"\"\n"
+        );
+        let json = layout(Format::Json).line(Level::Warn, "listed", &pairs);
+        let json: serde_json::Value = serde_json::from_str(json.strip_prefix("<4>").unwrap()).unwrap();
+        assert_eq!(
+            (&json["message"], &json["deleted"], &json["error"]),
+            (&"listed".into(), &3.into(), &"a \"b\" =c".into())
+        );
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use super::Controller;
 use super::Settings;
 use super::access::MaySend;
 use super::body::Body as Object;
@@ -22,7 +23,6 @@ use super::query::Query;
 use super::reading;
 use super::refresher::Task;
 use crate::backoff::Backoff;
-use crate::config::Controller;
 use crate::model::mo::{Mo, MoChange};
 use crate::net::{ConnectError, describe_error, wrong_peer};
 use crate::secret::{Renewable, Secret};

@@ -9,6 +9,7 @@ pub mod reading;
 
 mod body;
 mod client;
+mod controller;
 mod event_sender;
 mod handle;
 mod pacer;
@@ -26,6 +27,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 pub use body::Body;
 pub use client::{Client, Lifetimes, SubscriptionId, token_in};
+pub use controller::Controller;
 pub use error::Error;
 pub use handle::SessionHandle;
 pub use pacer::RequestPacer;
@@ -35,7 +37,6 @@ pub use session::SessionManager;
 
 use event_sender::EventSender;
 
-use crate::config::Controller;
 use crate::leadership::Leadership;
 use crate::model::mo::MoChange;
 use crate::net::Tls;

@@ -15,6 +15,7 @@ use tungstenite::client::client_with_config;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, HandshakeError, Message, WebSocket};
 
+use super::Controller;
 use super::client::{Client, SubscriptionId};
 use super::decode;
 use super::error::Error;
@@ -23,7 +24,6 @@ use super::handle::SessionHandle;
 use super::refresher::Task;
 use super::{Event, Settings};
 use crate::backoff::{Backoff, stopped, stopped_within};
-use crate::config::Controller;
 use crate::leadership::Leadership;
 use crate::net::{CONNECT_TIMEOUT, DeadlineStream, TlsStream};
 use crate::secret::Secret;

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Error;
 use super::access::{Access, WriteAnswer};
 use super::body::Body;
-use crate::config::Policy;
 use crate::model::cache::{CONTRACTS, EPG, Epg, FabricCache, SUBNET, Subnet, TAG, relation};
 use crate::model::dn::{EpgDn, ObjectDn, ParsedDn, Prefix};
 use crate::model::mo::{MoChange, Status};
 use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::{Change, RequestShape, Transaction};
+use crate::model::rules::Policy;
 
 /// The value of our tags, for people: what counts is the key (O4).
 const TAG_VALUE: &str = "external EPG of somebody else, in use";

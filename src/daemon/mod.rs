@@ -6,13 +6,11 @@ pub mod service_manager;
 pub mod threads;
 pub mod watchdog;
 
-pub mod once;
-pub mod run;
-
-use threads::Failure;
+pub mod supervisor;
 
 use crate::apic;
-use crate::config::{Config, EXIT_CONFIG};
+use crate::config::Config;
+use crate::exit::ExitError;
 use crate::kube;
 use crate::model::owner::OwnerIdentity;
 use crate::net::{Tls, Verify};
@@ -20,7 +18,7 @@ use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
 
 /// A reconciler for this cluster: its id comes from the configuration or from the namespace `kube-system` (O1).
-fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<Reconciler, kube::Error> {
+pub(crate) fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<Reconciler, kube::Error> {
     let id = match &config.cluster_id {
         Some(id) => id.clone(),
         None => cluster.cluster_uid()?,
@@ -31,8 +29,8 @@ fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<Reconciler,
 }
 
 /// The APIC side's settings. A certificate or a fingerprint that makes no sense is told here.
-fn apic_settings(config: &Config) -> Result<apic::Settings, Failure> {
-    let failed = |error| Failure { code: EXIT_CONFIG, why: format!("the APIC's TLS: {error}") };
+pub(crate) fn apic_settings(config: &Config) -> Result<apic::Settings, ExitError> {
+    let failed = |error| ExitError::config(format!("the APIC's TLS: {error}"));
     if matches!(config.apic_tls.verify, Verify::Nothing) {
         log::warn!("--apic-insecure: anybody can pretend to be the APIC and take the password");
     }

@@ -8,24 +8,17 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::exit::ExitError;
+
 /// How a thread ended.
 #[derive(Debug)]
 pub enum End {
     /// It came to its end; before the stop nobody expects that.
     Returned,
     /// It cannot go on: the sentence for the log and the exit code.
-    Failed(Failure),
+    Failed(ExitError),
     /// A bug: the panic's message.
     Panicked(String),
-}
-
-/// Why the program cannot go on, and the exit code that says so (X4).
-#[derive(Debug)]
-pub struct Failure {
-    /// The exit code.
-    pub code: u8,
-    /// One clear sentence.
-    pub why: String,
 }
 
 /// The program's running threads by name.
@@ -47,7 +40,7 @@ impl Threads {
     pub fn spawn(
         &mut self,
         name: &'static str,
-        body: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+        body: impl FnOnce() -> Result<(), ExitError> + Send + 'static,
     ) -> std::io::Result<()> {
         let report = self.report.clone();
         let handle = Builder::new().name(name.to_owned()).spawn(move || {

@@ -15,8 +15,8 @@ use super::lease::host;
 use super::recorder::{Next, Recorder};
 use crate::backoff::{Backoff, stopped_within};
 use crate::leadership::Leadership;
-use crate::logging::micro_time;
 use crate::model::notices::EventNotice;
+use crate::time::micro_now;
 
 /// News that wait to be sent.
 const QUEUE: usize = 1024;
@@ -38,7 +38,7 @@ impl Queue {
     /// Hands notices over; those that find no room are left out and counted.
     pub fn publish(&self, notices: &[EventNotice]) {
         for notices in notices {
-            if self.sender.try_send((notices.clone(), micro_time())).is_err() {
+            if self.sender.try_send((notices.clone(), micro_now())).is_err() {
                 self.left_out.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -98,7 +98,7 @@ impl Emitter {
             if self.notices.is_empty() {
                 match self.left_out.swap(0, Ordering::Relaxed) {
                     left_out if left_out > 0 && !self.told => {
-                        warn!("{left_out} Kubernetes Events were left out: there was more notices than can be told");
+                        warn!("{left_out} Kubernetes Events were left out: there was more news than can be told");
                     }
                     _ => {}
                 }

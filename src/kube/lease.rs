@@ -15,7 +15,7 @@ use super::election::{ElectionState, Lease, Write};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::leadership::Leadership;
-use crate::logging::micro_time;
+use crate::time::micro_now;
 
 /// How long the release may take at the stop (X2).
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
@@ -68,7 +68,7 @@ impl LeaseLock {
         let end = Instant::now() + RELEASE_TIMEOUT;
         let left = || end.saturating_duration_since(Instant::now());
         let released = lock.read(left()).and_then(|lease| {
-            let lease = ElectionState::release(&self.identity, lease, &micro_time());
+            let lease = ElectionState::release(&self.identity, lease, &micro_now());
             lease.map(|lease| lock.update(&lease, left())).transpose()
         });
         match released {
@@ -181,7 +181,7 @@ impl LeaderElector {
     /// The requests of one try: at most three, each bounded, none past the deadline.
     fn ask(&mut self) -> Result<(), Error> {
         let mut failed = None;
-        if let Some(renewal) = self.election.renewal(&micro_time()) {
+        if let Some(renewal) = self.election.renewal(&micro_now()) {
             match self.write(renewal) {
                 Ok(()) => return Ok(()),
                 // What was seen last is out of date, or nobody knows what became of it: look.
@@ -197,7 +197,7 @@ impl LeaderElector {
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
-        match self.election.read(found, Instant::now(), &micro_time()) {
+        match self.election.read(found, Instant::now(), &micro_now()) {
             Some(write) => self.write(write),
             None => Ok(()),
         }

@@ -221,5 +221,5 @@ fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTr
     let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
     let presences = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
     (still.is_some() || epg.ownership != Ownership::Owned || presences())
-        .then(|| format!("nothing of its own is left in {dn}, which presences"))
+        .then(|| format!("nothing of its own is left in {dn}, which stays"))
 }

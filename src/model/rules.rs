@@ -220,6 +220,17 @@ impl MaxDeletes {
     }
 }
 
+/// What may be sent to the fabric (W5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Everything.
+    Sync,
+    /// Nothing that deletes.
+    UpsertOnly,
+    /// Nothing.
+    Observe,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

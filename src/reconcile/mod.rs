@@ -22,7 +22,6 @@ use self::subscriptions::Subscriptions;
 use crate::apic::access::Access;
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
-use crate::config::Policy;
 use crate::kube;
 use crate::model::cache::{Epg, FabricCache, L3out, Staleness};
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, bound_epg, desired_state, named_l3outs};
@@ -40,6 +39,7 @@ use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
 use crate::model::planner::{self, PlanInput, TagFailure};
 use crate::model::quota::Quota;
+use crate::model::rules::Policy;
 use crate::model::rules::Rules;
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EPG of ours, is

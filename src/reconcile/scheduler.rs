@@ -165,8 +165,8 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Policy;
     use crate::kube;
+    use crate::model::rules::Policy;
 
     use crate::model::kube::Kind;
     use crate::model::owner::OwnerIdentity;

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::world::{DN_E, Daemon, E, LIMIT, World, side_by_side};
 use aci_sync::apic;
-use aci_sync::config::{Controller, Policy};
+use aci_sync::apic::Controller;
 use aci_sync::daemon::event_loop::{EventLoop, Inbox};
 use aci_sync::daemon::watchdog::Heartbeat;
 use aci_sync::kube;
 use aci_sync::leadership::Leadership;
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::reconcile::Reconciler;

@@ -7,14 +7,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::world::{E, LIMIT, World};
+use aci_sync::apic::Controller;
 use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::{self, Query, Settings, SubscriptionId};
-use aci_sync::config::{Controller, Policy};
 use aci_sync::kube::{self, Client, Error, decode};
 use aci_sync::leadership::Leadership;
 use aci_sync::model::kube::{Kind, Pool};
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
 use aci_sync::reconcile::Reconciler;

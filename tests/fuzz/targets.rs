@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aci_sync::apic;
-use aci_sync::config::{self, Policy};
+use aci_sync::config;
 use aci_sync::kube::decode::{self, MAX_LINE, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
@@ -21,6 +21,7 @@ use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::model::scope::Scope;
 use aci_sync::net::{self, ClientIdentity};
@@ -481,7 +482,7 @@ pub fn command_line(input: &[u8]) {
     let config = match cli::parse(words, &environment).and_then(|it| config::load(&it, &environment)) {
         Ok(config) => config,
         Err(error) => {
-            assert!(matches!(error.code, 64 | 78) && !error.why.is_empty() && !error.why.contains(password));
+            assert!(matches!(error.code, 64 | 78) && !error.message.is_empty() && !error.message.contains(password));
             return;
         }
     };

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::writer::{Confirmation, Refusal, Writer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId};
-use aci_sync::config::Policy;
 use aci_sync::model::cache::{FabricCache, Subnet};
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
@@ -14,6 +13,7 @@ use aci_sync::model::kube::Key;
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, RequestShape, Transaction};
+use aci_sync::model::rules::Policy;
 use aci_sync::model::scope::Scope;
 use serde_json::{Value, json};
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::fixtures::*;
-use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use crate::fixtures::*;
 use aci_sync::apic::SubscriptionId;
-use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;

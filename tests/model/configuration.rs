@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use aci_sync::cli;
-use aci_sync::config::{self, Config, Policy};
+use aci_sync::config::{self, Config};
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Exports, MaxDeletes};
 use aci_sync::net::Verify;
 use sim::folder::Folder;
@@ -21,7 +22,7 @@ fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String
     }
     let words = std::iter::once("run").chain(words.split_whitespace()).map(OsString::from);
     let config = cli::parse(words, &all).and_then(|it| config::load(&it, &all));
-    config.map_err(|error| (error.code, error.why))
+    config.map_err(|error| (error.code, error.message))
 }
 
 /// Defaults, and every flag once.

@@ -9,11 +9,11 @@ use crate::fixtures::{
     DN_E, MARK, SECOND, Session, apic, deployment, hears_lists, naming, pod, pods, reconcile, subnet, with_subnets,
 };
 use aci_sync::apic::Error;
-use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Object;
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 

@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use crate::fixtures::*;
-use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::rules::Policy;
 use aci_sync::reconcile::Reconciler;
 
 fn has_no_events(reconciler: &Reconciler) -> bool {

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::fixtures::*;
 use aci_sync::apic::Error;
-use aci_sync::config::Policy;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::{Deployment, Key, Kind, Object};
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use serde_json::json;

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use aci_sync::apic::Query;
 use aci_sync::apic::access::Access;
 use aci_sync::apic::writer::{Refusal, Writer};
-use aci_sync::config::Policy;
 use aci_sync::model::cache::{Epg, FabricCache};
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
@@ -14,6 +13,7 @@ use aci_sync::model::dn::{self, EpgDn, L3outDn};
 use aci_sync::model::kube::{Key, Kind};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::{Change, RequestShape, Transaction};
+use aci_sync::model::rules::Policy;
 use aci_sync::model::scope::Scope;
 use serde_json::json;
 

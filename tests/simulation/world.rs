@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic::access::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
-use aci_sync::config::Policy;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kube::Kind;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Change;
+use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use aci_sync::reconcile::{ReconcileContext, Reconciler};

@@ -68,7 +68,7 @@ impl DeletionGuard {
             self.blocked.len(),
             Few::of(&self.blocked)
         );
-        (!self.blocked.is_empty()).then(|| Finding::new(Code::DeletionsBlocked, "the deletion_guard", text))
+        (!self.blocked.is_empty()).then(|| Finding::new(Code::DeletionsBlocked, "the deletion guard", text))
     }
 }
 

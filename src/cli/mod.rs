@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 
-use crate::config::ConfigError;
+use crate::exit::ExitError;
+
+pub mod manual;
 
 /// The program's commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +178,12 @@ pub const FLAGS: &[Flag] = &[
         "`use`: a Deployment may name an EPG that is not ours, and its subnets go into it; `refuse`: it may not.",
     ),
     flag("batch", Shape::One("N"), "`500`", "The most objects in one request, 1-1000."),
+    flag(
+        "log-format",
+        Shape::One("FORMAT"),
+        "`text`",
+        "`text`: a sentence and key=value pairs; `json`: one object a line, with `time`, `level`, `message` and the keys.",
+    ),
     flag("resync", Shape::One("DURATION"), "`10m`", "How often everything is compared, `10s` at least."),
     flag(
         "leader-elect",
@@ -226,6 +235,14 @@ pub struct Given {
     pub values: Vec<String>,
 }
 
+impl Given {
+    /// The value is invalid, wherever it came from.
+    pub(crate) fn invalid(&self, why: impl fmt::Display) -> ExitError {
+        let message = format!("{}: {why}", self.origin);
+        if self.by_flag { ExitError::usage(message) } else { ExitError::config(message) }
+    }
+}
+
 impl Invocation {
     fn of(command: Command) -> Invocation {
         Invocation { command, values: BTreeMap::new() }
@@ -248,15 +265,13 @@ pub fn variable(flag: &str) -> String {
 }
 
 /// The environment as text. A value of ours that is not UTF-8 is refused: to leave it out would be to ignore it.
-pub fn environment(
-    all: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<BTreeMap<String, String>, ConfigError> {
+pub fn environment(all: impl IntoIterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>, ExitError> {
     let mut texts = BTreeMap::new();
     for (name, value) in all {
         let name = name.to_string_lossy().into_owned();
         match value.into_string() {
             Ok(value) => drop(texts.insert(name, value)),
-            Err(_) if name.starts_with("ACI_") => return Err(ConfigError::invalid(format!("{name} is not UTF-8"))),
+            Err(_) if name.starts_with("ACI_") => return Err(ExitError::config(format!("{name} is not UTF-8"))),
             Err(_) => {}
         }
     }
@@ -268,8 +283,8 @@ pub fn environment(
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &BTreeMap<String, String>,
-) -> Result<Invocation, ConfigError> {
-    let usage = |why: String| ConfigError::usage(format!("{why}; see aci-sync help"));
+) -> Result<Invocation, ExitError> {
+    let usage = |why: String| ExitError::usage(format!("{why}; see aci-sync help"));
     let mut command = None;
     let mut values: BTreeMap<&'static str, Given> = BTreeMap::new();
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -301,7 +316,7 @@ pub fn parse(
         }
     }
     let Some(command) = command else {
-        return Err(ConfigError::usage("which command? run, plan, version or help"));
+        return Err(ExitError::usage("which command? run, plan, version or help"));
     };
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once goes with run only".to_owned()));
@@ -319,17 +334,17 @@ pub fn parse(
 fn from_environment(
     environment: &BTreeMap<String, String>,
     values: &mut BTreeMap<&'static str, Given>,
-) -> Result<(), ConfigError> {
+) -> Result<(), ExitError> {
     for name in environment.keys() {
         let upper = name.to_ascii_uppercase();
         let is_known = FLAGS.iter().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
         if upper.starts_with("ACI_SYNC_") && !is_known {
-            return Err(ConfigError::usage(format!("there is no variable {name}; see aci-sync help")));
+            return Err(ExitError::usage(format!("there is no variable {name}; see aci-sync help")));
         }
         // Who wrote ACI_POLICY meant something, and must not be left with the default.
         let meant = FLAGS.iter().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
         if let Some(meant) = meant.filter(|_| !is_known) {
-            return Err(ConfigError::usage(format!("there is no variable {name}; it is {meant}")));
+            return Err(ExitError::usage(format!("there is no variable {name}; it is {meant}")));
         }
     }
     for flag in FLAGS {
@@ -344,23 +359,23 @@ fn from_environment(
     Ok(())
 }
 
-fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, ConfigError> {
+fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, ExitError> {
     let values = match flag.shape {
         Shape::Many(_) => value.split(',').map(|it| it.trim().to_owned()).collect(),
         _ => vec![value.to_owned()],
     };
     let given = Given { origin: origin.to_owned(), by_flag, values };
     if given.values.iter().any(String::is_empty) {
-        return Err(ConfigError::invalid_value(&given, "there is an empty value"));
+        return Err(given.invalid("there is an empty value"));
     }
     if flag.shape == Shape::Switch && !matches!(value, "true" | "false") {
-        return Err(ConfigError::invalid_value(&given, format!("{value:?} is neither true nor false")));
+        return Err(given.invalid(format!("{value:?} is neither true nor false")));
     }
     Ok(given)
 }
 
-fn command_of(word: &str) -> Result<Command, ConfigError> {
+fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);
     let why = || format!("there is no command {word:?}; there are run, plan, version and help");
-    found.ok_or_else(|| ConfigError::usage(why()))
+    found.ok_or_else(|| ExitError::usage(why()))
 }

@@ -13,15 +13,17 @@ use signal_hook::iterator::Signals;
 
 use super::event_loop::{Command, EventLoop, Inbox};
 use super::service_manager::{ServiceManager, Status};
-use super::threads::{End, Failure, Threads};
+use super::threads::{End, Threads};
 use super::watchdog::{BEAT, Heartbeat, Liveness, Watchdog};
 use super::{apic_settings, reconciler_for};
 use crate::apic::{self, SessionHandle};
 use crate::backoff::{Backoff, stopped_within};
-use crate::config::{Config, EXIT_CONFIG, Policy};
+use crate::config::Config;
+use crate::exit::ExitError;
 use crate::kube;
 use crate::leadership::Leadership;
 use crate::model::kube::Kind;
+use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
 
@@ -38,7 +40,7 @@ const MAX_STOP: Duration = Duration::from_millis(1900);
 const MAX_FAILURE: Duration = Duration::from_millis(900);
 
 /// What a thread does.
-type Body = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+type Body = Box<dyn FnOnce() -> Result<(), ExitError> + Send>;
 
 /// A thread that cannot fail.
 fn thread(run: impl FnOnce() + Send + 'static) -> Body {
@@ -49,19 +51,19 @@ fn thread(run: impl FnOnce() + Send + 'static) -> Body {
 }
 
 /// Reads the configuration again, for the password in it.
-pub type Reload = dyn Fn() -> Result<Config, Failure> + Send + Sync;
+pub type Reload = dyn Fn() -> Result<Config, ExitError> + Send + Sync;
 
 /// Runs until a signal or a failure; the exit code.
-pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result<u8, Failure> {
+pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result<u8, ExitError> {
     let signals = signals()?;
     let manager = ServiceManager::at(std::env::var_os("NOTIFY_SOCKET").as_deref())
-        .map_err(|error| Failure { code: EXIT_CONFIG, why: format!("NOTIFY_SOCKET: {error}") })?;
+        .map_err(|error| ExitError::config(format!("NOTIFY_SOCKET: {error}")))?;
     let (stop_sender, stop) = bounded::<()>(0);
     let (cluster_sender, cluster_events) = bounded(QUEUE);
     let (fabric_sender, fabric_events) = bounded(QUEUE);
     let (command_sender, commands) = bounded(8);
     let mut settings = apic_settings(&config)?;
-    let read = move || reload().map(|it| it.password).map_err(|failure| failure.why);
+    let read = move || reload().map(|it| it.password).map_err(|failure| failure.message);
     settings.password = settings.password.with_source(Arc::new(read));
     settings.pacer = settings.pacer.until(stop.clone());
     let (password, tls) = (settings.password.clone(), settings.tls.clone());
@@ -71,7 +73,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
 
     let mut threads = Threads::default();
     let mut spawn = |name, body: Body| {
-        let failed = |error| Failure { code: 1, why: format!("cannot start the thread {name}: {error}") };
+        let failed = |error| ExitError::failed(format!("cannot start the thread {name}: {error}"));
         threads.spawn(name, body).map_err(failed)
     };
     for (kind, name) in Kind::ALL.into_iter().zip(["deployment-watcher", "pod-watcher", "service-watcher"]) {
@@ -112,7 +114,7 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
     spawn("reconciler", Box::new(reconciler))?;
 
     // While the first lists are on their way.
-    tls.prepare().map_err(|error| Failure { code: EXIT_CONFIG, why: format!("the APIC's TLS: {error}") })?;
+    tls.prepare().map_err(|error| ExitError::config(format!("the APIC's TLS: {error}")))?;
     let renewal = Renewal::default();
     let renew = || {
         let (password, cluster) = (password.clone(), cluster.clone());
@@ -180,7 +182,7 @@ fn supervise(
                     End::Returned => error!("the thread {name} ended unexpectedly"),
                     End::Panicked(message) => error!("the thread {name} panicked: {message}; please report this"),
                     End::Failed(failure) => {
-                        error!("{}", failure.why);
+                        error!("{}", failure.message);
                         return failure.code;
                     }
                 }
@@ -249,7 +251,11 @@ fn stop_all(mut threads: Threads, cluster: &kube::Client, link: &SessionHandle, 
 }
 
 /// The reconciler, once the cluster's id is known (O1). Nothing where the program stops before that.
-fn own_reconciler(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) -> Result<Option<Reconciler>, Failure> {
+fn own_reconciler(
+    config: &Config,
+    cluster: &kube::Client,
+    stop: &Receiver<()>,
+) -> Result<Option<Reconciler>, ExitError> {
     let mut backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
     let mut told = String::new();
     loop {
@@ -279,9 +285,9 @@ fn own_reconciler(config: &Config, cluster: &kube::Client, stop: &Receiver<()>) 
     }
 }
 
-fn no_id(why: &str) -> Failure {
+fn no_id(why: &str) -> ExitError {
     let mend = "give an id that never changes with --cluster-id, or allow `get` on that namespace";
-    Failure { code: EXIT_CONFIG, why: format!("no cluster id: {why}; {mend}") }
+    ExitError::config(format!("no cluster id: {why}; {mend}"))
 }
 
 /// Two SIGTERMs or SIGINTs within this time are one wish to stop: some programs send two (X2).
@@ -289,8 +295,8 @@ const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// The signals that concern us, on a channel. A SIGTERM or SIGINT that comes some time after the first ends the process
 /// at once.
-fn signals() -> Result<Receiver<i32>, Failure> {
-    let failed = |error: std::io::Error| Failure { code: 1, why: format!("cannot listen for signals: {error}") };
+fn signals() -> Result<Receiver<i32>, ExitError> {
+    let failed = |error: std::io::Error| ExitError::failed(format!("cannot listen for signals: {error}"));
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, again.clone()).map_err(failed)?;
@@ -328,12 +334,9 @@ mod tests {
     /// X1, F23: a thread that panics, fails or just ends is noticed and ends the process with a code that says so.
     #[test]
     fn every_unexpected_end_ends_the_process() {
-        type Ending = fn() -> Result<(), Failure>;
-        let endings: [(Ending, u8); 3] = [
-            (|| panic!("a bug"), 1),
-            (|| Ok(()), 1),
-            (|| Err(Failure { code: EXIT_CONFIG, why: "a value".to_owned() }), EXIT_CONFIG),
-        ];
+        type Ending = fn() -> Result<(), ExitError>;
+        let endings: [(Ending, u8); 3] =
+            [(|| panic!("a bug"), 1), (|| Ok(()), 1), (|| Err(ExitError::config("a value")), 78)];
         for (ending, code) in endings {
             let mut threads = Threads::default();
             threads.spawn("one", ending).unwrap();

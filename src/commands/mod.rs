@@ -1,0 +1,70 @@
+//! The commands, one file each, and what those need that talk to a cluster: logging, the configuration, a client.
+
+mod one_shot;
+pub mod plan;
+pub mod run;
+pub mod self_test;
+pub mod version;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use crate::cli::{Command, Invocation, manual};
+use crate::config::{self, Config};
+use crate::exit::ExitError;
+use crate::logging::{self, Output};
+use crate::{kube, secret};
+
+/// Variables by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// What a command that talks to the cluster starts with.
+pub struct Setup {
+    /// The checked configuration.
+    pub config: Config,
+    /// The API server.
+    pub cluster: kube::Client,
+    /// The environment, to read the configuration again.
+    pub environment: Environment,
+}
+
+/// Runs a command; its exit code.
+pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, ExitError> {
+    let text = match invocation.command {
+        Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
+        Command::Plan => return plan::run(set_up(&invocation, environment)?),
+        Command::Help => manual::help(),
+        Command::Man => manual::man(),
+        Command::Version => version::text(),
+        Command::VersionLine => version::line().to_owned(),
+        Command::SelfTest => self_test::run().map_err(ExitError::failed)? + "\n",
+    };
+    print(&text);
+    Ok(0)
+}
+
+fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, ExitError> {
+    if let Some(flaw) = self_test::flaw() {
+        // It does not go away by starting again.
+        return Err(ExitError::config(flaw));
+    }
+    let output = if invocation.command == Command::Run { Output::Split } else { Output::Stderr };
+    logging::start(output, config::log_format(invocation)?)?;
+    if let Err(error) = secret::keep_out_of_core_files() {
+        log::warn!(error:%; "failed to forbid core files; one could hold the password");
+    }
+    let config = load_config(invocation, &environment)?;
+    let (file, context) = (config.kubeconfig.clone(), config.context.clone());
+    let read = move || kube::load(file.as_deref(), context.as_deref(), &|name| std::env::var_os(name));
+    let cluster = kube::Client::renewable(Box::new(read)).map_err(|error| ExitError::config(error.to_string()))?;
+    Ok(Setup { config, cluster, environment })
+}
+
+fn load_config(invocation: &Invocation, environment: &Environment) -> Result<Config, ExitError> {
+    config::load(invocation, environment)
+}
+
+/// A closed output is no reason to fail.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

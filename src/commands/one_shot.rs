@@ -1,0 +1,94 @@
+//! One look at both sides, without watches and without a websocket: what `plan` and `run --once` share (X5).
+
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::apic::access::Access;
+use crate::apic::{self, Client};
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::daemon::{apic_settings, reconciler_for};
+use crate::exit::{EXIT_CONFIG, ExitError};
+use crate::kube;
+use crate::model::kube::{Kind, Pool};
+use crate::reconcile::{Reconciler, Report};
+
+/// How often a reconcile that ended early, or left something for later, is tried again.
+const TRIES: u32 = 6;
+
+/// How long a busy APIC is asked for a session, and the pauses meanwhile.
+const MAX_LOGIN: Duration = Duration::from_secs(30);
+const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_LOGIN_PAUSE: Duration = Duration::from_secs(8);
+
+/// A reconcile, and further ones while the APIC is busy or something is left for later.
+pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn Access) -> Result<Report, ExitError> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
+    let mut all = Report::default();
+    let mut tries_left = TRIES;
+    while tries_left > 0 {
+        tries_left -= 1;
+        match reconciler.reconcile(apic, Instant::now(), &|| true) {
+            Ok(report) => {
+                all.done.extend(report.done);
+                (all.unfinished, all.kept) = (report.unfinished, report.kept);
+                if !report.unfinished {
+                    return Ok(all);
+                }
+                if report.unread > 0 {
+                    tries_left = TRIES;
+                    continue;
+                }
+            }
+            Err(error) if tries_left == 0 => return Err(apic_failure(&error)),
+            Err(error) => warn!("the pass ended early: {error}; trying again"),
+        }
+        std::thread::park_timeout(backoff.pause());
+    }
+    Ok(all)
+}
+
+/// A reconciler with all three lists in it.
+pub(super) fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Result<Reconciler, ExitError> {
+    let failed = |error: kube::Error| {
+        let code =
+            if matches!(error, kube::Error::Unauthorized | kube::Error::Forbidden { .. }) { EXIT_CONFIG } else { 1 };
+        ExitError { code, message: format!("Kubernetes: {error}") }
+    };
+    let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
+    for kind in Kind::ALL {
+        let (objects, _) = cluster.list(kind, &mut Pool::default()).map_err(failed)?;
+        reconciler.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
+        reconciler.cluster_changed(kube::Event::Live { kind }, Instant::now());
+    }
+    Ok(reconciler)
+}
+
+/// A login. An APIC throttles logins (503), so a busy one is waited for, as `run` does, for a while.
+pub(super) fn login(config: &Config) -> Result<Client, ExitError> {
+    let settings = apic_settings(config)?;
+    let (end, mut backoff) = (Instant::now() + MAX_LOGIN, Backoff::new(FIRST_LOGIN_PAUSE, MAX_LOGIN_PAUSE));
+    loop {
+        match apic::login(&settings) {
+            Err(error @ apic::Error::Busy(_)) => {
+                let pause = backoff.pause();
+                if Instant::now() + pause >= end {
+                    return Err(apic_failure(&error));
+                }
+                warn!(
+                    "login: {error}; trying again in {:.1} s, for up to {} s",
+                    pause.as_secs_f64(),
+                    MAX_LOGIN.as_secs()
+                );
+                std::thread::park_timeout(pause);
+            }
+            done => return done.map_err(|error| apic_failure(&error)),
+        }
+    }
+}
+
+fn apic_failure(error: &apic::Error) -> ExitError {
+    let code = if matches!(error, apic::Error::Unauthorized(_)) { EXIT_CONFIG } else { 1 };
+    ExitError { code, message: format!("APIC: {error}") }
+}

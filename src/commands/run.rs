@@ -1,0 +1,67 @@
+//! `run`: the daemon; and `run --once`: one full sync with its writes (X5).
+
+use std::time::Instant;
+
+use log::info;
+
+use super::one_shot::{listed_reconciler, login, reconcile};
+use super::{Setup, load_config};
+use crate::apic::Client;
+use crate::apic::access::{ReadOnly, WithoutEvents};
+use crate::cli::Invocation;
+use crate::config::Config;
+use crate::daemon::supervisor;
+use crate::exit::ExitError;
+use crate::kube;
+use crate::model::plan::Tally;
+use crate::model::rules::Policy;
+use crate::reconcile::Reconciler;
+
+/// Keeps the fabric in step until a signal; or once, with `--once`: 0 where nothing is left to do.
+pub fn run(setup: Setup, invocation: Invocation) -> Result<u8, ExitError> {
+    if invocation.is_on("once") {
+        return once(&setup.config, &setup.cluster).map(|all_done| u8::from(!all_done));
+    }
+    let environment = setup.environment;
+    supervisor::run(setup.config, setup.cluster, Box::new(move || load_config(&invocation, &environment)))
+}
+
+/// One full sync with its writes, and a read to check. True where nothing is left to do.
+fn once(config: &Config, cluster: &kube::Client) -> Result<bool, ExitError> {
+    if config.policy == Policy::Observe {
+        let why = "--once and --policy observe together do nothing; `plan` tells what a run would change".to_owned();
+        return Err(ExitError::usage(why));
+    }
+    let mut reconciler = listed_reconciler(config, cluster)?;
+    let client = login(config)?;
+    let outcome = sync_and_check(&mut reconciler, &client, config.policy);
+    client.logout();
+    outcome
+}
+
+fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) -> Result<bool, ExitError> {
+    let mut written = Tally::default();
+    loop {
+        let report = reconcile(reconciler, &WithoutEvents(client))?;
+        written = written.and(Tally::of(&report.done));
+        let now = Instant::now();
+        // What is never deleted needs no grace (X5).
+        let Some(end) = reconciler.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
+        let pause = end.saturating_duration_since(now);
+        info!(
+            "waiting {} s until the grace of {} unwanted EPGs is over",
+            pause.as_secs() + 1,
+            reconciler.graces_running(now)
+        );
+        std::thread::park_timeout(pause);
+    }
+    reconciler.request_full_sync();
+    let left = reconcile(reconciler, &ReadOnly(client))?;
+    let open = reconciler.open_findings();
+    let kept = match left.kept {
+        0 => String::new(),
+        kept => format!("; objects kept under --policy upsert-only: {kept}"),
+    };
+    info!("done: {}; left: {}{kept}; findings that need somebody: {open}", written.past(), Tally::of(&left.done));
+    Ok(left.done.is_empty() && !left.unfinished && open == 0)
+}

@@ -1,0 +1,118 @@
+//! The time of day as text (RFC 3339), for logs and Kubernetes objects. Nothing is decided by it: deadlines are monotonic.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Now, in seconds: `2026-11-23T05:43:51Z`.
+pub fn now() -> String {
+    rfc3339(since_epoch().as_secs())
+}
+
+/// Now, as Kubernetes' `MicroTime`: exactly six digits after the point, or the API server refuses it.
+pub fn micro_now() -> String {
+    micros(since_epoch())
+}
+
+fn micros(since_epoch: Duration) -> String {
+    rfc3339(since_epoch.as_secs()).replace('Z', &format!(".{:06}Z", since_epoch.subsec_micros()))
+}
+
+/// Seconds since 1970 in UTC. Days to civil date after Howard Hinnant's `civil_from_days`.
+pub fn rfc3339(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
+}
+
+/// An RFC 3339 time in seconds since 1970; fractions are dropped. Civil date to days after Howard Hinnant's
+/// `days_from_civil`.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let digits = |from: usize, to: usize| -> Option<i64> {
+        let part = text.get(from..to)?;
+        part.bytes().all(|it| it.is_ascii_digit()).then(|| part.parse().ok())?
+    };
+    let marks = [(4, "-"), (7, "-"), (13, ":"), (16, ":")];
+    let is_time = marks.iter().all(|(at, mark)| text.get(*at..at + 1) == Some(mark))
+        && matches!(text.get(10..11), Some("T" | "t" | " "));
+    let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
+    let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
+    if !is_time || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            Some(fraction.trim_start_matches(|it: char| it.is_ascii_digit())).filter(|it| *it != fraction)?
+        }
+        None => rest,
+    };
+    let offset = match zone.as_bytes() {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let at = text.len() - 5;
+            let minutes = digits(at, at + 2)? * 60 + digits(at + 3, at + 5)?;
+            if *sign == b'+' { minutes * 60 } else { -minutes * 60 }
+        }
+        _ => return None,
+    };
+    let shifted = if month > 2 { year } else { year - 1 };
+    let (era, year_of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
+    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_827_696, "2000-02-29T12:34:56Z"),
+            (1_795_412_631, "2026-11-23T05:43:51Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds), text);
+        }
+        for (nanos, text) in [(0, "000000"), (999, "000000"), (1_000, "000001"), (999_999_999, "999999")] {
+            assert_eq!(micros(Duration::new(951_827_696, nanos)), format!("2000-02-29T12:34:56.{text}Z"));
+        }
+    }
+
+    /// K3: expiry times in all forms of RFC 3339, and nothing else.
+    #[test]
+    fn expiry_times() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:34:56Z", Some(951_827_696)),
+            ("2026-11-23T05:43:51.123456789Z", Some(1_795_412_631)),
+            ("2026-11-23T07:13:51+01:30", Some(1_795_412_631)),
+            ("2026-11-22t21:43:51-08:00", Some(1_795_412_631)),
+            ("9999-12-31T23:59:59Z", Some(253_402_300_799)),
+            ("1969-12-31T23:59:59Z", None),
+            ("2026-11-23", None),
+            ("2026-11-23T05:43:51", None),
+            ("2026-11-23T05:43:51.Z", None),
+            ("2026-13-23T05:43:51Z", None),
+            ("2026-11-23T25:43:51Z", None),
+            ("+026-11-23T05:43:51Z", None),
+            ("2026-11-23T05:43:51+0130", None),
+            ("2026-11-2\u{e9}T05:43:51Z", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), seconds, "{text}");
+        }
+    }
+}
