@@ -7,15 +7,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::world::{Daemon, E, World, bare_command, output};
+use aci_sync::cli::manual;
 use aci_sync::cli::{self, Invocation};
 use aci_sync::logging;
-use aci_sync::manual;
 use sim::net::{Fault, Trouble};
 
 fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, String)> {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let parsed = cli::parse(words.split_whitespace().map(OsString::from), &environment);
-    parsed.map_err(|error| (error.code, error.why))
+    parsed.map_err(|error| (error.code, error.message))
 }
 
 /// Exit code, stdout, stderr.
