@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cache::Epg;
 use super::dn::{EpgDn, ObjectDn};
+use super::observed::Epg;
 use super::owner::Ownership;
 
 /// What was lost and not restored, or not made up for, yet.

@@ -21,7 +21,9 @@ mod selection;
 pub mod cache;
 pub mod cause;
 pub mod external_deletions;
+pub mod observed;
 pub mod plan;
+pub mod staleness;
 
 pub mod guards;
 pub mod missing_pods;

@@ -7,12 +7,13 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::cache::{Epg, FabricCache};
+use super::cache::FabricCache;
 use super::desired::{DesiredEpg, DesiredState};
 use super::dn::{EpgDn, ObjectDn};
 use super::finding::{Code, Finding, Subject};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
+use super::observed::Epg;
 use super::owner::Ownership;
 
 /// Something new about an object of the cluster.

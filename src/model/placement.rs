@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::cache::{L3out, Subnet};
 use super::cause::sources_of;
 use super::desired::{DesiredEpg, Source, Vrf};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::kube::Key;
+use super::observed::{L3out, Subnet};
 use super::owner::Ownership;
 use super::planner::PlanInput;
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::cache::{Epg, FabricCache, Subnet};
+use super::cache::FabricCache;
 use super::cause::{Cause, explain};
 use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
 use super::kube::{Key, Kind};
+use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
 use super::placement::{BlockReason, Placement, Reason, Retained, block_reason};
 use super::plan::{Change, Plan, RequestShape, Transaction};

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::cache::{Epg, FabricCache};
+use super::cache::FabricCache;
 use super::desired::{DesiredEpg, age, bound_epg};
 use super::dn::EpgDn;
 use super::inventory::Inventory;
+use super::observed::Epg;
 use super::rules::Rules;
 
 /// Which namespace named each external EPG last. One that is left counts for that namespace: a Deployment that changes

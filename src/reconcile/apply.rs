@@ -9,11 +9,11 @@ use super::{MAX_REFUSALS, ReconcileContext, Reconciler, Report};
 use crate::apic::Error;
 use crate::apic::access::Access;
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
-use crate::model::cache::Staleness;
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, RequestShape, Tally, Transaction};
 use crate::model::planner::TagFailure;
+use crate::model::staleness::Staleness;
 
 impl Reconciler {
     /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on

@@ -23,7 +23,7 @@ use crate::apic::access::Access;
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
-use crate::model::cache::{Epg, FabricCache, L3out, Staleness};
+use crate::model::cache::FabricCache;
 use crate::model::desired::{DesiredEpg, DesiredState, Vrf, bound_epg, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
@@ -35,12 +35,14 @@ use crate::model::kube::Kind;
 use crate::model::missing_pods::MissingPods;
 use crate::model::mo::{MoChange, Status};
 use crate::model::notices::{EventNotice, NoticeTracker};
+use crate::model::observed::{Epg, L3out};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
 use crate::model::planner::{self, PlanInput, TagFailure};
 use crate::model::quota::Quota;
 use crate::model::rules::Policy;
 use crate::model::rules::Rules;
+use crate::model::staleness::{Staleness, apply_event};
 
 /// An L3Out in which something has just appeared that can have children, be it the L3Out itself or an EPG of ours, is
 /// read again this much later: events of the first children of a new object may be lost (R3).
@@ -277,7 +279,7 @@ impl Reconciler {
         let is_late = !self.subscriptions.received(subscriptions);
         let mut notices = Vec::new();
         for change in changes.iter().filter(|it| !is_late || it.status == Status::Deleted) {
-            let hint = self.fabric.staleness_after(change);
+            let hint = apply_event(&mut self.fabric, change);
             match &hint {
                 Staleness::Fresh => continue,
                 _ if is_late => {}

@@ -8,10 +8,10 @@ use log::{debug, info};
 use super::{REREAD_AFTER, Reconciler};
 use crate::apic::access::Access;
 use crate::apic::{Error, Query};
-use crate::model::cache::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Finding};
+use crate::model::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::plan::Plan;
 
 /// Where so many EPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves so many

@@ -14,7 +14,7 @@ use aci_sync::kube::decode::{self, MAX_LINE, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watcher::{ReadError, read_line};
 use aci_sync::model::binding;
-use aci_sync::model::cache::{FabricCache, Staleness};
+use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
 use aci_sync::model::inventory::Inventory;
@@ -24,6 +24,7 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::model::scope::Scope;
+use aci_sync::model::staleness::{Staleness, apply_event};
 use aci_sync::net::{self, ClientIdentity};
 use aci_sync::secret::Secret;
 use aci_sync::{cli, kube, logging};
@@ -339,7 +340,7 @@ pub fn apic_event(input: &[u8]) {
     for mut fabric in [fabric(&[]), fabric(&mos)] {
         for MoChange { status, mo } in &message.changes {
             place(&mo.dn);
-            match fabric.staleness_after(&MoChange { status: *status, mo: mo.clone() }) {
+            match apply_event(&mut fabric, &MoChange { status: *status, mo: mo.clone() }) {
                 Staleness::Fresh => {}
                 Staleness::Object(object) => {
                     assert_eq!(object.epg().l3out, l3out());

@@ -21,7 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use aci_sync::model::cache::{Epg, FabricCache};
+use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::desired_state;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ObjectDn};
 use aci_sync::model::finding::Finding;
@@ -29,6 +29,7 @@ use aci_sync::model::guards::deletion::DeletionGuard;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kube::{Kind, Object};
 use aci_sync::model::mo::Mo;
+use aci_sync::model::observed::Epg;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
 use aci_sync::model::planner::{PlanInput, TagFailure, plan};

@@ -1,0 +1,102 @@
+//! What an event of the APIC means to the cache: nothing, because the cache knows it already, or that something has to be
+//! read again (W7). An event changes nothing else in the cache; that is done by reads and by our own writes.
+
+use super::cache::FabricCache;
+use super::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
+use super::mo::{MoChange, Status};
+use super::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION, prefix_of, relation};
+use super::scope::Scope;
+
+/// What an event means to the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Staleness {
+    /// The cache knows it already, mostly because we did it; or it concerns nothing that the cache holds.
+    Fresh,
+    /// This EPG or subnet is not what the cache says: its EPG is to be read again.
+    Object(ObjectDn),
+    /// This L3Out appeared or went: read it again.
+    L3out(L3outDn),
+}
+
+/// Compares an event with the cache. The echo of our own write is in the cache already, and costs no read.
+pub fn apply_event(cache: &mut FabricCache, change: &MoChange) -> Staleness {
+    let staleness = staleness(cache, change);
+    if change.status == Status::Deleted {
+        cache.deleted(&change.mo.dn);
+    }
+    staleness
+}
+
+fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
+    let gone = change.status == Status::Deleted;
+    let Some(place) = ParsedDn::parse(&change.mo.dn) else { return Staleness::Fresh };
+    match (change.mo.class.as_str(), place) {
+        (L3OUT, ParsedDn::L3out(dn)) => match cache.l3out(&dn) {
+            Some(L3out::Present { .. }) if gone => Staleness::L3out(dn),
+            Some(L3out::Missing) if !gone => Staleness::L3out(dn),
+            _ => Staleness::Fresh,
+        },
+        (EPG, ParsedDn::Epg(dn)) | (SUBNET, ParsedDn::Subnet(dn, _)) => match cache.l3out(&dn.l3out) {
+            None => Staleness::Fresh,
+            // An L3Out with something in it is there, whatever became of its own event.
+            Some(L3out::Missing) if gone => Staleness::Fresh,
+            Some(L3out::Missing) => Staleness::L3out(dn.l3out),
+            Some(L3out::Present { .. }) if change.mo.class == EPG => of_epg(cache, dn, change),
+            Some(L3out::Present { .. }) => of_subnet(cache, dn, change),
+        },
+        (class, ParsedDn::BelowEpg(dn)) if CONTRACTS.contains(&class) => of_relation(cache, dn, change),
+        // The relation to a VRF is resolved after it is made, and may be changed (S3).
+        (VRF_RELATION, ParsedDn::BelowL3out(dn)) => match cache.l3out(&dn) {
+            Some(L3out::Present { vrf, .. }) if change.mo.sent("tDn").is_some_and(|it| Some(it) != vrf.as_deref()) => {
+                Staleness::L3out(dn)
+            }
+            _ => Staleness::Fresh,
+        },
+        (TAG, ParsedDn::Tag(dn, key)) => match (cache.l3out(&dn), cache.owner().tagged(&key)) {
+            (Some(L3out::Present { tags, .. }), Some(name)) if tags.contains_key(&name) == gone => Staleness::L3out(dn),
+            _ => Staleness::Fresh,
+        },
+        _ => Staleness::Fresh,
+    }
+}
+
+fn of_epg(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
+    let as_known = match (change.status, cache.epg(&dn)) {
+        (Status::Deleted, known) => known.is_none(),
+        (Status::Created, Some(epg)) => cache.owner().classify(change.mo.get("annotation")) == epg.ownership,
+        (Status::Modified, Some(epg)) => {
+            change.mo.sent("annotation").is_none_or(|it| cache.owner().classify(it) == epg.ownership)
+        }
+        (_, None) => false,
+    };
+    if as_known { Staleness::Fresh } else { Staleness::Object(ObjectDn::Epg(dn)) }
+}
+
+/// R7: contract relations matter on EPGs of ours only. Those of an EPG that is not there come and go with it.
+fn of_relation(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
+    let is_there = change.status != Status::Deleted;
+    let known = cache.epg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
+    match known {
+        Some(known) if known.contains(&*relation(&change.mo)) != is_there => Staleness::Object(ObjectDn::Epg(dn)),
+        _ => Staleness::Fresh,
+    }
+}
+
+fn of_subnet(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
+    let Some(prefix) = prefix_of(&change.mo.dn) else { return Staleness::Object(ObjectDn::Epg(dn)) };
+    let known = cache.epg(&dn).and_then(|epg| epg.subnets.get(&prefix));
+    let attribute = |name: &str| {
+        let sent = change.mo.sent(name);
+        if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
+    };
+    let as_known = match (change.status, known) {
+        (Status::Deleted, known) => known.is_none(),
+        (_, Some(subnet)) => {
+            attribute("annotation").is_none_or(|it| cache.owner().classify(it) == subnet.ownership)
+                && attribute("name").is_none_or(|it| it == &*subnet.name)
+                && attribute("scope").is_none_or(|it| Scope::parse(it) == subnet.scope)
+        }
+        (_, None) => false,
+    };
+    if as_known { Staleness::Fresh } else { Staleness::Object(ObjectDn::Subnet(dn, prefix)) }
+}
