@@ -1,4 +1,4 @@
-//! Checked configuration values: what the rest of the program may rely on.
+//! Checked configuration values, made from the flags and variables that `cli` parsed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,54 +21,54 @@ use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
 
-/// The longest duration that makes sense anywhere.
-const MAX_LENGTH: Duration = Duration::from_secs(7 * 86_400);
+/// The longest duration accepted.
+const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
 
 /// The largest password file, in bytes.
 const MAX_PASSWORD: u64 = 4096;
 
-/// The largest CA bundle, in bytes; a system's bundle of all roots has a quarter of it.
+/// The largest CA bundle, in bytes; four times the size of a system's bundle of all roots.
 const MAX_CA: u64 = 1 << 20;
 
 /// The flags of an `l3extSubnet`'s scope.
 const SCOPE_FLAGS: [&str; 5] = ["export-rtctrl", IMPORT_SECURITY, "import-rtctrl", "shared-rtctrl", "shared-security"];
 
-/// Everything that a run depends on. `Debug` shows no secret.
+/// All settings of a run. `Debug` shows no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The kubeconfig file, where one was named.
+    /// The kubeconfig file, if given.
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig context, where one was named.
+    /// The kubeconfig context, if given.
     pub context: Option<String>,
     /// The APIC controllers, at least one.
     pub controllers: Vec<Controller>,
-    /// Whom to trust there.
+    /// Which APIC certificates are trusted.
     pub apic_tls: TlsSettings,
     /// The APIC user.
     pub username: String,
     /// The APIC password.
     pub password: Secret,
-    /// The cluster's id, where one was given.
+    /// The cluster id, if given.
     pub cluster_id: Option<String>,
     /// Former cluster ids.
     pub adopt_ids: Vec<String>,
-    /// What is desired and what may be planned.
+    /// What may be desired and planned.
     pub rules: Rules,
-    /// How long an unwanted EPG stays.
+    /// How long an owned EPG stays after its last Deployment is gone.
     pub epg_grace: Duration,
-    /// What may be sent.
+    /// Which writes may be sent.
     pub policy: Policy,
-    /// How often everything is compared.
+    /// The interval of full syncs.
     pub resync: Duration,
-    /// The most requests a second to the APIC; nothing: no limit.
+    /// The maximum of requests per second to the APIC; `None`: no limit.
     pub apic_rate: Option<u32>,
-    /// The namespace and the name of the Lease that whoever writes must hold, where there is an election.
+    /// Namespace and name of the Lease that a writer must hold, with leader election.
     pub lease: Option<(String, String)>,
-    /// Kubernetes Events are written.
+    /// Whether Kubernetes Events are written.
     pub events: bool,
 }
 
-/// What log lines look like; needed before everything else, so that what else is wrong can be logged.
+/// The form of log lines, checked before everything else because all other errors may be logged.
 pub fn log_format(invocation: &Invocation) -> Result<logging::Format, ExitError> {
     let Some(given) = invocation.get("log-format") else { return Ok(logging::Format::default()) };
     match given.values.first().map(String::as_str) {
@@ -78,19 +78,19 @@ pub fn log_format(invocation: &Invocation) -> Result<logging::Format, ExitError>
     }
 }
 
-/// Checks everything.
+/// Checks all values.
 pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let first = |flag: &str| get(flag).and_then(|it| it.values.first()).cloned();
     let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
 
     let Some(apic) = get("apic") else {
-        return Err(ExitError::config("no APIC: name its controllers with --apic or ACI_APIC"));
+        return Err(ExitError::config("missing APIC controllers; set --apic or ACI_APIC"));
     };
     let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
     let controllers = controllers.map_err(|why| apic.invalid(why))?;
     let Some(username) = variable("ACI_USERNAME") else {
-        return Err(ExitError::config("no APIC user: set ACI_USERNAME"));
+        return Err(ExitError::config("missing APIC user; set ACI_USERNAME"));
     };
     let cluster_id = match get("cluster-id") {
         Some(given) => Some(cluster_ids(given)?.remove(0)),
@@ -116,15 +116,17 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
     })
 }
 
-/// K4. A run that is over in a moment takes no part in an election, and must not write beside the one that leads. What
-/// never writes takes no part either: it would keep the others from it.
+/// Leader election (K4). `run --once` cannot take part in it and must not write beside a leader. An observer takes no
+/// part either, because its leadership would keep the others from writing.
 fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, String)>, ExitError> {
     let name = |flag: &str, default: &str, longest: usize, labels: bool| match invocation.get(flag) {
         None => Ok(default.to_owned()),
         Some(given) if is_dns_name(&given.values[0], longest, labels) => Ok(given.values[0].clone()),
         Some(given) => {
-            let why =
-                format!("{:?} is not a name: lower-case letters, digits and -, {longest} at most", given.values[0]);
+            let why = format!(
+                "{:?} is not a valid name: at most {longest} lower-case letters, digits and -",
+                given.values[0]
+            );
             Err(given.invalid(why))
         }
     };
@@ -132,10 +134,10 @@ fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, Stri
     let elect = invocation.get("leader-elect").filter(|_| invocation.is_on("leader-elect"));
     match elect {
         Some(given) if invocation.command == Command::Run && invocation.is_on("once") => Err(given.invalid(
-            "run --once takes no part in an election; stop the daemons that do, then say --leader-elect=false",
+            "not valid with --once; stop all daemons of this cluster, then run --once with --leader-elect=false",
         )),
         Some(_) if policy == Policy::Observe => {
-            info!("--policy observe writes nothing, and so takes no part in the election");
+            info!("leader election is off because of --policy observe");
             Ok(None)
         }
         elect => Ok(elect.map(|_| lease)),
@@ -216,7 +218,7 @@ fn policy(given: &Given) -> Result<Policy, ExitError> {
     }
 }
 
-/// W8: below the 30 requests a second at which Cisco recommends to throttle an APIC.
+/// Below the throttle of 30 requests per second that Cisco recommends for an APIC (W8).
 const APIC_RATE: u32 = 20;
 
 fn batch(given: &Given) -> Result<usize, ExitError> {
@@ -236,10 +238,10 @@ fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, 
     };
     let digits = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
     let seconds = number.parse::<u64>().ok().filter(|_| digits).and_then(|it| it.checked_mul(unit));
-    let seconds = seconds.ok_or_else(|| given.invalid(format!("{text:?} is not a duration such as 90s, 10m or 1h")))?;
+    let seconds = seconds.ok_or_else(|| given.invalid(format!("{text:?} is not a duration like 90s, 10m or 1h")))?;
     let duration = Duration::from_secs(seconds);
-    if duration < least || duration > MAX_LENGTH {
-        let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), MAX_LENGTH.as_secs());
+    if duration < least || duration > MAX_DURATION {
+        let range = format!("{text:?} is not between {} s and {} s", least.as_secs(), MAX_DURATION.as_secs());
         return Err(given.invalid(range));
     }
     Ok(Some(duration))
@@ -255,7 +257,7 @@ fn cluster_ids(given: &Given) -> Result<Vec<String>, ExitError> {
 fn scope(given: &Given) -> Result<Scope, ExitError> {
     if let Some(bad) = given.values.iter().find(|it| !SCOPE_FLAGS.contains(&it.as_str())) {
         let known = SCOPE_FLAGS.join(", ");
-        return Err(given.invalid(format!("{bad:?} is no scope flag; there are {known}")));
+        return Err(given.invalid(format!("unknown scope flag {bad:?}; the flags are {known}")));
     }
     let scope = Scope::parse(&given.values.join(","));
     if scope.has_flag("shared-security") && !scope.has_flag(IMPORT_SECURITY) {
@@ -270,7 +272,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ExitError> {
     if usize::from(ca.is_some()) + usize::from(fingerprints.is_some()) + usize::from(insecure) > 1 {
         let by_flag = ["apic-ca", "apic-fingerprint", "apic-insecure"].iter();
         let by_flag = by_flag.filter_map(|it| invocation.get(it)).any(|it| it.by_flag);
-        let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude one another; choose one".to_owned();
+        let why = "--apic-ca, --apic-fingerprint and --apic-insecure exclude each other; choose one".to_owned();
         return Err(if by_flag { ExitError::usage(why) } else { ExitError::config(why) });
     }
     let mut tls = TlsSettings { peer: Peer::Apic, ..TlsSettings::default() };
@@ -278,7 +280,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ExitError> {
         let failed =
             |why: &dyn fmt::Display| ExitError::config(format!("{}: {:?} {why}", given.origin, given.values[0]));
         let pem = files::read(Path::new(&given.values[0]), MAX_CA).map_err(|why| failed(&why))?;
-        net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("is of no use: {error}")))?;
+        net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("cannot be used: {error}")))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
     }
     if let Some(given) = fingerprints {
@@ -293,7 +295,7 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ExitError> {
     Ok(tls)
 }
 
-/// 64 hexadecimal digits, with or without colons, with or without what openssl prints in front of them.
+/// 64 hexadecimal digits, with or without colons and the prefix that openssl prints.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: String = text.rsplit('=').next()?.chars().filter(|it| *it != ':').collect();
     if digits.len() != 64 || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
@@ -303,36 +305,36 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
     bytes.try_into().ok()
 }
 
-/// A1: the password from a file, from systemd's credentials, or from the environment.
+/// The password from a file, from systemd's credentials, or from the environment (A1).
 fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
     if let Some(given) = file {
         let file = Path::new(&given.values[0]);
         let password = password_in(file, &given.origin)?;
         if std::fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o077 != 0) {
-            warn!("{} can be read by others; chmod 600 would help", file.display());
+            warn!(password_file:% = file.display(); "password file is readable by other users; run chmod 600 on it");
         }
         return Ok(password);
     }
     if let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") {
         let file = Path::new(folder).join("apic-password");
-        // One that is there but cannot be read is an error, not a reason to look elsewhere.
+        // A credential that exists but cannot be read is an error, not a reason to use the environment.
         if file.try_exists().unwrap_or(true) {
             return password_in(&file, "the credential apic-password");
         }
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
-        None => Err(ExitError::config("no APIC password: give a file with --password-file, or set ACI_PASSWORD")),
+        None => Err(ExitError::config("missing APIC password; set --password-file or ACI_PASSWORD")),
     }
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
     let failed = |why: &str| ExitError::config(format!("{origin}: {file:?} {why}"));
     let bytes = files::read(file, MAX_PASSWORD).map_err(|why| failed(&why))?;
-    let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8, so it is no password"))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8"))?;
     if text.starts_with('\u{feff}') {
         return Err(failed(
-            "begins with a byte order mark, which would count as a part of the password; save it without",
+            "begins with a byte order mark, which would become part of the password; save it without one",
         ));
     }
     let password = text.trim_end_matches(['\n', '\r']);

@@ -1,41 +1,72 @@
-//! What people read of the table of commands and flags: help, man page, and the table in `docs/configuration.md`.
+//! The texts made from the table of commands and flags: help, man page, and the tables in `docs/configuration.md`.
 
 use crate::cli::{COMMANDS, FLAGS, Shape, VARIABLES, variable};
 
-const ABOUT: &str = "keeps a Cisco ACI fabric in step with the annotated Deployments of a Kubernetes cluster";
+const ABOUT: &str = "keeps a Cisco ACI fabric in sync with the annotated Deployments of a Kubernetes cluster";
+
+/// The value of the annotation in the example.
+pub const EXAMPLE_BINDING: &str = r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#;
+
+const EXAMPLE_NOTES: [&str; 2] = [
+    "The tenant and the L3Out exist; aci-sync creates the external EPG and its subnets.",
+    "`\"expose\":[\"services\"]` in the JSON exposes the addresses of the LoadBalancer Services only.",
+];
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "fine"),
+    ("0", "success"),
     ("1", "failure"),
     ("2", "plan found changes"),
-    ("64", "wrong command line"),
-    ("78", "a missing or bad value, or with plan and --once credentials that a peer refuses"),
+    ("64", "invalid command line"),
+    ("78", "a missing or invalid value elsewhere; with plan and --once also credentials or rights that a peer refuses"),
 ];
 
 const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
-        "Stop within two seconds and leave everything on the fabric as it is; a second one ends the process at once.",
+        "Shut down within two seconds; fabric objects stay in place. A second signal ends the process at once.",
     ),
     ("SIGHUP", "Read the APIC password and the Kubernetes credentials again."),
     ("SIGUSR1", "Log the full status."),
-    ("SIGUSR2", "Let the deletions go that `--max-deletes` holds."),
+    ("SIGUSR2", "Approve the deletions that the deletion guard (`--max-deletes`) blocks."),
 ];
 
 const FILES: &[(&str, &str)] = &[
-    ("/etc/aci-sync/aci-sync.env", "The service's settings, a variable a line."),
-    ("/etc/aci-sync/apic-password, kubeconfig, apic-ca.pem", "What systemd hands to the service as its credentials."),
+    ("/etc/aci-sync/aci-sync.env", "The settings of the systemd service, one variable a line."),
+    (
+        "/etc/aci-sync/apic-password, kubeconfig, apic-ca.pem",
+        "The secrets of the systemd service, which gets them as systemd credentials. Restart it after a change.",
+    ),
 ];
 
 const DESCRIPTION: &[&str] = &[
-    "A Deployment that carries the annotation `aci.haystacknetworks.com/l3o` gets an external EPG (l3extInstP) under an \
-     existing tenant and L3Out, and one subnet (l3extSubnet) for each of its Pods' addresses and each load balancer \
-     address of its Services. While it lives, the subnets follow the Pods and Services; when it goes, its objects go.",
-    "What aci-sync made bears the annotation `orchestrator:aci-sync:{cluster id}` on the fabric, and it is kept: what \
-     somebody deletes comes back, and a changed mark, name or scope is put back. What it did not make it never touches. \
-     Contracts are people's business.",
-    "Each flag may also be given as a variable: `ACI_SYNC_` and its name, such as `ACI_SYNC_CLUSTER_ID`.",
+    "A Deployment with the annotation `aci.haystacknetworks.com/l3o` gets an external EPG (l3extInstP) below an existing \
+     tenant and L3Out, with one subnet (l3extSubnet) for each address of its Pods and of its LoadBalancer Services. \
+     aci-sync keeps these subnets up to date while the Deployment exists, and deletes what it created after the \
+     Deployment is gone.",
+    "What aci-sync creates carries the owner annotation `orchestrator:aci-sync:{cluster id}`. If another writer deletes \
+     or changes an owned object (drift), aci-sync restores it, its name, its owner annotation and its scope flags. It \
+     never changes or deletes an object that it does not own, and never writes contracts.",
+    "The annotation `aci.haystacknetworks.com/pause` with the value `true` pauses a Deployment: aci-sync adds, removes \
+     and repairs nothing for it.",
+    "Each flag is also a variable: `ACI_SYNC_` and the flag's name in capitals, such as `ACI_SYNC_CLUSTER_ID` for \
+     `--cluster-id`.",
 ];
+
+/// The lines of a command that annotates a Deployment.
+fn example_command() -> [String; 2] {
+    [
+        "kubectl -n multicast annotate deployment mcast \\".to_owned(),
+        format!("  aci.haystacknetworks.com/l3o='{EXAMPLE_BINDING}'"),
+    ]
+}
+
+/// The same in the Deployment's manifest.
+fn example_manifest() -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: mcast\n  namespace: multicast\n  annotations:\n    \
+         aci.haystacknetworks.com/l3o: '{EXAMPLE_BINDING}'"
+    )
+}
 
 /// The help text.
 pub fn help() -> String {
@@ -43,7 +74,14 @@ pub fn help() -> String {
     for (name, _, help) in COMMANDS.iter().filter(|(.., help)| !help.is_empty()) {
         text += &format!("  {name:<8}  {help}\n");
     }
-    text += "\nFlags (each also as a variable: ACI_SYNC_ with its name, such as ACI_SYNC_CLUSTER_ID):\n";
+    text += "\nExample: an external EPG for a Deployment\n";
+    for line in example_command() {
+        text += &format!("  {line}\n");
+    }
+    for note in EXAMPLE_NOTES {
+        text += &format!("  {}\n", plain(note));
+    }
+    text += "\nFlags (each is also a variable, such as ACI_SYNC_CLUSTER_ID for --cluster-id):\n";
     for flag in FLAGS {
         let left = match flag.shape {
             Shape::Switch => format!("--{}", flag.name),
@@ -105,8 +143,8 @@ pub fn man() -> String {
             Shape::One(value) => format!("{name} {}", italic(value)),
             Shape::Many(value) => format!("{name} {},...", italic(value)),
         };
-        let told = format!("{} The default is {}. The variable is `{}`.", flag.help, flag.default, variable(flag.name));
-        entry(&mut page, &left, &told);
+        let text = format!("{} The default is {}. The variable is `{}`.", flag.help, flag.default, variable(flag.name));
+        entry(&mut page, &left, &text);
     }
     let tables = [("ENVIRONMENT", VARIABLES), ("SIGNALS", SIGNALS), ("FILES", FILES), ("EXIT STATUS", EXIT_CODES)];
     for (title, table) in tables {
@@ -115,6 +153,10 @@ pub fn man() -> String {
             entry(&mut page, &bold(name), &sentence(help));
         }
     }
+    section(&mut page, "EXAMPLES");
+    page += &format!("Give a Deployment an external EPG:\n{}", literal(&example_command().join("\n")));
+    page += &format!(".PP\nOr in its manifest:\n{}", literal(&example_manifest()));
+    page += &format!(".PP\n{}\n", roff(&EXAMPLE_NOTES.join(" ")));
     page + ".SH SEE ALSO\n.BR kubectl (1),\n.BR systemd.service (5),\n.BR journalctl (1)\n"
 }
 
@@ -124,6 +166,12 @@ fn section(page: &mut String, title: &str) {
 
 fn entry(page: &mut String, left: &str, text: &str) {
     *page += &format!(".TP\n{left}\n{}\n", roff(text));
+}
+
+/// Lines that are printed as they are.
+fn literal(text: &str) -> String {
+    let lines: String = text.lines().map(|it| roff(it) + "\n").collect();
+    format!(".PP\n.nf\n{lines}.fi\n")
 }
 
 fn sentence(text: &str) -> String {
@@ -140,7 +188,7 @@ fn italic(text: &str) -> String {
     format!("\\fI{}\\fR", roff(text))
 }
 
-/// Text as roff takes it: what is between backquotes in bold, hyphens as they are typed, and no line that looks like a
+/// Escapes text for roff: what is between backquotes becomes bold, hyphens stay hyphens, and no line begins with a
 /// request.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");

@@ -1,5 +1,5 @@
-//! The one table of commands, flags and variables, and the reading of the command line by it. What people read of it
-//! is the manual's.
+//! The one table of commands, flags and variables, and the parser of the command line. The texts that are made from the
+//! table (help, man page, `docs/configuration.md`) are in `manual`; values are checked in `config`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,32 +12,32 @@ pub mod manual;
 /// The program's commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Keep the fabric in step until a signal.
+    /// Keep the fabric in sync until a signal.
     Run,
-    /// Tell what a run would change.
+    /// Print what a run would change.
     Plan,
-    /// Tell the version, and what the program was built from.
+    /// Print the version and the build.
     Version,
-    /// Tell the version in one line.
+    /// Print the version in one line.
     VersionLine,
-    /// Tell how the program is used.
+    /// Print the help.
     Help,
     /// Print the man page.
     Man,
-    /// Liveness whether this build can be trusted.
+    /// Check that this build can be trusted.
     SelfTest,
 }
 
-/// The words for commands, each with what it does; what has nothing to tell is for scripts and not in the help.
+/// The words for commands, each with its help. A command without help is for scripts and is not listed.
 pub const COMMANDS: &[(&str, Command, &str)] = &[
-    ("run", Command::Run, "keep the fabric in step until SIGTERM"),
+    ("run", Command::Run, "keep the fabric in sync with the cluster until SIGTERM"),
     (
         "plan",
         Command::Plan,
-        "tell what a run would change, and why; sends nothing but reads (exit 0: nothing, 2: changes)",
+        "print what a run would change and why, without writing (exit code 0: no changes, 2: changes)",
     ),
-    ("version", Command::Version, "tell the version, and what it was built from"),
-    ("help", Command::Help, "tell this"),
+    ("version", Command::Version, "print version, commit, target, compiler and OpenSSL"),
+    ("help", Command::Help, "print this help"),
     ("man", Command::Man, ""),
     ("self-test", Command::SelfTest, ""),
 ];
@@ -60,9 +60,9 @@ pub struct Flag {
     pub name: &'static str,
     /// What its value looks like.
     pub shape: Shape,
-    /// The older variable that means the same, where there is one.
+    /// An older variable with the same meaning.
     pub older: Option<&'static str>,
-    /// The default, for people.
+    /// The default, as the help shows it.
     pub default: &'static str,
     /// What it does, in one sentence.
     pub help: &'static str,
@@ -78,7 +78,7 @@ pub const FLAGS: &[Flag] = &[
         "kubeconfig",
         Shape::One("FILE"),
         "`KUBECONFIG`, `~/.kube/config`, in-cluster",
-        "Where the API server is and who we are there.",
+        "The kubeconfig file: the API server and the credentials for it.",
     ),
     flag("context", Shape::One("NAME"), "the kubeconfig's current-context", "The kubeconfig context."),
     Flag {
@@ -89,107 +89,112 @@ pub const FLAGS: &[Flag] = &[
         "apic-ca",
         Shape::One("FILE"),
         "the system's roots",
-        "PEM bundle of what is trusted: a root or intermediate CA of the APIC's certificate, or that certificate itself.",
+        "PEM file with trusted certificates: a root or intermediate CA of the APIC's certificate, or that certificate itself.",
     ),
     flag(
         "apic-fingerprint",
         Shape::Many("SHA256"),
         "none",
-        "SHA-256 fingerprints of the APIC certificates that are trusted, whatever their chain and name.",
+        "SHA-256 fingerprints of trusted APIC certificates; their chain and name are not checked.",
     ),
     flag(
         "apic-insecure",
         Shape::Switch,
         "false",
-        "Trust any APIC certificate. Whoever is in between gets the password.",
+        "Trust any APIC certificate. An attacker between aci-sync and the APIC gets the password.",
     ),
     flag(
         "apic-rate",
         Shape::One("N"),
         "`20`",
-        "The most requests a second to the APIC, 1-1000, after a burst of 20; `off`: no limit.",
+        "The maximum of requests per second to the APIC, 1-1000, after a burst of 20; `off`: no limit.",
     ),
     flag(
         "password-file",
         Shape::One("FILE"),
         "`$CREDENTIALS_DIRECTORY/apic-password`, `ACI_PASSWORD`",
-        "The file that holds the APIC password.",
+        "The file with the APIC password.",
     ),
     flag(
         "cluster-id",
         Shape::One("ID"),
         "the UID of the namespace `kube-system`",
-        "What our owner mark carries: 1-40 of letters, digits and `_.-`. It must never change.",
+        "The cluster id in the owner annotation: 1-40 letters, digits and `_.-`. It must never change.",
     ),
     flag(
         "adopt-id",
         Shape::Many("ID"),
         "none",
-        "Former cluster ids: what bears their mark is taken over where it is desired.",
+        "Former cluster ids: desired objects with their owner annotation are taken over.",
     ),
     flag(
         "expose",
         Shape::Many("WHAT"),
         "`pods,services`",
-        "What a Deployment exports whose annotation does not say: the addresses of its `pods`, of its `services`.",
+        "Whose addresses are exposed if the annotation has no `expose`: `pods`, `services`.",
     ),
     flag(
         "addresses",
         Shape::Many("CIDR"),
         "all others",
-        "Which addresses may be exposed at all. Loopback, link-local, multicast and other special ones never are.",
+        "The address ranges that may be exposed. Loopback, link-local, multicast and other special addresses never are.",
     ),
-    flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags that our subnets always have."),
+    flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags of owned subnets."),
     flag(
         "epg-grace",
         Shape::One("DURATION"),
         "`60s`",
-        "How long an EPG of ours stays after its last Deployment has gone.",
+        "How long an owned EPG stays after its last Deployment is gone.",
     ),
-    flag("keep-contracted", Shape::Switch, "false", "An unwanted EPG of ours that has contracts stays, empty."),
+    flag("keep-contracted", Shape::Switch, "false", "Keep an owned EPG that has contracts, without its subnets."),
     flag(
         "policy",
         Shape::One("POLICY"),
         "`sync`",
-        "`sync` does all, `upsert-only` never deletes, `observe` never writes and tells what it would.",
+        "`sync`: create, update and delete; `upsert-only`: never delete; `observe`: never write, log what would change.",
     ),
     flag(
         "max-deletes",
         Shape::One("LIMIT"),
         "`30%`",
-        "A comparison that would delete more of our objects at once holds them: `N`, `N%` (never less than 10), or `off`.",
+        "The deletion guard: a full sync that would delete more owned objects blocks these deletions until SIGUSR2; `N`, `N%` (at least 10 objects) or `off`.",
     ),
     flag(
         "allow",
         Shape::Many("NS=TENANT/L3OUT[/EPG]"),
         "all but the tenants infra and mgmt",
-        "Which namespaces may name which EPGs; `*` and `?` in NS and EPG. Where any is given, all else is refused.",
+        "Which namespaces may use which EPGs, with `*` and `?` in NS and EPG. With this flag, everything else is refused.",
     ),
     flag(
         "max-epgs",
         Shape::One("N"),
         "`100`",
-        "The most EPGs that one namespace may have; younger Deployments beyond it get none. `off`: no limit.",
+        "The maximum of EPGs for one namespace; younger Deployments beyond it get none; `off`: no limit.",
     ),
     flag(
         "foreign-epg",
         Shape::One("HOW"),
         "`use`",
-        "`use`: a Deployment may name an EPG that is not ours, and its subnets go into it; `refuse`: it may not.",
+        "An EPG that aci-sync does not own: `use`: Deployments may put their subnets into it; `refuse`: they may not.",
     ),
-    flag("batch", Shape::One("N"), "`500`", "The most objects in one request, 1-1000."),
+    flag("batch", Shape::One("N"), "`500`", "The maximum of objects in one write request, 1-1000."),
     flag(
         "log-format",
         Shape::One("FORMAT"),
         "`text`",
         "`text`: a sentence and key=value pairs; `json`: one object a line, with `time`, `level`, `message` and the keys.",
     ),
-    flag("resync", Shape::One("DURATION"), "`10m`", "How often everything is compared, `10s` at least."),
+    flag(
+        "resync",
+        Shape::One("DURATION"),
+        "`10m`",
+        "The interval of full syncs, at least `10s`. Changes between them are applied at once.",
+    ),
     flag(
         "leader-elect",
         Shape::Switch,
         "false",
-        "With `run`: only the process that holds a Lease of the cluster writes, so that every master can run one.",
+        "With `run`: write only while holding a Lease in the cluster, so that each control plane node can run aci-sync.",
     ),
     flag("lease-namespace", Shape::One("NAME"), "`kube-system`", "The namespace of that Lease."),
     flag("lease-name", Shape::One("NAME"), "`aci-sync`", "The name of that Lease."),
@@ -197,23 +202,23 @@ pub const FLAGS: &[Flag] = &[
         "events",
         Shape::Switch,
         "true",
-        "What people should know becomes Kubernetes Events; never under `observe`, `plan` and `--once`.",
+        "Write findings as Kubernetes Events, but not with `observe`, `plan` and `--once`.",
     ),
     flag(
         "once",
         Shape::Switch,
         "false",
-        "With `run`: one full comparison with its writes, then exit; 0 if nothing is left to do.",
+        "With `run`: one full sync with its writes, then exit; exit code 0 if nothing is left to do.",
     ),
 ];
 
-/// Variables that are no flag's, for people.
+/// Variables that belong to no flag, each with its help.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("ACI_USERNAME", "The APIC user; with a login domain: `apic:DOMAIN\\user`."),
     ("ACI_PASSWORD", "The APIC password. A file or a systemd credential is safer."),
     ("ACI_APIC", "The same as `ACI_SYNC_APIC`."),
     ("KUBECONFIG", "kubeconfig files, separated by colons."),
-    ("RUST_LOG", "The log level: `info` by default, `warn` with `plan`; `debug` tells more."),
+    ("RUST_LOG", "The log level: `error`, `warn` (default of `plan`), `info` (default of `run`) or `debug`."),
 ];
 
 /// A command with its flags, each value with where it came from.
@@ -224,19 +229,19 @@ pub struct Invocation {
     values: BTreeMap<&'static str, Given>,
 }
 
-/// The values that were given for one flag.
+/// The values given for one flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// `--flag`, or the variable's name.
     pub origin: String,
-    /// It came by the command line.
+    /// Whether it was given on the command line.
     pub by_flag: bool,
     /// The values; a switch has `true` or `false`.
     pub values: Vec<String>,
 }
 
 impl Given {
-    /// The value is invalid, wherever it came from.
+    /// The error for an invalid value: exit code 64 for a flag, 78 for a variable.
     pub(crate) fn invalid(&self, why: impl fmt::Display) -> ExitError {
         let message = format!("{}: {why}", self.origin);
         if self.by_flag { ExitError::usage(message) } else { ExitError::config(message) }
@@ -248,7 +253,7 @@ impl Invocation {
         Invocation { command, values: BTreeMap::new() }
     }
 
-    /// What was given for a flag.
+    /// The values given for a flag.
     pub fn get(&self, flag: &str) -> Option<&Given> {
         self.values.get(flag)
     }
@@ -264,7 +269,7 @@ pub fn variable(flag: &str) -> String {
     format!("ACI_SYNC_{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// The environment as text. A value of ours that is not UTF-8 is refused: to leave it out would be to ignore it.
+/// The environment as text. A variable of aci-sync that is not UTF-8 is an error, because it must not be ignored.
 pub fn environment(all: impl IntoIterator<Item = (OsString, OsString)>) -> Result<BTreeMap<String, String>, ExitError> {
     let mut texts = BTreeMap::new();
     for (name, value) in all {
@@ -278,8 +283,8 @@ pub fn environment(all: impl IntoIterator<Item = (OsString, OsString)>) -> Resul
     Ok(texts)
 }
 
-/// Reads the command line and the environment. A flag wins over its variable, that over the older name.
-/// Who asks for help or for the version gets it, whatever else is wrong.
+/// Parses the command line and the environment. A flag wins over its variable, and the variable over the older name.
+/// `--help` and `--version` win over any error after them.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &BTreeMap<String, String>,
@@ -288,17 +293,17 @@ pub fn parse(
     let mut command = None;
     let mut values: BTreeMap<&'static str, Given> = BTreeMap::new();
     let mut parser = lexopt::Parser::from_args(arguments);
-    let text = |value: OsString| value.into_string().map_err(|it| usage(format!("the argument {it:?} is not UTF-8")));
+    let text = |value: OsString| value.into_string().map_err(|it| usage(format!("argument {it:?} is not UTF-8")));
     while let Some(argument) = parser.next().map_err(|error| usage(error.to_string()))? {
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
-            lexopt::Arg::Value(word) => return Err(usage(format!("one word too many: {:?}", text(word)?))),
+            lexopt::Arg::Value(word) => return Err(usage(format!("unexpected argument {:?}", text(word)?))),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::VersionLine)),
-            lexopt::Arg::Short(short) => return Err(usage(format!("there is no flag -{short}"))),
+            lexopt::Arg::Short(short) => return Err(usage(format!("unknown flag -{short}"))),
             lexopt::Arg::Long(name) => {
                 let Some(flag) = FLAGS.iter().find(|it| it.name == name) else {
-                    return Err(usage(format!("there is no flag --{name}")));
+                    return Err(usage(format!("unknown flag --{name}")));
                 };
                 let name = flag.name;
                 let value = match flag.shape {
@@ -309,21 +314,21 @@ pub fn parse(
                 let new = read(flag, &origin, true, &value)?;
                 match values.get_mut(flag.name) {
                     Some(given) if matches!(flag.shape, Shape::Many(_)) => given.values.extend(new.values),
-                    Some(_) => return Err(usage(format!("--{name} stands there twice"))),
+                    Some(_) => return Err(usage(format!("--{name} given more than once"))),
                     None => drop(values.insert(flag.name, new)),
                 }
             }
         }
     }
     let Some(command) = command else {
-        return Err(ExitError::usage("which command? run, plan, version or help"));
+        return Err(ExitError::usage(format!("missing command; {KNOWN_COMMANDS}")));
     };
     if command != Command::Run && values.contains_key("once") {
-        return Err(usage("--once goes with run only".to_owned()));
+        return Err(usage("--once is valid with run only".to_owned()));
     }
     if !matches!(command, Command::Run | Command::Plan) {
         return match values.keys().next() {
-            Some(flag) => Err(usage(format!("--{flag} goes with run and plan only"))),
+            Some(flag) => Err(usage(format!("--{flag} is valid with run and plan only"))),
             None => Ok(Invocation::of(command)),
         };
     }
@@ -339,12 +344,12 @@ fn from_environment(
         let upper = name.to_ascii_uppercase();
         let is_known = FLAGS.iter().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
         if upper.starts_with("ACI_SYNC_") && !is_known {
-            return Err(ExitError::usage(format!("there is no variable {name}; see aci-sync help")));
+            return Err(ExitError::usage(format!("unknown variable {name}; see aci-sync help")));
         }
-        // Who wrote ACI_POLICY meant something, and must not be left with the default.
+        // ACI_POLICY is meant for aci-sync: ignoring it would silently use the default.
         let meant = FLAGS.iter().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
         if let Some(meant) = meant.filter(|_| !is_known) {
-            return Err(ExitError::usage(format!("there is no variable {name}; it is {meant}")));
+            return Err(ExitError::usage(format!("unknown variable {name}; did you mean {meant}?")));
         }
     }
     for flag in FLAGS {
@@ -366,7 +371,7 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     };
     let given = Given { origin: origin.to_owned(), by_flag, values };
     if given.values.iter().any(String::is_empty) {
-        return Err(given.invalid("there is an empty value"));
+        return Err(given.invalid("empty value"));
     }
     if flag.shape == Shape::Switch && !matches!(value, "true" | "false") {
         return Err(given.invalid(format!("{value:?} is neither true nor false")));
@@ -374,8 +379,9 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     Ok(given)
 }
 
+const KNOWN_COMMANDS: &str = "the commands are run, plan, version and help";
+
 fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);
-    let why = || format!("there is no command {word:?}; there are run, plan, version and help");
-    found.ok_or_else(|| ExitError::usage(why()))
+    found.ok_or_else(|| ExitError::usage(format!("unknown command {word:?}; {KNOWN_COMMANDS}")))
 }

@@ -129,8 +129,8 @@ fn mistakes_are_one_sentence() {
     let bad_ca = file("bad-ca", "no certificate");
     let empty = file("empty", "");
     for (words, code, complaint) in [
-        (vec!["run", "--colour"], 64, "there is no flag --colour"),
-        (vec!["run", "--listen"], 64, "there is no flag --listen"),
+        (vec!["run", "--colour"], 64, "unknown flag --colour"),
+        (vec!["run", "--listen"], 64, "unknown flag --listen"),
         (vec!["run", "--batch", "many"], 64, "--batch: \"many\" is not a number"),
         (vec!["run", "--kubeconfig", "/no/such/file"], 78, "/no/such/file cannot be read"),
         (vec!["run", "--kubeconfig", &bad_config], 78, "has no context named \"gone\""),
@@ -147,7 +147,7 @@ fn mistakes_are_one_sentence() {
     }
     let done = output(bare_command(&["run"]));
     assert_eq!(done.status.code(), Some(78));
-    assert!(String::from_utf8(done.stderr).unwrap().contains("no APIC: name its controllers with --apic or ACI_APIC"));
+    assert!(String::from_utf8(done.stderr).unwrap().contains("missing APIC controllers; set --apic or ACI_APIC"));
 }
 
 /// X6: help and version go to stdout; `info` of `run` goes to stdout, warnings go to stderr.

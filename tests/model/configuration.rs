@@ -1,11 +1,13 @@
-//! Flags, variables and files: what is taken, and the one clear sentence for what is not.
+//! Flags, variables and files: values, the one clear sentence for an invalid one, and the texts made from the table.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use aci_sync::cli;
+use aci_sync::cli::{self, Invocation, manual};
 use aci_sync::config::{self, Config};
+use aci_sync::logging;
+use aci_sync::model::binding;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Exports, MaxDeletes};
 use aci_sync::net::Verify;
@@ -77,7 +79,7 @@ fn values() {
     assert_eq!(lease("--lease-name x"), None);
     assert_eq!(lease("--leader-elect").as_deref(), Some("kube-system/aci-sync"));
     assert_eq!(lease("--leader-elect --lease-namespace net-0 --lease-name a.b-c").as_deref(), Some("net-0/a.b-c"));
-    assert_eq!(lease("--leader-elect --policy observe"), None, "who never writes keeps nobody from it");
+    assert_eq!(lease("--leader-elect --policy observe"), None, "an observer must not keep a writer from leading");
     assert_eq!(load("", &[("ACI_SYNC_EPG_GRACE", "90")]).unwrap().epg_grace, Duration::from_secs(90));
 }
 
@@ -85,9 +87,9 @@ fn values() {
 #[test]
 fn bad_values() {
     for (words, environment, code, complaint) in [
-        ("", &[("ACI_APIC", "")][..], 78, "no APIC: name its controllers"),
+        ("", &[("ACI_APIC", "")][..], 78, "missing APIC controllers; set --apic or ACI_APIC"),
         ("", &[("ACI_USERNAME", "")], 78, "set ACI_USERNAME"),
-        ("", &[("ACI_PASSWORD", "")], 78, "no APIC password"),
+        ("", &[("ACI_PASSWORD", "")], 78, "missing APIC password; set --password-file or ACI_PASSWORD"),
         ("--apic http://apic1", &[], 64, "--apic: \"http://apic1\" begins with http://"),
         ("", &[("ACI_APIC", "http://apic1")], 78, "ACI_APIC: \"http://apic1\""),
         ("--apic apic1:0", &[], 64, "host:port"),
@@ -101,20 +103,20 @@ fn bad_values() {
         ("--cluster-id a/b", &[], 64, "--cluster-id: \"a/b\" is not a cluster id"),
         ("", &[("ACI_SYNC_CLUSTER_ID", "a b")], 78, "ACI_SYNC_CLUSTER_ID"),
         ("--adopt-id ok,n:o", &[], 64, "\"n:o\" is not a cluster id"),
-        ("--subnet-scope import", &[], 64, "\"import\" is no scope flag"),
+        ("--subnet-scope import", &[], 64, "unknown scope flag \"import\""),
         ("--subnet-scope shared-security", &[], 64, "shared-security needs import-security"),
         ("--epg-grace soon", &[], 64, "not a duration"),
         ("--epg-grace -1s", &[], 64, "not a duration"),
         ("--epg-grace 99999h", &[], 64, "not between"),
         ("--epg-grace 99999999999999999999", &[], 64, "not a duration"),
         ("--resync 1s", &[], 64, "not between 10 s"),
-        ("--leader-elect --once", &[], 64, "--leader-elect: run --once takes no part in an election"),
-        ("--once", &[("ACI_SYNC_LEADER_ELECT", "true")], 78, "ACI_SYNC_LEADER_ELECT: run --once takes no part"),
-        ("--lease-namespace a.b", &[], 64, "--lease-namespace: \"a.b\" is not a name"),
-        ("--lease-name a/../b", &[], 64, "--lease-name: \"a/../b\" is not a name"),
-        ("", &[("ACI_SYNC_LEASE_NAME", "Aci")], 78, "ACI_SYNC_LEASE_NAME: \"Aci\" is not a name"),
-        ("--lease-name a..b", &[], 64, "is not a name"),
-        ("--lease-name -a", &[], 64, "is not a name"),
+        ("--leader-elect --once", &[], 64, "--leader-elect: not valid with --once"),
+        ("--once", &[("ACI_SYNC_LEADER_ELECT", "true")], 78, "ACI_SYNC_LEADER_ELECT: not valid with --once"),
+        ("--lease-namespace a.b", &[], 64, "--lease-namespace: \"a.b\" is not a valid name"),
+        ("--lease-name a/../b", &[], 64, "--lease-name: \"a/../b\" is not a valid name"),
+        ("", &[("ACI_SYNC_LEASE_NAME", "Aci")], 78, "ACI_SYNC_LEASE_NAME: \"Aci\" is not a valid name"),
+        ("--lease-name a..b", &[], 64, "is not a valid name"),
+        ("--lease-name -a", &[], 64, "is not a valid name"),
         ("--batch 0", &[], 64, "1 to 1000"),
         ("--batch 1001", &[], 64, "1 to 1000"),
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
@@ -135,9 +137,9 @@ fn bad_values() {
         ("--allow a=*/L", &[], 64, "\"a=*/L\" has a tenant that may hold letters"),
         ("", &[("ACI_SYNC_ALLOW", "a=T/L]x")], 78, "ACI_SYNC_ALLOW: \"a=T/L]x\" has an L3Out that may hold"),
         ("--apic-fingerprint 12:34", &[], 64, "64 hexadecimal digits"),
-        ("--apic-insecure --apic-ca /x", &[], 64, "exclude one another"),
-        ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude one another"),
-        ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude one another"),
+        ("--apic-insecure --apic-ca /x", &[], 64, "exclude each other"),
+        ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude each other"),
+        ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude each other"),
         ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
         ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is not a regular file"),
         ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is not a regular file"),
@@ -185,7 +187,7 @@ fn passwords() {
     assert!(!format!("{:?}", load("", &[]).unwrap()).contains("secret-word"));
 }
 
-/// A2: fingerprints in the forms that people paste.
+/// A2: fingerprints in the forms that openssl prints.
 #[test]
 fn fingerprints() {
     let printed = Authority::new("x").0.fingerprint();
@@ -197,4 +199,119 @@ fn fingerprints() {
     }
     let two = load(&format!("--apic-fingerprint {printed},{plain} --apic-fingerprint {printed}"), &[]).unwrap();
     assert!(matches!(two.apic_tls.verify, Verify::Fingerprints(all) if all.len() == 3));
+}
+
+fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, String)> {
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let parsed = cli::parse(words.split_whitespace().map(OsString::from), &environment);
+    parsed.map_err(|error| (error.code, error.message))
+}
+
+/// X4: an invalid command line is one sentence; 64 for an invalid argument or an unknown variable, 78 for an invalid value
+/// of a variable.
+#[test]
+fn wrong_command_lines() {
+    for (words, environment, code, complaint) in [
+        ("", &[][..], 64, "missing command; the commands are run, plan"),
+        ("dance", &[], 64, "unknown command \"dance\""),
+        ("run run", &[], 64, "unexpected argument \"run\""),
+        ("run --color", &[], 64, "unknown flag --color"),
+        ("run -x", &[], 64, "unknown flag -x"),
+        // A flag of a later version is not accepted and ignored.
+        ("run --listen 5", &[], 64, "unknown flag --listen"),
+        ("run --policy", &[], 64, "--policy needs a value"),
+        ("run --policy=", &[], 64, "--policy: empty value"),
+        ("run --policy sync --policy sync", &[], 64, "--policy given more than once"),
+        ("run --apic-insecure=maybe", &[], 64, "--apic-insecure: \"maybe\" is neither"),
+        ("run --apic a,,b", &[], 64, "--apic: empty value"),
+        ("plan --once", &[], 64, "--once is valid with run"),
+        ("version --batch 5", &[], 64, "--batch is valid with run and plan"),
+        ("help --apic-insecure", &[], 64, "--apic-insecure is valid with run and plan"),
+        ("run", &[("ACI_SYNC_LISTEN", "5")], 64, "unknown variable ACI_SYNC_LISTEN"),
+        ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
+        ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),
+        ("run", &[("aci_sync_policy", "observe")], 64, "unknown variable aci_sync_policy"),
+        ("run", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither"),
+        ("run", &[("ACI_APIC", "a,,b")], 78, "ACI_APIC: empty value"),
+    ] {
+        let (got, why) = parsed(words, environment).unwrap_err();
+        assert!(got == code && why.contains(complaint) && !why.contains('\n'), "{words:?}: {got} {why}");
+    }
+}
+
+/// Names: a flag wins over its variable, that over the older name; lists come either way; an empty variable is none.
+#[test]
+fn precedence() {
+    let all = [("ACI_APIC", "c"), ("ACI_SYNC_APIC", "b1, b2")];
+    let apic = |words: &str, environment: &[(&str, &str)]| {
+        let given = parsed(words, environment).unwrap().get("apic").unwrap().clone();
+        (given.origin, given.by_flag, given.values.join(" "))
+    };
+    let expected = |origin: &str, by_flag: bool, values: &str| (origin.to_owned(), by_flag, values.to_owned());
+    assert_eq!(apic("run --apic a1,a2 --apic=a3", &all), expected("--apic", true, "a1 a2 a3"));
+    assert_eq!(apic("run", &all), expected("ACI_SYNC_APIC", false, "b1 b2"));
+    assert_eq!(apic("run", &all[..1]), expected("ACI_APIC", false, "c"));
+    assert_eq!(apic("run", &[all[0], ("ACI_SYNC_APIC", "")]), expected("ACI_APIC", false, "c"));
+    let on = [("ACI_SYNC_APIC_INSECURE", "true")];
+    for (words, environment, is_on) in [
+        ("run", &[][..], false),
+        ("run --apic-insecure", &[], true),
+        ("run --apic-insecure=true", &[], true),
+        ("run", &on, true),
+        ("run --apic-insecure=false", &on, false),
+    ] {
+        assert_eq!(parsed(words, environment).unwrap().is_on("apic-insecure"), is_on, "{words} {environment:?}");
+    }
+    assert!(parsed("plan", &[("ACI_SYNC_ONCE", "true")]).is_ok(), "one set of variables serves run and plan");
+}
+
+/// The man page has every command, flag and variable, and no line is a roff request by mistake.
+#[test]
+fn the_man_page_is_whole() {
+    let page = manual::man();
+    for flag in cli::FLAGS {
+        assert!(page.contains(&format!("\\-\\-{}\\fR", flag.name.replace('-', "\\-"))), "{}", flag.name);
+    }
+    for (name, _, help) in cli::COMMANDS {
+        assert_eq!(page.contains(&format!(".TP\n\\fB{name}\\fR")), !help.is_empty(), "{name}");
+    }
+    for (name, _) in cli::VARIABLES {
+        assert!(page.contains(&name.replace("-", "\\-")), "{name}");
+    }
+    let requests = [".TH", ".SH", ".TP", ".PP", ".B", ".I", ".RI", ".BR", ".nf", ".fi"];
+    for line in page.lines().filter(|it| it.starts_with(['.', '\''])) {
+        assert!(requests.contains(&line.split(' ').next().unwrap()), "{line}");
+    }
+}
+
+/// docs/configuration.md shows the table of flags; `BLESS=1` writes it.
+#[test]
+fn the_configuration_page_has_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("<!-- flags -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- /flags -->").unwrap();
+    let right = format!("{before}<!-- flags -->\n{}<!-- /flags -->{after}", manual::markdown());
+    if page != right && std::env::var_os("BLESS").is_some() {
+        return std::fs::write(path, right).unwrap();
+    }
+    assert_eq!(page, right, "BLESS=1 writes it");
+}
+
+/// X6: one record is one line, without control characters for a terminal.
+#[test]
+fn control_characters_are_escaped() {
+    assert_eq!(logging::one_line("a\nb\u{1b}[31m\u{202e}é"), "a\\nb\\u{1b}[31m\\u{202e}é");
+}
+
+/// The help has every flag, and an annotation that is valid, as the man page has.
+#[test]
+fn the_help_has_every_flag_and_an_example() {
+    for flag in cli::FLAGS {
+        assert!(manual::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
+    }
+    assert!(binding::parse(manual::EXAMPLE_BINDING).unwrap().unknown_keys.is_empty());
+    let annotation = format!("aci.haystacknetworks.com/l3o='{}'", manual::EXAMPLE_BINDING);
+    assert!(manual::help().contains(&annotation));
+    assert!(manual::man().contains(&annotation.replace('\'', "\\(aq")));
 }

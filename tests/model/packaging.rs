@@ -14,7 +14,7 @@ fn settings() -> BTreeMap<String, String> {
     for line in text.lines() {
         let Some((name, value)) = line.strip_prefix('#').unwrap_or(line).split_once('=') else { continue };
         if is_name(name) {
-            assert_eq!(settings.insert(name.to_owned(), value.to_owned()), None, "{name} stands there twice");
+            assert_eq!(settings.insert(name.to_owned(), value.to_owned()), None, "{name} is set twice");
         }
     }
     settings
