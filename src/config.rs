@@ -14,7 +14,7 @@ use crate::cli::{Command, Given, Invocation};
 use crate::exit::ExitError;
 use crate::files;
 use crate::logging;
-use crate::model::kube::is_dns_name;
+use crate::model::kubernetes::is_dns_name;
 use crate::model::owner::OwnerIdentity;
 use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::daemon::{apic_settings, reconciler_for};
 use crate::exit::{EXIT_CONFIG, ExitError};
 use crate::kube;
-use crate::model::kube::{Kind, Pool};
+use crate::model::kubernetes::Kind;
 use crate::reconcile::{Reconciler, Report};
 
 /// How often a reconcile that ended early, or left something for later, is tried again.
@@ -58,7 +58,7 @@ pub(super) fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Resu
     };
     let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
     for kind in Kind::ALL {
-        let (objects, _) = cluster.list(kind, &mut Pool::default()).map_err(failed)?;
+        let (objects, _) = cluster.list(kind, &mut kube::Pool::default()).map_err(failed)?;
         reconciler.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
         reconciler.cluster_changed(kube::Event::Live { kind }, Instant::now());
     }

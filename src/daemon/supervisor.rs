@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::exit::ExitError;
 use crate::kube;
 use crate::leadership::Leadership;
-use crate::model::kube::Kind;
+use crate::model::kubernetes::Kind;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
 use crate::secret::Renewable;
@@ -76,9 +76,9 @@ pub fn run(config: Config, cluster: kube::Client, reload: Box<Reload>) -> Result
         let failed = |error| ExitError::failed(format!("cannot start the thread {name}: {error}"));
         threads.spawn(name, body).map_err(failed)
     };
-    for (kind, name) in Kind::ALL.into_iter().zip(["deployment-watcher", "pod-watcher", "service-watcher"]) {
+    for kind in Kind::ALL {
         let watcher = kube::Watcher::new(cluster.clone(), kind, cluster_sender.clone(), stop.clone());
-        spawn(name, thread(move || watcher.run()))?;
+        spawn(kube::kinds::info(kind).watcher, thread(move || watcher.run()))?;
     }
     drop(cluster_sender);
     spawn("apic-listener", thread(move || listener.run()))?;

@@ -16,8 +16,10 @@ use ureq::{Agent, Body, BodyReader, RequestBuilder};
 use super::credentials::{Auth, Credentials, Reload};
 use super::decode::{self, Page, Progress};
 use super::error::Error;
+use super::kinds;
 use super::kubeconfig::{ClusterConfig, ConfigError};
-use crate::model::kube::{Key, Kind, Object, Pool};
+use super::pool::Pool;
+use crate::model::kubernetes::{Key, Kind, Object};
 use crate::model::owner::OwnerIdentity;
 use crate::net::{describe_error, wrong_peer};
 use crate::secret::Secret;
@@ -211,9 +213,9 @@ impl Client {
 
     /// One object as it is now, by the right to list; nothing where it is not there or no rule needs it.
     pub fn look_up(&self, kind: Kind, key: &Key) -> Result<Option<Object>, Error> {
-        let (api, resource) = path_of(kind).rsplit_once('/').unwrap_or_default();
+        let kinds::KindInfo { api_path, plural, .. } = kinds::info(kind);
         let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
-        let path = format!("{api}/namespaces/{namespace}/{resource}?fieldSelector=metadata.name%3D{name}");
+        let path = format!("{api_path}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
         let page = self.page(&path, kind, &mut Progress::default())?;
         Ok(page.objects.into_iter().find(|it| it.key() == key))
     }
@@ -421,12 +423,10 @@ fn pages_of(kind: Kind, limit: usize, next: &str) -> String {
     if next.is_empty() { path } else { format!("{path}&continue={}", percent_encoded(next)) }
 }
 
-fn path_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Deployment => "/apis/apps/v1/deployments",
-        Kind::Pod => "/api/v1/pods",
-        Kind::Service => "/api/v1/services",
-    }
+/// The path of all objects of a kind.
+fn path_of(kind: Kind) -> String {
+    let info = kinds::info(kind);
+    format!("{}/{}", info.api_path, info.plural)
 }
 
 /// A query value: tokens and versions are opaque, so everything but letters, digits and `-_.~` is encoded.

@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use super::client::describe_io_error;
 use super::election::Lease;
 use super::error::Error;
-use crate::model::kube::{Key, Kind, Object};
+use super::objects::{self, OfKind};
+use crate::model::kubernetes::{Key, Kind, Object};
 
 /// The longest line of a watch stream that is decoded, in bytes. Objects are at most about 1.5 MiB in etcd, and six times
 /// as long on the wire where each byte becomes an escape such as `\u003c`.
@@ -184,7 +185,7 @@ impl<'de> Visitor<'de> for Items<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Object>, A::Error> {
         let mut kept = Vec::new();
         let mut begin = self.progress.bytes.get();
-        while let Some(object) = items.next_element_seed(Item(self.kind))? {
+        while let Some(object) = items.next_element_seed(OfKind(self.kind))? {
             self.progress.items += 1;
             self.progress.last = Some(object.key().clone());
             let end = self.progress.bytes.get();
@@ -197,21 +198,6 @@ impl<'de> Visitor<'de> for Items<'_> {
             }
         }
         Ok(kept)
-    }
-}
-
-/// One object of a kind.
-struct Item(Kind);
-
-impl<'de> DeserializeSeed<'de> for Item {
-    type Value = Object;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
-        Ok(match self.0 {
-            Kind::Deployment => Object::Deployment(Deserialize::deserialize(deserializer)?),
-            Kind::Pod => Object::Pod(Deserialize::deserialize(deserializer)?),
-            Kind::Service => Object::Service(Deserialize::deserialize(deserializer)?),
-        })
     }
 }
 
@@ -318,7 +304,7 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
     };
     Ok(match wire.kind.as_str() {
         "ADDED" | "MODIFIED" | "DELETED" => WatchLine::Changed {
-            object: Object::decode(kind, object.as_bytes()).map_err(malformed)?,
+            object: objects::decode(kind, object.as_bytes()).map_err(malformed)?,
             deleted: wire.kind == "DELETED",
             resource_version: version()?,
         },

@@ -8,6 +8,9 @@ mod yaml;
 
 pub mod decode;
 mod error;
+pub mod kinds;
+pub mod objects;
+mod pool;
 
 pub mod client;
 pub mod watcher;
@@ -23,9 +26,10 @@ pub use error::Error;
 pub use events::events;
 pub use kubeconfig::{ClusterConfig, ConfigError, load};
 pub use lease::{LeaderElector, LeaseLock};
+pub use pool::Pool;
 pub use watcher::Watcher;
 
-use crate::model::kube::{Key, Kind, Object};
+use crate::model::kubernetes::{Key, Kind, Object};
 
 /// What a watcher tells the reconciler.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::client::{Verb, percent_encoded};
 use super::error::Error;
+use super::kinds;
 use crate::logging::one_line;
-use crate::model::kube::Kind;
 use crate::model::notices::{EventNotice, EventReason, ObjectRef};
 
 /// Who reports, as a qualified name.
@@ -125,7 +125,7 @@ impl Recorder {
         // As client-go names them: `{object}.{number}`, a DNS name.
         let event = format!("{}.{:016x}", cut(&key.name, MAX_PART).trim_end_matches(['.', '-']), self.number);
         self.number = self.number.wrapping_add(1);
-        let regarding = json!({"apiVersion": if *kind == Kind::Deployment { "apps/v1" } else { "v1" },
+        let regarding = json!({"apiVersion": kinds::info(*kind).api_version,
             "kind": kind.to_string(), "namespace": &*key.namespace, "name": &*key.name, "uid": uid});
         let body = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": event, "namespace": &*key.namespace}, "eventTime": at,
@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::model::finding::Code;
-    use crate::model::kube::Key;
+    use crate::model::kubernetes::{Key, Kind};
 
     const AT: &str = "2026-11-23T05:43:51.000000Z";
     const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/a/events";

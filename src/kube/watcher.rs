@@ -11,9 +11,10 @@ use super::Event;
 use super::client::{Client, MAX_PAGE, describe_io_error};
 use super::decode::{self, MAX_LINE, WatchLine};
 use super::error::Error;
+use super::pool::Pool;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
-use crate::model::kube::{Key, Kind, Object, Pool};
+use crate::model::kubernetes::{Key, Kind, Object};
 
 /// A watch that ended sooner than this and said nothing does not work: the next step is a list.
 const TOO_SHORT: Duration = Duration::from_secs(1);

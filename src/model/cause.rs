@@ -11,7 +11,7 @@ use super::desired::{MAX_NAME, Source, exports, precedence};
 use super::dn::{EpgDn, Prefix};
 use super::finding::Few;
 use super::inventory::{Inventory, ManagedDeployment};
-use super::kube::{Key, Pod, Service};
+use super::kubernetes::{Key, Pod, Service};
 use super::plan::{Change, Plan};
 use super::planner::PlanInput;
 use super::rules::Rules;

@@ -12,7 +12,7 @@ use super::binding::UnknownKeys;
 use super::dn::{EpgDn, L3outDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::{Inventory, ManagedDeployment};
-use super::kube::{BINDING_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
+use super::kubernetes::{BINDING_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
 use super::selection::Selection;
 

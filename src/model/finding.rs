@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::dn::{EpgDn, L3outDn, ObjectDn};
-use super::kube::{Key, Kind};
+use super::kubernetes::{Key, Kind};
 
 /// The longest text, in bytes (X3).
 pub const MAX_LENGTH: usize = 1024;

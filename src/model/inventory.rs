@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::binding::{self, Binding};
-use super::kube::{Deployment, Key, Kind, Object, Pod, Service};
+use super::kubernetes::{Deployment, Key, Kind, Object, Pod, Service};
 
 /// How long a view without an open watch still counts as complete (W1).
 pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::finding::{Code, Finding};
-use super::kube::{Key, Kind};
+use super::kubernetes::{Key, Kind};
 
 /// For so long Pods may be missing without a finding.
 pub const PATIENCE: Duration = Duration::from_secs(60);

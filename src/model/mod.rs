@@ -7,7 +7,7 @@ pub mod address;
 pub mod binding;
 pub mod dn;
 pub mod finding;
-pub mod kube;
+pub mod kubernetes;
 pub mod mo;
 pub mod owner;
 pub mod quota;

@@ -12,7 +12,7 @@ use super::desired::{DesiredEpg, DesiredState};
 use super::dn::{EpgDn, ObjectDn};
 use super::finding::{Code, Finding, Subject};
 use super::inventory::Inventory;
-use super::kube::{Key, Kind};
+use super::kubernetes::{Key, Kind};
 use super::observed::Epg;
 use super::owner::Ownership;
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::cause::sources_of;
 use super::desired::{DesiredEpg, Source, Vrf};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::kube::Key;
+use super::kubernetes::Key;
 use super::observed::{L3out, Subnet};
 use super::owner::Ownership;
 use super::planner::PlanInput;

@@ -7,7 +7,7 @@ use super::cause::{Cause, list};
 use super::desired::Source;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Few, Finding};
-use super::kube::Key;
+use super::kubernetes::Key;
 use super::observed::Subnet;
 use super::owner::Ownership;
 use super::scope::Scope;

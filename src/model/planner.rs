@@ -10,7 +10,7 @@ use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Code, Few, Finding};
 use super::inventory::Inventory;
-use super::kube::{Key, Kind};
+use super::kubernetes::{Key, Kind};
 use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
 use super::placement::{BlockReason, Placement, Reason, Retained, block_reason};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-use super::kube::{Labels, Service};
+use super::kubernetes::{Labels, Service};
 
 /// Sets of labels, and what a selector has to know of them.
 pub(super) struct Selection<'a> {
@@ -120,7 +120,7 @@ impl<'a> Selection<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::kube::Key;
+    use crate::model::kubernetes::Key;
 
     fn labels(text: &str) -> Labels {
         let pairs = text.split(',').filter_map(|it| it.split_once(':'));

@@ -31,7 +31,7 @@ use crate::model::guards::deletion::DeletionGuard;
 use crate::model::guards::drift::DriftThrottle;
 use crate::model::guards::grace::Grace;
 use crate::model::inventory::{Inventory, ManagedDeployment};
-use crate::model::kube::Kind;
+use crate::model::kubernetes::Kind;
 use crate::model::missing_pods::MissingPods;
 use crate::model::mo::{MoChange, Status};
 use crate::model::notices::{EventNotice, NoticeTracker};

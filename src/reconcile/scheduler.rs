@@ -168,7 +168,7 @@ mod tests {
     use crate::kube;
     use crate::model::rules::Policy;
 
-    use crate::model::kube::Kind;
+    use crate::model::kubernetes::Kind;
     use crate::model::owner::OwnerIdentity;
     use crate::model::rules::Rules;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::world::{DN_E, E, F, LIMIT, World};
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
 use serde_json::{Value, json};

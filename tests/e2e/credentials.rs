@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::world::{Daemon, E, LIMIT, World, output};
 use aci_sync::kube::plugin;
-use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, load};
-use aci_sync::model::kube::{Kind, Pool};
+use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, Pool, load};
+use aci_sync::model::kubernetes::Kind;
 use serde_json::{Value, json};
 use sim::folder::Folder;
 use sim::kube::{Credential, Options, SimKube, TOKEN};

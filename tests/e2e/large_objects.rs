@@ -3,8 +3,8 @@
 use crate::pod_watcher::{JSON, Watch, asked, client, names};
 use crate::world::peak;
 use crate::world::{E, World};
-use aci_sync::kube::{Error, Event, decode};
-use aci_sync::model::kube::{Key, Kind, Object, Pool};
+use aci_sync::kube::{Error, Event, Pool, decode};
+use aci_sync::model::kubernetes::{Key, Kind, Object};
 use serde_json::{Value, json};
 use sim::kube::{Options, SimKube};
 use sim::net::{Fault, Trouble};

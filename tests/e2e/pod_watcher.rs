@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::kube::kubeconfig::Token;
 use aci_sync::kube::{Client, ClusterConfig, Event, Watcher};
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
 use crossbeam_channel::{Receiver, Sender};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::pod_watcher::{JSON, Watch, asked, client, names, once, status};
-use aci_sync::kube::{Client, ClusterConfig, Error, Event};
-use aci_sync::model::kube::{Kind, Object, Pool};
+use aci_sync::kube::{Client, ClusterConfig, Error, Event, Pool};
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::net::{Roots, TlsSettings};
 use serde_json::json;
 use sim::kube::{Options, SimKube};

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use aci_sync::apic;
+use aci_sync::kube::objects;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{desired_state, named_l3outs};
 use aci_sync::model::dn::{L3outDn, ParsedDn};
 use aci_sync::model::inventory::Inventory;
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
@@ -35,7 +36,7 @@ pub fn plans(input: &[u8]) {
     let mut mos: Vec<Mo> = Vec::new();
     for line in input.split(|it| *it == b'\n') {
         let kinds = Kind::ALL.iter().filter(|kind| line.windows(20).any(|it| is_kind(it, **kind)));
-        for object in kinds.filter_map(|kind| Object::decode(*kind, line).ok()) {
+        for object in kinds.filter_map(|kind| objects::decode(*kind, line).ok()) {
             inventory.upsert(object);
         }
         mos.extend(apic::decode::read(200, line).map(|it| it.mos).unwrap_or_default());

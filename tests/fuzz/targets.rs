@@ -18,7 +18,7 @@ use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
 use aci_sync::model::inventory::Inventory;
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;

@@ -9,7 +9,7 @@ use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
-use aci_sync::model::kube::Key;
+use aci_sync::model::kubernetes::Key;
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use aci_sync::model::observed::Subnet;
 use aci_sync::model::owner::{OwnerIdentity, Ownership};

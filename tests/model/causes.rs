@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::fixtures::*;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Policy;

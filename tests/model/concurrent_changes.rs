@@ -7,7 +7,7 @@ use crate::fixtures::*;
 use aci_sync::apic::SubscriptionId;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;

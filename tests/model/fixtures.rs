@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
 use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
-use aci_sync::kube::Event;
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::kube::{Event, objects};
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
@@ -138,7 +138,7 @@ pub fn deployment(name: &str, epg: &str, more: &[(&str, &str)]) -> Object {
         annotations[format!("aci.haystacknetworks.com/{key}")] = json!(value);
     }
     let json = json!({"metadata": {"namespace": "a", "name": name, "uid": name, "annotations": annotations}});
-    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
 }
 
 pub fn pod(of: &str, n: usize, address: &str) -> Object {
@@ -151,7 +151,7 @@ pub fn naming(namespace: &str, name: &str, place: &str) -> Object {
     let value = json!({"tenant": parts[0], "l3out": parts[1], "epg": parts[2]}).to_string();
     let json = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}{name}"),
         "annotations": {"aci.haystacknetworks.com/l3o": value}}});
-    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
 }
 
 /// A Pod of any namespace.
@@ -161,7 +161,7 @@ pub fn pod_of(namespace: &str, of: &str, n: usize, address: &str, created: u8) -
         "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
         "labels": {"pod-template-hash": "5d9c7"}, "ownerReferences": owner});
     let json = json!({"metadata": metadata, "status": {"phase": "Running", "podIPs": [{"ip": address}]}});
-    Object::decode(Kind::Pod, json.to_string().as_bytes()).unwrap()
+    objects::decode(Kind::Pod, json.to_string().as_bytes()).unwrap()
 }
 
 /// The names of the EPGs that there are.

@@ -7,9 +7,9 @@ use std::time::Instant;
 use crate::fixtures::*;
 use aci_sync::apic::Error;
 use aci_sync::apic::SubscriptionId;
-use aci_sync::kube::Event;
+use aci_sync::kube::{Event, objects};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Key, Kind, Object};
+use aci_sync::model::kubernetes::{Key, Kind, Object};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Allow, Rules};
@@ -302,7 +302,7 @@ fn a_refused_l3out_is_still_in_its_vrf() {
             "creationTimestamp": format!("2026-01-01T00:00:0{created}Z"),
             "annotations": {"aci.haystacknetworks.com/l3o": value}},
             "spec": {"template": {"metadata": {"labels": {"app": "x"}}}}});
-        Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+        objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
     };
     let mut reconciler = reconciler(
         Rules::default(),
@@ -314,7 +314,7 @@ fn a_refused_l3out_is_still_in_its_vrf() {
     let json = json!({"metadata": {"namespace": "a", "name": "s", "uid": "s"},
         "spec": {"type": "LoadBalancer", "selector": {"app": "x"}},
         "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
-    hears(&mut reconciler, Object::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
+    hears(&mut reconciler, objects::decode(Kind::Service, json.to_string().as_bytes()).unwrap(), start);
     reconcile(&mut reconciler, &session, start);
     let both = ["uni/tn-T/out-A/instP-E/extsubnet-[10.0.0.1/32]".to_owned(), subnet(1)];
     assert_eq!(both.each_ref().map(|it| apic.admin.get(it).is_some()), [true, false]);
@@ -354,7 +354,7 @@ fn many_writes_keep_nobody_waiting() {
             json!({"tenant": "T", "l3out": "L", "epg": "A", "expose": if expose { vec!["pods"] } else { vec![] }});
         let json = json!({"metadata": {"namespace": "evil", "name": "x", "uid": "x",
             "annotations": {"aci.haystacknetworks.com/l3o": value.to_string()}}});
-        Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+        objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
     };
     let mut pods: Vec<Object> =
         (0..1400).map(|n| pod_of("evil", "x", n, &format!("10.1.{}.{}", n / 200, n % 200), 1)).collect();

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use aci_sync::kube::objects;
 use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Inventory, WATCH_PROVEN};
-use aci_sync::model::kube::{Key, Kind, Object};
+use aci_sync::model::kubernetes::{Key, Kind, Object};
 use serde_json::json;
 
 fn deployment(uid: &str, annotation: &str) -> Object {
     let json = json!({"metadata": {"namespace": "n", "name": "d", "uid": uid,
         "annotations": {"aci.haystacknetworks.com/l3o": annotation}}});
-    Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
+    objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap()
 }
 
 const VALID: &str = r#"{"tenant":"T","l3out":"L","epg":"E"}"#;
@@ -100,7 +101,7 @@ fn a_typo_keeps_the_last_valid_enrolment() {
 fn pauses_and_mistaken_keys() {
     let decode = |annotations: serde_json::Value| {
         let metadata = json!({"namespace": "n", "name": "d", "uid": "1", "annotations": annotations});
-        Object::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap()
+        objects::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap()
     };
     for (value, paused, odd) in [
         ("true", true, None),
@@ -131,7 +132,7 @@ fn pauses_and_mistaken_keys() {
 fn names_are_those_of_kubernetes() {
     let decode = |namespace: &str, name: &str| {
         let json = json!({"metadata": {"namespace": namespace, "name": name}});
-        Kind::ALL.map(|kind| Object::decode(kind, json.to_string().as_bytes()).is_ok())
+        Kind::ALL.map(|kind| objects::decode(kind, json.to_string().as_bytes()).is_ok())
     };
     let longest = "x".repeat(253);
     for name in ["a", "web-5d9c7-x", "a.b-c.d", "0", &longest] {

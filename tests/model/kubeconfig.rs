@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use aci_sync::kube::kubeconfig::Token;
-use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, load};
-use aci_sync::model::kube::{Kind, Pool};
+use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, Pool, load};
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::net::{Roots, Verify};
 use aci_sync::secret::Secret;
 use sim::folder::Folder;

@@ -11,7 +11,7 @@ use crate::fixtures::{
 use aci_sync::apic::Error;
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::Object;
+use aci_sync::model::kubernetes::Object;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;

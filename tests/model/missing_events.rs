@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use crate::fixtures::*;
-use aci_sync::kube::Event;
+use aci_sync::kube::{Event, objects};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::rules::Policy;
 use aci_sync::reconcile::Reconciler;
 
@@ -52,7 +52,7 @@ fn a_refused_subscription_concerns_its_l3out_alone() {
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     let other = serde_json::json!({"metadata": {"namespace": "a", "name": "other", "annotations":
         {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"M","epg":"F"}"#}}});
-    let other = aci_sync::model::kube::Object::decode(Kind::Deployment, other.to_string().as_bytes()).unwrap();
+    let other = objects::decode(Kind::Deployment, other.to_string().as_bytes()).unwrap();
     reconciler.cluster_changed(Event::Upsert(other), start);
     reconcile(&mut reconciler, &session, start);
     assert!(apic.admin.get(DN_E).is_some() && apic.admin.get("uni/tn-T/out-M/instP-F").is_some());

@@ -21,13 +21,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use aci_sync::kube::objects;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::desired_state;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ObjectDn};
 use aci_sync::model::finding::Finding;
 use aci_sync::model::guards::deletion::DeletionGuard;
 use aci_sync::model::inventory::Inventory;
-use aci_sync::model::kube::{Kind, Object};
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::Mo;
 use aci_sync::model::observed::Epg;
 use aci_sync::model::owner::OwnerIdentity;
@@ -218,7 +219,7 @@ impl World {
     }
 
     fn object(&mut self, kind: Kind, json: Value) {
-        self.inventory.upsert(Object::decode(kind, json.to_string().as_bytes()).unwrap());
+        self.inventory.upsert(objects::decode(kind, json.to_string().as_bytes()).unwrap());
     }
 
     fn mo(&mut self, class: &str, dn: String, attributes: &[(&'static str, &str)]) {

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::fixtures::*;
 use aci_sync::apic::Error;
-use aci_sync::kube::Event;
+use aci_sync::kube::{Event, objects};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::{Deployment, Key, Kind, Object};
+use aci_sync::model::kubernetes::{Deployment, Key, Kind, Object};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
@@ -53,7 +53,7 @@ fn pods_that_are_not_found_are_told() {
     let adopted = json!({"metadata": {"namespace": "a", "name": "legacy-1", "labels": {"app": "web"},
         "ownerReferences": [{"kind": "ReplicaSet", "name": "legacy", "controller": true}]},
         "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}});
-    let adopted = Object::decode(Kind::Pod, adopted.to_string().as_bytes()).unwrap();
+    let adopted = objects::decode(Kind::Pod, adopted.to_string().as_bytes()).unwrap();
     let mut reconciler = listed(Policy::Sync, vec![web, deployment("none", "F", &[])], vec![adopted], start);
     let codes = |reconciler: &Reconciler| {
         let findings = reconciler.findings().iter().filter(|it| it.code == Code::PodsNotFound);
@@ -85,7 +85,7 @@ fn a_cut_name_is_nobodys() {
         let metadata = json!({"namespace": "a", "name": "p", "labels": {"pod-template-hash": "5d9c7"},
             "ownerReferences": [{"kind": "ReplicaSet", "name": format!("{deployment}-5d9c7"), "controller": true}]});
         let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
-        let Object::Pod(pod) = Object::decode(Kind::Pod, pod.to_string().as_bytes()).unwrap() else { panic!() };
+        let Object::Pod(pod) = objects::decode(Kind::Pod, pod.to_string().as_bytes()).unwrap() else { panic!() };
         assert_eq!(pod.deployment.is_some(), is_owned, "{length}");
         assert_eq!(pod.addresses.len(), 1, "it claims its address all the same (P5)");
     }
@@ -375,7 +375,7 @@ fn findings_are_told_to_those_concerned() {
     let annotated = |text: &str| {
         let annotations = json!({"aci.haystacknetworks.com/l3o": text});
         let json = json!({"metadata": {"namespace": "a", "name": "bad", "uid": "u", "annotations": annotations}});
-        Event::Upsert(Object::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap())
+        Event::Upsert(objects::decode(Kind::Deployment, json.to_string().as_bytes()).unwrap())
     };
     for (text, count) in [("{", 1), ("{", 0), ("[]", 1), ("{", 1)] {
         reconciler.cluster_changed(annotated(text), now);
@@ -395,7 +395,7 @@ fn findings_are_told_to_those_concerned() {
         "annotations": {"aci.haystacknetworks.com/l3o": r#"{"tenant":"T","l3out":"L","epg":"E"}"#}},
         "spec": {"template": labels}});
     for (kind, object) in [(Kind::Service, service), (Kind::Deployment, one)] {
-        let object = Object::decode(kind, object.to_string().as_bytes()).unwrap();
+        let object = objects::decode(kind, object.to_string().as_bytes()).unwrap();
         reconciler.cluster_changed(Event::Upsert(object), now);
     }
     let told = told(&mut reconciler, &session, now);
@@ -416,7 +416,7 @@ fn events_name_nothing_of_other_namespaces() {
         (metadata["namespace"], metadata["name"]) = (json!(namespace), json!(name));
         metadata["uid"] = json!(format!("{namespace}-{name}"));
         metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{created}Z"));
-        let object = Object::decode(kind, json.to_string().as_bytes()).unwrap();
+        let object = objects::decode(kind, json.to_string().as_bytes()).unwrap();
         reconciler.cluster_changed(Event::Upsert(object), now);
     };
     for (namespace, name, l3out, epg, created) in [
@@ -469,7 +469,7 @@ fn a_namespace_has_its_share_of_findings() {
         let annotations = json!({"aci.haystacknetworks.com/l3o": text});
         let metadata = json!({"namespace": namespace, "name": format!("d{n}"), "annotations": annotations});
         let json = json!({"metadata": metadata}).to_string();
-        reconciler.cluster_changed(Event::Upsert(Object::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
+        reconciler.cluster_changed(Event::Upsert(objects::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
     }
     reconcile(&mut reconciler, &session, now);
     let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();

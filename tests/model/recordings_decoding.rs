@@ -11,7 +11,7 @@ use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
 use aci_sync::model::inventory::Inventory;
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::rules::Rules;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use aci_sync::kube::{Client, Event, Watcher, load};
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kubernetes::Kind;
 use serde_json::json;
 
 use crate::e2e_world::LIMIT;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use aci_sync::kube::Event;
-use aci_sync::model::kube::{Key, Kind, Object};
+use aci_sync::kube::{Event, objects};
+use aci_sync::model::kubernetes::{Key, Kind, Object};
 use serde_json::{Value, json};
 
 /// Namespace and name.
@@ -343,5 +343,5 @@ fn wire(name: &Name, record: &Record) -> Option<Value> {
 }
 
 fn decode(kind: Kind, json: &Value) -> Object {
-    Object::decode(kind, json.to_string().as_bytes()).unwrap()
+    objects::decode(kind, json.to_string().as_bytes()).unwrap()
 }

@@ -10,7 +10,7 @@ use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{self, EpgDn, L3outDn};
-use aci_sync::model::kube::{Key, Kind};
+use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::observed::Epg;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::{Change, RequestShape, Transaction};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aci_sync::apic::access::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kube::Kind;
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Change;

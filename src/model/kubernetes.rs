@@ -1,0 +1,228 @@
+//! Compact records of Deployments, Pods and Services: a record holds only what a rule needs.
+//!
+//! `kube::objects` decodes them from JSON and applies the rules about one object alone (P1, P2). How objects relate is
+//! in `inventory`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::binding::UnknownKeys;
+
+/// The annotation that binds a Deployment (D1).
+pub const BINDING_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
+
+/// The annotation that pauses a Deployment (D2).
+pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
+
+/// The prefix of all annotations of aci-sync; a key with it that is neither of the two above is unknown (D2).
+pub const ANNOTATION_PREFIX: &str = "aci.haystacknetworks.com/";
+
+/// The three kinds that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Service.
+    Service,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Kind; 3] = [Kind::Deployment, Kind::Pod, Kind::Service];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Deployment => "Deployment",
+            Kind::Pod => "Pod",
+            Kind::Service => "Service",
+        })
+    }
+}
+
+/// Namespace and name: what identifies an object of one kind at one time. Copies share the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name in it.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// A key from its two parts.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Labels or a selector, sorted by key. Copies share the text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|it| *it.0 == *key).map(|it| &*it.1)
+    }
+
+    /// All of them, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether another copy shares this text.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Whether all of these are among those. An empty selector, which would be so always, is never kept.
+    pub fn select(&self, labels: &Labels) -> bool {
+        // Both are sorted by key: one merge.
+        let mut others = labels.0.iter();
+        let mut is_among = |(key, value): &(Box<str>, Box<str>)| {
+            others.find(|it| it.0 >= *key).is_some_and(|it| it.0 == *key && it.1 == *value)
+        };
+        self.0.len() <= labels.0.len() && self.0.iter().all(&mut is_among)
+    }
+}
+
+impl From<BTreeMap<Box<str>, Box<str>>> for Labels {
+    fn from(labels: BTreeMap<Box<str>, Box<str>>) -> Self {
+        Labels(labels.into_iter().collect())
+    }
+}
+
+/// An annotated Deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
+    pub created: Box<str>,
+    /// The value of [`BINDING_ANNOTATION`].
+    pub annotation: Option<Box<str>>,
+    /// Its [`PAUSE_ANNOTATION`] is there, and neither `false` nor empty.
+    pub paused: bool,
+    /// The first characters of that annotation where it is neither `true` nor `false` (D2: a finding).
+    pub odd_pause: Option<Box<str>>,
+    /// Other annotations whose keys begin like ours.
+    pub unknown_keys: UnknownKeys,
+    /// `spec.template.metadata.labels`, for S1.
+    pub template_labels: Labels,
+    /// `status.replicas` is more than zero. How many there are changes all the time and matters to nothing.
+    pub has_replicas: bool,
+}
+
+/// A Pod that may export an address, that a Service may select for a Deployment, or that claims an address (P5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
+    pub created: Box<str>,
+    /// The name of the Deployment that owns it by P1; whether one of that name exists is the inventory's to say.
+    pub deployment: Option<Arc<str>>,
+    /// Its labels; empty where no Deployment owns it, because S1 asks no more.
+    pub labels: Labels,
+    /// The addresses it claims by P2: none for `hostNetwork` (they are the node's) and none once it has ended.
+    pub addresses: Box<[IpAddr]>,
+    /// Its addresses that cannot be read, quoted for a finding.
+    pub unreadable: Option<Box<str>>,
+    /// It has a deletion timestamp (P3, P5).
+    pub terminating: bool,
+    /// Its phase is Succeeded or Failed.
+    pub terminal: bool,
+}
+
+/// A Service of type LoadBalancer with a selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: Box<str>,
+    /// `spec.selector`.
+    pub selector: Labels,
+    /// Each `status.loadBalancer.ingress[].ip`.
+    pub addresses: Vec<IpAddr>,
+    /// Those that cannot be read, quoted for a finding.
+    pub unreadable: Option<Box<str>>,
+    /// There are ingress entries, and none of them has an IP, be it readable or not (S1: a finding).
+    pub hostname_only: bool,
+    /// `spec.type` is LoadBalancer.
+    pub load_balancer: bool,
+}
+
+/// One object of any of the three kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// A Deployment.
+    Deployment(Deployment),
+    /// A Pod.
+    Pod(Pod),
+    /// A Service.
+    Service(Service),
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Deployment(_) => Kind::Deployment,
+            Object::Pod(_) => Kind::Pod,
+            Object::Service(_) => Kind::Service,
+        }
+    }
+
+    /// Its namespace and name.
+    pub fn key(&self) -> &Key {
+        match self {
+            Object::Deployment(it) => &it.key,
+            Object::Pod(it) => &it.key,
+            Object::Service(it) => &it.key,
+        }
+    }
+
+    /// Whether any rule needs it. What is not worth keeping is treated as if it were not there, which makes an
+    /// ended Pod, a removed annotation and a changed Service type the same as a deletion.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Object::Deployment(it) => it.annotation.is_some() || !it.unknown_keys.is_empty(),
+            Object::Pod(it) => !it.terminal && (it.deployment.is_some() || !it.addresses.is_empty()),
+            Object::Service(it) => it.load_balancer && !it.selector.is_empty(),
+        }
+    }
+}
+
+/// The longest name of an object, in bytes (RFC 1123 subdomain).
+pub const MAX_NAME: usize = 253;
+
+/// RFC 1123: a label, or several with points between them. Names of objects are such, and become part of URLs and texts.
+pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
+    let is_label = |it: &str| {
+        let good = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        !it.is_empty() && it.bytes().all(good) && !it.starts_with('-') && !it.ends_with('-')
+    };
+    text.len() <= longest && if labels { text.split('.').all(is_label) } else { is_label(text) }
+}
