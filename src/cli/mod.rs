@@ -157,7 +157,7 @@ pub const FLAGS: &[Flag] = &[
         "max-deletes",
         Shape::One("LIMIT"),
         "`30%`",
-        "The deletion guard: a full sync that would delete more owned objects blocks these deletions until SIGUSR2; `N`, `N%` (at least 10 objects) or `off`.",
+        "The deletion guard: a full sync that would delete more owned objects blocks these deletions until SIGUSR2; `N`, `N%` (never less than 10 objects) or `off`.",
     ),
     flag(
         "allow",
