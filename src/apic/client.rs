@@ -15,13 +15,13 @@ use ureq::{Agent, Body};
 
 use super::Controller;
 use super::Settings;
-use super::access::MaySend;
-use super::body::Body as Object;
 use super::decode::{self, Answer};
 use super::error::Error;
 use super::query::Query;
 use super::reading;
 use super::refresher::Task;
+use super::traits::ShouldSend;
+use super::writer::request::WriteRequest;
 use crate::backoff::Backoff;
 use crate::model::mo::{Mo, MoChange};
 use crate::net::{ConnectError, describe_error, wrong_peer};
@@ -167,15 +167,15 @@ impl Client {
     }
 
     /// Reads objects; children come flattened, with their DNs.
-    pub fn read(&self, query: &Query, may_send: &MaySend<'_>) -> Result<Vec<Mo>, Error> {
-        reading::read(query, &mut |target| self.get(target, may_send, is_not_served))
+    pub fn read(&self, query: &Query, should_send: &ShouldSend<'_>) -> Result<Vec<Mo>, Error> {
+        reading::read(query, &mut |target| self.get(target, should_send, is_not_served))
     }
 
     /// Reads objects and hears of their changes from then on: the answer is the snapshot that events follow.
-    pub fn subscribe(&self, query: &Query, may_send: &MaySend<'_>) -> Result<(SubscriptionId, Vec<Mo>), Error> {
+    pub fn subscribe(&self, query: &Query, should_send: &ShouldSend<'_>) -> Result<(SubscriptionId, Vec<Mo>), Error> {
         let since = Instant::now();
         let plain = "subscription=yes".to_owned();
-        let get = |target: &str| self.get(target, may_send, is_not_served);
+        let get = |target: &str| self.get(target, should_send, is_not_served);
         let answer = if self.0.extends.load(Ordering::Relaxed) {
             let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
             match get(&query.target(&[plain.clone(), longer])) {
@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// A subscription is not needed any more; it is not refreshed and lapses by itself (R3).
-    pub fn forget(&self, id: &SubscriptionId) {
+    pub fn unsubscribe(&self, id: &SubscriptionId) {
         self.task(Task::Forget(id.clone()));
     }
 
@@ -225,23 +225,14 @@ impl Client {
         self.0.extends.store(false, Ordering::Relaxed);
     }
 
-    /// Sends a transaction; what it created, changed and deleted, as far as the APIC says. Only the writer calls it.
-    pub fn post(&self, dn: &str, body: &Object, may_send: &MaySend<'_>) -> Result<Vec<MoChange>, Error> {
-        self.write(&format!("/api/mo/{dn}.json?rsp-subtree=modified"), Some(&body.to_string()), may_send)
+    /// Sends a write; what it created, changed and deleted, as far as the APIC shows it.
+    pub fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
+        self.0.in_turn(should_send, is_not_served, &|| self.0.send_write(request))
     }
 
-    /// Deletes one object. Only the writer calls it.
-    pub fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
-        self.write(&format!("/api/mo/{dn}.json"), None, may_send).map(drop)
-    }
-
-    fn write(&self, target: &str, body: Option<&str>, may_send: &MaySend<'_>) -> Result<Vec<MoChange>, Error> {
-        self.0.in_turn(may_send, is_not_served, &|| self.0.send_write(target, body))
-    }
-
-    fn get(&self, target: &str, may_send: &MaySend<'_>, again: fn(&Error) -> bool) -> Result<Answer, Error> {
+    fn get(&self, target: &str, should_send: &ShouldSend<'_>, again: fn(&Error) -> bool) -> Result<Answer, Error> {
         let session = &*self.0;
-        session.in_turn(may_send, again, &|| session.send(target, None, REQUEST_TIMEOUT, &session.agent))
+        session.in_turn(should_send, again, &|| session.send(target, None, REQUEST_TIMEOUT, &session.agent))
     }
 
     /// Logs out, on an agent of its own, because the session's may be shut down. Best effort, and short.
@@ -276,7 +267,7 @@ impl Session {
     /// says so (W8). A write that was perhaps taken is not one of those: what became of it is read (W7).
     fn in_turn<T>(
         &self,
-        may_send: &MaySend<'_>,
+        should_send: &ShouldSend<'_>,
         again: fn(&Error) -> bool,
         send: &dyn Fn() -> Result<T, Failure>,
     ) -> Result<T, Error> {
@@ -285,7 +276,7 @@ impl Session {
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let mut tries = 0;
         loop {
-            pace.wait_for_turn(may_send)?;
+            pace.wait_for_turn(should_send)?;
             let failure = match send() {
                 Ok(answer) => {
                     pace.answered();
@@ -304,7 +295,7 @@ impl Session {
                 return Err(failure.error);
             }
             debug!("{}: {}; sent again in {:.1} s", self.controller, failure.error, pause.as_secs_f64());
-            pace.wait(pause, may_send)?;
+            pace.wait(pause, should_send)?;
         }
     }
 
@@ -334,13 +325,15 @@ impl Session {
         decode::read_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 
-    /// Sends a write.
-    fn send_write(&self, target: &str, body: Option<&str>) -> Result<Vec<MoChange>, Failure> {
-        let url = format!("https://{}{target}", self.controller.authority());
+    /// Sends a write once.
+    fn send_write(&self, request: &WriteRequest) -> Result<Vec<MoChange>, Failure> {
+        let url = format!("https://{}{}", self.controller.authority(), request.target());
         let secrets = self.secrets();
         let cookie = self.cookie();
-        let response = match body {
-            Some(body) => bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body),
+        let response = match request.body() {
+            Some(body) => {
+                bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body.to_string())
+            }
             None => bounded(self.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
         };
         let response = response.map_err(|error| unanswered_write(&error))?;

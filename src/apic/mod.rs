@@ -7,7 +7,6 @@ mod error;
 mod query;
 pub mod reading;
 
-mod body;
 mod client;
 mod controller;
 mod event_sender;
@@ -17,7 +16,8 @@ mod rate;
 mod refresher;
 mod session;
 
-pub mod access;
+pub mod adapters;
+pub mod traits;
 pub mod writer;
 
 use std::sync::Arc;
@@ -25,7 +25,6 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-pub use body::Body;
 pub use client::{Client, Lifetimes, SubscriptionId, token_in};
 pub use controller::Controller;
 pub use error::Error;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never};
 use log::info;
 
-use super::access::MaySend;
 use super::error::Error;
 use super::rate::RateLimit;
+use super::traits::ShouldSend;
 use crate::backoff::stopped_within;
 
 /// A wait is cut into pieces of this length, to ask in between whether it still makes sense.
@@ -37,16 +37,16 @@ impl RequestPacer {
     }
 
     /// Waits for the turn of one request.
-    pub(super) fn wait_for_turn(&self, may_send: &MaySend<'_>) -> Result<(), Error> {
-        self.wait(self.limit.next_turn(Instant::now()), may_send)
+    pub(super) fn wait_for_turn(&self, should_send: &ShouldSend<'_>) -> Result<(), Error> {
+        self.wait(self.limit.next_turn(Instant::now()), should_send)
     }
 
     /// Waits, and asks at the end whether the request may still be sent.
-    pub(super) fn wait(&self, pause: Duration, may_send: &MaySend<'_>) -> Result<(), Error> {
+    pub(super) fn wait(&self, pause: Duration, should_send: &ShouldSend<'_>) -> Result<(), Error> {
         let end = Instant::now() + pause;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if !may_send() || (!left.is_zero() && stopped_within(&self.stop, left.min(PIECE))) {
+            if !should_send() || (!left.is_zero() && stopped_within(&self.stop, left.min(PIECE))) {
                 return Err(Error::Withdrawn);
             }
             if left.is_zero() {

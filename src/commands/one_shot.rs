@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::apic::access::Access;
+use crate::apic::traits::ApicSession;
 use crate::apic::{self, Client};
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -23,7 +23,7 @@ const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_LOGIN_PAUSE: Duration = Duration::from_secs(8);
 
 /// A reconcile, and further ones while the APIC is busy or something is left for later.
-pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn Access) -> Result<Report, ExitError> {
+pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn ApicSession) -> Result<Report, ExitError> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
     let mut tries_left = TRIES;

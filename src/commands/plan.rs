@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::one_shot::{listed_reconciler, login, reconcile};
 use super::{Setup, print};
-use crate::apic::access::ReadOnly;
+use crate::apic::adapters::ReadOnly;
 use crate::config::Config;
 use crate::exit::ExitError;
 use crate::kube;

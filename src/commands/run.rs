@@ -7,7 +7,7 @@ use log::info;
 use super::one_shot::{listed_reconciler, login, reconcile};
 use super::{Setup, load_config};
 use crate::apic::Client;
-use crate::apic::access::{ReadOnly, WithoutEvents};
+use crate::apic::adapters::{ReadOnly, WithoutEvents};
 use crate::cli::Invocation;
 use crate::config::Config;
 use crate::daemon::supervisor;

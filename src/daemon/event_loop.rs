@@ -10,7 +10,8 @@ use log::{debug, info, warn};
 
 use super::service_manager::{ServiceManager, Status};
 use super::watchdog::{BEAT, Heartbeat};
-use crate::apic::access::{Access, Counted, Supervised};
+use crate::apic::adapters::{Counted, Supervised};
+use crate::apic::traits::ApicRead;
 use crate::apic::{self, Client, SessionHandle, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
@@ -242,8 +243,8 @@ impl EventLoop {
             }
             Event::Fabric(apic::Event::Gap { why }) => {
                 info!("events from the APIC may have been lost ({why}): everything is compared");
-                let session = self.client.as_ref().map(|client| Supervised { client, may_continue: &|| true });
-                self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn Access));
+                let session = self.client.as_ref().map(|client| Supervised { client, should_continue: &|| true });
+                self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn ApicRead));
                 self.invalidate_status();
                 self.scheduler.reconcile_soon(now);
             }
@@ -271,11 +272,11 @@ impl EventLoop {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
         self.publish_status();
-        let may_continue = || {
+        let should_continue = || {
             self.heartbeat.beat();
             !stopped(&self.inbox.stop)
         };
-        let session = Supervised { client: &client, may_continue: &may_continue };
+        let session = Supervised { client: &client, should_continue: &should_continue };
         let apic = Counted::new(&session);
         let context = LiveContext {
             inbox: &self.inbox,

@@ -7,7 +7,7 @@ use log::{debug, error, info, warn};
 
 use super::{MAX_REFUSALS, ReconcileContext, Reconciler, Report};
 use crate::apic::Error;
-use crate::apic::access::Access;
+use crate::apic::traits::{ApicRead, ApicSession};
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
@@ -20,7 +20,7 @@ impl Reconciler {
     /// what is known then. A transaction that is not done stops those that follow it in its EPG.
     pub(super) fn send(
         &mut self,
-        apic: &dyn Access,
+        apic: &dyn ApicSession,
         transactions: Vec<Transaction>,
         now: Instant,
         context: &dyn ReconcileContext,
@@ -183,7 +183,7 @@ impl Reconciler {
     /// concerns the session ends the reconcile.
     fn not_done(
         &mut self,
-        apic: &dyn Access,
+        apic: &dyn ApicRead,
         transaction: &Transaction,
         error: Error,
         now: Instant,
@@ -220,7 +220,7 @@ impl Reconciler {
     /// True where the L3Out was read again, so that what was planned there is out of date.
     fn tag_not_done(
         &mut self,
-        apic: &dyn Access,
+        apic: &dyn ApicRead,
         transaction: &Transaction,
         error: Error,
         now: Instant,

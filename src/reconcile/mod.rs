@@ -19,7 +19,7 @@ use self::deferrals::Deferrals;
 use self::observe::Reread;
 use self::reporter::LogShares;
 use self::subscriptions::Subscriptions;
-use crate::apic::access::Access;
+use crate::apic::traits::{ApicRead, ApicSession};
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
@@ -303,10 +303,10 @@ impl Reconciler {
     }
 
     /// What was subscribed is void: the session ended, or a subscription lapsed. The next reconcile subscribes anew.
-    pub fn subscriptions_lost(&mut self, apic: Option<&dyn Access>) {
+    pub fn subscriptions_lost(&mut self, apic: Option<&dyn ApicRead>) {
         for id in self.subscriptions.take_all() {
             if let Some(apic) = apic {
-                apic.forget(&id);
+                apic.unsubscribe(&id);
             }
         }
         // What was not served may be served by another session.
@@ -348,7 +348,7 @@ impl Reconciler {
     /// `now` is the time of the reconcile.
     pub fn reconcile(
         &mut self,
-        apic: &dyn Access,
+        apic: &dyn ApicSession,
         now: Instant,
         context: &dyn ReconcileContext,
     ) -> Result<Report, Error> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use super::{REREAD_AFTER, Reconciler};
-use crate::apic::access::Access;
+use crate::apic::traits::ApicRead;
 use crate::apic::{Error, Query};
 use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
@@ -47,7 +47,7 @@ impl Reread {
 
 impl Reconciler {
     /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
-    pub(super) fn take_due_rereads(&mut self, apic: &dyn Access, now: Instant) {
+    pub(super) fn take_due_rereads(&mut self, apic: &dyn ApicRead, now: Instant) {
         for (dn, it) in std::mem::take(&mut self.rereads) {
             if it.due > now {
                 self.rereads.insert(dn, it);
@@ -61,7 +61,7 @@ impl Reconciler {
         let due = self.subscriptions.due(now);
         for (dn, id) in due.renewals {
             debug!("{dn} is subscribed once more");
-            apic.forget(&id);
+            apic.unsubscribe(&id);
             self.stale_l3outs.insert(dn);
         }
         due.reads.into_iter().for_each(|dn| self.queue_read(dn));
@@ -83,7 +83,7 @@ impl Reconciler {
     }
 
     /// Notes what a reconcile has to read that no event has told of: all, where that is due, and what it does not know yet.
-    pub(super) fn find_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    pub(super) fn find_stale(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
         if self.full_sync_due {
             self.with_annotation = self.find_ours(apic)?;
             let known: Vec<L3outDn> = self.with_annotation.iter().chain(self.fabric.l3outs()).cloned().collect();
@@ -107,7 +107,7 @@ impl Reconciler {
 
     /// Reads some of the L3Outs that wait for their turn. The namespaces take turns, so that none waits for what another
     /// one names.
-    pub(super) fn read_new(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_new(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
         if self.unread.is_empty() {
             self.all_read = true;
             return Ok(());
@@ -154,7 +154,7 @@ impl Reconciler {
 
     /// Reads all that the cache cannot be trusted for. What was read successfully is not read again when a later
     /// read fails.
-    pub(super) fn read_stale(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_stale(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
         if self.stale_l3outs.is_empty() {
             return self.read_stale_epgs(apic, now);
         }
@@ -184,7 +184,7 @@ impl Reconciler {
         }
     }
 
-    fn read_stale_epgs(&mut self, apic: &dyn Access, now: Instant) -> Result<(), Error> {
+    fn read_stale_epgs(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
         while let Some(dn) = self.stale_epgs.first().cloned() {
             let of_its_l3out = self.stale_epgs.iter().filter(|it| it.l3out == dn.l3out).count();
             if of_its_l3out >= TOGETHER {
@@ -200,7 +200,7 @@ impl Reconciler {
     }
 
     /// Reads what a plan needs to be sure of (W7).
-    pub(super) fn read_for(&mut self, apic: &dyn Access, plan: &Plan, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_for(&mut self, apic: &dyn ApicRead, plan: &Plan, now: Instant) -> Result<(), Error> {
         self.stale_epgs.extend(plan.reads.iter().cloned());
         self.read_stale_epgs(apic, now)
     }
@@ -217,7 +217,7 @@ impl Reconciler {
 
     /// R4: the L3Outs with anything that bears our mark or a predecessor's, or with a tag of ours. An APIC that does not
     /// answer such a query stops nothing else: what is named is read all the same.
-    fn find_ours(&mut self, apic: &dyn Access) -> Result<BTreeSet<L3outDn>, Error> {
+    fn find_ours(&mut self, apic: &dyn ApicRead) -> Result<BTreeSet<L3outDn>, Error> {
         let owner = self.fabric.owner();
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
@@ -245,7 +245,7 @@ impl Reconciler {
 
     /// Reads an L3Out whole. One that the APIC does not let us read is left alone, and stops no other: nothing is
     /// written to what was not read.
-    pub(super) fn read_l3out(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_l3out(&mut self, apic: &dyn ApicRead, dn: &L3outDn, now: Instant) -> Result<(), Error> {
         match self.subscribe_and_read(apic, dn, now) {
             Err(error) if self.is_left_out(dn, &error) => {
                 // What is known of ours there is still there: in its VRF, and in nobody else's way (S3, W2).
@@ -273,7 +273,7 @@ impl Reconciler {
 
     /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3). One that the APIC
     /// does not let us subscribe is read all the same (A6).
-    fn subscribe_and_read(&mut self, apic: &dyn Access, dn: &L3outDn, now: Instant) -> Result<(), Error> {
+    fn subscribe_and_read(&mut self, apic: &dyn ApicRead, dn: &L3outDn, now: Instant) -> Result<(), Error> {
         // R7: what contract relations an EPG had has to be known before another writer deletes it. As classes of the same
         // subscription they cost no request, and in the cache a short name each; a few of them are in an EPG, beside its
         // subnets by the thousand. To read each EPG alone for them would be a request for each, after each change.
@@ -313,7 +313,7 @@ impl Reconciler {
     }
 
     /// Reads one EPG whole, with its contract relations (W7).
-    pub(super) fn read_epg(&mut self, apic: &dyn Access, dn: &EpgDn, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_epg(&mut self, apic: &dyn ApicRead, dn: &EpgDn, now: Instant) -> Result<(), Error> {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
         self.stale_epgs.insert(dn.clone());
@@ -332,7 +332,7 @@ impl Reconciler {
     }
 
     /// An L3Out that nobody names and that holds nothing of ours or a predecessor's is of no interest any more (R3).
-    pub(super) fn forget_unneeded(&mut self, apic: &dyn Access) {
+    pub(super) fn forget_unneeded(&mut self, apic: &dyn ApicRead) {
         let mut needed = self.named();
         needed.extend(self.fabric.l3outs_with_ours());
         self.with_annotation.retain(|dn| needed.contains(dn));
@@ -343,9 +343,9 @@ impl Reconciler {
         self.deferred_l3outs.keep(|dn| needed.contains(dn));
     }
 
-    fn forget(&mut self, apic: &dyn Access, dn: &L3outDn) {
+    fn forget(&mut self, apic: &dyn ApicRead, dn: &L3outDn) {
         if let Some(id) = self.subscriptions.remove(dn) {
-            apic.forget(&id);
+            apic.unsubscribe(&id);
         }
         self.fabric.forget(dn);
         self.rereads.remove(dn);

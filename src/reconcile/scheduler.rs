@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Reconciler, Report};
 use crate::apic::Error;
-use crate::apic::access::Outcomes;
+use crate::apic::adapters::Outcomes;
 use crate::backoff::Backoff;
 
 /// A reconcile starts this long after the first event that it serves, so that events that belong together share it.

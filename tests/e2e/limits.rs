@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::world::{E, LIMIT, World};
 use aci_sync::apic::Controller;
-use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
+use aci_sync::apic::adapters::WithoutEvents;
+use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
+use aci_sync::apic::writer::request::WriteRequest;
+use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::apic::{self, Query, Settings, SubscriptionId};
 use aci_sync::kube::{self, Client, Error, Pool, decode};
 use aci_sync::leadership::Leadership;
+use aci_sync::model::cache::FabricCache;
+use aci_sync::model::dn::{L3outDn, Name};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::Mo;
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::plan::{Change, RequestShape, Transaction};
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::net::{Roots, Tls, TlsSettings};
@@ -100,6 +106,10 @@ fn an_apic_is_not_read_for_ever() {
     let client = client.unwrap();
     let dn = "uni/tn-T/out-L";
     assert_eq!(client.read(&Query::object(&dn), &|| true).unwrap().len(), 1);
+    let cache = FabricCache::new(OwnerIdentity::new("me", &[]));
+    let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+    let epg = l3out.epg(Name::object("E").unwrap());
+    let write = Transaction { epg, shape: RequestShape::Tag, changes: vec![Change::Remember] };
     let with = |trouble| {
         fabric.clear_faults();
         fabric.fault(Fault::on("/api/", trouble));
@@ -113,7 +123,8 @@ fn an_apic_is_not_read_for_ever() {
             panic!()
         };
         assert!(why.contains(complaint), "{why}");
-        let Err(apic::Error::AnswerLost(why)) = client.delete(dn, &|| true) else { panic!("perhaps it was done") };
+        let sent = Writer::new(Policy::Sync).send(&WithoutEvents(&client), &cache, &write, &|| true);
+        let Err(Refusal::Apic(apic::Error::AnswerLost(why))) = sent else { panic!("{sent:?}") };
         assert!(why.contains(complaint), "{why}");
     }
 
@@ -147,7 +158,7 @@ fn a_mass_of_refusals_costs_no_mass_of_requests() {
 /// An APIC that answers every read the same, and never a write.
 struct Mute(AtomicUsize);
 
-impl Access for Mute {
+impl ApicRead for Mute {
     fn read(&self, _: &Query) -> Result<Vec<Mo>, apic::Error> {
         let body = json!({"imdata": [{"l3extOut": {"attributes": {"dn": "uni/tn-T/out-L"}}}]}).to_string();
         Ok(apic::decode::answer(body.as_bytes())?.mos)
@@ -157,15 +168,13 @@ impl Access for Mute {
         Ok((None, self.read(query)?))
     }
 
-    fn forget(&self, _: &SubscriptionId) {}
+    fn unsubscribe(&self, _: &SubscriptionId) {}
+}
 
-    fn post(&self, _: &str, _: &apic::Body, _: &MaySend<'_>) -> Result<WriteAnswer, apic::Error> {
+impl ApicWrite for Mute {
+    fn write(&self, _: &WriteRequest, _: &ShouldSend<'_>) -> Result<WriteAnswer, apic::Error> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(apic::Error::AnswerLost("silence".to_owned()))
-    }
-
-    fn delete(&self, _: &str, _: &MaySend<'_>) -> Result<(), apic::Error> {
-        panic!("nothing is there to delete")
     }
 }
 

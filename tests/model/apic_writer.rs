@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 
-use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
+use aci_sync::apic::Error;
+use aci_sync::apic::traits::{ApicWrite, ShouldSend, WriteAnswer};
+use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::writer::{Confirmation, Refusal, Writer};
-use aci_sync::apic::{Body, Error, Query, SubscriptionId};
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
@@ -22,28 +23,14 @@ use serde_json::{Value, json};
 #[derive(Default)]
 struct Recorder(RefCell<Vec<(String, Value)>>, Vec<MoChange>);
 
-impl Access for Recorder {
-    fn read(&self, _: &Query) -> Result<Vec<Mo>, Error> {
-        Ok(Vec::new())
-    }
-
-    fn subscribe(&self, _: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        Ok((None, Vec::new()))
-    }
-
-    fn forget(&self, _: &SubscriptionId) {}
-
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
-        if !may_send() {
+impl ApicWrite for Recorder {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        if !should_send() {
             return Err(Error::Withdrawn);
         }
-        self.0.borrow_mut().push((format!("POST {dn}"), serde_json::to_value(body).unwrap()));
+        let body = request.body().map_or(Value::Null, |it| serde_json::to_value(it).unwrap());
+        self.0.borrow_mut().push((format!("{} {}", request.method(), request.dn()), body));
         Ok(WriteAnswer::Changes(self.1.clone()))
-    }
-
-    fn delete(&self, dn: &str, _: &MaySend<'_>) -> Result<(), Error> {
-        self.0.borrow_mut().push((format!("DELETE {dn}"), Value::Null));
-        Ok(())
     }
 }
 

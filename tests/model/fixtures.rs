@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
+use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
+use aci_sync::apic::writer::request::WriteRequest;
+use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::kube::{Event, objects};
 use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
@@ -83,7 +84,7 @@ impl ReconcileContext for Session {
     }
 }
 
-impl Access for Session {
+impl ApicRead for Session {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         reading::read(query, &mut |target| self.get(target))
     }
@@ -93,22 +94,17 @@ impl Access for Session {
         Ok((Some(id), mos))
     }
 
-    fn forget(&self, _: &SubscriptionId) {}
+    fn unsubscribe(&self, _: &SubscriptionId) {}
+}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
-        if !may_send() {
+impl ApicWrite for Session {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        if !should_send() {
             return Err(Error::Withdrawn);
         }
-        let (status, body) = self.ask("POST", &format!("/api/mo/{dn}.json?rsp-subtree=modified"), &body.to_string())?;
+        let body = request.body().map(ToString::to_string).unwrap_or_default();
+        let (status, body) = self.ask(request.method(), &request.target(), &body)?;
         decode::written(status, body.as_bytes()).map(WriteAnswer::Changes)
-    }
-
-    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
-        if !may_send() {
-            return Err(Error::Withdrawn);
-        }
-        let (status, body) = self.ask("DELETE", &format!("/api/mo/{dn}.json"), "")?;
-        decode::written(status, body.as_bytes()).map(drop)
     }
 }
 

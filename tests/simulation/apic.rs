@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Instant;
 
-use aci_sync::apic::access::{Access, MaySend, WriteAnswer};
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::{Body, Error, Query, SubscriptionId, reading};
+use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
+use aci_sync::apic::writer::request::WriteRequest;
+use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
 use sim::apic::{AdminApi, ApicSession, InMemoryApic};
 
@@ -289,7 +290,7 @@ impl Line {
         decode::read(status, body.as_bytes())
     }
 
-    fn write(&self, method: &str, target: &str, body: &str) -> Result<Vec<MoChange>, Error> {
+    fn send_write(&self, method: &str, target: &str, body: &str) -> Result<Vec<MoChange>, Error> {
         self.before()?;
         let mut inner = self.inner.borrow_mut();
         let trouble = inner.trouble.clone();
@@ -344,7 +345,7 @@ pub fn snapshot(admin: &AdminApi) -> Snapshot {
     all
 }
 
-impl Access for Line {
+impl ApicRead for Line {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         reading::read(query, &mut |target| self.get(target))
     }
@@ -354,20 +355,15 @@ impl Access for Line {
         Ok((Some(id), mos))
     }
 
-    fn forget(&self, _: &SubscriptionId) {}
+    fn unsubscribe(&self, _: &SubscriptionId) {}
+}
 
-    fn post(&self, dn: &str, body: &Body, may_send: &MaySend<'_>) -> Result<WriteAnswer, Error> {
-        if !may_send() {
+impl ApicWrite for Line {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        if !should_send() {
             return Err(Error::Withdrawn);
         }
-        let target = format!("/api/mo/{dn}.json?rsp-subtree=modified");
-        self.write("POST", &target, &body.to_string()).map(WriteAnswer::Changes)
-    }
-
-    fn delete(&self, dn: &str, may_send: &MaySend<'_>) -> Result<(), Error> {
-        if !may_send() {
-            return Err(Error::Withdrawn);
-        }
-        self.write("DELETE", &format!("/api/mo/{dn}.json"), "").map(drop)
+        let body = request.body().map(ToString::to_string).unwrap_or_default();
+        self.send_write(request.method(), &request.target(), &body).map(WriteAnswer::Changes)
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use aci_sync::apic::Query;
-use aci_sync::apic::access::Access;
+use aci_sync::apic::traits::ApicRead;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aci_sync::apic::access::Counted;
+use aci_sync::apic::adapters::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::Kind;

@@ -1,0 +1,147 @@
+//! The sessions that the daemon and the commands hand to the reconciler, each around a [`Client`].
+
+use std::cell::Cell;
+
+use super::traits::{ApicRead, ApicSession, ApicWrite, ShouldSend, WriteAnswer};
+use super::writer::request::WriteRequest;
+use super::{Client, Error, Query, SubscriptionId};
+use crate::model::mo::Mo;
+
+/// How many requests of one kind the controller served and how many it did not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Answered, even if with an error about the content.
+    pub served: usize,
+    /// Not served: busy, unreachable, no answer or an answer that cannot be read.
+    pub failed: usize,
+}
+
+/// Counts the outcomes of a session's requests. A controller that serves none is treated differently from one that
+/// serves some (W8).
+pub struct Counted<'a> {
+    apic: &'a dyn ApicSession,
+    reads: Cell<Outcomes>,
+    writes: Cell<Outcomes>,
+}
+
+impl<'a> Counted<'a> {
+    /// Starts to count.
+    pub fn new(apic: &'a dyn ApicSession) -> Self {
+        Counted { apic, reads: Cell::default(), writes: Cell::default() }
+    }
+
+    /// The outcomes of the reads.
+    pub fn reads(&self) -> Outcomes {
+        self.reads.get()
+    }
+
+    /// The outcomes of the writes.
+    pub fn writes(&self) -> Outcomes {
+        self.writes.get()
+    }
+}
+
+fn count<T>(outcomes: &Cell<Outcomes>, result: Result<T, Error>) -> Result<T, Error> {
+    let Outcomes { served, failed } = outcomes.get();
+    match &result {
+        Err(Error::Withdrawn) => {}
+        Err(Error::Busy(_) | Error::Unreachable(_) | Error::AnswerLost(_) | Error::Malformed(_)) => {
+            outcomes.set(Outcomes { served, failed: failed + 1 });
+        }
+        Ok(_) | Err(Error::Unauthorized(_) | Error::Forbidden(_) | Error::Rejected { .. }) => {
+            outcomes.set(Outcomes { served: served + 1, failed });
+        }
+    }
+    result
+}
+
+impl ApicRead for Counted<'_> {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        count(&self.reads, self.apic.read(query))
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        count(&self.reads, self.apic.subscribe(query))
+    }
+
+    fn unsubscribe(&self, id: &SubscriptionId) {
+        self.apic.unsubscribe(id);
+    }
+}
+
+impl ApicWrite for Counted<'_> {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        count(&self.writes, self.apic.write(request, should_send))
+    }
+}
+
+/// The daemon's session, with a websocket. `should_continue` is asked before each request and each second of waiting;
+/// it serves as a heartbeat too, because a reconcile that sends bounded requests does not hang (X1).
+pub struct Supervised<'a> {
+    /// The session.
+    pub client: &'a Client,
+    /// Whether the reconcile may go on.
+    pub should_continue: &'a ShouldSend<'a>,
+}
+
+impl ApicRead for Supervised<'_> {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        self.client.read(query, self.should_continue)
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        self.client.subscribe(query, self.should_continue).map(|(id, mos)| (Some(id), mos))
+    }
+
+    fn unsubscribe(&self, id: &SubscriptionId) {
+        self.client.unsubscribe(id);
+    }
+}
+
+impl ApicWrite for Supervised<'_> {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        self.client.write(request, &|| (self.should_continue)() && should_send()).map(WriteAnswer::Changes)
+    }
+}
+
+/// A session without a websocket, which only reads what it is asked to subscribe to (`run --once`, X5).
+pub struct WithoutEvents<'a>(pub &'a Client);
+
+impl ApicRead for WithoutEvents<'_> {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        self.0.read(query, &|| true)
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        Ok((None, self.read(query)?))
+    }
+
+    fn unsubscribe(&self, _: &SubscriptionId) {}
+}
+
+impl ApicWrite for WithoutEvents<'_> {
+    fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        self.0.write(request, should_send).map(WriteAnswer::Changes)
+    }
+}
+
+/// A session that counts every write as done without sending it, so that `plan` runs a whole reconcile.
+pub struct ReadOnly<'a>(pub &'a Client);
+
+impl ApicRead for ReadOnly<'_> {
+    fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
+        WithoutEvents(self.0).read(query)
+    }
+
+    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+        WithoutEvents(self.0).subscribe(query)
+    }
+
+    fn unsubscribe(&self, _: &SubscriptionId) {}
+}
+
+impl ApicWrite for ReadOnly<'_> {
+    fn write(&self, _: &WriteRequest, _: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        Ok(WriteAnswer::Assumed)
+    }
+}

@@ -1,0 +1,119 @@
+//! A write as it goes over the wire. It has two forms (W2): a POST of an object tree and a DELETE of one object.
+
+use super::body::Body;
+use crate::model::observed::{EPG, SUBNET, TAG};
+use crate::model::owner::OwnerIdentity;
+use crate::model::plan::{Change, RequestShape, Transaction};
+
+/// The value of our tags, for people; the key is what counts (O4).
+const TAG_VALUE: &str = "external EPG of somebody else, in use";
+
+/// A POST or a DELETE. Only the writer can make one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteRequest {
+    dn: String,
+    /// `None`: a DELETE.
+    body: Option<Body>,
+}
+
+impl WriteRequest {
+    /// The object that the request is sent to.
+    pub fn dn(&self) -> &str {
+        &self.dn
+    }
+
+    /// What is posted; `None` for a DELETE.
+    pub fn body(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
+    /// The HTTP method.
+    pub fn method(&self) -> &'static str {
+        if self.body.is_some() { "POST" } else { "DELETE" }
+    }
+
+    /// The path and the query. The answer to a POST lists what it changed.
+    pub fn target(&self) -> String {
+        let query = if self.body.is_some() { "?rsp-subtree=modified" } else { "" };
+        format!("/api/mo/{}.json{query}", self.dn)
+    }
+
+    fn post(dn: String, body: Body) -> WriteRequest {
+        WriteRequest { dn, body: Some(body) }
+    }
+
+    fn delete(dn: String) -> WriteRequest {
+        WriteRequest { dn, body: None }
+    }
+
+    /// The request for a transaction; nothing if its shape cannot hold its changes.
+    ///
+    /// Changes of an owned EPG are one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so a missing L3Out is
+    /// an error and is not created. A foreign EPG gets one subnet at a time, sent to the EPG's URL for the same reason
+    /// (W2).
+    ///
+    /// Whatever a request can create carries the owner annotation, even an object believed present: another writer may
+    /// delete it after the read, and what the request then creates must not be left without an owner (O2).
+    pub(super) fn of(owner: &OwnerIdentity, transaction: &Transaction) -> Option<WriteRequest> {
+        let dn = &transaction.epg;
+        if transaction.shape == RequestShape::EpgTree {
+            return Some(WriteRequest::post(dn.l3out.to_string(), epg_tree(owner, transaction)));
+        }
+        let [change] = transaction.changes.as_slice() else { return None };
+        match change {
+            Change::DeleteSubnet { before, .. } => Some(WriteRequest::delete(dn.subnet(&before.ip))),
+            Change::Forget { tag } => Some(WriteRequest::delete(tag.to_string())),
+            Change::Remember => {
+                let tag = Body::new(TAG)
+                    .with("key", owner.tag_key(&dn.name))
+                    .with("value", TAG_VALUE)
+                    .with("status", "created");
+                Some(WriteRequest::post(dn.l3out.to_string(), tag))
+            }
+            other => Some(WriteRequest::post(dn.to_string(), subnet(owner, other)?)),
+        }
+    }
+}
+
+/// The `l3extInstP` with the subnets that change.
+fn epg_tree(owner: &OwnerIdentity, transaction: &Transaction) -> Body {
+    let changes = &transaction.changes;
+    let deletes = changes.iter().any(|it| matches!(it, Change::DeleteEpg { .. }));
+    let creates = changes.iter().any(|it| matches!(it, Change::CreateEpg { .. }));
+    let epg = Body::new(EPG).with("name", transaction.epg.name.as_str());
+    let epg = if deletes {
+        epg.with("status", "deleted")
+    } else {
+        epg.with("annotation", owner.annotation()).with_some("status", creates.then_some("created"))
+    };
+    epg.with_children(changes.iter().filter_map(|change| subnet(owner, change)))
+}
+
+/// The `l3extSubnet` of one change. A create has `status=created`, so the APIC answers with error 103 instead of
+/// overwriting a subnet that is present after all.
+fn subnet(owner: &OwnerIdentity, change: &Change) -> Option<Body> {
+    let subnet = Body::new(SUBNET);
+    match change {
+        Change::CreateSubnet { prefix, name, scope, .. } => Some(
+            subnet
+                .with("ip", prefix.to_string())
+                .with("name", name)
+                .with("scope", scope.to_string())
+                .with("annotation", owner.annotation())
+                .with("status", "created"),
+        ),
+        Change::RepairSubnet { before, name, scope, .. } => Some(
+            subnet
+                .with("ip", &*before.ip)
+                .with("annotation", owner.annotation())
+                .with_some("name", name.as_deref())
+                .with_some("scope", scope.as_ref().map(ToString::to_string)),
+        ),
+        Change::DeleteSubnet { before, .. } => Some(subnet.with("ip", &*before.ip).with("status", "deleted")),
+        Change::CreateEpg { .. }
+        | Change::SetEpgOwner { .. }
+        | Change::DeleteEpg { .. }
+        | Change::Remember
+        | Change::Forget { .. } => None,
+    }
+}
