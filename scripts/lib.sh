@@ -15,7 +15,7 @@ else
 fi
 
 # Most end-to-end tests wait for a peer, a process or a timer, so more of them than there are cores run side by side.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-20}
 
 # Another daemon than the one that is built here. It is no variable of the daemon's own.
 given=${ACI_SYNC_BIN:-}
