@@ -7,7 +7,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 /// Holds a secret. It has no `Display`, and its `Debug` shows nothing of the value, so that a secret cannot
 /// slip into a log line or an error by way of formatting.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

@@ -411,18 +411,19 @@ fn unanswered_write(error: &ureq::Error) -> Error {
 /// The token of a login or a refresh, with its life.
 pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
     let no_token = || Error::Malformed("a login answer without a token".to_owned());
-    let login = answer.mos.first().ok_or_else(no_token)?;
-    let token = login.get("token");
+    let login = answer.login.as_ref().ok_or_else(no_token)?;
+    let token = login.token.expose();
     // It goes into a header and a path as it is.
     let fits = (1..=MAX_TOKEN).contains(&token.len());
     if !fits || !token.bytes().all(|it| (b'!'..=b'~').contains(&it) && !b"\";,?#".contains(&it)) {
         return Err(no_token());
     }
-    let seconds =
-        |name: &str, default: u64| Duration::from_secs(login.get(name).parse().unwrap_or(default).clamp(2, MAX_LIFE));
-    let lifetimes =
-        Lifetimes { token: seconds("refreshTimeoutSeconds", 300), session: seconds("maximumLifetimeSeconds", 86_400) };
-    Ok((Secret::new(token), lifetimes))
+    let bounded = |seconds: u64| Duration::from_secs(seconds.clamp(2, MAX_LIFE));
+    let lifetimes = Lifetimes {
+        token: bounded(login.refresh_timeout.unwrap_or(300)),
+        session: bounded(login.maximum_lifetime.unwrap_or(86_400)),
+    };
+    Ok((login.token.clone(), lifetimes))
 }
 
 #[cfg(test)]

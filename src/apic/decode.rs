@@ -1,8 +1,8 @@
 //! Bytes into objects and events: `imdata` envelopes, error bodies, websocket messages. Pure; sockets are elsewhere.
 
-use super::envelope::{self, Envelope, Node};
+use super::envelope::{self, Envelope, Login, Node};
 use super::error::Error;
-use crate::model::mo::{Mo, MoChange, Status};
+use crate::model::mo::{Mo, MoChange};
 use crate::net::wrong_peer;
 use crate::secret::Secret;
 
@@ -19,8 +19,10 @@ pub struct Answer {
     pub mos: Vec<Mo>,
     /// How many of them stood at the top level.
     pub top_level: usize,
-    /// `subscriptionId`, where one was asked for.
+    /// `subscriptionId`, if one was asked for.
     pub subscription: Option<String>,
+    /// The answer to a login or a token refresh.
+    pub login: Option<Login>,
 }
 
 /// The largest sum of the DNs that are put together from an answer, in bytes: as much as the largest answer has.
@@ -34,11 +36,12 @@ struct Dns {
 }
 
 impl Dns {
-    /// An object's DN, or the one that its RN gives below a parent; nothing for an object that has neither.
-    fn of(&mut self, node: &Node, parent: Option<&str>) -> Result<Option<String>, Error> {
-        let given = |name: &str| node.attribute(name).filter(|it| !it.is_empty());
-        let dn = match (given("dn"), parent, given("rn")) {
-            (Some(dn), ..) => dn.to_owned(),
+    /// Takes an object's DN, or makes it of its parent's and its RN; nothing for an object without either.
+    fn take(&mut self, node: &mut Node, parent: Option<&str>) -> Result<Option<String>, Error> {
+        let dn = node.dn.take().filter(|it| !it.is_empty());
+        let rn = node.rn.take().filter(|it| !it.is_empty());
+        let dn = match (dn, parent, rn) {
+            (Some(dn), ..) => dn,
             (None, Some(parent), Some(rn)) => {
                 self.bytes += parent.len() + rn.len();
                 format!("{parent}/{rn}")
@@ -52,16 +55,6 @@ impl Dns {
             return Err(Error::Malformed(format!("DNs of more than {MAX_DN_BYTES} bytes in one answer")));
         }
         Ok(Some(dn))
-    }
-}
-
-/// What happened to an object; nothing where it only leads to what is below it.
-fn status(node: &Node) -> Option<Status> {
-    match node.attribute("status")? {
-        "" => None,
-        "created" => Some(Status::Created),
-        "deleted" => Some(Status::Deleted),
-        _ => Some(Status::Modified),
     }
 }
 
@@ -106,9 +99,9 @@ pub fn written_hiding(http: u16, body: &[u8], secrets: &[Secret]) -> Result<Vec<
 /// with an `rn` in place of a `dn`; what only leads to them has no status (reference: apic-wire 8.2). In the events of
 /// the websocket and in the answers of some releases they come one beside the other.
 fn changes_in(mut node: Node, parent: Option<&str>, dns: &mut Dns, changes: &mut Vec<MoChange>) -> Result<(), Error> {
-    let Some(dn) = dns.of(&node, parent)? else { return Ok(()) };
+    let Some(dn) = dns.take(&mut node, parent)? else { return Ok(()) };
     let children = std::mem::take(&mut node.children);
-    if let Some(status) = status(&node) {
+    if let Some(status) = node.status {
         changes.push(MoChange { status, mo: mo(node, dn.clone()) });
     }
     children.into_iter().try_for_each(|child| changes_in(child, Some(&dn), dns, changes))
@@ -120,42 +113,38 @@ pub fn answer(body: &[u8]) -> Result<Answer, Error> {
 }
 
 fn answer_hiding(body: &[u8], secrets: &[Secret]) -> Result<Answer, Error> {
-    let envelope = envelope::read(body)?;
+    let mut envelope = envelope::read(body)?;
     if let Some((code, text)) = error_in(&envelope) {
         return Err(Error::Rejected { code, text: printable(text, secrets) });
     }
+    let login = envelope.imdata.first_mut().and_then(|it| it.login.take());
     let top_level = envelope.top_level;
     let (mut mos, mut dns) = (Vec::with_capacity(top_level), Dns::default());
     for node in envelope.imdata {
         flatten(node, None, &mut dns, &mut mos)?;
     }
     let subscription = envelope.subscriptions.into_iter().next();
-    Ok(Answer { total: envelope.total_count.unwrap_or(top_level), mos, top_level, subscription })
+    let total = envelope.total_count.unwrap_or(top_level);
+    Ok(Answer { total, mos, top_level, subscription, login: login.map(|it| *it) })
 }
 
-/// Children carry an `rn` in place of a `dn`; a child without either has no place and is passed over. The answer to a
-/// login is at the top level and has neither, because it is no object of the tree.
+/// Children carry an `rn` in place of a `dn`. An object without either is in no place of the tree, such as the answer to
+/// a login, and is skipped.
 fn flatten(mut node: Node, parent: Option<&str>, dns: &mut Dns, mos: &mut Vec<Mo>) -> Result<(), Error> {
-    let dn = match (dns.of(&node, parent)?, parent) {
-        (Some(dn), _) => dn,
-        (None, None) => String::new(),
-        (None, Some(_)) => return Ok(()),
-    };
+    let Some(dn) = dns.take(&mut node, parent)? else { return Ok(()) };
     let children = std::mem::take(&mut node.children);
     mos.push(mo(node, dn.clone()));
     children.into_iter().try_for_each(|child| flatten(child, Some(&dn), dns, mos))
 }
 
-fn mo(mut node: Node, dn: String) -> Mo {
-    let attributes = node.kept();
-    Mo { class: node.class, dn, attributes }
+fn mo(node: Node, dn: String) -> Mo {
+    Mo { class: node.class, dn, attributes: node.attributes }
 }
 
 /// The code and the text of an error.
 fn error_in(envelope: &Envelope) -> Option<(u32, &str)> {
-    let error = envelope.imdata.iter().find(|it| it.class == "error")?;
-    let code = error.attribute("code").and_then(|it| it.parse().ok()).unwrap_or(0);
-    Some((code, error.attribute("text").unwrap_or_default()))
+    let object = envelope.imdata.iter().find(|it| it.class == envelope::ERROR)?;
+    Some(object.error.as_ref().map_or((0, ""), |it| (it.code, it.text.as_str())))
 }
 
 /// The code and the text of an error body that is not valid JSON: the APIC leaves quotes within the text as they are.
@@ -246,9 +235,10 @@ pub struct Message {
 pub fn message(body: &[u8]) -> Result<Message, Error> {
     let envelope = envelope::read(body)?;
     let mut changes = Vec::new();
-    for node in envelope.imdata {
-        let (Some(dn), Some(status)) = (node.attribute("dn").map(str::to_owned), status(&node)) else { continue };
-        changes.push(MoChange { status, mo: mo(node, dn) });
+    for mut node in envelope.imdata {
+        if let (Some(dn), Some(status)) = (node.dn.take(), node.status) {
+            changes.push(MoChange { status, mo: mo(node, dn) });
+        }
     }
     Ok(Message { subscriptions: envelope.subscriptions, changes })
 }

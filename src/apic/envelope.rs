@@ -6,21 +6,18 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
+use crate::model::mo::{Attributes, Status};
 use crate::net::wrong_peer;
+use crate::secret::Secret;
+
+/// The class of an error.
+pub(super) const ERROR: &str = "error";
+
+/// The class of the answer to a login and to a token refresh.
+const LOGIN: &str = "aaaLogin";
 
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
 pub const MAX_OBJECTS: usize = 200_000;
-
-/// The attributes that anything is decided on, in the order in which they are kept. An object has some thirty, and
-/// thousands may wait for a reconcile to end.
-pub(super) const KEPT: [&str; 7] =
-    ["annotation", "name", "scope", "tDn", "token", "refreshTimeoutSeconds", "maximumLifetimeSeconds"];
-
-/// Attributes that are used while decoding.
-const USED: [&str; 3] = ["dn", "rn", "status"];
-
-/// Those of an error, in place of all others.
-const OF_ERRORS: [&str; 2] = ["code", "text"];
 
 /// An answer or a message.
 pub(super) struct Envelope {
@@ -34,28 +31,41 @@ pub(super) struct Envelope {
     pub(super) subscriptions: Vec<String>,
 }
 
-/// One object with what is below it.
+/// One object with its children, and what is used of its attributes.
+#[derive(Default)]
 pub(super) struct Node {
     pub(super) class: String,
-    attributes: Vec<(&'static str, String)>,
+    /// `dn`, which a child does not have.
+    pub(super) dn: Option<String>,
+    /// `rn`.
+    pub(super) rn: Option<String>,
+    /// What happened to it; nothing if it only leads to its children.
+    pub(super) status: Option<Status>,
+    pub(super) attributes: Attributes,
+    /// Of the class `error`.
+    pub(super) error: Option<Box<ErrorObject>>,
+    /// Of the class `aaaLogin`.
+    pub(super) login: Option<Box<Login>>,
     pub(super) children: Vec<Node>,
 }
 
-impl Node {
-    /// An attribute that was sent.
-    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|it| it.0 == name).map(|it| it.1.as_str())
-    }
+/// The attributes of an error.
+#[derive(Default)]
+pub(super) struct ErrorObject {
+    /// 0 if there is none.
+    pub(super) code: u32,
+    pub(super) text: String,
+}
 
-    /// The attributes that are kept, in one order for all.
-    pub(super) fn kept(&mut self) -> Vec<(&'static str, String)> {
-        let place = |name: &str| KEPT.iter().position(|it| *it == name);
-        let mut kept = std::mem::take(&mut self.attributes);
-        kept.retain(|it| place(it.0).is_some());
-        kept.sort_by_key(|it| place(it.0));
-        kept.shrink_to_fit();
-        kept
-    }
+/// The answer to a login or a token refresh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// `token`.
+    pub token: Secret,
+    /// `refreshTimeoutSeconds`.
+    pub refresh_timeout: Option<u64>,
+    /// `maximumLifetimeSeconds`.
+    pub maximum_lifetime: Option<u64>,
 }
 
 /// Reads one.
@@ -221,57 +231,82 @@ impl<'de> Visitor<'de> for Body<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let is_error = self.class == "error";
-        let (mut attributes, mut children) = (None, None);
+        let mut node = Node { class: self.class, ..Node::default() };
+        let (mut has_attributes, mut has_children) = (false, false);
         while let Some(field) = map.next_key_seed(Text)? {
             match field.as_str() {
-                "attributes" if attributes.is_some() => return Err(A::Error::duplicate_field("attributes")),
-                "attributes" => attributes = Some(map.next_value_seed(Attributes { is_error })?),
-                "children" if children.is_some() => return Err(A::Error::duplicate_field("children")),
-                "children" => children = Some(map.next_value_seed(Entries { left: self.left })?.0),
+                "attributes" if has_attributes => return Err(A::Error::duplicate_field("attributes")),
+                "attributes" => {
+                    has_attributes = true;
+                    map.next_value_seed(AttributesOf(&mut node))?;
+                }
+                "children" if has_children => return Err(A::Error::duplicate_field("children")),
+                "children" => {
+                    has_children = true;
+                    node.children = map.next_value_seed(Entries { left: self.left })?.0;
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        let (attributes, children) = (attributes.unwrap_or_default(), children.unwrap_or_default());
-        Ok(Node { class: self.class, attributes, children })
+        Ok(node)
     }
 }
 
-/// The attributes of an object that are used.
-struct Attributes {
-    is_error: bool,
-}
+/// The attributes of an object. Those that are not used are skipped; the last one of a name counts.
+struct AttributesOf<'a>(&'a mut Node);
 
-impl<'de> DeserializeSeed<'de> for Attributes {
-    type Value = Vec<(&'static str, String)>;
+impl<'de> DeserializeSeed<'de> for AttributesOf<'_> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Attributes {
-    type Value = Vec<(&'static str, String)>;
+impl<'de> Visitor<'de> for AttributesOf<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("attributes")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut attributes: Vec<(&'static str, String)> = Vec::new();
-        let of_errors = if self.is_error { &OF_ERRORS[..] } else { &[] };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let node = self.0;
         while let Some(name) = map.next_key_seed(Text)? {
-            let Some(name) = KEPT.iter().chain(&USED).chain(of_errors).find(|it| **it == name) else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
-            let value = map.next_value_seed(Text)?;
-            match attributes.iter_mut().find(|it| it.0 == *name) {
-                Some(known) => known.1 = value,
-                None => attributes.push((name, value)),
+            match (node.class.as_str(), name.as_str()) {
+                (_, "dn") => node.dn = Some(map.next_value_seed(Text)?),
+                (_, "rn") => node.rn = Some(map.next_value_seed(Text)?),
+                (_, "status") => node.status = status(&map.next_value_seed(Text)?),
+                (_, "annotation") => node.attributes.annotation = Some(map.next_value_seed(Text)?.into()),
+                (_, "name") => node.attributes.name = Some(map.next_value_seed(Text)?.into()),
+                (_, "scope") => node.attributes.scope = Some(map.next_value_seed(Text)?.into()),
+                (_, "tDn") => node.attributes.target_dn = Some(map.next_value_seed(Text)?.into()),
+                (ERROR, "code") => {
+                    node.error.get_or_insert_default().code = map.next_value_seed(Text)?.parse().unwrap_or(0);
+                }
+                (ERROR, "text") => node.error.get_or_insert_default().text = map.next_value_seed(Text)?,
+                (LOGIN, "token") => {
+                    node.login.get_or_insert_default().token = Secret::new(map.next_value_seed(Text)?);
+                }
+                (LOGIN, "refreshTimeoutSeconds") => {
+                    node.login.get_or_insert_default().refresh_timeout = map.next_value_seed(Text)?.parse().ok();
+                }
+                (LOGIN, "maximumLifetimeSeconds") => {
+                    node.login.get_or_insert_default().maximum_lifetime = map.next_value_seed(Text)?.parse().ok();
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(attributes)
+        Ok(())
+    }
+}
+
+fn status(text: &str) -> Option<Status> {
+    match text {
+        "" => None,
+        "created" => Some(Status::Created),
+        "deleted" => Some(Status::Deleted),
+        _ => Some(Status::Modified),
     }
 }
 

@@ -158,7 +158,10 @@ impl FabricCache {
             return Vec::new();
         }
         let relation = format!("{dn}/rsectx");
-        let vrf = mos.iter().find(|mo| mo.class == VRF_RELATION && mo.dn == relation).map(|mo| mo.get("tDn"));
+        let vrf = mos
+            .iter()
+            .find(|mo| mo.class == VRF_RELATION && mo.dn == relation)
+            .and_then(|mo| mo.attributes.target_dn.as_deref());
         let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
         let mut epgs = read_epgs(&self.owner, mos, dn);
         let mut reverted = Vec::new();

@@ -1,47 +1,47 @@
-//! Managed objects as the APIC's JSON carries them, before they become typed: class, DN and string attributes.
+//! Managed objects (MOs) as decoded from the APIC's JSON, before the cache makes EPGs and subnets of them.
 
-/// One managed object out of an `imdata` array.
-///
-/// Nested `children` carry an `rn` instead of a `dn` on the wire; whoever decodes them rebuilds the DN and puts
-/// them into one flat list, parents first (reference: APIC REST guide, "rsp-subtree").
+/// One managed object of an answer or an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mo {
     /// The class, such as `l3extSubnet`.
     pub class: String,
     /// The distinguished name as the APIC spells it.
     pub dn: String,
-    /// Those attributes of what was sent that anything is decided on.
-    pub attributes: Vec<(&'static str, String)>,
+    /// The attributes that were sent.
+    pub attributes: Attributes,
 }
 
-impl Mo {
-    /// An attribute's value; what was not sent reads as empty, as the APIC's own defaults do.
-    pub fn get(&self, attribute: &str) -> &str {
-        self.sent(attribute).unwrap_or_default()
-    }
-
-    /// An attribute's value where it was sent: an event of a change carries only what changed.
-    pub fn sent(&self, attribute: &str) -> Option<&str> {
-        self.attributes.iter().find(|(name, _)| *name == attribute).map(|(_, value)| value.as_str())
-    }
+/// The attributes that decisions depend on, each if it was sent: an event of a change carries only what changed.
+/// An object has some thirty attributes, and thousands of objects may wait for a reconcile to end, so only these are
+/// kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `annotation`: of an EPG, a subnet.
+    pub annotation: Option<Box<str>>,
+    /// `name`: of an EPG, a subnet.
+    pub name: Option<Box<str>>,
+    /// `scope`: the flags of a subnet.
+    pub scope: Option<Box<str>>,
+    /// `tDn`: the target of a relation, such as an L3Out's VRF.
+    pub target_dn: Option<Box<str>>,
 }
 
 /// What a websocket event says happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It is there now; the event carries all attributes.
+    /// It was created; the event carries all attributes.
     Created,
-    /// It changed; the event carries the changed attributes only.
+    /// It was changed; the event carries the changed attributes only.
     Modified,
-    /// It is gone; the event carries the DN only.
+    /// It was deleted; the event carries the DN only.
     Deleted,
 }
 
-/// One object's change out of a websocket event.
+/// One object's change, from a websocket event or from the answer to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoChange {
     /// What happened.
     pub status: Status,
-    /// The object, with the attributes that the event carried.
+    /// The object, with the attributes that were sent.
     pub mo: Mo,
 }

@@ -138,13 +138,14 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
         if let Some(ParsedDn::Epg(dn)) = ParsedDn::parse(&mo.dn)
             && dn.l3out == *l3out
         {
-            let ownership = owner.classify(mo.get("annotation"));
+            let annotation = mo.attributes.annotation.as_deref().unwrap_or_default();
+            let ownership = owner.classify(annotation);
             let epg = Epg {
                 ownership,
                 was_ours: ownership == Ownership::Owned,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
-                other_clusters: other_cluster(mo.get("annotation"), ownership).into_iter().collect(),
+                other_clusters: other_cluster(annotation, ownership).into_iter().collect(),
                 relations: BTreeSet::new(),
                 may_have_held: true,
                 deleted: false,
@@ -166,14 +167,15 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
             epg.unreadable += 1;
             continue;
         };
-        let ownership = owner.classify(mo.get("annotation"));
-        epg.other_clusters.extend(other_cluster(mo.get("annotation"), ownership));
+        let annotation = mo.attributes.annotation.as_deref().unwrap_or_default();
+        let ownership = owner.classify(annotation);
+        epg.other_clusters.extend(other_cluster(annotation, ownership));
         let subnet = Subnet {
             ip: ip.into(),
             ownership,
             was_ours: ownership == Ownership::Owned,
-            name: mo.get("name").into(),
-            scope: Scope::parse(mo.get("scope")),
+            name: mo.attributes.name.clone().unwrap_or_default(),
+            scope: Scope::parse(mo.attributes.scope.as_deref().unwrap_or_default()),
             before_drift: None,
         };
         epg.subnets.insert(prefix, subnet);

@@ -29,6 +29,7 @@ pub fn apply_event(cache: &mut FabricCache, change: &MoChange) -> Staleness {
 
 fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
     let gone = change.status == Status::Deleted;
+    let attributes = &change.mo.attributes;
     let Some(place) = ParsedDn::parse(&change.mo.dn) else { return Staleness::Fresh };
     match (change.mo.class.as_str(), place) {
         (L3OUT, ParsedDn::L3out(dn)) => match cache.l3out(&dn) {
@@ -47,7 +48,9 @@ fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
         (class, ParsedDn::BelowEpg(dn)) if CONTRACTS.contains(&class) => of_relation(cache, dn, change),
         // The relation to a VRF is resolved after it is made, and may be changed (S3).
         (VRF_RELATION, ParsedDn::BelowL3out(dn)) => match cache.l3out(&dn) {
-            Some(L3out::Present { vrf, .. }) if change.mo.sent("tDn").is_some_and(|it| Some(it) != vrf.as_deref()) => {
+            Some(L3out::Present { vrf, .. })
+                if attributes.target_dn.as_deref().is_some_and(|it| Some(it) != vrf.as_deref()) =>
+            {
                 Staleness::L3out(dn)
             }
             _ => Staleness::Fresh,
@@ -60,12 +63,19 @@ fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
     }
 }
 
+/// An attribute that an event says something about. The event of a creation leaves out what is empty.
+fn sent(status: Status, attribute: &Option<Box<str>>) -> Option<&str> {
+    match (status, attribute.as_deref()) {
+        (Status::Created, None) => Some(""),
+        (_, sent) => sent,
+    }
+}
+
 fn of_epg(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
     let as_known = match (change.status, cache.epg(&dn)) {
         (Status::Deleted, known) => known.is_none(),
-        (Status::Created, Some(epg)) => cache.owner().classify(change.mo.get("annotation")) == epg.ownership,
-        (Status::Modified, Some(epg)) => {
-            change.mo.sent("annotation").is_none_or(|it| cache.owner().classify(it) == epg.ownership)
+        (status, Some(epg)) => {
+            sent(status, &change.mo.attributes.annotation).is_none_or(|it| cache.owner().classify(it) == epg.ownership)
         }
         (_, None) => false,
     };
@@ -85,16 +95,13 @@ fn of_relation(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
 fn of_subnet(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
     let Some(prefix) = prefix_of(&change.mo.dn) else { return Staleness::Object(ObjectDn::Epg(dn)) };
     let known = cache.epg(&dn).and_then(|epg| epg.subnets.get(&prefix));
-    let attribute = |name: &str| {
-        let sent = change.mo.sent(name);
-        if change.status == Status::Created { Some(sent.unwrap_or_default()) } else { sent }
-    };
-    let as_known = match (change.status, known) {
+    let (status, attributes) = (change.status, &change.mo.attributes);
+    let as_known = match (status, known) {
         (Status::Deleted, known) => known.is_none(),
         (_, Some(subnet)) => {
-            attribute("annotation").is_none_or(|it| cache.owner().classify(it) == subnet.ownership)
-                && attribute("name").is_none_or(|it| it == &*subnet.name)
-                && attribute("scope").is_none_or(|it| Scope::parse(it) == subnet.scope)
+            sent(status, &attributes.annotation).is_none_or(|it| cache.owner().classify(it) == subnet.ownership)
+                && sent(status, &attributes.name).is_none_or(|it| it == &*subnet.name)
+                && sent(status, &attributes.scope).is_none_or(|it| Scope::parse(it) == subnet.scope)
         }
         (_, None) => false,
     };

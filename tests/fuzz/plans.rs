@@ -11,7 +11,7 @@ use aci_sync::model::desired::{desired_state, named_l3outs};
 use aci_sync::model::dn::{L3outDn, ParsedDn};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kubernetes::Kind;
-use aci_sync::model::mo::Mo;
+use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
 use aci_sync::model::planner::{PlanInput, plan};
@@ -64,8 +64,8 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     for dn in &l3outs {
         let mut own: Vec<Mo> = mos.iter().filter(|mo| l3out(mo).as_ref() == Some(dn)).cloned().collect();
         if !own.len().is_multiple_of(3) {
-            let (class, attributes) = ("l3extRsEctx".to_owned(), vec![("tDn", "uni/tn-T/ctx-V".to_owned())]);
-            own.push(Mo { class, dn: format!("{dn}/rsectx"), attributes });
+            let attributes = Attributes { target_dn: Some("uni/tn-T/ctx-V".into()), ..Attributes::default() };
+            own.push(Mo { class: "l3extRsEctx".to_owned(), dn: format!("{dn}/rsectx"), attributes });
         }
         fabric.put_l3out(dn, &own);
     }

@@ -2,8 +2,8 @@
 
 use aci_sync::apic::Error;
 use aci_sync::apic::decode::*;
-use aci_sync::apic::envelope;
-use aci_sync::model::mo::Status;
+use aci_sync::apic::envelope::{self, Login};
+use aci_sync::model::mo::{Attributes, Status};
 use aci_sync::secret::Secret;
 
 /// Reads: `totalCount` is a string, children carry an `rn` whose slash may stand in brackets.
@@ -18,8 +18,7 @@ fn an_answer_is_flattened() {
     assert_eq!(answer.subscription.as_deref(), Some("72059075820650497"));
     let dns: Vec<&str> = answer.mos.iter().map(|it| it.dn.as_str()).collect();
     assert_eq!(dns, ["uni/tn-T/out-L/instP-E", "uni/tn-T/out-L/instP-E/extsubnet-[10.0.0.1/32]"]);
-    assert_eq!(answer.mos[0].get("annotation"), "x");
-    assert_eq!(answer.mos[0].sent("childAction"), None);
+    assert_eq!(answer.mos[0].attributes, Attributes { annotation: Some("x".into()), ..Attributes::default() });
 }
 
 /// A1: the answer to a login carries no DN.
@@ -27,7 +26,9 @@ fn an_answer_is_flattened() {
 fn a_login_is_read() {
     let body = br#"{"totalCount":"1","imdata":[{"aaaLogin":{"attributes":{"token":"abc","refreshTimeoutSeconds":"600"},
         "children":[{"aaaUserDomain":{"attributes":{"name":"all","rn":"userdomain-all"}}}]}}]}"#;
-    assert_eq!(answer(body).unwrap().mos[0].get("token"), "abc");
+    let answer = answer(body).unwrap();
+    let login = Login { token: Secret::new("abc"), refresh_timeout: Some(600), maximum_lifetime: None };
+    assert_eq!((answer.login, answer.mos), (Some(login), Vec::new()));
 }
 
 /// A missing object is an empty answer, with the count as a string or as a number.
@@ -129,7 +130,7 @@ fn messages() {
     assert_eq!(message.subscriptions, ["1", "2"]);
     assert_eq!(message.changes.len(), 2);
     assert_eq!(message.changes[0].status, Status::Modified);
-    assert_eq!(message.changes[0].mo.get("scope"), "a,b");
+    assert_eq!(message.changes[0].mo.attributes.scope.as_deref(), Some("a,b"));
     assert_eq!(message.changes[1].status, Status::Deleted);
 }
 
@@ -175,7 +176,8 @@ fn objects_have_an_end() {
         |inner: String| format!(r#"{{"a":{{"attributes":{{"dn":"{}"}},"children":[{inner}]}}}}"#, "d".repeat(4000));
     let body = |inner: String| format!(r#"{{"imdata":[{inner}]}}"#);
     let count = |body: String| answer(body.as_bytes()).map(|it| it.mos.len());
-    assert_eq!(count(body(objects(envelope::MAX_OBJECTS - 1, r#"{"a":{}}"#))), Ok(envelope::MAX_OBJECTS - 1));
+    let object = r#"{"a":{"attributes":{"dn":"d"}}}"#;
+    assert_eq!(count(body(objects(envelope::MAX_OBJECTS - 1, object))), Ok(envelope::MAX_OBJECTS - 1));
     let too_many = Err(Error::Malformed("more than 200000 objects in one answer".to_owned()));
     assert_eq!(count(body(objects(envelope::MAX_OBJECTS, r#"{"a":{}}"#))), too_many);
     assert_eq!(count(body(nested(objects(envelope::MAX_OBJECTS, r#"{"a":{}}"#)))), too_many);
@@ -199,7 +201,7 @@ fn json_of_every_arrangement() {
         (r#"{"imdata":[{"b":{"attributes":{"dn":"2"}},"a":{"attributes":{"dn":"1"}}}]}"#, "1 2"),
         (r#"{"imdata":[{"a":{"attributes":{"dn":"1"}},"a":{"attributes":{"dn":"2"}}}]}"#, "2"),
         (r#"{"imdata":[{"a":{"attributes":{"dn":"1","dn":"2","x":[{"y":{}}]},"z":{"dn":"3"}}}],"more":[1]}"#, "2"),
-        (r#"{"imdata":[{"a":{"attributes":{"dn":7}}},{"a":{"attributes":{"dn":["x"]}}},{}]}"#, "7 "),
+        (r#"{"imdata":[{"a":{"attributes":{"dn":7}}},{"a":{"attributes":{"dn":["x"]}}},{}]}"#, "7"),
     ] {
         let answer = answer(body.as_bytes()).unwrap();
         let found: Vec<&str> = answer.mos.iter().map(|it| it.dn.as_str()).collect();
@@ -207,8 +209,12 @@ fn json_of_every_arrangement() {
     }
     let body =
         r#"{"imdata":[{"a":{"attributes":{"tDn":"t","x":"x","name":8,"annotation":true,"scope":null,"dn":"d"}}}]}"#;
-    let expected = [("annotation", "true"), ("name", "8"), ("scope", "null"), ("tDn", "t")];
-    let expected: Vec<_> = expected.map(|(name, value)| (name, value.to_owned())).into();
+    let expected = Attributes {
+        annotation: Some("true".into()),
+        name: Some("8".into()),
+        scope: Some("null".into()),
+        target_dn: Some("t".into()),
+    };
     assert_eq!(answer(body.as_bytes()).unwrap().mos[0].attributes, expected);
     for bad in [
         r#"{"imdata":null}"#,

@@ -11,7 +11,7 @@ use aci_sync::model::cause::Cause;
 use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
 use aci_sync::model::kubernetes::Key;
-use aci_sync::model::mo::{Mo, MoChange, Status};
+use aci_sync::model::mo::{Attributes, Mo, MoChange, Status};
 use aci_sync::model::observed::Subnet;
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, RequestShape, Transaction};
@@ -47,8 +47,12 @@ fn fabric() -> FabricCache {
     let marks =
         [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
     let mo = |class: &str, dn: String, annotation: &str, name: &str| {
-        let attributes = [("annotation", annotation), ("name", name), ("scope", "import-security")];
-        let attributes = attributes.map(|(key, value)| (key, value.to_owned())).into();
+        let attributes = Attributes {
+            annotation: Some(annotation.into()),
+            name: Some(name.into()),
+            scope: Some("import-security".into()),
+            target_dn: None,
+        };
         Mo { class: class.to_owned(), dn, attributes }
     };
     let mut mos = vec![mo("l3extOut", l3out().to_string(), "", "L")];
@@ -59,7 +63,7 @@ fn fabric() -> FabricCache {
         }
     }
     let tag = l3out().tag("aci-sync:me:OTHER");
-    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Vec::new() });
+    mos.push(Mo { class: "tagAnnotation".to_owned(), dn: tag, attributes: Attributes::default() });
     mos.push(mo("l3extInstP", epg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", epg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
     let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
@@ -252,7 +256,7 @@ fn what_an_answer_shows() {
     ] {
         let changes = answer.iter().map(|(status, dn)| MoChange {
             status: *status,
-            mo: Mo { class: "l3extSubnet".to_owned(), dn: dn.clone(), attributes: Vec::new() },
+            mo: Mo { class: "l3extSubnet".to_owned(), dn: dn.clone(), attributes: Attributes::default() },
         });
         let recorder = Recorder(RefCell::default(), changes.collect());
         let shown = Writer::new(Policy::Sync).send(&recorder, &fabric(), &transaction, &|| true);

@@ -29,7 +29,7 @@ use aci_sync::model::finding::Finding;
 use aci_sync::model::guards::deletion::DeletionGuard;
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kubernetes::Kind;
-use aci_sync::model::mo::Mo;
+use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::observed::Epg;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
@@ -168,13 +168,14 @@ impl World {
             "l3out" => {
                 let vrf = option(options, "vrf").map(|it| format!("uni/tn-T/ctx-{it}"));
                 self.l3outs.insert(first.to_owned(), vrf);
-                self.mo("l3extOut", l3out(first).to_string(), &[]);
+                self.mo("l3extOut", l3out(first).to_string(), Attributes::default());
             }
             "epg" => {
                 let dn = epg(first).to_string();
-                self.mo("l3extInstP", dn.clone(), &[("annotation", annotation(options))]);
+                let attributes = Attributes { annotation: Some(annotation(options).into()), ..Attributes::default() };
+                self.mo("l3extInstP", dn.clone(), attributes);
                 if options.ends_with("contracts") {
-                    self.mo("fvRsCons", format!("{dn}/rscons-web"), &[]);
+                    self.mo("fvRsCons", format!("{dn}/rscons-web"), Attributes::default());
                 }
             }
             "subnet" => {
@@ -182,13 +183,19 @@ impl World {
                 let name = option(options, "name").unwrap_or_default();
                 let scope = option(options, "scope").unwrap_or("import-security");
                 let dn = epg(first).subnet(prefix);
-                self.mo("l3extSubnet", dn, &[("annotation", annotation(options)), ("name", name), ("scope", scope)]);
+                let attributes = Attributes {
+                    annotation: Some(annotation(options).into()),
+                    name: Some(name.into()),
+                    scope: Some(scope.into()),
+                    target_dn: None,
+                };
+                self.mo("l3extSubnet", dn, attributes);
             }
             "tag" => {
                 let dn = epg(first);
                 let id = if options.is_empty() { "me" } else { options };
                 let key = format!("aci-sync:{id}:{}", dn.name);
-                self.mo("tagAnnotation", dn.l3out.tag(&key), &[("key", &key)]);
+                self.mo("tagAnnotation", dn.l3out.tag(&key), Attributes::default());
             }
             "untagged" => {
                 let untagged = TagFailure { why: "a privilege is missing".to_owned(), try_again: false };
@@ -222,8 +229,7 @@ impl World {
         self.inventory.upsert(objects::decode(kind, json.to_string().as_bytes()).unwrap());
     }
 
-    fn mo(&mut self, class: &str, dn: String, attributes: &[(&'static str, &str)]) {
-        let attributes = attributes.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+    fn mo(&mut self, class: &str, dn: String, attributes: Attributes) {
         self.mos.push(Mo { class: class.to_owned(), dn, attributes });
     }
 
@@ -242,7 +248,7 @@ impl World {
             mos.extend(vrf.map(|vrf| Mo {
                 class: "l3extRsEctx".to_owned(),
                 dn: format!("{dn}/rsectx"),
-                attributes: vec![("tDn", vrf)],
+                attributes: Attributes { target_dn: Some(vrf.into()), ..Attributes::default() },
             }));
             fabric.put_l3out(&dn, &mos);
             for epg in fabric.epgs().map(|(dn, _)| dn).collect::<Vec<_>>() {

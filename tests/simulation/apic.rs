@@ -161,7 +161,7 @@ impl Line {
             inner.meddled.remove(&change.mo.dn);
             if change.status == Status::Deleted {
                 seen.retain(|dn| !is_below(dn, &change.mo.dn));
-            } else if change.mo.get("annotation") == self.marks.own {
+            } else if change.mo.attributes.annotation.as_deref() == Some(&*self.marks.own) {
                 seen.insert(change.mo.dn.clone());
             }
         }
