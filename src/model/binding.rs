@@ -61,10 +61,10 @@ impl fmt::Display for UnknownKeys {
     }
 }
 
-/// Reads an annotation value. The error is a sentence's end for people, and quotes nothing of the value unescaped.
+/// Reads an annotation value. The error is for people, and quotes nothing of the value unescaped.
 pub fn parse(value: &str) -> Result<Binding, String> {
     if value.len() > MAX_LENGTH {
-        return Err(format!("is longer than {MAX_LENGTH} bytes"));
+        return Err(format!("longer than {MAX_LENGTH} bytes"));
     }
     let Pairs(pairs) = serde_json::from_str(value).map_err(|error| json_error(value, &error))?;
     let (mut tenant, mut l3out, mut epg) = (None, None, None);
@@ -75,10 +75,9 @@ pub fn parse(value: &str) -> Result<Binding, String> {
             "tenant" => &mut tenant,
             "l3out" => &mut l3out,
             "epg" => &mut epg,
-            "expose" if expose.is_some() => return Err("has expose twice".to_owned()),
+            "expose" if expose.is_some() => return Err("expose is given twice".to_owned()),
             "expose" => {
-                expose =
-                    Some(exports(value).ok_or("has an expose that is not a list out of \"pods\" and \"services\"")?);
+                expose = Some(exports(value).ok_or("expose is not a list out of \"pods\" and \"services\"")?);
                 continue;
             }
             _ => {
@@ -86,38 +85,38 @@ pub fn parse(value: &str) -> Result<Binding, String> {
                 continue;
             }
         };
-        let Value::String(text) = value else { return Err(format!("has a {key} that is not a string")) };
+        let Value::String(text) = value else { return Err(format!("{key} is not a string")) };
         if slot.replace(text).is_some() {
-            return Err(format!("has {key} twice"));
+            return Err(format!("{key} is given twice"));
         }
     }
     let name = |key: &str, text: Option<&String>, check: fn(&str) -> Result<Name, String>| {
         let text = text.ok_or_else(|| {
             let similar = pairs.iter().find(|(it, _)| it.trim().eq_ignore_ascii_case(key));
-            let similar = similar.map(|(it, _)| format!(" but {it:?}; keys are written in lower case, as {key:?}"));
-            format!("has no {key}{}", similar.unwrap_or_default())
+            let hint = similar.map(|(it, _)| format!(", but there is {it:?}; keys are lower case"));
+            format!("{key} is missing{}", hint.unwrap_or_default())
         })?;
-        check(text).map_err(|why| format!("has the {key} {text:?}, which {why}"))
+        check(text).map_err(|why| format!("{key} {text:?} {why}"))
     };
     let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
     Ok(Binding { epg: l3out.epg(name("epg", epg, Name::object)?), expose, unknown_keys })
 }
 
-/// What is wrong with a value that is no JSON object, in the words of whoever wrote it; the end of a sentence.
+/// What is wrong with a value that is not a JSON object; for the usual mistakes, what to write instead.
 fn json_error(value: &str, error: &serde_json::Error) -> String {
     let text = value.trim();
     let why = if text.is_empty() {
-        "an empty value is not a JSON object".to_owned()
+        "empty value"
     } else if text.starts_with('{') && text.contains('\'') && !text.contains('"') {
-        "with single quotes it is not a JSON object".to_owned()
+        "single quotes are not JSON"
     } else if error.to_string().starts_with("trailing comma") {
-        "with a comma behind the last entry it is not a JSON object".to_owned()
+        "trailing comma"
     } else if !text.starts_with(['{', '[', '"']) && text.contains(':') {
-        "YAML is not a JSON object".to_owned()
+        "YAML is not JSON"
     } else {
-        return format!("is not a JSON object ({error})");
+        return format!("not a JSON object ({error})");
     };
-    format!(r#"cannot be read: {why}; write {{"tenant":"T","l3out":"L","epg":"E"}}"#)
+    format!(r#"{why}; expected {{"tenant":"T","l3out":"L","epg":"E"}}"#)
 }
 
 /// D2: the value of `expose`.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::binding::UnknownKeys;
 use super::dn::{EpgDn, L3outDn, Prefix};
-use super::finding::{Code, Few, Finding, Subject};
+use super::finding::{Code, Few, Finding, Subject, counted};
 use super::inventory::{Inventory, ManagedDeployment};
 use super::kubernetes::{BINDING_ANNOTATION, Key, Kind, Labels, PAUSE_ANNOTATION, Pod};
 use super::rules::{Exports, Rules};
@@ -304,7 +304,7 @@ fn refuse(claims: &mut Vec<Claim<'_>>, rules: &Rules) -> Vec<Finding> {
         false
     });
     let finding = |((kind, key), texts): ((Kind, Key), BTreeSet<String>)| {
-        let text = format!("never exposed: {}", Few::of(texts));
+        let text = format!("addresses not exposed: {}", Few::of(texts));
         Finding::new(Code::AddressNotExposed, (kind, &key), text)
     };
     refused.into_iter().map(finding).collect()
@@ -348,10 +348,10 @@ fn assign_address(claims: &[Claim<'_>], vrfs: &[Vrf], epgs: &mut [(EpgDn, Desire
             let (older, elsewhere) = (&older.managed.deployment.key, &epgs[*winner].0);
             let (texts, notes) = conflicts.entry(loser.managed.deployment.key.clone()).or_default();
             texts.push(format_args!(
-                "{what} is not put into {to}: the older Deployment {older} has it in {elsewhere} of the same VRF"
+                "{what} not added to {to}: older Deployment {older} has the address in {elsewhere} (same VRF)"
             ));
             notes.push(format_args!(
-                "{what} is not put into {to}: an older Deployment has it in another EPG of the VRF"
+                "{what} not added to {to}: an older Deployment has the address in another EPG of the VRF"
             ));
         }
     }
@@ -386,10 +386,13 @@ fn annotation_findings(managed: &ManagedDeployment, rules: &Rules) -> Vec<Findin
         && bound_epg(managed, rules).is_none()
     {
         let why = if rules.allow.is_empty() {
-            format!("the tenant {} is the fabric's own, and no --allow names it", binding.epg.l3out.tenant)
+            format!(
+                "tenant {} belongs to the fabric itself, and no --allow rule names it; annotation ignored",
+                binding.epg.l3out.tenant
+            )
         } else {
             let namespace = &deployment.key.namespace;
-            format!("no --allow lets the namespace {namespace} use {}: the annotation counts as none", binding.epg)
+            format!("namespace {namespace} may not use {}: no --allow rule matches; annotation ignored", binding.epg)
         };
         return vec![Finding::new(Code::NotAllowed, subject, why)];
     }
@@ -398,21 +401,23 @@ fn annotation_findings(managed: &ManagedDeployment, rules: &Rules) -> Vec<Findin
     match (&managed.annotation, &managed.binding) {
         (Ok(_), _) => {}
         (Err(why), Some(last)) => {
-            invalid.push(format!("its annotation {why}; until it is mended, the last valid one ({}) counts", last.epg))
+            invalid.push(format!("invalid annotation: {why}; keeping the last valid binding ({})", last.epg))
         }
         (Err(why), None) => {
-            invalid.push(format!("its annotation {why}; nothing is made for it until it is mended"));
+            invalid.push(format!(
+                "invalid annotation: {why}; nothing is created for the Deployment until it is corrected"
+            ));
         }
     }
     invalid.extend(deployment.odd_pause.as_ref().map(|value| {
-        format!("the value {value:?} of {PAUSE_ANNOTATION} is neither true nor false; the Deployment is paused")
+        format!("{PAUSE_ANNOTATION} is {value:?}, neither true nor false; treating the Deployment as paused")
     }));
     if !invalid.is_empty() {
-        findings.push(Finding::new(Code::InvalidAnnotation, subject, invalid.join("; and ")));
+        findings.push(Finding::new(Code::InvalidAnnotation, subject, invalid.join("; ")));
     }
     let mut unknown = Vec::new();
     if let Some(keys) = managed.annotation.as_ref().ok().map(|it| &it.unknown_keys).filter(|it| !it.is_empty()) {
-        unknown.push(format!("unknown keys in its annotation have no effect: {keys}"));
+        unknown.push(format!("unknown annotation keys ignored: {keys}"));
     }
     if !deployment.unknown_keys.is_empty() {
         unknown.push(unknown_annotations(&deployment.unknown_keys));
@@ -421,7 +426,7 @@ fn annotation_findings(managed: &ManagedDeployment, rules: &Rules) -> Vec<Findin
         findings.push(Finding::new(Code::UnknownKey, subject, unknown.join("; ")));
     }
     if let Some(epg) = bound_epg(managed, rules).filter(|_| deployment.paused) {
-        let text = format!("paused: its addresses in {epg} are not added, removed or repaired");
+        let text = format!("addresses in {epg} are not added, removed or repaired while the Deployment is paused");
         findings.push(Finding::new(Code::Paused, subject, text));
     }
     findings
@@ -429,7 +434,7 @@ fn annotation_findings(managed: &ManagedDeployment, rules: &Rules) -> Vec<Findin
 
 /// D2: keys that begin like those of our annotations.
 fn unknown_annotations(keys: &UnknownKeys) -> String {
-    format!("unknown annotations have no effect: {keys}; aci-sync reads {BINDING_ANNOTATION} and {PAUSE_ANNOTATION}")
+    format!("unknown annotations ignored: {keys}; aci-sync reads {BINDING_ANNOTATION} and {PAUSE_ANNOTATION}")
 }
 
 /// Each address with each Pod that has it; the one that it belongs to comes last (P5).
@@ -454,14 +459,14 @@ fn claimed(addresses: &[(IpAddr, Claimant<'_>)], exporters: &Exporters<'_>) -> V
             };
             if exporters.all[owner].exports.pods {
                 let (texts, notes) = lost.entry(owner).or_default();
-                texts.push(format_args!("{address} of Pod {} (now of Pod {})", pod.key, by.key));
+                texts.push(format_args!("{address} of Pod {} (now Pod {})", pod.key, by.key));
                 notes.push(format_args!("{address} of Pod {}", pod.key));
             }
         }
     }
     let finding = |(owner, (texts, notes)): (usize, (Few, Few))| {
         let subject = (Kind::Deployment, &exporters.all[owner].managed.deployment.key);
-        let say = |all: &Few| format!("addresses of its Pods belong to other Pods now, and are not exported: {all}");
+        let say = |all: &Few| format!("addresses not exposed because other Pods have them now: {all}");
         Finding::new(Code::AddressClaimed, subject, say(&texts)).with_note(say(&notes))
     };
     lost.into_iter().map(finding).collect()
@@ -480,10 +485,11 @@ fn unreadable_addresses(pods: &[Claimant<'_>], exporters: &Exporters<'_>) -> Vec
     }
     let finding = |(owner, (pod, count)): (usize, (&Pod, usize))| {
         let (key, quote) = (&pod.key, pod.unreadable.as_deref().unwrap_or_default());
-        let others =
-            if count > 1 { format!("; other Pods with such an address: {}", count - 1) } else { String::new() };
-        let text =
-            format!("Pod {key} has what is no address as Kubernetes reads them, so not exported: {quote}{others}");
+        let others = match count - 1 {
+            0 => String::new(),
+            others => format!("; {} with invalid addresses", counted(others, "more Pod")),
+        };
+        let text = format!("invalid address of Pod {key} not exposed: {quote}{others}");
         Finding::new(Code::InvalidAddress, (Kind::Deployment, &exporters.all[owner].managed.deployment.key), text)
     };
     odd.into_iter().map(finding).collect()
@@ -537,14 +543,14 @@ fn service_claims<'a>(
             }
         }
         if let Some(quote) = service.unreadable.as_ref().filter(|_| !owners.is_empty()) {
-            let text = format!("not an address as Kubernetes reads them, so not exported: {quote}");
+            let text = format!("invalid address not exposed: {quote}");
             findings.push(Finding::new(Code::InvalidAddress, (Kind::Service, &service.key), text));
         }
         if service.hostname_only && !owners.is_empty() {
             findings.push(Finding::new(
                 Code::HostnameOnly,
                 (Kind::Service, &service.key),
-                "its load balancer gives a host name and no IP address: there is nothing to export",
+                "load balancer has a host name and no IP address; nothing to expose until it gets one",
             ));
         }
     }

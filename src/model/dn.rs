@@ -28,10 +28,10 @@ impl Name {
             return Err(format!("must have 1 to {longest} characters"));
         }
         if !name.chars().all(|it| it.is_ascii_alphanumeric() || punctuation.contains(it)) {
-            return Err(format!("may hold letters, digits and any of {punctuation} only"));
+            return Err(format!("may have only letters, digits and {punctuation}"));
         }
         if matches!(name, "." | "..") || name.starts_with("__ui_") || name.starts_with("__int_") {
-            return Err("is a name that the APIC keeps to itself".to_owned());
+            return Err("is a name that the APIC reserves".to_owned());
         }
         Ok(Name(name.into()))
     }

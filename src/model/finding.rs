@@ -93,6 +93,11 @@ impl fmt::Display for Few {
     }
 }
 
+/// A number of things: "1 deletion", "2 deletions".
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// X3: so many findings as can be looked at, however many one namespace causes: of each namespace the first of each code,
 /// and how many more there are. One that concerns several namespaces is kept as long as one of them has room.
 /// `namespaces_of` says whom a subject concerns.
@@ -122,17 +127,25 @@ pub fn within_limits(
     let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
     let left_out = counts.into_iter().filter(|(_, (_, left_out))| *left_out > 0);
     kept.extend(left_out.map(|((code, namespace), (_, more))| {
-        Finding::new(code, Subject::Namespace(namespace), format!("and {more} more findings of this kind"))
+        Finding::new(
+            code,
+            Subject::Namespace(namespace),
+            format!("{} of this kind not shown", counted(more, "more finding")),
+        )
     }));
     if all > MAX_TOTAL {
-        kept.insert(Finding::new(Code::Unavailable, "findings", format!("{} more are not shown", all - MAX_TOTAL)));
+        kept.insert(Finding::new(
+            Code::Unavailable,
+            "findings",
+            format!("{} not shown", counted(all - MAX_TOTAL, "more finding")),
+        ));
     }
     kept
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.text)
+        write!(f, "{} {}: {}", self.code, self.subject, self.text)
     }
 }
 
@@ -258,6 +271,12 @@ pub enum Code {
     Unavailable,
 }
 
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 impl Code {
     /// Whether it is no more than what goes on, and nothing for people to look into.
     pub fn is_notice(self) -> bool {
@@ -325,15 +344,15 @@ mod tests {
         all.insert(of(Code::Paused, "evil", 0));
         let kept = texts(all);
         assert_eq!(kept.len(), 20 + 1 + 2, "{kept:#?}");
-        assert!(kept.contains(&"Namespace evil: and 2980 more findings of this kind".to_owned()));
-        assert!(kept.contains(&"Deployment shop/d00000: x".to_owned()));
+        assert!(kept.contains(&"UnknownKey Namespace evil: 2980 more findings of this kind not shown".to_owned()));
+        assert!(kept.contains(&"UnknownKey Deployment shop/d00000: x".to_owned()));
 
         let mut all: BTreeSet<Finding> =
             (0..300).flat_map(|n| (0..20).map(move |m| of(Code::UnknownKey, &format!("n{n:03}"), m))).collect();
         all.insert(of(Code::UnknownKey, "zz", 0));
         let kept = texts(all);
         assert_eq!(kept.len(), MAX_TOTAL + 1);
-        assert!(kept.contains(&"Deployment zz/d00000: x".to_owned()));
-        assert!(kept.contains(&"findings: 4001 more are not shown".to_owned()));
+        assert!(kept.contains(&"UnknownKey Deployment zz/d00000: x".to_owned()));
+        assert!(kept.contains(&"Unavailable findings: 4001 more findings not shown".to_owned()));
     }
 }

@@ -35,10 +35,10 @@ impl MissingPods {
         self.looked = Some(now);
         let due = self.since.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= PATIENCE);
         due.map(|(key, _)| {
-            let text = "status counts replicas, but no Pod of it was found for a minute; their addresses are not \
-                        exported. A Pod is recognized by its ReplicaSet's name and its label pod-template-hash: an \
-                        adopted ReplicaSet has no such label (`kubectl rollout restart` makes one that has), and a \
-                        name of more than 240 characters is cut";
+            let text = "status counts replicas, but no Pod was found for a minute; nothing is exposed for them until \
+                        they are found. Pods are recognized by the name of their ReplicaSet and the label \
+                        pod-template-hash: an adopted ReplicaSet lacks that label (`kubectl rollout restart` creates \
+                        one that has it), and names of more than 240 characters are cut";
             Finding::new(Code::PodsNotFound, (Kind::Deployment, key), text)
         })
         .collect()

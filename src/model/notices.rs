@@ -10,7 +10,7 @@ use std::fmt;
 use super::cache::FabricCache;
 use super::desired::{DesiredEpg, DesiredState};
 use super::dn::{EpgDn, ObjectDn};
-use super::finding::{Code, Finding, Subject};
+use super::finding::{Code, Finding, Subject, counted};
 use super::inventory::Inventory;
 use super::kubernetes::{Key, Kind};
 use super::observed::Epg;
@@ -160,7 +160,7 @@ impl NoticeTracker {
                 if !stay.synced && *is_synced {
                     stay.synced = true;
                     if stay.written {
-                        let note = format!("{dn} is on the fabric; subnets in it: {}", epg.subnets.len());
+                        let note = format!("{dn} is on the fabric with {}", counted(epg.subnets.len(), "subnet"));
                         notices.push(EventNotice { about: about.clone(), reason: EventReason::Synced, note });
                     }
                 }
@@ -222,5 +222,5 @@ fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTr
     let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
     let presences = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
     (still.is_some() || epg.ownership != Ownership::Owned || presences())
-        .then(|| format!("nothing of its own is left in {dn}, which stays"))
+        .then(|| format!("subnets of the Deployment were removed from {dn}; the EPG stays"))
 }

@@ -56,17 +56,17 @@ impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Paused => f.write_str("the Deployment is paused"),
-            Reason::EpgPaused => f.write_str("all Deployments that name it are paused"),
+            Reason::EpgPaused => f.write_str("all Deployments that name the EPG are paused"),
             Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
-            Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} is beyond --max-epgs"),
-            Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read", dn.l3out),
-            Reason::Blocked(dn, BlockReason::L3OutNotFound) => write!(f, "{} was not found", dn.l3out),
+            Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} exceeds --max-epgs"),
+            Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read yet", dn.l3out),
+            Reason::Blocked(dn, BlockReason::L3OutNotFound) => write!(f, "L3Out {} not found", dn.l3out),
             Reason::Blocked(dn, BlockReason::Paused) => write!(f, "{dn} is paused"),
             Reason::Blocked(dn, BlockReason::LeftAlone) => {
                 write!(f, "{dn} is deferred after a rejection or a conflict")
             }
-            Reason::Blocked(dn, BlockReason::Refused) => write!(f, "{dn} is foreign, and --foreign-epg is refuse"),
+            Reason::Blocked(dn, BlockReason::Refused) => write!(f, "{dn} is foreign and --foreign-epg is refuse"),
             Reason::Blocked(dn, BlockReason::ForeignEpgDeleted) => write!(f, "{dn} is foreign and was deleted"),
         }
     }

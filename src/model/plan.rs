@@ -6,7 +6,7 @@ use std::fmt;
 use super::cause::{Cause, list};
 use super::desired::Source;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::finding::{Few, Finding};
+use super::finding::{Few, Finding, counted};
 use super::kubernetes::Key;
 use super::observed::Subnet;
 use super::owner::Ownership;
@@ -198,7 +198,7 @@ impl fmt::Display for Change {
             Change::SetEpgOwner { why, .. } => write!(f, "~ EPG  ({why})"),
             Change::DeleteEpg { subnets: 0, why } => write!(f, "- EPG  ({why})"),
             Change::DeleteEpg { subnets, why } => {
-                write!(f, "- EPG  ({why}; subnets of ours that go with it: {subnets})")
+                write!(f, "- EPG  ({why}; deleted with {})", counted(*subnets, "owned subnet"))
             }
             Change::CreateSubnet { prefix, scope, source, why, .. } => {
                 write!(f, "+ {prefix}  {scope}  ({source}{})", after(why))
@@ -216,8 +216,8 @@ impl fmt::Display for Change {
             Change::DeleteSubnet { prefix, before, why, .. } => {
                 write!(f, "- {prefix}  was {:?}  ({why})", before.name)
             }
-            Change::Remember => f.write_str("+ tag at the L3Out  (remembers that the EPG is not ours)"),
-            Change::Forget { .. } => f.write_str("- tag at the L3Out  (need not be remembered any more)"),
+            Change::Remember => f.write_str("+ tag on the L3Out  (marks the EPG as foreign)"),
+            Change::Forget { .. } => f.write_str("- tag on the L3Out  (no longer needed)"),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::cache::FabricCache;
 use super::cause::{Cause, explain};
 use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::finding::{Code, Few, Finding};
+use super::finding::{Code, Few, Finding, counted};
 use super::inventory::Inventory;
 use super::kubernetes::{Key, Kind};
 use super::observed::{Epg, Subnet};
@@ -156,8 +156,8 @@ impl<'a> Planner<'a> {
         if !epg.other_clusters.is_empty() {
             let ids = Few::of(&epg.other_clusters);
             let text = format!(
-                "it holds objects of another aci-sync ({ids}), which are not touched; if that was this cluster's own id \
-                 before it was rebuilt, --adopt-id takes them over"
+                "EPG holds objects of another cluster's aci-sync ({ids}); leaving them alone. If that is this cluster's \
+                 former id, --adopt-id takes them over"
             );
             self.finding(Code::OtherClusterObjects, dn, text);
         }
@@ -176,8 +176,8 @@ impl<'a> Planner<'a> {
         }
         if !without_security.is_empty() {
             let text = format!(
-                "without {IMPORT_SECURITY}, so its traffic is not classified, and not ours to change: {}",
-                subnets(&without_security)
+                "traffic is not classified until {IMPORT_SECURITY} is added to foreign subnets: {}",
+                Few::of(without_security)
             );
             self.finding(Code::ForeignScope, dn, text);
         }
@@ -201,11 +201,11 @@ impl<'a> Planner<'a> {
                     self.finding(
                         Code::OwnerMarkLost,
                         &dn,
-                        "lost our owner mark and is not desired: it is left alone".into(),
+                        "owner annotation was removed and the EPG is not desired; leaving it alone".into(),
                     );
                 }
                 Ownership::Legacy => {
-                    let text = "bears a predecessor's mark and no Deployment names it: it is left alone".into();
+                    let text = "legacy EPG that no Deployment names; leaving it alone".into();
                     self.finding(Code::LegacyObject, &dn, text);
                 }
                 _ => {}
@@ -228,10 +228,10 @@ impl<'a> Planner<'a> {
             self.plan.unwanted.insert(dn.clone());
         }
         if foreign > 0 {
-            let text = format!("no longer desired, but it holds subnets that are not ours ({foreign}): it stays");
+            let text = format!("no longer desired; keeping it while it holds {}", counted(foreign, "foreign subnet"));
             self.finding(Code::EpgRetained, &dn, text);
         } else if self.input.rules.keep_contracted && !epg.relations.is_empty() {
-            let text = "no longer desired, but it has contracts: it stays, empty (--keep-contracted)".into();
+            let text = "no longer desired; keeping it empty while it has contract relations (--keep-contracted)".into();
             self.finding(Code::EpgRetained, &dn, text);
         } else if !stays && !self.holds_back(&dn) {
             if !waits {
@@ -263,14 +263,11 @@ impl<'a> Planner<'a> {
     fn in_grace(&mut self, dn: &EpgDn, epg: &Epg) {
         let ends_later = !epg.is_unused() && !(self.input.grace_over)(dn);
         let Some(length) = self.input.grace.filter(|_| ends_later) else { return };
-        let text = format!(
-            "no longer desired; it will be deleted after a grace of {} s{}",
-            length.as_secs(),
-            match epg.relations.len() {
-                0 => String::new(),
-                some => format!(", with its contract relations ({some})"),
-            }
-        );
+        let relations = match epg.relations.len() {
+            0 => String::new(),
+            some => format!(", with {}", counted(some, "contract relation")),
+        };
+        let text = format!("no longer desired; deleting it after a grace of {} s{relations}", length.as_secs());
         self.finding(Code::EpgInGrace, dn, text);
     }
 
@@ -302,8 +299,8 @@ impl<'a> Planner<'a> {
         let lost = self.input.fabric.lost().relations(dn).filter(|_| epg.is_ours() && epg.relations.is_empty());
         if let Some(lost) = lost {
             let text = format!(
-                "another writer deleted it, and it was restored without the contract relations that it had: {}; add \
-                 those that are still needed",
+                "another writer deleted the EPG; restored without its contract relations: {}; add those that are still \
+                 needed",
                 Few::of(lost)
             );
             self.finding(Code::ContractsLost, dn, text);
@@ -360,15 +357,10 @@ impl<'a> Planner<'a> {
             }
             BlockReason::Refused | BlockReason::BeyondQuota => {
                 if block_reason == BlockReason::Refused {
-                    let text = "is not ours, and --foreign-epg is refuse: nothing is put there".to_owned();
+                    let text = "foreign EPG, and --foreign-epg is refuse; nothing is written to it".to_owned();
                     self.finding(Code::ForeignEpgRefused, dn, text);
                 } else {
-                    let most = self.input.rules.max_epgs.unwrap_or_default();
-                    let text = format!(
-                        "nothing is put there: its namespace has more EPGs than --max-epgs allows ({most}), together \
-                         with those in their grace"
-                    );
-                    self.finding(Code::TooManyEpgs, dn, text);
+                    self.too_many_epgs(dn, desired);
                 }
                 if let Some(epg) = self.input.fabric.epg(dn) {
                     let changes = self.plan_surplus(dn, epg, Some(desired));
@@ -377,13 +369,29 @@ impl<'a> Planner<'a> {
             }
             BlockReason::ForeignEpgDeleted => {
                 let tag = self.input.fabric.tag(dn);
-                let mend = tag.map_or_else(|| "start aci-sync anew".to_owned(), |tag| format!("delete {tag}"));
-                let text = format!(
-                    "was not ours and has been deleted: it is waited for, not made anew; if aci-sync shall make it, {mend}"
-                );
+                let consent = tag.map_or_else(|| "restart aci-sync".to_owned(), |tag| format!("delete the tag {tag}"));
+                let text =
+                    format!("foreign EPG was deleted; not recreating it. To let aci-sync create and own it, {consent}");
                 self.finding(Code::ForeignEpgDeleted, dn, text);
             }
         }
+    }
+
+    /// W6: the log names the namespaces and Deployments; an Event says nothing of other namespaces.
+    fn too_many_epgs(&mut self, dn: &EpgDn, desired: &DesiredEpg) {
+        let most = self.input.rules.max_epgs.unwrap_or_default();
+        let namespaces: BTreeSet<&str> = desired.deployments.iter().map(|it| &*it.namespace).collect();
+        let who = if namespaces.len() == 1 { "namespace" } else { "namespaces" };
+        let text = format!(
+            "nothing is written to the EPG: {who} {} reached --max-epgs ({most}), counting EPGs in their grace \
+             (Deployments: {})",
+            Few::of(namespaces),
+            Few::of(&desired.deployments)
+        );
+        let note = format!(
+            "nothing is written to the EPG: the namespace reached --max-epgs ({most}), counting EPGs in their grace"
+        );
+        self.plan.findings.push(Finding::new(Code::TooManyEpgs, dn, text).with_note(note));
     }
 
     /// O4: before the first subnet goes into a foreign EPG, a tag remembers that it is foreign. One that carries any
@@ -399,8 +407,8 @@ impl<'a> Planner<'a> {
         match self.input.tag_failures.get(dn) {
             Some(TagFailure { why, try_again: false }) => {
                 let text = format!(
-                    "is not ours, and the tag that remembers that cannot be written ({why}): it is used all the same, \
-                     but if somebody deletes it, aci-sync makes it as its own after a restart"
+                    "failed to write the tag that marks the EPG as foreign: {why}; using the EPG, but if it is \
+                     deleted, aci-sync creates it as its own after a restart"
                 );
                 self.finding(Code::TagWriteFailed, dn, text);
             }
@@ -444,7 +452,7 @@ impl<'a> Planner<'a> {
     /// Subnets in an EPG that are not desired there: ours go, a predecessor's go with a move, all others stay (O2, O3).
     fn plan_surplus(&mut self, dn: &EpgDn, epg: &Epg, desired: Option<&DesiredEpg>) -> Vec<Change> {
         let mut changes = Vec::new();
-        let (mut predecessors, mut lost) = (Vec::new(), Vec::new());
+        let (mut legacy, mut lost) = (Vec::new(), Vec::new());
         for (prefix, subnet) in &epg.subnets {
             if desired.is_some_and(|it| it.subnets.contains_key(prefix)) {
                 continue;
@@ -454,7 +462,7 @@ impl<'a> Planner<'a> {
                 Ownership::Owned => true,
                 Ownership::Legacy if target.is_some() => target.is_some_and(|it| it.is_there),
                 Ownership::Legacy => {
-                    predecessors.push(*prefix);
+                    legacy.push(*prefix);
                     false
                 }
                 Ownership::Unmarked | Ownership::OtherCluster | Ownership::Foreign => {
@@ -488,12 +496,12 @@ impl<'a> Planner<'a> {
                 changes.push(Change::DeleteSubnet { prefix: *prefix, before, moves_to, why });
             }
         }
-        if !predecessors.is_empty() {
-            let text = format!("not desired, with a predecessor's mark, and left alone: {}", subnets(&predecessors));
+        if !legacy.is_empty() {
+            let text = format!("legacy subnets that are not desired; leaving them alone: {}", Few::of(legacy));
             self.finding(Code::LegacyObject, dn, text);
         }
         if !lost.is_empty() {
-            let text = format!("not desired, without the owner mark it had, and left alone: {}", subnets(&lost));
+            let text = format!("owner annotation was removed and not desired; leaving alone: {}", Few::of(lost));
             self.finding(Code::OwnerMarkLost, dn, text);
         }
         changes
@@ -517,27 +525,27 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self) -> Plan {
         for ((dn, holder, at), prefixes) in &self.waiting {
-            let prefixes = subnets(prefixes);
+            let prefixes = Few::of(prefixes);
             let (code, text, note) = match holder {
                 Holder::Us if self.input.deletes => (
                     Code::MovePending,
-                    format!("waiting for {at} to let go: {prefixes}"),
-                    "waiting for another EPG to let go",
+                    format!("waiting for removal from {at}: {prefixes}"),
+                    "waiting for removal from another EPG",
                 ),
                 Holder::Us => (
                     Code::MovePending,
-                    format!("waiting until something may be deleted from {at}: {prefixes}"),
-                    "waiting until something may be deleted from another EPG",
+                    format!("waiting until deletions from {at} are possible: {prefixes}"),
+                    "waiting until deletions from another EPG are possible",
                 ),
                 Holder::Paused => (
                     Code::MovePending,
-                    format!("waiting until the pause that keeps it in {at} ends: {prefixes}"),
-                    "waiting until the pause of another Deployment ends",
+                    format!("waiting for the pause in {at} to end: {prefixes}"),
+                    "waiting for the pause of another Deployment to end",
                 ),
                 Holder::Foreign => (
                     Code::ForeignSubnet,
-                    format!("not created, because {at} of the same VRF has it and it is not ours: {prefixes}"),
-                    "not created, because an EPG of the same VRF has it that is not ours",
+                    format!("not created: foreign subnet in {at} has the same prefix in this VRF: {prefixes}"),
+                    "not created: foreign subnet in another EPG has the same prefix in this VRF",
                 ),
             };
             let note = format!("{note}: {prefixes}");
@@ -547,16 +555,16 @@ impl<'a> Planner<'a> {
             let finding = match deployment {
                 _ if *reason == Reason::Moves => continue,
                 Some(key) => {
-                    let text = format!("{} stays in {dn}: {reason}", subnets(prefixes));
+                    let text = format!("keeping {} in {dn}: {reason}", Few::of(prefixes));
                     Finding::new(Code::SubnetRetained, (Kind::Deployment, *key), text)
                 }
-                None => Finding::new(Code::SubnetRetained, dn, format!("{} stays: {reason}", subnets(prefixes))),
+                None => Finding::new(Code::SubnetRetained, dn, format!("keeping {}: {reason}", Few::of(prefixes))),
             };
             self.plan.findings.push(finding);
         }
         for (dn, deployments) in &self.missing {
-            let text = format!("there is no such L3Out; it is waited for by {}", Few::of(deployments));
-            let note = "there is no such L3Out; it is waited for";
+            let note = "L3Out not found; waiting for it to be created";
+            let text = format!("{note} (Deployments: {})", Few::of(deployments));
             self.plan.findings.push(Finding::new(Code::L3OutNotFound, *dn, text).with_note(note));
         }
         self.plan.findings.sort();
@@ -571,14 +579,5 @@ fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
         Ownership::Owned | Ownership::Legacy => true,
         Ownership::Unmarked => present.was_ours || desired.source.is_named(&present.name),
         Ownership::OtherCluster | Ownership::Foreign => present.was_ours,
-    }
-}
-
-/// A few prefixes in words.
-fn subnets(prefixes: &[Prefix]) -> String {
-    match prefixes {
-        [one] => format!("subnet {one}"),
-        [_, ..] => format!("{} subnets ({})", prefixes.len(), Few::of(prefixes)),
-        [] => "no subnets".to_owned(),
     }
 }

@@ -95,7 +95,11 @@ impl Reconciler {
                 Err(Refusal::Apic(error)) => self.not_done(apic, &transaction, error, now)?,
                 Err(Refusal::NotOurs(why)) => {
                     error!("not sent, because the plan is wrong; please report this: {why}");
-                    let finding = Finding::new(Code::Rejected, &dn, format!("not written: {why}"));
+                    let finding = Finding::new(
+                        Code::Rejected,
+                        &dn,
+                        format!("bug: plan failed the ownership check; nothing written: {why}"),
+                    );
                     self.deferrals.defer(&ObjectDn::Epg(dn.clone()), now, finding);
                 }
                 Err(Refusal::Late) => return Ok(()),

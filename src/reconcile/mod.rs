@@ -500,7 +500,7 @@ impl Reconciler {
 
     /// An object is left alone for a while.
     fn defer(&mut self, object: ObjectDn, error: &Error, now: Instant) {
-        let text = format!("the APIC does not take what is asked there: {error}; it is tried again");
+        let text = format!("failed to write: {error}; retrying with growing pauses");
         self.deferrals.defer(&object, now, Finding::new(Code::Rejected, &object, text));
     }
 

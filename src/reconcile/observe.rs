@@ -254,7 +254,7 @@ impl Reconciler {
                 }
                 self.stale_l3outs.remove(dn);
                 self.unread.remove(dn);
-                let text = format!("the APIC does not give it: {error}; it is tried again");
+                let text = format!("failed to read: {error}; retrying with growing pauses");
                 self.deferred_l3outs.defer(dn, now, Finding::new(Code::Rejected, dn, text));
                 Ok(())
             }

@@ -107,8 +107,10 @@ impl Reconciler {
         findings.extend(self.missing_pods.findings(now));
         findings.extend(self.deletion_guard.finding());
         findings.extend(self.ownership_query_error.as_ref().map(|why| {
-            let text = format!("does not say what is ours ({why}): what no Deployment names any more may stay");
-            Finding::new(Code::Unavailable, "the APIC", text)
+            let text = format!(
+                "failed to query owned objects: {why}; those in L3Outs that no Deployment names may stay until it succeeds"
+            );
+            Finding::new(Code::Unavailable, "APIC", text)
         }));
         let named = desired.namespaces();
         let namespaces_of = |subject: &Subject| match (named(subject), subject) {

@@ -74,7 +74,7 @@ impl Subscriptions {
     /// The APIC refused to subscribe an L3Out, which it lets us read.
     pub(super) fn refused(&mut self, dn: &L3outDn, why: &str, now: Instant) {
         let state = self.0.entry(dn.clone()).or_default();
-        let why = format!("the APIC refuses to subscribe it ({why})");
+        let why = format!("the APIC refused the subscription ({why})");
         *state = State { without_events: Some((why, now + WITHOUT_EVENTS)), ..State::default() };
     }
 
@@ -131,7 +131,7 @@ impl Subscriptions {
             let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             let is_silent = is_over(state.echo);
             if is_silent && state.was_silent {
-                let why = "no event came for changes that aci-sync made itself".to_owned();
+                let why = "no event came for changes by aci-sync itself".to_owned();
                 state.echo = None;
                 state.without_events.get_or_insert((why, now));
             } else if is_silent || is_over(state.renewal) {
@@ -156,7 +156,7 @@ impl Subscriptions {
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         self.0.iter().filter_map(|(dn, state)| {
             let (why, _) = state.without_events.as_ref()?;
-            let text = format!("{why}; reading it once a minute instead, so changes on the fabric are noticed later");
+            let text = format!("{why}; reading the L3Out once a minute instead, so drift is noticed later");
             Some(Finding::new(Code::NoEvents, dn, text))
         })
     }

@@ -194,7 +194,7 @@ fn foreign_is_used_and_predecessors_are_inherited() {
         let mark = |dn: &str| world.apic.get(dn).unwrap()["annotation"].as_str().unwrap().to_owned();
         world.until("the heir's subnet is ours", |_| mark(&format!("{DN_F}/extsubnet-[10.0.0.8/32]")) == MARK);
         assert_eq!(mark(DN_F), MARK);
-        daemon.until_logged("not desired, with a predecessor's mark, and left alone");
+        daemon.until_logged("legacy subnets that are not desired; leaving them alone");
         world.settle();
         assert_eq!(mark(&format!("{DN_F}/extsubnet-[10.0.0.9/32]")), "orchestrator:aci-k8-haystack");
 

@@ -17,7 +17,7 @@ fn a_pause_keeps_all_hands_off() {
         world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
         let pause = |value| json!({"metadata": {"annotations": {"aci.haystacknetworks.com/pause": value}}});
         world.kube.patch("deployments", "a", "web", pause(json!("true")));
-        daemon.until_logged("Deployment a/web: paused: its addresses in uni/tn-T/out-L/instP-E are not added");
+        daemon.until_logged("addresses in uni/tn-T/out-L/instP-E are not added, removed or repaired");
         world.kube.delete("pods", "a", &pods[1]);
         world.kube.delete("pods", "a", &pods[2]);
         world.kube.pod("a", "web", "new", &["10.0.0.3"]);
@@ -25,15 +25,15 @@ fn a_pause_keeps_all_hands_off() {
         // Another Deployment gets the address of a Pod that has gone.
         world.kube.deploy("b", "heir", Some(F), &["10.0.0.2"]);
         world.until_holds("F", &["10.0.0.2"]);
-        daemon.until_logged("subnet 10.0.0.4/32 stays: all Deployments that name it are paused");
+        daemon.until_logged("keeping 10.0.0.4/32: all Deployments that name the EPG are paused");
         world.settle();
         assert!(world.holds("E", &["10.0.0.1", "10.0.0.4"]));
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "drifted");
 
         world.kube.patch("deployments", "a", "web", pause(json!(null)));
         world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
-        world.until("the drift is mended", |world| world.apic.subnets(DN_E)["10.0.0.1/32"]["name"] != "drifted");
-        daemon.until_logged("no longer: Deployment a/web: paused");
+        world.until("the drift is reverted", |world| world.apic.subnets(DN_E)["10.0.0.1/32"]["name"] != "drifted");
+        daemon.until_logged("no longer: Paused Deployment a/web: addresses in");
     });
 }
 
@@ -51,12 +51,12 @@ fn a_deleted_foreign_epg_is_waited_for() {
         assert_eq!(order, [true, false], "the tag comes before the first subnet");
 
         world.apic.admin_delete(DN_E).unwrap();
-        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        daemon.until_logged("foreign EPG was deleted; not recreating it");
         world.settle();
         assert!(world.apic.get(DN_E).is_none());
         daemon.kill();
         let daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
-        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        daemon.until_logged("foreign EPG was deleted; not recreating it");
         world.settle();
         assert!(world.apic.get(DN_E).is_none(), "after a restart either");
 
@@ -106,9 +106,9 @@ fn a_tag_that_cannot_be_written_stops_nothing() {
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.until_holds("E", &["10.0.0.1"]);
-        daemon.until_logged("the tag that remembers that cannot be written");
+        daemon.until_logged("failed to write the tag that marks the EPG as foreign");
         world.apic.admin_delete(DN_E).unwrap();
-        daemon.until_logged("was not ours and has been deleted: it is waited for");
+        daemon.until_logged("foreign EPG was deleted; not recreating it");
         world.settle();
         assert!(world.apic.get(DN_E).is_none());
     });
@@ -124,14 +124,12 @@ fn a_refused_object_stops_no_other() {
         world.kube.deploy("a", "web", Some(E), &addresses);
         let daemon = world.run(&[]);
         world.until("all but one are there", |world| world.subnets("E").len() == 255);
-        daemon.until_logged(
-            "instP-E/extsubnet-[10.1.0.77/32]: the APIC does not take what is asked there: refused with code 120",
-        );
+        daemon.until_logged("failed to write: refused with code 120");
         let first = world.apic.writes().len();
         assert!(first < 24, "{first} requests");
         world.apic.clear_rejections();
         world.until("the last one is tried again", |world| world.subnets("E").len() == 256);
-        daemon.until_logged("no longer: uni/tn-T/out-L/instP-E/extsubnet-[10.1.0.77/32]");
+        daemon.until_logged("no longer: Rejected uni/tn-T/out-L/instP-E/extsubnet-[10.1.0.77/32]");
     });
 }
 
@@ -154,19 +152,19 @@ fn a_mass_deletion_waits_for_consent() {
 
         for _ in 0..2 {
             let mut daemon = world.run(&flags);
-            daemon.until_logged("deletions are held");
+            daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
             world.settle();
             assert!(world.holds("E", &addresses) && world.holds("F", &["10.0.1.1"]), "{}", daemon.log());
             daemon.kill();
         }
         let daemon = world.run(&flags);
-        daemon.until_logged("deletions are held");
+        daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
         world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
-        daemon.until_logged_times("deletions are held", 3);
+        daemon.until_logged_times("deletions blocked: full sync exceeds --max-deletes", 3);
         daemon.signal("USR2");
         world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
         assert!(world.holds("F", &["10.0.1.1"]));
-        daemon.until_logged("no longer: the deletion_guard");
+        daemon.until_logged("no longer: DeletionsBlocked deletion guard");
 
         // A mass deletion that comes as events is what people asked for.
         world.kube.deploy("a", "web", Some(E), &addresses);
@@ -206,7 +204,7 @@ fn a_fight_is_not_fought_for_ever() {
             world.until_holds("E", &["10.0.0.1"]);
         }
         world.apic.admin_delete(&dn).unwrap();
-        daemon.until_logged("somebody undoes again and again what aci-sync does there");
+        daemon.until_logged("another writer keeps reverting it");
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.2"]);
         world.settle();
@@ -229,8 +227,8 @@ fn a_namespace_gets_what_it_may_have() {
         world.kube.deploy("a", "foreign", Some(r#"{"tenant":"T","l3out":"L","epg":"X"}"#), &["10.0.0.3"]);
         let flags = ["--epg-grace", "0", "--foreign-epg", "refuse", "--allow", "a=T/L,settle=T/M"];
         let daemon = world.run(&flags);
-        daemon.until_logged("Deployment b/web: no --allow lets the namespace b use uni/tn-T/out-L/instP-F");
-        daemon.until_logged("uni/tn-T/out-L/instP-X: is not ours, and --foreign-epg is refuse");
+        daemon.until_logged("namespace b may not use uni/tn-T/out-L/instP-F");
+        daemon.until_logged("foreign EPG, and --foreign-epg is refuse");
         world.until("what b had goes", |world| world.apic.get(DN_F).is_none());
         world.settle();
         assert!(world.holds("E", &["10.0.0.1"]) && world.holds("X", &[]));

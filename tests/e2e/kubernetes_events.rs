@@ -103,9 +103,9 @@ fn findings_are_told() {
     let _daemon = world.run(&["--foreign-epg", "refuse"]);
     let nowhere = r#"{"tenant":"T","l3out":"NO","epg":"E"}"#;
     for (name, annotation, reason, note) in [
-        ("typo", "{", "InvalidAnnotation", "its annotation "),
+        ("typo", "{", "InvalidAnnotation", "invalid annotation: "),
         ("foreign", F, "ForeignEpgRefused", "uni/tn-T/out-L/instP-F: "),
-        ("lost", nowhere, "L3OutNotFound", "uni/tn-T/out-NO: there is no such L3Out; it is waited for"),
+        ("lost", nowhere, "L3OutNotFound", "uni/tn-T/out-NO: L3Out not found; waiting for it to be created"),
     ] {
         world.kube.deploy("a", name, Some(annotation), &[]);
         until(&format!("{reason} was told"), || event(&world, reason, name).is_some());

@@ -277,7 +277,7 @@ fn a_take_over_is_a_start() {
     leader.daemon.kill();
     world.kube.delete("deployments", "a", "web");
     let heir = &masters[0];
-    heir.daemon.until_logged("deletions are held");
+    heir.daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
     world.settle();
     assert!(world.holds("E", &addresses));
     assert_eq!(lists(&world), 6, "nobody lists again");
@@ -332,7 +332,7 @@ fn a_standby_forgets() {
     let lone = Master::start(&world, "lone");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
-    lone.daemon.until_logged("there is no such L3Out");
+    lone.daemon.until_logged("L3Out not found; waiting for it to be created");
     lone.daemon.signal("USR1");
     lone.daemon.until_logged("status: finding: ");
     let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});

@@ -185,7 +185,7 @@ fn hostile_annotations_reach_nothing() {
             entry.body
         );
     }
-    assert!(daemon.count("its annotation") >= 50, "each is told: {}", daemon.count("its annotation"));
+    assert!(daemon.count("invalid annotation") >= 50, "each is told: {}", daemon.count("invalid annotation"));
     assert!(daemon.log().lines().all(|it| !it.chars().any(char::is_control)), "one finding is one line");
 }
 
@@ -211,10 +211,10 @@ fn a_missing_tenant_is_waited_for() {
         let world = World::with(kube::Options::default(), options);
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(r#"{"tenant":"NEW","l3out":"L","epg":"E"}"#), &["10.0.0.1"]);
-        daemon.until_logged("there is no such L3Out");
+        daemon.until_logged("L3Out not found; waiting for it to be created");
         assert_eq!(world.apic.writes().len(), 0, "a tenant is never made by us");
         world.apic.setup_tenant("NEW", "V", &["L"]).unwrap();
         world.until("it is served", |world| world.apic.subnets("uni/tn-NEW/out-L/instP-E").len() == 1);
-        daemon.until_logged("no longer: uni/tn-NEW/out-L: there is no such L3Out");
+        daemon.until_logged("no longer: L3OutNotFound uni/tn-NEW/out-L: L3Out not found");
     }
 }

@@ -120,7 +120,7 @@ fn two_clusters_share_an_epg() {
         // I, who made it, leave first: it stays for the other, and goes with the other's last subnet.
         world.kube.delete("deployments", "a", "web");
         world.until_holds("E", &["10.8.0.1"]);
-        mine.until_logged("it holds subnets that are not ours");
+        mine.until_logged("no longer desired; keeping it while it holds");
         other.settle(world);
         assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], MARK);
         other.kube.delete("deployments", "a", "web");
@@ -150,7 +150,7 @@ fn two_clusters_want_one_address() {
         let theirs = other.run(world, &["--epg-grace", "0"]);
         other.kube.deploy("a", "web", Some(F), &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("F", &["10.0.0.2"]);
-        theirs.until_logged("of the same VRF has it and it is not ours");
+        theirs.until_logged("has the same prefix in this VRF");
         world.settle();
         other.settle(world);
         assert!(world.holds("E", &["10.0.0.1"]) && world.holds("F", &["10.0.0.2"]));
@@ -180,7 +180,7 @@ fn a_fight_over_marks_and_scopes_is_not_fought_for_ever() {
             world.until(&format!("{name} of {class} is repaired, {n}"), |world| value_now(world) == good);
         }
         world.apic.set(dn, class, &[(name, value)]).unwrap();
-        daemon.until_logged("somebody undoes again and again what aci-sync does there");
+        daemon.until_logged("another writer keeps reverting it");
         world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
         world.until_holds("F", &["10.0.1.1"]);
         world.settle();
@@ -224,7 +224,7 @@ fn a_former_id_is_adopted_only_where_told() {
         world.until("what is desired is ours", |world| {
             world.apic.get(DN_E).unwrap()["annotation"] == MARK && marks(world, DN_E).values().all(|it| it == MARK)
         });
-        daemon.until_logged("not desired, with a predecessor's mark, and left alone");
+        daemon.until_logged("legacy subnets that are not desired; leaving them alone");
         world.settle();
         assert_eq!(snapshot(world, DN_F), before[1], "what nobody wants is left alone");
         assert!(world.apic.get(&format!("{DN_E}/rscons-web")).is_some());
@@ -262,6 +262,6 @@ fn as_a_guest_of_aci_containers() {
             world.apic.writes().iter().all(|it| !it.body.contains(r#""name":"E""#)),
             "the EPG itself is not written"
         );
-        assert_eq!(daemon.count("undoes again and again"), 0, "no conflict is reported");
+        assert_eq!(daemon.count("another writer keeps reverting it"), 0, "no conflict is reported");
     });
 }

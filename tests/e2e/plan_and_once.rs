@@ -27,7 +27,7 @@ L3Out uni/tn-T/out-L
     + EPG  (Deployment a/web)
     + 10.0.0.1/32  import-security  (Pod a/web-646c8dfd75-0)
     + 10.9.0.1/32  import-security  (Service a/lb)
-finding: Deployment b/typo: its annotation has no tenant; nothing is made for it until it is mended
+finding: InvalidAnnotation Deployment b/typo: invalid annotation: tenant is missing; nothing is created for the Deployment until it is corrected
 Plan: 3 to create, 0 to change, 0 to delete.
 ";
         assert_eq!(text, expected);
@@ -42,13 +42,13 @@ Plan: 3 to create, 0 to change, 0 to delete.
         for line in [
             "    - 10.0.0.1/32  was \"a::web-646c8dfd75-0\"  (moves to uni/tn-T/out-L/instP-F)",
             "    + 10.0.0.1/32  import-security  (Pod a/web-646c8dfd75-0)",
-            "    - EPG  (no valid annotation names it any more)",
+            "    - EPG  (no valid annotation names the EPG any more)",
             "Plan: 3 to create, 0 to change, 3 to delete.",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
         world.kube.annotate("a", "web", Some(E));
-        let drift = "    ~ 10.9.0.1/32  name \"mine\" -> \"a::lb\"  scope export-rtctrl -> export-rtctrl,import-security  (the address is of Service a/lb; required by --subnet-scope)";
+        let drift = "    ~ 10.9.0.1/32  name \"mine\" -> \"a::lb\"  scope export-rtctrl -> export-rtctrl,import-security  (address belongs to Service a/lb; required by --subnet-scope)";
         let text = plan(2);
         assert!(text.lines().any(|it| it == drift), "{text}");
 

@@ -77,7 +77,7 @@ fn a_tenant_is_never_made() {
         world.apic.admin_delete("uni/tn-T").unwrap();
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.kube.deploy("a", "more", Some(F), &["10.0.0.3"]);
-        daemon.until_logged("uni/tn-T/out-L: there is no such L3Out");
+        daemon.until_logged("L3Out not found; waiting for it to be created");
         assert!(world.apic.get("uni/tn-T").is_none());
         world.apic.set_deaf(false);
         world.apic.setup_tenant("T", "V", &["L"]).unwrap();
@@ -179,7 +179,7 @@ fn a_refusal_stops_no_other() {
         assert_eq!(daemon.count("logged in at the APIC"), 1, "a missing privilege is no reason to log in again");
         world.apic.allow();
         world.until_holds("E", &["10.0.0.1"]);
-        daemon.until_logged("no longer: uni/tn-T/out-L/instP-E: the APIC does not take");
+        daemon.until_logged("no longer: Rejected uni/tn-T/out-L/instP-E: failed to write");
 
         world.apic.reject("10.0.0.3", ApiError::bad(801, "property ip failed validation"), Some(1));
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);
@@ -258,7 +258,7 @@ fn an_epg_with_foreign_subnets_stays() {
         world.apic.set(&dn, "l3extSubnet", &[]).unwrap();
         world.apic.set_deaf(false);
         world.kube.delete("deployments", "a", "web");
-        daemon.until_logged("it holds subnets that are not ours");
+        daemon.until_logged("no longer desired; keeping it while it holds");
         assert_eq!(world.subnets("E").into_iter().collect::<Vec<_>>(), ["10.7.0.0/16"]);
         world.apic.admin_delete(&dn).unwrap();
         world.until("the EPG goes once it holds nothing else", |world| world.apic.get(DN_E).is_none());
@@ -274,7 +274,7 @@ fn contracts_keep_an_epg_where_asked_for() {
     world.until_holds("E", &["10.0.0.1"]);
     world.apic.admin_post(DN_E, &json!({"fvRsCons": {"attributes": {"tnVzBrCPName": "web"}}})).unwrap();
     world.kube.delete("deployments", "a", "web");
-    daemon.until_logged("it has contracts: it stays, empty");
+    daemon.until_logged("keeping it empty while it has contract relations");
     world.until_holds("E", &[]);
 }
 

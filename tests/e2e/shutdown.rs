@@ -112,11 +112,11 @@ fn the_status_is_told_on_demand() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("b", "typo", Some("{"), &[]);
     world.until_holds("E", &["10.0.0.1"]);
-    daemon.until_logged("its annotation is not a JSON object");
+    daemon.until_logged("invalid annotation: not a JSON object");
     daemon.signal("USR1");
     daemon.until_logged("status: uni/tn-T/out-L: 1 EPGs, subscribed");
     daemon.until_logged("status: 2 Deployments managed, 1 Pods and 0 Services known");
-    daemon.until_logged("status: finding: Deployment b/typo: its annotation");
+    daemon.until_logged("status: finding: InvalidAnnotation Deployment b/typo: invalid annotation");
     daemon.until_logged(&format!("status: logged in at the APIC {}", world.apic.apic()));
 }
 
@@ -160,7 +160,7 @@ fn every_line_goes_where_it_belongs() {
     let world = World::new();
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some("{"), &[]);
-    daemon.until_logged("its annotation is not a JSON object");
+    daemon.until_logged("invalid annotation: not a JSON object");
     assert!(daemon.text("err").lines().all(|it| it.contains(" WARN ")), "{}", daemon.text("err"));
     assert!(daemon.text("out").lines().all(|it| it.contains(" INFO ")), "{}", daemon.text("out"));
 }

@@ -240,7 +240,7 @@ fn writes_without_answers_are_not_hammered() {
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         daemon.until_logged("what became of a write is not known");
-        daemon.until_logged("instP-E: the APIC does not take what is asked there: what became of a write is not known");
+        daemon.until_logged("failed to write: what became of a write is not known");
         // What waits for an answer that never comes holds up nobody else.
         world.kube.deploy("b", "other", Some(M), &["10.0.1.1"]);
         world.until("the other is served", |world| world.apic.subnets("uni/tn-T/out-M/instP-G").len() == 1);

@@ -79,10 +79,13 @@ fn drift_is_told_from_another_source() {
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.1")), now);
     assert_eq!(
         changes(&mut reconciler, &session, now),
-        ["~ 10.0.0.1/32  name \"a::web-1\" -> \"a::web-2\"  (the address is of Pod a/web-2)"]
+        ["~ 10.0.0.1/32  name \"a::web-1\" -> \"a::web-2\"  (address belongs to Pod a/web-2)"]
     );
     apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", "")]).unwrap();
-    assert_eq!(changes(&mut reconciler, &session, now), ["~ 10.0.0.1/32  (owner mark changed by another writer)"]);
+    assert_eq!(
+        changes(&mut reconciler, &session, now),
+        ["~ 10.0.0.1/32  (owner annotation changed by another writer)"]
+    );
 }
 
 /// R8: another scope by configuration is no drift.
@@ -120,7 +123,7 @@ fn lost_contracts_are_listed() {
     apic.admin.admin_delete(DN_E).unwrap();
     session.tell(&mut reconciler);
     let notices = reconcile(&mut reconciler, &session, now).notices;
-    let text = "another writer deleted it, and it was restored without the contract relations that it had: rscons-c1, \
+    let text = "another writer deleted the EPG; restored without its contract relations: rscons-c1, \
                 rscons-c2, rscons-c3, rscons-c4, rscons-c5 and 3 more; add those that are still needed";
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text]);
     let told: Vec<_> =
@@ -134,7 +137,7 @@ fn lost_contracts_are_listed() {
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
     apic.admin.admin_delete(DN_E).unwrap();
     changes(&mut reconciler, &session, now + 10 * SECOND);
-    assert!(findings(&reconciler, Code::ContractsLost)[0].contains("that it had: rscons-web;"));
+    assert!(findings(&reconciler, Code::ContractsLost)[0].contains("relations: rscons-web;"));
     reconciler.cluster_changed(Event::Upsert(deployment("web", "F", &[])), now);
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
@@ -203,7 +206,7 @@ fn a_running_grace_is_visible() {
             assert_eq!((reconciler.findings().len(), report.kept), (0, 2), "nothing ends there");
             continue;
         }
-        let text = "no longer desired; it will be deleted after a grace of 60 s, with its contract relations (1)";
+        let text = "no longer desired; deleting it after a grace of 60 s, with 1 contract relation";
         assert_eq!(findings(&reconciler, Code::EpgInGrace), [text]);
         assert_eq!((reconciler.open_findings(), report.kept), (0, 0));
         let before = reconciler.findings().clone();

@@ -299,7 +299,7 @@ impl World {
         };
         let mut text = rounds.join("then\n");
         for finding in findings {
-            text += &format!("finding {:?} {finding}\n", finding.code);
+            text += &format!("finding {finding}\n");
         }
         let text = if text.is_empty() { "nothing\n".to_owned() } else { text };
         text.lines().map(|it| format!("{}\n", it.trim_end())).collect()

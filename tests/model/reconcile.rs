@@ -287,13 +287,16 @@ fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<Str
 /// tell, and neither has a Pod that comes or goes.
 #[test]
 fn what_was_done_is_told_once() {
-    const SYNCED: &str = "is on the fabric; subnets in it:";
+    const SYNCED: &str = "is on the fabric with";
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
     assert_eq!(told(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
     reconciler.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
-    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1")]);
+    assert_eq!(
+        told(&mut reconciler, &session, now),
+        [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1 subnet")]
+    );
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
 
@@ -302,17 +305,23 @@ fn what_was_done_is_told_once() {
     assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
     reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
     reconciler.cluster_changed(Event::Upsert(pod("late", 3, "10.0.0.3")), now);
-    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3")]);
+    assert_eq!(
+        told(&mut reconciler, &session, now),
+        [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3 subnets")]
+    );
 
     // A move is told as what it comes to.
     reconciler.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
     let dn_f = DN_E.replace("-E", "-F");
-    assert_eq!(told(&mut reconciler, &session, now), [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1")]);
+    assert_eq!(
+        told(&mut reconciler, &session, now),
+        [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1 subnet")]
+    );
     reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
     assert_eq!(told(&mut reconciler, &session, now).len(), 1);
 
     for (name, rest) in [
-        ("web", format!("nothing of its own is left in {DN_E}, which stays")),
+        ("web", format!("subnets of the Deployment were removed from {DN_E}; the EPG stays")),
         ("late", format!("{DN_E} is gone from the fabric")),
     ] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, now);
@@ -351,7 +360,7 @@ fn a_finding_that_goes_on_is_no_news() {
         assert_eq!(told.len(), count, "{told:?}");
         assert!(told.iter().all(|it| it.starts_with("ForeignSubnet Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
         let text = reconciler.findings().iter().map(|it| it.text.clone()).collect::<String>();
-        assert_eq!(text.contains("2 subnets"), count == 0, "{text}");
+        assert_eq!(text.contains("10.0.0.1/32, 10.0.0.2/32"), count == 0, "{text}");
         reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
     }
 }
@@ -366,7 +375,9 @@ fn findings_are_told_to_those_concerned() {
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("one", "E", &[]), deployment("two", "F", &[])], pods(1), now);
     let missing = |name: &str| {
-        format!("L3OutNotFound Deployment a/{name} {name}: uni/tn-T/out-L: there is no such L3Out; it is waited for")
+        format!(
+            "L3OutNotFound Deployment a/{name} {name}: uni/tn-T/out-L: L3Out not found; waiting for it to be created"
+        )
     };
     assert_eq!(told(&mut reconciler, &session, now), [missing("one"), missing("two")]);
     reconciler.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
@@ -382,7 +393,7 @@ fn findings_are_told_to_those_concerned() {
         let told = told(&mut reconciler, &session, now);
         assert_eq!(told.len(), count, "{text}: {told:?}");
         assert!(
-            told.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: its annotation ")),
+            told.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: invalid annotation: ")),
             "{told:?}"
         );
     }
@@ -399,7 +410,7 @@ fn findings_are_told_to_those_concerned() {
         reconciler.cluster_changed(Event::Upsert(object), now);
     }
     let told = told(&mut reconciler, &session, now);
-    assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: its load balancer"), "{told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: load balancer"), "{told:?}");
 }
 
 /// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has them.
@@ -450,7 +461,7 @@ fn events_name_nothing_of_other_namespaces() {
     }
     assert!(of_shop.iter().all(|it| !it.to_lowercase().contains("evil")), "{of_shop:#?}");
     let log: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
-    assert!(log.iter().any(|it| it.contains("now of Pod evil/one-1-x")), "{log:#?}");
+    assert!(log.iter().any(|it| it.contains("now Pod evil/one-1-x")), "{log:#?}");
 }
 
 /// X3: a namespace has its share of the findings, whatever it writes; those of others are told all the same.
@@ -472,7 +483,7 @@ fn a_namespace_has_its_share_of_findings() {
         reconciler.cluster_changed(Event::Upsert(objects::decode(Kind::Deployment, json.as_bytes()).unwrap()), now);
     }
     reconcile(&mut reconciler, &session, now);
-    let findings: Vec<String> = reconciler.findings().iter().map(|it| format!("{:?} {it}", it.code)).collect();
+    let findings: Vec<String> = reconciler.findings().iter().map(ToString::to_string).collect();
     for code in ["InvalidAnnotation", "UnknownKey", "L3OutNotFound"] {
         let of_evil = findings.iter().filter(|it| it.starts_with(code) && !it.contains("shop/"));
         assert!(of_evil.count() <= 21, "{code}: {findings:#?}");

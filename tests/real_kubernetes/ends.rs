@@ -19,7 +19,7 @@ fn annotations() {
     world.until_follows("F", "web", 2, &[]);
     world.until_gone("E");
     annotate("{broken");
-    daemon.until_logged("its annotation is not a JSON object");
+    daemon.until_logged("invalid annotation: not a JSON object");
     world.settle();
     world.until_follows("F", "web", 2, &[]);
     annotate(&world.annotation("E"));

@@ -130,7 +130,8 @@ fn an_adopted_replica_set() {
     let path = format!("/apis/apps/v1/namespaces/{}/replicasets/legacy", world.namespace);
     let is_adopted = || world.cluster.read(&path)["metadata"]["ownerReferences"][0]["kind"] == "Deployment";
     world.until("the Deployment has adopted it", is_adopted);
-    let finding = format!("Deployment {}/shop: status counts replicas, but no Pod of it was found", world.namespace);
+    let finding =
+        format!("PodsNotFound Deployment {}/shop: status counts replicas, but no Pod was found", world.namespace);
     let told = || daemon.count(&finding) == 1;
     world.until_within(Duration::from_secs(150), "it is told that no Pod was found", told);
     world.kubectl(&["rollout", "restart", "deployment", "shop"]);

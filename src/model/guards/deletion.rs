@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::dn::ObjectDn;
-use crate::model::finding::{Code, Few, Finding};
+use crate::model::finding::{Code, Few, Finding, counted};
 use crate::model::plan::Plan;
 use crate::model::rules::MaxDeletes;
 
@@ -63,12 +63,12 @@ impl DeletionGuard {
     /// What people should know.
     pub fn finding(&self) -> Option<Finding> {
         let text = format!(
-            "{} deletions are blocked, because one comparison called for more than --max-deletes allows ({}); look \
-             whether the cluster's side is as it should be, and let them go with SIGUSR2",
-            self.blocked.len(),
+            "{} blocked: full sync exceeds --max-deletes. Check that this is the right, complete cluster, then approve \
+             with `kill -USR2` ({})",
+            counted(self.blocked.len(), "deletion"),
             Few::of(&self.blocked)
         );
-        (!self.blocked.is_empty()).then(|| Finding::new(Code::DeletionsBlocked, "the deletion guard", text))
+        (!self.blocked.is_empty()).then(|| Finding::new(Code::DeletionsBlocked, "deletion guard", text))
     }
 }
 

@@ -67,7 +67,7 @@ impl DriftThrottle {
     pub fn findings(&self, now: Instant) -> impl Iterator<Item = Finding> {
         let fought_over = self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now));
         fought_over.map(|(object, _)| {
-            let text = "somebody undoes again and again what aci-sync does there: it is repaired once a minute only";
+            let text = "another writer keeps reverting it; repairing it at most once a minute until that stops";
             Finding::new(Code::WriterConflict, object, text)
         })
     }
