@@ -1,13 +1,12 @@
-//! Waiting longer after each failure, with jitter, and never past a stop.
+//! Pauses that grow with each failure, with jitter, and that a stop ends.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-/// The pauses between tries: doubling from the first to the longest, each spread over [d/2, d].
-///
-/// Jitter keeps several daemons that lost the same server from coming back in the same moment.
+/// The pauses between tries: doubling from the first to the longest, each spread over [d/2, d], so that several daemons
+/// that lost the same server do not come back at the same moment.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -16,7 +15,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off that starts with pauses of about `first` and grows to `longest`.
+    /// Pauses from about `first` up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Backoff { first, longest, next: first }
     }
@@ -26,7 +25,7 @@ impl Backoff {
         self.pause_by(random_unit())
     }
 
-    /// The same, with a random number in [0, 1) of the caller's.
+    /// The same, with the caller's random number in [0, 1).
     pub fn pause_by(&mut self, random: f64) -> Duration {
         let pause = self.next;
         self.next = (self.next * 2).min(self.longest);
@@ -39,15 +38,19 @@ impl Backoff {
     }
 }
 
+/// A pause as log lines show it (`retry_in`): `2.0s`.
+pub fn seconds(pause: Duration) -> String {
+    format!("{:.1}s", pause.as_secs_f64())
+}
+
 /// A random number in [0, 1): the standard library's hash keys are random, and jitter needs no more.
 pub fn random_unit() -> f64 {
     let bits = RandomState::new().hash_one(0u8) >> 11;
     bits as f64 / (1u64 << 53) as f64
 }
 
-/// Waits on the stop channel; true means that the program is stopping.
-///
-/// Nothing is ever sent on a stop channel: main drops its sender, and every receiver wakes with an error.
+/// Waits on the stop channel; true if the program is stopping. Nothing is ever sent on it: main drops its sender, and
+/// every receiver wakes with an error.
 pub fn stopped_within(stop: &Receiver<()>, pause: Duration) -> bool {
     !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
 }

@@ -1,52 +1,80 @@
-//! Whether this process leads, and until when (K4): what the lease thread writes, and whoever acts on the fabric looks
-//! at. How a Lease is won and kept is `kube::election`'s business.
+//! Whether this process leads, and until when (K4). The lease thread decides; the APIC session manager waits for a term,
+//! the event loop is notified of each change, and every write checks the deadline. How a Lease is won and kept is in
+//! `kube::election`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-/// The term of a process that takes no part in an election: longer than any process runs.
+/// The term of a process without leader election: longer than any process runs.
 const PERMANENT: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// A handle on the term. Clones are the same.
+/// Leadership as a deadline. Clones share it.
 #[derive(Clone)]
 pub struct Leadership {
     state: Arc<Mutex<State>>,
-    begin: Sender<()>,
-    begun: Receiver<()>,
+    begun: Signal,
+    changed: Signal,
 }
 
 struct State {
-    /// Counts the terms: what is left of an earlier one does not pass for one of the present one.
+    /// Counts the terms, so that what belongs to an earlier term is recognized.
     term: u64,
     until: Option<Instant>,
 }
 
+impl State {
+    fn present_term(&self) -> Option<u64> {
+        self.until.is_some_and(|it| Instant::now() < it).then_some(self.term)
+    }
+}
+
+/// Wakes one waiting thread; signals that come before it looks are one.
+#[derive(Clone)]
+struct Signal {
+    sender: Sender<()>,
+    receiver: Receiver<()>,
+}
+
+impl Signal {
+    fn new() -> Signal {
+        let (sender, receiver) = bounded(1);
+        Signal { sender, receiver }
+    }
+
+    fn send(&self) {
+        // A full channel holds a signal already.
+        let _ = self.sender.try_send(());
+    }
+}
+
 impl Leadership {
-    /// For a candidate.
+    /// The term of processes without leader election. Elected processes count their terms from 1.
+    pub const PERMANENT_TERM: u64 = 0;
+
+    /// For a process that takes part in an election.
     pub fn not_yet() -> Leadership {
         Leadership::new(None)
     }
 
-    /// For a process that has nobody beside it.
+    /// For a process without leader election.
     pub fn permanent() -> Leadership {
         Leadership::new(Some(Instant::now() + PERMANENT))
     }
 
     fn new(until: Option<Instant>) -> Leadership {
-        let (begin, begun) = bounded(1);
-        Leadership { state: Arc::new(Mutex::new(State { term: 0, until })), begin, begun }
+        let state = Arc::new(Mutex::new(State { term: Leadership::PERMANENT_TERM, until }));
+        Leadership { state, begun: Signal::new(), changed: Signal::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The term of the present term; nothing where this process does not lead.
+    /// The present term; `None` while this process does not lead.
     pub fn term(&self) -> Option<u64> {
-        let state = self.state();
-        state.until.is_some_and(|it| Instant::now() < it).then_some(state.term)
+        self.state().present_term()
     }
 
     /// Whether this process leads, right now.
@@ -54,30 +82,42 @@ impl Leadership {
         self.term().is_some()
     }
 
-    /// This process leads until then, anew or still.
+    /// Begins a term or prolongs the present one.
     pub fn extend(&self, until: Instant) {
         let mut state = self.state();
-        if state.until.replace(until).is_none() {
+        if state.until.is_none() {
             state.term += 1;
         }
-        // Also where it only goes on: it may have lapsed for a moment, and somebody waits. One that is still there says
-        // the same.
-        let _ = self.begin.try_send(());
+        let was_leading = state.present_term().is_some();
+        state.until = Some(until);
+        drop(state);
+        // Also if the deadline of the same term had passed for a moment.
+        if !was_leading {
+            self.begun.send();
+            self.changed.send();
+        }
     }
 
-    /// This process leads no more.
+    /// Ends the term.
     pub fn end(&self) {
         self.state().until = None;
+        self.changed.send();
     }
 
-    /// Waits for a term, for the one thread that does so; nothing where the program stops.
+    /// Wakes the event loop when a term may have begun or ended; what it is now, [`Leadership::term`] returns. A deadline
+    /// that passes by itself sends nothing.
+    pub fn changes(&self) -> &Receiver<()> {
+        &self.changed.receiver
+    }
+
+    /// Waits for a term; `None` if the program stops. For the one thread that makes APIC sessions.
     pub fn wait(&self, stop: &Receiver<()>) -> Option<u64> {
         loop {
             if let Some(term) = self.term() {
                 return Some(term);
             }
             select! {
-                recv(self.begun) -> _ => {}
+                recv(self.begun.receiver) -> _ => {}
                 recv(stop) -> _ => return None,
             }
         }
@@ -88,9 +128,9 @@ impl Leadership {
 mod tests {
     use super::*;
 
-    /// K4: a term ends with its deadline, whoever forgets to say so, and each one that begins has a term of its own.
+    /// K4: a term ends with its deadline by itself, and each term has a number of its own.
     #[test]
-    fn a_tenure_ends_by_itself() {
+    fn a_term_ends_at_its_deadline() {
         let (stop_sender, stop) = bounded::<()>(0);
         let (now, hour) = (Instant::now(), Duration::from_secs(3600));
         assert_eq!(Leadership::permanent().wait(&stop), Some(0));
@@ -110,15 +150,15 @@ mod tests {
         assert_eq!(leadership.wait(&stop), None);
     }
 
-    /// K4: who waits for a term wakes up also where the present one had lapsed for a moment only.
+    /// K4: a thread that waits for a term also wakes up if the present one had lapsed for a moment only.
     #[test]
-    fn a_late_renewal_wakes_who_waits() {
+    fn a_late_renewal_wakes_the_waiting_thread() {
         let ((_keep, stop), (sender, answer)) = (bounded(0), bounded(1));
         let leadership = Leadership::not_yet();
         leadership.extend(Instant::now());
         let waiter = leadership.clone();
         std::thread::spawn(move || sender.send(waiter.wait(&stop)));
-        while !leadership.begun.is_empty() {
+        while !leadership.begun.receiver.is_empty() {
             std::thread::yield_now();
         }
         leadership.extend(Instant::now() + Duration::from_secs(3600));

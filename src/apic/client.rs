@@ -427,13 +427,13 @@ pub fn token_in(answer: &Answer) -> Result<(Secret, Lifetimes), Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::apic::RequestPacer;
     use crate::net::{Tls, TlsSettings};
 
     /// A session that nobody granted.
-    pub(in crate::apic) fn session() -> Client {
+    pub(crate) fn session() -> Client {
         let tls = Tls::new(&TlsSettings::default()).unwrap();
         let settings = Settings {
             controllers: Vec::new(),

@@ -34,6 +34,8 @@ pub use query::Query;
 pub use refresher::Refresher;
 pub use session::SessionManager;
 
+#[cfg(test)]
+pub(crate) use client::tests::session as test_session;
 use event_sender::EventSender;
 
 use crate::leadership::Leadership;
@@ -59,8 +61,6 @@ pub struct Settings {
 /// What the APIC side tells the reconciler.
 #[derive(Debug)]
 pub enum Event {
-    /// This process leads now, and did not before (K4): what it knew of the fabric may be out of date.
-    Elected,
     /// Logged in, and the websocket is open. What was read or subscribed before is void.
     Connected(Client),
     /// Objects changed.

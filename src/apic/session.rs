@@ -79,13 +79,9 @@ impl SessionManager {
         let mut pauses = LoginBackoff::new();
         let extends = Arc::new(AtomicBool::new(true));
         let mut told: BTreeMap<String, String> = BTreeMap::new();
-        let (mut known, mut was_answered) = (0, false);
+        let mut was_answered = false;
         for turn in 0.. {
             let Some(number) = self.leadership.wait(&self.stop) else { return };
-            if number != known && self.send(Event::Elected).is_err() {
-                return;
-            }
-            known = number;
             let Some(controller) = self.settings.controllers.get(turn % self.settings.controllers.len().max(1)) else {
                 return;
             };

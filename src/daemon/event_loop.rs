@@ -44,6 +44,8 @@ enum Event {
     Cluster(kube::Event),
     Fabric(apic::Event),
     Command(Command),
+    /// A term of leadership may have begun or ended (K4).
+    Leadership,
     /// A deadline has come: a reconcile or a full sync is due.
     Timer,
     /// Nothing happened: the loop turns all the same (X1).
@@ -58,6 +60,8 @@ pub struct EventLoop {
     inbox: Inbox,
     link: SessionHandle,
     leadership: Leadership,
+    /// The term in which the reconciler's view of the fabric was read.
+    term: Option<u64>,
     heartbeat: Heartbeat,
     beat: Receiver<Instant>,
     client: Option<Client>,
@@ -86,6 +90,8 @@ pub struct Inbox {
 struct LiveContext<'a> {
     inbox: &'a Inbox,
     leadership: &'a Leadership,
+    /// The term of the view that is reconciled.
+    term: Option<u64>,
     begun: Instant,
     /// How many writes have had their turn.
     writes: Cell<usize>,
@@ -101,7 +107,7 @@ impl LiveContext<'_> {
 
 impl ReconcileContext for LiveContext<'_> {
     fn should_continue(&self) -> bool {
-        !stopped(&self.inbox.stop) && self.has_time() && self.leadership.is_leader()
+        !stopped(&self.inbox.stop) && self.has_time() && self.term.is_some() && self.leadership.term() == self.term
     }
 
     fn may_delete(&self) -> bool {
@@ -144,7 +150,21 @@ impl EventLoop {
         let scheduler = Scheduler::new(resync, Instant::now());
         let beat = tick(BEAT);
         let (client, events, manager, outcome) = (None, None, ServiceManager::default(), None);
-        EventLoop { reconciler, inbox, link, leadership, heartbeat, beat, client, scheduler, events, manager, outcome }
+        let term = Some(Leadership::PERMANENT_TERM);
+        EventLoop {
+            reconciler,
+            inbox,
+            link,
+            leadership,
+            term,
+            heartbeat,
+            beat,
+            client,
+            scheduler,
+            events,
+            manager,
+            outcome,
+        }
     }
 
     /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
@@ -162,20 +182,30 @@ impl EventLoop {
                     std::mem::forget(self.reconciler);
                     return;
                 }
-                event => self.handle(event),
+                event => self.serve(event),
             }
-            self.forget_term();
             self.publish_status();
         }
     }
 
-    /// K4: what a process knew of the fabric while it led may not be so any more once it does not. The leader has the
-    /// findings.
-    fn forget_term(&mut self) {
-        if !self.leadership.is_leader() && !self.reconciler.is_new() {
-            info!("this process does not lead any more: what it knew of the fabric is forgotten");
-            self.reconciler.start_over();
-            self.outcome = None;
+    fn serve(&mut self, event: Event) {
+        // The session of a new term may be reported before the term itself.
+        self.enter_term();
+        self.handle(event);
+    }
+
+    /// K4: what was read of the fabric in one term is not used in another.
+    fn enter_term(&mut self) {
+        let term = self.leadership.term();
+        if term == self.term {
+            return;
+        }
+        self.term = term;
+        self.reconciler.start_over();
+        self.outcome = None;
+        if term.is_some() {
+            info!("new term of leadership; starting with a full sync");
+            self.scheduler.reconcile_soon(Instant::now());
         }
     }
 
@@ -208,6 +238,7 @@ impl EventLoop {
             recv(self.inbox.cluster) -> event => event.map_or(Event::Stop, Event::Cluster),
             recv(self.inbox.fabric) -> event => event.map_or(Event::Stop, Event::Fabric),
             recv(self.inbox.commands) -> command => command.map_or(Event::Stop, Event::Command),
+            recv(self.leadership.changes()) -> _ => Event::Leadership,
             recv(timer) -> _ => Event::Timer,
             recv(self.beat) -> _ => Event::Beat,
         }
@@ -228,11 +259,6 @@ impl EventLoop {
                 if self.reconciler.fabric_changed(&subscriptions, &changes) {
                     self.scheduler.reconcile_soon(now);
                 }
-            }
-            Event::Fabric(apic::Event::Elected) => {
-                info!("taking over: everything is compared");
-                self.reconciler.start_over();
-                self.outcome = None;
             }
             Event::Fabric(apic::Event::Connected(client)) => {
                 info!("logged in at the APIC {}, websocket open", client.controller());
@@ -264,7 +290,7 @@ impl EventLoop {
                     self.reconcile(now);
                 }
             }
-            Event::Beat | Event::Stop => {}
+            Event::Leadership | Event::Beat | Event::Stop => {}
         }
     }
 
@@ -281,6 +307,7 @@ impl EventLoop {
         let context = LiveContext {
             inbox: &self.inbox,
             leadership: &self.leadership,
+            term: self.term,
             begun: now,
             writes: Cell::default(),
             later: RefCell::default(),
@@ -351,9 +378,11 @@ impl EventLoop {
 
     fn log_status(&self, now: Instant) {
         match &self.client {
+            _ if !self.leadership.is_leader() => {
+                info!("status: this process does not lead; it watches the cluster and waits");
+            }
             Some(client) => info!("status: logged in at the APIC {}", client.controller()),
-            None if self.leadership.is_leader() => info!("status: no session at an APIC"),
-            None => info!("status: this process does not lead; it watches the cluster and waits"),
+            None => info!("status: no session at an APIC"),
         }
         for line in self.reconciler.status(now) {
             info!("status: {line}");
@@ -367,5 +396,47 @@ fn nothing_to_change(held: usize, kept: usize) -> String {
         (0, 0) => "there is nothing to change".to_owned(),
         (held, 0) => format!("there is nothing to change but {held} deletions that are held"),
         (_, kept) => format!("there is nothing to change; objects kept under --policy upsert-only: {kept}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, never};
+
+    use super::*;
+    use crate::model::owner::OwnerIdentity;
+    use crate::model::rules::{Policy, Rules};
+
+    /// K4: the view of an earlier term is dropped before the first event of the next one, also if that event is the new
+    /// session; and a reconcile that began in one term does not go on in another.
+    #[test]
+    fn a_session_may_be_reported_before_its_term() {
+        let ((report, fabric), (_keep, stop)) = (bounded(1), bounded(0));
+        let inbox = Inbox { cluster: never(), fabric, commands: never(), stop };
+        let (leadership, hour) = (Leadership::not_yet(), Duration::from_secs(3600));
+        let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
+        let (link, heartbeat) = (SessionHandle::default(), Heartbeat::default());
+        let mut event_loop = EventLoop::new(reconciler, inbox, link, leadership.clone(), heartbeat, hour);
+        leadership.extend(Instant::now() + hour);
+        event_loop.enter_term();
+        event_loop.outcome = Some(Status::InSync(0));
+        let first_term = event_loop.term;
+        let may_continue = |event_loop: &EventLoop, term| {
+            let (inbox, leadership) = (&event_loop.inbox, &event_loop.leadership);
+            let (begun, writes, later) = (Instant::now(), Cell::default(), RefCell::default());
+            LiveContext { inbox, leadership, term, begun, writes, later }.should_continue()
+        };
+        assert!(may_continue(&event_loop, first_term));
+
+        leadership.end();
+        leadership.extend(Instant::now() + hour);
+        assert!(!may_continue(&event_loop, first_term), "that reconcile knows the fabric of another term");
+        // The signal of the lease thread is still unread.
+        assert_eq!(leadership.changes().len(), 1);
+        report.send(apic::Event::Connected(apic::test_session())).unwrap();
+        let Ok(event) = event_loop.inbox.fabric.recv() else { panic!("nothing was reported") };
+        event_loop.serve(Event::Fabric(event));
+        assert_eq!((event_loop.term, event_loop.outcome), (Some(2), None));
+        assert!(may_continue(&event_loop, event_loop.term));
     }
 }

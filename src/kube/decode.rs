@@ -1,4 +1,4 @@
-//! Bytes into events: list pages, watch lines, Leases, Status bodies. Pure; sockets are the client's.
+//! Decoding of list pages, watch lines, Leases and Status bodies. Objects are in `objects`; no socket is used here.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,13 +16,13 @@ use super::objects::{self, OfKind};
 use crate::model::kubernetes::{Key, Kind, Object};
 
 /// The longest line of a watch stream that is decoded, in bytes. Objects are at most about 1.5 MiB in etcd, and six times
-/// as long on the wire where each byte becomes an escape such as `\u003c`.
+/// as long on the wire if each byte becomes an escape such as `\u003c`.
 pub const MAX_LINE: usize = 16 << 20;
 
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// The objects worth keeping.
+    /// The objects that a rule needs.
     pub objects: Vec<Object>,
     /// How many objects the page held.
     pub total: usize,
@@ -35,7 +35,7 @@ pub struct Page {
 /// What a line of a watch stream says.
 #[derive(Debug)]
 pub enum WatchLine {
-    /// The object was added or changed, or is no longer there; and the version that the stream is at now.
+    /// The object was added, changed or deleted.
     Changed {
         /// The object as it is, or as it last was.
         object: Object,
@@ -44,13 +44,13 @@ pub enum WatchLine {
         /// The new version.
         resource_version: String,
     },
-    /// Nothing changed; the version that the stream is at now.
+    /// Nothing changed; the version of the stream now.
     Bookmark(String),
     /// The server ends the stream because it is busy (429): the watch can go on later from the same version.
     Busy(Error),
     /// The server ends the stream for another reason: the same version would most probably fail again (K2).
     Failed(Error),
-    /// A type that nobody knows yet, cut for the log.
+    /// An unknown type, cut for the log.
     Unknown(String),
 }
 
@@ -63,16 +63,16 @@ struct ListMeta {
 }
 
 impl ListMeta {
-    /// The version. Without one nothing can be watched from there, and a watch from "" would tell of no deletion.
+    /// The version. A watch from "" would report no deletion that came before it.
     fn version(self, what: &str) -> Result<String, Error> {
         if self.resource_version.is_empty() {
-            return Err(Error::Malformed(format!("{what} has no resource version")));
+            return Err(Error::Malformed(format!("{what}: no resourceVersion")));
         }
         Ok(self.resource_version)
     }
 }
 
-/// What was decoded of a page so far, also where the rest cannot be read.
+/// What was decoded of a page, also if the rest cannot be read.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// How many objects were whole.
@@ -81,30 +81,29 @@ pub struct Progress {
     pub last: Option<Key>,
     /// How many bytes came in so far.
     pub bytes: Rc<Cell<u64>>,
-    /// The largest of them, with its size as far as the pieces that came in show it.
+    /// The largest of them, with its size by the buffers that came in.
     pub largest: Option<(u64, Key)>,
 }
 
 /// Decodes a list page that is in memory.
 pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
-    let malformed = |error| Error::malformed("a list", &error);
+    let malformed = |error| Error::malformed("list", &error);
     decode_page(kind, serde_json::Deserializer::from_slice(body), &mut Progress::default()).map_err(malformed)?
 }
 
-/// Decodes a list page while it comes in. Objects are decoded one by one and nothing but what is used of them is kept,
-/// so that a page costs its kept objects in memory, whatever its size on the wire (X3).
+/// Decodes a list page while it comes in, object by object, so its size on the wire costs no memory (X3).
 pub fn read_page(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Result<Page, Error> {
     let failed = |error: serde_json::Error| {
         if error.is_io() {
             return Error::Unreachable(describe_io_error(&error.into()));
         }
-        Error::malformed("a list", &error)
+        Error::malformed("list", &error)
     };
     decode_page(kind, serde_json::Deserializer::from_reader(body), progress).map_err(failed)?
 }
 
-/// Only a list of that kind with its items counts: what else a proxy answers with 200 must never pass for an empty
-/// cluster (W1).
+/// Accepts only a list of that kind with its items: another answer with 200, such as a proxy's, must never pass for an
+/// empty cluster (W1).
 fn decode_page<'de, R: serde_json::de::Read<'de>>(
     kind: Kind,
     mut json: serde_json::Deserializer<R>,
@@ -113,11 +112,11 @@ fn decode_page<'de, R: serde_json::de::Read<'de>>(
     let list = json.deserialize_map(ListVisitor { kind, progress })?;
     json.end()?;
     if list.kind != format!("{kind}List") {
-        return Ok(Err(Error::Malformed(format!("something else in place of a {kind}List"))));
+        return Ok(Err(Error::Malformed(format!("not a {kind}List"))));
     }
     let next = list.metadata.next.clone().unwrap_or_default();
     let page = |resource_version| Page { objects: list.objects, total: progress.items, resource_version, next };
-    Ok(list.metadata.version("a list").map(page))
+    Ok(list.metadata.version("list").map(page))
 }
 
 struct List {
@@ -144,7 +143,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
             match field.as_str() {
                 "kind" => kind = map.next_value()?,
                 "metadata" => metadata = Some(map.next_value()?),
-                "items" if objects.is_some() => return Err(A::Error::custom("two lists of items")),
+                "items" if objects.is_some() => return Err(A::Error::custom("duplicate field items")),
                 "items" => {
                     objects = Some(map.next_value_seed(Items { kind: self.kind, progress: &mut *self.progress })?);
                 }
@@ -201,7 +200,7 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 }
 
-/// What the beginning of a watch line says of the object that it is about.
+/// The object of a watch line, by the line's beginning.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LineStart {
     /// It was deleted.
@@ -212,12 +211,12 @@ pub struct LineStart {
     pub resource_version: Option<String>,
 }
 
-/// Reads the beginning of a watch line that is too long to be read whole. An API server writes the type first, and an
-/// object's name before all that may be long. What is not there is not known.
+/// Reads the beginning of a watch line that is too long to be decoded. An API server writes the type first, and an
+/// object's name before all fields that may be long.
 pub fn line_start(line: &[u8]) -> LineStart {
     let mut fields = Fields::default();
     let mut json = serde_json::Deserializer::from_slice(line);
-    // It ends too early, and what was read by then is what there is.
+    // It always fails at the cut; the fields before it are in `fields`.
     let _ = Start { depth: 0, fields: &mut fields }.deserialize(&mut json);
     let is_event = matches!(fields.event.as_str(), "ADDED" | "MODIFIED" | "DELETED");
     let (Some(namespace), Some(name), true) = (fields.namespace, fields.name, is_event) else {
@@ -276,8 +275,7 @@ impl<'de> Visitor<'de> for Start<'_> {
     }
 }
 
-/// Decodes a line of a watch stream: the type first, then the object, because a bookmark's object has nothing in it
-/// but a version.
+/// Decodes a line of a watch stream: the type first, then the object, because a bookmark's object has only a version.
 pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
     #[derive(Deserialize)]
     struct Wire<'a> {
@@ -292,15 +290,15 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
         kind: String,
         metadata: ListMeta,
     }
-    let malformed = |error: serde_json::Error| Error::malformed("a watch event", &error);
+    let malformed = |error: serde_json::Error| Error::malformed("watch event", &error);
     let wire: Wire<'_> = serde_json::from_slice(line).map_err(malformed)?;
     let object = wire.object.get();
     let version = || -> Result<String, Error> {
         let versioned: Versioned = serde_json::from_str(object).map_err(malformed)?;
         if versioned.kind != kind.to_string() {
-            return Err(Error::Malformed(format!("a watch event of something else than a {kind}")));
+            return Err(Error::Malformed(format!("watch event: not about a {kind}")));
         }
-        versioned.metadata.version("a watch event")
+        versioned.metadata.version("watch event")
     };
     Ok(match wire.kind.as_str() {
         "ADDED" | "MODIFIED" | "DELETED" => WatchLine::Changed {
@@ -318,7 +316,7 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
     })
 }
 
-/// A `Status` body, as far as it matters.
+/// The fields of a `Status` body that decide something.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -326,21 +324,21 @@ pub struct Status {
     pub code: u16,
     /// The reason in one word.
     pub reason: String,
-    /// The message for people; it names verb and resource where a right is missing.
+    /// The message for people; it names verb and resource if a permission is missing.
     pub message: String,
-    /// More about it.
+    /// Details.
     pub details: Option<Details>,
 }
 
-/// More about a refusal.
+/// Details of a `Status`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Details {
-    /// Why, where it has several reasons or a special one.
+    /// More precise reasons.
     pub causes: Option<Vec<Cause>>,
 }
 
-/// One cause of a refusal.
+/// One cause of a `Status`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Cause {
@@ -356,12 +354,12 @@ impl Status {
     }
 }
 
-/// Reads a `Status`; empty where the body is none.
+/// Reads a `Status`; empty if the body is none.
 pub fn status(body: &[u8]) -> Status {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
 /// A Lease.
 pub fn lease(body: &[u8]) -> Result<Lease, Error> {
-    serde_json::from_slice(body).map_err(|error| Error::malformed("the Lease", &error))
+    serde_json::from_slice(body).map_err(|error| Error::malformed("Lease", &error))
 }

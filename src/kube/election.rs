@@ -1,23 +1,23 @@
 //! Leader election by client-go's algorithm (K4): what to write over a Lease, and what an answer means. It knows
-//! no sockets and no clock; the thread around it is `lease`'s.
+//! no sockets and no clock; the thread and its requests are in `lease`.
 //!
-//! The times in a Lease are for people. It has run out when this process has not seen its record change for as long as
-//! the record says, by its own clock: clocks that differ do no harm.
+//! The times in a Lease are for people. It has run out when this process has not seen its record change for the duration
+//! in the record, by its own clock, so clocks that differ do no harm.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// How long the others wait after the last change that they saw.
+/// How long a standby waits after the last change that it saw.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// How long a leader leads after the last renewal that was granted, counted from its request. The rest until [`LEASE`]
 /// is what clocks may differ in speed, and what a write that was just begun may take.
 const RENEW: Duration = Duration::from_secs(10);
 
-/// How often a leader renews. The others look as often, plus [`JITTER`] times a random part of it: half of client-go's
-/// spread, so that a clean stop is always followed by a take-over within 5 s.
+/// How often a leader renews. A standby looks as often, plus [`JITTER`] times a random part of it: half of client-go's
+/// spread, so that a take-over follows a clean stop within 5 s.
 const RETRY: Duration = Duration::from_secs(2);
 const JITTER: f64 = 0.6;
 
@@ -30,7 +30,7 @@ const MAX_LENGTH: Duration = Duration::from_secs(86_400);
 /// A Lease as the API server holds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Its version is in here, and what others wrote; it goes back as it came.
+    /// Holds the version, and fields of other writers; sent back unchanged.
     pub metadata: Value,
     /// Who holds it.
     #[serde(default)]
@@ -41,9 +41,9 @@ pub struct Lease {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
-    /// Nobody where it is empty or missing.
+    /// Empty or missing if the Lease is free.
     pub holder_identity: Option<String>,
-    /// How long the others wait.
+    /// How long a standby waits.
     pub lease_duration_seconds: Option<i64>,
     /// When the holder took it.
     pub acquire_time: Option<String>,
@@ -75,12 +75,12 @@ impl Record {
     }
 }
 
-/// What would make the Lease ours.
+/// A write that makes this process the holder.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// To make it.
+    /// Creates the Lease.
     Create(Lease),
-    /// To replace it: the version in it must be the present one.
+    /// Replaces the Lease; the API server refuses it unless the version in it is the present one.
     Update(Lease),
 }
 
@@ -94,12 +94,12 @@ pub struct ElectionState {
 }
 
 impl ElectionState {
-    /// A candidate. No two processes may have the same identity, ever.
+    /// A standby. No two processes may have the same identity, ever.
     pub fn new(identity: String) -> ElectionState {
         ElectionState { identity, seen: None, leads_until: None }
     }
 
-    /// Until when this process leads; nothing where it does not.
+    /// Until when this process leads; `None` if it does not.
     pub fn leads_until(&self) -> Option<Instant> {
         self.leads_until
     }
@@ -109,16 +109,16 @@ impl ElectionState {
         self.seen.as_ref().map_or("", |(lease, _)| lease.spec.holder())
     }
 
-    /// What a leader tries first: to renew what it saw last. Where that fails, and for all others, the Lease is read.
-    /// `at` is the time of day as a Lease tells it.
+    /// What a leader tries first: to renew the Lease as it saw it last. If that fails, and for a standby, the Lease is read.
+    /// `at` is the time of day for the Lease.
     pub fn renewal(&self, at: &str) -> Option<Write> {
         let seen = self.seen.as_ref().filter(|_| self.leads_until.is_some());
         seen.map(|(lease, _)| Write::Update(self.mine(lease, at)))
     }
 
-    /// The Lease was read, or is not there. What to write then; nothing where it is somebody else's. One that is not
-    /// ours any more ends our leading at once.
-    pub fn read(&mut self, found: Option<Lease>, now: Instant, at: &str) -> Option<Write> {
+    /// Takes the Lease as it was read, if it exists. What to write then, if this process may hold it. A Lease of another
+    /// holder ends the term at once.
+    pub fn observe(&mut self, found: Option<Lease>, now: Instant, at: &str) -> Option<Write> {
         let is_mine = found.as_ref().is_some_and(|it| it.spec.holder() == self.identity);
         let was_leading = self.leads_until.is_some();
         if !is_mine {
@@ -139,8 +139,8 @@ impl ElectionState {
         (is_mine || (is_free && !was_leading)).then_some(write)
     }
 
-    /// A Lease was made or replaced as asked for at `sent`. False where the answer does not say so.
-    pub fn written(&mut self, lease: Lease, sent: Instant) -> bool {
+    /// Takes the answer to a write that was sent at `sent`; false if it names another holder.
+    pub fn accept_answer(&mut self, lease: Lease, sent: Instant) -> bool {
         let is_mine = lease.spec.holder() == self.identity;
         if is_mine {
             self.leads_until = Some(sent + RENEW);
@@ -149,14 +149,13 @@ impl ElectionState {
         is_mine
     }
 
-    /// True where the deadline has passed: this process leads no more.
-    pub fn is_over(&mut self, now: Instant) -> bool {
-        let until = self.leads_until.take_if(|it| *it <= now);
-        until.is_some()
+    /// Ends the term if its deadline has passed; whether it did.
+    pub fn end_if_expired(&mut self, now: Instant) -> bool {
+        self.leads_until.take_if(|it| *it <= now).is_some()
     }
 
-    /// How long a request that begins now may take; nothing where it would come too late.
-    pub fn limit(&self, now: Instant) -> Option<Duration> {
+    /// How long a request that begins now may take; `None` if it would come too late.
+    pub fn timeout(&self, now: Instant) -> Option<Duration> {
         let left = self.leads_until.map_or(REQUEST, |it| it.saturating_duration_since(now));
         Some(left.min(REQUEST)).filter(|it| !it.is_zero())
     }
@@ -167,18 +166,18 @@ impl ElectionState {
             return RETRY.min(until.saturating_duration_since(now));
         }
         let pause = RETRY + RETRY.mul_f64(JITTER * random);
-        // Who waits for a Lease to run out looks when it has.
+        // The next look is right after the Lease runs out.
         let end = self.seen.as_ref().map(|(lease, since)| *since + lease.spec.duration()).filter(|it| *it > now);
         end.map_or(pause, |it| pause.min(it - now + RETRY.mul_f64(random / 4.0)))
     }
 
-    /// What a holder that stops writes over the Lease that it just read; nothing where it is not ours.
+    /// What a stopping holder writes over the Lease that it just read; `None` if another process holds it.
     pub fn release(identity: &str, lease: Lease, at: &str) -> Option<Lease> {
         let spec = lease.spec.released(at);
         (lease.spec.holder() == identity).then(|| Lease { spec, ..lease })
     }
 
-    /// The Lease with us as its holder.
+    /// The Lease with this process as its holder.
     fn mine(&self, lease: &Lease, at: &str) -> Lease {
         let before = &lease.spec;
         let (acquire_time, transitions) = if before.holder() == self.identity {
@@ -231,8 +230,8 @@ mod tests {
     fn leader(start: Instant) -> ElectionState {
         let mut election = ElectionState::new("me".to_owned());
         assert_eq!(election.renewal(AT), None);
-        let Some(Write::Create(made)) = election.read(None, start, AT) else { panic!("it should be made") };
-        assert!(election.written(Lease { metadata: json!({"resourceVersion": "1"}), ..made }, start));
+        let Some(Write::Create(made)) = election.observe(None, start, AT) else { panic!("it should be made") };
+        assert!(election.accept_answer(Lease { metadata: json!({"resourceVersion": "1"}), ..made }, start));
         election
     }
 
@@ -251,7 +250,7 @@ mod tests {
         ] {
             let mut election = ElectionState::new("me".to_owned());
             let metadata = found.as_ref().map_or(json!({}), |it| it.metadata.clone());
-            let ask = asked(election.read(found.clone(), start, AT));
+            let ask = asked(election.observe(found.clone(), start, AT));
             let record = expected.map(|(acquired, transitions)| Record {
                 acquire_time: Some(acquired.to_owned()),
                 renew_time: Some(AT.to_owned()),
@@ -277,15 +276,15 @@ mod tests {
             (40, 4, "2999", true),
             (41, 5, "1999", false),
         ] {
-            let ask = election.read(Some(lease(version, "you", renew, 0)), start + seconds(at), AT);
+            let ask = election.observe(Some(lease(version, "you", renew, 0)), start + seconds(at), AT);
             assert_eq!(ask.is_some(), may, "at {at}");
         }
         for (duration, longest) in [(None, 0), (Some(-1), 0), (Some(0), 0), (Some(i64::MAX), 86_400)] {
             let mut other = lease(1, "you", "x", 0);
             other.spec.lease_duration_seconds = duration;
             let mut election = ElectionState::new("me".to_owned());
-            assert_eq!(election.read(Some(other.clone()), start, AT).is_some(), longest == 0, "{duration:?}");
-            assert!(election.read(Some(other), start + seconds(longest), AT).is_some(), "{duration:?}");
+            assert_eq!(election.observe(Some(other.clone()), start, AT).is_some(), longest == 0, "{duration:?}");
+            assert!(election.observe(Some(other), start + seconds(longest), AT).is_some(), "{duration:?}");
         }
     }
 
@@ -301,15 +300,18 @@ mod tests {
         let expected =
             Record { renew_time: Some("later".to_owned()), acquire_time: Some(AT.to_owned()), ..spec.clone() };
         assert_eq!((spec.holder(), spec.lease_transitions, &spec), ("me", Some(0), &expected));
-        assert!(!election.written(lease(2, "you", "x", 1), start + seconds(2)), "an answer that grants nothing");
-        assert!(election.written(Lease { metadata, spec }, start + seconds(2)));
+        assert!(!election.accept_answer(lease(2, "you", "x", 1), start + seconds(2)), "an answer that grants nothing");
+        assert!(election.accept_answer(Lease { metadata, spec }, start + seconds(2)));
         assert_eq!(election.leads_until(), Some(start + seconds(12)));
         for (at, limit) in [(2, Some(5)), (7, Some(5)), (11, Some(1)), (12, None), (20, None)] {
-            assert_eq!(election.limit(start + seconds(at)), limit.map(seconds), "at {at}");
+            assert_eq!(election.timeout(start + seconds(at)), limit.map(seconds), "at {at}");
         }
-        assert!(!election.is_over(start + seconds(11)));
-        assert!(election.is_over(start + seconds(12)) && !election.is_over(start + seconds(12)), "told once");
-        assert_eq!((election.renewal(AT), election.limit(start + seconds(20))), (None, Some(REQUEST)));
+        assert!(!election.end_if_expired(start + seconds(11)));
+        assert!(
+            election.end_if_expired(start + seconds(12)) && !election.end_if_expired(start + seconds(12)),
+            "told once"
+        );
+        assert_eq!((election.renewal(AT), election.timeout(start + seconds(20))), (None, Some(REQUEST)));
     }
 
     /// K4: a Lease that is somebody else's, nobody's or gone ends our leading at once, and is not taken in the same try:
@@ -320,9 +322,9 @@ mod tests {
         for (found, then) in [(Some(lease(9, "you", "x", 1)), false), (Some(lease(9, "", "x", 1)), true), (None, true)]
         {
             let mut election = leader(start);
-            assert_eq!(election.read(found.clone(), start + seconds(2), AT), None, "{found:?}");
+            assert_eq!(election.observe(found.clone(), start + seconds(2), AT), None, "{found:?}");
             assert_eq!(election.leads_until(), None, "{found:?}");
-            assert_eq!(election.read(found.clone(), start + seconds(4), AT).is_some(), then, "{found:?}");
+            assert_eq!(election.observe(found.clone(), start + seconds(4), AT).is_some(), then, "{found:?}");
         }
     }
 
@@ -333,7 +335,7 @@ mod tests {
         let election = ElectionState::new("me".to_owned());
         assert_eq!((election.pause(start, 0.0), election.pause(start, 0.5)), (RETRY, Duration::from_millis(2600)));
         let mut election = ElectionState::new("me".to_owned());
-        election.read(Some(lease(1, "you", "x", 0)), start, AT);
+        election.observe(Some(lease(1, "you", "x", 0)), start, AT);
         assert_eq!(election.pause(start + seconds(1), 0.5), Duration::from_millis(2600));
         assert_eq!(election.pause(start + seconds(14), 0.5), Duration::from_millis(1250));
         assert_eq!(election.pause(start + seconds(15), 0.5), Duration::from_millis(2600));

@@ -1,4 +1,4 @@
-//! What can go wrong towards the API server; each variant is another decision.
+//! Errors of requests to the API server. Each variant leads to another decision.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,53 +8,53 @@ use super::decode::Status;
 /// An error of a request or a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// No connection, no TLS, no answer in time, a cut: try again.
+    /// No connection, no TLS, no answer in time, or a broken connection: retry.
     Unreachable(String),
-    /// There are no credentials to ask with, or they are refused and there are no new ones: try again.
+    /// No usable credentials, or they are rejected and there are no new ones: retry.
     Credentials(String),
-    /// 401: the credentials are not accepted.
+    /// 401: the credentials are rejected.
     Unauthorized,
-    /// 403: a right is missing; the message names the verb and the resource.
+    /// 403: a permission is missing; the message names the verb and the resource.
     Forbidden {
-        /// The server's own sentence.
+        /// The message of the API server.
         message: String,
     },
-    /// 403: the namespace is on its way out, and nothing can be made in it any more.
+    /// 403: the namespace is being terminated, and nothing can be created in it.
     Terminating,
     /// 404.
     NotFound,
-    /// 409: somebody else was faster.
+    /// 409: another writer was faster.
     Conflict,
-    /// 410, as a status or in the stream: what was asked for is too old, list again.
+    /// 410, as a status or in a watch: the resource version is too old, relist.
     Expired,
-    /// 429, or 5xx with a time to wait.
+    /// 429 or 5xx: retry later.
     Busy {
-        /// What the server said.
+        /// The message of the API server.
         message: String,
-        /// When it wants to be asked again.
+        /// The pause that it asks for.
         after: Option<Duration>,
     },
-    /// An answer that is larger than what is read of one.
+    /// An answer above the limit.
     TooLarge(String),
-    /// Not what an API server says.
+    /// Not an answer of an API server, or one that cannot be decoded.
     Malformed(String),
 }
 
 impl Error {
-    /// An answer that cannot be decoded. Nothing of the body is quoted.
+    /// An answer that cannot be decoded. The body is not quoted.
     pub fn malformed(what: &str, error: &serde_json::Error) -> Error {
         let why = match error.classify() {
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Syntax => "it is not JSON",
-            _ => "a field has the wrong type",
+            serde_json::error::Category::Eof => "unexpected end",
+            serde_json::error::Category::Syntax => "not JSON",
+            _ => "missing field or field of the wrong type",
         };
-        Error::Malformed(format!("{what} cannot be read: {why}"))
+        Error::Malformed(format!("{what}: {why}"))
     }
 
     /// The decision that a `Status` calls for.
     pub fn of_status(status: &Status, after: Option<Duration>) -> Error {
         let message = if status.message.is_empty() { "no message" } else { &status.message };
-        // The message is the server's; a line break in it must not become one in the log.
+        // A line break in it must not become one in the log.
         let message = message.chars().take(300).map(|it| if it.is_control() { ' ' } else { it }).collect();
         match (status.code, status.reason.as_str()) {
             (401, _) => Error::Unauthorized,
@@ -72,17 +72,17 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Unreachable(why) => write!(f, "the API server cannot be reached: {why}"),
-            Error::Credentials(why) => write!(f, "there are no credentials for the API server: {why}"),
-            Error::Unauthorized => f.write_str("the API server does not accept our credentials (401)"),
-            Error::Forbidden { message } => write!(f, "a right is missing: {message}"),
+            Error::Unreachable(why) => write!(f, "failed to reach the API server: {why}"),
+            Error::Credentials(why) => write!(f, "failed to get credentials for the API server: {why}"),
+            Error::Unauthorized => f.write_str("the API server rejected the credentials (401)"),
+            Error::Forbidden { message } => write!(f, "permission denied: {message}"),
             Error::Terminating => f.write_str("the namespace is being terminated"),
-            Error::NotFound => f.write_str("the API server does not know what was asked for (404)"),
-            Error::Conflict => f.write_str("somebody else has just written it (409)"),
-            Error::Expired => f.write_str("the resource version is too old (410)"),
+            Error::NotFound => f.write_str("not found (404)"),
+            Error::Conflict => f.write_str("changed by another writer (409)"),
+            Error::Expired => f.write_str("resource version expired (410)"),
             Error::Busy { message, .. } => write!(f, "the API server is busy: {message}"),
-            Error::TooLarge(what) => write!(f, "the API server's answer is too large: {what}"),
-            Error::Malformed(why) => write!(f, "the API server's answer makes no sense: {why}"),
+            Error::TooLarge(what) => write!(f, "answer of the API server too large: {what}"),
+            Error::Malformed(why) => write!(f, "invalid answer from the API server: {why}"),
         }
     }
 }

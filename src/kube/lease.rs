@@ -1,5 +1,5 @@
-//! The thread that wins, keeps and loses the Lease (K4), its requests, and the release at the stop (X2). What an answer
-//! means is `election`'s business.
+//! The lease thread: it acquires and renews the Lease (K4), and releases it at the stop (X2). What an answer means is
+//! decided in `election`.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -20,8 +20,8 @@ use crate::time::micro_now;
 /// How long the release may take at the stop (X2).
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// How much of another holder's identity is told, in characters.
-const MAX_TOLD: usize = 120;
+/// How much of another holder's identity is logged, in characters.
+const MAX_IDENTITY: usize = 120;
 
 /// One Lease, as one process sees it. Clones are the same.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl fmt::Display for LeaseLock {
 }
 
 impl LeaseLock {
-    /// A part in the election for a Lease, with an identity that no other process has. Nothing is sent yet.
+    /// The lock of this process, with an identity that no other process has. Nothing is sent yet.
     pub fn new(client: Client, namespace: &str, name: &str) -> LeaseLock {
         LeaseLock { client, namespace: namespace.to_owned(), name: name.to_owned(), identity: identity() }
     }
@@ -62,7 +62,7 @@ impl LeaseLock {
         decode::lease(&self.client.put_object(Verb::Update, &path, &body(lease), limit)?)
     }
 
-    /// X2: leaves the Lease to the others, on an agent of its own, because the client's is shut down. Best effort.
+    /// X2: makes the Lease free for the others, best effort. Uses connections of its own, because the client is shut down.
     pub fn release(&self) {
         let lock = LeaseLock { client: self.client.with_own_agent(), ..self.clone() };
         let end = Instant::now() + RELEASE_TIMEOUT;
@@ -72,9 +72,9 @@ impl LeaseLock {
             lease.map(|lease| lock.update(&lease, left())).transpose()
         });
         match released {
-            Ok(Some(_)) => info!("the Lease {self} is released"),
-            Ok(None) => debug!("the Lease {self} is not ours to release"),
-            Err(error) => debug!("the Lease {self} could not be released: {error}"),
+            Ok(Some(_)) => info!(lease:% = self; "released the lease"),
+            Ok(None) => debug!(lease:% = self; "lease not released: another process holds it"),
+            Err(error) => debug!(lease:% = self, error:%; "failed to release the lease"),
         }
     }
 }
@@ -103,153 +103,161 @@ pub struct LeaderElector {
     election: ElectionState,
     leadership: Leadership,
     stop: Receiver<()>,
-    refused: Backoff,
-    told: String,
-    /// Whether the last try met a Lease that somebody else had just written.
-    raced: bool,
+    /// The pauses while the API server refuses what is asked.
+    refusals: Backoff,
+    /// The last failure that was logged; a repetition is not.
+    logged: Option<(bool, Error)>,
+    /// The last try met a Lease that another process had just written.
+    was_conflict: bool,
 }
 
 impl LeaderElector {
-    /// A candidate. Whether it leads stands in the term.
+    /// A standby that has not tried yet. Its successes and losses are reported to `leadership`.
     pub fn new(lock: LeaseLock, leadership: Leadership, stop: Receiver<()>) -> LeaderElector {
         let election = ElectionState::new(lock.identity.clone());
-        let refused = Backoff::new(Duration::from_secs(4), Duration::from_secs(30));
-        LeaderElector { lock, election, leadership, stop, refused, told: String::new(), raced: false }
+        let refusals = Backoff::new(Duration::from_secs(4), Duration::from_secs(30));
+        LeaderElector { lock, election, leadership, stop, refusals, logged: None, was_conflict: false }
     }
 
-    /// Takes part until the program stops. `lost` is called whenever this process leads no more.
+    /// Takes part until the program stops. `lost` is called at the end of each term.
     pub fn run(mut self, lost: &dyn Fn(&str)) {
-        info!("leader election by the Lease {} as {}", self.lock, self.lock.identity);
+        info!(lease:% = self.lock, identity = self.lock.identity.as_str(); "taking part in leader election");
         loop {
             let tried = self.try_acquire_or_renew(lost);
             if stopped(&self.stop) {
                 return;
             }
-            let pause = self.pause(tried);
+            let pause = self.pause_after(tried);
             if stopped_within(&self.stop, pause) {
                 return;
             }
         }
     }
 
-    /// One try, and what follows from it for the others.
+    /// One try, and what it means for the other threads.
     fn try_acquire_or_renew(&mut self, lost: &dyn Fn(&str)) -> Result<(), Error> {
-        // After a sleep the deadline may have passed: that comes first, and a new term is a new one.
-        if self.election.is_over(Instant::now()) {
-            self.lose(lost, "it could not be renewed in time");
+        const TOO_LATE: &str = "not renewed in time";
+        // After a sleep the deadline may have passed: the old term ends before another can begin.
+        if self.election.end_if_expired(Instant::now()) {
+            self.lose(lost, TOO_LATE);
         }
-        let led = self.election.leads_until().is_some();
-        let before = self.election.holder().to_owned();
-        let tried = self.ask();
+        let was_leading = self.election.leads_until().is_some();
+        let holder_before = self.election.holder().to_owned();
+        let tried = self.request();
         if stopped(&self.stop) {
             return tried;
         }
-        let is_late = self.election.is_over(Instant::now());
-        match (led, self.election.leads_until()) {
-            (true, None) if is_late => self.lose(lost, "it could not be renewed in time"),
-            (true, None) => self.lose(lost, &format!("{} has it", self.holder())),
-            (_, Some(until)) => {
-                if !led {
-                    info!("this process leads: the Lease {} is ours", self.lock);
+        let is_late = self.election.end_if_expired(Instant::now());
+        match self.election.leads_until() {
+            Some(until) => {
+                if !was_leading {
+                    info!(lease:% = self.lock; "acquired leadership");
                 }
                 self.leadership.extend(until);
             }
-            (false, None) => {
+            None if was_leading && is_late => self.lose(lost, TOO_LATE),
+            None if was_leading => match self.holder() {
+                holder if holder.is_empty() => self.lose(lost, "another writer changed or deleted the lease"),
+                holder => self.lose(lost, &format!("{holder} holds the lease")),
+            },
+            None => {
                 let holder = self.election.holder();
-                if holder != before && !["", &self.lock.identity].contains(&holder) {
-                    info!("{} leads; this process waits", self.holder());
+                if holder != holder_before && !holder.is_empty() && holder != self.lock.identity {
+                    info!(lease:% = self.lock, identity = self.holder(); "standby: another process leads");
                 }
             }
         }
         tried
     }
 
-    /// Who holds the Lease, in words.
+    /// The holder's identity, cut for messages; empty for a free Lease.
     fn holder(&self) -> String {
-        match self.election.holder() {
-            "" => "nobody".to_owned(),
-            holder => format!("{:?}", holder.chars().take(MAX_TOLD).collect::<String>()),
-        }
+        self.election.holder().chars().take(MAX_IDENTITY).collect()
     }
 
-    fn lose(&self, lost: &dyn Fn(&str), why: &str) {
+    fn lose(&self, lost: &dyn Fn(&str), reason: &str) {
         self.leadership.end();
-        warn!("this process leads no more: the Lease {} is lost, {why}; nothing is written from here", self.lock);
-        lost(&format!("the Lease is lost, {why}"));
+        warn!(lease:% = self.lock, reason; "lost leadership; writes disabled");
+        lost(&format!("lost leadership: {reason}"));
     }
 
     /// The requests of one try: at most three, each bounded, none past the deadline.
-    fn ask(&mut self) -> Result<(), Error> {
+    fn request(&mut self) -> Result<(), Error> {
         let mut failed = None;
         if let Some(renewal) = self.election.renewal(&micro_now()) {
             match self.write(renewal) {
                 Ok(()) => return Ok(()),
-                // What was seen last is out of date, or nobody knows what became of it: look.
+                // What was seen last is out of date, or the answer was lost.
                 Err(error) => {
-                    debug!("the Lease {} was not renewed: {error}; it is read", self.lock);
+                    debug!(lease:% = self.lock, error:%; "failed to renew the lease; reading it");
                     failed = Some(error);
                 }
             }
         }
-        let limit = self.limit().map_err(|over| failed.unwrap_or(over))?;
-        let found = match self.lock.read(limit) {
+        let timeout = self.timeout().map_err(|too_late| failed.unwrap_or(too_late))?;
+        let found = match self.lock.read(timeout) {
             Ok(lease) => Some(lease),
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
-        match self.election.read(found, Instant::now(), &micro_now()) {
+        match self.election.observe(found, Instant::now(), &micro_now()) {
             Some(write) => self.write(write),
             None => Ok(()),
         }
     }
 
     fn write(&mut self, write: Write) -> Result<(), Error> {
-        let (sent, limit) = (Instant::now(), self.limit()?);
-        let lease = match write {
-            Write::Create(lease) => self.lock.create(lease, limit),
-            Write::Update(lease) => self.lock.update(&lease, limit),
+        let (sent, timeout) = (Instant::now(), self.timeout()?);
+        let answer = match write {
+            Write::Create(lease) => self.lock.create(lease, timeout),
+            Write::Update(lease) => self.lock.update(&lease, timeout),
         }?;
-        let what = "a Lease that is not what was asked for";
-        if self.election.written(lease, sent) { Ok(()) } else { Err(Error::Malformed(what.to_owned())) }
+        if self.election.accept_answer(answer, sent) {
+            Ok(())
+        } else {
+            Err(Error::Malformed("the written Lease names another holder".to_owned()))
+        }
     }
 
-    fn limit(&self) -> Result<Duration, Error> {
-        let over = || Error::Unreachable("the time to renew the Lease is over".to_owned());
-        self.election.limit(Instant::now()).ok_or_else(over)
+    fn timeout(&self) -> Result<Duration, Error> {
+        let too_late = || Error::Unreachable("no time left to renew the Lease".to_owned());
+        self.election.timeout(Instant::now()).ok_or_else(too_late)
     }
 
-    /// How long to wait, and what to say, after a try. Nobody is asked again and again for what he refuses.
-    fn pause(&mut self, tried: Result<(), Error>) -> Duration {
+    /// How long to wait after a try; logs why it failed. What the API server refuses is asked for less and less often.
+    fn pause_after(&mut self, tried: Result<(), Error>) -> Duration {
         let usual = self.election.pause(Instant::now(), random_unit());
-        let raced = std::mem::replace(&mut self.raced, tried == Err(Error::Conflict));
+        let was_conflict = std::mem::replace(&mut self.was_conflict, tried == Err(Error::Conflict));
         let error = match tried {
             Ok(()) => {
-                self.refused.reset();
-                self.told.clear();
+                self.refusals.reset();
+                self.logged = None;
                 return usual;
             }
-            // Somebody was faster, which is what an election is about; it happens once.
-            Err(Error::Conflict) if !raced => return usual,
+            // Another process was faster, as one of them must be in an election.
+            Err(Error::Conflict) if !was_conflict => return usual,
             Err(error) => error,
         };
         let leads = self.leadership.is_leader();
-        let why = match &error {
-            Error::NotFound => format!("there is no namespace {}", self.lock.namespace),
+        let may_pass = matches!(error, Error::Unreachable(_) | Error::Busy { .. });
+        let logged = Some((leads, error));
+        if self.logged != logged {
+            self.logged = logged;
+            self.log_failure();
+        }
+        if leads || may_pass { usual } else { self.refusals.pause() }
+    }
+
+    fn log_failure(&self) {
+        let Some((leads, error)) = &self.logged else { return };
+        let error = match error {
+            Error::NotFound => format!("namespace {} not found", self.lock.namespace),
             error => error.to_string(),
         };
-        let text = if leads {
-            format!("the Lease {} cannot be renewed: {why}; it is tried again until its time is over", self.lock)
+        if *leads {
+            warn!(lease:% = self.lock, error; "failed to renew the lease; retrying until the term ends");
         } else {
-            format!("the Lease {} cannot be had: {why}; nothing is written from here meanwhile", self.lock)
-        };
-        if self.told != text {
-            warn!("{text}");
-            self.told = text;
-        }
-        match error {
-            _ if leads => usual,
-            Error::Unreachable(_) | Error::Busy { .. } => usual,
-            _ => self.refused.pause(),
+            warn!(lease:% = self.lock, error; "failed to acquire the lease; writes stay disabled");
         }
     }
 }

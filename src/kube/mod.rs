@@ -13,6 +13,8 @@ pub mod objects;
 mod pool;
 
 pub mod client;
+mod list;
+pub mod watch_lines;
 pub mod watcher;
 
 pub mod election;

@@ -1,38 +1,39 @@
-//! One kind's watcher: list, watch, and what to do when either ends (K1, K2). It tells the reconciler what it knows
-//! and how much that is worth; it decides nothing about the fabric.
+//! One kind's watcher: list, watch, and what to do when either ends (K1, K2). It reports what it sees and whether that
+//! view is complete; it decides nothing about the fabric.
 
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use super::Event;
-use super::client::{Client, MAX_PAGE, describe_io_error};
+use super::client::Client;
 use super::decode::{self, MAX_LINE, WatchLine};
 use super::error::Error;
 use super::pool::Pool;
-use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
+use super::watch_lines::{ReadError, read_line, skip_line};
+use crate::backoff::{Backoff, random_unit, seconds, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
 use crate::model::kubernetes::{Key, Kind, Object};
 
-/// A watch that ended sooner than this and said nothing does not work: the next step is a list.
+/// A watch that ended sooner than this without an event does not work: the next step is a list.
 const TOO_SHORT: Duration = Duration::from_secs(1);
 
 /// The pause before a watch is opened again after a normal end.
-const FLOOR: Duration = Duration::from_millis(100);
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// After so long without trouble the pauses start over.
 const HEALTHY: Duration = Duration::from_secs(120);
 
-/// Each kind is listed again at least this often, whatever its watch says (K2, R4). The watch of a server whose storage
-/// was put back to an older state says nothing wrong and nothing at all.
-const LIST_EVERY: Duration = Duration::from_secs(3600);
+/// The longest time between two lists of a kind, whatever its watch reports (K2, R4): if the server's storage is restored
+/// from an older state, its watches report neither an error nor an event.
+const RELIST_EVERY: Duration = Duration::from_secs(3600);
 
-/// A list that was due by the clock alone and failed is tried again this much later.
-const LIST_AGAIN: Duration = Duration::from_secs(300);
+/// The pause after a periodic list that failed.
+const RELIST_RETRY: Duration = Duration::from_secs(300);
 
-/// The room for a line is kept for the next one up to this size, in bytes.
+/// The buffer of a line is kept for the next one up to this size, in bytes.
 const USUAL_LINE: usize = 1 << 20;
 
 /// The longest pause that a server may ask for.
@@ -46,88 +47,98 @@ pub struct Watcher {
     stop: Receiver<()>,
     backoff: Backoff,
     pool: Pool,
-    /// The trouble that was told last; the same is not told again.
-    told: Option<String>,
-    /// When the last list was whole, or the last live watch ended.
-    watched: Instant,
-    /// After so long without a live watch there is a list.
+    /// The resource version of the last list or event.
+    version: String,
+    /// The failure that was logged last; a repetition is logged as `debug`.
+    logged: Option<(&'static str, Error)>,
+    /// When the last list was complete, or the last live watch ended.
+    last_live: Instant,
+    /// After so long without a live watch the watcher relists.
     longest_gap: Duration,
-    /// How often there is a list at least, and when the next one is due.
-    list_every: Duration,
-    list_at: Instant,
-    /// The last watch did not end at its time. What serves the next one may be an older state than we have seen.
-    doubtful: bool,
-    /// The version behind which an event was cut last.
-    cut_behind: String,
-    /// The object that was logged last because its events are too long.
-    too_long: Option<Key>,
+    /// The longest time between two lists, and when the next one is due.
+    relist_every: Duration,
+    relist_at: Instant,
+    /// The last watch ended before its time. The server of the next one may have an older state.
+    ended_early: bool,
+    /// The version after which an event was cut last.
+    cut_after: String,
+    /// The object that was logged last for its too large events.
+    too_large: Option<Key>,
 }
 
 /// How a watch ended.
 enum End {
-    /// The server closed it, or the connection was cut: go on from the last version.
+    /// The server closed it, or the connection broke: go on from the last version.
     Resume,
     /// It could not be opened, or the server is busy: wait, then go on from the last version.
     Wait(Error),
-    /// What was seen is not enough to go on: list again.
+    /// The watch cannot go on from the last version: list again.
     Relist(String),
 }
 
-/// What an open watch is worth so far.
-struct Opened {
-    at: Instant,
+/// An open watch.
+struct OpenWatch {
+    since: Instant,
     /// How long the server was asked to keep it open.
     lifetime: Duration,
     /// It delivered an event or a bookmark.
     is_live: bool,
-    /// The watch before it did not end at its time.
-    doubtful: bool,
+    /// The watch before it ended before its time.
+    after_early_end: bool,
+    /// How many events it delivered.
+    events: usize,
 }
 
-/// The program is stopping, or nobody listens any more.
+impl OpenWatch {
+    /// It ends without having worked.
+    fn is_futile(&self) -> bool {
+        self.events == 0 && self.since.elapsed() < TOO_SHORT
+    }
+}
+
+/// The program is stopping, or the event loop has ended.
 struct Stopped;
 
 impl Watcher {
     /// A watcher that has not begun yet.
     pub fn new(client: Client, kind: Kind, events: Sender<Event>, stop: Receiver<()>) -> Self {
-        // client-go's numbers (tools/cache/reflector.go).
-        let backoff = Backoff::new(Duration::from_millis(800), Duration::from_secs(30));
-        let (watched, longest_gap) = (Instant::now(), CLOSED_WATCH_LIMIT);
-        let pool = Pool::default();
+        let now = Instant::now();
         Watcher {
             client,
             kind,
             events,
             stop,
-            backoff,
-            pool,
-            told: None,
-            watched,
-            longest_gap,
-            list_every: LIST_EVERY,
-            list_at: watched,
-            doubtful: false,
-            cut_behind: String::new(),
-            too_long: None,
+            // client-go's numbers (tools/cache/reflector.go).
+            backoff: Backoff::new(Duration::from_millis(800), Duration::from_secs(30)),
+            pool: Pool::default(),
+            version: String::new(),
+            logged: None,
+            last_live: now,
+            longest_gap: CLOSED_WATCH_LIMIT,
+            relist_every: RELIST_EVERY,
+            relist_at: now,
+            ended_early: false,
+            cut_after: String::new(),
+            too_large: None,
         }
     }
 
-    /// The same, which lists again when it had no watch for so long (W1's minute, unless a test is in a hurry).
+    /// Sets how long it goes on without a live watch before it relists; for tests (W1's minute otherwise).
     pub fn with_longest_gap(self, longest_gap: Duration) -> Self {
         Watcher { longest_gap, ..self }
     }
 
-    /// The same, which lists so often at least (an hour, unless a test is in a hurry).
+    /// Sets the longest time between two lists; for tests.
     #[doc(hidden)]
-    pub fn with_list_every(self, list_every: Duration) -> Self {
-        Watcher { list_every, ..self }
+    pub fn with_relist_every(self, relist_every: Duration) -> Self {
+        Watcher { relist_every, ..self }
     }
 
     /// Lists and watches until the program stops.
     pub fn run(mut self) {
         let (mut why, mut pause) = ("start".to_owned(), Duration::ZERO);
         loop {
-            // That the view is not whole is told before the pause.
+            // Reported before the pause, so that the view counts as incomplete during it.
             if self.send(Event::Relisting { kind: self.kind, why }).is_err() || stopped_within(&self.stop, pause) {
                 return;
             }
@@ -138,234 +149,232 @@ impl Watcher {
         }
     }
 
-    /// One list and the watches that follow it; why a new list is needed.
+    /// One list and the watches that follow it; returns why a new list is needed.
     fn list_and_watch(&mut self) -> Result<String, Stopped> {
         let kind = self.kind;
-        let mut version = loop {
+        let listed = loop {
             match self.list() {
-                Ok(version) => break version?,
-                Err(error) => self.wait(&format!("{kind}s cannot be listed"), &error)?,
+                Ok(listed) => break listed,
+                Err(error) => self.wait("failed to list", error)?,
             }
         };
-        let listed = Instant::now();
+        self.send(listed)?;
+        let listed_at = Instant::now();
         loop {
             let opened = Instant::now();
-            let end = self.watch(&mut version)?;
+            let end = self.watch()?;
             if opened.elapsed() >= HEALTHY {
                 self.backoff.reset();
             }
             match end {
                 End::Resume => {
                     self.send(Event::Interrupted { kind })?;
-                    if stopped_within(&self.stop, FLOOR) {
+                    if stopped_within(&self.stop, REOPEN_PAUSE) {
                         return Err(Stopped);
                     }
-                    self.list_by_the_clock(&mut version)?;
+                    self.relist_if_due()?;
                 }
                 End::Wait(error) => {
                     self.send(Event::Interrupted { kind })?;
-                    self.wait(&format!("{kind}s cannot be watched"), &error)?;
+                    self.wait("failed to watch", error)?;
                 }
                 End::Relist(why) => {
-                    // The pauses of an outage are no reason to wait once it is over.
-                    if listed.elapsed() >= HEALTHY {
+                    // The pauses of an outage are no reason to wait after it.
+                    if listed_at.elapsed() >= HEALTHY {
                         self.backoff.reset();
                     }
                     return Ok(why);
                 }
             }
-            // Most probably the server would say 410, a moment after it took the watch.
-            if self.watched.elapsed() >= self.longest_gap {
-                return Ok("there was no live watch for too long".to_owned());
+            // The server would most probably accept the watch and answer 410 a moment later.
+            if self.last_live.elapsed() >= self.longest_gap {
+                return Ok("no live watch for too long".to_owned());
             }
         }
     }
 
-    /// One list, which replaces the old view at once; the version to watch from.
-    fn list(&mut self) -> Result<Result<String, Stopped>, Error> {
-        let kind = self.kind;
-        let (objects, version) = self.client.list(kind, &mut self.pool)?;
-        self.watched = Instant::now();
-        // Spread, so that neither the three kinds nor several daemons list in the same moment; and early enough for the
+    /// One list, which replaces the old view at once.
+    fn list(&mut self) -> Result<Event, Error> {
+        let (objects, version) = self.client.list(self.kind, &mut self.pool)?;
+        self.version = version;
+        self.last_live = Instant::now();
+        // Spread, so that neither the three kinds nor several daemons list at the same moment; and early enough for the
         // longest watch to end within the hour.
-        self.list_at = self.watched + self.list_every.mul_f64(0.5 + 0.4 * random_unit());
-        self.doubtful = false;
-        Ok(self.send(Event::Listed { kind, objects }).map(|()| version))
+        self.relist_at = self.last_live + self.relist_every.mul_f64(0.5 + 0.4 * random_unit());
+        self.ended_early = false;
+        Ok(Event::Listed { kind: self.kind, objects })
     }
 
-    /// K2, R4: lists where the last list is too old. The view is in no doubt: where the list fails, the watch goes on.
-    fn list_by_the_clock(&mut self, version: &mut String) -> Result<(), Stopped> {
-        if Instant::now() < self.list_at {
+    /// K2, R4: lists if the last list is too old. The view is not in doubt, so if the list fails, the watch goes on.
+    fn relist_if_due(&mut self) -> Result<(), Stopped> {
+        if Instant::now() < self.relist_at {
             return Ok(());
         }
-        debug!("{}s are listed again, as they are from time to time", self.kind);
+        debug!(kind:% = self.kind; "periodic list");
         match self.list() {
-            Ok(listed) => *version = listed?,
+            Ok(listed) => self.send(listed),
             Err(error) => {
-                // The view is what it was, and the watch goes on from there.
-                self.watched = Instant::now();
-                self.list_at = Instant::now() + LIST_AGAIN.min(self.list_every);
-                self.wait(&format!("{}s cannot be listed again", self.kind), &error)?;
+                self.last_live = Instant::now();
+                self.relist_at = Instant::now() + RELIST_RETRY.min(self.relist_every);
+                self.wait("failed to relist", error)
             }
         }
-        Ok(())
     }
 
-    /// K2: after a watch that did not end at its time, whether what the server has now is older than what we have seen.
-    /// A watch would not tell: a server whose storage was put back takes the newer version and delivers nothing.
-    fn look_back(&mut self, version: &str) -> Option<End> {
+    /// K2: after a watch that ended before its time, whether the server's state is older than what was seen. A watch does
+    /// not show that: a server whose storage was restored accepts the newer version and delivers nothing.
+    fn check_version(&mut self) -> Option<End> {
         match self.client.newest_version(self.kind) {
-            Ok(newest) if is_lower(&newest, version) => {
-                Some(End::Relist(format!("the API server went back from version {version} to {newest}")))
-            }
+            Ok(newest) if is_lower(&newest, &self.version) => Some(self.went_back(&newest)),
             Ok(_) => None,
-            // The watch may be allowed where the list is not, and the list by the clock finds out all the same.
+            // The watch may be allowed if the list is not, and the periodic list detects the same.
             Err(error @ (Error::Forbidden { .. } | Error::NotFound | Error::Malformed(_) | Error::Expired)) => {
-                debug!("the version of {}s cannot be asked for: {error}", self.kind);
+                debug!(kind:% = self.kind, error:%; "failed to read the newest resource version");
                 None
             }
             Err(error) => Some(End::Wait(error)),
         }
     }
 
+    fn went_back(&self, version: &str) -> End {
+        End::Relist(format!("resource version went back from {} to {version}", self.version))
+    }
+
     /// One watch from its opening to its end.
-    fn watch(&mut self, version: &mut String) -> Result<End, Stopped> {
+    fn watch(&mut self) -> Result<End, Stopped> {
         let kind = self.kind;
-        // Spread, so that the three watches do not end in the same moment; below the usual idle limits of 5 minutes.
+        // Spread, so that the three watches do not end at the same moment; below the usual idle limits of 5 minutes.
         let lifetime = Duration::from_secs(240) + Duration::from_secs(50).mul_f64(random_unit());
         // A list that is due soon waits for no watch; the server counts whole seconds.
-        let due = self.list_at.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
-        let lifetime = lifetime.min(due);
-        if self.doubtful
-            && let Some(end) = self.look_back(version)
+        let until_relist = self.relist_at.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
+        let lifetime = lifetime.min(until_relist);
+        if self.ended_early
+            && let Some(end) = self.check_version()
         {
             return Ok(end);
         }
-        let mut stream = match self.client.watch(kind, version, lifetime) {
+        let mut stream = match self.client.watch(kind, &self.version, lifetime) {
             Ok(stream) => stream,
-            Err(Error::Expired) => return Ok(End::Relist("the watch is too old (410)".to_owned())),
-            // The server does not take this version, and asking again will not change its mind.
-            Err(error @ (Error::Malformed(_) | Error::NotFound)) => return Ok(End::Relist(error.to_string())),
+            // The server does not accept this version, now or later.
+            Err(error @ (Error::Expired | Error::Malformed(_) | Error::NotFound)) => {
+                return Ok(End::Relist(error.to_string()));
+            }
             Err(error) => {
-                self.doubtful |= matches!(error, Error::Unreachable(_));
+                self.ended_early |= matches!(error, Error::Unreachable(_));
                 return Ok(End::Wait(error));
             }
         };
         self.send(Event::Opened { kind })?;
-        let doubtful = std::mem::take(&mut self.doubtful);
-        let mut opened = Opened { at: Instant::now(), lifetime, is_live: false, doubtful };
-        let end = self.follow(&mut stream, version, &mut opened);
-        if opened.is_live || opened.at.elapsed() >= WATCH_PROVEN {
-            self.watched = Instant::now();
-            self.healthy();
+        let after_early_end = std::mem::take(&mut self.ended_early);
+        let mut watch = OpenWatch { since: Instant::now(), lifetime, is_live: false, after_early_end, events: 0 };
+        let end = self.follow(&mut stream, &mut watch);
+        if watch.is_live || watch.since.elapsed() >= WATCH_PROVEN {
+            self.last_live = Instant::now();
+            self.recovered();
         }
         end
     }
 
-    /// The open watch delivered something.
-    fn live(&mut self, opened: &mut Opened) -> Result<(), Stopped> {
-        if std::mem::replace(&mut opened.is_live, true) {
-            return Ok(());
-        }
-        self.healthy();
-        self.send(Event::Live { kind: self.kind })
-    }
-
     /// Reads an open watch to its end.
-    fn follow(&mut self, stream: &mut impl BufRead, version: &mut String, opened: &mut Opened) -> Result<End, Stopped> {
-        let kind = self.kind;
+    fn follow(&mut self, stream: &mut impl BufRead, watch: &mut OpenWatch) -> Result<End, Stopped> {
         let mut line = Vec::new();
-        let mut events = 0usize;
         loop {
-            match read_line(stream, &mut line) {
-                Ok(true) => {}
+            let end = match read_line(stream, &mut line) {
+                Ok(true) => {
+                    watch.events += 1;
+                    self.handle_line(&line, watch)?
+                }
                 Ok(false) | Err(ReadError::Cut(_)) if stopped(&self.stop) => return Err(Stopped),
-                Ok(false) => {
-                    debug!("the watch of {kind}s ended after {events} events");
-                    // The server counts whole seconds.
-                    self.doubtful = opened.at.elapsed() + Duration::from_secs(1) < opened.lifetime;
-                    return Ok(if events == 0 && opened.at.elapsed() < TOO_SHORT {
-                        End::Relist("the watch ended at once".to_owned())
-                    } else {
-                        End::Resume
-                    });
-                }
-                Err(ReadError::Cut(why)) => {
-                    debug!("the watch of {kind}s was cut after {events} events: {why}");
-                    self.doubtful = true;
-                    // Perhaps it never gets through whole, and what is behind it neither.
-                    if !line.is_empty() && std::mem::replace(&mut self.cut_behind, version.clone()) == *version {
-                        return Ok(End::Relist("the same event was cut twice".to_owned()));
-                    }
-                    return Ok(if events == 0 && opened.at.elapsed() < TOO_SHORT {
-                        End::Wait(Error::Unreachable(why))
-                    } else {
-                        End::Resume
-                    });
-                }
+                Ok(false) => Some(self.closed(watch)),
+                Err(ReadError::Cut(error)) => Some(self.cut(error, !line.is_empty(), watch)),
                 Err(ReadError::TooLong) => {
+                    watch.events += 1;
                     let start = decode::line_start(&line);
-                    line = Vec::new();
-                    if let Err(why) = skip_line(stream) {
-                        return Ok(End::Relist(why));
+                    match skip_line(stream) {
+                        Ok(()) => self.read_alone(start, watch)?,
+                        Err(why) => Some(End::Relist(why)),
                     }
-                    events += 1;
-                    if let Err(why) = self.too_long(start, version, opened)? {
-                        return Ok(End::Relist(why));
-                    }
-                    continue;
                 }
+            };
+            if let Some(end) = end {
+                return Ok(end);
             }
-            events += 1;
-            let decoded = decode::line(kind, &line);
             if line.capacity() > USUAL_LINE {
                 line = Vec::new();
             }
-            match decoded {
-                Ok(WatchLine::Changed { resource_version: new, .. } | WatchLine::Bookmark(new))
-                    if opened.doubtful && is_lower(&new, version) =>
-                {
-                    return Ok(End::Relist(format!("the API server went back from version {version} to {new}")));
-                }
-                Ok(WatchLine::Changed { mut object, deleted, resource_version }) => {
-                    self.live(opened)?;
-                    self.pool.share(&mut object);
-                    *version = resource_version;
-                    self.send(changed(object, deleted))?;
-                }
-                Ok(WatchLine::Bookmark(resource_version)) => {
-                    self.live(opened)?;
-                    *version = resource_version;
-                }
-                Ok(WatchLine::Busy(error)) => return Ok(End::Wait(error)),
-                Ok(WatchLine::Failed(Error::Busy { message, .. })) => {
-                    return Ok(End::Relist(format!("the API server ended the watch with an error: {message}")));
-                }
-                Ok(WatchLine::Failed(error)) | Err(error) => return Ok(End::Relist(error.to_string())),
-                Ok(WatchLine::Unknown(kind)) => debug!("a watch event of the unknown type {kind:?} is passed over"),
-            }
         }
     }
 
-    /// X3: an event that is too long costs no more than the object that it is about, which is asked for by itself. An
-    /// object that cannot be had that way leads to a list; why.
-    fn too_long(
-        &mut self,
-        start: decode::LineStart,
-        version: &mut String,
-        opened: &mut Opened,
-    ) -> Result<Result<(), String>, Stopped> {
+    /// The server closed the watch.
+    fn closed(&mut self, watch: &OpenWatch) -> End {
+        debug!(kind:% = self.kind, count = watch.events; "watch closed");
+        // The server counts whole seconds.
+        self.ended_early = watch.since.elapsed() + Duration::from_secs(1) < watch.lifetime;
+        if watch.is_futile() { End::Relist("watch closed at once".to_owned()) } else { End::Resume }
+    }
+
+    /// The connection broke, perhaps within a line.
+    fn cut(&mut self, error: String, is_within_line: bool, watch: &OpenWatch) -> End {
+        debug!(kind:% = self.kind, count = watch.events, error:%; "watch cut");
+        self.ended_early = true;
+        if is_within_line {
+            // An event that never arrives whole keeps back all that follow it.
+            let last_cut = std::mem::replace(&mut self.cut_after, self.version.clone());
+            if last_cut == self.version {
+                return End::Relist("the same event was cut twice".to_owned());
+            }
+        }
+        if watch.is_futile() { End::Wait(Error::Unreachable(error)) } else { End::Resume }
+    }
+
+    /// Handles one line; returns how the watch ends, if it does.
+    fn handle_line(&mut self, line: &[u8], watch: &mut OpenWatch) -> Result<Option<End>, Stopped> {
+        match decode::line(self.kind, line) {
+            Ok(WatchLine::Changed { resource_version, .. } | WatchLine::Bookmark(resource_version))
+                if watch.after_early_end && is_lower(&resource_version, &self.version) =>
+            {
+                return Ok(Some(self.went_back(&resource_version)));
+            }
+            Ok(WatchLine::Changed { mut object, deleted, resource_version }) => {
+                self.mark_live(watch)?;
+                self.pool.share(&mut object);
+                self.version = resource_version;
+                self.send(changed(object, deleted))?;
+            }
+            Ok(WatchLine::Bookmark(resource_version)) => {
+                self.mark_live(watch)?;
+                self.version = resource_version;
+            }
+            Ok(WatchLine::Busy(error)) => return Ok(Some(End::Wait(error))),
+            Ok(WatchLine::Failed(Error::Busy { message, .. })) => {
+                return Ok(Some(End::Relist(format!("the API server ended the watch: {message}"))));
+            }
+            Ok(WatchLine::Failed(error)) | Err(error) => return Ok(Some(End::Relist(error.to_string()))),
+            Ok(WatchLine::Unknown(code)) => debug!(kind:% = self.kind, code; "ignoring a watch event of unknown type"),
+        }
+        Ok(None)
+    }
+
+    /// The open watch delivered something.
+    fn mark_live(&mut self, watch: &mut OpenWatch) -> Result<(), Stopped> {
+        if std::mem::replace(&mut watch.is_live, true) {
+            return Ok(());
+        }
+        self.recovered();
+        self.send(Event::Live { kind: self.kind })
+    }
+
+    /// X3: an event that is too large costs no more than its object, which is read alone. If that fails, the watcher
+    /// relists.
+    fn read_alone(&mut self, start: decode::LineStart, watch: &mut OpenWatch) -> Result<Option<End>, Stopped> {
         let kind = self.kind;
-        let longest = MAX_LINE >> 20;
         let Some(key) = start.key else {
-            return Ok(Err(format!("a watch event about an unknown {kind} is longer than {longest} MiB")));
+            let why = format!("watch event about an unknown object is larger than {} MiB", MAX_LINE >> 20);
+            return Ok(Some(End::Relist(why)));
         };
-        let text = format!("{kind} {key}: its watch events are longer than {longest} MiB; reading it on its own");
-        if self.too_long.as_ref() != Some(&key) {
-            warn!("{text}");
-            self.too_long = Some(key.clone());
-        } else {
-            debug!("{text}");
+        if self.too_large.as_ref() != Some(&key) {
+            warn!(kind:%, namespace = &*key.namespace, name = &*key.name; "watch event too large; reading the object alone");
+            self.too_large = Some(key.clone());
         }
         let event = if start.deleted {
             Event::Gone { kind, key }
@@ -377,39 +386,41 @@ impl Watcher {
                 }
                 Ok(None) => Event::Gone { kind, key },
                 Err(_) if stopped(&self.stop) => return Err(Stopped),
-                Err(error) => return Ok(Err(format!("{kind} {key} cannot be read on its own: {error}"))),
+                Err(error) => return Ok(Some(End::Relist(format!("failed to read {kind} {key} alone: {error}")))),
             }
         };
-        self.live(opened)?;
-        if let Some(new) = start.resource_version {
-            *version = new;
+        self.mark_live(watch)?;
+        if let Some(version) = start.resource_version {
+            self.version = version;
         }
-        self.send(event).map(Ok)
+        self.send(event)?;
+        Ok(None)
     }
 
-    /// Waits before the next try; the trouble is told once.
-    fn wait(&mut self, what: &str, error: &Error) -> Result<(), Stopped> {
+    /// Waits before the next try. A failure that repeats is a warning once.
+    fn wait(&mut self, what: &'static str, error: Error) -> Result<(), Stopped> {
         if stopped(&self.stop) {
             return Err(Stopped);
         }
-        let pause = pause(self.backoff.pause(), error);
-        let text = format!("{what}: {error}");
-        if self.told.as_ref() == Some(&text) {
-            debug!("{text}; trying again in {:.1} s", pause.as_secs_f64());
-        } else {
-            warn!("{text}; trying again with growing pauses");
-            self.told = Some(text);
+        let pause = pause(self.backoff.pause(), &error);
+        let (kind, server, retry_in) = (self.kind, self.client.server(), seconds(pause));
+        let failure = Some((what, error));
+        let is_repeated = self.logged == failure;
+        if let Some((what, error)) = &failure {
+            let level = if is_repeated { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, kind:%, error:%, server, retry_in; "{what}");
         }
+        self.logged = failure;
         if stopped_within(&self.stop, pause) { Err(Stopped) } else { Ok(()) }
     }
 
-    fn healthy(&mut self) {
-        if let Some(trouble) = self.told.take() {
-            log::info!("{}s are listed and watched again; it was: {trouble}", self.kind);
+    fn recovered(&mut self) {
+        if let Some((_, error)) = self.logged.take() {
+            info!(kind:% = self.kind, reason:% = error; "list and watch recovered");
         }
     }
 
-    /// Hands an event over; a full queue holds the stream back, a stop does not wait.
+    /// Reports an event. A full queue holds the stream back; a stop does not wait.
     fn send(&self, event: Event) -> Result<(), Stopped> {
         select! {
             send(self.events, event) -> sent => sent.map_err(|_| Stopped),
@@ -418,18 +429,18 @@ impl Watcher {
     }
 }
 
-/// How long to wait: what the server asks for counts where it is longer than our own pause, within reason.
+/// How long to wait: the longer of our own pause and the one that the server asks for, up to a limit.
 fn pause(own: Duration, error: &Error) -> Duration {
     let asked = if let Error::Busy { after, .. } = error { *after } else { None };
     own.max(asked.unwrap_or_default().min(MAX_ASKED))
 }
 
-/// Whether a version is older than another one of the same kind. Versions that are no numbers cannot be compared.
+/// Whether a version is older than another one of the same kind. Versions that are not numbers cannot be compared.
 fn is_lower(version: &str, than: &str) -> bool {
     matches!((version.parse::<u64>(), than.parse::<u64>()), (Ok(version), Ok(than)) if version < than)
 }
 
-/// What is no longer worth keeping is the same as gone.
+/// An object that no rule needs counts as deleted.
 fn changed(object: Object, deleted: bool) -> Event {
     if deleted || !object.is_kept() {
         Event::Gone { kind: object.kind(), key: object.key().clone() }
@@ -438,59 +449,11 @@ fn changed(object: Object, deleted: bool) -> Event {
     }
 }
 
-/// Why there is no whole line.
-#[derive(Debug)]
-pub enum ReadError {
-    /// The connection ended or failed; the part of a line that was read is worth nothing.
-    Cut(String),
-    /// The line is longer than [`MAX_LINE`].
-    TooLong,
-}
-
-/// Reads one line; false at the end of the stream.
-pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, ReadError> {
-    line.clear();
-    let limit = MAX_LINE as u64 + 1;
-    match stream.by_ref().take(limit).read_until(b'\n', line) {
-        Ok(0) => Ok(false),
-        Ok(_) if line.ends_with(b"\n") => Ok(true),
-        Ok(_) if line.len() > MAX_LINE => Err(ReadError::TooLong),
-        Ok(_) => Err(ReadError::Cut("in the middle of an event".to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(ReadError::Cut("the connection ended".to_owned()))
-        }
-        Err(error) => Err(ReadError::Cut(describe_io_error(&error))),
-    }
-}
-
-/// Skips the rest of a line; why that has no end.
-fn skip_line(stream: &mut impl BufRead) -> Result<(), String> {
-    let mut skipped = 0;
-    loop {
-        let (length, is_end) = match stream.fill_buf() {
-            Ok([]) => return Err("a watch event that is too long was cut".to_owned()),
-            Ok(piece) => match piece.iter().position(|it| *it == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (piece.len(), false),
-            },
-            Err(error) => return Err(format!("a watch event that is too long was cut: {}", describe_io_error(&error))),
-        };
-        stream.consume(length);
-        skipped += length as u64;
-        if is_end {
-            return Ok(());
-        }
-        if skipped > MAX_PAGE {
-            return Err(format!("a watch event is longer than {} MiB", MAX_PAGE >> 20));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// X3: a server may ask for a pause, but not for ever.
+    /// X3: a server may ask for a pause up to a limit.
     #[test]
     fn pauses_that_a_server_asks_for() {
         let seconds = Duration::from_secs;

@@ -71,13 +71,13 @@ fn strangers_are_told_as_such() {
     world.apic.fault(Fault::on("aaaLogin", html(200)).times(1));
     let daemon = world.run(&[]);
     daemon.until_logged(
-        "Pods cannot be listed: the API server's answer makes no sense: an HTML page in place of JSON; is this",
+        "failed to list kind=Pod error=\"invalid answer from the API server: an HTML page instead of JSON; check",
     );
     daemon.until_logged(
-        "Services cannot be listed: a right is missing: HTTP 403 with an HTML page, which comes from a proxy",
+        "failed to list kind=Service error=\"permission denied: HTTP 403 with an HTML page; a proxy in between",
     );
     daemon
-        .until_logged("Deployments cannot be listed: a right is missing: HTTP 403 in other words than an API server's");
+        .until_logged("failed to list kind=Deployment error=\"permission denied: HTTP 403 without a Kubernetes Status");
     daemon.until_logged(
         "not the JSON of an APIC (an HTML page; is this an APIC, or a proxy or a login page in front of it?)",
     );

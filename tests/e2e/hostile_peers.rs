@@ -105,7 +105,8 @@ fn every_request_ends_in_time() {
                 world.kube.fault(Fault::on("/pods?", ours.clone()).times(1));
                 world.apic.fault(Fault::on("aaaLogin", ours).times(1));
                 let daemon = world.run(&[]);
-                daemon.until_logged("Pods cannot be listed: the API server cannot be reached: no answer in time");
+                daemon
+                    .until_logged("failed to list kind=Pod error=\"failed to reach the API server: no answer in time");
                 daemon.until_logged("the APIC cannot be reached: no answer in time");
                 world.until_holds("E", &["10.0.0.1"]);
             });
@@ -330,7 +331,7 @@ fn nothing_is_said_without_tls() {
     command.env("ACI_APIC", address.to_string());
     command.env("ACI_SYNC_KUBECONFIG", world.folder.file("plain", &kubeconfig));
     let mut daemon = crate::world::Daemon::start(command);
-    daemon.until_logged("Pods cannot be listed: the API server cannot be reached: TLS: ");
+    daemon.until_logged("failed to list kind=Pod error=\"failed to reach the API server: TLS: ");
     daemon.until_logged("the APIC cannot be reached: TLS: ");
     assert_eq!(daemon.stop().0, Some(0));
     let heard = heard.lock().unwrap();

@@ -28,7 +28,7 @@ fn large_objects_of_one_namespace_stop_no_other() {
     let daemon = world.run(&[]);
     world.until_holds("E", &["10.0.0.1"]);
     daemon
-        .until_logged("a page of 500 Deployments is larger than 64 MiB (the largest object in it: Deployment b/large-");
+        .until_logged("list page too large; requesting smaller pages kind=Deployment reason=\"500 objects: larger than 64 MiB; largest object: b/large-");
     let lists = asked(&world.kube, "/deployments?limit=").len();
     for n in 0..6 {
         let changed = json!({"metadata": {"labels": {"n": n.to_string()}}});
@@ -74,7 +74,7 @@ fn an_object_that_cannot_be_read_leads_to_a_list() {
     watch.kube.fault(Fault::on("fieldSelector", Trouble::Answer(500, JSON, "no".to_owned())).times(1));
     let huge = json!({"metadata": {"annotations": {"example.com/huge": "<".repeat(3 << 20)}}});
     watch.kube.patch("pods", "a", "web-646c8dfd75-0", huge);
-    watch.relists("Pod a/web-646c8dfd75-0 cannot be read on its own");
+    watch.relists("failed to read Pod a/web-646c8dfd75-0 alone");
     assert_eq!(watch.listed().len(), 2);
     watch.stop();
 }
@@ -105,7 +105,7 @@ fn pages_shrink_and_grow() {
     deployment["metadata"]["annotations"] = json!({"aci.haystacknetworks.com/l3o": "{}"});
     kube.apply("deployments", deployment);
     let error = client.list(Kind::Deployment, &mut Pool::default()).unwrap_err();
-    assert_eq!(error, Error::TooLarge("one Deployment (the one after b/web-09) is larger than 1 MiB".to_owned()));
+    assert_eq!(error, Error::TooLarge("one Deployment after b/web-09: larger than 1 MiB".to_owned()));
 }
 
 /// X3: what the beginning of a watch line says, however it goes on.

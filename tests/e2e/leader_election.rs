@@ -59,7 +59,10 @@ impl Master {
         let lease = world.kube.get("leases", "kube-system", "aci-sync").unwrap_or_default();
         let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
         !holder.is_empty()
-            && self.daemon.count(&format!("leader election by the Lease kube-system/aci-sync as {holder}")) == 1
+            && self
+                .daemon
+                .count(&format!("taking part in leader election lease=kube-system/aci-sync identity={holder}"))
+                == 1
     }
 
     fn writes(&self, world: &World) -> Vec<Entry> {
@@ -136,10 +139,10 @@ fn a_crash_and_a_stop() {
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     assert!(killed.elapsed() < AFTER_A_CRASH, "{:?}", killed.elapsed());
     let mut second = take_leader(&world, &mut masters);
-    assert_eq!(second.daemon.count("taking over"), 1);
+    assert_eq!(second.daemon.count("new term of leadership"), 1);
 
     let (code, _) = second.daemon.stop();
-    assert_eq!((code, second.daemon.count("is released")), (Some(0), 1));
+    assert_eq!((code, second.daemon.count("released the lease")), (Some(0), 1));
     assert!(second.daemon.text("err").is_empty(), "nothing to complain about");
     let stopped = Instant::now();
     world.kube.pod("a", "web", "later", &["10.0.0.4"]);
@@ -186,7 +189,7 @@ fn a_frozen_leader() {
 
     let woken = Instant::now();
     frozen.daemon.signal("CONT");
-    frozen.daemon.until_logged("this process leads no more");
+    frozen.daemon.until_logged("lost leadership");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     world.settle();
@@ -196,12 +199,12 @@ fn a_frozen_leader() {
     }
     world.until("its session is over", |world| world.apic.sessions() == 1);
 
-    let (before, logins) = (frozen.daemon.count("this process leads: "), logins(&world));
+    let (before, logins) = (frozen.daemon.count("acquired leadership"), logins(&world));
     masters.clear();
     assert_eq!(leader.daemon.stop().0, Some(0));
     world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
-    assert_eq!(frozen.daemon.count("this process leads: "), before + 1);
+    assert_eq!(frozen.daemon.count("acquired leadership"), before + 1);
     assert_eq!((lists(&world), self::logins(&world)), (9, logins + 1), "nobody lists again");
     assert_eq!(frozen.daemon.stop().0, Some(0));
 }
@@ -232,11 +235,11 @@ fn a_leader_that_is_cut_off() {
     assert!(first < cut + AFTER_A_CRASH, "{:?}", first - cut);
     let last = lonely.writes(&world).last().unwrap().at;
     assert!(last > cut && last < cut + DEADLINE + 3 * SECOND && last < first, "{:?}", last.checked_duration_since(cut));
-    assert_eq!(lonely.daemon.count("it could not be renewed in time"), 2, "it is told, and the session ends for it");
+    assert_eq!(lonely.daemon.count("not renewed in time"), 2, "it is told, and the session ends for it");
     world.until("its session is over", |world| world.apic.sessions() == 1);
 
     lonely.front.resume();
-    lonely.daemon.until_logged("this process waits");
+    lonely.daemon.until_logged("standby: another process leads");
     world.kube.pod("a", "web", "late", &["10.0.1.1"]);
     world.settle();
     assert_eq!(lists(&world), 9, "nobody lists again");
@@ -257,9 +260,9 @@ fn a_lone_leader_that_slept() {
         std::thread::park_timeout(DEADLINE + SECOND - asleep.elapsed().min(DEADLINE));
     }
     lone.daemon.signal("CONT");
-    lone.daemon.until_logged("this process leads no more");
+    lone.daemon.until_logged("lost leadership");
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-    lone.daemon.until_logged_times("taking over", 2);
+    lone.daemon.until_logged_times("new term of leadership", 2);
     assert_eq!(lists(&world), 3);
     let lease = world.kube.get("leases", "kube-system", "aci-sync").unwrap();
     assert_eq!(lease["spec"]["leaseTransitions"], 0, "it was its own all the time: {lease}");
@@ -293,16 +296,16 @@ fn a_leader_whose_lease_hangs() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     lone.front.fault(Fault::on("/leases", Trouble::Hang));
-    lone.daemon.until_logged("this process leads no more");
+    lone.daemon.until_logged("lost leadership");
     world.until("its session is over", |world| world.apic.sessions() == 0);
     world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
     let (writes, troubled) = (lone.writes(&world).len(), lone.front.troubled());
     until("it was asked for again", || lone.front.troubled() >= troubled + 2);
     assert_eq!(lone.writes(&world).len(), writes);
-    assert_eq!(lone.daemon.count("cannot be had: the API server cannot be reached: no answer in time"), 1);
+    assert_eq!(lone.daemon.count("failed to acquire the lease; writes stay disabled lease=kube-system/aci-sync error=\"failed to reach the API server: no answer in time"), 1);
     lone.front.clear_faults();
     world.until_holds("E", &["10.0.0.1"]);
-    assert_eq!((lists(&world), lone.daemon.count("taking over")), (3, 2));
+    assert_eq!((lists(&world), lone.daemon.count("new term of leadership")), (3, 2));
 }
 
 /// K4: a leader whose Lease somebody else takes, whether its time is over or not, or deletes, ends its session at once and
@@ -313,14 +316,14 @@ fn a_leader_whose_lease_is_taken_away() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     let spec =
-        json!({"holderIdentity": "somebody", "leaseDurationSeconds": 1, "renewTime": "1970-01-01T00:00:00.000000Z"});
+        json!({"holderIdentity": "another", "leaseDurationSeconds": 1, "renewTime": "1970-01-01T00:00:00.000000Z"});
     world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
-    lone.daemon.until_logged("is lost, \"somebody\" has it");
-    lone.daemon.until_logged_times("taking over", 2);
+    lone.daemon.until_logged("reason=\"another holds the lease\"");
+    lone.daemon.until_logged_times("new term of leadership", 2);
     world.until("it is logged in again", |world| (world.apic.sessions(), logins(world)) == (1, 2));
     world.kube.delete("leases", "kube-system", "aci-sync");
-    lone.daemon.until_logged("is lost, nobody has it");
-    lone.daemon.until_logged_times("taking over", 3);
+    lone.daemon.until_logged("reason=\"another writer changed or deleted the lease\"");
+    lone.daemon.until_logged_times("new term of leadership", 3);
     world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
     assert_eq!(lists(&world), 3);
@@ -337,7 +340,7 @@ fn a_standby_forgets() {
     lone.daemon.until_logged("status: finding: ");
     let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});
     world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
-    lone.daemon.until_logged("what it knew of the fabric is forgotten");
+    lone.daemon.until_logged("lost leadership");
     let findings = lone.daemon.count("status: finding: ");
     lone.daemon.signal("USR1");
     lone.daemon.until_logged("status: this process does not lead");
@@ -377,11 +380,13 @@ fn nothing_is_written_without_the_right() {
         world.kube.deny(verb, "leases");
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         let master = Master::start(&world, "one");
-        master.daemon.until_logged(&format!("cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\""));
+        master
+            .daemon
+            .until_logged(&format!("cannot {verb} resource \\\"leases\\\" in API group \\\"coordination.k8s.io\\\""));
         let asked = |world: &World| world.kube.journal().iter().filter(|it| it.target.contains("/leases")).count();
         let before = asked(&world);
         until("it is asked for again", || asked(&world) > before);
-        assert_eq!(master.daemon.count("nothing is written from here meanwhile"), 1);
+        assert_eq!(master.daemon.count("failed to acquire the lease; writes stay disabled"), 1);
         assert_eq!((logins(&world), world.apic.writes().len()), (0, 0));
         world.kube.allow(verb, "leases");
         world.until_holds("E", &["10.0.0.1"]);
@@ -402,34 +407,34 @@ fn nothing_is_written_without_the_lease() {
         let status = json!({"kind": "Status", "code": code, "reason": reason, "message": "no"});
         Trouble::Answer(code, JSON, status.to_string())
     };
-    let somebodys = json!({"kind": "Lease", "metadata": {"name": "aci-sync"}, "spec": {"holderIdentity": "somebody"}});
+    let others = json!({"kind": "Lease", "metadata": {"name": "aci-sync"}, "spec": {"holderIdentity": "another"}});
     let story = |method: &'static str, trouble: Trouble, complaint: &str| {
         let world = World::new();
         let master = Master::start(&world, "one");
         master.front.fault(Fault::on("/leases", trouble).method(method));
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-        master.daemon.until_logged(&format!("the Lease kube-system/aci-sync cannot be had: {complaint}"));
+        master.daemon.until_logged(&format!("writes stay disabled lease=kube-system/aci-sync error=\"{complaint}"));
         let troubled = master.front.troubled();
         until("it is asked for again", || master.front.troubled() > troubled);
-        assert_eq!(master.daemon.count("nothing is written from here meanwhile"), 1, "{complaint}");
+        assert_eq!(master.daemon.count("failed to acquire the lease; writes stay disabled"), 1, "{complaint}");
         assert_eq!((logins(&world), world.apic.writes().len()), (0, 0), "{complaint}");
         master.front.clear_faults();
         world.until_holds("E", &["10.0.0.1"]);
     };
     side_by_side(&[
-        &|| story("POST", refused(404, "NotFound"), "there is no namespace kube-system"),
-        &|| story("POST", refused(409, "AlreadyExists"), "somebody else has just written it (409)"),
+        &|| story("POST", refused(404, "NotFound"), "namespace kube-system not found"),
+        &|| story("POST", refused(409, "AlreadyExists"), "changed by another writer (409)"),
         &|| story("GET", refused(503, "ServiceUnavailable"), "the API server is busy"),
-        &|| story("GET", Trouble::Hang, "the API server cannot be reached: no answer in time"),
-        &|| story("GET", Trouble::Answer(200, "text/html", "<html>".to_owned()), "the API server's answer makes no"),
+        &|| story("GET", Trouble::Hang, "failed to reach the API server: no answer in time"),
+        &|| story("GET", Trouble::Answer(200, "text/html", "<html>".to_owned()), "invalid answer from the API server"),
         &|| {
             story(
                 "GET",
                 Trouble::Answer(200, JSON, " ".repeat((1 << 20) + 1)),
-                "the API server cannot be reached: the answer is larger than 1048576",
+                "failed to reach the API server: the answer is larger than 1048576",
             )
         },
-        &|| story("POST", Trouble::Answer(201, JSON, somebodys.to_string()), "the API server's answer makes no sense"),
+        &|| story("POST", Trouble::Answer(201, JSON, others.to_string()), "invalid answer from the API server"),
     ]);
 }
 

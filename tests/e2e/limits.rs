@@ -63,7 +63,7 @@ fn an_api_server_is_not_read_for_ever() {
         kube.fault(Fault::on("pods", trouble));
         client.list(Kind::Pod, &mut Pool::default()).map(|_| ()).unwrap_err()
     };
-    for (trouble, complaint) in [(flood(), "one Pod is larger than 64 MiB"), (long_head(), "head is larger than")] {
+    for (trouble, complaint) in [(flood(), "one Pod: larger than 64 MiB"), (long_head(), "head is larger than")] {
         let (Error::Unreachable(why) | Error::TooLarge(why)) = answer(trouble) else { panic!() };
         assert!(why.contains(complaint), "{why}");
     }

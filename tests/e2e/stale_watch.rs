@@ -20,7 +20,7 @@ fn an_error_in_the_stream_leads_to_a_list() {
         watch.kube.compact();
         watch.kube.server().resume();
         let why = watch.relists_in_the_end();
-        assert!(why.contains("ended the watch with an error") && why.contains(message), "{why}");
+        assert!(why.contains("ended the watch: ") && why.contains(message), "{why}");
         assert_eq!(watch.listed(), ["web-646c8dfd75-1"]);
         watch.opens();
         watch.kube.pod("a", "web", "2", &["10.0.0.3"]);
@@ -64,7 +64,7 @@ fn a_watch_that_only_opens_is_not_live() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(why, "there was no live watch for too long");
+    assert_eq!(why, "no live watch for too long");
     assert!(opened >= 2, "{opened}");
     watch.stop();
 }
@@ -81,7 +81,7 @@ fn versions_that_go_back_lead_to_a_list() {
     watch.kube.restore(&backup);
     watch.kube.server().cut_all();
     watch.is_interrupted();
-    watch.relists("went back from version");
+    watch.relists("resource version went back from ");
     assert_eq!(watch.listed(), ["web-646c8dfd75-0", "web-646c8dfd75-1"]);
     watch.opens();
     watch.kube.delete("pods", "a", "web-646c8dfd75-1");
@@ -98,7 +98,7 @@ fn each_kind_is_listed_from_time_to_time() {
     kube.deploy("a", "web", None, &["10.0.0.1", "10.0.0.2"]);
     let backup = kube.backup();
     kube.pod("a", "web", "2", &["10.0.0.3"]);
-    let watch = Watch::start_with(kube, 100, |it| it.with_list_every(Duration::from_secs(4)));
+    let watch = Watch::start_with(kube, 100, |it| it.with_relist_every(Duration::from_secs(4)));
     watch.relists("start");
     assert_eq!(watch.listed().len(), 3);
     watch.opens();

@@ -124,7 +124,7 @@ fn an_endless_list_ends() {
     let tls = TlsSettings { roots: Roots::Pem(ca.pem().into_bytes()), ..TlsSettings::default() };
     let config = ClusterConfig { server: format!("https://{}", server.address()), tls, token: None };
     let error = Client::new(&config).unwrap().list(Kind::Pod, &mut Pool::default()).unwrap_err();
-    assert_eq!(error, Error::Malformed("a list without an end".to_owned()));
+    assert_eq!(error, Error::Malformed("list: more than 2000000 objects".to_owned()));
     assert_eq!(service.0.load(Ordering::SeqCst), 4000);
 }
 
@@ -288,9 +288,9 @@ fn a_watch_that_cannot_go_on_leads_to_a_list() {
         (false, None, "410"),
         (true, None, "410"),
         (false, Some(Trouble::Answer(400, JSON, status(400, "BadRequest"))), "HTTP 400"),
-        (false, Some(Trouble::Answer(200, JSON, String::new())), "ended at once"),
-        (false, Some(Trouble::Answer(200, JSON, "nonsense\n".to_owned())), "it is not JSON"),
-        (false, Some(Trouble::Answer(200, JSON, "{\"type\":\"ADDED\"}\n".to_owned())), "cannot be read"),
+        (false, Some(Trouble::Answer(200, JSON, String::new())), "closed at once"),
+        (false, Some(Trouble::Answer(200, JSON, "nonsense\n".to_owned())), "not JSON"),
+        (false, Some(Trouble::Answer(200, JSON, "{\"type\":\"ADDED\"}\n".to_owned())), "missing field"),
         (
             false,
             Some(Trouble::Answer(
@@ -298,9 +298,9 @@ fn a_watch_that_cannot_go_on_leads_to_a_list() {
                 JSON,
                 "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Pod\",\"metadata\":{}}}\n".to_owned(),
             )),
-            "no resource version",
+            "no resourceVersion",
         ),
-        (false, Some(Trouble::Answer(200, JSON, "x".repeat((16 << 20) + 2))), "too long"),
+        (false, Some(Trouble::Answer(200, JSON, "x".repeat((16 << 20) + 2))), "too large"),
     ] {
         let watch = Watch::open(Options { gone_as_status, ..Options::default() });
         watch.kube.server().pause();

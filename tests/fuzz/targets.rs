@@ -12,7 +12,7 @@ use aci_sync::apic;
 use aci_sync::config;
 use aci_sync::kube::decode::{self, MAX_LINE, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
-use aci_sync::kube::watcher::{ReadError, read_line};
+use aci_sync::kube::watch_lines::{ReadError, read_line};
 use aci_sync::model::binding;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{Vrf, desired_state};
@@ -215,16 +215,16 @@ pub fn lease(input: &[u8]) {
     };
     let (start, day) = (Instant::now(), Duration::from_secs(86_400));
     let mut election = ElectionState::new("me".to_owned());
-    let at_once = election.read(Some(lease.clone()), start, "now").is_some();
+    let at_once = election.observe(Some(lease.clone()), start, "now").is_some();
     let holder = lease.spec.holder_identity.as_deref().unwrap_or_default();
     let lasts = lease.spec.lease_duration_seconds.is_some_and(|it| it > 0);
     assert_eq!(at_once, matches!(holder, "" | "me") || !lasts);
     assert!(election.pause(start, 0.99) < Duration::from_secs(5));
-    let Some(Write::Update(taken)) = election.read(Some(lease.clone()), start + day, "now") else {
+    let Some(Write::Update(taken)) = election.observe(Some(lease.clone()), start + day, "now") else {
         panic!("its time is over")
     };
     assert_eq!((taken.spec.holder_identity.as_deref(), &taken.metadata), (Some("me"), &lease.metadata));
-    assert!(election.written(taken, start + day) && election.leads_until().is_some());
+    assert!(election.accept_answer(taken, start + day) && election.leads_until().is_some());
 }
 
 /// A configuration that can be had goes over TLS to a host and has credentials that fit into a header (K3).

@@ -295,12 +295,12 @@ fn a_recorded_lease_is_won_and_released() {
     let (made, renewed) = (answer("02-create-201.http"), answer("05-renew-put-200.http"));
     let start = Instant::now();
     let mut candidate = ElectionState::new("hostB_2222".to_owned());
-    assert_eq!(candidate.read(Some(made), start, "now"), None);
+    assert_eq!(candidate.observe(Some(made), start, "now"), None);
     let taken = asked("08-takeover-put-200.req");
     let at = taken["spec"]["renewTime"].as_str().unwrap();
     let second = Duration::from_secs(1);
-    assert_eq!(candidate.read(Some(renewed.clone()), start + 14 * second, at), None, "it was renewed");
-    let Some(Write::Update(lease)) = candidate.read(Some(renewed), start + 29 * second, at) else { panic!() };
+    assert_eq!(candidate.observe(Some(renewed.clone()), start + 14 * second, at), None, "it was renewed");
+    let Some(Write::Update(lease)) = candidate.observe(Some(renewed), start + 29 * second, at) else { panic!() };
     let mut expected = taken["spec"].clone();
     expected["acquireTime"] = at.into();
     assert_eq!(serde_json::to_value(&lease).unwrap(), json!({"metadata": taken["metadata"], "spec": expected}));

@@ -21,16 +21,16 @@ fn three_masters() {
         ])
     };
     let mut first = world.run(&flags);
-    first.until_logged("this process leads");
+    first.until_logged("acquired leadership");
     let (leader, mut second) = (holder(), world.run(&flags));
-    second.until_logged("leads; this process waits");
+    second.until_logged("standby: another process leads");
     let mut third = world.run(&flags);
-    third.until_logged("leads; this process waits");
+    third.until_logged("standby: another process leads");
     world.deploy("web", Some("E"), 2);
     world.until_follows("E", "web", 2, &[]);
 
     assert_eq!(first.stop().0, Some(0));
-    let leads = |it: &crate::e2e_world::Daemon| it.count("this process leads: ") > 0;
+    let leads = |it: &crate::e2e_world::Daemon| it.count("acquired leadership") > 0;
     world.until("another leads", || leads(&second) || leads(&third));
     assert_ne!(holder(), leader);
     world.kubectl(&["scale", "deployment", "web", "--replicas=4"]);

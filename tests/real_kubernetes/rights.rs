@@ -33,7 +33,7 @@ fn nothing_else_is_asked() {
     world.deploy("web", Some("E"), 2);
     world.until_follows("E", "web", 2, &[]);
     assert_eq!(daemon.stop().0, Some(0));
-    assert_eq!(daemon.count("a right is missing"), 0, "{}", daemon.log());
+    assert_eq!(daemon.count("permission denied"), 0, "{}", daemon.log());
     let used: BTreeSet<(String, String)> = world.cluster.requests().into_iter().collect();
     let always = [("get", "namespaces"), ("get", "leases"), ("update", "leases"), ("create", "events")];
     let lists = ["deployments", "pods", "services"].into_iter().flat_map(|of| [("list", of), ("watch", of)]);

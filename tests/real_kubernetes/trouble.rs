@@ -19,7 +19,7 @@ fn a_restarted_api_server() {
     world.until_follows("E", "web", 3, &[]);
     let writes = world.apic.writes().len();
     world.cluster.stop("kube-apiserver");
-    daemon.until_logged("the API server cannot be reached");
+    daemon.until_logged("failed to reach the API server");
     world.cluster.start("kube-apiserver");
     world.deploy("api", Some("F"), 1);
     world.until_follows("F", "api", 1, &[]);
@@ -75,7 +75,7 @@ fn a_forgotten_history() {
     world.cluster.compact();
     world.cluster.start("kube-apiserver");
     daemon.signal("CONT");
-    daemon.until_logged("Pods are listed anew: the resource version is too old (410)");
+    daemon.until_logged("resource version expired (410)");
     world.until_follows("E", "web", 5, &[]);
     assert_eq!(daemon.stop().0, Some(0));
 }
@@ -112,7 +112,7 @@ fn a_list_by_the_clock() {
     let (sender, events) = crossbeam_channel::unbounded();
     let (stop, stopped) = crossbeam_channel::bounded(0);
     let watcher =
-        Watcher::new(client.clone(), Kind::Deployment, sender, stopped).with_list_every(Duration::from_secs(6));
+        Watcher::new(client.clone(), Kind::Deployment, sender, stopped).with_relist_every(Duration::from_secs(6));
     let watching = std::thread::spawn(move || watcher.run());
     let next = || events.recv_timeout(LIMIT).unwrap();
     assert!(matches!(next(), Event::Relisting { .. }));

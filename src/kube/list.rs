@@ -1,0 +1,147 @@
+//! Lists, page by page (K1), and requests that read one page.
+
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read};
+use std::rc::Rc;
+use std::time::Instant;
+
+use log::warn;
+
+use super::client::{Client, PAGE_TIMEOUT, describe_io_error, path_of, percent_encoded, reject_html};
+use super::decode::{self, Page, Progress};
+use super::error::Error;
+use super::kinds::{self, KindInfo};
+use super::pool::Pool;
+use crate::model::kubernetes::{Key, Kind, Object};
+
+/// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
+const PAGE: usize = 500;
+
+/// The most objects of a list; a cluster of the largest size that Kubernetes supports has 150,000 Pods.
+const MAX_OBJECTS: usize = 4000 * PAGE;
+
+/// How often a list starts over because its continue token expired, before it counts as failed.
+const LIST_TRIES: usize = 3;
+
+impl Client {
+    /// A complete list with the version to watch from. Pages of different lists are never mixed: if a token expires, the
+    /// list starts over.
+    pub fn list(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
+        for _ in 1..LIST_TRIES {
+            match self.list_once(kind, pool) {
+                Err(Error::Expired) => {}
+                done => return done,
+            }
+        }
+        self.list_once(kind, pool)
+    }
+
+    fn list_once(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
+        let mut listed = Vec::new();
+        let mut version: Option<String> = None;
+        let mut last: Option<Key> = None;
+        let (mut next, mut limit, mut requested) = (String::new(), PAGE, 0);
+        while requested < MAX_OBJECTS {
+            requested += limit;
+            let mut progress = Progress::default();
+            let mut page = match self.page(&path_of_page(kind, limit, &next), kind, &mut progress) {
+                Err(Error::TooLarge(why)) => {
+                    limit = smaller_page(kind, limit, &why, &progress, last.as_ref())?;
+                    continue;
+                }
+                page => page?,
+            };
+            last = progress.last.or(last);
+            if version.as_ref().is_some_and(|it| *it != page.resource_version) {
+                return Err(Error::Expired);
+            }
+            for object in &mut page.objects {
+                pool.share(object);
+            }
+            listed.extend(page.objects);
+            version = Some(page.resource_version);
+            if page.next.is_empty() {
+                return Ok((listed, version.unwrap_or_default()));
+            }
+            if page.next == next || page.total == 0 {
+                return Err(Error::Malformed("list: a page without progress".to_owned()));
+            }
+            next = page.next;
+            // The large objects may be behind us.
+            limit = (limit * 2).min(PAGE);
+        }
+        Err(Error::Malformed(format!("list: more than {MAX_OBJECTS} objects")))
+    }
+
+    /// The newest version of a kind. It costs the server one consistent read and the network one object.
+    pub fn newest_version(&self, kind: Kind) -> Result<String, Error> {
+        Ok(self.page(&path_of_page(kind, 1, ""), kind, &mut Progress::default())?.resource_version)
+    }
+
+    /// One object as it is now, by the right to list; `None` if it does not exist or no rule needs it.
+    pub fn look_up(&self, kind: Kind, key: &Key) -> Result<Option<Object>, Error> {
+        let KindInfo { api_path, plural, .. } = kinds::info(kind);
+        let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
+        let path = format!("{api_path}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
+        let page = self.page(&path, kind, &mut Progress::default())?;
+        Ok(page.objects.into_iter().find(|it| it.key() == key))
+    }
+
+    fn page(&self, path: &str, kind: Kind, progress: &mut Progress) -> Result<Page, Error> {
+        let begun = Instant::now();
+        let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
+        // One byte above the limit shows that there was more.
+        let body = response.into_body().into_with_config().limit(2 * self.largest_page).reader();
+        let body = Counting { inner: body.take(self.largest_page + 1), bytes: progress.bytes.clone() };
+        let mut body = BufReader::with_capacity(64 * 1024, body);
+        reject_html(body.fill_buf().map_err(|error| Error::Unreachable(describe_io_error(&error)))?)?;
+        let page = decode::read_page(kind, body, progress);
+        if progress.bytes.get() > self.largest_page {
+            return Err(Error::TooLarge(format!("larger than {} MiB", self.largest_page >> 20)));
+        }
+        match page {
+            // It may take too long because it is large.
+            Err(Error::Unreachable(_)) if progress.items > 0 && begun.elapsed() >= PAGE_TIMEOUT => {
+                let size = progress.bytes.get() as f64 / 1e6;
+                Err(Error::TooLarge(format!("only {size:.1} MB read in {} s", PAGE_TIMEOUT.as_secs())))
+            }
+            page => page,
+        }
+    }
+}
+
+/// The size of the next page after one that was too large; an error if smaller pages would not help.
+fn smaller_page(kind: Kind, limit: usize, why: &str, progress: &Progress, last: Option<&Key>) -> Result<usize, Error> {
+    // Not even one object came in whole.
+    if limit == 1 || progress.items == 0 {
+        let place = last.map(|it| format!(" after {it}")).unwrap_or_default();
+        return Err(Error::TooLarge(format!("one {kind}{place}: {why}")));
+    }
+    let fewer = progress.items.min(limit / 2).max(1);
+    let mut reason = format!("{limit} objects: {why}");
+    if let Some((size, key)) = &progress.largest {
+        reason += &format!("; largest object: {key}, about {:.1} MB", *size as f64 / 1e6);
+    }
+    warn!(kind:%, reason, count = fewer; "list page too large; requesting smaller pages");
+    Ok(fewer)
+}
+
+/// The path of a page.
+fn path_of_page(kind: Kind, limit: usize, next: &str) -> String {
+    let path = format!("{}?limit={limit}", path_of(kind));
+    if next.is_empty() { path } else { format!("{path}&continue={}", percent_encoded(next)) }
+}
+
+/// Counts the bytes read.
+struct Counting<R> {
+    inner: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.bytes.set(self.bytes.get() + length as u64);
+        Ok(length)
+    }
+}
