@@ -200,11 +200,6 @@ impl Reconciler {
         self.inventory = old.inventory;
     }
 
-    /// Whether it knows nothing of the fabric yet.
-    pub fn is_new(&self) -> bool {
-        self.findings.is_empty() && self.fabric.l3outs().next().is_none()
-    }
-
     /// What people should know now, as of the last reconcile.
     pub fn findings(&self) -> &BTreeSet<Finding> {
         &self.findings

@@ -18,7 +18,10 @@ fn nothing_is_deleted_on_an_incomplete_view() {
             world.kube.deny("list", kind);
             let mut daemon = world.run(&["--epg-grace", "0"]);
             daemon.until_logged("permission denied: ");
-            assert!(daemon.log().contains(&format!("cannot list resource \\\"{kind}\\\"")), "it names verb and resource");
+            assert!(
+                daemon.log().contains(&format!("cannot list resource \\\"{kind}\\\"")),
+                "it names verb and resource"
+            );
             if kind != "deployments" {
                 // A create is served, so everything that could be deleted would have been, too.
                 world.kube.deploy("b", kind, Some(F), &[]);
