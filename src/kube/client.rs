@@ -180,16 +180,15 @@ impl Client {
         object(self.get(path, |request| request.config().timeout_global(Some(time_left(end))).build())?)
     }
 
-    /// Creates an object (POST), replaces one (PUT) or changes one (PATCH, as a merge); returns it as it is now.
+    /// Creates or replaces an object; returns it as it is now.
     pub(super) fn put_object(&self, verb: Verb, path: &str, body: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let (url, end) = (format!("{}{path}", self.server), Instant::now() + limit);
         let response = self.authorized(|agent, token| {
-            let (request, kind) = match verb {
-                Verb::Create => (agent.post(&url), "application/json"),
-                Verb::Update => (agent.put(&url), "application/json"),
-                Verb::Patch => (agent.patch(&url), "application/merge-patch+json"),
+            let request = match verb {
+                Verb::Create => agent.post(&url),
+                Verb::Update => agent.put(&url),
             };
-            let request = headers(request, token).content_type(kind);
+            let request = headers(request, token).content_type("application/json");
             request.config().timeout_global(Some(time_left(end))).build().send(body)
         })?;
         object(response)
@@ -242,8 +241,6 @@ pub enum Verb {
     Create,
     /// PUT.
     Update,
-    /// PATCH, as a merge.
-    Patch,
 }
 
 /// The time left until a deadline; never zero, which no socket accepts.

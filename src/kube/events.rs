@@ -1,5 +1,5 @@
-//! The thread that sends Kubernetes Events (K5). It is in nobody's way: notices that find no room in its queue are left
-//! out, and so are those that the API server does not take. What is sent, and how much, is the recorder's.
+//! The thread that sends Kubernetes Events (K5). It holds up no other thread: notices that find no room in its queue are
+//! dropped, and so are those that the API server does not accept. The requests and their limits are in `recorder`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,126 +9,120 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{debug, info, warn};
 
-use super::client::Client;
+use super::client::{Client, Verb};
 use super::error::Error;
 use super::lease::host;
-use super::recorder::{Next, Recorder};
+use super::recorder::{Next, Recorder, Request};
 use crate::backoff::{Backoff, stopped_within};
 use crate::leadership::Leadership;
 use crate::model::notices::EventNotice;
 use crate::time::micro_now;
 
-/// News that wait to be sent.
+/// Notices that wait to be sent.
 const QUEUE: usize = 1024;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often one piece of notices is tried.
+/// How often one Event is tried.
 const TRIES: u32 = 3;
 
-/// Where the reconciler leaves notices. It never waits.
+/// The event loop's end of the queue. It never waits.
 #[derive(Debug)]
 pub struct Queue {
+    /// Each notice with its time of day.
     sender: Sender<(EventNotice, String)>,
-    left_out: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Queue {
-    /// Hands notices over; those that find no room are left out and counted.
+    /// Hands notices over; those that find no room are dropped and counted.
     pub fn publish(&self, notices: &[EventNotice]) {
-        for notices in notices {
-            if self.sender.try_send((notices.clone(), micro_now())).is_err() {
-                self.left_out.fetch_add(1, Ordering::Relaxed);
+        for notice in notices {
+            if self.sender.try_send((notice.clone(), micro_now())).is_err() {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// The thread's side of the queue.
+/// The thread and its end of the queue.
 pub struct Emitter {
     client: Client,
     recorder: Recorder,
-    /// Each with the time of day when it was told.
     notices: Receiver<(EventNotice, String)>,
-    left_out: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
     leadership: Leadership,
     stop: Receiver<()>,
-    /// The missing right was told; once is enough.
-    told: bool,
-    /// Since the last success something was lost and told.
+    /// The missing permission was logged; once is enough.
+    forbidden_logged: bool,
+    /// An Event was lost and logged since the last success.
     failing: bool,
 }
 
 /// The program is stopping.
 struct Stopped;
 
-/// A queue, and what sends the notices in it.
+/// A queue, and the emitter of its notices.
 pub fn events(client: Client, leadership: Leadership, stop: Receiver<()>) -> (Queue, Emitter) {
     let (sender, notices) = bounded(QUEUE);
-    let left_out = Arc::new(AtomicU64::new(0));
-    // The keys of the standard library's hashes are random: no other process begins at the same number.
+    let dropped = Arc::new(AtomicU64::new(0));
+    let queue = Queue { sender, dropped: dropped.clone() };
+    // The keys of the standard library's hashes are random, so no other process begins at the same number.
     let recorder = Recorder::new(&host(), RandomState::new().hash_one(std::process::id()));
-    let (told, failing) = (false, false);
-    let emitter = Emitter { client, recorder, notices, left_out: left_out.clone(), leadership, stop, told, failing };
-    (Queue { sender, left_out }, emitter)
+    let (forbidden_logged, failing) = (false, false);
+    (queue, Emitter { client, recorder, notices, dropped, leadership, stop, forbidden_logged, failing })
 }
 
 impl Emitter {
     /// Sends until the program stops.
     pub fn run(mut self) {
         loop {
-            let (notices, at) = select! {
+            let (notice, at) = select! {
                 recv(self.stop) -> _ => return,
-                recv(self.notices) -> notices => match notices {
-                    Ok(notices) => notices,
-                    // Without a reconciler the program is about to end: that is told by its end, not by this one's.
+                recv(self.notices) -> notice => match notice {
+                    Ok(notice) => notice,
+                    // The event loop has ended, and its end is the one to be reported.
                     Err(_) => {
                         let _ = self.stop.recv();
                         return;
                     }
                 },
             };
-            // Whoever leads by now tells what there is to tell (K4).
+            // The present leader sends its own (K4).
             if self.leadership.is_leader()
-                && let Err(Stopped) = self.serve(&notices, &at)
+                && let Err(Stopped) = self.send(&notice, &at)
             {
                 return;
             }
             if self.notices.is_empty() {
-                match self.left_out.swap(0, Ordering::Relaxed) {
-                    left_out if left_out > 0 && !self.told => {
-                        warn!("{left_out} Kubernetes Events were left out: there was more news than can be told");
-                    }
-                    _ => {}
+                let count = self.dropped.swap(0, Ordering::Relaxed);
+                if count > 0 && !self.forbidden_logged {
+                    warn!(count; "Kubernetes Events dropped: too many at once");
                 }
             }
         }
     }
 
-    fn serve(&mut self, notices: &EventNotice, at: &str) -> Result<(), Stopped> {
+    fn send(&mut self, notice: &EventNotice, at: &str) -> Result<(), Stopped> {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-        let Some(mut request) = self.recorder.request(notices, Instant::now(), at) else { return Ok(()) };
+        let Some(Request { path, body }) = self.recorder.request(notice, Instant::now(), at) else { return Ok(()) };
         for tries_left in (0..TRIES).rev() {
             while let Err(pause) = self.recorder.pace(Instant::now()) {
                 self.wait(pause)?;
             }
-            let Err(error) = self.client.put_object(request.verb, &request.path, &request.body, TIMEOUT) else {
+            let Err(error) = self.client.put_object(Verb::Create, &path, &body, TIMEOUT) else {
                 if std::mem::take(&mut self.failing) {
-                    info!("Kubernetes Events are told again");
+                    info!("Kubernetes Events are accepted again");
                 }
                 return Ok(());
             };
-            // A stop ends requests too, and that is no trouble.
+            // A stop ends requests too, which is no failure.
             self.wait(Duration::ZERO)?;
-            match self.recorder.failed(notices, request.verb, &error, Instant::now()) {
-                Next::Again if tries_left > 0 => self.wait(backoff.pause())?,
-                Next::Anew => match self.recorder.request(notices, Instant::now(), at) {
-                    Some(anew) => request = anew,
-                    None => return Ok(()),
-                },
-                Next::Again | Next::Drop => {
-                    self.lost(notices, &error);
+            match self.recorder.failed(notice, &error, Instant::now()) {
+                Next::Retry if tries_left > 0 => self.wait(backoff.pause())?,
+                Next::Retry | Next::Drop => {
+                    self.log_lost(notice, &error);
                     return Ok(());
                 }
             }
@@ -136,25 +130,24 @@ impl Emitter {
         Ok(())
     }
 
-    fn lost(&mut self, notices: &EventNotice, error: &Error) {
-        let key = &notices.about.key;
+    fn log_lost(&mut self, notice: &EventNotice, error: &Error) {
+        let key = &notice.about.key;
+        let (namespace, name) = (&*key.namespace, &*key.name);
         match error {
-            Error::Forbidden { message } if !self.told => {
-                self.told = true;
-                warn!(
-                    "no Kubernetes Events where they are not allowed, as in the namespace {} ({message}); allow create \
-                     and patch on them, or give --events=false; this is told once",
-                    key.namespace
-                );
+            Error::Forbidden { .. } if !self.forbidden_logged => {
+                self.forbidden_logged = true;
+                warn!(namespace, error:%;
+                    "no permission to create Kubernetes Events; grant it, or set --events=false (logged once)");
             }
-            // The namespace goes or has gone, or the answer to a first try was lost: no trouble.
+            // The namespace is being or was deleted, or the answer to the first try was lost.
             Error::Forbidden { .. } | Error::Terminating | Error::NotFound | Error::Conflict => {
-                debug!("no Kubernetes Event about {key}: {error}");
+                debug!(namespace, name, error:%; "Kubernetes Event not created");
             }
-            _ if self.failing => debug!("no Kubernetes Event about {key}: {error}"),
+            _ if self.failing => debug!(namespace, name, error:%; "Kubernetes Event not created"),
             _ => {
                 self.failing = true;
-                warn!("no Kubernetes Event about {key}, and maybe about others: {error}");
+                let server = self.client.server();
+                warn!(namespace, name, error:%, server; "failed to create a Kubernetes Event");
             }
         }
     }
