@@ -16,7 +16,7 @@ use crate::files;
 use crate::logging;
 use crate::model::kubernetes::is_dns_name;
 use crate::model::owner::OwnerIdentity;
-use crate::model::rules::{Allow, Cidr, Exports, MaxDeletes, Policy, Rules};
+use crate::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
@@ -160,8 +160,8 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
     })
 }
 
-fn expose(given: &Given) -> Result<Exports, ExitError> {
-    let exports = Exports::of(given.values.iter().map(String::as_str));
+fn expose(given: &Given) -> Result<Exposed, ExitError> {
+    let exports = Exposed::of(given.values.iter().map(String::as_str));
     exports.map_err(|bad| given.invalid(format!("{bad:?} is neither pods nor services")))
 }
 

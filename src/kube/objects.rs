@@ -159,7 +159,7 @@ impl From<DeploymentJson> for Deployment {
             uid: metadata.uid,
             created: metadata.creation_timestamp,
             paused: pause.is_some(),
-            odd_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(MAX_QUOTE).collect()),
+            invalid_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(MAX_QUOTE).collect()),
             unknown_keys,
             annotation: metadata.annotations.remove(BINDING_ANNOTATION),
             template_labels: json.spec.template.metadata.labels.into(),

@@ -7,7 +7,7 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
 use super::dn::{EpgDn, L3outDn, Name};
-use super::rules::Exports;
+use super::rules::Exposed;
 
 /// The longest annotation value that is read, in bytes.
 pub const MAX_LENGTH: usize = 4096;
@@ -18,7 +18,7 @@ pub struct Binding {
     /// The external EPG that the Deployment's addresses belong to.
     pub epg: EpgDn,
     /// What it exports, where it says so (D2).
-    pub expose: Option<Exports>,
+    pub expose: Option<Exposed>,
     /// Keys that are not known: a finding, not an error (D2).
     pub unknown_keys: UnknownKeys,
 }
@@ -120,9 +120,9 @@ fn json_error(value: &str, error: &serde_json::Error) -> String {
 }
 
 /// D2: the value of `expose`.
-fn exports(value: &Value) -> Option<Exports> {
+fn exports(value: &Value) -> Option<Exposed> {
     let words: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-    Exports::of(words).ok()
+    Exposed::of(words).ok()
 }
 
 /// A JSON object as the pairs that were written: a map would hide that a key stands there twice.

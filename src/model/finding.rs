@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::dn::{EpgDn, L3outDn, ObjectDn};
-use super::kubernetes::{Key, Kind};
+use super::kubernetes::{Key, Kind, Workload};
 
 /// The longest text, in bytes (X3).
 pub const MAX_LENGTH: usize = 1024;
@@ -179,6 +179,12 @@ impl fmt::Display for Subject {
 impl From<(Kind, &Key)> for Subject {
     fn from((kind, key): (Kind, &Key)) -> Self {
         Subject::Cluster(kind, key.clone())
+    }
+}
+
+impl From<&Workload> for Subject {
+    fn from(workload: &Workload) -> Self {
+        Subject::Cluster(workload.kind, workload.key.clone())
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::binding::{self, Binding};
-use super::kubernetes::{Deployment, Key, Kind, Object, Pod, Service};
+use super::dn::EpgDn;
+use super::kubernetes::{Deployment, Key, Kind, Object, Pod, Service, Workload};
+use super::rules::{Exposed, Rules};
 
 /// How long a view without an open watch still counts as complete (W1).
 pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);
@@ -22,6 +24,33 @@ pub struct ManagedDeployment {
     pub annotation: Result<Binding, String>,
     /// What counts: the last valid value that this process has seen of this very Deployment (D3).
     pub binding: Option<Binding>,
+}
+
+impl ManagedDeployment {
+    /// What it is called where other kinds of workloads could be meant.
+    pub fn workload(&self) -> Workload {
+        Workload { kind: Kind::Deployment, key: self.deployment.key.clone() }
+    }
+
+    /// The EPG that its addresses belong to, if one is known. An annotation that names what its namespace may not use is
+    /// ignored (W6).
+    pub fn bound_epg(&self, rules: &Rules) -> Option<&EpgDn> {
+        let epg = &self.binding.as_ref()?.epg;
+        rules.admits(&self.deployment.key.namespace, epg).then_some(epg)
+    }
+
+    /// D2: what it exposes. Without a known binding, all that it may ever have exposed (D3).
+    pub(super) fn exposed(&self, rules: &Rules) -> Exposed {
+        match &self.binding {
+            Some(binding) => binding.expose.unwrap_or(rules.expose),
+            None => Exposed { pods: true, services: true },
+        }
+    }
+
+    /// S3: the older Deployment comes first, then namespace/name.
+    pub(super) fn age(&self) -> (&str, &Key) {
+        (&self.deployment.created, &self.deployment.key)
+    }
 }
 
 /// How much is known of one kind.
@@ -47,8 +76,8 @@ enum View {
 pub struct Inventory {
     /// The annotated Deployments.
     pub managed: BTreeMap<Key, ManagedDeployment>,
-    /// The Deployments that do not carry it, but keys that look like ours: mistakes, perhaps (D2).
-    pub mistaken: BTreeMap<Key, Deployment>,
+    /// The Deployments without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
+    pub misannotated: BTreeMap<Key, Deployment>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
     pub pods: HashMap<Key, Pod>,
     /// The Services of type LoadBalancer that have a selector.
@@ -61,7 +90,7 @@ impl Default for Inventory {
     fn default() -> Self {
         Inventory {
             managed: BTreeMap::new(),
-            mistaken: BTreeMap::new(),
+            misannotated: BTreeMap::new(),
             pods: HashMap::new(),
             services: BTreeMap::new(),
             views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
@@ -76,7 +105,7 @@ impl Inventory {
     pub fn listed(&mut self, kind: Kind, objects: Vec<Object>, now: Instant) {
         let known = match kind {
             Kind::Deployment => {
-                self.mistaken.clear();
+                self.misannotated.clear();
                 std::mem::take(&mut self.managed)
             }
             Kind::Pod => {
@@ -94,7 +123,7 @@ impl Inventory {
             }
             match object {
                 Object::Deployment(it) if it.annotation.is_none() => {
-                    self.mistaken.insert(it.key.clone(), it);
+                    self.misannotated.insert(it.key.clone(), it);
                 }
                 Object::Deployment(it) => {
                     let before = known.get(&it.key);
@@ -119,15 +148,15 @@ impl Inventory {
         }
         match object {
             Object::Deployment(it) if it.annotation.is_none() => {
-                if self.mistaken.get(&it.key) == Some(&it) {
+                if self.misannotated.get(&it.key) == Some(&it) {
                     return false;
                 }
                 self.managed.remove(&it.key);
-                self.mistaken.insert(it.key.clone(), it);
+                self.misannotated.insert(it.key.clone(), it);
                 true
             }
             Object::Deployment(it) => {
-                self.mistaken.remove(&it.key);
+                self.misannotated.remove(&it.key);
                 let before = self.managed.get(&it.key);
                 if before.is_some_and(|before| before.deployment == it) {
                     return false;
@@ -153,10 +182,18 @@ impl Inventory {
         }
     }
 
+    /// A managed workload.
+    pub fn workload(&self, workload: &Workload) -> Option<&ManagedDeployment> {
+        match workload.kind {
+            Kind::Deployment => self.managed.get(&workload.key),
+            Kind::Pod | Kind::Service => None,
+        }
+    }
+
     /// An object is gone, or no rule needs it any more. True where that can change what is desired.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
         match kind {
-            Kind::Deployment => self.managed.remove(key).is_some() | self.mistaken.remove(key).is_some(),
+            Kind::Deployment => self.managed.remove(key).is_some() | self.misannotated.remove(key).is_some(),
             Kind::Pod => self.pods.remove(key).is_some(),
             Kind::Service => self.services.remove(key).is_some(),
         }

@@ -67,6 +67,21 @@ impl fmt::Display for Key {
     }
 }
 
+/// What addresses are exposed for. Another kind of workload would be another [`Kind`] here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Workload {
+    /// Its kind; today always a Deployment.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub key: Key,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.key)
+    }
+}
+
 /// Labels or a selector, sorted by key. Copies share the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
@@ -123,7 +138,7 @@ pub struct Deployment {
     /// Its [`PAUSE_ANNOTATION`] is there, and neither `false` nor empty.
     pub paused: bool,
     /// The first characters of that annotation where it is neither `true` nor `false` (D2: a finding).
-    pub odd_pause: Option<Box<str>>,
+    pub invalid_pause: Option<Box<str>>,
     /// Other annotations whose keys begin like ours.
     pub unknown_keys: UnknownKeys,
     /// `spec.template.metadata.labels`, for S1.
@@ -153,6 +168,14 @@ pub struct Pod {
     pub terminating: bool,
     /// Its phase is Succeeded or Failed.
     pub terminal: bool,
+}
+
+impl Pod {
+    /// P5: of several Pods with one address it belongs to the one that is not terminating, then to the younger one. That
+    /// one comes last.
+    pub(super) fn precedence(&self) -> (bool, &str, &str) {
+        (!self.terminating, &self.created, &self.uid)
+    }
 }
 
 /// A Service of type LoadBalancer with a selector.

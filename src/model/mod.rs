@@ -14,15 +14,20 @@ pub mod quota;
 pub mod rules;
 pub mod scope;
 
+mod annotations;
+mod claims;
 pub mod desired;
 pub mod inventory;
 mod selection;
+pub mod source;
 
 pub mod cache;
 pub mod cause;
+mod explain;
 pub mod external_deletions;
 pub mod observed;
 pub mod plan;
+pub mod plan_input;
 pub mod staleness;
 
 pub mod guards;

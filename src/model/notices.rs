@@ -12,7 +12,7 @@ use super::desired::{DesiredEpg, DesiredState};
 use super::dn::{EpgDn, ObjectDn};
 use super::finding::{Code, Finding, Subject, counted};
 use super::inventory::Inventory;
-use super::kubernetes::{Key, Kind};
+use super::kubernetes::{Key, Kind, Workload};
 use super::observed::Epg;
 use super::owner::Ownership;
 
@@ -153,7 +153,7 @@ impl NoticeTracker {
         let mut left = std::mem::take(&mut self.presences);
         for (dn, epg) in &desired.epgs {
             let is_synced = LazyCell::new(|| is_synced(epg, fabric.epg(dn)));
-            for about in epg.deployments.iter().filter_map(|key| deployment(inventory, key)) {
+            for about in epg.workloads.iter().filter_map(|it| object_ref(inventory, it)) {
                 let stay = left.remove(&about).filter(|it| it.epg == *dn);
                 let mut stay = stay.unwrap_or(Presence { epg: dn.clone(), written: false, synced: false });
                 stay.written |= written.contains(dn);
@@ -184,26 +184,28 @@ impl NoticeTracker {
 
 /// The objects of the cluster that a finding is about.
 fn affected(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -> Vec<ObjectRef> {
-    let all = |keys: &[Key]| keys.iter().filter_map(|key| deployment(inventory, key)).collect::<Vec<_>>();
+    let naming = |epg: &DesiredEpg| epg.workloads.iter().filter_map(|it| object_ref(inventory, it)).collect::<Vec<_>>();
     match subject {
-        Subject::Cluster(Kind::Deployment, key) => all(std::slice::from_ref(key)),
-        Subject::Cluster(Kind::Service, key) => {
-            let uid = inventory.services.get(key).map(|it| it.uid.clone());
-            uid.map(|uid| ObjectRef { kind: Kind::Service, key: key.clone(), uid }).into_iter().collect()
+        Subject::Cluster(kind @ Kind::Deployment, key) => {
+            object_ref(inventory, &Workload { kind: *kind, key: key.clone() }).into_iter().collect()
         }
-        Subject::Fabric(object) => desired.epgs.get(object.epg()).map_or_else(Vec::new, |it| all(&it.deployments)),
+        Subject::Cluster(kind @ Kind::Service, key) => {
+            let uid = inventory.services.get(key).map(|it| it.uid.clone());
+            uid.map(|uid| ObjectRef { kind: *kind, key: key.clone(), uid }).into_iter().collect()
+        }
+        Subject::Fabric(object) => desired.epgs.get(object.epg()).map(naming).unwrap_or_default(),
         Subject::L3out(dn) => {
-            let there = desired.epgs.iter().filter(|(epg, _)| epg.l3out == *dn);
-            there.flat_map(|(_, it)| all(&it.deployments)).collect()
+            desired.epgs.iter().filter(|(epg, _)| epg.l3out == *dn).flat_map(|(_, epg)| naming(epg)).collect()
         }
         Subject::Cluster(Kind::Pod, _) | Subject::Namespace(_) | Subject::Part(_) => Vec::new(),
     }
 }
 
-fn deployment(inventory: &Inventory, key: &Key) -> Option<ObjectRef> {
-    let managed = inventory.managed.get(key).map(|it| &it.deployment);
-    let uid = managed.or_else(|| inventory.mistaken.get(key))?.uid.clone();
-    Some(ObjectRef { kind: Kind::Deployment, key: key.clone(), uid })
+fn object_ref(inventory: &Inventory, workload: &Workload) -> Option<ObjectRef> {
+    let Workload { kind, key } = workload;
+    let managed = inventory.workload(workload).map(|it| &it.deployment);
+    let uid = managed.or_else(|| inventory.misannotated.get(key))?.uid.clone();
+    Some(ObjectRef { kind: *kind, key: key.clone(), uid })
 }
 
 /// Whether all that is desired is there. Without an address there is nothing yet that anybody could use.

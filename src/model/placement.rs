@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::cause::sources_of;
-use super::desired::{DesiredEpg, Source, Vrf};
+use super::desired::{DesiredEpg, Vrf};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::kubernetes::Key;
+use super::explain::sources_of;
+use super::kubernetes::Workload;
 use super::observed::{L3out, Subnet};
 use super::owner::Ownership;
-use super::planner::PlanInput;
+use super::plan_input::PlanInput;
+use super::source::Source;
 
 /// Where an address is desired in a VRF, if that EPG can be had (D5).
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +27,7 @@ pub(super) struct Target<'a> {
 /// A subnet that stays: for which Deployment, unless for all of its EPG, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Retained<'a> {
-    pub(super) deployment: Option<&'a Key>,
+    pub(super) workload: Option<&'a Workload>,
     pub(super) reason: Reason<'a>,
 }
 
@@ -147,10 +148,10 @@ impl<'a> Placement<'a> {
         let blocked = input.blocked.iter().filter_map(ObjectDn::prefix);
         let sources = sources_of(input.inventory, paused.chain(blocked).map(|it| it.address).collect());
         let mut placement = Placement { input, vrfs, targets: HashMap::new(), claims: HashMap::new(), sources };
-        for (prefix, kept) in &desired.kept {
-            for it in kept {
+        for (prefix, unplaced) in &desired.unplaced {
+            for it in unplaced {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
-                placement.claim(*prefix, &it.source, &it.deployment, reason);
+                placement.claim(*prefix, &it.source, &it.workload, reason);
             }
         }
         for (dn, epg) in &desired.epgs {
@@ -163,7 +164,7 @@ impl<'a> Placement<'a> {
                 if block_reason.is_some() || !is_there {
                     let reason = block_reason.map_or(Reason::Moves, |it| Reason::Blocked(dn, it));
                     for source in [&subnet.source].into_iter().chain(&subnet.also) {
-                        placement.claim(*prefix, source, &subnet.deployment, reason);
+                        placement.claim(*prefix, source, &subnet.workload, reason);
                     }
                 }
             }
@@ -171,8 +172,8 @@ impl<'a> Placement<'a> {
         placement
     }
 
-    fn claim(&mut self, prefix: Prefix, source: &'a Source, deployment: &'a Key, reason: Reason<'a>) {
-        let stay = Retained { deployment: Some(deployment), reason };
+    fn claim(&mut self, prefix: Prefix, source: &'a Source, workload: &'a Workload, reason: Reason<'a>) {
+        let stay = Retained { workload: Some(workload), reason };
         self.claims.entry(prefix).or_default().push(Claim { source, stay });
     }
 
@@ -195,7 +196,7 @@ impl<'a> Placement<'a> {
         stays.or_else(|| {
             let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
             let stays = is_paused && !self.belongs_to_another(prefix, &subnet.name);
-            stays.then_some(Retained { deployment: None, reason: Reason::EpgPaused })
+            stays.then_some(Retained { workload: None, reason: Reason::EpgPaused })
         })
     }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::cause::{Cause, list};
-use super::desired::Source;
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::finding::{Few, Finding, counted};
-use super::kubernetes::Key;
+use super::kubernetes::Workload;
 use super::observed::Subnet;
 use super::owner::Ownership;
 use super::scope::Scope;
+use super::source::Source;
 
 /// What one look at desired and fabric calls for.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ pub enum Change {
     /// The EPG is not there and is made, with our mark.
     CreateEpg {
         /// The Deployments that name it.
-        deployments: Vec<Key>,
+        workloads: Vec<Workload>,
         /// Why (R8).
         why: Cause,
     },
@@ -192,8 +192,8 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::CreateEpg { deployments, why } => {
-                write!(f, "+ EPG  (Deployment {}{})", Few::of(deployments), after(why))
+            Change::CreateEpg { workloads, why } => {
+                write!(f, "+ EPG  ({}{})", Few::of(workloads), after(why))
             }
             Change::SetEpgOwner { why, .. } => write!(f, "~ EPG  ({why})"),
             Change::DeleteEpg { subnets: 0, why } => write!(f, "- EPG  ({why})"),

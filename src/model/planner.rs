@@ -1,58 +1,21 @@
 //! DesiredState against fabric gives a plan. The result depends on what is passed in and on nothing else (R6).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::cache::FabricCache;
-use super::cause::{Cause, explain};
-use super::desired::{DesiredEpg, DesiredState, DesiredSubnet};
+use super::cause::Cause;
+use super::desired::{DesiredEpg, DesiredSubnet};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
+use super::explain::explain;
 use super::finding::{Code, Few, Finding, counted};
-use super::inventory::Inventory;
-use super::kubernetes::{Key, Kind};
+use super::kubernetes::Workload;
 use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
 use super::placement::{BlockReason, Placement, Reason, Retained, block_reason};
 use super::plan::{Change, Plan, RequestShape, Transaction};
-use super::rules::Rules;
+use super::plan_input::{PlanInput, TagFailure};
 use super::scope::IMPORT_SECURITY;
-
-/// Everything that a plan depends on.
-pub struct PlanInput<'a> {
-    /// What the cluster calls for.
-    pub desired: &'a DesiredState,
-    /// The cluster that calls for it: why something is not desired any more is found there (R8).
-    pub inventory: &'a Inventory,
-    /// What the fabric holds.
-    pub fabric: &'a FabricCache,
-    /// What the configuration says.
-    pub rules: &'a Rules,
-    /// Whether anything may be deleted now (W1, W5).
-    pub deletes: bool,
-    /// How long the grace of an unwanted EPG is; nothing where the policy deletes none (D6, W5).
-    pub grace: Option<Duration>,
-    /// Whether the grace of an unwanted EPG is over (D6).
-    pub grace_over: &'a dyn Fn(&EpgDn) -> bool,
-    /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EPG with all
-    /// that is in it.
-    pub deferred: &'a dyn Fn(&ObjectDn) -> bool,
-    /// Whether an object is left alone for now because somebody fights over it (R5).
-    pub throttled: &'a dyn Fn(&ObjectDn) -> bool,
-    /// What must not be deleted until somebody consents (W4).
-    pub blocked: &'a BTreeSet<ObjectDn>,
-    /// The foreign EPGs that this process itself remembers (O4).
-    pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
-}
-
-/// A foreign EPG whose tag the fabric does not take (O4).
-#[derive(Debug, Clone)]
-pub struct TagFailure {
-    /// Why not.
-    pub why: String,
-    /// The tag is to be tried once more.
-    pub try_again: bool,
-}
 
 /// Compares and plans.
 ///
@@ -94,7 +57,7 @@ struct Planner<'a> {
     /// Addresses that could not be put into an EPG, by EPG, holder and where they are held.
     waiting: BTreeMap<(&'a EpgDn, Holder, EpgDn), Vec<Prefix>>,
     /// The Deployments that wait for each missing L3Out.
-    missing: BTreeMap<&'a L3outDn, Vec<&'a Key>>,
+    missing: BTreeMap<&'a L3outDn, Vec<&'a Workload>>,
 }
 
 impl<'a> Planner<'a> {
@@ -136,7 +99,7 @@ impl<'a> Planner<'a> {
         let mut changes = Vec::new();
         let Some(epg) = fabric.epg(dn) else {
             let why = self.created(&ObjectDn::Epg(dn.clone()));
-            changes.push(Change::CreateEpg { deployments: desired.deployments.clone(), why });
+            changes.push(Change::CreateEpg { workloads: desired.workloads.clone(), why });
             for (prefix, subnet) in &desired.subnets {
                 changes.extend(self.create(dn, *prefix, subnet));
             }
@@ -343,7 +306,7 @@ impl<'a> Planner<'a> {
             // The finding about that is the reconciler's: it knows why.
             BlockReason::Unread | BlockReason::LeftAlone => {}
             BlockReason::L3OutNotFound => {
-                self.missing.entry(&dn.l3out).or_default().extend(&desired.deployments);
+                self.missing.entry(&dn.l3out).or_default().extend(&desired.workloads);
             }
             BlockReason::Paused => {
                 if let Some(epg) = self.input.fabric.epg(dn) {
@@ -380,17 +343,15 @@ impl<'a> Planner<'a> {
     /// W6: the log names the namespaces and Deployments; an Event says nothing of other namespaces.
     fn too_many_epgs(&mut self, dn: &EpgDn, desired: &DesiredEpg) {
         let most = self.input.rules.max_epgs.unwrap_or_default();
-        let namespaces: BTreeSet<&str> = desired.deployments.iter().map(|it| &*it.namespace).collect();
+        let namespaces: Vec<&Arc<str>> = desired.namespaces().collect();
         let who = if namespaces.len() == 1 { "namespace" } else { "namespaces" };
+        let limit = format!("reached --max-epgs ({most}), counting EPGs in their grace");
         let text = format!(
-            "nothing is written to the EPG: {who} {} reached --max-epgs ({most}), counting EPGs in their grace \
-             (Deployments: {})",
+            "nothing is written to the EPG: {who} {} {limit} ({})",
             Few::of(namespaces),
-            Few::of(&desired.deployments)
+            Few::of(&desired.workloads)
         );
-        let note = format!(
-            "nothing is written to the EPG: the namespace reached --max-epgs ({most}), counting EPGs in their grace"
-        );
+        let note = format!("nothing is written to the EPG: the namespace {limit}");
         self.plan.findings.push(Finding::new(Code::TooManyEpgs, dn, text).with_note(note));
     }
 
@@ -551,20 +512,20 @@ impl<'a> Planner<'a> {
             let note = format!("{note}: {prefixes}");
             self.plan.findings.push(Finding::new(code, *dn, text).with_note(note));
         }
-        for ((dn, Retained { deployment, reason }), prefixes) in &self.retained {
-            let finding = match deployment {
+        for ((dn, Retained { workload, reason }), prefixes) in &self.retained {
+            let finding = match workload {
                 _ if *reason == Reason::Moves => continue,
-                Some(key) => {
+                Some(workload) => {
                     let text = format!("keeping {} in {dn}: {reason}", Few::of(prefixes));
-                    Finding::new(Code::SubnetRetained, (Kind::Deployment, *key), text)
+                    Finding::new(Code::SubnetRetained, *workload, text)
                 }
                 None => Finding::new(Code::SubnetRetained, dn, format!("keeping {}: {reason}", Few::of(prefixes))),
             };
             self.plan.findings.push(finding);
         }
-        for (dn, deployments) in &self.missing {
+        for (dn, workloads) in &self.missing {
             let note = "L3Out not found; waiting for it to be created";
-            let text = format!("{note} (Deployments: {})", Few::of(deployments));
+            let text = format!("{note} ({})", Few::of(workloads));
             self.plan.findings.push(Finding::new(Code::L3OutNotFound, *dn, text).with_note(note));
         }
         self.plan.findings.sort();

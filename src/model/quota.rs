@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::cache::FabricCache;
-use super::desired::{DesiredEpg, age, bound_epg};
+use super::desired::DesiredEpg;
 use super::dn::EpgDn;
 use super::inventory::Inventory;
 use super::observed::Epg;
@@ -29,11 +29,11 @@ impl Quota {
         let is_there = |dn: &EpgDn| fabric.epg(dn).is_some_and(Epg::is_ours);
         self.named_by.retain(|dn, _| desired.contains_key(dn) || is_there(dn));
         for (dn, it) in desired {
-            let Some(first) = it.deployments.first() else { continue };
+            let Some(first) = it.workloads.first() else { continue };
             match self.named_by.get_mut(dn) {
-                Some(namespace) => *namespace = first.namespace.clone(),
+                Some(namespace) => *namespace = first.key.namespace.clone(),
                 None => {
-                    self.named_by.insert(dn.clone(), first.namespace.clone());
+                    self.named_by.insert(dn.clone(), first.key.namespace.clone());
                 }
             }
         }
@@ -47,11 +47,11 @@ impl Quota {
         let mut named: HashMap<&str, HashMap<&EpgDn, _>> = HashMap::new();
         let mut all = HashSet::new();
         for managed in inventory.managed.values() {
-            if let Some(epg) = bound_epg(managed, rules) {
+            if let Some(epg) = managed.bound_epg(rules) {
                 all.insert(epg);
                 let oldest = named.entry(&managed.deployment.key.namespace).or_default().entry(epg);
-                let oldest = oldest.or_insert_with(|| age(managed));
-                *oldest = age(managed).min(*oldest);
+                let oldest = oldest.or_insert_with(|| managed.age());
+                *oldest = managed.age().min(*oldest);
             }
         }
         let mut left: HashMap<&str, usize> = HashMap::new();

@@ -9,7 +9,7 @@ use super::scope::{IMPORT_SECURITY, Scope};
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// What a Deployment exports whose annotation does not say (`--expose`).
-    pub expose: Exports,
+    pub expose: Exposed,
     /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
     pub addresses: Vec<Cidr>,
     /// Which namespaces may name which EPGs; none given: all, but for the fabric's own tenants (`--allow`, W6).
@@ -31,7 +31,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Rules {
-            expose: Exports { pods: true, services: true },
+            expose: Exposed { pods: true, services: true },
             addresses: Vec::new(),
             allow: Vec::new(),
             use_foreign: true,
@@ -105,17 +105,17 @@ impl Cidr {
 
 /// Which addresses a Deployment exports (D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Exports {
+pub struct Exposed {
     /// Those of its Pods.
     pub pods: bool,
     /// Those of the Services that select it.
     pub services: bool,
 }
 
-impl Exports {
+impl Exposed {
     /// Reads a list out of `pods` and `services`; the error is the word that is neither.
-    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Exports, &'a str> {
-        let mut exports = Exports::default();
+    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Exposed, &'a str> {
+        let mut exports = Exposed::default();
         for word in words {
             match word {
                 "pods" => exports.pods = true,

@@ -2,23 +2,20 @@
 //! such list of sets once, however many labels Services and Deployments have in common (X3).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
 
 use super::kubernetes::{Labels, Service};
 
-/// Sets of labels, and what a selector has to know of them.
+/// Sets of labels, each of one Deployment, and the lists that a selector compares.
 pub(super) struct Selection<'a> {
-    /// The place of the Deployment that bears each set.
+    /// The index of the Deployment that each set is of.
     owners: Vec<usize>,
-    /// For each label of a namespace the list of the sets that hold it; equal lists are one.
-    holders: HashMap<(&'a str, &'a str, &'a str), usize>,
+    /// For each label of a namespace the number of the list of those sets that hold it; equal lists are one.
+    list_of: HashMap<(&'a str, &'a str, &'a str), usize>,
     lists: Vec<List>,
-    /// What was selected by all of these lists; many Services select the same.
-    known: HashMap<BTreeSet<usize>, Rc<[usize]>>,
 }
 
-/// Sets of labels by their numbers, which ascend. A long list is a bit for each set there is: where many selectors have many
-/// labels that nearly all sets hold, each of them is compared with 64 sets at once.
+/// Sets of labels by their numbers, which ascend. A long list has a bit for each set: many selectors with many labels that
+/// nearly all sets hold are then compared with 64 sets at once.
 enum List {
     Short(Vec<usize>),
     Long(Vec<u64>, usize),
@@ -65,54 +62,52 @@ impl List {
                 bits.iter_mut().zip(other).for_each(|(bits, other)| *bits &= other);
             }
         }
-        let in_word = |(n, word): (usize, u64)| {
-            (0..List::BITS).filter(move |bit| word & (1 << bit) != 0).map(move |bit| n * List::BITS + bit)
-        };
-        bits.into_iter().enumerate().flat_map(in_word).collect()
+        let mut numbers = Vec::new();
+        for (n, word) in bits.into_iter().enumerate() {
+            numbers.extend((0..List::BITS).filter(|bit| word & (1 << bit) != 0).map(|bit| n * List::BITS + bit));
+        }
+        numbers
     }
 }
 
 impl<'a> Selection<'a> {
-    /// Of each Deployment, in the order of their places, its namespace and the different sets of labels that it bears.
-    pub(super) fn new(borne: impl IntoIterator<Item = (&'a str, HashSet<&'a Labels>)>) -> Self {
-        let (mut owners, mut sets): (Vec<usize>, HashMap<_, Vec<usize>>) = Default::default();
-        for (owner, (namespace, its)) in borne.into_iter().enumerate() {
-            for labels in its {
+    /// Takes the namespace of each Deployment, in the order of their indices, and its different sets of labels.
+    pub(super) fn new(deployments: impl IntoIterator<Item = (&'a str, HashSet<&'a Labels>)>) -> Self {
+        let mut owners = Vec::new();
+        let mut holders: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
+        for (index, (namespace, sets)) in deployments.into_iter().enumerate() {
+            for labels in sets {
                 for (label, value) in labels.iter() {
-                    sets.entry((namespace, label, value)).or_default().push(owners.len());
+                    holders.entry((namespace, label, value)).or_default().push(owners.len());
                 }
-                owners.push(owner);
+                owners.push(index);
             }
         }
         let mut numbers: HashMap<Vec<usize>, usize> = HashMap::new();
-        let mut number = |list| {
+        let mut list_of = HashMap::new();
+        for (label, list) in holders {
             let next = numbers.len();
-            *numbers.entry(list).or_insert(next)
-        };
-        let holders = sets.into_iter().map(|(label, list)| (label, number(list))).collect();
-        let mut lists: Vec<(usize, List)> =
-            numbers.into_iter().map(|(list, number)| (number, List::new(list, owners.len()))).collect();
-        lists.sort_unstable_by_key(|it| it.0);
-        let lists = lists.into_iter().map(|it| it.1).collect();
-        Selection { owners, holders, lists, known: HashMap::new() }
+            list_of.insert(label, *numbers.entry(list).or_insert(next));
+        }
+        let mut numbered: Vec<(usize, Vec<usize>)> = numbers.into_iter().map(|(list, number)| (number, list)).collect();
+        numbered.sort_unstable_by_key(|it| it.0);
+        let lists = numbered.into_iter().map(|it| List::new(it.1, owners.len())).collect();
+        Selection { owners, list_of, lists }
     }
 
-    /// The places of the Deployments that a Service selects, in ascending order. An empty selector selects none.
-    pub(super) fn of(&mut self, service: &Service) -> Rc<[usize]> {
-        let list = |(label, value)| self.holders.get(&(&*service.key.namespace, label, value)).copied();
-        let Some(numbers) = service.selector.iter().map(list).collect::<Option<BTreeSet<usize>>>() else {
-            return Rc::default();
-        };
-        if let Some(known) = self.known.get(&numbers) {
-            return known.clone();
-        }
-        let mut lists: Vec<&List> = numbers.iter().map(|it| &self.lists[*it]).collect();
+    /// The lists that hold what a Service selects: nothing if no Deployment has one of the labels.
+    pub(super) fn lists(&self, service: &Service) -> Option<BTreeSet<usize>> {
+        let namespace = &*service.key.namespace;
+        service.selector.iter().map(|(label, value)| self.list_of.get(&(namespace, label, value)).copied()).collect()
+    }
+
+    /// The indices of the Deployments that are in all of these lists, ascending. Without a list there are none.
+    pub(super) fn common(&self, lists: &BTreeSet<usize>) -> Vec<usize> {
+        let mut lists: Vec<&List> = lists.iter().map(|it| &self.lists[*it]).collect();
         lists.sort_by_key(|it| (matches!(it, List::Long(..)), it.len()));
-        // A Deployment that bears several sets has them beside each other.
+        // The sets of one Deployment are next to each other.
         let mut owners: Vec<usize> = List::common(&lists).into_iter().map(|set| self.owners[set]).collect();
         owners.dedup();
-        let owners: Rc<[usize]> = owners.into();
-        self.known.insert(numbers, owners.clone());
         owners
     }
 }
@@ -136,7 +131,7 @@ mod tests {
             ("a", vec![labels("app:y,own:0")]),
             ("b", vec![labels("app:x,own:0")]),
         ];
-        let mut selection = Selection::new(sets.iter().map(|(namespace, sets)| (*namespace, sets.iter().collect())));
+        let selection = Selection::new(sets.iter().map(|(namespace, sets)| (*namespace, sets.iter().collect())));
         for (namespace, selector, selected) in [
             ("a", "app:x", &[0, 1][..]),
             ("a", "own:0", &[0, 2]),
@@ -158,7 +153,8 @@ mod tests {
                 hostname_only: false,
                 load_balancer: true,
             };
-            assert_eq!(*selection.of(&service), *selected, "{namespace} {selector}");
+            let lists = selection.lists(&service).unwrap_or_default();
+            assert_eq!(selection.common(&lists), selected, "{namespace} {selector}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, RequestShape, Tally, Transaction};
-use crate::model::planner::TagFailure;
+use crate::model::plan_input::TagFailure;
 use crate::model::staleness::Staleness;
 
 impl Reconciler {

@@ -24,7 +24,7 @@ use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
 use crate::model::cache::FabricCache;
-use crate::model::desired::{DesiredEpg, DesiredState, Vrf, bound_epg, desired_state, named_l3outs};
+use crate::model::desired::{DesiredEpg, DesiredState, Vrf, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::guards::deletion::DeletionGuard;
@@ -38,7 +38,8 @@ use crate::model::notices::{EventNotice, NoticeTracker};
 use crate::model::observed::{Epg, L3out};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Plan, Transaction};
-use crate::model::planner::{self, PlanInput, TagFailure};
+use crate::model::plan_input::{PlanInput, TagFailure};
+use crate::model::planner;
 use crate::model::quota::Quota;
 use crate::model::rules::Policy;
 use crate::model::rules::Rules;
@@ -527,5 +528,5 @@ impl Reconciler {
 /// that have just been heard of are looked at: a namespace may end thousands of others, one by one (X3). A binding that
 /// `--allow` forbids is none (W6).
 fn restart_graces<'a>(grace: &mut Grace, rules: &Rules, heard_of: impl IntoIterator<Item = &'a ManagedDeployment>) {
-    heard_of.into_iter().filter_map(|it| bound_epg(it, rules)).for_each(|it| grace.named(it));
+    heard_of.into_iter().filter_map(|it| it.bound_epg(rules)).for_each(|it| grace.named(it));
 }

@@ -14,7 +14,8 @@ use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
-use aci_sync::model::planner::{PlanInput, plan};
+use aci_sync::model::plan_input::PlanInput;
+use aci_sync::model::planner::plan;
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
 

@@ -8,15 +8,15 @@ use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::writer::{Confirmation, Refusal, Writer};
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;
-use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, Prefix};
-use aci_sync::model::kubernetes::Key;
+use aci_sync::model::kubernetes::{Key, Kind, Workload};
 use aci_sync::model::mo::{Attributes, Mo, MoChange, Status};
 use aci_sync::model::observed::Subnet;
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, RequestShape, Transaction};
 use aci_sync::model::rules::Policy;
 use aci_sync::model::scope::Scope;
+use aci_sync::model::source::Source;
 use serde_json::{Value, json};
 
 /// Takes every write and remembers it.
@@ -127,13 +127,13 @@ fn requests() {
     let mark = "orchestrator:aci-sync:me";
     let made = json!({"l3extSubnet": {"attributes": {"ip": "10.0.0.9/32", "name": "a::b", "scope": "import-security",
         "annotation": mark, "status": "created"}}});
-    let deployments = vec![Key::new("a", "web")];
+    let workloads = vec![Workload { kind: Kind::Deployment, key: Key::new("a", "web") }];
     for (transaction, target, body) in [
         (
             transaction(
                 "NEW",
                 RequestShape::EpgTree,
-                vec![Change::CreateEpg { deployments, why: Cause::Desired }, create(9)],
+                vec![Change::CreateEpg { workloads, why: Cause::Desired }, create(9)],
             ),
             "POST uni/tn-T/out-L",
             json!({"l3extInstP": {"attributes": {"name": "NEW", "annotation": mark, "status": "created"}, "children": [made]}}),
@@ -204,7 +204,7 @@ fn what_is_not_ours_is_refused() {
         ("GONE", OneSubnet, vec![create(9)]),
         ("GONE", EpgTree, vec![create(9)]),
         ("GONE", EpgTree, vec![delete(0, false)]),
-        ("OURS", EpgTree, vec![Change::CreateEpg { deployments: vec![], why: Cause::Desired }]),
+        ("OURS", EpgTree, vec![Change::CreateEpg { workloads: vec![], why: Cause::Desired }]),
         ("OURS", EpgTree, vec![create(0)]),
         ("OURS", EpgTree, vec![delete(1, false)]),
         ("OURS", EpgTree, vec![delete(2, true)]),

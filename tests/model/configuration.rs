@@ -9,7 +9,7 @@ use aci_sync::config::{self, Config};
 use aci_sync::logging;
 use aci_sync::model::binding;
 use aci_sync::model::rules::Policy;
-use aci_sync::model::rules::{Exports, MaxDeletes};
+use aci_sync::model::rules::{Exposed, MaxDeletes};
 use aci_sync::net::Verify;
 use sim::folder::Folder;
 use sim::pki::Authority;
@@ -38,7 +38,7 @@ fn values() {
     assert_eq!(config.rules.scope.to_string(), "import-security");
     assert!(matches!(config.apic_tls.verify, Verify::Chain));
     let rules = config.rules;
-    assert_eq!((rules.expose, rules.use_foreign), (Exports { pods: true, services: true }, true));
+    assert_eq!((rules.expose, rules.use_foreign), (Exposed { pods: true, services: true }, true));
     assert_eq!((rules.allow.len(), rules.max_deletes), (0, MaxDeletes::Percent(30)));
 
     let config = load(
@@ -61,7 +61,7 @@ fn values() {
     assert!(!config.events);
 
     let rules = |words: &str| load(words, &[]).unwrap().rules;
-    assert_eq!(rules("--expose services").expose, Exports { pods: false, services: true });
+    assert_eq!(rules("--expose services").expose, Exposed { pods: false, services: true });
     assert!(!rules("--foreign-epg refuse").use_foreign);
     assert_eq!(rules("--addresses 10.0.0.0/8,fd00::/8 --addresses 192.0.2.0/24").addresses.len(), 3);
     assert_eq!(rules("--allow a=T/L,b*=T/L/E --allow ?=T/L:1").allow.len(), 3);

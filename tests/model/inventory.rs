@@ -98,7 +98,7 @@ fn a_typo_keeps_the_last_valid_enrolment() {
 /// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, also where the
 /// Deployment is not managed.
 #[test]
-fn pauses_and_mistaken_keys() {
+fn pauses_and_misannotated_keys() {
     let decode = |annotations: serde_json::Value| {
         let metadata = json!({"namespace": "n", "name": "d", "uid": "1", "annotations": annotations});
         objects::decode(Kind::Deployment, json!({"metadata": metadata}).to_string().as_bytes()).unwrap()
@@ -112,18 +112,18 @@ fn pauses_and_mistaken_keys() {
         ("0", true, Some("0")),
     ] {
         let Object::Deployment(it) = decode(json!({"aci.haystacknetworks.com/pause": value})) else { panic!() };
-        assert_eq!((it.paused, it.odd_pause.as_deref()), (paused, odd), "{value:?}");
+        assert_eq!((it.paused, it.invalid_pause.as_deref()), (paused, odd), "{value:?}");
         assert!(!Object::Deployment(it).is_kept());
     }
     let key = Key::new("n", "d");
     let mut inventory = Inventory::default();
     let mistaken = || decode(json!({"aci.haystacknetworks.com/l3out": VALID, "other.example/l3o": VALID}));
     assert!(inventory.upsert(mistaken()) && !inventory.upsert(mistaken()));
-    assert_eq!(inventory.mistaken[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
-    assert!(inventory.upsert(deployment("1", VALID)) && inventory.mistaken.is_empty());
+    assert_eq!(inventory.misannotated[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
+    assert!(inventory.upsert(deployment("1", VALID)) && inventory.misannotated.is_empty());
     assert!(inventory.upsert(mistaken()) && inventory.managed.is_empty());
     inventory.listed(Kind::Deployment, vec![mistaken()], Instant::now());
-    assert!(inventory.managed.is_empty() && inventory.mistaken.len() == 1);
+    assert!(inventory.managed.is_empty() && inventory.misannotated.len() == 1);
     assert!(inventory.gone(Kind::Deployment, &key) && !inventory.gone(Kind::Deployment, &key));
 }
 

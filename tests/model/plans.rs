@@ -33,9 +33,10 @@ use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::observed::Epg;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::describe;
-use aci_sync::model::planner::{PlanInput, TagFailure, plan};
+use aci_sync::model::plan_input::{PlanInput, TagFailure};
+use aci_sync::model::planner::plan;
 use aci_sync::model::quota::Quota;
-use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
+use aci_sync::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Rules};
 use aci_sync::model::scope::Scope;
 use serde_json::{Value, json};
 
@@ -212,7 +213,7 @@ impl World {
                 Some(("adopt", id)) => self.adopt.push(id.to_owned()),
                 Some(("allow", rule)) => self.rules.allow.push(Allow::parse(rule).unwrap()),
                 Some(("addresses", block)) => self.rules.addresses.push(Cidr::parse(block).unwrap()),
-                Some(("expose", words)) => self.rules.expose = Exports::of(words.split(',')).unwrap(),
+                Some(("expose", words)) => self.rules.expose = Exposed::of(words.split(',')).unwrap(),
                 Some(("foreign-epg", "refuse")) => self.rules.use_foreign = false,
                 Some(("max-epgs", most)) => self.rules.max_epgs = Some(most.parse().unwrap()),
                 Some(("max-deletes", "off")) => self.rules.max_deletes = MaxDeletes::Off,

@@ -8,7 +8,6 @@ use aci_sync::apic::traits::ApicRead;
 use aci_sync::apic::writer::{Refusal, Writer};
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::cause::Cause;
-use aci_sync::model::desired::Source;
 use aci_sync::model::dn::{self, EpgDn, L3outDn};
 use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::observed::Epg;
@@ -16,6 +15,7 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::{Change, RequestShape, Transaction};
 use aci_sync::model::rules::Policy;
 use aci_sync::model::scope::Scope;
+use aci_sync::model::source::Source;
 use serde_json::json;
 
 use crate::apic::PYTHON;
@@ -426,7 +426,7 @@ fn wrong_plan(world: &mut World, side: usize) {
                     why: Cause::Desired,
                 })
             }
-            (6, _) => Some(Change::CreateEpg { deployments: Vec::new(), why: Cause::Desired }),
+            (6, _) => Some(Change::CreateEpg { workloads: Vec::new(), why: Cause::Desired }),
             _ => None,
         };
         if let Some(change) = change {

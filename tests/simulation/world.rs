@@ -14,7 +14,7 @@ use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Change;
 use aci_sync::model::rules::Policy;
-use aci_sync::model::rules::{Allow, Cidr, Exports, MaxDeletes, Rules};
+use aci_sync::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use aci_sync::reconcile::{ReconcileContext, Reconciler};
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};
@@ -108,7 +108,7 @@ impl World {
             let blocks = if settings.few_addresses { vec!["10.0.0.0/30", "fd00::/126"] } else { Vec::new() };
             let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
             let rules = Rules {
-                expose: Exports { pods: settings.expose.0, services: settings.expose.1 },
+                expose: Exposed { pods: settings.expose.0, services: settings.expose.1 },
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
                 addresses: blocks.into_iter().map(|it| Cidr::parse(it).unwrap()).collect(),
                 keep_contracted: settings.keep_contracted,

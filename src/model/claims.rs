@@ -1,0 +1,303 @@
+//! Which managed Deployments claim which addresses: those of their Pods (P1 to P6), and those of the Services that select
+//! them (S1). Which EPG gets an address is decided in `desired`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::dn::{EpgDn, Prefix};
+use super::finding::{Code, Few, Finding, Subject, counted};
+use super::inventory::{Inventory, ManagedDeployment};
+use super::kubernetes::{Key, Kind, Labels, Pod};
+use super::rules::{Exposed, Rules};
+use super::selection::Selection;
+use super::source::Source;
+
+/// A managed Deployment, and what it exposes.
+pub(super) struct Claimant<'a> {
+    pub(super) managed: &'a ManagedDeployment,
+    exposed: Exposed,
+    /// The index of its EPG among all that are desired, if it is known.
+    epg: Option<usize>,
+}
+
+/// All managed Deployments, by namespace and name.
+pub(super) struct Claimants<'a> {
+    all: Vec<Claimant<'a>>,
+    indices: HashMap<(&'a str, &'a str), usize>,
+}
+
+/// Deployments that name one EPG, or of which no valid annotation is known; each by its index among the claimants. A
+/// Service may select thousands of Deployments, so only those are kept that a decision can depend on (X3).
+#[derive(Clone, Copy)]
+pub(super) struct Group {
+    /// The EPG that they name, if it is known.
+    pub(super) epg: Option<usize>,
+    /// The first by name of those that are not paused.
+    pub(super) active: Option<usize>,
+    /// The first by name of those that are paused (D2).
+    pub(super) paused: Option<usize>,
+    /// The oldest of all (S3).
+    pub(super) oldest: usize,
+}
+
+/// An address of a Pod or Service that Deployments of one group expose.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) prefix: Prefix,
+    pub(super) is_pod: bool,
+    /// The Pod or Service.
+    pub(super) key: &'a Key,
+    pub(super) group: Group,
+}
+
+/// A Pod, and the index of the managed Deployment that owns it.
+#[derive(Clone, Copy)]
+struct OwnedPod<'a> {
+    owner: Option<usize>,
+    pod: &'a Pod,
+}
+
+/// An address that a Pod has, whether it belongs to that Pod or not.
+struct PodAddress<'a> {
+    address: IpAddr,
+    by: OwnedPod<'a>,
+}
+
+impl<'a> Claimants<'a> {
+    /// `epgs` are all EPGs that are desired, sorted.
+    pub(super) fn new(inventory: &'a Inventory, rules: &Rules, epgs: &[&EpgDn]) -> Self {
+        let mut claimants = Claimants { all: Vec::new(), indices: HashMap::new() };
+        for (key, managed) in &inventory.managed {
+            claimants.indices.insert((&key.namespace, &key.name), claimants.all.len());
+            let epg = managed.bound_epg(rules).and_then(|it| epgs.binary_search(&it).ok());
+            claimants.all.push(Claimant { managed, exposed: managed.exposed(rules), epg });
+        }
+        claimants
+    }
+
+    pub(super) fn get(&self, index: usize) -> &'a ManagedDeployment {
+        self.all[index].managed
+    }
+
+    /// P1: the index of the managed Deployment that owns a Pod.
+    fn owner(&self, pod: &Pod) -> Option<usize> {
+        self.indices.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
+    }
+
+    /// A Deployment by itself. One that may not use the EPG that it names claims nothing (W6).
+    fn group(&self, index: usize) -> Option<Group> {
+        let Claimant { managed, epg, .. } = &self.all[index];
+        if epg.is_none() && managed.binding.is_some() {
+            return None;
+        }
+        let is_paused = managed.deployment.paused;
+        let (active, paused) = if is_paused { (None, Some(index)) } else { (Some(index), None) };
+        Some(Group { epg: *epg, active, paused, oldest: index })
+    }
+
+    /// The groups of those Deployments that expose Services. The indices ascend.
+    fn groups_of_service(&self, selected: &[usize]) -> Vec<Group> {
+        let mut groups: BTreeMap<Option<usize>, Group> = BTreeMap::new();
+        for index in selected.iter().copied().filter(|it| self.all[*it].exposed.services) {
+            let Some(one) = self.group(index) else { continue };
+            let group = groups.entry(one.epg).or_insert(one);
+            group.active = group.active.or(one.active);
+            group.paused = group.paused.or(one.paused);
+            if self.get(index).age() < self.get(group.oldest).age() {
+                group.oldest = index;
+            }
+        }
+        groups.into_values().collect()
+    }
+}
+
+impl Claim<'_> {
+    pub(super) fn source(&self) -> Source {
+        Source { is_pod: self.is_pod, key: self.key.clone() }
+    }
+}
+
+/// All claims, sorted by address and source (S4), and findings about addresses that are not claimed.
+pub(super) fn claims<'a>(
+    inventory: &'a Inventory,
+    rules: &Rules,
+    claimants: &Claimants<'a>,
+) -> (Vec<Claim<'a>>, Vec<Finding>) {
+    let pods: Vec<OwnedPod<'a>> =
+        inventory.pods.values().map(|pod| OwnedPod { owner: claimants.owner(pod), pod }).collect();
+    let addresses = by_address(&pods);
+    let mut findings = lost_addresses(&addresses, claimants);
+    findings.extend(unreadable_addresses(&pods, claimants));
+    let mut claims = pod_claims(&addresses, claimants);
+    claims.extend(service_claims(inventory, &pods, claimants, &mut findings));
+    findings.extend(drop_refused(&mut claims, rules, claimants));
+    claims.sort_unstable_by(|a, b| {
+        (a.prefix, a.is_pod, a.key, a.group.epg).cmp(&(b.prefix, b.is_pod, b.key, b.group.epg))
+    });
+    (claims, findings)
+}
+
+/// All addresses of Pods; of those with the same address the Pod that it belongs to comes last (P5).
+fn by_address<'a>(pods: &[OwnedPod<'a>]) -> Vec<PodAddress<'a>> {
+    let mut addresses = Vec::with_capacity(pods.len());
+    for by in pods {
+        addresses.extend(by.pod.addresses.iter().map(|address| PodAddress { address: *address, by: *by }));
+    }
+    addresses.sort_unstable_by_key(|it| (it.address, it.by.pod.precedence()));
+    addresses
+}
+
+/// P1 to P5: an address is claimed if the Deployment of the Pod that it belongs to is managed and exposes Pods.
+fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Vec<Claim<'a>> {
+    let mut claims = Vec::new();
+    for PodAddress { address, by } in addresses.chunk_by(|a, b| a.address == b.address).filter_map(<[_]>::last) {
+        if let Some(owner) = by.owner
+            && claimants.all[owner].exposed.pods
+            && let Some(group) = claimants.group(owner)
+        {
+            claims.push(Claim { prefix: Prefix::host(*address), is_pod: true, key: &by.pod.key, group });
+        }
+    }
+    claims
+}
+
+/// P5: addresses that Pods of a Deployment have lost to Pods that are not of it.
+fn lost_addresses(addresses: &[PodAddress<'_>], claimants: &Claimants<'_>) -> Vec<Finding> {
+    let mut lost: BTreeMap<usize, (Few, Few)> = BTreeMap::new();
+    for same in addresses.chunk_by(|a, b| a.address == b.address) {
+        let Some((winner, others)) = same.split_last() else { continue };
+        for PodAddress { address, by } in others {
+            let Some(owner) = by.owner.filter(|it| Some(*it) != winner.by.owner) else { continue };
+            let Claimant { epg, exposed, .. } = &claimants.all[owner];
+            if epg.is_some() && exposed.pods {
+                let (texts, notes) = lost.entry(owner).or_default();
+                texts.push(format_args!("{address} of Pod {} (now Pod {})", by.pod.key, winner.by.pod.key));
+                notes.push(format_args!("{address} of Pod {}", by.pod.key));
+            }
+        }
+    }
+    let say = |all: Few| format!("addresses not exposed because other Pods have them now: {all}");
+    let mut findings = Vec::new();
+    for (owner, (texts, notes)) in lost {
+        let finding = Finding::new(Code::AddressClaimed, &claimants.get(owner).workload(), say(texts));
+        findings.push(finding.with_note(say(notes)));
+    }
+    findings
+}
+
+/// P2: addresses of a Deployment's Pods that cannot be read. One finding a Deployment, about its first such Pod.
+fn unreadable_addresses(pods: &[OwnedPod<'_>], claimants: &Claimants<'_>) -> Vec<Finding> {
+    let mut unreadable: BTreeMap<usize, (&Pod, usize)> = BTreeMap::new();
+    for OwnedPod { owner, pod } in pods.iter().filter(|it| it.pod.unreadable.is_some()) {
+        let Some(owner) = owner.filter(|it| claimants.all[*it].exposed.pods) else { continue };
+        let (first, count) = unreadable.entry(owner).or_insert((*pod, 0));
+        *count += 1;
+        if pod.key < first.key {
+            *first = pod;
+        }
+    }
+    let mut findings = Vec::new();
+    for (owner, (first, count)) in unreadable {
+        let others = match count - 1 {
+            0 => String::new(),
+            others => format!("; {} with invalid addresses", counted(others, "more Pod")),
+        };
+        let quote = first.unreadable.as_deref().unwrap_or_default();
+        let text = format!("invalid address of Pod {} not exposed: {quote}{others}", first.key);
+        findings.push(Finding::new(Code::InvalidAddress, &claimants.get(owner).workload(), text));
+    }
+    findings
+}
+
+/// What a selector selects.
+struct Selected {
+    is_empty: bool,
+    groups: Vec<Group>,
+}
+
+/// S1: a LoadBalancer Service exposes its addresses for every Deployment that it selects, by the labels of its template
+/// or of one of its Pods.
+fn service_claims<'a>(
+    inventory: &'a Inventory,
+    pods: &[OwnedPod<'a>],
+    claimants: &Claimants<'a>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Claim<'a>> {
+    if inventory.services.is_empty() {
+        return Vec::new();
+    }
+    let selection = selection(pods, claimants);
+    // Many Services select the same Deployments.
+    let mut known: HashMap<BTreeSet<usize>, Selected> = HashMap::new();
+    let mut claims = Vec::new();
+    for service in inventory.services.values() {
+        // One that has nothing to expose yet costs nothing: a namespace may have thousands of them (X3).
+        if service.addresses.is_empty() && service.unreadable.is_none() && !service.hostname_only {
+            continue;
+        }
+        let Some(lists) = selection.lists(service) else { continue };
+        let selected = known.entry(lists).or_insert_with_key(|lists| {
+            let selected = selection.common(lists);
+            Selected { is_empty: selected.is_empty(), groups: claimants.groups_of_service(&selected) }
+        });
+        if selected.is_empty {
+            continue;
+        }
+        for address in &service.addresses {
+            let prefix = Prefix::host(*address);
+            let claim = |group: &Group| Claim { prefix, is_pod: false, key: &service.key, group: *group };
+            claims.extend(selected.groups.iter().map(claim));
+        }
+        let subject = (Kind::Service, &service.key);
+        if let Some(quote) = &service.unreadable {
+            let text = format!("invalid address not exposed: {quote}");
+            findings.push(Finding::new(Code::InvalidAddress, subject, text));
+        }
+        if service.hostname_only {
+            let text = "load balancer has a host name and no IP address; nothing to expose until it gets one";
+            findings.push(Finding::new(Code::HostnameOnly, subject, text));
+        }
+    }
+    claims
+}
+
+/// The labels by which Services select Deployments. The Pods of a Deployment mostly have the same labels, so each set is
+/// taken once.
+fn selection<'a>(pods: &[OwnedPod<'a>], claimants: &Claimants<'a>) -> Selection<'a> {
+    let template = |it: &Claimant<'a>| HashSet::from([&it.managed.deployment.template_labels]);
+    let mut labels: Vec<HashSet<&Labels>> = claimants.all.iter().map(template).collect();
+    for OwnedPod { owner, pod } in pods {
+        if let Some(owner) = *owner {
+            labels[owner].insert(&pod.labels);
+        }
+    }
+    let namespaces = claimants.all.iter().map(|it| &*it.managed.deployment.key.namespace);
+    Selection::new(namespaces.zip(labels))
+}
+
+/// P6: drops claims to addresses that are never exposed.
+fn drop_refused(claims: &mut Vec<Claim<'_>>, rules: &Rules, claimants: &Claimants<'_>) -> Vec<Finding> {
+    let mut refused: BTreeMap<Subject, BTreeSet<String>> = BTreeMap::new();
+    claims.retain(|claim| {
+        let Some(why) = rules.refuses(claim.prefix.address) else { return true };
+        if claim.group.epg.is_some() {
+            let subject = if claim.is_pod {
+                Subject::from(&claimants.get(claim.group.oldest).workload())
+            } else {
+                Subject::from((Kind::Service, claim.key))
+            };
+            let text = format!("{} of {} ({why})", claim.prefix.address, claim.source());
+            refused.entry(subject).or_default().insert(text);
+        }
+        false
+    });
+    let mut findings = Vec::new();
+    for (subject, texts) in refused {
+        findings.push(Finding::new(
+            Code::AddressNotExposed,
+            subject,
+            format!("addresses not exposed: {}", Few::of(texts)),
+        ));
+    }
+    findings
+}
