@@ -1,4 +1,4 @@
-# What all scripts share: where the project is, where its output goes, and how to give up. To be sourced.
+# Sourced by all scripts: changes to the project's folder, and defines `fail` and `target` (the folder for output).
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,6 +7,6 @@ fail() {
     exit 1
 }
 
-command -v cargo >/dev/null || fail "there is no Rust toolchain here; install cargo and rustc 1.90 or newer"
+command -v cargo >/dev/null || fail "Rust toolchain not found; install cargo and rustc 1.90 or newer"
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")

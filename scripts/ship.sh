@@ -1,8 +1,8 @@
-# What the scripts share that make what is shipped. The same commit gives the same bits. To be sourced.
+# Sourced by the scripts that make release files, reproducibly: the same commit gives the same bytes.
 
 source "$(dirname "${BASH_SOURCE[0]}")/base.sh"
 
-# No language, no time zone and no umask of a machine gets into anything.
+# The results must not depend on the language, the time zone and the umask of the machine.
 export LC_ALL=C TZ=UTC
 umask 022
 
@@ -10,25 +10,25 @@ version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 dist=$target/dist
 source_name=aci-sync-$version-source
 
-# The time of everything that is made here is the commit's. A source tarball has it in a file; it is looked for first,
-# because a tarball may be unpacked inside of somebody else's repository.
+# All files get the time of the commit. A source tarball has it in the file commit-time, which is looked for first, because
+# a tarball may be unpacked inside another git repository.
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
     if [ -e commit-time ]; then
         SOURCE_DATE_EPOCH=$(cat commit-time)
     else
-        SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) || fail "this is neither a git repository nor a source tarball"
+        SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) || fail "this folder is neither a git repository nor a source tarball"
     fi
 fi
 export SOURCE_DATE_EPOCH
 
-# What is shipped is what a commit holds.
+# Release files are made from a commit.
 need_checkout() {
     need git:git
-    [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] || fail "this needs a git checkout of aci-sync, and $PWD is none"
+    [ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] || fail "$PWD is not a git checkout of aci-sync"
 }
 clean() {
     local status
-    status=$(git status --porcelain) || fail "git does not tell what has changed here"
+    status=$(git status --porcelain) || fail "git status failed"
     [ -z "$status" ]
 }
 
@@ -37,10 +37,10 @@ need() { # PROGRAM:PACKAGE...
     for each in "$@"; do
         command -v "${each%:*}" >/dev/null || missing+=("${each#*:}")
     done
-    [ ${#missing[@]} -eq 0 ] || fail "something is missing here; Debian: apt-get install ${missing[*]}"
+    [ ${#missing[@]} -eq 0 ] || fail "missing programs; Debian: apt-get install ${missing[*]}"
 }
 
-# Packs the folder DIR/NAME: sorted, of one owner, one time and plain modes, with no name or time in the gzip header.
+# Packs the folder DIR/NAME: sorted, with one owner, one time and plain modes, without name and time in the gzip header.
 pack() { # DIR NAME FILE
     tar --create --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
         --mtime="@$SOURCE_DATE_EPOCH" --directory="$1" "$2" | gzip --no-name --best >"$3.part"
