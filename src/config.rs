@@ -277,10 +277,11 @@ fn apic_tls(invocation: &Invocation) -> Result<TlsSettings, ExitError> {
     }
     let mut tls = TlsSettings { peer: Peer::Apic, ..TlsSettings::default() };
     if let Some(given) = ca {
-        let failed =
-            |why: &dyn fmt::Display| ExitError::config(format!("{}: {:?} {why}", given.origin, given.values[0]));
+        let failed = |why: &dyn fmt::Display| {
+            ExitError::config(format!("{}: failed to read {:?}: {why}", given.origin, given.values[0]))
+        };
         let pem = files::read(Path::new(&given.values[0]), MAX_CA).map_err(|why| failed(&why))?;
-        net::bundle(&pem, "CA bundle").map_err(|error| failed(&format!("cannot be used: {error}")))?;
+        net::bundle(&pem, "CA bundle").map_err(|error| failed(&error))?;
         (tls.roots, tls.roots_from) = (Roots::Pem(pem), format!("{}: {:?}", given.origin, given.values[0]));
     }
     if let Some(given) = fingerprints {
@@ -330,7 +331,8 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
     let failed = |why: &str| ExitError::config(format!("{origin}: {file:?} {why}"));
-    let bytes = files::read(file, MAX_PASSWORD).map_err(|why| failed(&why))?;
+    let unreadable = |why| ExitError::config(format!("{origin}: failed to read {file:?}: {why}"));
+    let bytes = files::read(file, MAX_PASSWORD).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8"))?;
     if text.starts_with('\u{feff}') {
         return Err(failed(

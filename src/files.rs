@@ -1,24 +1,24 @@
-//! Files with credentials and certificates: whatever stands at their path, reading them ends.
+//! Bounded reading of files with credentials and certificates.
 
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// `O_NONBLOCK` of Linux, but for a few old architectures. To open a FIFO without a writer would wait for one.
+/// `O_NONBLOCK` on Linux, except on a few old architectures. Without it, opening a FIFO waits for a writer.
 const NONBLOCK: i32 = 0o4000;
 
-/// What a regular file holds, up to a limit in bytes; or what is wrong with it, as the rest of a sentence about it. The
-/// limit is on what is read, because not every file system knows a file's length.
+/// Reads a regular file of at most `limit` bytes. The limit applies to what is read, because not every file system knows
+/// the length of a file.
 pub fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let failed = |error| format!("cannot be read: {error}");
+    let failed = |error: std::io::Error| error.to_string();
     let opened = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(file).map_err(failed)?;
     let metadata = opened.metadata().map_err(failed)?;
-    // To read a folder says so itself.
+    // Reading a folder fails with an error of its own.
     if !metadata.is_file() && !metadata.is_dir() {
-        return Err("is not a regular file".to_owned());
+        return Err("not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     opened.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit { Err(format!("is larger than {limit} bytes")) } else { Ok(bytes) }
+    if bytes.len() as u64 > limit { Err(format!("larger than {limit} bytes")) } else { Ok(bytes) }
 }

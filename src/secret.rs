@@ -1,17 +1,17 @@
-//! A string that must not be seen: passwords, tokens, the websocket's path (rule A4).
+//! Strings that must not be shown: passwords, tokens, the path of the websocket (A4).
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Holds a secret. It has no `Display`, and its `Debug` shows nothing of the value, so that a secret cannot
-/// slip into a log line or an error by way of formatting.
+/// Holds a secret. It has no `Display`, and its `Debug` hides the value, so formatting cannot put it into a log line or an
+/// error.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a value that came from outside.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Secret(value.into())
     }
@@ -28,17 +28,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A4: from now on the kernel writes no core file of this process, and other processes of the same user see nothing of its
+/// A4: from now on the kernel writes no core file of this process, and other processes of the same user cannot read its
 /// memory and environment.
 pub fn keep_out_of_core_files() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Where a secret comes from, read anew.
+/// Reads a secret again.
 type Source = dyn Fn() -> Result<Secret, String> + Send + Sync;
 
-/// A secret that is replaced now and then: a token that is refreshed, a password that is read again. Clones share it.
+/// A secret that is replaced: a token that is refreshed, a password that is read again. Clones share it.
 #[derive(Clone)]
 pub struct Renewable {
     value: Arc<RwLock<Secret>>,
@@ -51,22 +51,22 @@ impl Renewable {
         Renewable { value: Arc::new(RwLock::new(secret)), source: None }
     }
 
-    /// The same, with a place to read it again from.
+    /// The same, with a source to read it from again.
     pub fn with_source(self, source: Arc<Source>) -> Self {
         Renewable { source: Some(source), ..self }
     }
 
-    /// The value that counts now.
+    /// The present value.
     pub fn get(&self) -> Secret {
         self.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on this value counts.
+    /// Replaces the value.
     pub fn set(&self, secret: Secret) {
         *self.value.write().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// Reads it again; whether it is another one now. What cannot be read leaves the old one.
+    /// Reads it again; whether it has changed. If that fails, the old value stays.
     pub fn renew(&self) -> Result<bool, String> {
         let Some(source) = &self.source else { return Ok(false) };
         let (new, old) = (source()?, self.get());
@@ -85,14 +85,14 @@ impl fmt::Debug for Renewable {
 mod tests {
     use super::*;
 
-    /// A4: a debug print shows nothing of the value.
+    /// A4: a debug print hides the value.
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
         assert_eq!(format!("{:?}", Renewable::new(Secret::new("hunter2"))), "[secret]");
     }
 
-    /// A4: what the kernel is told.
+    /// A4: the kernel is asked for no core files.
     #[test]
     fn core_files_are_forbidden() {
         keep_out_of_core_files().unwrap();

@@ -1,4 +1,4 @@
-//! The time of day as text (RFC 3339), for logs and Kubernetes objects. Nothing is decided by it: deadlines are monotonic.
+//! The time of day as text (RFC 3339), for logs and Kubernetes objects. Deadlines do not depend on it; they are monotonic.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ pub fn now() -> String {
     rfc3339(since_epoch().as_secs())
 }
 
-/// Now, as Kubernetes' `MicroTime`: exactly six digits after the point, or the API server refuses it.
+/// Now, as Kubernetes' `MicroTime`: the API server demands exactly six digits after the point.
 pub fn micro_now() -> String {
     micros(since_epoch())
 }

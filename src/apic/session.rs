@@ -436,7 +436,7 @@ enum SessionEnd {
 
 fn connect(controller: &Controller) -> Result<(TcpStream, std::net::SocketAddr), String> {
     let addresses = (controller.host.as_str(), controller.port).to_socket_addrs();
-    let addresses = addresses.map_err(|_| "the host name cannot be resolved".to_owned())?;
+    let addresses = addresses.map_err(|_| "host name not found".to_owned())?;
     let mut why = "the host name has no address".to_owned();
     for address in addresses.take(MAX_ADDRESSES) {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {

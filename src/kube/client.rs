@@ -222,7 +222,7 @@ impl Client {
             return answer;
         }
         let rejected = |error: ConfigError| Error::Credentials(format!("the present ones are rejected (401); {error}"));
-        self.credentials.after_refusal(&sent).map_err(rejected)?.map_or(answer, |auth| send(&auth))
+        self.credentials.after_rejection(&sent).map_err(rejected)?.map_or(answer, |auth| send(&auth))
     }
 }
 

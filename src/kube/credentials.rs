@@ -1,8 +1,8 @@
-//! Who we are at the API server now: the one place that answers it, and that makes the answer anew (K3, F35). Who asks
-//! is the client; how a plugin is run is in `plugin.rs`.
+//! The credentials for the API server: the present ones, and their renewal (K3, F35). The client asks for them; how a
+//! plugin is run is in `plugin`.
 //!
-//! Facts: client-go `transport/token_source.go` (a token file counts for a minute) and
-//! `plugin/pkg/client/auth/exec/exec.go` (a plugin is asked when its credential ends, and once after a 401).
+//! Facts: client-go `transport/token_source.go` (a token file is read once a minute) and
+//! `plugin/pkg/client/auth/exec/exec.go` (a plugin runs when its credential expires, and once after a 401).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::backoff::Backoff;
 use crate::net::{Tls, TlsSettings};
 use crate::secret::Secret;
 
-/// How long a token counts that was read from a file.
+/// How long a token of a file is used before the file is read again.
 const FILE_LIFE: Duration = Duration::from_secs(60);
 
-/// The pauses between the runs of a plugin that fails, or whose credentials are refused.
+/// The pauses between the runs of a plugin that fails, or whose credentials are rejected.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// After so long without a failure or a refusal the pauses start over.
+/// After so long without a failure or a rejection the pauses start over.
 const HEALTHY: Duration = Duration::from_secs(120);
 
 /// Reads the configuration again.
@@ -32,7 +32,7 @@ pub type Reload = dyn Fn() -> Result<ClusterConfig, ConfigError> + Send + Sync;
 /// What a request is sent with.
 #[derive(Clone)]
 pub(super) struct Auth {
-    /// Trust and client certificate. Connections that were made with others are void.
+    /// Trust and client certificate. Connections made with others are not used.
     pub(super) tls: Tls,
     /// The bearer token.
     pub(super) token: Option<Secret>,
@@ -40,37 +40,37 @@ pub(super) struct Auth {
     pub(super) number: u64,
 }
 
-/// Who we are.
+/// The present credentials and their source.
 pub(super) struct Credentials {
     reload: Option<Box<Reload>>,
     known: Mutex<Current>,
-    /// Whoever makes a new auth holds it, so that no plugin runs twice at a time.
+    /// Held while a new auth is made, so that no plugin runs twice at a time.
     renewal: Mutex<Renewal>,
     close: Mutex<Option<Sender<()>>>,
     closed: Receiver<()>,
 }
 
-/// What is known now. Its lock is never held while something is read or waited for.
+/// The present state. Its lock is never held during reading or waiting.
 struct Current {
     config: ClusterConfig,
-    /// What the auth's TLS was made of.
+    /// The settings of the auth's TLS.
     settings: TlsSettings,
     auth: Auth,
-    /// When the auth has to be made anew.
+    /// When the auth has to be renewed.
     until: Option<Instant>,
 }
 
-/// How the plugin did.
+/// The last runs of the plugin.
 struct Renewal {
     plugin: Option<Plugin>,
     backoff: Backoff,
-    /// Not before then it is run again: after a failure at all, after a success because of a refusal.
+    /// It does not run before then: after a failure not at all, after a success not because of a rejection.
     not_before: Instant,
     failed: Option<ConfigError>,
 }
 
 impl Credentials {
-    /// Nothing is run yet. `reload` is asked when the credentials are refused, and on demand.
+    /// No plugin runs yet. `reload` is called when the credentials are rejected, and on demand.
     pub(super) fn new(config: &ClusterConfig, reload: Option<Box<Reload>>) -> Result<Credentials, ConfigError> {
         let (tls, now) = (tls(&config.tls)?, Instant::now());
         let (token, until) = match &config.token {
@@ -90,26 +90,26 @@ impl Credentials {
         })
     }
 
-    /// The auth as it is, be it good or not.
+    /// The present auth, valid or not.
     pub(super) fn first(&self) -> Auth {
         self.current_state().auth.clone()
     }
 
-    /// The auth for the next request. Made anew where it has had its time, which may take as long as a plugin takes.
+    /// The auth for the next request, renewed if it has expired; that takes as long as a plugin takes.
     pub(super) fn current(&self) -> Result<Auth, ConfigError> {
-        if let Some(auth) = self.good() {
+        if let Some(auth) = self.valid() {
             return Ok(auth);
         }
         let mut renewal = self.renewal();
-        // Somebody else had the turn before.
-        if let Some(auth) = self.good() {
+        // Another thread may have renewed it in the meantime.
+        if let Some(auth) = self.valid() {
             return Ok(auth);
         }
         let (config, old) = self.both();
         let is_file = matches!(config.token, Some(Token::File(_)));
         match self.make(&mut renewal, config, false) {
             Err(error) if is_file => {
-                warn!("{error}; the old token stays");
+                warn!(error:%; "failed to renew the token; keeping the old one");
                 self.current_state().until = Some(Instant::now() + FILE_LIFE);
                 Ok(old)
             }
@@ -117,11 +117,11 @@ impl Credentials {
         }
     }
 
-    /// An auth was refused (401). Another one, where there is one: perhaps somebody else has made it already.
-    pub(super) fn after_refusal(&self, refused: &Auth) -> Result<Option<Auth>, ConfigError> {
+    /// An auth was rejected (401). Returns another one if there is one, perhaps made by another thread.
+    pub(super) fn after_rejection(&self, rejected: &Auth) -> Result<Option<Auth>, ConfigError> {
         let mut renewal = self.renewal();
         let (config, auth) = self.both();
-        if auth.number != refused.number {
+        if auth.number != rejected.number {
             return Ok(Some(auth));
         }
         if self.is_closed() {
@@ -129,11 +129,11 @@ impl Credentials {
         }
         let config = self.reloaded()?.unwrap_or(config);
         let auth = self.make(&mut renewal, config, true)?;
-        Ok((auth.number != refused.number).then_some(auth))
+        Ok((auth.number != rejected.number).then_some(auth))
     }
 
-    /// Reads everything again, now. What cannot be read leaves the old in use. A plugin is left alone, since it says
-    /// itself how long its credential counts; another one is run with the next request, for which nobody waits here.
+    /// Reads everything again, now. If that fails, the old credentials stay in use. A plugin does not run, since its
+    /// credential has an expiry; a plugin that is new runs at the next request.
     pub(super) fn read_again(&self) -> Result<Option<Auth>, ConfigError> {
         let config = self.reloaded()?.unwrap_or_else(|| self.current_state().config.clone());
         if matches!(config.token, Some(Token::Plugin(_))) {
@@ -147,7 +147,7 @@ impl Credentials {
         self.make(&mut self.renewal(), config, false).map(Some)
     }
 
-    /// Ends a plugin that runs, and lets none begin.
+    /// Ends a running plugin, and lets no other begin.
     pub(super) fn close(&self) {
         self.close.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -169,27 +169,28 @@ impl Credentials {
         self.renewal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The auth, where it counts still. After the close there is no other.
-    fn good(&self) -> Option<Auth> {
+    /// The auth if it is still valid. After the close it always counts as valid.
+    fn valid(&self) -> Option<Auth> {
         let known = self.current_state();
         (self.is_closed() || known.until.is_none_or(|it| Instant::now() < it)).then(|| known.auth.clone())
     }
 
-    /// What the configuration says now, where it can be read again. It says who we are; where we go it must not change:
-    /// another cluster's lists would look as if everything had been deleted.
+    /// The configuration, read again if possible. The server in it must not change: the lists of another cluster would look
+    /// as if everything had been deleted.
     fn reloaded(&self) -> Result<Option<ClusterConfig>, ConfigError> {
         let Some(reload) = &self.reload else { return Ok(None) };
         let (config, server) = (reload()?, self.current_state().config.server.clone());
         if config.server != server {
-            let why =
-                format!("the kubeconfig names another server now, {:?}; only a restart goes there", config.server);
-            return Err(ConfigError(why));
+            return Err(ConfigError(format!(
+                "the kubeconfig names another server, {}; restart to use it",
+                config.server
+            )));
         }
         Ok(Some(config))
     }
 
-    /// Makes the auth that a configuration leads to, and keeps it. Where that fails the old one stays.
-    fn make(&self, renewal: &mut Renewal, config: ClusterConfig, refused: bool) -> Result<Auth, ConfigError> {
+    /// Makes and keeps the auth of a configuration. If that fails, the old one stays.
+    fn make(&self, renewal: &mut Renewal, config: ClusterConfig, rejected: bool) -> Result<Auth, ConfigError> {
         let (mut settings, mut token, mut until) = (config.tls.clone(), None, None);
         match &config.token {
             None => {}
@@ -199,7 +200,7 @@ impl Credentials {
                 until = Some(Instant::now() + FILE_LIFE);
             }
             Some(Token::Plugin(plugin)) => {
-                let Some(credential) = renewal.run(plugin, refused, &self.closed)? else {
+                let Some(credential) = renewal.run(plugin, rejected, &self.closed)? else {
                     return Ok(self.current_state().auth.clone());
                 };
                 until = credential.life().map(|it| Instant::now() + it);
@@ -211,7 +212,7 @@ impl Credentials {
         let mut known = self.current_state();
         if new.is_some() || known.auth.token != token {
             if new.is_some() {
-                info!("a new client certificate, or a new CA, is in use for the API server");
+                info!("using a new client certificate or CA for the API server");
             }
             let tls = new.unwrap_or_else(|| known.auth.tls.clone());
             known.auth = Auth { tls, token, number: known.auth.number + 1 };
@@ -227,11 +228,11 @@ impl Renewal {
         Renewal { plugin, backoff, not_before: Instant::now(), failed: None }
     }
 
-    /// Runs the plugin, or says again how it failed. Nothing where the last answer is too new to ask for another one.
+    /// Runs the plugin, or returns its last failure. `None` if its last answer is too new to be replaced.
     fn run(
         &mut self,
         plugin: &Plugin,
-        refused: bool,
+        rejected: bool,
         closed: &Receiver<()>,
     ) -> Result<Option<Credential>, ConfigError> {
         if self.plugin.as_ref() != Some(plugin) {
@@ -243,12 +244,12 @@ impl Renewal {
         }
         match &self.failed {
             Some(error) if now < self.not_before => return Err(error.clone()),
-            None if refused && now < self.not_before => return Ok(None),
+            None if rejected && now < self.not_before => return Ok(None),
             _ => {}
         }
         let done = plugin.run(closed);
         self.failed = done.as_ref().err().cloned();
-        if self.failed.is_some() || refused {
+        if self.failed.is_some() || rejected {
             self.not_before = Instant::now() + self.backoff.pause();
         }
         done.map(Some)
@@ -263,10 +264,9 @@ fn tls(settings: &TlsSettings) -> Result<Tls, ConfigError> {
 mod tests {
     use super::*;
 
-    /// K3: a token file is read again when it was read a minute ago; where it cannot be read, the old token stays in
-    /// use for another minute.
+    /// K3: a token file is read again after a minute; if that fails, the old token stays in use for another minute.
     #[test]
-    fn a_token_file_counts_for_a_minute() {
+    fn a_token_file_is_read_once_a_minute() {
         let file = std::env::temp_dir().join(format!("aci-sync-token-{}", std::process::id()));
         std::fs::write(&file, "one\n").unwrap();
         let token = Some(Token::File(file.clone()));

@@ -1,4 +1,4 @@
-//! Where the API server is and who we are there: kubeconfig files and the in-cluster environment (K3).
+//! The API server and the credentials for it, from kubeconfig files or the environment of a Pod (K3).
 //!
 //! Facts: client-go `tools/clientcmd/loader.go` (merging, relative paths) and `rest/config.go` (in-cluster).
 
@@ -22,16 +22,16 @@ use crate::secret::Secret;
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What helps with most files that cannot be read.
-const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
+/// The remedy for most files that cannot be read.
+pub(super) const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
 
-/// What PEM begins with after it was packed as base64.
-const PACKED_PEM: &[u8] = b"LS0tLS1CRUdJTi";
+/// The beginning of PEM that was encoded as base64.
+const ENCODED_PEM: &[u8] = b"LS0tLS1CRUdJTi";
 
-/// Where a ServiceAccount's files are inside a Pod.
+/// The folder of a ServiceAccount's files inside a Pod.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Why there is no usable configuration: one sentence that names the thing and the mend.
+/// Why a configuration or a credential cannot be used, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -43,18 +43,18 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where the bearer token comes from.
+/// The source of the bearer token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {
-    /// It stands in the kubeconfig.
+    /// The token in the kubeconfig.
     Fixed(Secret),
-    /// It stands in a file that somebody renews.
+    /// A file, which may be renewed.
     File(PathBuf),
-    /// A program prints it; or a client certificate, or both.
+    /// A program that prints a token, a client certificate or both.
     Plugin(Box<Plugin>),
 }
 
-/// One API server and our credentials for it.
+/// An API server and the credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// `https://host[:port][/prefix]`, without a slash at the end.
@@ -83,7 +83,7 @@ pub fn load(
             }
         }
         if files.is_empty() {
-            return Err(ConfigError(format!("KUBECONFIG names no file that exists: {}", list.to_string_lossy())));
+            return Err(ConfigError(format!("no file of KUBECONFIG exists: {}", list.to_string_lossy())));
         }
         return Kubeconfig::read(files)?.choose(context, env);
     }
@@ -93,16 +93,16 @@ pub fn load(
     }
     match (given("KUBERNETES_SERVICE_HOST"), given("KUBERNETES_SERVICE_PORT")) {
         (Some(host), Some(port)) => in_cluster(Path::new(IN_CLUSTER), &host.to_string_lossy(), &port.to_string_lossy()),
-        _ => Err(ConfigError(
-            "no kubeconfig: give one with --kubeconfig or KUBECONFIG, or put one at ~/.kube/config".to_owned(),
-        )),
+        _ => {
+            Err(ConfigError("no kubeconfig found; use --kubeconfig or KUBECONFIG, or create ~/.kube/config".to_owned()))
+        }
     }
 }
 
 fn in_cluster(folder: &Path, host: &str, port: &str) -> Result<ClusterConfig, ConfigError> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let file = folder.join("ca.crt");
-    let roots = Roots::Pem(read(&file, "the cluster's CA")?);
+    let roots = Roots::Pem(read(&file, "the CA of the cluster")?);
     let token = folder.join("token");
     read_token(&token)?;
     let roots_from = file.display().to_string();
@@ -110,11 +110,11 @@ fn in_cluster(folder: &Path, host: &str, port: &str) -> Result<ClusterConfig, Co
     Ok(ClusterConfig { server: format!("https://{host}:{port}"), tls, token: Some(Token::File(token)) })
 }
 
-/// The token that stands in a file.
+/// Reads a token file.
 pub fn read_token(file: &Path) -> Result<Secret, ConfigError> {
     let bytes = read(file, "the token file")?;
     let text = String::from_utf8(bytes).ok().map(|it| it.trim().to_owned()).filter(|it| is_header_value(it));
-    text.map(Secret::new).ok_or_else(|| ConfigError(format!("the token file {} holds no token", file.display())))
+    text.map(Secret::new).ok_or_else(|| ConfigError(format!("token file {}: no valid token in it", file.display())))
 }
 
 pub(super) fn is_header_value(text: &str) -> bool {
@@ -122,55 +122,55 @@ pub(super) fn is_header_value(text: &str) -> bool {
 }
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {
-    files::read(file, MAX_FILE).map_err(|why| ConfigError(format!("{what} {} {why}", file.display())))
+    files::read(file, MAX_FILE).map_err(|why| ConfigError(format!("failed to read {what} {}: {why}", file.display())))
 }
 
-/// Several files as one: a named entry comes whole from the first file that has it.
+/// Several files as one. A named entry comes from the first file that has it; entries are not merged.
 struct Kubeconfig {
     files: Vec<(PathBuf, Value)>,
 }
 
-/// What a file is that is no YAML; the end of a sentence.
+/// The format of a file that is not YAML.
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("is UTF-16 text; it must be UTF-8"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16 text instead of UTF-8"),
         // Without a byte order mark: every other byte of plain English is zero.
-        [0, _, ..] | [_, 0, ..] => Some("is UTF-16 text or no text at all; it must be UTF-8"),
-        [0x30, 0x80..=0x84, ..] => Some("is a certificate or key in DER and no kubeconfig"),
-        _ if bytes.starts_with(b"-----BEGIN ") => Some("is a certificate or key in PEM and no kubeconfig"),
+        [0, _, ..] | [_, 0, ..] => Some("UTF-16 text or binary data instead of UTF-8"),
+        [0x30, 0x80..=0x84, ..] => Some("a certificate or key in DER instead of a kubeconfig"),
+        _ if bytes.starts_with(b"-----BEGIN ") => Some("a certificate or key in PEM instead of a kubeconfig"),
         // "apiVersion", "kind", "clusters", "current-context" and "---" as base64.
         _ if [&b"YXBpVmVyc2lvb"[..], b"a2luZD", b"Y2x1c3RlcnM6", b"Y3VycmVudC1jb250ZXh0", b"LS0tCm"]
             .iter()
             .any(|it| bytes.starts_with(it)) =>
         {
-            Some("is packed as base64; unpack it with `base64 -d`")
+            Some("encoded as base64; decode it with `base64 -d`")
         }
         _ => None,
     }
 }
 
-/// Refuses what client-go refuses, and what would otherwise count as absent. The error is the end of a sentence.
+/// Rejects what client-go rejects, and what would otherwise count as absent.
 fn check_entries(value: &Value) -> Result<(), String> {
     for kind in ["cluster", "user", "context"] {
         let entries = match &value[format!("{kind}s")] {
             Value::Null => continue,
             Value::Array(entries) => entries,
-            _ => return Err(format!("has {kind}s that are no list")),
+            _ => return Err(format!("{kind}s is not a list")),
         };
         let mut names = HashSet::new();
         for name in entries.iter().filter_map(|it| it["name"].as_str()) {
             if !names.insert(name) {
-                return Err(format!("is ambiguous: {kind} {name:?} is defined twice"));
+                return Err(format!("{kind} {name:?} is defined twice"));
             }
         }
     }
     match &value["current-context"] {
         Value::Null | Value::String(_) => Ok(()),
-        _ => Err("has a current-context that is not text".to_owned()),
+        _ => Err("current-context is not text".to_owned()),
     }
 }
 
-/// A cluster or a user, with the file it comes from: relative paths count from that file's folder.
+/// A cluster, user or context, with the file it comes from: relative paths start at that file's folder.
 struct Entry<'a> {
     what: String,
     file: &'a Path,
@@ -181,15 +181,15 @@ impl Kubeconfig {
     fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Kubeconfig, ConfigError> {
         let mut read_files = Vec::new();
         for file in files {
-            let error = |why: &str| ConfigError(format!("the kubeconfig {} {why}", file.display()));
+            let error = |why: &str| ConfigError(format!("kubeconfig {}: {why}", file.display()));
             let bytes = read(&file, "the kubeconfig")?;
             if let Some(what) = other_format(&bytes) {
                 return Err(error(&format!("{what}; {PLAIN}")));
             }
-            let text = String::from_utf8(bytes).map_err(|_| error(&format!("is not UTF-8 text; {PLAIN}")))?;
+            let text = String::from_utf8(bytes).map_err(|_| error(&format!("not UTF-8 text; {PLAIN}")))?;
             let document = yaml::parse(text.trim_start_matches('\u{feff}')).map_err(|why| error(&why))?;
             if document.has_more {
-                warn!("the kubeconfig {}: the first YAML document counts, the others are ignored", file.display());
+                warn!(name:% = file.display(); "kubeconfig has several YAML documents; using the first");
             }
             check_entries(&document.value).map_err(|why| error(&why))?;
             read_files.push((file, document.value));
@@ -205,7 +205,7 @@ impl Kubeconfig {
                 return Ok(Entry { what: format!("{kind} {name:?}"), file, value: &entry[kind] });
             }
         }
-        Err(ConfigError(format!("the kubeconfig {} has no {kind} named {name:?}", self.names())))
+        Err(ConfigError(format!("kubeconfig {}: {kind} {name:?} not found", self.names())))
     }
 
     fn names(&self) -> String {
@@ -221,8 +221,8 @@ impl Kubeconfig {
         let name = context.or_else(|| current.clone().find(|it| !it.is_empty()));
         let no_context = || {
             let is_empty = self.files.iter().all(|(_, value)| value.is_null());
-            let why = if is_empty { "is empty" } else { "has no current-context; choose one with --context" };
-            ConfigError(format!("the kubeconfig {} {why}", self.names()))
+            let why = if is_empty { "the file is empty" } else { "no current-context; choose one with --context" };
+            ConfigError(format!("kubeconfig {}: {why}", self.names()))
         };
         let context = self.entry("context", name.ok_or_else(no_context)?)?;
         let cluster = self.entry("cluster", context.text("cluster")?.unwrap_or_default())?;
@@ -230,7 +230,7 @@ impl Kubeconfig {
             Some(user) if !user.is_empty() => Some(self.entry("user", user)?),
             _ => None,
         };
-        cluster.refuse(&["proxy-url"])?;
+        cluster.reject(&["proxy-url"])?;
         let (server, trust) = (cluster.server()?, cluster.trust()?);
         let (identity, mut token) = match &user {
             Some(user) => user.credentials()?,
@@ -239,10 +239,10 @@ impl Kubeconfig {
         let exec = user.as_ref().and_then(Entry::exec);
         if let Some(exec) = exec {
             if token.is_some() || identity.is_some() {
-                return Err(exec.error("it stands beside a token or a client-certificate; remove one"));
+                return Err(exec.error("not allowed beside a token or a client-certificate; remove one"));
             }
-            let about = exec.is_on("provideClusterInfo")?.then(|| cluster.told(&server, &trust));
-            token = Some(Token::Plugin(Box::new(exec.plugin(about, env("PATH"))?)));
+            let info = exec.is_on("provideClusterInfo")?.then(|| cluster.info_for_plugin(&server, &trust));
+            token = Some(Token::Plugin(Box::new(exec.plugin(info, env("PATH"))?)));
         }
         Ok(ClusterConfig { server, tls: TlsSettings { identity, ..trust }, token })
     }
@@ -250,10 +250,10 @@ impl Kubeconfig {
 
 impl<'a> Entry<'a> {
     fn error(&self, why: impl fmt::Display) -> ConfigError {
-        ConfigError(format!("{} in the kubeconfig {}: {why}", self.what, self.file.display()))
+        ConfigError(format!("kubeconfig {}: {}: {why}", self.file.display(), self.what))
     }
 
-    /// A text field; nothing where it is absent or null.
+    /// A text field; `None` if it is absent or null.
     fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         match &self.value[key] {
             Value::Null => Ok(None),
@@ -270,34 +270,34 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Fields that would change who we are or where we go, and that are not built.
-    fn refuse(&self, keys: &[&str]) -> Result<(), ConfigError> {
+    /// Rejects fields that would change the identity or the server and are not supported.
+    fn reject(&self, keys: &[&str]) -> Result<(), ConfigError> {
         for key in keys {
             let value = &self.value[*key];
             let is_empty = value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty);
             if !is_empty {
-                let mend = "use a client certificate or a token, and a direct connection";
-                return Err(self.error(format!("{key} is not supported; {mend}")));
+                let remedy = "use a client certificate or a token, and a direct connection";
+                return Err(self.error(format!("{key} is not supported; {remedy}")));
             }
         }
         Ok(())
     }
 
-    /// Bytes that stand in `{key}-data` as base64, or else in the file named by `{key}`.
+    /// The bytes of `{key}-data`, which is base64, or else of the file named by `{key}`.
     fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, ConfigError> {
         if let Some(data) = self.text(&format!("{key}-data"))?.filter(|it| !it.is_empty()) {
-            let packed: String = data.split_ascii_whitespace().collect();
-            let bytes = openssl::base64::decode_block(&packed)
+            let encoded: String = data.split_ascii_whitespace().collect();
+            let bytes = openssl::base64::decode_block(&encoded)
                 .map_err(|_| self.error(format!("{key}-data is not base64; {PLAIN}")))?;
-            if bytes.starts_with(PACKED_PEM) {
-                return Err(self.error(format!("{key}-data is packed as base64 twice; {PLAIN}")));
+            if bytes.starts_with(ENCODED_PEM) {
+                return Err(self.error(format!("{key}-data is encoded as base64 twice; {PLAIN}")));
             }
             return Ok(Some(bytes));
         }
         let Some(file) = self.path(key)? else { return Ok(None) };
         let bytes = read(&file, key).map_err(|error| self.error(error))?;
-        if bytes.starts_with(PACKED_PEM) {
-            let why = "is PEM packed as base64; unpack it with `base64 -d`, or give it as";
+        if bytes.starts_with(ENCODED_PEM) {
+            let why = "is PEM encoded as base64; decode it with `base64 -d`, or use";
             return Err(self.error(format!("{key} {} {why} {key}-data", file.display())));
         }
         Ok(Some(bytes))
@@ -312,21 +312,21 @@ impl<'a> Entry<'a> {
     fn server(&self) -> Result<String, ConfigError> {
         let server = self.text("server")?.unwrap_or_default().trim_end_matches('/');
         if server.contains('@') {
-            // What stands before it may be a password, so nothing of it is shown (A4).
-            return Err(self.error("the server is not https://host[:port][/path]; a user does not belong into it"));
+            // The part before it may hold a password, so nothing of it is shown (A4).
+            return Err(self.error("server must be https://host[:port][/path] without a user"));
         }
         // A URL's scheme has no case.
         let rest = server.split_at_checked(8).filter(|it| it.0.eq_ignore_ascii_case("https://")).map(|it| it.1);
         let rest = rest.ok_or_else(|| {
-            self.error(format!("the server {server:?} does not begin with https://; credentials go over TLS only"))
+            self.error(format!("server {server:?} must begin with https://; credentials are sent over TLS only"))
         })?;
         let server = format!("https://{rest}");
-        // What cannot be asked is told now, and not at every request.
+        // Checked now and not at every request.
         let address: Option<Uri> = server.parse().ok().filter(|_| !rest.contains(['?', '#']));
         let authority = address.as_ref().and_then(Uri::authority);
         let is_whole = |it: &Authority| !it.host().is_empty() && (it.port().is_some() || it.as_str() == it.host());
         if !authority.is_some_and(is_whole) {
-            return Err(self.error(format!("the server {server:?} is not https://host[:port][/path]")));
+            return Err(self.error(format!("server {server:?} must be https://host[:port][/path]")));
         }
         Ok(server)
     }
@@ -335,16 +335,14 @@ impl<'a> Entry<'a> {
         let ca = self.bytes("certificate-authority")?;
         let insecure = self.is_on("insecure-skip-tls-verify")?;
         if insecure && ca.is_some() {
-            return Err(
-                self.error("insecure-skip-tls-verify and a certificate-authority exclude each other; remove one")
-            );
+            return Err(self.error("insecure-skip-tls-verify and certificate-authority exclude each other; remove one"));
         }
         if insecure {
-            warn!("insecure-skip-tls-verify: anybody can pretend to be the API server and take our credentials");
+            warn!("insecure-skip-tls-verify is set: another host can pose as the API server and take the credentials");
         }
         Ok(TlsSettings {
             roots: ca.map_or(Roots::System, Roots::Pem),
-            roots_from: format!("the certificate-authority of {} in the kubeconfig {}", self.what, self.file.display()),
+            roots_from: format!("certificate-authority of {} in kubeconfig {}", self.what, self.file.display()),
             verify: if insecure { Verify::Nothing } else { Verify::Chain },
             identity: None,
             peer: Peer::Kubernetes,
@@ -353,24 +351,24 @@ impl<'a> Entry<'a> {
     }
 
     fn credentials(&self) -> Result<(Option<ClientIdentity>, Option<Token>), ConfigError> {
-        self.refuse(&["username", "password", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra"])?;
+        self.reject(&["username", "password", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra"])?;
         let identity = match (self.bytes("client-certificate")?, self.bytes("client-key")?) {
             (Some(chain), Some(key)) => {
-                let key = String::from_utf8(key).map_err(|_| self.error("the client-key is not PEM"))?;
+                let key = String::from_utf8(key).map_err(|_| self.error("client-key is not PEM"))?;
                 Some(ClientIdentity { chain, key: Secret::new(key) })
             }
             (None, None) => None,
-            (Some(_), None) => return Err(self.error("there is a client-certificate but no client-key")),
-            (None, Some(_)) => return Err(self.error("there is a client-key but no client-certificate")),
+            (Some(_), None) => return Err(self.error("client-certificate without client-key")),
+            (None, Some(_)) => return Err(self.error("client-key without client-certificate")),
         };
-        // A token file is renewed by somebody, so it counts more than a token that stands beside it.
+        // A token file may be renewed, so it takes precedence over a token beside it.
         let token = match (self.path("tokenFile")?, self.text("token")?.filter(|it| !it.is_empty())) {
             (Some(file), _) => {
                 read_token(&file)?;
                 Some(Token::File(file))
             }
             (None, Some(token)) if is_header_value(token) => Some(Token::Fixed(Secret::new(token))),
-            (None, Some(_)) => return Err(self.error("the token has characters that no token has")),
+            (None, Some(_)) => return Err(self.error("token with invalid characters")),
             (None, None) => None,
         };
         Ok((identity, token))
@@ -379,29 +377,31 @@ impl<'a> Entry<'a> {
     /// The plugin of a user.
     fn exec(&self) -> Option<Entry<'a>> {
         let value = &self.value["exec"];
-        (!value.is_null()).then(|| Entry { what: format!("the exec of {}", self.what), file: self.file, value })
+        (!value.is_null()).then(|| Entry { what: format!("exec of {}", self.what), file: self.file, value })
     }
 
     fn plugin(&self, cluster: Option<Value>, path: Option<OsString>) -> Result<Plugin, ConfigError> {
         let needed = |key: &str| {
             let text = self.text(key)?.filter(|it| !it.is_empty());
-            text.ok_or_else(|| self.error(format!("there is no {key}")))
+            text.ok_or_else(|| self.error(format!("missing {key}")))
         };
         let api_version = needed("apiVersion")?;
         if !plugin::API_VERSIONS.contains(&api_version) {
-            let known = plugin::API_VERSIONS.join(" and ");
-            return Err(self.error(format!("the apiVersion {api_version:?} is not supported; {known} are")));
+            let known = plugin::API_VERSIONS.join(" or ");
+            return Err(self.error(format!("apiVersion {api_version:?} is not supported; use {known}")));
         }
         match self.text("interactiveMode")? {
             Some("Never" | "IfAvailable") => {}
-            Some("Always") => return Err(self.error("interactiveMode Always needs a terminal, and a daemon has none")),
+            Some("Always") => {
+                return Err(self.error("interactiveMode Always is not supported: a daemon has no terminal"));
+            }
             None | Some("") if api_version.ends_with("beta1") => {}
             None | Some("") => {
-                return Err(self.error("there is no interactiveMode, which v1 needs: Never or IfAvailable"));
+                return Err(self.error("missing interactiveMode; v1 needs Never or IfAvailable"));
             }
-            _ => return Err(self.error("the interactiveMode is none of Never, IfAvailable and Always")),
+            _ => return Err(self.error("invalid interactiveMode; use Never or IfAvailable")),
         }
-        let hint = plugin::words(self.text("installHint")?.unwrap_or_default());
+        let hint = plugin::one_line(self.text("installHint")?.unwrap_or_default());
         let hint = if hint.is_empty() { hint } else { format!("; {hint}") };
         let mut spec = json!({"interactive": false});
         if let Some(cluster) = cluster {
@@ -410,15 +410,15 @@ impl<'a> Entry<'a> {
         Ok(Plugin {
             program: self.program(needed("command")?, path, &hint)?,
             arguments: self.list("args", |it| {
-                it.as_str().map(str::to_owned).ok_or("the args are not all text; put them in quotes".to_owned())
+                it.as_str().map(str::to_owned).ok_or("args must be text; put them in quotes".to_owned())
             })?,
             environment: self.list("env", |it| {
                 let name = it["name"].as_str().filter(|it| !it.is_empty() && !it.contains('='));
-                let name = name.ok_or("the env has an entry without a name that a variable can have")?;
+                let name = name.ok_or("env has an entry without a valid name")?;
                 match &it["value"] {
                     Value::Null => Ok((name.to_owned(), String::new())),
                     Value::String(value) => Ok((name.to_owned(), value.clone())),
-                    _ => Err(format!("the value of {name:?} in env is not text; put it in quotes")),
+                    _ => Err(format!("the value of {name:?} in env must be text; put it in quotes")),
                 }
             })?,
             api_version: api_version.to_owned(),
@@ -427,7 +427,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// A program as it stands, relative to the kubeconfig, or out of `PATH` where it has no slash in it.
+    /// The path of a program: relative to the kubeconfig, or found in `PATH` if it has no slash.
     fn program(&self, command: &str, path: Option<OsString>, hint: &str) -> Result<PathBuf, ConfigError> {
         let places: Vec<PathBuf> = if command.contains('/') {
             vec![self.file.parent().unwrap_or(Path::new("")).join(command)]
@@ -440,19 +440,19 @@ impl<'a> Entry<'a> {
         let is_program =
             |it: &PathBuf| std::fs::metadata(it).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
         let program = places.into_iter().find(is_program);
-        program.ok_or_else(|| self.error(format!("there is no program {command:?}{hint}")))
+        program.ok_or_else(|| self.error(format!("program {command:?} not found{hint}")))
     }
 
     fn list<T>(&self, key: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
         match &self.value[key] {
             Value::Null => Ok(Vec::new()),
             Value::Array(items) => items.iter().map(|it| read(it).map_err(|why| self.error(why))).collect(),
-            _ => Err(self.error(format!("the {key} cannot be read; it must be a list"))),
+            _ => Err(self.error(format!("{key} must be a list"))),
         }
     }
 
-    /// What a plugin is told about a cluster.
-    fn told(&self, server: &str, trust: &TlsSettings) -> Value {
+    /// What a plugin gets to know about a cluster.
+    fn info_for_plugin(&self, server: &str, trust: &TlsSettings) -> Value {
         let mut cluster = json!({"server": server});
         if let Roots::Pem(ca) = &trust.roots {
             cluster["certificate-authority-data"] = openssl::base64::encode_block(ca).into();
@@ -476,14 +476,14 @@ impl<'a> Entry<'a> {
 mod tests {
     use super::*;
 
-    /// K3: inside of a Pod the ServiceAccount's files and two variables say everything; IPv6 gets its brackets.
+    /// K3: inside a Pod, the ServiceAccount's files and two variables are enough; IPv6 gets its brackets.
     #[test]
     fn in_a_pod() {
         let folder = std::env::temp_dir().join(format!("aci-sync-pod-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("ca.crt cannot be read"));
+        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("ca.crt: "));
         std::fs::write(folder.join("ca.crt"), "CA").unwrap();
-        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("token cannot be read"));
+        assert!(in_cluster(&folder, "10.96.0.1", "443").unwrap_err().0.contains("/token: "));
         std::fs::write(folder.join("token"), "t\n").unwrap();
         for (host, server) in [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")] {
             let config = in_cluster(&folder, host, "443").unwrap();

@@ -1,27 +1,29 @@
-//! YAML into a JSON value: as much of it as kubeconfig files use. Anchors, tags and duplicate keys are refused.
+//! The part of YAML that kubeconfig files use, as a JSON value. Anchors, tags and duplicate keys are rejected.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
+use super::kubeconfig::PLAIN;
+
 /// The deepest nesting that is read; a kubeconfig has about six levels.
 const DEEPEST: usize = 64;
 
-/// What was read.
+/// A parsed file.
 #[derive(Debug, PartialEq)]
 pub struct Document {
     /// The first document.
     pub value: Value,
-    /// There is something in a further one.
+    /// There is another document that is not empty.
     pub has_more: bool,
 }
 
-/// Reads the first document, as kubectl does. JSON is YAML, too. The error is the end of a sentence.
+/// Reads the first document, as kubectl does. JSON is YAML, too.
 pub fn parse(text: &str) -> Result<Document, String> {
     let mut events = Parser::new_from_str(text);
     let mut value = None;
     loop {
         let event = match next(&mut events) {
-            // What is wrong behind the first document is not read.
+            // Errors after the first document do not matter.
             Err(_) if value.is_some() => return Ok(Document { value: value.unwrap_or_default(), has_more: true }),
             event => event?,
         };
@@ -46,16 +48,16 @@ fn next<'a>(events: &mut Events<'a>) -> Result<Option<Event<'a>>, String> {
         None => Ok(None),
         Some(Ok((event, _))) => Ok(Some(event)),
         Some(Err(error)) => {
-            Err(format!("is not YAML (line {}, column {})", error.marker().line(), error.marker().col()))
+            Err(format!("invalid YAML (line {}, column {})", error.marker().line(), error.marker().col()))
         }
     }
 }
 
 fn node(event: Event<'_>, events: &mut Events<'_>, depth: usize) -> Result<Value, String> {
     if depth > DEEPEST {
-        return Err("is nested too deeply".to_owned());
+        return Err("nested too deeply".to_owned());
     }
-    let end = || "ends too early".to_owned();
+    let end = || "unexpected end".to_owned();
     match event {
         Event::Scalar(text, style, 0, None) => Ok(scalar(&text, style)),
         Event::SequenceStart(0, None) => {
@@ -73,25 +75,21 @@ fn node(event: Event<'_>, events: &mut Events<'_>, depth: usize) -> Result<Value
                 let key = match next(events)?.ok_or_else(end)? {
                     Event::MappingEnd => return Ok(map.into()),
                     Event::Scalar(key, _, 0, None) => key.into_owned(),
-                    _ => return Err("has a key that is not plain text".to_owned()),
+                    _ => return Err("a key is not plain text".to_owned()),
                 };
                 let event = next(events)?.ok_or_else(end)?;
                 let value = node(event, events, depth + 1)?;
                 if map.contains_key(&key) {
-                    return Err(format!("has the key {key:?} twice in one place"));
+                    return Err(format!("duplicate key {key:?}"));
                 }
                 map.insert(key, value);
             }
         }
-        _ => Err(
-            "uses anchors, aliases or tags, which are not understood; `kubectl config view --raw --flatten` writes a \
-                  plain one"
-                .to_owned(),
-        ),
+        _ => Err(format!("anchors, aliases and tags are not supported; {PLAIN}")),
     }
 }
 
-/// Plain `null`, `true` and `false` are what they say; everything else, numbers too, stays text.
+/// Plain `null`, `true` and `false` get their types; everything else, also a number, stays text.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     match (style, text) {
         (ScalarStyle::Plain, "" | "~" | "null" | "Null" | "NULL") => Value::Null,

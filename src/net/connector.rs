@@ -1,5 +1,5 @@
-//! The TLS layer of an agent: ureq's transport chain with our own handshake in it. Everything that depends on ureq's
-//! unversioned API is in this file, and ureq's version is pinned for it.
+//! The TLS layer of an agent: ureq's transport chain with our own handshake. Everything that depends on ureq's
+//! unversioned API is in this file, for which ureq's version is pinned.
 
 use std::fmt;
 use std::io::{Read, Write};

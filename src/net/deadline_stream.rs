@@ -1,12 +1,11 @@
-//! A TCP stream that several own, whose reads and writes end in time.
+//! A shared TCP stream with a deadline.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A stream with a deadline for all that is done with it, however many bytes come until then: a timeout of the socket
-/// alone begins anew with each byte.
+/// A stream with a deadline for all reads and writes together; a timeout of the socket starts over with each byte.
 #[derive(Debug)]
 pub struct DeadlineStream {
     stream: Arc<TcpStream>,
@@ -14,19 +13,19 @@ pub struct DeadlineStream {
 }
 
 impl DeadlineStream {
-    /// What is done with it has so long.
+    /// The deadline is `timeout` from now.
     pub fn new(stream: Arc<TcpStream>, timeout: Duration) -> DeadlineStream {
         DeadlineStream { stream, deadline: Instant::now() + timeout }
     }
 
-    /// From now on there is so long.
+    /// Moves the deadline to `timeout` from now.
     pub fn extend(&mut self, timeout: Duration) {
         self.deadline = Instant::now() + timeout;
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        // What the socket itself says; to OpenSSL it is the one error after which reading may go on.
+        // The socket's own error on a timeout; the only one after which OpenSSL lets reading go on.
         if left.is_zero() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Some(left)) }
     }
 }
@@ -61,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// F4: a peer that sends one byte after another, each well in time, does not hold a read up for ever.
+    /// F4: a peer that sends single bytes, each well in time, does not hold up a read forever.
     #[test]
     fn drips_do_not_extend_a_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -72,14 +71,14 @@ mod tests {
                 std::thread::park_timeout(Duration::from_millis(10));
             }
         });
-        let mut sock = DeadlineStream::new(stream.clone(), Duration::from_millis(200));
-        let end = sock.read_to_end(&mut Vec::new()).unwrap_err();
+        let mut limited = DeadlineStream::new(stream.clone(), Duration::from_millis(200));
+        let end = limited.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(sock.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it stays over");
-        sock.extend(Duration::from_secs(60));
-        assert_eq!(sock.read(&mut [0]).unwrap(), 1, "until there is more time");
+        assert_eq!(limited.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it stays over");
+        limited.extend(Duration::from_secs(60));
+        assert_eq!(limited.read(&mut [0]).unwrap(), 1, "until there is more time");
         stream.shutdown(std::net::Shutdown::Both).unwrap();
-        drop((sock, stream));
+        drop((limited, stream));
         drip.join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! TLS and HTTP agents for both sides: whom to trust, who we are, and how a blocked read is ended from outside.
+//! TLS and HTTP agents for the APIC and the API server: trust, client certificates, and shutdown of blocked reads.
 //!
 //! One [`Tls`] is made for each side and shared by its REST requests and its websocket.
 
@@ -28,13 +28,13 @@ pub use trust::{Bundle, OwnCertificate, TlsRejection, bundle, identity};
 /// A stream with TLS on it.
 pub type TlsStream<S> = openssl::ssl::SslStream<S>;
 
-/// How long a connection may take to come about, TLS included.
+/// The time limit for a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which side a certificate is from; the words of a message depend on it.
+/// The side whose certificate is verified; the remedy in a message depends on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Peer {
-    /// None in particular.
+    /// Neither of the two; messages name no remedy.
     #[default]
     Unnamed,
     /// An APIC.
@@ -54,7 +54,7 @@ pub enum Roots {
     Pem(Vec<u8>),
 }
 
-/// What of a certificate is checked.
+/// What is checked of a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Verify {
     /// Its chain and its name.
@@ -62,11 +62,11 @@ pub enum Verify {
     Chain,
     /// That the SHA-256 of the leaf certificate's DER is one of these; chain and name do not matter.
     Fingerprints(Vec<[u8; 32]>),
-    /// Nothing: anybody can be the peer.
+    /// Nothing.
     Nothing,
 }
 
-/// Who we are: a certificate chain and its key, both PEM.
+/// Our certificate chain and its key, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// The certificate, and the intermediate ones after it.
@@ -75,7 +75,7 @@ pub struct ClientIdentity {
     pub key: Secret,
 }
 
-/// Everything that TLS towards one side depends on.
+/// The TLS settings for one side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// Which certificates are trust anchors.
@@ -84,15 +84,15 @@ pub struct TlsSettings {
     pub roots_from: String,
     /// What is checked.
     pub verify: Verify,
-    /// Who we are, where the peer asks.
+    /// Our certificate, if the peer asks for one.
     pub identity: Option<ClientIdentity>,
-    /// The name that is asked for and checked in place of the host's.
+    /// The name that is requested and checked instead of the host.
     pub server_name: Option<String>,
-    /// Whose certificate it is that is verified.
+    /// The side of the verified certificate.
     pub peer: Peer,
 }
 
-/// Why TLS cannot be had: one sentence that names the thing and the remedy.
+/// Why certificates or keys cannot be used, with the remedy.
 #[derive(Debug, Clone)]
 pub struct TlsError(String);
 
@@ -110,11 +110,11 @@ pub struct Tls(Arc<Inner>);
 
 struct Inner {
     settings: TlsSettings,
-    /// Trust anchors where they are not the system's.
+    /// Trust anchors instead of the system's.
     roots: Option<Vec<X509>>,
     identity: Option<OwnCertificate>,
-    /// Made at the first handshake, or by [`Tls::prepare`]: it takes OpenSSL 25 ms to read the system's roots, and what
-    /// one side asks first does not wait for the other side's.
+    /// Made at the first handshake, or by [`Tls::prepare`]: OpenSSL takes 25 ms to read the system's roots, and the first
+    /// request to one side does not wait for the other side's.
     connector: OnceLock<Result<SslConnector, TlsError>>,
 }
 
@@ -126,7 +126,7 @@ impl fmt::Debug for Tls {
 
 impl Inner {
     fn connector(&self) -> Result<&SslConnector, TlsError> {
-        let build = || self.build().map_err(|error| TlsError(format!("TLS cannot be set up: {error}")));
+        let build = || self.build().map_err(|error| TlsError(format!("failed to set up TLS: {error}")));
         self.connector.get_or_init(build).as_ref().map_err(TlsError::clone)
     }
 
@@ -137,7 +137,7 @@ impl Inner {
             Some(roots) => trust::trust(roots, &mut builder)?,
             None => trust::trust_system(&mut builder),
         }
-        // As curl and Go do: what somebody gave as trusted is an anchor, whether or not it signed itself.
+        // As curl and Go do: each given certificate is an anchor, self-signed or not.
         builder.verify_param_mut().set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
         if let Some(own) = &self.identity {
             own.put(&mut builder)?;
@@ -147,44 +147,45 @@ impl Inner {
 }
 
 impl Tls {
-    /// Reads certificates and key. They are looked at now, so that a bad file is told at the start.
+    /// Decodes certificates and key, so that a bad file is an error at the start.
     pub fn new(settings: &TlsSettings) -> Result<Tls, TlsError> {
         let mut roots = None;
         if let Roots::Pem(pem) = &settings.roots {
             let found = bundle(pem, "CA bundle")?;
-            let from = if settings.roots_from.is_empty() { "the CA bundle" } else { &settings.roots_from };
-            found.complaints.iter().for_each(|it| warn!("{from}: {it}; the other certificates in it are used"));
+            let name = if settings.roots_from.is_empty() { "CA bundle" } else { &settings.roots_from };
+            for error in &found.errors {
+                warn!(name, error; "skipping a certificate of a bundle");
+            }
             roots = Some(found.certificates);
         }
         let identity = settings.identity.as_ref().map(identity).transpose()?;
         let inner = Inner { settings: settings.clone(), roots, identity, connector: OnceLock::new() };
         if inner.identity.is_some() {
-            // Whether OpenSSL takes key and certificate is known only then.
+            // OpenSSL checks key and certificate only then.
             inner.connector()?;
         }
         Ok(Tls(Arc::new(inner)))
     }
 
-    /// Makes what else the first handshake would make. A daemon does that at its start and not when it takes over, days
-    /// later: what is wrong then should be told now.
+    /// Makes what the first handshake would make. A daemon calls it at its start, so that errors do not show only when a
+    /// standby takes over, days later.
     pub fn prepare(&self) -> Result<(), TlsError> {
         self.0.connector().map(drop)
     }
 
-    /// Whether both are the same: connections of another one have another identity or trust.
+    /// Whether both are the same, so that connections made with one may serve the other.
     pub fn is(&self, other: &Tls) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The name that is asked for and verified for a host: without brackets, and without the final dot by which a name
-    /// is looked up as it stands.
+    /// The name that is requested and verified for a host: without brackets, and without the final dot of an absolute name.
     fn name<'a>(&'a self, host: &'a str) -> &'a str {
         let name = self.0.settings.server_name.as_deref().unwrap_or(host);
         let name = name.trim_start_matches('[').trim_end_matches(']');
         name.strip_suffix('.').filter(|it| !it.is_empty()).unwrap_or(name)
     }
 
-    /// Shakes hands over any stream. Fingerprints are checked before any byte is sent over the connection.
+    /// Makes the TLS handshake over any stream. Fingerprints are checked before any byte is sent over the connection.
     pub fn connect<S: Read + Write>(&self, host: &str, stream: S) -> Result<TlsStream<S>, ConnectError> {
         let failed = |error: &dyn fmt::Display| ConnectError::Io(io::Error::other(error.to_string()));
         let connector = self.0.connector().map_err(|error| failed(&error))?;
@@ -193,13 +194,13 @@ impl Tls {
             configuration.set_verify(SslVerifyMode::NONE);
             configuration.set_verify_hostname(false);
         }
-        // Without a check of the chain OpenSSL takes note of what it found all the same, and that ended nothing.
+        // Without a check of the chain OpenSSL still records a result, which did not end the handshake.
         let is_checked = matches!(self.0.settings.verify, Verify::Chain);
-        let distrust = |ssl: &SslRef| TlsRejection::of(ssl).filter(|_| is_checked);
+        let rejection = |ssl: &SslRef| TlsRejection::of(ssl).filter(|_| is_checked);
         let stream = configuration.connect(self.name(host), stream).map_err(|error| match error {
             HandshakeError::SetupFailure(error) => failed(&error),
             HandshakeError::WouldBlock(_) => ConnectError::Io(io::ErrorKind::TimedOut.into()),
-            HandshakeError::Failure(handshake) => match (handshake.error().io_error(), distrust(handshake.ssl())) {
+            HandshakeError::Failure(handshake) => match (handshake.error().io_error(), rejection(handshake.ssl())) {
                 (Some(io), _) => ConnectError::Io(io::Error::new(io.kind(), io.to_string())),
                 (None, Some((kind, why))) => ConnectError::Untrusted(kind, why.to_owned()),
                 (None, None) => ConnectError::Tls(handshake.error().to_string()),
@@ -208,13 +209,13 @@ impl Tls {
         let leaf = stream.ssl().peer_certificate();
         if !trust::is_pinned(leaf.as_ref(), &self.0.settings.verify) {
             let presented = leaf.map_or_else(|| "no certificate".to_owned(), |it| trust::describe(&it));
-            let why = format!("the peer's certificate has none of the trusted fingerprints; it presented {presented}");
+            let why = format!("none of the trusted fingerprints; the server presented {presented}");
             return Err(ConnectError::Untrusted(TlsRejection::Fingerprint, why));
         }
         Ok(stream)
     }
 
-    /// An HTTP agent of its own: https only, no proxy, no redirects, and no error made of a status.
+    /// A new HTTP agent: https only, no proxy, no redirects, and no error for an HTTP status.
     /// `Agent::shutdown` ends its blocked reads, for good.
     pub fn agent(&self) -> ureq::Agent {
         let config = ureq::config::Config::builder()
@@ -225,15 +226,15 @@ impl Tls {
             .user_agent(concat!("aci-sync/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .max_response_header_size(64 * 1024)
-            // Each connection has two of both, for all its life: a little more than the longest header, and a TLS record.
+            // Each connection keeps two of both: a little more than the longest header, and a TLS record.
             .input_buffer_size(72 * 1024)
             .output_buffer_size(16 * 1024)
             .build();
         ureq::Agent::with_parts(config, TlsLayer::chain(self.clone()), DefaultResolver::default())
     }
 
-    /// What the peer at an address presents, for the person who has to decide about trust (A2). Nothing but the
-    /// handshake is sent, and no client certificate.
+    /// The certificate that an address presents, for the decision whether to trust it (A2). Only a handshake is sent, without
+    /// a client certificate.
     fn presented(&self, host: &str, address: SocketAddr) -> Option<String> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT / 2).ok()?;
         let stream = DeadlineStream::new(Arc::new(stream), CONNECT_TIMEOUT / 2);
@@ -243,15 +244,15 @@ impl Tls {
         Some(trust::describe(&stream.ssl().peer_certificate()?))
     }
 
-    /// Completes the message of a failed verification with what was asked for, what was presented and how to trust it
+    /// Completes the message of a failed verification with the requested name, the presented certificate and the remedy
     /// (A2).
     pub fn explain(&self, error: ConnectError, host: &str, address: SocketAddr) -> ConnectError {
         let ConnectError::Untrusted(kind, mut why) = error else { return error };
-        // A fingerprint is compared after the handshake, so there the message says it already, and no name counts.
+        // A fingerprint is compared after the handshake, so that message has the certificate already, and no name counts.
         if matches!(self.0.settings.verify, Verify::Chain) {
-            why += &format!("; asked for {:?}", self.name(host));
+            why += &format!("; requested name: {:?}", self.name(host));
             if let Some(presented) = self.presented(host, address) {
-                why += &format!("; it presented {presented}");
+                why += &format!("; the server presented {presented}");
             }
         }
         let remedy = kind.remedy(&self.0.settings);
@@ -265,7 +266,7 @@ impl Tls {
 /// Why a handshake failed.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// The peer is not who it should be; trying again does not help.
+    /// The peer's certificate is not trusted; retrying does not help.
     Untrusted(TlsRejection, String),
     /// TLS failed for another reason.
     Tls(String),
@@ -276,8 +277,8 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConnectError::Untrusted(_, why) => write!(f, "the certificate is not trusted: {why}"),
-            ConnectError::Tls(why) => write!(f, "TLS: {why}"),
+            ConnectError::Untrusted(_, why) => write!(f, "certificate not trusted: {why}"),
+            ConnectError::Tls(why) => write!(f, "TLS handshake failed: {why}"),
             ConnectError::Io(error) => write!(f, "{error}"),
         }
     }
@@ -285,18 +286,18 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// A request's error in words, without the request: no URL, so no token in one.
+/// The text of a request's error. It has no URL, which could hold a token.
 pub fn describe_error(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(phase) => format!("no answer in time ({phase})"),
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::Other(error) => error.to_string(),
-        ureq::Error::HostNotFound => "the host name cannot be resolved".to_owned(),
-        ureq::Error::ConnectionFailed => "the connection failed".to_owned(),
+        ureq::Error::HostNotFound => "host name not found".to_owned(),
+        ureq::Error::ConnectionFailed => "connection failed".to_owned(),
         ureq::Error::BodyExceedsLimit(limit) => format!("the answer is larger than {limit} bytes"),
         ureq::Error::LargeResponseHeader(_, limit) => format!("the answer's head is larger than {limit} bytes"),
-        ureq::Error::Protocol(error) => format!("this is not HTTP as it should be: {error}"),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the request cannot be written as HTTP".to_owned(),
+        ureq::Error::Protocol(error) => format!("invalid HTTP: {error}"),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "invalid HTTP request".to_owned(),
         other => other.to_string(),
     }
 }

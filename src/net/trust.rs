@@ -1,4 +1,4 @@
-//! Certificates: which are trusted, which are ours, and what is said where one is not trusted (A2).
+//! Certificates: trust anchors, our own, and the message if one is not trusted (A2).
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use openssl::x509::{X509, X509NameRef, X509VerifyResult};
 
 use super::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
 
-/// Where systems keep their root certificates: a static OpenSSL does not know, and `SSL_CERT_FILE` and `SSL_CERT_DIR`
-/// count before. The places are those of Go's crypto/x509 (`root_linux.go`).
+/// Where systems keep their root certificates, which a static OpenSSL does not know; `SSL_CERT_FILE` and `SSL_CERT_DIR`
+/// take precedence. The paths are those of Go's crypto/x509 (`root_linux.go`).
 const ROOT_FILES: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -23,22 +23,22 @@ const ROOT_FILES: [&str; 6] = [
 ];
 const ROOT_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
-/// The most names of a certificate, and blocks of a bundle that cannot be read, that a message shows.
+/// The most names of a certificate, or unreadable blocks of a bundle, that a message shows.
 const MAX_SHOWN: usize = 10;
 
-/// What a PEM bundle holds.
+/// The certificates of a PEM bundle.
 pub struct Bundle {
-    /// The certificates that can be read; at least one.
+    /// The readable certificates; at least one.
     pub certificates: Vec<X509>,
-    /// What is wrong with the other blocks.
-    pub complaints: Vec<String>,
+    /// The errors of the other blocks.
+    pub errors: Vec<String>,
 }
 
-/// All certificates in a PEM text. One that cannot be read is a complaint, none at all is an error.
+/// All certificates in a PEM text. It is an error if none is readable.
 pub fn bundle(pem: &[u8], what: &str) -> Result<Bundle, TlsError> {
-    let error = |why: &str| Err(TlsError(format!("the {what} {why}")));
+    let error = |why: &str| Err(TlsError(format!("{what}: {why}")));
     let text = String::from_utf8_lossy(pem);
-    let mut found = Bundle { certificates: Vec::new(), complaints: Vec::new() };
+    let mut found = Bundle { certificates: Vec::new(), errors: Vec::new() };
     let mut blocks = 0usize;
     for block in text.split("-----BEGIN ").skip(1) {
         let Some((label, _)) = block.split_once("-----") else { continue };
@@ -51,18 +51,18 @@ pub fn bundle(pem: &[u8], what: &str) -> Result<Bundle, TlsError> {
         let certificate = whole.as_ref().and_then(|it| X509::from_pem(it.as_bytes()).ok());
         match certificate {
             Some(certificate) => found.certificates.push(certificate),
-            None if whole.is_none() => found.complaints.push(format!("certificate block {blocks} has no end")),
-            None => found.complaints.push(format!("certificate block {blocks} cannot be read")),
+            None if whole.is_none() => found.errors.push(format!("certificate block {blocks} has no end")),
+            None => found.errors.push(format!("certificate block {blocks} is unreadable")),
         }
     }
-    found.complaints.truncate(MAX_SHOWN);
+    found.errors.truncate(MAX_SHOWN);
     match (found.certificates.is_empty(), blocks) {
         (false, _) => Ok(found),
         (true, 0) if X509::from_der(pem).is_ok() => {
-            error("is a certificate in DER; `openssl x509 -inform der` makes PEM of it")
+            error("DER instead of PEM; convert it with `openssl x509 -inform der`")
         }
-        (true, 0) => error("holds no certificate; it must be PEM, as `openssl x509` prints it"),
-        (true, _) => error("holds no certificate that can be read"),
+        (true, 0) => error("no certificate found; it must be PEM, as `openssl x509` prints it"),
+        (true, _) => error("no readable certificate found"),
     }
 }
 
@@ -73,26 +73,26 @@ pub struct OwnCertificate {
     key: PKey<Private>,
 }
 
-/// Who we are, as TLS takes it. An encrypted key is refused; the callback keeps OpenSSL from asking for its password on
-/// the terminal.
+/// Decodes a certificate chain and its key. An encrypted key is rejected; the callback keeps OpenSSL from asking for its
+/// password on the terminal.
 pub fn identity(identity: &ClientIdentity) -> Result<OwnCertificate, TlsError> {
     let bundle = bundle(&identity.chain, "client certificate")?;
-    if let Some(complaint) = bundle.complaints.first() {
-        return Err(TlsError(format!("the client certificate: {complaint}")));
+    if let Some(error) = bundle.errors.first() {
+        return Err(TlsError(format!("client certificate: {error}")));
     }
     let mut chain = bundle.certificates;
     let leaf = chain.remove(0);
     let unreadable =
-        |_| TlsError("the client key cannot be read; it must be a PEM private key without a password".to_owned());
+        |_| TlsError("failed to read the client key; it must be a PEM private key without a password".to_owned());
     let key = PKey::private_key_from_pem_callback(identity.key.expose().as_bytes(), |_| Ok(0)).map_err(unreadable)?;
     if !leaf.public_key().is_ok_and(|it| it.public_eq(&key)) {
-        return Err(TlsError("the client certificate and its key do not go together".to_owned()));
+        return Err(TlsError("client certificate and client key do not match".to_owned()));
     }
     Ok(OwnCertificate { leaf, chain, key })
 }
 
 impl OwnCertificate {
-    /// It is sent where the peer asks for it.
+    /// Sends it if the peer asks for it.
     pub(super) fn put(&self, builder: &mut SslConnectorBuilder) -> Result<(), openssl::error::ErrorStack> {
         builder.set_certificate(&self.leaf)?;
         builder.set_private_key(&self.key)?;
@@ -108,7 +108,7 @@ pub(super) fn trust(roots: &[X509], builder: &mut SslConnectorBuilder) -> Result
     Ok(())
 }
 
-/// Trusts the system's roots. What cannot be read is missed when a certificate is verified.
+/// Trusts the system's roots. An unreadable file shows when a certificate is verified.
 pub(super) fn trust_system(builder: &mut SslConnectorBuilder) {
     let given = |name: &str| std::env::var_os(name).filter(|it| Path::new(it).exists());
     let file =
@@ -123,7 +123,7 @@ pub(super) fn trust_system(builder: &mut SslConnectorBuilder) {
     openssl_clear_errors();
 }
 
-/// What OpenSSL has left in its queue of errors must not be taken for the reason of the next one.
+/// Errors left in OpenSSL's queue would be taken for the reason of the next failure.
 fn openssl_clear_errors() {
     drop(openssl::error::ErrorStack::get());
 }
@@ -143,7 +143,7 @@ fn name_of(name: &X509NameRef) -> String {
     quoted(&parts.collect::<Vec<_>>().join(", "))
 }
 
-/// The names that a certificate counts for.
+/// The names that a certificate is valid for.
 fn names_in(certificate: &X509) -> String {
     let alternatives = certificate.subject_alt_names();
     let address = |bytes: &[u8]| -> Option<String> {
@@ -156,7 +156,7 @@ fn names_in(certificate: &X509) -> String {
     let mut names: Vec<String> =
         all.filter_map(|it| it.dnsname().map(quoted).or_else(|| it.ipaddress().and_then(address))).collect();
     if names.is_empty() {
-        // Where there are no others, OpenSSL takes the common name for one.
+        // If there are no others, OpenSSL uses the common name.
         let common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
         let common = common.and_then(|it| it.data().to_string().ok()).map(|it| quoted(&it));
         return common.unwrap_or_else(|| "none".to_owned());
@@ -166,7 +166,7 @@ fn names_in(certificate: &X509) -> String {
     if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
 }
 
-/// A certificate in words.
+/// A certificate for a message.
 pub(super) fn describe(certificate: &X509) -> String {
     let hex = fingerprint(certificate).unwrap_or_default().map(|byte| format!("{byte:02X}")).join(":");
     format!(
@@ -188,30 +188,30 @@ pub enum TlsRejection {
     Name,
     /// It is not valid now.
     Time,
-    /// It has none of the fingerprints.
+    /// It has none of the trusted fingerprints.
     Fingerprint,
     /// Something else.
     Other,
 }
 
 impl TlsRejection {
-    /// What OpenSSL's verification of this connection came to.
+    /// The result of OpenSSL's verification of this connection, if it failed.
     pub(super) fn of(ssl: &SslRef) -> Option<(TlsRejection, &'static str)> {
         let result = ssl.verify_result();
         if result == X509VerifyResult::OK {
             return None;
         }
         // The numbers are those of OpenSSL's x509_vfy.h, which never change.
-        let distrust = match result.as_raw() {
+        let rejection = match result.as_raw() {
             2 | 18..=21 => TlsRejection::Issuer,
             62..=64 => TlsRejection::Name,
             9 | 10 => TlsRejection::Time,
             _ => TlsRejection::Other,
         };
-        Some((distrust, result.error_string()))
+        Some((rejection, result.error_string()))
     }
 
-    /// What a person does about it: something else than what was done already.
+    /// What to do about it, beyond the present settings.
     pub(super) fn remedy(self, settings: &TlsSettings) -> String {
         let (ca, name) = match settings.peer {
             Peer::Unnamed => return String::new(),
@@ -223,24 +223,22 @@ impl TlsRejection {
         let pin = if settings.peer == Peer::Apic { ", or its fingerprint with --apic-fingerprint" } else { "" };
         match (self, &settings.roots) {
             (TlsRejection::Fingerprint, _) => {
-                "compare it with the APIC's own, then give it with --apic-fingerprint".to_owned()
+                "compare it with the APIC's own fingerprint, then set it with --apic-fingerprint".to_owned()
             }
-            (TlsRejection::Time, _) => "renew it on the server, or look whether the clock here is right".to_owned(),
+            (TlsRejection::Time, _) => "renew it on the server, or check the clock of this host".to_owned(),
             (TlsRejection::Name, _) => match &settings.server_name {
-                Some(given) => format!("the tls-server-name {given:?} is none of its names; correct that"),
+                Some(given) => format!("tls-server-name {given:?} is none of its names; correct it"),
                 None => format!("{name}{pin}"),
             },
             (_, Roots::System) => format!("to trust it, give its CA with {ca}{pin}"),
             (_, Roots::Pem(_)) => {
-                format!(
-                    "the CA that {ca} gives did not issue it: give the one that did, or the certificate itself{pin}"
-                )
+                format!("the CA of {ca} did not issue it; give the CA that did, or the certificate itself{pin}")
             }
         }
     }
 }
 
-/// Whether the peer's certificate is one of those that count whatever their chain and name.
+/// Whether the peer's certificate passes a check by fingerprints, if there is one.
 pub(super) fn is_pinned(leaf: Option<&X509>, verify: &Verify) -> bool {
     let Verify::Fingerprints(trusted) = verify else { return true };
     leaf.and_then(fingerprint).is_some_and(|it| trusted.contains(&it))

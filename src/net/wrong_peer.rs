@@ -1,5 +1,5 @@
-//! What is said of an answer that the expected peer would not give: proxies, login pages and redirects. Nothing of such
-//! an answer is quoted but the host that a redirect points to.
+//! Answers of another server than the expected one: proxies, login pages and redirects. Only the host of a redirect is
+//! quoted.
 
 use ureq::http::{HeaderMap, Uri};
 
@@ -11,7 +11,7 @@ pub fn is_html(body: &[u8]) -> bool {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start().starts_with(b"<")
 }
 
-/// Where a redirect points, and what to do; nothing for another status.
+/// The message about a redirect; `None` for another status.
 pub fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
     if !(300..400).contains(&status) {
         return None;
@@ -20,11 +20,10 @@ pub fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
     // The authority alone could hold a password.
     let host = location.as_ref().and_then(Uri::host).map(|it| it.chars().take(MAX_HOST).collect::<String>());
     Some(match host {
-        Some(host) => format!(
-            "HTTP {status}, which points to the host {host:?} and is not followed; if that is the right one, give its \
-             address"
-        ),
-        None => format!("HTTP {status}, a redirect, which is not followed; is something else in front of it?"),
+        Some(host) => {
+            format!("HTTP {status}: redirect to {host:?} not followed; if that is the right host, use its address")
+        }
+        None => format!("HTTP {status}: redirect not followed; check for a proxy in front of the server"),
     })
 }
 

@@ -30,7 +30,7 @@ fn certificates_are_verified() {
     for flags in [vec![], vec!["--apic-ca", other_ca.to_str().unwrap()], vec!["--apic-fingerprint", &wrong_fingerprint]]
     {
         let daemon = run(&flags);
-        daemon.until_logged("certificate is not trusted");
+        daemon.until_logged("certificate not trusted");
         let log = daemon.log();
         assert!(log.contains(&world.apic.fingerprint()) && log.contains("SimApic CA"), "what was presented: {log}");
         assert_eq!(world.apic.journal().len(), 0, "nothing was sent: {flags:?}");

@@ -203,22 +203,26 @@ fn a_plugin_that_fails_is_told_and_heals() {
     let cat = "cat \"$1/answer\"";
     let loud = "cat \"$1/answer\"; printf 'please\\nlog in' >&2; head -c 100000 /dev/zero >&2; exit 3";
     for (script, printed, complaint) in [
-        (loud, good.clone(), "failed (exit status: 3); it said: please log in"),
+        (loud, good.clone(), "failed (exit status: 3); stderr: please log in"),
         ("cat \"$1/answer\"; kill -9 $$", good.clone(), "failed (signal: 9"),
         (cat, "S3CRET".to_owned(), "printed no ExecCredential"),
-        (cat, String::new(), "printed no ExecCredential: its output is empty; run it by hand"),
-        (cat, format!("S3CRET {good}"), "printed no ExecCredential: there is something in front of it"),
-        (cat, format!("{good}S3CRET"), "printed no ExecCredential: there is something behind it"),
+        (cat, String::new(), "printed no ExecCredential: empty output; run it by hand"),
+        (cat, format!("S3CRET {good}"), "printed no ExecCredential: text before it"),
+        (cat, format!("{good}S3CRET"), "printed no ExecCredential: text after it"),
         (cat, good.replace("ExecCredential", "S3CRET"), "printed no ExecCredential"),
-        (cat, good.replace(V1, BETA), "answers in another version than client.authentication.k8s.io/v1,"),
+        (cat, good.replace(V1, BETA), "answered in another version than client.authentication.k8s.io/v1 "),
         (cat, good.replace("status", "S3CRET"), "without a status"),
         (cat, status(json!({})), "neither a token nor a certificate"),
-        (cat, status(json!({"token": "S3CRET\r\nX: y"})), "characters that no token has"),
-        (cat, status(json!({"token": "S3CRET", "expirationTimestamp": "S3CRET"})), "printed no time as expiry"),
-        (cat, status(json!({"clientCertificateData": certificate})), "one of certificate and key without the other"),
+        (cat, status(json!({"token": "S3CRET\r\nX: y"})), "invalid characters"),
+        (
+            cat,
+            status(json!({"token": "S3CRET", "expirationTimestamp": "S3CRET"})),
+            "printed an invalid expirationTimestamp",
+        ),
+        (cat, status(json!({"clientCertificateData": certificate})), "a certificate without a key"),
         (cat, status(json!({"clientCertificateData": certificate, "clientKeyData": "S3CRET"})), "without a password"),
-        (cat, status(json!({"clientCertificateData": certificate, "clientKeyData": other})), "do not go together"),
-        (cat, status(json!({"clientCertificateData": "S3CRET", "clientKeyData": key})), "the client certificate"),
+        (cat, status(json!({"clientCertificateData": certificate, "clientKeyData": other})), "do not match"),
+        (cat, status(json!({"clientCertificateData": "S3CRET", "clientKeyData": key})), "client certificate"),
         ("yes S3CRET", String::new(), "printed more than 1048576 bytes"),
     ] {
         let folder = Folder::new();
@@ -229,7 +233,7 @@ fn a_plugin_that_fails_is_told_and_heals() {
         );
         let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
         let Err(Error::Credentials(why)) = client.list(Kind::Pod, &mut Pool::default()) else { panic!("{complaint}") };
-        assert!(why.starts_with("the credential plugin \"/bin/sh\" ") && why.contains(complaint), "{complaint}: {why}");
+        assert!(why.starts_with("credential plugin \"/bin/sh\": ") && why.contains(complaint), "{complaint}: {why}");
         assert!(!why.contains("S3CRET") && !why.contains("PRIVATE") && !why.contains(TOKEN), "{why}");
         assert!(why.len() < 600 && !why.chars().any(char::is_control), "{why}");
         assert_eq!(
@@ -254,7 +258,7 @@ fn a_plugin_that_fails_is_told_and_heals() {
     let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
     std::fs::remove_file(&program).unwrap();
     let why = client.list(Kind::Pod, &mut Pool::default()).unwrap_err().to_string();
-    assert!(why.contains("plugin\" cannot be found; get it from us"), "{why}");
+    assert!(why.contains("plugin\": not found; get it from us"), "{why}");
     std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
     until("it is there again", || client.list(Kind::Pod, &mut Pool::default()).is_ok());
 }
@@ -274,7 +278,7 @@ fn a_plugin_that_hangs_is_killed() {
     let processes = line_in(&world.folder.path().join("processes"));
     let processes: Vec<&str> = processes.split(' ').collect();
     assert!(processes.iter().all(|it| is_running(it)), "{processes:?}");
-    daemon.until_logged("failed to get credentials for the API server: the credential plugin ");
+    daemon.until_logged("failed to get credentials for the API server: credential plugin ");
     until("all of it is gone", || processes.iter().all(|it| !is_running(it)));
     assert_eq!(runs(&world.folder), 1, "three watchers, one run");
     world.folder.file("healed", "");
@@ -291,7 +295,7 @@ fn a_plugin_whose_output_stays_open_is_told() {
     let user = exec(&folder, "sleep 1000 & echo run >> \"$1/runs\"; cat \"$1/answer\"");
     let client = client(&folder.file("config", &kubeconfig(&kube, &user)));
     let why = client.list(Kind::Pod, &mut Pool::default()).unwrap_err().to_string();
-    assert!(why.contains("has ended, but a process that it started kept its output open for 20 s"), "{why}");
+    assert!(why.contains("ended, but a process that it started kept its output open for 20 s"), "{why}");
 }
 
 /// X2: a stop does not wait for a plugin that hangs, and leaves nothing of it behind. A reload on demand does not wait
@@ -316,20 +320,20 @@ fn a_stop_does_not_wait_for_a_plugin() {
 fn bad_plugin_entries() {
     let world = World::new();
     for (change, complaint) in [
-        (json!({"apiVersion": null}), "there is no apiVersion"),
+        (json!({"apiVersion": null}), "missing apiVersion"),
         (json!({"apiVersion": "client.authentication.k8s.io/v1alpha1"}), "v1alpha1\\\" is not supported"),
-        (json!({"interactiveMode": "Always"}), "interactiveMode Always needs a terminal, and a daemon has none"),
-        (json!({"interactiveMode": null}), "no interactiveMode, which v1 needs"),
-        (json!({"interactiveMode": "Sometimes"}), "none of Never, IfAvailable and Always"),
-        (json!({"command": ""}), "there is no command"),
+        (json!({"interactiveMode": "Always"}), "interactiveMode Always is not supported: a daemon has no terminal"),
+        (json!({"interactiveMode": null}), "missing interactiveMode; v1 needs"),
+        (json!({"interactiveMode": "Sometimes"}), "invalid interactiveMode; use Never or IfAvailable"),
+        (json!({"command": ""}), "missing command"),
         (
             json!({"command": "no-such-plugin", "installHint": "get it from us"}),
-            "no program \\\"no-such-plugin\\\"; get it from us",
+            "program \\\"no-such-plugin\\\" not found; get it from us",
         ),
-        (json!({"command": "./no-such-plugin"}), "there is no program"),
-        (json!({"command": "kubeconfig"}), "there is no program"),
-        (json!({"args": "x"}), "the args cannot be read"),
-        (json!({"env": [{"value": "x"}]}), "the env has an entry without a name"),
+        (json!({"command": "./no-such-plugin"}), "not found"),
+        (json!({"command": "kubeconfig"}), "not found"),
+        (json!({"args": "x"}), "args must be a list"),
+        (json!({"env": [{"value": "x"}]}), "env has an entry without a valid name"),
     ] {
         let mut user = exec(&world.folder, PLUGIN);
         for (key, value) in change.as_object().unwrap() {
@@ -340,7 +344,7 @@ fn bad_plugin_entries() {
         let err = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(78), "{change}: {err}");
         let complaint = complaint.replace('\\', "");
-        assert!(err.contains("the exec of user \"sim\"") && err.contains(&complaint), "{change}: {err}");
+        assert!(err.contains("exec of user \"sim\"") && err.contains(&complaint), "{change}: {err}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
     let mut user = exec(&world.folder, PLUGIN);
@@ -353,10 +357,7 @@ fn bad_plugin_entries() {
     command.env("RUST_LOG", "trace");
     let done = output(command);
     let err = String::from_utf8(done.stderr).unwrap();
-    assert!(
-        err.contains("the credential plugin \"/bin/sh\" failed (exit status: 1)") && !err.contains("S3CRET"),
-        "{err}"
-    );
+    assert!(err.contains("credential plugin \"/bin/sh\": failed (exit status: 1)") && !err.contains("S3CRET"), "{err}");
     assert_eq!(done.status.code(), Some(1));
 }
 
@@ -375,15 +376,15 @@ fn what_cannot_be_used_is_refused() {
     }
     let with_key = |key: &str| json!({"client-certificate": "me.crt", "client-key": key});
     for (user, complaint) in [
-        (with_key("modern.key"), "the client key cannot be read; it must be a PEM private key without a password"),
-        (with_key("old.key"), "the client key cannot be read; it must be a PEM private key without a password"),
-        (with_key("gone.key"), "gone.key cannot be read"),
-        (with_key("folder"), "folder cannot be read"),
+        (with_key("modern.key"), "failed to read the client key; it must be a PEM private key without a password"),
+        (with_key("old.key"), "failed to read the client key; it must be a PEM private key without a password"),
+        (with_key("gone.key"), "gone.key: No such file"),
+        (with_key("folder"), "folder: Is a directory"),
         (json!({"username": "S3CRET", "password": "S3CRET"}), "username is not supported; use a client certificate"),
         (json!({"auth-provider": {"name": "gcp"}}), "auth-provider is not supported; "),
         (json!({"token": "S3CRET", "as": "somebody"}), "as is not supported; "),
         (json!({"token": "S3CRET", "as-groups": ["x"]}), "as-groups is not supported; "),
-        (json!({"tokenFile": "gone"}), "gone cannot be read"),
+        (json!({"tokenFile": "gone"}), "gone: No such file"),
     ] {
         world.folder.file("kubeconfig", &kubeconfig(&world.kube, &user));
         let done = world.output(&["run"]);
@@ -457,7 +458,7 @@ fn certificates_are_rotated() {
     world.folder.file("me.crt", &two.certificate_pem());
     daemon.signal("HUP");
     daemon.until_logged("SIGHUP: the old Kubernetes credentials stay in use: ");
-    daemon.until_logged("the client certificate and its key do not go together");
+    daemon.until_logged("client certificate and client key do not match");
     let begun = Instant::now();
     world.kube.server().cut_all();
     until_watched_by(&world, "one", begun);
@@ -494,7 +495,7 @@ fn a_kubeconfig_is_renewed_but_leads_nowhere_else() {
     let elsewhere = SimKube::start(Options::default());
     world.folder.file("kubeconfig", &elsewhere.kubeconfig(Credential::Token));
     daemon.signal("HUP");
-    daemon.until_logged("names another server now");
+    daemon.until_logged("names another server");
     world.kube.refuse_user("kubernetes-admin");
     world.kube.server().cut_all();
     daemon.until_logged("error=\"failed to get credentials for the API server: the present ones are rejected (401); ");
@@ -531,7 +532,7 @@ fn a_watch_goes_on_with_a_new_credential() {
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
     assert_eq!((lists(&world), runs(&world.folder)), (4, 2), "{}", daemon.log());
-    daemon.until_logged("the credential plugin \"/bin/sh\" said: a deprecated flag");
+    daemon.until_logged("credential plugin wrote to stderr name=/bin/sh reason=\"a deprecated flag");
     let log = daemon.log();
     assert!([TOKEN, "rotated-token-2", "not-for-others", world.apic.password()].iter().all(|it| !log.contains(it)));
 }

@@ -132,10 +132,10 @@ fn mistakes_are_one_sentence() {
         (vec!["run", "--colour"], 64, "unknown flag --colour"),
         (vec!["run", "--listen"], 64, "unknown flag --listen"),
         (vec!["run", "--batch", "many"], 64, "--batch: \"many\" is not a number"),
-        (vec!["run", "--kubeconfig", "/no/such/file"], 78, "/no/such/file cannot be read"),
-        (vec!["run", "--kubeconfig", &bad_config], 78, "has no context named \"gone\""),
-        (vec!["plan", "--context", "other"], 78, "has no context named \"other\""),
-        (vec!["run", "--apic-ca", &bad_ca], 78, "the CA bundle"),
+        (vec!["run", "--kubeconfig", "/no/such/file"], 78, "failed to read the kubeconfig /no/such/file: "),
+        (vec!["run", "--kubeconfig", &bad_config], 78, "context \"gone\" not found"),
+        (vec!["plan", "--context", "other"], 78, "context \"other\" not found"),
+        (vec!["run", "--apic-ca", &bad_ca], 78, "CA bundle: "),
         (vec!["run", "--password-file", &empty], 78, "is empty"),
         (vec!["run", "--apic", "http://x"], 64, "https only"),
     ] {
@@ -200,7 +200,7 @@ fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
     assert!(Command::new("mkfifo").arg(&password).status().unwrap().success());
     daemon.signal("HUP");
     daemon.until_logged("SIGHUP: the old credentials stay in use");
-    daemon.until_logged("is not a regular file");
+    daemon.until_logged("not a regular file");
     daemon.signal("USR1");
     daemon.until_logged("status: logged in at the APIC");
     world.kube.pod("a", "web", "1", &["10.0.0.2"]);

@@ -78,7 +78,7 @@ fn a_server_is_trusted_or_gets_nothing() {
             "another CA",
             &good,
             own_roots(&other),
-            Some(("unable to get local issuer certificate", "; the CA that --apic-ca gives did not issue it")),
+            Some(("unable to get local issuer certificate", "; the CA of --apic-ca did not issue it")),
         ),
         (
             "the system's roots",
@@ -92,7 +92,7 @@ fn a_server_is_trusted_or_gets_nothing() {
             "another name, asked for",
             &elsewhere,
             TlsSettings { server_name: Some("else.example".to_owned()), ..own_roots(&ca) },
-            Some(("hostname mismatch", "; the tls-server-name \"else.example\" is none of its names")),
+            Some(("hostname mismatch", "; tls-server-name \"else.example\" is none of its names")),
         ),
         (
             "the name that was asked for",
@@ -124,12 +124,12 @@ fn a_server_is_trusted_or_gets_nothing() {
             Some((complaint, remedy)) => {
                 let why = answer.unwrap_err();
                 let is_chain = !complaint.contains("fingerprints");
-                assert_eq!(why.contains("; asked for \""), is_chain, "{what}: {why}");
+                assert_eq!(why.contains("; requested name: \""), is_chain, "{what}: {why}");
                 for part in [complaint, &identity.fingerprint(), "issuer \"our-ca\"", "valid from", ", names ", remedy]
                 {
                     assert!(why.contains(part), "{what}: {why}");
                 }
-                assert_eq!(why.matches("it presented").count(), 1, "{what}: {why}");
+                assert_eq!(why.matches("the server presented").count(), 1, "{what}: {why}");
                 assert_eq!(service.0.load(Ordering::SeqCst), 0, "{what}: no request got through");
             }
         }
@@ -177,11 +177,13 @@ fn a_bad_certificate_spoils_no_bundle() {
         format!("# a comment\n{}{broken}-----BEGIN TRASH-----\n{}-----BEGIN CERTIFICATE-----\n", other.pem(), ca.pem());
     let found = bundle(text.as_bytes(), "CA bundle").unwrap();
     assert_eq!(found.certificates.len(), 2);
-    assert_eq!(found.complaints, ["certificate block 2 cannot be read", "certificate block 4 has no end"]);
+    assert_eq!(found.errors, ["certificate block 2 is unreadable", "certificate block 4 has no end"]);
     let tls = Tls::new(&TlsSettings { roots: Roots::Pem(text.into_bytes()), ..TlsSettings::default() }).unwrap();
     assert!(ask(&server, &tls, "/").is_ok());
     let der = ca.0.certificate.to_der().unwrap();
-    for (bad, complaint) in [(broken.as_bytes(), "that can be read"), (b"", "must be PEM"), (&der, "in DER")] {
+    for (bad, complaint) in
+        [(broken.as_bytes(), "no readable certificate"), (b"", "must be PEM"), (&der, "DER instead of PEM")]
+    {
         let why = bundle(bad, "CA bundle").map(|_| ()).unwrap_err().to_string();
         assert!(why.contains(complaint), "{why}");
     }

@@ -140,12 +140,12 @@ fn bad_values() {
         ("--apic-insecure --apic-ca /x", &[], 64, "exclude each other"),
         ("--apic-insecure", &[("ACI_SYNC_APIC_CA", "/x")], 64, "exclude each other"),
         ("", &[("ACI_SYNC_APIC_INSECURE", "true"), ("ACI_SYNC_APIC_CA", "/x")], 78, "exclude each other"),
-        ("--apic-ca /no/such/file", &[], 78, "--apic-ca: \"/no/such/file\" cannot be read"),
-        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: \"/dev/zero\" is not a regular file"),
-        ("--apic-ca /dev/null", &[], 78, "--apic-ca: \"/dev/null\" is not a regular file"),
-        ("--password-file /no/such/file", &[], 78, "--password-file: \"/no/such/file\" cannot be read"),
-        ("--password-file /dev/zero", &[], 78, "--password-file: \"/dev/zero\" is not a regular file"),
-        ("--password-file /", &[], 78, "--password-file: \"/\" cannot be read"),
+        ("--apic-ca /no/such/file", &[], 78, "--apic-ca: failed to read \"/no/such/file\": "),
+        ("--apic-ca /dev/zero", &[], 78, "--apic-ca: failed to read \"/dev/zero\": not a regular file"),
+        ("--apic-ca /dev/null", &[], 78, "--apic-ca: failed to read \"/dev/null\": not a regular file"),
+        ("--password-file /no/such/file", &[], 78, "--password-file: failed to read \"/no/such/file\": "),
+        ("--password-file /dev/zero", &[], 78, "--password-file: failed to read \"/dev/zero\": not a regular file"),
+        ("--password-file /", &[], 78, "--password-file: failed to read \"/\": "),
         ("", &[("ACI_SYNC_KEEP_CONTRACTED", "yes")], 78, "ACI_SYNC_KEEP_CONTRACTED: \"yes\" is neither true nor false"),
     ] {
         let (got, why) = load(words, environment).unwrap_err();

@@ -86,7 +86,7 @@ fn servers_are_verified() {
     let Error::Unreachable(why) = uid(&ours).unwrap_err() else { panic!() };
     assert!(why.contains("hostname mismatch") || why.contains("IP address mismatch"), "{why}");
     assert!(why.contains("kubernetes.example") && why.contains("SHA-256"), "what was presented: {why}");
-    assert!(why.contains("asked for \"127.0.0.1\"") && why.contains("names \"kubernetes.example\""), "{why}");
+    assert!(why.contains("requested name: \"127.0.0.1\"") && why.contains("names \"kubernetes.example\""), "{why}");
     assert!(why.contains("tls-server-name") && !why.contains("give its CA"), "the remedy: {why}");
     uid(&format!("{ours}, tls-server-name: kubernetes.example")).unwrap();
     let other = format!("certificate-authority-data: {}", base64(&Authority::new("other").pem()));
@@ -134,36 +134,36 @@ fn bad_kubeconfigs() {
     let good_cluster = "server: 'https://h:6443/prefix/'";
     let exec = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: /bin/true";
     for (text, complaint) in [
-        (config(good_cluster, "exec: {command: x}"), "exec of user \"u\"|there is no apiVersion"),
+        (config(good_cluster, "exec: {command: x}"), "exec of user \"u\"|missing apiVersion"),
         (config(good_cluster, "auth-provider: {name: x}"), "auth-provider is not supported"),
         (config(good_cluster, "username: a, password: b"), "username is not supported"),
         (config(good_cluster, "as: somebody"), "as is not supported"),
         (config("server: 'https://h', proxy-url: 'http://p'", "token: t"), "cluster \"k\"|proxy-url is not supported"),
-        (config("server: 'http://h'", "token: t"), "does not begin with https://"),
-        (config("server: 'https:///x'", "token: t"), "is not https://host"),
-        (config("server: 'https://u:p4ssw0rd@h'", "token: t"), "is not https://host"),
-        (config("server: 'p4ssw0rd@h'", "token: t"), "a user does not belong into it"),
-        (config("server: 'https://h:65536'", "token: t"), "is not https://host"),
-        (config("server: \"https://h\\t\"", "token: t"), "is not https://host"),
-        (config("server: 'https://h?x'", "token: t"), "is not https://host"),
-        (config("", "token: t"), "does not begin with https://"),
+        (config("server: 'http://h'", "token: t"), "must begin with https://"),
+        (config("server: 'https:///x'", "token: t"), "must be https://host"),
+        (config("server: 'https://u:p4ssw0rd@h'", "token: t"), "must be https://host"),
+        (config("server: 'p4ssw0rd@h'", "token: t"), "without a user"),
+        (config("server: 'https://h:65536'", "token: t"), "must be https://host"),
+        (config("server: \"https://h\\t\"", "token: t"), "must be https://host"),
+        (config("server: 'https://h?x'", "token: t"), "must be https://host"),
+        (config("", "token: t"), "must begin with https://"),
         (
             config("server: 'https://h', insecure-skip-tls-verify: true, certificate-authority-data: eA==", ""),
             "exclude each other",
         ),
-        (config("server: 'https://h', certificate-authority: gone.crt", ""), "gone.crt cannot be read"),
+        (config("server: 'https://h', certificate-authority: gone.crt", ""), "gone.crt: No such file"),
         (config("server: 'https://h', certificate-authority-data: '%%%'", ""), "not base64"),
-        (config(good_cluster, "client-certificate-data: eA=="), "no client-key"),
-        (config(good_cluster, "client-key-data: eA=="), "no client-certificate"),
-        (config(good_cluster, "tokenFile: gone"), "gone cannot be read"),
-        (config(good_cluster, "token: 'a b'"), "characters that no token has"),
+        (config(good_cluster, "client-certificate-data: eA=="), "client-certificate without client-key"),
+        (config(good_cluster, "client-key-data: eA=="), "client-key without client-certificate"),
+        (config(good_cluster, "tokenFile: gone"), "gone: No such file"),
+        (config(good_cluster, "token: 'a b'"), "invalid characters"),
         (config(good_cluster, "token: [1]"), "token is not text"),
-        ("a: b: c".to_owned(), "is not YAML"),
+        ("a: b: c".to_owned(), "invalid YAML"),
         ("{}".to_owned(), "no current-context; choose one with --context"),
-        (String::new(), "is empty"),
-        ("current-context: x".to_owned(), "has no context named \"x\""),
+        (String::new(), "the file is empty"),
+        ("current-context: x".to_owned(), "context \"x\" not found"),
         ("x".repeat((1 << 20) + 1), "larger than 1048576 bytes"),
-        ("a: 1\na: 2".to_owned(), "the key \"a\" twice"),
+        ("a: 1\na: 2".to_owned(), "duplicate key \"a\""),
         (config(good_cluster, "token: t") + "- name: u\n  user: {}\n", "user \"u\" is defined twice"),
         (config("server: 'https://h', insecure-skip-tls-verify: \"true\"", ""), "cluster \"k\"|true or false, without"),
         (
@@ -174,17 +174,17 @@ fn bad_kubeconfigs() {
             config(good_cluster, &format!("exec: {{{exec}, env: [{{name: A, value: true}}]}}")),
             "the value of \"A\" in env",
         ),
-        (config(good_cluster, &format!("exec: {{{exec}, args: [true]}}")), "args are not all text"),
-        (config(good_cluster, &format!("exec: {{{exec}, env: {{A: b}}}}")), "it must be a list"),
-        ("clusters: {k: {}}".to_owned(), "clusters that are no list"),
-        ("current-context: true".to_owned(), "current-context that is not text"),
-        ("a: &x 1\nb: *x".to_owned(), "anchors, aliases or tags|kubectl config view --raw --flatten"),
-        (base64(&config(good_cluster, "token: t")), "is packed as base64"),
+        (config(good_cluster, &format!("exec: {{{exec}, args: [true]}}")), "args must be text"),
+        (config(good_cluster, &format!("exec: {{{exec}, env: {{A: b}}}}")), "must be a list"),
+        ("clusters: {k: {}}".to_owned(), "clusters is not a list"),
+        ("current-context: true".to_owned(), "current-context is not text"),
+        ("a: &x 1\nb: *x".to_owned(), "anchors, aliases and tags|kubectl config view --raw --flatten"),
+        (base64(&config(good_cluster, "token: t")), "encoded as base64"),
         (
             config(&format!("{good_cluster}, certificate-authority-data: {}", base64(&base64("-----BEGIN X"))), ""),
-            "certificate-authority-data is packed as base64 twice|kubectl config view --raw --flatten",
+            "certificate-authority-data is encoded as base64 twice|kubectl config view --raw --flatten",
         ),
-        (Authority::new("ca").pem(), "is a certificate or key in PEM"),
+        (Authority::new("ca").pem(), "a certificate or key in PEM"),
     ] {
         let file = folder.file("config", &text);
         let why = from(&file).map(|_| ()).unwrap_err().0;
@@ -194,13 +194,19 @@ fn bad_kubeconfigs() {
         assert!(!why.contains('\n') && !why.contains("p4ssw0rd"), "{why}");
     }
     for (environment, complaint) in [
-        (("NOTHING", ""), "give one with --kubeconfig or KUBECONFIG"),
-        (("KUBECONFIG", "/no/such/file"), "KUBECONFIG names no file that exists"),
+        (("NOTHING", ""), "use --kubeconfig or KUBECONFIG"),
+        (("KUBECONFIG", "/no/such/file"), "no file of KUBECONFIG exists"),
     ] {
         let lookup = |name: &str| (name == environment.0).then(|| OsString::from(environment.1));
         assert!(load(None, None, &lookup).map(|_| ()).unwrap_err().0.contains(complaint));
     }
-    assert!(from(Path::new("/no/such/file")).map(|_| ()).unwrap_err().0.contains("/no/such/file cannot be read"));
+    assert!(
+        from(Path::new("/no/such/file"))
+            .map(|_| ())
+            .unwrap_err()
+            .0
+            .contains("failed to read the kubeconfig /no/such/file: ")
+    );
 }
 
 /// K3: files that are no UTF-8 text say what they are, and what writes a plain one.
@@ -211,11 +217,11 @@ fn files_in_other_formats() {
     let wide = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
     let der = Authority::new("ca").0.certificate.to_der().unwrap();
     for (bytes, complaint) in [
-        ([&[0xff, 0xfe][..], &wide(u16::to_le_bytes)].concat(), "is UTF-16 text"),
-        ([&[0xfe, 0xff][..], &wide(u16::to_be_bytes)].concat(), "is UTF-16 text"),
-        (wide(u16::to_le_bytes), "is UTF-16 text"),
+        ([&[0xff, 0xfe][..], &wide(u16::to_le_bytes)].concat(), "UTF-16 text"),
+        ([&[0xfe, 0xff][..], &wide(u16::to_be_bytes)].concat(), "UTF-16 text"),
+        (wide(u16::to_le_bytes), "UTF-16 text"),
         (der.clone(), "in DER"),
-        (b"a: \xff".to_vec(), "is not UTF-8 text"),
+        (b"a: \xff".to_vec(), "not UTF-8 text"),
     ] {
         let file = folder.path().join("config");
         std::fs::write(&file, bytes).unwrap();
@@ -226,7 +232,7 @@ fn files_in_other_formats() {
     std::fs::write(&file, der).unwrap();
     let file = folder.file("config", &config("server: 'https://h', certificate-authority: ca.der", "token: t"));
     let why = Client::new(&from(&file).unwrap()).map(|_| ()).unwrap_err().0;
-    assert!(why.contains("in DER; `openssl x509 -inform der`"), "{why}");
+    assert!(why.contains("DER instead of PEM; convert it with `openssl x509 -inform der`"), "{why}");
 }
 
 /// K3: what kubectl reads is read: further documents, a byte order mark, a scheme in capitals, a final dot.
@@ -254,7 +260,7 @@ fn bad_certificates_and_keys() {
     for (certificate, key, complaint) in [
         (one.certificate_pem(), "rubbish".to_owned(), "must be a PEM private key without a password"),
         (one.certificate_pem(), encrypted.to_owned(), "must be a PEM private key without a password"),
-        (one.certificate_pem(), two.key_pem(KeyForm::Pkcs8), "do not go together"),
+        (one.certificate_pem(), two.key_pem(KeyForm::Pkcs8), "do not match"),
         ("rubbish".to_owned(), one.key_pem(KeyForm::Pkcs8), "client certificate"),
     ] {
         folder.file("c", &certificate);
