@@ -2,9 +2,12 @@
 
 use std::cell::Cell;
 
+use super::client::Client;
+use super::error::Error;
+use super::query::Query;
+use super::subscription::SubscriptionId;
 use super::traits::{ApicRead, ApicSession, ApicWrite, ShouldSend, WriteAnswer};
 use super::writer::request::WriteRequest;
-use super::{Client, Error, Query, SubscriptionId};
 use crate::model::mo::Mo;
 
 /// How many requests of one kind the controller served and how many it did not.

@@ -13,7 +13,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The address as it stands in a URL.
+    /// The address as in a URL.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -22,22 +22,23 @@ impl Controller {
         }
     }
 
+    /// Reads an address, with or without `https://`.
     pub(crate) fn parse(text: &str) -> Result<Controller, String> {
         if text.contains('@') {
-            // What stands before it may be a password, so nothing of it is shown (A4).
-            return Err("a user does not belong here; set ACI_USERNAME".to_owned());
+            // The text before it may hold a password, so none of it is shown (A4).
+            return Err("must not contain a user; set ACI_USERNAME".to_owned());
         }
-        // A URL's scheme has no case.
+        // The scheme of a URL is not case-sensitive.
         let scheme = |it: &str| text.get(..it.len()).is_some_and(|start| start.eq_ignore_ascii_case(it));
         if scheme("http://") {
             return Err(format!("{text:?} begins with http://; the APIC is reached over https only"));
         }
         let address = if scheme("https://") { text.get(8..).unwrap_or_default() } else { text };
         let address = address.strip_suffix('/').unwrap_or(address);
-        let wrong = || format!("{text:?} is not host, host:port, [v6] or [v6]:port");
-        let (host, port) = if let Some(rest) = address.strip_prefix('[') {
-            let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
-            host.parse::<Ipv6Addr>().map_err(|_| wrong())?;
+        let invalid = || format!("{text:?} is not host, host:port, [v6] or [v6]:port");
+        let (host, port) = if let Some(bracketed) = address.strip_prefix('[') {
+            let (host, port) = bracketed.split_once(']').ok_or_else(invalid)?;
+            host.parse::<Ipv6Addr>().map_err(|_| invalid())?;
             (host, port.strip_prefix(':').or_else(|| port.is_empty().then_some("443")))
         } else if address.parse::<Ipv6Addr>().is_ok() {
             (address, Some("443"))
@@ -47,7 +48,7 @@ impl Controller {
                 |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b".-_".contains(&it));
             (host, is_name(host).then_some(port))
         };
-        let port = port.and_then(|it| it.parse().ok()).filter(|it| *it != 0).ok_or_else(wrong)?;
+        let port = port.and_then(|it| it.parse().ok()).filter(|it| *it != 0).ok_or_else(invalid)?;
         Ok(Controller { host: host.to_owned(), port })
     }
 }

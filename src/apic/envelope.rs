@@ -1,4 +1,4 @@
-//! The JSON around an APIC's objects, read in one go: nothing is kept but what is used, and what is too much ends it.
+//! Reads the JSON around an APIC's objects in one pass. Only what is used is kept, and too many objects end the read.
 
 use std::cell::Cell;
 use std::fmt;
@@ -68,7 +68,7 @@ pub struct Login {
     pub maximum_lifetime: Option<u64>,
 }
 
-/// Reads one.
+/// Reads an answer or a message.
 pub(super) fn read(body: &[u8]) -> Result<Envelope, Error> {
     let left = Cell::new(MAX_OBJECTS);
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -77,24 +77,24 @@ pub(super) fn read(body: &[u8]) -> Result<Envelope, Error> {
         if left.get() == 0 {
             return Error::Malformed(format!("more than {MAX_OBJECTS} objects in one answer"));
         }
-        let why = if wrong_peer::is_html(body) {
+        let reason = if wrong_peer::is_html(body) {
             "an HTML page; is this an APIC, or a proxy or a login page in front of it?"
         } else {
             category(&error)
         };
-        Error::Malformed(format!("not the JSON of an APIC ({why})"))
+        Error::Malformed(format!("not the JSON of an APIC: {reason}"))
     })
 }
 
 fn category(error: &serde_json::Error) -> &'static str {
     match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Eof => "it ends early",
         serde_json::error::Category::Syntax => "it is not JSON",
         _ => "a field has the wrong type",
     }
 }
 
-/// Counts one object more.
+/// Counts one object; fails if there are too many.
 fn spend<E: serde::de::Error>(left: &Cell<usize>) -> Result<(), E> {
     left.set(left.get().saturating_sub(1));
     if left.get() == 0 { Err(E::custom("too many objects")) } else { Ok(()) }
@@ -166,7 +166,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
-/// One entry of such a list: an object under the name of its class. More than one stand side by side.
+/// One entry of such a list: an object under the name of its class. It may hold several.
 struct Entry<'a> {
     left: &'a Cell<usize>,
     nodes: &'a mut Vec<Node>,
@@ -198,7 +198,7 @@ impl<'de> Visitor<'de> for Entry<'_> {
             self.nodes.push(node);
         }
         if self.nodes.len() > begin + 1 {
-            // As a map has it: by name, and the last one of a name counts.
+            // As in a map: sorted by name, and the last one of a name counts.
             let mut entry = self.nodes.split_off(begin);
             entry.reverse();
             entry.sort_by(|a, b| a.class.cmp(&b.class));
@@ -310,7 +310,8 @@ fn status(text: &str) -> Option<Status> {
     }
 }
 
-/// Values are strings on the wire; a number, a truth value or `null` is taken for its text, anything else for nothing.
+/// A value as text. Values are strings on the wire; a number, a boolean and `null` become their text, a list and an object
+/// the empty text.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {

@@ -1,4 +1,4 @@
-//! How websocket events get to the reconciler without ever holding up the socket.
+//! The session manager's end of the queue to the reconciler. It never blocks the websocket.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,52 +6,55 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Sender, TrySendError};
 use log::debug;
 
-use super::Event;
-use super::refresher::Task;
+use super::event::Event;
+use super::task::Task;
 
-/// The listener's end of the queue. An event that does not fit is dropped, and the refresher, which has the time to
-/// wait, tells of the gap as soon as there is room.
+/// Sends events. One that does not fit into the queue is dropped; the refresher, which can wait, reports the gap as soon as
+/// there is room.
 pub(super) struct EventSender {
     events: Sender<Event>,
     tasks: Sender<Task>,
-    overflowed: OverflowFlag,
+    overflow: OverflowFlag,
 }
 
-/// Whether a gap is to be told already. It keeps the tasks at one, however many events are dropped.
+/// Whether the refresher has a gap to report already: it needs one task, however many events are dropped.
 #[derive(Clone, Default)]
 pub(super) struct OverflowFlag(Arc<AtomicBool>);
 
 impl OverflowFlag {
-    /// The task was taken up: what is dropped from now on is another gap.
-    pub(super) fn taken_up(&self) {
+    /// Sets the flag; whether it was set before.
+    fn set(&self) -> bool {
+        self.0.swap(true, Ordering::SeqCst)
+    }
+
+    /// The refresher has taken the task: the next dropped event is another gap.
+    pub(super) fn clear(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
 impl EventSender {
     pub(super) fn new(events: Sender<Event>, tasks: Sender<Task>) -> Self {
-        EventSender { events, tasks, overflowed: OverflowFlag::default() }
+        EventSender { events, tasks, overflow: OverflowFlag::default() }
     }
 
-    pub(super) fn overflowed(&self) -> OverflowFlag {
-        self.overflowed.clone()
+    pub(super) fn overflow(&self) -> OverflowFlag {
+        self.overflow.clone()
     }
 
-    /// The queue itself, for what must not be dropped.
+    /// The queue itself, for events that must not be dropped.
     pub(super) fn events(&self) -> &Sender<Event> {
         &self.events
     }
 
-    /// Hands an event over or makes it a gap, without waiting. False where nobody is left to take it.
+    /// Sends an event, or drops it if the queue is full. False if there is no receiver any more.
     pub(super) fn offer(&self, event: Event) -> bool {
         match self.events.try_send(event) {
             Ok(()) => true,
+            Err(TrySendError::Full(_)) if self.overflow.set() => true,
             Err(TrySendError::Full(_)) => {
-                if self.overflowed.0.swap(true, Ordering::SeqCst) {
-                    return true;
-                }
-                // What follows from it is told by the reconciler, once; this may happen very often in a storm.
-                debug!("more events than can be served one by one");
+                // The reconciler logs the gap, once. In a storm this may happen very often.
+                debug!("event queue full; dropping events");
                 self.tasks.send(Task::Overflow).is_ok()
             }
             Err(TrySendError::Disconnected(_)) => false,
@@ -80,9 +83,9 @@ mod tests {
         }
     }
 
-    /// X3: a full queue holds nothing up and costs one task, however many events are dropped.
+    /// X3: a full queue blocks nothing and costs one task, however many events are dropped.
     #[test]
-    fn a_full_queue_holds_nothing_up() {
+    fn a_full_queue_blocks_nothing() {
         let (events, queue) = bounded(1);
         let (task_sender, tasks) = unbounded();
         let event_sender = EventSender::new(events, task_sender);
@@ -91,17 +94,17 @@ mod tests {
         }
         assert_eq!((queue.len(), tasks.len()), (1, 1));
         drop(queue);
-        assert!(!event_sender.offer(event("for nobody")));
+        assert!(!event_sender.offer(event("no receiver")));
     }
 
-    /// R4: what was dropped is told as a gap once there is room, every time again.
+    /// R4: dropped events are reported as a gap once there is room, each time.
     #[test]
-    fn what_was_dropped_is_a_gap() {
+    fn dropped_events_are_a_gap() {
         let (events, queue) = bounded(1);
         let (task_sender, tasks) = unbounded();
         let (stop_sender, stop) = bounded::<()>(0);
         let event_sender = EventSender::new(events.clone(), task_sender);
-        let refresher = Refresher::new(tasks, events, stop, SessionHandle::default(), event_sender.overflowed());
+        let refresher = Refresher::new(tasks, events, stop, SessionHandle::default(), event_sender.overflow());
         let refresher = thread::spawn(move || refresher.run());
         for _ in 0..3 {
             assert!(event_sender.offer(event("a change")));

@@ -1,4 +1,4 @@
-//! How the threads of the APIC side wait before they send a request: for its turn (W8), and never past a stop.
+//! How requests wait before they are sent: for their turn (W8), and never past a stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use super::rate::RateLimit;
 use super::traits::ShouldSend;
 use crate::backoff::stopped_within;
 
-/// A wait is cut into pieces of this length, to ask in between whether it still makes sense.
-const PIECE: Duration = Duration::from_secs(1);
+/// How often a wait asks whether the request is still to be sent.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause between a login and the opening of its websocket, which a web server that counts requests would otherwise
 /// take for one burst.
 const AFTER_LOGIN: Duration = Duration::from_millis(250);
 
-/// The pace of all requests of this process. Clones are the same pace.
+/// The pace of all requests of this process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RequestPacer {
     limit: Arc<RateLimit>,
@@ -26,7 +26,7 @@ pub struct RequestPacer {
 }
 
 impl RequestPacer {
-    /// So many requests a second, or as many as there are.
+    /// At most this many requests a second, or no limit.
     pub fn new(per_second: Option<u32>) -> Self {
         RequestPacer { limit: Arc::new(RateLimit::new(per_second, Instant::now())), stop: never() }
     }
@@ -41,29 +41,32 @@ impl RequestPacer {
         self.wait(self.limit.next_turn(Instant::now()), should_send)
     }
 
-    /// Waits, and asks at the end whether the request may still be sent.
+    /// Waits; fails if the program is stopping or the request is not to be sent any more.
     pub(super) fn wait(&self, pause: Duration, should_send: &ShouldSend<'_>) -> Result<(), Error> {
         let end = Instant::now() + pause;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if !should_send() || (!left.is_zero() && stopped_within(&self.stop, left.min(PIECE))) {
+            if !should_send() {
                 return Err(Error::Withdrawn);
             }
+            let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
+            }
+            if stopped_within(&self.stop, left.min(CHECK_INTERVAL)) {
+                return Err(Error::Withdrawn);
             }
         }
     }
 
-    /// Waits between a login and the websocket that follows from it.
+    /// Waits between a login and its websocket.
     pub(super) fn wait_after_login(&self) -> Result<(), Error> {
         if self.limit.is_limited() { self.wait(AFTER_LOGIN, &|| true) } else { Ok(()) }
     }
 
-    /// A request was refused: 503 or 429.
+    /// A request was refused with 503 or 429.
     pub(super) fn refused(&self) {
         if let Some(rate) = self.limit.refused(Instant::now()) {
-            info!("the APIC refuses requests (503 or 429): at most {rate:.1} a second from now on, without bursts");
+            info!(rate:% = format_args!("{rate:.1}/s"); "requests throttled by the APIC (503 or 429); sending fewer, without bursts");
         }
     }
 

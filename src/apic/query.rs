@@ -1,11 +1,11 @@
-//! What can be asked: paths and parameters made of checked parts only (D1).
+//! Reads as URL paths and parameters, made of checked parts only (D1).
 
 use std::fmt;
 
 /// Objects in a page of a class query; the APIC refuses answers of about 100,000 objects.
 pub const PAGE: usize = 10_000;
 
-/// The most pages that are read: an APIC that never comes to an end is not believed.
+/// The most pages that are read, in case an APIC sends pages without an end.
 pub const MAX_PAGES: usize = 100;
 
 /// A read.
@@ -22,7 +22,7 @@ impl Query {
         Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), class: None }
     }
 
-    /// All objects of a class, wherever they are. Read page by page.
+    /// All objects of a class, anywhere. Read page by page.
     pub fn class(class: &'static str) -> Query {
         let parameters = vec![format!("order-by={class}.dn")];
         Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class) }
@@ -42,7 +42,7 @@ impl Query {
         self
     }
 
-    /// Only objects of a class query whose property has exactly this value, which holds no quote.
+    /// Restricts a class query to objects whose property has exactly this value, which must not hold a quote.
     pub fn with_value(mut self, property: &str, value: &str) -> Query {
         if let Some(class) = self.class {
             self.parameters.push(format!("query-target-filter=eq({class}.{property},%22{value}%22)"));
@@ -50,8 +50,8 @@ impl Query {
         self
     }
 
-    /// Only objects of a class query whose property holds a text, which has no quote and nothing that a pattern knows
-    /// but for dots. It may show more than was asked for.
+    /// Restricts a class query to objects whose property contains a text. The text must not hold a quote or a character of
+    /// patterns other than a dot, which matches any character: the answer may hold more than was asked for.
     pub fn with_text(mut self, property: &str, text: &str) -> Query {
         if let Some(class) = self.class {
             self.parameters.push(format!("query-target-filter=wcard({class}.{property},%22{text}%22)"));
@@ -64,11 +64,11 @@ impl Query {
         self.class.is_some()
     }
 
-    /// The request's path with its parameters and some more.
+    /// The path with the query's parameters and further ones.
     pub fn target(&self, more: &[String]) -> String {
-        let parameters: Vec<&str> = self.parameters.iter().chain(more).map(String::as_str).collect();
-        let sign = if parameters.is_empty() { "" } else { "?" };
-        format!("{}{sign}{}", self.path, parameters.join("&"))
+        let parameters = [&self.parameters, more].concat();
+        let separator = if parameters.is_empty() { "" } else { "?" };
+        format!("{}{separator}{}", self.path, parameters.join("&"))
     }
 }
 
@@ -76,7 +76,7 @@ impl Query {
 mod tests {
     use super::*;
 
-    /// R3, R4, W7: the three reads of the contract, letter by letter.
+    /// R3, R4, W7: the three reads of the contract, byte by byte.
     #[test]
     fn targets() {
         let dn = "uni/tn-T/out-L";

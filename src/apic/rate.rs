@@ -1,5 +1,5 @@
-//! How fast requests to a controller may follow one another (W8): a token bucket that gives way when the controller
-//! refuses requests. It computes and does not wait: the clock is an argument, the pause is the result.
+//! How fast requests to a controller may follow one another (W8): a token bucket that slows down when the controller
+//! refuses requests. It only computes: the time is an argument, and the pause is the result.
 //!
 //! Cisco recommends a throttle of 30 requests a second on every APIC, enforced by its web server with a 503. How large a
 //! burst that server lets through is not documented, so a refusal first of all ends our own bursts.
@@ -14,16 +14,16 @@ const BURST: f64 = 20.0;
 /// After a refusal there are no bursts, and the rate does not rise, for this long.
 const CALM: Duration = Duration::from_secs(60);
 
-/// Then the rate rises by a tenth of the configured one each time this has passed.
+/// After that the rate rises by a tenth of the configured one at this interval.
 const RISE: Duration = Duration::from_secs(10);
 
-/// So many of the last requests are remembered, and where this many of them were refused, the rate is too high. Fewer
-/// refusals than that come from something else, such as an overload, and a slower pace would not help against them.
+/// If this many of the last requests were refused, the rate is too high. Fewer refusals have another cause, such as an
+/// overload, and a lower rate would not help.
 const REMEMBERED: usize = 10;
 const TOO_MANY: usize = 4;
 
-/// What is left of the rate then. Slightly less than a half: a rate that is exactly the controller's own limit would be
-/// refused now and then, because requests do not arrive as evenly as they are sent.
+/// The rate is then multiplied by this. It is slightly less than a half: requests do not arrive as evenly as they are sent,
+/// so some would be refused at exactly the controller's own limit.
 const CUT: f64 = 0.48;
 
 /// The rate never falls below this, in requests a second.
@@ -39,20 +39,20 @@ pub struct RateLimit {
 
 #[derive(Debug)]
 struct Bucket {
-    /// Requests that may go at once. Below zero: requests that wait for their turn already.
+    /// Requests that may be sent at once. Below zero: requests that already wait for their turn.
     tokens: f64,
     /// When the tokens were counted.
     counted: Instant,
     /// Requests a second at present.
     rate: f64,
-    /// The last refusal, and the rate right after it; nothing once the rate has recovered.
+    /// The last refusal and the rate right after it, until the rate has recovered.
     refused: Option<(Instant, f64)>,
     /// Whether each of the last requests was refused.
     recent: VecDeque<bool>,
 }
 
 impl RateLimit {
-    /// A limit of so many requests a second, or none.
+    /// A limit of this many requests a second, or none.
     pub fn new(per_second: Option<u32>, now: Instant) -> Self {
         let configured = per_second.map(f64::from);
         let bucket = Bucket {
@@ -70,7 +70,7 @@ impl RateLimit {
         self.configured.is_some()
     }
 
-    /// Takes the next turn: how long to wait for it.
+    /// Takes the next turn, and returns how long to wait for it.
     pub fn next_turn(&self, now: Instant) -> Duration {
         let Some(configured) = self.configured else { return Duration::ZERO };
         let bucket = &mut *self.bucket();
@@ -82,7 +82,7 @@ impl RateLimit {
         Duration::from_secs_f64((-bucket.tokens / bucket.rate).max(0.0))
     }
 
-    /// A request was refused: 503 or 429. The rate from now on, where this changes something.
+    /// A request was refused with 503 or 429. Returns the new rate if that, or the end of bursts, is new.
     pub fn refused(&self, now: Instant) -> Option<f64> {
         let configured = self.configured?;
         let bucket = &mut *self.bucket();
@@ -134,7 +134,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Sends so many requests, each when its turn has come; when the last one was sent.
+    /// Sends requests, each at its turn, and returns when the last one was sent.
     fn send(limit: &RateLimit, requests: usize, mut now: Instant) -> Instant {
         for _ in 0..requests {
             now += limit.next_turn(now);

@@ -1,16 +1,16 @@
-//! What the answers to a read are worth: pages put together, and nothing believed that is not whole.
+//! How the answers to a read become one result: pages are joined, and an incomplete answer is an error.
 
-use super::client::SubscriptionId;
 use super::decode::Answer;
 use super::error::Error;
 use super::query::{MAX_PAGES, PAGE, Query};
+use super::subscription::SubscriptionId;
 use crate::model::mo::Mo;
 
-/// Reads objects; `get` asks for one target. A class query is read page by page; an object that appears on two pages,
-/// because something changed in between, is taken once.
+/// Reads objects; `get` sends one request. A class query is read page by page. An object that is on two pages, because
+/// something changed in between, counts once.
 pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -> Result<Vec<Mo>, Error> {
     if !query.is_paged() {
-        return Ok(whole(get(&query.target(&[]))?)?.mos);
+        return Ok(complete(get(&query.target(&[]))?)?.mos);
     }
     let mut mos: Vec<Mo> = Vec::new();
     let mut seen = 0;
@@ -24,21 +24,21 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
             return Ok(mos);
         }
     }
-    Err(Error::Malformed(format!("a class query of more than {MAX_PAGES} pages")))
+    Err(Error::Malformed(format!("class query of more than {MAX_PAGES} pages")))
 }
 
 /// The answer to a subscription: its id, and the snapshot that events follow.
 pub fn snapshot(answer: Answer) -> Result<(SubscriptionId, Vec<Mo>), Error> {
-    let answer = whole(answer)?;
+    let answer = complete(answer)?;
     let id = answer.subscription.as_deref().and_then(SubscriptionId::new);
-    let id = id.ok_or_else(|| Error::Malformed("a subscription without an id".to_owned()))?;
+    let id = id.ok_or_else(|| Error::Malformed("no valid subscription id".to_owned()))?;
     Ok((id, answer.mos))
 }
 
-/// An answer that says that there is more than it holds is no view to plan on: what it leaves out is not absent.
-fn whole(answer: Answer) -> Result<Answer, Error> {
+/// An answer that holds fewer objects than it counts must not be planned on: what it leaves out is not absent.
+fn complete(answer: Answer) -> Result<Answer, Error> {
     if answer.total > answer.top_level {
-        return Err(Error::Malformed(format!("{} objects of {}", answer.top_level, answer.total)));
+        return Err(Error::Malformed(format!("incomplete, with {} of {} objects", answer.top_level, answer.total)));
     }
     Ok(answer)
 }

@@ -3,9 +3,9 @@
 //! Everything may read. Writing takes a [`WriteRequest`], and only [`super::writer::Writer`] can make one, so no other
 //! code can write (W5).
 
-use super::client::SubscriptionId;
 use super::error::Error;
 use super::query::Query;
+use super::subscription::SubscriptionId;
 use super::writer::request::WriteRequest;
 use crate::model::mo::{Mo, MoChange};
 

@@ -77,16 +77,16 @@ fn tokens_are_refreshed() {
     }
 }
 
-/// A3: before the longest life of a session a new one is made.
+/// A3: a new session is made before the maximum lifetime of the old one.
 #[test]
-fn a_session_is_renewed_before_its_longest_life() {
+fn a_session_is_replaced_before_its_maximum_lifetime() {
     let world = with(apic::Options { maximum_lifetime: Duration::from_secs(4), ..apic::Options::default() });
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     daemon.until_logged_times("websocket open", 2);
     world.apic.admin_delete(DN_E).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
-    daemon.until_logged("nearly reached its longest life");
+    daemon.until_logged("nearly reached its maximum lifetime");
 }
 
 /// W8, F12: a token that is refused leads to one new login, with 401 as with 403, and to a full sync.
@@ -105,7 +105,7 @@ fn an_expired_token_leads_to_a_new_login() {
     });
 }
 
-/// A1, W8: a refused password is told once and tried again after a minute, not before: accounts get locked.
+/// A1, W8: a refused password is logged once and tried again after a minute, not before: accounts get locked.
 #[test]
 fn a_wrong_password_is_not_hammered() {
     let world = World::new();
@@ -139,8 +139,10 @@ fn a_new_password_ends_the_wait() {
     world.apic.set_password("admin", "Another-word-2");
     let daemon = world.run(&[]);
     let controller = world.apic.apic();
-    daemon.until_logged(&format!("{controller} as \"admin\": the APIC session is not accepted: "));
-    daemon.until_logged("check user name and password; the next try comes in a minute");
+    daemon.until_logged(&format!(
+        "check user name and password controller={controller} user=admin error=\"not authorized"
+    ));
+    daemon.until_logged("retry_in=60.0s");
     world.folder.file("password", "Another-word-2");
     let begun = std::time::Instant::now();
     daemon.signal("HUP");
@@ -151,8 +153,9 @@ fn a_new_password_ends_the_wait() {
     let locked = format!(r#"{{"imdata":[{{"error":{{"attributes":{{"code":"401","text":"{text}"}}}}}}]}}"#);
     world.apic.fault(Fault::on("aaaLogin", Trouble::Answer(401, "application/json", locked)));
     world.apic.drop_websockets();
-    daemon.until_logged("the account seems to be locked; the next try comes in 10 minutes");
+    daemon.until_logged("the account seems to be locked");
     daemon.until_logged(text);
+    daemon.until_logged("retry_in=600.0s");
     assert!(!daemon.log().contains("Another-word"));
 }
 
@@ -208,7 +211,7 @@ fn secrets_stay_secret() {
         world.apic.drop_websockets();
         daemon.until_logged_times("websocket open", 3);
         world.apic.stop(0);
-        daemon.until_logged("no session at the APIC");
+        daemon.until_logged("failed to open an APIC session");
         world.apic.set_password("admin", "another");
         world.apic.start_again(0).unwrap();
         daemon.until_logged("check user name and password");

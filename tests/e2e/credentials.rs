@@ -560,6 +560,6 @@ fn a_rotated_password_is_found() {
         move |_| std::fs::write(&file, "Another-word-3").unwrap()
     });
     world.apic.drop_websockets();
-    daemon.until_logged("check user name and password; there is a new password");
+    daemon.until_logged("APIC login refused; trying the new password");
     assert!(!daemon.log().contains("Another-word"));
 }

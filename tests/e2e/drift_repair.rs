@@ -117,7 +117,7 @@ fn lapsed_subscriptions_are_noticed() {
     world.apic.lapse_subscriptions();
     world.apic.admin_delete(DN_E).unwrap();
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-    daemon.until_logged("a subscription has lapsed");
+    daemon.until_logged("a subscription lapsed");
 }
 
 /// R4: where nothing says that events were lost, the full sync of `--resync` finds it.

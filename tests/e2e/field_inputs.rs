@@ -82,7 +82,7 @@ fn strangers_are_told_as_such() {
     daemon
         .until_logged("failed to list kind=Deployment error=\"permission denied: HTTP 403 without a Kubernetes Status");
     daemon.until_logged(
-        "not the JSON of an APIC (an HTML page; is this an APIC, or a proxy or a login page in front of it?)",
+        "not the JSON of an APIC: an HTML page; is this an APIC, or a proxy or a login page in front of it?",
     );
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);

@@ -124,7 +124,7 @@ fn a_refused_object_stops_no_other() {
         world.kube.deploy("a", "web", Some(E), &addresses);
         let daemon = world.run(&[]);
         world.until("all but one are there", |world| world.subnets("E").len() == 255);
-        daemon.until_logged("failed to write: refused with code 120");
+        daemon.until_logged("failed to write: rejected by the APIC with code 120");
         let first = world.apic.writes().len();
         assert!(first < 24, "{first} requests");
         world.apic.clear_rejections();

@@ -33,7 +33,7 @@ fn a_process_without_descriptors_waits_for_some() {
     world.apic.cut(0);
     daemon.until_logged("failed to watch kind=Pod error=\"failed to reach the API server: ");
     daemon.until_logged("failed to watch kind=Deployment error=\"failed to reach the API server: ");
-    daemon.until_logged("no session at the APIC");
+    daemon.until_logged("failed to open an APIC session");
     daemon.until_logged("Too many open files");
     world.kube.delete("pods", "a", "web-646c8dfd75-1");
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
@@ -164,9 +164,7 @@ fn names_that_do_not_resolve_are_waited_for() {
     command.env("ACI_APIC", "nowhere.invalid");
     let mut daemon = Daemon::start(command);
     daemon.until_logged("failed to list kind=Pod error=\"failed to reach the API server: failed to lookup address");
-    daemon.until_logged(
-        "no session at the APIC nowhere.invalid:443: the APIC cannot be reached: failed to lookup address",
-    );
+    daemon.until_logged("controller=nowhere.invalid:443 error=\"failed to reach the APIC: failed to lookup address");
     assert_eq!(daemon.stop().0, Some(0));
 }
 

@@ -107,7 +107,7 @@ fn every_request_ends_in_time() {
                 let daemon = world.run(&[]);
                 daemon
                     .until_logged("failed to list kind=Pod error=\"failed to reach the API server: no answer in time");
-                daemon.until_logged("the APIC cannot be reached: no answer in time");
+                daemon.until_logged("failed to reach the APIC: no answer in time");
                 world.until_holds("E", &["10.0.0.1"]);
             });
             // A read hangs, then a write, in another one; with the write done or not.
@@ -332,7 +332,7 @@ fn nothing_is_said_without_tls() {
     command.env("ACI_SYNC_KUBECONFIG", world.folder.file("plain", &kubeconfig));
     let mut daemon = crate::world::Daemon::start(command);
     daemon.until_logged("failed to list kind=Pod error=\"failed to reach the API server: TLS handshake failed: ");
-    daemon.until_logged("the APIC cannot be reached: TLS handshake failed: ");
+    daemon.until_logged("failed to reach the APIC: TLS handshake failed: ");
     assert_eq!(daemon.stop().0, Some(0));
     let heard = heard.lock().unwrap();
     assert!(heard.len() >= 4);

@@ -31,7 +31,7 @@ fn answers_cost_what_is_used_of_them() {
     world.apic.fault(Fault::on(TARGET, answer(unused.trim_end_matches(',').to_owned())).times(1));
     world.apic.drop_websockets();
     daemon.until_logged_times("websocket open", 2);
-    daemon.until_logged("a subscription without an id");
+    daemon.until_logged("no valid subscription id");
     world.kube.pod("a", "web", "1", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     let peaks = [peaks[0], peak(daemon.id())];

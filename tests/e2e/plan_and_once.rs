@@ -141,5 +141,5 @@ fn a_look_that_fails_says_why() {
     world.apic.stop(0);
     let done = world.output(&["plan"]);
     assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(1), &b""[..]));
-    assert!(String::from_utf8(done.stderr).unwrap().contains("the APIC cannot be reached"));
+    assert!(String::from_utf8(done.stderr).unwrap().contains("failed to reach the APIC"));
 }

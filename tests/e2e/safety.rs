@@ -176,7 +176,7 @@ fn a_refusal_stops_no_other() {
         world.apic.forbid(DN_E, None);
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-        daemon.until_logged("a privilege is missing at the APIC");
+        daemon.until_logged("missing APIC privilege");
         world.kube.deploy("b", "other", Some(F), &["10.0.0.2"]);
         world.until_holds("F", &["10.0.0.2"]);
         assert_eq!(daemon.count("logged in at the APIC"), 1, "a missing privilege is no reason to log in again");
@@ -186,7 +186,7 @@ fn a_refusal_stops_no_other() {
 
         world.apic.reject("10.0.0.3", ApiError::bad(801, "property ip failed validation"), Some(1));
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);
-        daemon.until_logged("refused with code 801");
+        daemon.until_logged("rejected by the APIC with code 801");
         world.kube.pod("b", "other", "4", &["10.0.0.4"]);
         world.until_holds("F", &["10.0.0.2", "10.0.0.4"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
@@ -225,7 +225,7 @@ fn half_an_answer_is_not_believed() {
         .fault(Fault::on("/api/mo/uni/tn-T/out-L.json?", Trouble::Answer(200, "application/json", half)).times(1));
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    daemon.until_logged("the APIC's answer makes no sense: 1 objects of 7");
+    daemon.until_logged("incomplete, with 1 of 7 objects");
     assert!(world.apic.writes().iter().all(|it| it.path.contains("aaaLog")));
     world.until_holds("E", &["10.0.0.1"]);
 }
@@ -239,7 +239,7 @@ fn a_busy_apic_is_not_hammered() {
     world.until_holds("E", &["10.0.0.1"]);
     world.apic.forbid(DN_E, None);
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
-    daemon.until_logged("a privilege is missing at the APIC");
+    daemon.until_logged("missing APIC privilege");
     // From here on every reconcile ends early, and after ten seconds the refused EPG is due again.
     world.apic.fault(Fault::on("/api/mo", Trouble::Answer(503, "text/html", "<html>503</html>".to_owned())));
     world.apic.admin_delete("uni/tn-T/out-L").unwrap();

@@ -46,7 +46,7 @@ fn a_throttled_apic_is_served_by_one_session() {
         let daemon = world.run(&["--apic-rate", "20"]);
         world.until("all is served", is_served);
         assert_eq!(world.apic.logins(), 1, "{throttle:?}");
-        for trouble in ["the pass ended early", "session is gone", "no session at the APIC"] {
+        for trouble in ["the pass ended early", "session is gone", "failed to open an APIC session"] {
             assert_eq!(daemon.count(trouble), 0, "{throttle:?}: {trouble}");
         }
     };
@@ -142,7 +142,7 @@ fn a_web_page_that_forbids_is_a_lost_session() {
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     assert_eq!(world.apic.logins(), 2);
-    assert_eq!(daemon.count("a privilege is missing"), 0);
+    assert_eq!(daemon.count("missing APIC privilege"), 0);
 }
 
 /// W8: an APIC that says in JSON that something within it took too long is busy.

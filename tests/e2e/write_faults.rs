@@ -239,8 +239,8 @@ fn writes_without_answers_are_not_hammered() {
         world.apic.fault(Fault::on(L3OUT, trouble.clone()).method("POST"));
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-        daemon.until_logged("what became of a write is not known");
-        daemon.until_logged("failed to write: what became of a write is not known");
+        daemon.until_logged("unknown outcome of a write");
+        daemon.until_logged("failed to write: unknown outcome of a write");
         // What waits for an answer that never comes holds up nobody else.
         world.kube.deploy("b", "other", Some(M), &["10.0.1.1"]);
         world.until("the other is served", |world| world.apic.subnets("uni/tn-T/out-M/instP-G").len() == 1);
@@ -336,7 +336,7 @@ fn a_controller_that_is_behind_does_no_harm() {
         world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
         world.until_holds("F", &["10.0.1.1"]);
         daemon.until_logged_times("websocket open", 2);
-        daemon.until_logged("refused with code 103");
+        daemon.until_logged("rejected by the APIC with code 103");
         assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
         world.apic.catch_up(1);
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);

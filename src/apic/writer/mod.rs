@@ -9,7 +9,7 @@ pub use answer::{Accepted, Confirmation};
 pub use body::Body;
 
 use self::request::WriteRequest;
-use super::Error;
+use super::error::Error;
 use super::traits::{ApicWrite, ShouldSend, WriteAnswer};
 use crate::model::cache::FabricCache;
 use crate::model::dn::Prefix;

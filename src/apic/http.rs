@@ -1,0 +1,250 @@
+//! HTTP requests to one controller: bounded in time and size, paced, and sent again if the controller does not serve them
+//! (W8). Errors do not name the controller here.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use ureq::http::Response;
+use ureq::{Agent, Body, RequestBuilder};
+
+use super::auth;
+use super::controller::Controller;
+use super::decode::{self, Answer};
+use super::error::Error;
+use super::settings::Settings;
+use super::traits::ShouldSend;
+use super::writer::request::WriteRequest;
+use crate::backoff::{Backoff, seconds};
+use crate::model::mo::MoChange;
+use crate::net::{ConnectError, describe_error, wrong_peer};
+use crate::secret::{Renewable, Secret};
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the logout may take at the stop (X2).
+const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// How often a request that is not served is sent, and how long that may take, before it is left to a later reconcile.
+const MAX_ATTEMPTS: u32 = 5;
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// The pauses in between, if the controller does not say how long to wait.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
+
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// Requests of one session.
+pub(super) struct Http {
+    pub(super) settings: Settings,
+    pub(super) controller: Controller,
+    pub(super) agent: Agent,
+    /// Empty before the login.
+    pub(super) token: Renewable,
+}
+
+/// When a request is sent again. A write whose outcome is unknown never is: it is read what became of it (W7).
+#[derive(Clone, Copy)]
+pub(super) enum Retry {
+    /// If the controller is busy. If it cannot be reached, the caller may try another controller, or another time.
+    IfBusy,
+    /// If the controller is busy or cannot be reached.
+    IfNotServed,
+}
+
+impl Retry {
+    fn applies_to(self, error: &Error) -> bool {
+        match error {
+            Error::Busy(_) => true,
+            Error::Unreachable(_) => matches!(self, Retry::IfNotServed),
+            _ => false,
+        }
+    }
+}
+
+impl Http {
+    /// Logs in.
+    pub(super) fn login(&self) -> Result<Answer, Error> {
+        let body = auth::login_body(&self.settings).to_string();
+        self.with_retries(&|| true, Retry::IfBusy, &|| {
+            let request = self.agent.post(self.url("/api/aaaLogin.json"));
+            let response = bounded(request, REQUEST_TIMEOUT).send(&body);
+            self.read_answer(response).map_err(Failure::of_login)
+        })
+    }
+
+    /// Logs out, with an agent of its own, because the session's may be shut down. It is short, and nothing depends on it.
+    pub(super) fn logout(&self) {
+        let agent = self.settings.tls.agent();
+        let request = agent.post(self.url("/api/aaaLogout.json")).header("Cookie", self.cookie());
+        let response = bounded(request, LOGOUT_TIMEOUT).send(auth::logout_body(&self.settings).to_string());
+        let controller = &self.controller;
+        match self.read_answer(response) {
+            Ok(_) => debug!(controller:%; "logged out"),
+            Err(failure) => debug!(controller:%, error:% = failure.error; "failed to log out"),
+        }
+    }
+
+    /// Sends a GET.
+    pub(super) fn get(&self, target: &str, should_send: &ShouldSend<'_>, retry: Retry) -> Result<Answer, Error> {
+        self.with_retries(should_send, retry, &|| {
+            let request = self.agent.get(self.url(target)).header("Cookie", self.cookie());
+            self.read_answer(bounded(request, REQUEST_TIMEOUT).call())
+        })
+    }
+
+    /// Sends a write.
+    pub(super) fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
+        self.with_retries(should_send, Retry::IfNotServed, &|| {
+            let (url, cookie) = (self.url(&request.target()), self.cookie());
+            let response = match request.body() {
+                Some(body) => {
+                    bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body.to_string())
+                }
+                None => bounded(self.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
+            };
+            self.read_write_answer(response)
+        })
+    }
+
+    /// Waits for the request's turn and sends it, several times if `retry` applies.
+    fn with_retries<T>(
+        &self,
+        should_send: &ShouldSend<'_>,
+        retry: Retry,
+        send: &dyn Fn() -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let pacer = &self.settings.pacer;
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut attempt = 1;
+        loop {
+            pacer.wait_for_turn(should_send)?;
+            let failure = match send() {
+                Ok(answer) => {
+                    pacer.answered();
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            if failure.is_throttled() {
+                pacer.refused()
+            } else {
+                pacer.answered()
+            }
+            let pause = failure.retry_after.unwrap_or_else(|| backoff.pause());
+            let is_over = attempt == MAX_ATTEMPTS || begun.elapsed() + pause > MAX_RETRY;
+            if is_over || !retry.applies_to(&failure.error) {
+                return Err(failure.error);
+            }
+            let (controller, error, retry_in) = (&self.controller, &failure.error, seconds(pause));
+            debug!(controller:%, error:%, attempt, retry_in; "APIC request not served; sending it again");
+            pacer.wait(pause, should_send)?;
+            attempt += 1;
+        }
+    }
+
+    /// The answer to a request that changes nothing on the fabric.
+    fn read_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Answer, Failure> {
+        let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
+        let secrets = self.secrets();
+        let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        if let Some(redirect) = wrong_peer::redirect(http, response.headers()) {
+            return Err(Error::Malformed(decode::hide(&redirect, &secrets)).into());
+        }
+        let body = read_body(response).map_err(|error| match error {
+            // Another attempt would only bring as much again.
+            ureq::Error::BodyExceedsLimit(_) => Error::Malformed(describe_error(&error)),
+            error => Error::Unreachable(describe_error(&error)),
+        })?;
+        decode::read_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
+    }
+
+    fn read_write_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<MoChange>, Failure> {
+        let response = response.map_err(|error| unanswered_write(&error))?;
+        let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let body = read_body(response).map_err(|error| Error::AnswerLost(describe_error(&error)))?;
+        decode::written_hiding(http, &body, &self.secrets()).map_err(|error| Failure { error, http, retry_after })
+    }
+
+    fn url(&self, target: &str) -> String {
+        format!("https://{}{target}", self.controller.authority())
+    }
+
+    /// Exactly one cookie: a second one makes every subscription of the session silent.
+    fn cookie(&self) -> String {
+        format!("APIC-cookie={}", self.token.get().expose())
+    }
+
+    /// What this session sends and no text may show (A4).
+    fn secrets(&self) -> [Secret; 2] {
+        [self.token.get(), self.settings.password.get()]
+    }
+}
+
+/// A request that failed, with what the decision to send it again depends on.
+struct Failure {
+    error: Error,
+    /// The HTTP status; 0 if there was no answer.
+    http: u16,
+    /// How long the controller asks to wait.
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// Refused by the web server in front, which counts requests.
+    fn is_throttled(&self) -> bool {
+        matches!(self.error, Error::Busy(_)) && matches!(self.http, 429 | 503)
+    }
+
+    /// A login that a web server or a proxy forbids says nothing about the password.
+    fn of_login(self) -> Failure {
+        match self.error {
+            Error::Unauthorized(text) if self.http == 403 && decode::is_unexplained(&text) => {
+                Failure { error: Error::Unreachable(text), ..self }
+            }
+            error => Failure { error, ..self },
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { error, http: 0, retry_after: None }
+    }
+}
+
+/// `Retry-After` in seconds; no web server of an APIC uses the form with a date.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds: u32 = response.headers().get("Retry-After")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+fn bounded<T>(request: RequestBuilder<T>, timeout: Duration) -> RequestBuilder<T> {
+    request.config().timeout_global(Some(timeout)).build()
+}
+
+fn read_body(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
+    let mut body = Vec::new();
+    let mut reader = response.into_body().into_with_config().limit(MAX_ANSWER).reader();
+    reader.read_to_end(&mut body)?;
+    Ok(body)
+}
+
+/// A write without an answer may have been taken, unless there was no connection.
+fn unanswered_write(error: &ureq::Error) -> Error {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, NotConnected};
+    let not_sent = match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::Timeout(phase) => matches!(phase, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+        ureq::Error::Other(error) => error.is::<ConnectError>(),
+        ureq::Error::Io(error) => {
+            matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | NotConnected)
+        }
+        _ => false,
+    };
+    if not_sent { Error::Unreachable(describe_error(error)) } else { Error::AnswerLost(describe_error(error)) }
+}
