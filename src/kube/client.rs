@@ -11,13 +11,13 @@ use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, BodyReader, RequestBuilder};
 
 use super::credentials::{Auth, Credentials, Reload};
-use super::decode;
-use super::error::Error;
+use super::error::{ConfigError, Error};
 use super::kinds;
-use super::kubeconfig::{ClusterConfig, ConfigError};
+use super::kubeconfig::ClusterConfig;
+use super::status::Status;
 use crate::model::kubernetes::Kind;
 use crate::model::owner::OwnerIdentity;
-use crate::net::{describe_error, wrong_peer};
+use crate::net::{describe_error, describe_io_error, wrong_peer};
 use crate::secret::Secret;
 
 /// The largest list page that is read, in bytes.
@@ -271,12 +271,6 @@ fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result
     Ok(())
 }
 
-/// The text of an I/O error; it may wrap an error of ureq.
-pub fn describe_io_error(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|it| it.downcast_ref::<ureq::Error>());
-    inner.map_or_else(|| error.to_string(), describe_error)
-}
-
 /// The error of an answer. Its body is mostly, but not always, a `Status`: a busy server answers in plain text.
 fn rejection(response: Response<Body>) -> Error {
     let code = response.status().as_u16();
@@ -287,7 +281,7 @@ fn rejection(response: Response<Body>) -> Error {
     let mut body = Vec::new();
     // Without a body, the code alone decides.
     let _ = read_body(response, 64 * 1024, &mut body);
-    let mut status = decode::status(&body);
+    let mut status = Status::parse(&body);
     if status.message.is_empty() && wrong_peer::is_html(&body) {
         status.message = format!("HTTP {code} with an HTML page; a proxy in between answered");
     } else if status.code == 0 && status.message.is_empty() && code == 403 {

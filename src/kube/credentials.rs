@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{info, warn};
 
-use super::kubeconfig::{ClusterConfig, ConfigError, Token, read_token};
+use super::error::ConfigError;
+use super::kubeconfig::{ClusterConfig, Token, read_token};
 use super::plugin::{Credential, Plugin};
 use crate::backoff::Backoff;
 use crate::net::{Tls, TlsSettings};

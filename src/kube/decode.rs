@@ -1,4 +1,4 @@
-//! Decoding of list pages, watch lines, Leases and Status bodies. Objects are in `objects`; no socket is used here.
+//! Decoding of list pages, watch lines and Leases; objects are decoded in `objects`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,11 +9,12 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::client::describe_io_error;
 use super::election::Lease;
 use super::error::Error;
 use super::objects::{self, OfKind};
+use super::status::Status;
 use crate::model::kubernetes::{Key, Kind, Object};
+use crate::net::describe_io_error;
 
 /// The longest line of a watch stream that is decoded, in bytes. Objects are at most about 1.5 MiB in etcd, and six times
 /// as long on the wire if each byte becomes an escape such as `\u003c`.
@@ -308,55 +309,12 @@ pub fn line(kind: Kind, line: &[u8]) -> Result<WatchLine, Error> {
         },
         "BOOKMARK" => WatchLine::Bookmark(version()?),
         "ERROR" => {
-            let status = status(object.as_bytes());
+            let status = Status::parse(object.as_bytes());
             let error = Error::of_status(&status, None);
             if status.code == 429 { WatchLine::Busy(error) } else { WatchLine::Failed(error) }
         }
         unknown => WatchLine::Unknown(unknown.chars().take(40).collect()),
     })
-}
-
-/// The fields of a `Status` body that decide something.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Status {
-    /// The HTTP code.
-    pub code: u16,
-    /// The reason in one word.
-    pub reason: String,
-    /// The message for people; it names verb and resource if a permission is missing.
-    pub message: String,
-    /// Details.
-    pub details: Option<Details>,
-}
-
-/// Details of a `Status`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Details {
-    /// More precise reasons.
-    pub causes: Option<Vec<Cause>>,
-}
-
-/// One cause of a `Status`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Cause {
-    /// Its reason in one word.
-    pub reason: String,
-}
-
-impl Status {
-    /// Whether one of its causes has this reason.
-    pub fn has_cause(&self, reason: &str) -> bool {
-        let causes = self.details.as_ref().and_then(|it| it.causes.as_deref());
-        causes.unwrap_or_default().iter().any(|it| it.reason == reason)
-    }
-}
-
-/// Reads a `Status`; empty if the body is none.
-pub fn status(body: &[u8]) -> Status {
-    serde_json::from_slice(body).unwrap_or_default()
 }
 
 /// A Lease.

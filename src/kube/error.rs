@@ -1,9 +1,9 @@
-//! Errors of requests to the API server. Each variant leads to another decision.
+//! Errors of requests to the API server, each variant of which leads to another decision, and of configurations.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::decode::Status;
+use super::status::Status;
 
 /// An error of a request or a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,3 +88,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Why a configuration or a credential cannot be used, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}

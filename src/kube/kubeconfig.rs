@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use ureq::http::Uri;
 use ureq::http::uri::Authority;
 
-use super::plugin::{self, Plugin};
-use super::yaml;
+use super::error::ConfigError;
+use super::plugin::{self, Plugin, is_header_value};
+use super::yaml::{self, PLAIN};
 use crate::files;
 use crate::net::{ClientIdentity, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
@@ -22,26 +23,11 @@ use crate::secret::Secret;
 /// The largest kubeconfig, certificate or token file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The remedy for most files that cannot be read.
-pub(super) const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
-
 /// The beginning of PEM that was encoded as base64.
 const ENCODED_PEM: &[u8] = b"LS0tLS1CRUdJTi";
 
 /// The folder of a ServiceAccount's files inside a Pod.
 const IN_CLUSTER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Why a configuration or a credential cannot be used, with the remedy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(pub String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// The source of the bearer token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,10 +101,6 @@ pub fn read_token(file: &Path) -> Result<Secret, ConfigError> {
     let bytes = read(file, "the token file")?;
     let text = String::from_utf8(bytes).ok().map(|it| it.trim().to_owned()).filter(|it| is_header_value(it));
     text.map(Secret::new).ok_or_else(|| ConfigError(format!("token file {}: no valid token in it", file.display())))
-}
-
-pub(super) fn is_header_value(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|it| (b'!'..=b'~').contains(&it))
 }
 
 fn read(file: &Path, what: &str) -> Result<Vec<u8>, ConfigError> {

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use log::warn;
 
-use super::client::{Client, PAGE_TIMEOUT, describe_io_error, path_of, percent_encoded, reject_html};
+use super::client::{Client, PAGE_TIMEOUT, path_of, percent_encoded, reject_html};
 use super::decode::{self, Page, Progress};
 use super::error::Error;
 use super::kinds::{self, KindInfo};
 use super::pool::Pool;
 use crate::model::kubernetes::{Key, Kind, Object};
+use crate::net::describe_io_error;
 
 /// Objects in a page: about 2 MB of JSON for Pods, as client-go and kube-rs ask for.
 const PAGE: usize = 500;

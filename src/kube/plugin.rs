@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
 use log::info;
 use serde::Deserialize;
 
-use super::kubeconfig::{ConfigError, is_header_value};
+use super::error::ConfigError;
 use crate::net::{self, ClientIdentity};
 use crate::secret::Secret;
 use crate::time;
@@ -215,6 +215,11 @@ fn end_group(child: &mut Child) {
     let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// Whether a token fits into an HTTP header.
+pub(super) fn is_header_value(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|it| (b'!'..=b'~').contains(&it))
 }
 
 /// A text from outside as a part of a line.

@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::client::{MAX_PAGE, describe_io_error};
+use super::client::MAX_PAGE;
 use super::decode::MAX_LINE;
+use crate::net::describe_io_error;
 
 /// Why a line is not complete.
 #[derive(Debug)]

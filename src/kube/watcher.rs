@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 use log::{debug, info, warn};
 
-use super::Event;
 use super::client::Client;
 use super::decode::{self, MAX_LINE, WatchLine};
 use super::error::Error;
 use super::pool::Pool;
+use super::watch_event::Event;
 use super::watch_lines::{ReadError, read_line, skip_line};
 use crate::backoff::{Backoff, random_unit, seconds, stopped, stopped_within};
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};

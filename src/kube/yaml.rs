@@ -3,7 +3,8 @@
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
-use super::kubeconfig::PLAIN;
+/// The remedy for most files that cannot be read.
+pub(super) const PLAIN: &str = "`kubectl config view --raw --flatten` writes a plain one";
 
 /// The deepest nesting that is read; a kubeconfig has about six levels.
 const DEEPEST: usize = 64;

@@ -5,18 +5,40 @@ use std::fmt;
 use std::io::{Read, Write};
 
 use ureq::Error;
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport, TransportAdapter,
 };
 
-use super::{ConnectError, Tls, TlsStream};
+use super::deadline_stream::CONNECT_TIMEOUT;
+use super::tls::{ConnectError, Tls, TlsStream};
+
+impl Tls {
+    /// A new HTTP agent: https only, no proxy, no redirects, and no error for an HTTP status.
+    /// `Agent::shutdown` ends its blocked reads, for good.
+    pub fn agent(&self) -> ureq::Agent {
+        let config = ureq::config::Config::builder()
+            .https_only(true)
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .user_agent(concat!("aci-sync/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .max_response_header_size(64 * 1024)
+            // Each connection keeps two of both: a little more than the longest header, and a TLS record.
+            .input_buffer_size(72 * 1024)
+            .output_buffer_size(16 * 1024)
+            .build();
+        ureq::Agent::with_parts(config, TlsLayer::chain(self.clone()), DefaultResolver::default())
+    }
+}
 
 /// Wraps every connection in TLS.
-pub(super) struct TlsLayer(Tls);
+struct TlsLayer(Tls);
 
 impl TlsLayer {
     /// TCP with TLS on it, and nothing else: no proxy, no plain HTTP.
-    pub(super) fn chain(tls: Tls) -> impl Connector {
+    fn chain(tls: Tls) -> impl Connector {
         ().chain(TcpConnector::default()).chain(TlsLayer(tls))
     }
 }
@@ -47,7 +69,7 @@ impl fmt::Debug for TlsLayer {
 }
 
 /// One connection with TLS on it.
-pub(super) struct TlsTransport {
+struct TlsTransport {
     buffers: LazyBuffers,
     stream: TlsStream<TransportAdapter>,
 }

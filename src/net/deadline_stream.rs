@@ -5,6 +5,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The time limit for a connection, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A stream with a deadline for all reads and writes together; a timeout of the socket starts over with each byte.
 #[derive(Debug)]
 pub struct DeadlineStream {

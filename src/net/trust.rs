@@ -9,7 +9,7 @@ use openssl::ssl::{SslConnectorBuilder, SslRef};
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509NameRef, X509VerifyResult};
 
-use super::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
+use super::settings::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
 
 /// Where systems keep their root certificates, which a static OpenSSL does not know; `SSL_CERT_FILE` and `SSL_CERT_DIR`
 /// take precedence. The paths are those of Go's crypto/x509 (`root_linux.go`).

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic;
 use aci_sync::config;
+use aci_sync::kube::Status;
 use aci_sync::kube::decode::{self, MAX_LINE, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::watch_lines::{ReadError, read_line};
@@ -185,13 +186,13 @@ fn model(objects: Vec<Object>) {
 }
 
 pub fn takes_status(input: &[u8]) -> bool {
-    let status = decode::status(input);
+    let status = Status::parse(input);
     status.code != 0 || !status.reason.is_empty() || !status.message.is_empty()
 }
 
 /// A refusal is a decision that can be told, whatever its body; 410 is the only way to `Expired` that a code has.
 pub fn status(input: &[u8]) {
-    let mut status = decode::status(input);
+    let mut status = Status::parse(input);
     for code in [status.code, 0, 200, 401, 403, 404, 410, 429, 500, 504, 600, u16::MAX] {
         status.code = code;
         let error = kube::Error::of_status(&status, Some(Duration::MAX));

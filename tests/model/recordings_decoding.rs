@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aci_sync::kube::Error;
-use aci_sync::kube::decode::{self, Status, WatchLine};
+use aci_sync::kube::decode::{self, WatchLine};
 use aci_sync::kube::election::{ElectionState, Write};
+use aci_sync::kube::{Error, Status};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
 use aci_sync::model::inventory::Inventory;
@@ -122,7 +122,7 @@ fn nothing_panics() {
         for sizes in cuts(&file) {
             let (http, lines) = replay(&file, &sizes);
             let (code, _) = http.head.as_ref().expect("a head");
-            let mut status = decode::status(&http.body);
+            let mut status = Status::parse(&http.body);
             status.code = *code;
             let _ = Error::of_status(&status, None).to_string();
             for kind in Kind::ALL {
@@ -140,7 +140,7 @@ fn nothing_panics() {
             let body = &broken[broken.windows(4).position(|it| it == b"\r\n\r\n").map_or(0, |it| it + 4)..];
             let _ = decode::page(Kind::Pod, body);
             let _ = decode::line(Kind::Pod, body);
-            let _ = decode::status(body);
+            let _ = Status::parse(body);
         }
     }
 }
@@ -249,7 +249,7 @@ fn refusals_are_decisions() {
                 WatchLine::Failed(error) | WatchLine::Busy(error) => error,
                 other => panic!("{name}: {other:?}"),
             },
-            code => Error::of_status(&Status { code, ..decode::status(&http.body) }, None),
+            code => Error::of_status(&Status { code, ..Status::parse(&http.body) }, None),
         }
     };
     for (name, word) in [
