@@ -285,10 +285,10 @@ impl FabricCache {
                         epg.subnets.remove(prefix);
                     }
                 }
-                Change::Remember => {
+                Change::CreateTag => {
                     tags.insert(dn.name.clone(), dn.l3out.tag(&key).into());
                 }
-                Change::Forget { .. } => {
+                Change::DeleteTag { .. } => {
                     tags.remove(&dn.name);
                 }
             }

@@ -28,7 +28,7 @@ pub(super) fn explain(plan: &mut Plan, input: &PlanInput<'_>) {
             }
         }
     }
-    let deletes_epg = deletions().any(Change::takes_all);
+    let deletes_epg = deletions().any(Change::deletes_epg);
     let cluster = Cluster::new(input.inventory, questions);
     let refused = if deletes_epg { refused(input.inventory, input.rules) } else { BTreeMap::new() };
     for transaction in &mut plan.transactions {

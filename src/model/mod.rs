@@ -27,6 +27,7 @@ mod explain;
 pub mod external_deletions;
 pub mod observed;
 pub mod plan;
+mod plan_findings;
 pub mod plan_input;
 pub mod staleness;
 

@@ -109,7 +109,7 @@ pub(super) fn block_reason(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredE
         Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(BlockReason::Refused),
         None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignEpgDeleted),
         epg => {
-            let is_left_alone = (input.deferred)(&object) || (epg.is_none() && (input.throttled)(&object));
+            let is_left_alone = (input.is_deferred)(&object) || (epg.is_none() && (input.is_throttled)(&object));
             is_left_alone.then_some(BlockReason::LeftAlone)
         }
     }

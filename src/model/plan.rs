@@ -23,7 +23,7 @@ pub struct Plan {
     /// What people should know.
     pub findings: Vec<Finding>,
     /// EPGs of ours that nothing wants and nothing holds: their grace runs (D6).
-    pub unwanted: BTreeSet<EpgDn>,
+    pub undesired: BTreeSet<EpgDn>,
     /// Foreign EPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
     pub untagged: BTreeSet<EpgDn>,
     /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
@@ -31,7 +31,7 @@ pub struct Plan {
     /// What it would delete if it were not held (W4).
     pub blocked: BTreeSet<ObjectDn>,
     /// What it would delete if anything might be deleted (W1, W5).
-    pub kept: BTreeSet<ObjectDn>,
+    pub withheld: BTreeSet<ObjectDn>,
 }
 
 /// Changes in one EPG that are sent as one request, and are done by the APIC all or none.
@@ -139,9 +139,9 @@ pub enum Change {
         why: Cause,
     },
     /// The L3Out gets the tag that remembers that the EPG is not ours (O4).
-    Remember,
+    CreateTag,
     /// That tag goes.
-    Forget {
+    DeleteTag {
         /// Its DN as the APIC spells it.
         tag: Box<str>,
     },
@@ -150,7 +150,7 @@ pub enum Change {
 impl Change {
     /// Whether something is taken away.
     pub fn is_delete(&self) -> bool {
-        matches!(self, Change::DeleteEpg { .. } | Change::DeleteSubnet { .. } | Change::Forget { .. })
+        matches!(self, Change::DeleteEpg { .. } | Change::DeleteSubnet { .. } | Change::DeleteTag { .. })
     }
 
     /// Whether it concerns the EPG itself.
@@ -159,7 +159,7 @@ impl Change {
     }
 
     /// Whether the EPG goes with all that is in it, whosever that is.
-    pub fn takes_all(&self) -> bool {
+    pub fn deletes_epg(&self) -> bool {
         matches!(self, Change::DeleteEpg { .. })
     }
 
@@ -178,14 +178,14 @@ impl Change {
         let epg = epg.clone();
         match (self, self.prefix()) {
             (_, Some(prefix)) => ObjectDn::Subnet(epg, prefix),
-            (Change::Remember | Change::Forget { .. }, _) => ObjectDn::Tag(epg),
+            (Change::CreateTag | Change::DeleteTag { .. }, _) => ObjectDn::Tag(epg),
             _ => ObjectDn::Epg(epg),
         }
     }
 
     /// Whether something is made that is believed absent.
     pub fn is_create(&self) -> bool {
-        matches!(self, Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::Remember)
+        matches!(self, Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::CreateTag)
     }
 }
 
@@ -216,8 +216,8 @@ impl fmt::Display for Change {
             Change::DeleteSubnet { prefix, before, why, .. } => {
                 write!(f, "- {prefix}  was {:?}  ({why})", before.name)
             }
-            Change::Remember => f.write_str("+ tag on the L3Out  (marks the EPG as foreign)"),
-            Change::Forget { .. } => f.write_str("- tag on the L3Out  (no longer needed)"),
+            Change::CreateTag => f.write_str("+ tag on the L3Out  (marks the EPG as foreign)"),
+            Change::DeleteTag { .. } => f.write_str("- tag on the L3Out  (no longer needed)"),
         }
     }
 }
@@ -244,10 +244,10 @@ impl Tally {
         let mut tally = Tally::default();
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
-                Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::Remember => tally.created += 1,
+                Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::CreateTag => tally.created += 1,
                 Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
                 Change::DeleteEpg { subnets, .. } => tally.deleted += 1 + subnets,
-                Change::DeleteSubnet { .. } | Change::Forget { .. } => tally.deleted += 1,
+                Change::DeleteSubnet { .. } | Change::DeleteTag { .. } => tally.deleted += 1,
             }
         }
         tally

@@ -13,30 +13,29 @@ use super::rules::Rules;
 pub struct PlanInput<'a> {
     /// What the cluster calls for.
     pub desired: &'a DesiredState,
-    /// The cluster that calls for it: why something is not desired any more is found there (R8).
+    /// The cluster itself, where the reason is found why something is no longer desired (R8).
     pub inventory: &'a Inventory,
     /// What the fabric holds.
     pub fabric: &'a FabricCache,
     /// What the configuration says.
     pub rules: &'a Rules,
     /// Whether anything may be deleted now (W1, W5).
-    pub deletes: bool,
-    /// How long the grace of an unwanted EPG is; nothing where the policy deletes none (D6, W5).
+    pub may_delete: bool,
+    /// The grace of an EPG that is not desired any more; nothing if the policy never deletes (D6, W5).
     pub grace: Option<Duration>,
-    /// Whether the grace of an unwanted EPG is over (D6).
-    pub grace_over: &'a dyn Fn(&EpgDn) -> bool,
-    /// Whether an object is left alone for now because the APIC refused what was sent there (W3, W8); an EPG with all
-    /// that is in it.
-    pub deferred: &'a dyn Fn(&ObjectDn) -> bool,
-    /// Whether an object is left alone for now because somebody fights over it (R5).
-    pub throttled: &'a dyn Fn(&ObjectDn) -> bool,
-    /// What must not be deleted until somebody consents (W4).
+    /// Whether the grace of an EPG is over (D6).
+    pub is_grace_over: &'a dyn Fn(&EpgDn) -> bool,
+    /// Whether an object is left alone for now after a rejection (W3, W8); an EPG with all that is in it.
+    pub is_deferred: &'a dyn Fn(&ObjectDn) -> bool,
+    /// Whether an object is left alone for now because another writer keeps reverting it (R5).
+    pub is_throttled: &'a dyn Fn(&ObjectDn) -> bool,
+    /// What must not be deleted until an operator approves (W4).
     pub blocked: &'a BTreeSet<ObjectDn>,
-    /// The foreign EPGs that this process itself remembers (O4).
+    /// The foreign EPGs that only this process remembers (O4).
     pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
 }
 
-/// A foreign EPG whose tag the fabric does not take (O4).
+/// A foreign EPG whose tag cannot be written (O4).
 #[derive(Debug, Clone)]
 pub struct TagFailure {
     /// Why not.

@@ -132,7 +132,7 @@ impl Reconciler {
             Staleness::Fresh => false,
             Staleness::L3out(l3out) => *l3out == dn.l3out,
             Staleness::Object(object) if object.epg() == dn => transaction.changes.iter().any(|change| match object {
-                ObjectDn::Subnet(_, prefix) => change.takes_all() || change.prefix() == Some(*prefix),
+                ObjectDn::Subnet(_, prefix) => change.deletes_epg() || change.prefix() == Some(*prefix),
                 _ => true,
             }),
             // An address that somebody has put elsewhere in the VRF, perhaps (S3).

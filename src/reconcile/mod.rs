@@ -381,7 +381,7 @@ impl Reconciler {
             if self.deletes(now) && self.deletion_guard.check(&plan, self.fabric.count_ours(), self.rules.max_deletes) {
                 continue;
             }
-            let goes_at_once = self.inventory.was_listed(Kind::Deployment) && self.grace.update(&plan.unwanted, now);
+            let goes_at_once = self.inventory.was_listed(Kind::Deployment) && self.grace.update(&plan.undesired, now);
             let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();
             if goes_at_once && nothing_to_send {
                 continue;
@@ -396,7 +396,7 @@ impl Reconciler {
                 let is_left = !plan.transactions.is_empty();
                 (report.unfinished, report.withheld) =
                     ((is_left && self.writer.writes()) || report.unread > 0, is_left && !self.writer.writes());
-                report.kept = if self.writer.deletes() { 0 } else { plan.kept.len() };
+                report.kept = if self.writer.deletes() { 0 } else { plan.withheld.len() };
                 report.notices = self.report_findings(&desired, plan, now);
                 self.forget_unneeded(apic);
                 return Ok(report);
@@ -445,11 +445,11 @@ impl Reconciler {
             inventory: &self.inventory,
             fabric: &self.fabric,
             rules: &self.rules,
-            deletes: self.deletes(now),
+            may_delete: self.deletes(now),
             grace: self.writer.deletes().then(|| self.grace.length()),
-            grace_over: &|epg| self.grace.is_over(epg, now),
-            deferred: &|object| self.deferrals.is_deferred(object, now),
-            throttled: &|object| self.drift.is_throttled(object, now),
+            is_grace_over: &|epg| self.grace.is_over(epg, now),
+            is_deferred: &|object| self.deferrals.is_deferred(object, now),
+            is_throttled: &|object| self.drift.is_throttled(object, now),
             blocked: self.deletion_guard.blocked(),
             tag_failures: &self.tag_failures,
         })

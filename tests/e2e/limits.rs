@@ -109,7 +109,7 @@ fn an_apic_is_not_read_for_ever() {
     let cache = FabricCache::new(OwnerIdentity::new("me", &[]));
     let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
     let epg = l3out.epg(Name::object("E").unwrap());
-    let write = Transaction { epg, shape: RequestShape::Tag, changes: vec![Change::Remember] };
+    let write = Transaction { epg, shape: RequestShape::Tag, changes: vec![Change::CreateTag] };
     let with = |trouble| {
         fabric.clear_faults();
         fabric.fault(Fault::on("/api/", trouble));

@@ -106,7 +106,7 @@ fn repair(n: u8, mark: bool) -> Change {
 }
 
 fn forget(key: &str) -> Change {
-    Change::Forget { tag: l3out().tag(key).into() }
+    Change::DeleteTag { tag: l3out().tag(key).into() }
 }
 
 fn transaction(name: &str, shape: RequestShape, changes: Vec<Change>) -> Transaction {
@@ -176,7 +176,7 @@ fn requests() {
             Value::Null,
         ),
         (
-            transaction("NONE", RequestShape::Tag, vec![Change::Remember]),
+            transaction("NONE", RequestShape::Tag, vec![Change::CreateTag]),
             "POST uni/tn-T/out-L",
             json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
                 "value": "external EPG of somebody else, in use", "status": "created"}}}),
@@ -218,7 +218,7 @@ fn what_is_not_ours_is_refused() {
         ("NONE", Tag, vec![forget("aci-sync:me:OTHER")]),
         ("OTHER", Tag, vec![create(9)]),
         ("OTHER", OneSubnet, vec![forget("aci-sync:me:OTHER")]),
-        ("OURS", EpgTree, vec![create(9), Change::Remember]),
+        ("OURS", EpgTree, vec![create(9), Change::CreateTag]),
     ] {
         let transaction = transaction(epg, shape, changes);
         let sent = send(Policy::Sync, &transaction, &fabric());

@@ -407,7 +407,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         let change = match (random.below(7), subnet) {
             (0, _) => Some(Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }),
             (1, _) => Some(Change::SetEpgOwner { from: epg.ownership, why: Cause::MarkChanged }),
-            (2, _) => random.one_of(&tags).map(|it| Change::Forget { tag: it.as_str().into() }),
+            (2, _) => random.one_of(&tags).map(|it| Change::DeleteTag { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
                 let moves_to = random.percent(50).then(|| dn.clone());
                 Some(Change::DeleteSubnet { prefix, before, moves_to, why: Cause::Undesired })
@@ -431,7 +431,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         };
         if let Some(change) = change {
             let form = match &change {
-                Change::Forget { .. } => RequestShape::Tag,
+                Change::DeleteTag { .. } => RequestShape::Tag,
                 _ if random.percent(50) => RequestShape::EpgTree,
                 _ => RequestShape::OneSubnet,
             };

@@ -376,8 +376,8 @@ impl World {
                     Change::RepairSubnet { .. } => "change: subnet repaired",
                     Change::DeleteSubnet { moves_to: Some(_), .. } => "change: subnet moved",
                     Change::DeleteSubnet { .. } => "change: subnet deleted",
-                    Change::Remember => "change: tag written",
-                    Change::Forget { .. } => "change: tag deleted",
+                    Change::CreateTag => "change: tag written",
+                    Change::DeleteTag { .. } => "change: tag deleted",
                 });
             }
             for finding in it.reconciler.findings() {

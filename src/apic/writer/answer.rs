@@ -37,7 +37,7 @@ impl Accepted {
     /// What an answer shows. `epg` is the EPG as it was read before.
     pub(super) fn from_answer(transaction: &Transaction, epg: Option<&Epg>, answer: &[MoChange]) -> Accepted {
         let swept = match epg {
-            Some(epg) if transaction.changes.iter().any(Change::takes_all) => swept(&transaction.epg, epg, answer),
+            Some(epg) if transaction.changes.iter().any(Change::deletes_epg) => swept(&transaction.epg, epg, answer),
             _ => Vec::new(),
         };
         Accepted { confirmation: confirmation(transaction, answer), swept }

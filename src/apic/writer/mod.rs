@@ -91,7 +91,7 @@ impl Writer {
 /// and what is created is not known to be there.
 fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let epg = fabric.epg(&transaction.epg);
-    let is_tag = |it: &Change| matches!(it, Change::Remember | Change::Forget { .. });
+    let is_tag = |it: &Change| matches!(it, Change::CreateTag | Change::DeleteTag { .. });
     if transaction.shape == RequestShape::Tag {
         return check_tag(fabric, transaction);
     }
@@ -119,8 +119,8 @@ fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> 
 fn check_tag(fabric: &FabricCache, transaction: &Transaction) -> Result<(), String> {
     let known = |tag: &str| fabric.tags().any(|(epg, dn)| epg == transaction.epg && dn == tag);
     match transaction.changes.as_slice() {
-        [Change::Remember] => Ok(()),
-        [Change::Forget { tag }] if known(tag) => Ok(()),
+        [Change::CreateTag] => Ok(()),
+        [Change::DeleteTag { tag }] if known(tag) => Ok(()),
         _ => Err("the tag is not ours".into()),
     }
 }
@@ -136,7 +136,7 @@ fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
     };
     need(epg.fresh, "the EPG was not read in this pass")?;
     match change {
-        Change::CreateEpg { .. } | Change::Remember | Change::Forget { .. } => Ok(()),
+        Change::CreateEpg { .. } | Change::CreateTag | Change::DeleteTag { .. } => Ok(()),
         Change::SetEpgOwner { .. } => need(epg.is_ours() || epg.ownership == Ownership::Legacy, "the EPG is not ours"),
         Change::DeleteEpg { .. } => {
             let only_ours = epg.subnets.values().all(|it| it.ownership == Ownership::Owned) && epg.unreadable == 0;

@@ -62,8 +62,8 @@ impl WriteRequest {
         let [change] = transaction.changes.as_slice() else { return None };
         match change {
             Change::DeleteSubnet { before, .. } => Some(WriteRequest::delete(dn.subnet(&before.ip))),
-            Change::Forget { tag } => Some(WriteRequest::delete(tag.to_string())),
-            Change::Remember => {
+            Change::DeleteTag { tag } => Some(WriteRequest::delete(tag.to_string())),
+            Change::CreateTag => {
                 let tag = Body::new(TAG)
                     .with("key", owner.tag_key(&dn.name))
                     .with("value", TAG_VALUE)
@@ -113,7 +113,7 @@ fn subnet(owner: &OwnerIdentity, change: &Change) -> Option<Body> {
         Change::CreateEpg { .. }
         | Change::SetEpgOwner { .. }
         | Change::DeleteEpg { .. }
-        | Change::Remember
-        | Change::Forget { .. } => None,
+        | Change::CreateTag
+        | Change::DeleteTag { .. } => None,
     }
 }
