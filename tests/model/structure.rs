@@ -191,6 +191,49 @@ fn links_lead_somewhere() {
     assert!(count > 50, "only {count} links were found");
 }
 
+/// Every file and folder that ARCHITECTURE.md names exists, below `src` or at the root.
+#[test]
+fn the_architecture_names_what_exists() {
+    let text = read("ARCHITECTURE.md");
+    let is_path = |it: &&str| it.ends_with('/') || [".rs", ".txt", ".yaml", ".env"].iter().any(|end| it.ends_with(end));
+    let paths: Vec<&str> = prose(&text).flat_map(|it| it.split('`').skip(1).step_by(2)).filter(is_path).collect();
+    for path in &paths {
+        let root = Path::new(ROOT);
+        assert!(root.join("src").join(path).exists() || root.join(path).exists(), "{path} does not exist");
+    }
+    assert!(paths.len() > 80, "only {} paths were found", paths.len());
+}
+
+/// The words of a private language stay out of code, scripts and documents; docs/glossary.md has the words to use.
+#[test]
+fn the_worst_words_stay_out() {
+    const WORDS: [&str; 9] = ["somebody", "nobody", "anybody", "whoever", "anew", "mend", "bears", "told", "tells"];
+    // Generated from the doc comments of the tests.
+    const EXCEPTIONS: [&str; 1] = ["docs/development/traceability.md"];
+    let folders = ["scripts", "systemd", "docs", ".ci"];
+    let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let mut todo: Vec<PathBuf> = folders.iter().chain(&documents).map(|it| Path::new(ROOT).join(it)).collect();
+    let mut found = Vec::new();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(path).unwrap().map(|it| it.unwrap().path()));
+            continue;
+        }
+        let name = path.strip_prefix(ROOT).unwrap().display().to_string();
+        if EXCEPTIONS.contains(&name.as_str()) {
+            continue;
+        }
+        for (number, line) in std::fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let line = line.to_lowercase();
+            let mut words = line.split(|it: char| !it.is_alphanumeric() && it != '_');
+            if let Some(word) = words.find(|it| WORDS.contains(it)) {
+                found.push(format!("{name}:{}: {word}", number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 /// The first page is read in five minutes, and the second in ten.
 #[test]
 fn the_first_pages_are_short() {
