@@ -208,8 +208,8 @@ fn the_architecture_names_what_exists() {
 #[test]
 fn the_worst_words_stay_out() {
     const WORDS: [&str; 9] = ["somebody", "nobody", "anybody", "whoever", "anew", "mend", "bears", "told", "tells"];
-    // Generated from the doc comments of the tests.
-    const EXCEPTIONS: [&str; 1] = ["docs/development/traceability.md"];
+    // The first is generated from the doc comments of the tests; the others quote older messages and words.
+    const EXCEPTIONS: [&str; 3] = ["docs/development/traceability.md", "docs/observability.md", "docs/glossary.md"];
     let folders = ["scripts", "systemd", "docs", ".ci"];
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
     let mut todo: Vec<PathBuf> = folders.iter().chain(&documents).map(|it| Path::new(ROOT).join(it)).collect();
