@@ -235,16 +235,16 @@ mod tests {
         election
     }
 
-    /// K4: a Lease that is not there is made, one that nobody holds is taken, one of somebody else is left alone.
+    /// K4: a missing Lease is created, a free one is taken, and one of another holder is left alone.
     #[test]
     fn who_may_take_it() {
-        let (start, nobody) = (Instant::now(), Record::default());
+        let (start, free) = (Instant::now(), Record::default());
         for (found, expected) in [
             (None, Some((AT, 0))),
-            (Some(Lease { metadata: json!({}), spec: nobody }), Some((AT, 0))),
+            (Some(Lease { metadata: json!({}), spec: free }), Some((AT, 0))),
             (Some(lease(7, "", "x", 4)), Some((AT, 5))),
             (Some(lease(7, "you", "x", 4)), None),
-            // It is ours from before a deadline that passed while the API server was away: nobody took it meanwhile.
+            // Ours from a term whose deadline passed while the API server was unreachable; no other process took it.
             (Some(lease(7, "me", "x", 4)), Some(("then", 4))),
             (Some(lease(7, "", "x", i64::MAX)), Some((AT, i64::MAX))),
         ] {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     /// K4: a Lease has run out when its record did not change here for as long as it says, whatever times stand in it;
-    /// a new version alone, such as that of a label, is no renewal.
+    /// a new version alone, for example because of a label, is no renewal.
     #[test]
     fn it_runs_out_by_what_was_seen() {
         let start = Instant::now();
@@ -309,13 +309,13 @@ mod tests {
         assert!(!election.end_if_expired(start + seconds(11)));
         assert!(
             election.end_if_expired(start + seconds(12)) && !election.end_if_expired(start + seconds(12)),
-            "told once"
+            "reported once"
         );
         assert_eq!((election.renewal(AT), election.timeout(start + seconds(20))), (None, Some(REQUEST)));
     }
 
-    /// K4: a Lease that is somebody else's, nobody's or gone ends our leading at once, and is not taken in the same try:
-    /// somebody may have led in between.
+    /// K4: a Lease of another holder, a free or a missing one ends the term at once, and is not taken in the same try:
+    /// another process may have led in between.
     #[test]
     fn what_is_not_ours_any_more_is_lost() {
         let start = Instant::now();
@@ -328,7 +328,7 @@ mod tests {
         }
     }
 
-    /// K4: pauses are client-go's with half of its spread, and nobody sleeps past a deadline of its own or long past the end of a Lease.
+    /// K4: pauses are client-go's with half of its spread, and none lasts past the own deadline or long past the end of a Lease.
     #[test]
     fn pauses() {
         let start = Instant::now();
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(election.pause(start + seconds(11), 0.9), Duration::ZERO);
     }
 
-    /// X2: who stops leaves the Lease free at once, but only its own.
+    /// X2: a stopping holder leaves its own Lease free at once.
     #[test]
     fn a_release_is_for_the_holder() {
         let released = ElectionState::release("me", lease(5, "me", "x", 3), AT).unwrap();

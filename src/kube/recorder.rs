@@ -147,7 +147,7 @@ impl Recorder {
     }
 }
 
-/// The beginning of a text, at most so many bytes.
+/// The beginning of a text, at most `longest` bytes.
 fn cut(text: &str, longest: usize) -> &str {
     let end = (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or_default()]

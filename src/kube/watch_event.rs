@@ -9,19 +9,19 @@ pub enum Event {
     Listed {
         /// The kind.
         kind: Kind,
-        /// The objects worth keeping.
+        /// The objects that a rule needs.
         objects: Vec<Object>,
     },
-    /// An object was added or changed, and is worth keeping.
+    /// An object was added or changed, and is needed by a rule.
     Upsert(Object),
-    /// An object was deleted, or is no longer worth keeping.
+    /// An object was deleted, or no rule needs it any more.
     Gone {
         /// The kind.
         kind: Kind,
         /// Which one.
         key: Key,
     },
-    /// The server took a watch. Whether it delivers anything is not known yet (W1).
+    /// The server accepted a watch. Whether it delivers anything is not known yet (W1).
     Opened {
         /// The kind.
         kind: Kind,
@@ -31,7 +31,7 @@ pub enum Event {
         /// The kind.
         kind: Kind,
     },
-    /// The watch ended, and is being resumed where it ended.
+    /// The watch ended, and is being resumed at the same version.
     Interrupted {
         /// The kind.
         kind: Kind,

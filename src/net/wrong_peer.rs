@@ -31,7 +31,7 @@ pub fn redirect(status: u16, headers: &HeaderMap) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// F31, A4: a redirect's host is shown, escaped, and nothing else of where it points.
+    /// F31, A4: only the host of a redirect is shown, escaped.
     #[test]
     fn redirects_show_a_host() {
         let words = |status, location: &str| {

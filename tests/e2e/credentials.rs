@@ -16,7 +16,7 @@ use sim::pki::KeyForm;
 const V1: &str = "client.authentication.k8s.io/v1";
 const BETA: &str = "client.authentication.k8s.io/v1beta1";
 
-/// A plugin that notes its run and what it was told, and prints what stands in the file `answer`.
+/// A plugin that notes its run and its environment, and prints the file `answer`.
 const PLUGIN: &str = "echo run >> \"$1/runs\"; printf %s \"$KUBERNETES_EXEC_INFO\" > \"$1/info\"; \
                       printf %s \"$GREETING\" > \"$1/greeting\"; cat \"$1/answer\"";
 
@@ -70,7 +70,7 @@ fn line_in(file: &Path) -> String {
     text().trim().to_owned()
 }
 
-/// Whether a process runs. One that has ended and that nobody has asked about does not.
+/// Whether a process runs. A zombie does not.
 fn is_running(process: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
@@ -161,7 +161,7 @@ fn a_plugin_is_run_when_its_credential_ends() {
     assert!(kube.journal().len() >= 12, "several requests for each run");
 }
 
-/// K3, W8: a refused credential costs one run, whoever asks; one that stays refused costs fewer and fewer runs.
+/// K3, W8: a rejected credential costs one run for all requests; one that stays rejected costs fewer and fewer runs.
 #[test]
 fn a_plugin_is_run_once_after_a_refusal() {
     let kube = SimKube::start(Options::default());
@@ -193,7 +193,7 @@ fn a_plugin_is_run_once_after_a_refusal() {
 /// K3, A4: a plugin that fails, prints rubbish or is gone is one clear sentence without what it printed, is not run
 /// again at once, and heals.
 #[test]
-fn a_plugin_that_fails_is_told_and_heals() {
+fn a_failing_plugin_is_logged_and_retried() {
     let kube = SimKube::start(Options::default());
     let good = answer(V1, &json!({"token": TOKEN}));
     let pair = kube.client("x", KeyForm::Pkcs8);
@@ -286,9 +286,9 @@ fn a_plugin_that_hangs_is_killed() {
     world.until_holds("E", &["10.0.0.1"]);
 }
 
-/// K3: a plugin that has ended, with a process of its own that keeps its output open, is told as that.
+/// K3: a plugin that has ended, with a process of its own that keeps its output open, has an error of its own.
 #[test]
-fn a_plugin_whose_output_stays_open_is_told() {
+fn a_plugin_whose_output_stays_open_is_an_error() {
     let kube = SimKube::start(Options::default());
     let folder = Folder::new();
     folder.file("answer", &answer(V1, &json!({"token": TOKEN})));
@@ -315,7 +315,7 @@ fn a_stop_does_not_wait_for_a_plugin() {
     until("all of it is gone", || processes.split(' ').all(|it| !is_running(it)));
 }
 
-/// K3, X4: what a plugin's entry cannot mean is told at the start.
+/// K3, X4: an invalid plugin entry is an error at the start.
 #[test]
 fn bad_plugin_entries() {
     let world = World::new();
@@ -382,7 +382,7 @@ fn what_cannot_be_used_is_refused() {
         (with_key("folder"), "folder: Is a directory"),
         (json!({"username": "S3CRET", "password": "S3CRET"}), "username is not supported; use a client certificate"),
         (json!({"auth-provider": {"name": "gcp"}}), "auth-provider is not supported; "),
-        (json!({"token": "S3CRET", "as": "somebody"}), "as is not supported; "),
+        (json!({"token": "S3CRET", "as": "other"}), "as is not supported; "),
         (json!({"token": "S3CRET", "as-groups": ["x"]}), "as-groups is not supported; "),
         (json!({"tokenFile": "gone"}), "gone: No such file"),
     ] {
@@ -443,7 +443,7 @@ fn write_pair(world: &World, user: &str) {
 }
 
 /// F35 (K3): client certificates are renewed under a running daemon: on SIGHUP, and by itself when the old one is
-/// refused. Old connections are not used any longer, a half-written pair changes nothing, and nothing is listed anew.
+/// refused. Old connections are not used any longer, a half-written pair changes nothing, and nothing is listed again.
 #[test]
 fn certificates_are_rotated() {
     let world = World::new();
@@ -480,11 +480,11 @@ fn certificates_are_rotated() {
     until_watched_by(&world, "three", begun);
     world.kube.delete("pods", "a", "web-646c8dfd75-2");
     world.until_holds("E", &["10.0.0.1"]);
-    assert_eq!(lists(&world), 3, "nothing was listed anew: {}", daemon.log());
+    assert_eq!(lists(&world), 3, "nothing was listed again: {}", daemon.log());
     assert!(!daemon.log().contains("PRIVATE"));
 }
 
-/// F35 (K3): a kubeconfig that is written anew, with its certificate in it, is taken; but never one that names another
+/// F35 (K3): a kubeconfig that is written again, with its certificate in it, is taken; but never one that names another
 /// server: an empty cluster there would look as if everything had been deleted.
 #[test]
 fn a_kubeconfig_is_renewed_but_leads_nowhere_else() {

@@ -1,4 +1,4 @@
-//! K5: what people see with `kubectl describe`, and that telling it is in nobody's way.
+//! K5: what `kubectl describe` shows, and that sending it holds up nothing.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use sim::net::{Fault, Trouble};
 const PROMPT: Duration = Duration::from_secs(10);
 
 /// The Events about a namespace's objects, oldest first: reason and object.
-fn told(world: &World, namespace: &str) -> Vec<String> {
+fn reported(world: &World, namespace: &str) -> Vec<String> {
     let events = world.kube.all("events").into_iter().filter(|it| it["metadata"]["namespace"] == namespace);
     let word = |it: &Value| it.as_str().unwrap().to_owned();
     let mut events: Vec<_> = events
@@ -42,11 +42,11 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until everything that was news before has been told: news are told one after the other.
-fn until_told(world: &World, marker: &str) {
+/// Waits until all earlier notices are sent; they are sent in order.
+fn until_sent(world: &World, marker: &str) {
     let annotation = json!({"tenant": "T", "l3out": "M", "epg": marker}).to_string();
     world.kube.deploy("marker", marker, Some(&annotation), &[&format!("10.9.9.{}", marker.len())]);
-    until("all was told", || world.kube.all("events").iter().any(|it| it["regarding"]["name"] == marker));
+    until("all was sent", || world.kube.all("events").iter().any(|it| it["regarding"]["name"] == marker));
 }
 
 /// The requests about Events.
@@ -63,14 +63,14 @@ fn has_thread(daemon: &Daemon) -> bool {
     names.any(|it| it.trim() == "kubernetes-even")
 }
 
-/// K5: the first sync and the release of a Deployment are told, on the very object that `kubectl describe` looks for;
-/// what becomes of its Pods is not, and a restart on a converged fabric tells nothing.
+/// K5: the first sync and the release of a Deployment are reported, on the very object that `kubectl describe` looks for;
+/// changes of its Pods are not, and a restart on a converged fabric reports nothing.
 #[test]
-fn a_deployments_life_is_told() {
+fn sync_and_release_are_reported() {
     let world = World::new();
     let mut daemon = world.run(&["--epg-grace", "0"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    until("it was told", || event(&world, "Synced", "web").is_some());
+    until("it was reported", || event(&world, "Synced", "web").is_some());
     let synced = event(&world, "Synced", "web").unwrap();
     let uid = &world.kube.get("deployments", "a", "web").unwrap()["metadata"]["uid"];
     let regarding = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "a", "name": "web", "uid": uid});
@@ -83,13 +83,13 @@ fn a_deployments_life_is_told() {
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     assert_eq!(daemon.stop().0, Some(0));
     let mut daemon = world.run(&["--epg-grace", "0"]);
-    until_told(&world, "restarted");
-    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+    until_sent(&world, "restarted");
+    assert_eq!(reported(&world, "a"), ["Synced Deployment web"]);
 
     world.kube.delete("deployments", "a", "web");
-    until("its end was told", || event(&world, "Released", "web").is_some());
+    until("its release was reported", || event(&world, "Released", "web").is_some());
     assert!(world.apic.get(DN_E).is_none());
-    assert_eq!(told(&world, "a"), ["Synced Deployment web", "Released Deployment web"]);
+    assert_eq!(reported(&world, "a"), ["Synced Deployment web", "Released Deployment web"]);
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(daemon.text("err"), "");
 }
@@ -97,7 +97,7 @@ fn a_deployments_life_is_told() {
 /// K5: findings are reported on the objects that they concern; the same again is another Event, and the only right used
 /// is create.
 #[test]
-fn findings_are_told() {
+fn findings_are_reported() {
     let world = World::new();
     world.apic.set("uni/tn-T/out-L/instP-F", "l3extInstP", &[]).unwrap();
     let _daemon = world.run(&["--foreign-epg", "refuse"]);
@@ -108,12 +108,12 @@ fn findings_are_told() {
         ("lost", nowhere, "L3OutNotFound", "uni/tn-T/out-NO: L3Out not found; waiting for it to be created"),
     ] {
         world.kube.deploy("a", name, Some(annotation), &[]);
-        until(&format!("{reason} was told"), || event(&world, reason, name).is_some());
-        let told = event(&world, reason, name).unwrap();
-        assert!(told["note"].as_str().unwrap().starts_with(note), "{told}");
-        assert_eq!(told["type"], "Warning");
+        until(&format!("{reason} was reported"), || event(&world, reason, name).is_some());
+        let found = event(&world, reason, name).unwrap();
+        assert!(found["note"].as_str().unwrap().starts_with(note), "{found}");
+        assert_eq!(found["type"], "Warning");
     }
-    let invalid = |world: &World| told(world, "a").iter().filter(|it| it.starts_with("InvalidAnnotation")).count();
+    let invalid = |world: &World| reported(world, "a").iter().filter(|it| it.starts_with("InvalidAnnotation")).count();
     for annotation in [E, "{"] {
         world.kube.annotate("a", "typo", Some(annotation));
         world.settle();
@@ -143,24 +143,24 @@ fn a_missing_right_is_one_line() {
     assert!(complaints.contains("cannot create resource") && complaints.contains("--events=false"));
 }
 
-/// K5: in a namespace that is being deleted nothing can be made; nobody needs to know.
+/// K5: in a namespace that is being deleted no Event can be created, which is no warning.
 #[test]
-fn a_namespace_that_goes_is_no_trouble() {
+fn a_terminating_namespace_is_no_warning() {
     let world = World::new();
     world.kube.apply("namespaces", json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
     let mut daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
-    until_told(&world, "marker");
+    until_sent(&world, "marker");
     assert!(requests(&world)[0].contains("/namespaces/a/"), "it was tried");
-    assert_eq!(told(&world, "a"), [""; 0]);
+    assert_eq!(reported(&world, "a"), [""; 0]);
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(daemon.text("err"), "");
 }
 
-/// K5, X2: an endpoint that hangs or fails holds up neither the fabric nor the stop, and what it lost is told once.
+/// K5, X2: an endpoint that hangs or fails holds up neither the fabric nor the stop, and lost Events are logged once.
 #[test]
-fn trouble_with_events_is_in_nobodys_way() {
+fn a_failing_events_api_holds_up_nothing() {
     for trouble in [Trouble::Hang, Trouble::Cut, Trouble::Answer(500, "text/plain", "no".to_owned())] {
         let world = World::new();
         world.kube.fault(Fault::on("/events", trouble.clone()));
@@ -187,8 +187,8 @@ fn lost_answers_make_no_second_event() {
     world.kube.fault(Fault::on("/events", Trouble::LoseAnswer).times(1));
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    until_told(&world, "marker");
-    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+    until_sent(&world, "marker");
+    assert_eq!(reported(&world, "a"), ["Synced Deployment web"]);
     assert_eq!(daemon.text("err"), "");
 
     world.kube.fault(Fault::on("/events", Trouble::Answer(422, "application/json", "{}".to_owned())).times(2));
@@ -197,30 +197,30 @@ fn lost_answers_make_no_second_event() {
         world.kube.deploy("a", name, Some(&annotation), &[if name == "one" { "10.0.0.2" } else { "10.0.0.3" }]);
     }
     until("both were tried", || world.kube.server().troubled() == 3);
-    until_told(&world, "afterwards");
-    assert_eq!(told(&world, "a"), ["Synced Deployment web"], "what is refused is not tried again");
+    until_sent(&world, "afterwards");
+    assert_eq!(reported(&world, "a"), ["Synced Deployment web"], "a rejected Event is not retried");
     daemon.until_logged("Kubernetes Events are accepted again");
     assert_eq!((daemon.count("failed to create a Kubernetes Event"), daemon.text("err").lines().count()), (1, 1));
 }
 
-/// K4, K5: of two masters only the one that leads tells, and a take-over on a converged fabric tells nothing.
+/// K4, K5: of two masters only the leader reports, and a take-over on a converged fabric reports nothing.
 #[test]
-fn only_the_leader_tells() {
+fn only_the_leader_reports() {
     let world = World::new();
     let mut masters = [world.run(&["--leader-elect"]), world.run(&["--leader-elect"])];
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    until("it was told", || event(&world, "Synced", "web").is_some());
+    until("it was reported", || event(&world, "Synced", "web").is_some());
     let leader = masters.iter().position(|it| it.count("websocket open") == 1).unwrap();
     assert_eq!(masters[leader].stop().0, Some(0));
     masters[1 - leader].until_logged("websocket open");
-    until_told(&world, "marker");
-    assert_eq!(told(&world, "a"), ["Synced Deployment web"]);
+    until_sent(&world, "marker");
+    assert_eq!(reported(&world, "a"), ["Synced Deployment web"]);
     assert_eq!(requests(&world).len(), 2);
 }
 
 /// K5, W5, X5: `--events=false`, `observe`, `plan` and `--once` write no Event.
 #[test]
-fn nothing_is_told_where_it_is_not_wanted() {
+fn no_events_without_events() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("a", "typo", Some("{"), &[]);

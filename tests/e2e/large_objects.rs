@@ -79,7 +79,7 @@ fn an_object_that_cannot_be_read_leads_to_a_list() {
     watch.stop();
 }
 
-/// K1, X3: the pages of a list shrink as far as to one object and grow again behind what was large; one object that is
+/// K1, X3: the pages of a list shrink down to one object and grow again after the large ones; one object that is
 /// larger than any page is an error that says where it is.
 #[test]
 fn pages_shrink_and_grow() {
@@ -133,7 +133,7 @@ fn the_beginning_of_a_line_says_what_it_is_about() {
     }
 }
 
-/// K1: nothing of a page that cannot be read whole counts, and an object is told from its neighbours while it comes in.
+/// K1: a page that cannot be read whole is not used, and an object is decoded apart from its neighbours while it comes in.
 #[test]
 fn a_page_is_read_one_object_at_a_time() {
     let item =

@@ -1,4 +1,4 @@
-//! K4: several daemons with one Lease. Exactly one writes, whatever happens to it; another takes over in time, and nobody
+//! K4: several daemons with one Lease. Exactly one writes, whatever happens to it; another takes over in time, and none
 //! lists the cluster again for it.
 
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals tell who.
+/// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals show which one it was.
 struct Master {
     name: String,
     front: Server,
@@ -70,7 +70,7 @@ impl Master {
     }
 }
 
-/// So many of them, none of which is ahead of the others.
+/// Several of them, started together.
 fn masters(world: &World, names: &[&str]) -> Vec<Master> {
     let masters: Vec<Master> = names.iter().map(|it| Master::start(world, it)).collect();
     until("all watch", || masters.iter().all(|it| it.daemon.count("s listed: ") == 3));
@@ -79,7 +79,7 @@ fn masters(world: &World, names: &[&str]) -> Vec<Master> {
 
 /// Takes the one that holds the Lease and is logged in out of the others.
 fn take_leader(world: &World, masters: &mut Vec<Master>) -> Master {
-    until("somebody leads", || masters.iter().any(|it| it.holds_the_lease(world)));
+    until("one leads", || masters.iter().any(|it| it.holds_the_lease(world)));
     let at = masters.iter().position(|it| it.holds_the_lease(world)).unwrap();
     masters[at].daemon.until_logged("websocket open");
     masters.remove(at)
@@ -95,7 +95,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// How often a kind was listed, by anybody.
+/// How many lists there were, by all daemons.
 fn lists(world: &World) -> usize {
     world.kube.journal().iter().filter(|it| it.target.contains("limit=500")).count()
 }
@@ -150,7 +150,7 @@ fn a_crash_and_a_stop() {
     assert!(stopped.elapsed() < AFTER_A_STOP, "{:?}", stopped.elapsed());
     let third = take_leader(&world, &mut masters);
 
-    assert_eq!((lists(&world), logins(&world)), (9, 3), "nobody lists again, and only leaders log in");
+    assert_eq!((lists(&world), logins(&world)), (9, 3), "none lists again, and only leaders log in");
     let wrote: Vec<String> = world.apic.writes().into_iter().map(|it| it.user).collect();
     let mut in_turn = wrote.clone();
     in_turn.dedup();
@@ -205,7 +205,7 @@ fn a_frozen_leader() {
     world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
     assert_eq!(frozen.daemon.count("acquired leadership"), before + 1);
-    assert_eq!((lists(&world), self::logins(&world)), (9, logins + 1), "nobody lists again");
+    assert_eq!((lists(&world), self::logins(&world)), (9, logins + 1), "none lists again");
     assert_eq!(frozen.daemon.stop().0, Some(0));
 }
 
@@ -235,18 +235,18 @@ fn a_leader_that_is_cut_off() {
     assert!(first < cut + AFTER_A_CRASH, "{:?}", first - cut);
     let last = lonely.writes(&world).last().unwrap().at;
     assert!(last > cut && last < cut + DEADLINE + 3 * SECOND && last < first, "{:?}", last.checked_duration_since(cut));
-    assert_eq!(lonely.daemon.count("not renewed in time"), 2, "it is told, and the session ends for it");
+    assert_eq!(lonely.daemon.count("not renewed in time"), 2, "it is logged, and the session ends for it");
     world.until("its session is over", |world| world.apic.sessions() == 1);
 
     lonely.front.resume();
     lonely.daemon.until_logged("standby: another process leads");
     world.kube.pod("a", "web", "late", &["10.0.1.1"]);
     world.settle();
-    assert_eq!(lists(&world), 9, "nobody lists again");
+    assert_eq!(lists(&world), 9, "none lists again");
     assert!(lonely.writes(&world).last().unwrap().at == last);
 }
 
-/// K4: a leader without rivals that slept past its deadline leads again, and begins anew: what was done to the fabric
+/// K4: a leader without rivals that slept past its deadline leads again, with a full sync: what was done to the fabric
 /// meanwhile is found.
 fn a_lone_leader_that_slept() {
     let world = World::new();
@@ -283,13 +283,13 @@ fn a_take_over_is_a_start() {
     heir.daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
     world.settle();
     assert!(world.holds("E", &addresses));
-    assert_eq!(lists(&world), 6, "nobody lists again");
+    assert_eq!(lists(&world), 6, "none lists again");
     heir.daemon.signal("USR2");
     world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
 }
 
 /// K4: a leader whose requests for the Lease hang, and nothing else does, ends its session at its deadline; once they are
-/// answered it leads again and begins anew.
+/// answered it leads again with a full sync.
 fn a_leader_whose_lease_hangs() {
     let world = World::new();
     let lone = Master::start(&world, "lone");
@@ -308,7 +308,7 @@ fn a_leader_whose_lease_hangs() {
     assert_eq!((lists(&world), lone.daemon.count("new term of leadership")), (3, 2));
 }
 
-/// K4: a leader whose Lease somebody else takes, whether its time is over or not, or deletes, ends its session at once and
+/// K4: a leader whose Lease another process takes, whether its time is over or not, or deletes, ends its session at once and
 /// is a candidate like any other.
 fn a_leader_whose_lease_is_taken_away() {
     let world = World::new();
@@ -366,8 +366,8 @@ fn another_takes_over() {
     ]);
 }
 
-/// K4, W8: without a right on the Lease one message names the verb and the resource; nobody logs in, nothing is
-/// written, and it is asked for less and less often until somebody grants it.
+/// K4, W8: without a right on the Lease one message names the verb and the resource; none logs in, nothing is
+/// written, and it is asked for less and less often until it is granted.
 #[test]
 fn nothing_is_written_without_the_right() {
     let story = |verb: &str| {
@@ -400,7 +400,7 @@ fn nothing_is_written_without_the_right() {
     side_by_side(&[&|| story("get"), &|| story("create"), &|| story("update")]);
 }
 
-/// K4, X3: whatever is answered in place of a Lease is told once and clearly, and nothing is written until there is one.
+/// K4, X3: any other answer than a Lease is logged once and clearly, and nothing is written until there is one.
 #[test]
 fn nothing_is_written_without_the_lease() {
     let refused = |code: u16, reason: &str| {
@@ -449,10 +449,10 @@ fn an_observer_takes_no_part() {
     assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
 }
 
-/// K4: right before each write the term is asked: where it ends in the middle of a reconcile nothing more is begun, also
-/// while the session is still there.
+/// K4: the term is checked right before each write: if it ends in the middle of a reconcile, no further write begins, also
+/// while the session still exists.
 #[test]
-fn a_tenure_that_ends_stops_the_next_write() {
+fn a_term_that_ends_stops_the_next_write() {
     let world = World::new();
     let hour = Duration::from_secs(3600);
     let names = many_epgs(&world);
@@ -469,12 +469,12 @@ fn a_tenure_that_ends_stops_the_next_write() {
         pacer: apic::RequestPacer::new(None),
     };
     let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));
-    let ((tell, told), (say, said)) = (bounded(64), bounded(64));
+    let ((cluster_sender, cluster_events), (fabric_sender, fabric_events)) = (bounded(64), bounded(64));
     let leadership = Leadership::not_yet();
     leadership.extend(Instant::now() + hour);
-    let (link, listener, refresher) = apic::link(settings, leadership.clone(), say.clone(), stopped.clone());
+    let (link, listener, refresher) = apic::link(settings, leadership.clone(), fabric_sender.clone(), stopped.clone());
     let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
-    let inbox = Inbox { cluster: told, fabric: said, commands, stop: stopped };
+    let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stopped };
     let reconciler = EventLoop::new(reconciler, inbox, link.clone(), leadership.clone(), Heartbeat::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));
     world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
@@ -484,7 +484,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
         scope.spawn(|| reconciler.run());
         for kind in Kind::ALL {
             let (objects, _) = cluster.list(kind, &mut Pool::default()).unwrap();
-            tell.send(kube::Event::Listed { kind, objects }).unwrap();
+            cluster_sender.send(kube::Event::Listed { kind, objects }).unwrap();
         }
         world.until("it is in the middle", |world| world.apic.writes().len() >= 3);
         leadership.end();
@@ -494,7 +494,7 @@ fn a_tenure_that_ends_stops_the_next_write() {
         // The second full sync begins when the reconcile that the first one led to is over.
         for _ in 0..2 {
             let before = read(&world);
-            say.send(apic::Event::Gap { why: "a test".to_owned() }).unwrap();
+            fabric_sender.send(apic::Event::Gap { why: "a test".to_owned() }).unwrap();
             world.until("it is compared", |world| read(world) > before);
         }
         let writes = world.apic.writes().len();

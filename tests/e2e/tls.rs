@@ -1,4 +1,4 @@
-//! A2: whom TLS trusts, what it says where it does not, and that it ends when it is told to.
+//! A2: which servers TLS trusts, the message about others, and shutdown.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

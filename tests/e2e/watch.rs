@@ -225,7 +225,7 @@ fn a_watch_resumes_where_it_ended() {
     }
 }
 
-/// K2: a bookmark moves the version on, though nothing changed; a type of event that nobody knows is passed over.
+/// K2: a bookmark moves the version on, though nothing changed; an event of unknown type is ignored.
 #[test]
 fn bookmarks_move_the_version() {
     let watch = Watch::open(Options::default());
@@ -267,7 +267,7 @@ fn half_an_event_is_none() {
     watch.stop();
 }
 
-/// K2, F5: an event that is cut each time is not waited for: a list tells what it would have told, and more.
+/// K2, F5: an event that is cut each time leads to a list, which shows its change too.
 #[test]
 fn an_event_that_never_comes_whole_leads_to_a_list() {
     let watch = Watch::open(Options::default());
@@ -355,7 +355,7 @@ fn a_stop_ends_a_watcher_anywhere() {
 }
 
 /// W1, K2: after an outage in which the view got too old there is a list and no attempt to go on; that the view is not
-/// whole is told before the list can be had.
+/// complete is reported before the list succeeds.
 #[test]
 fn after_a_long_outage_there_is_a_list() {
     let watch = Watch::start_with(SimKube::start(Options::default()), 100, |it| it.with_longest_gap(Duration::ZERO));

@@ -1,4 +1,4 @@
-//! K3: where the API server is and who we are there, out of files of all kinds.
+//! K3: the API server and the credentials for it, from files of all kinds.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn every_credential_is_accepted() {
 fn files_are_relative_to_the_kubeconfig() {
     let kube = SimKube::start(Options::default());
     let folder = Folder::new();
-    let pair = kube.client("somebody", KeyForm::Sec1);
+    let pair = kube.client("other", KeyForm::Sec1);
     folder.file("pki/ca.crt", &kube.ca_pem());
     folder.file("pki/me.crt", &pair.certificate_pem());
     folder.file("pki/me.key", &pair.key_pem(KeyForm::Sec1));
@@ -93,7 +93,7 @@ fn servers_are_verified() {
     assert!(matches!(uid(&format!("{other}, tls-server-name: kubernetes.example")), Err(Error::Unreachable(_))));
     assert!(matches!(uid("tls-server-name: kubernetes.example"), Err(Error::Unreachable(_))), "system roots");
     uid("insecure-skip-tls-verify: true").unwrap();
-    assert!(kube.journal().iter().all(|it| it.user == "system:serviceaccount:sim"), "nobody else got through");
+    assert!(kube.journal().iter().all(|it| it.user == "system:serviceaccount:sim"), "no other got through");
     assert_eq!(kube.journal().len(), 2, "no request reached a server that was not verified");
 }
 
@@ -127,7 +127,7 @@ fn empty_fields_are_no_fields() {
     assert_eq!((read.token, read.tls.server_name), (Some(Token::Fixed(Secret::new("t"))), None));
 }
 
-/// K3, X4: what cannot be used is one sentence that names the thing and the mend.
+/// K3, X4: what cannot be used is one sentence with the thing and the remedy.
 #[test]
 fn bad_kubeconfigs() {
     let folder = Folder::new();
@@ -137,7 +137,7 @@ fn bad_kubeconfigs() {
         (config(good_cluster, "exec: {command: x}"), "exec of user \"u\"|missing apiVersion"),
         (config(good_cluster, "auth-provider: {name: x}"), "auth-provider is not supported"),
         (config(good_cluster, "username: a, password: b"), "username is not supported"),
-        (config(good_cluster, "as: somebody"), "as is not supported"),
+        (config(good_cluster, "as: other"), "as is not supported"),
         (config("server: 'https://h', proxy-url: 'http://p'", "token: t"), "cluster \"k\"|proxy-url is not supported"),
         (config("server: 'http://h'", "token: t"), "must begin with https://"),
         (config("server: 'https:///x'", "token: t"), "must be https://host"),
@@ -250,7 +250,7 @@ fn files_as_kubectl_reads_them() {
     }
 }
 
-/// X4: a certificate or a key that cannot be used is told before anything is sent, and without its content.
+/// X4: a certificate or a key that cannot be used is an error before anything is sent, without its content.
 #[test]
 fn bad_certificates_and_keys() {
     let folder = Folder::new();
