@@ -18,6 +18,7 @@ pub mod kube;
 pub mod reconcile;
 
 pub mod daemon;
+pub mod status;
 
 pub mod commands;
 

@@ -42,7 +42,7 @@ pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn ApicSession) -> 
                 }
             }
             Err(error) if tries_left == 0 => return Err(apic_failure(&error)),
-            Err(error) => warn!("the pass ended early: {error}; trying again"),
+            Err(error) => warn!(error:%; "reconcile failed; retrying"),
         }
         std::thread::park_timeout(backoff.pause());
     }
@@ -76,11 +76,8 @@ pub(super) fn login(config: &Config) -> Result<Client, ExitError> {
                 if Instant::now() + pause >= end {
                     return Err(apic_failure(&error));
                 }
-                warn!(
-                    "login: {error}; trying again in {:.1} s, for up to {} s",
-                    pause.as_secs_f64(),
-                    MAX_LOGIN.as_secs()
-                );
+                let retry_in = format!("{:.1}s", pause.as_secs_f64());
+                warn!(error:%, retry_in; "the APIC is busy; retrying the login for up to 30 s");
                 std::thread::park_timeout(pause);
             }
             done => return done.map_err(|error| apic_failure(&error)),

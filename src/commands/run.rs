@@ -29,7 +29,7 @@ pub fn run(setup: Setup, invocation: Invocation) -> Result<u8, ExitError> {
 /// One full sync with its writes, and a read to check. True where nothing is left to do.
 fn once(config: &Config, cluster: &kube::Client) -> Result<bool, ExitError> {
     if config.policy == Policy::Observe {
-        let why = "--once and --policy observe together do nothing; `plan` tells what a run would change".to_owned();
+        let why = "--once and --policy observe together do nothing; `aci-sync plan` prints what a run would change";
         return Err(ExitError::usage(why));
     }
     let mut reconciler = listed_reconciler(config, cluster)?;
@@ -48,20 +48,14 @@ fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) 
         // What is never deleted needs no grace (X5).
         let Some(end) = reconciler.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
         let pause = end.saturating_duration_since(now);
-        info!(
-            "waiting {} s until the grace of {} unwanted EPGs is over",
-            pause.as_secs() + 1,
-            reconciler.graces_running(now)
-        );
+        info!(count = reconciler.graces_running(now), retry_in = format!("{}s", pause.as_secs() + 1); "waiting for the grace of EPGs that are no longer desired");
         std::thread::park_timeout(pause);
     }
     reconciler.request_full_sync();
     let left = reconcile(reconciler, &ReadOnly(client))?;
     let open = reconciler.open_findings();
-    let kept = match left.kept {
-        0 => String::new(),
-        kept => format!("; objects kept under --policy upsert-only: {kept}"),
-    };
-    info!("done: {}; left: {}{kept}; findings that need somebody: {open}", written.past(), Tally::of(&left.done));
+    let Tally { created, changed, deleted } = written;
+    let remaining = Tally::of(&left.done);
+    info!(created, updated = changed, deleted, left:% = remaining, kept = left.kept, open_findings = open; "run finished");
     Ok(left.done.is_empty() && !left.unfinished && open == 0)
 }

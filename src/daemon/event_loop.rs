@@ -1,14 +1,14 @@
-//! The reconciler's loop: the one place that waits, the one place that handles.
+//! The event loop: the one place that waits, the one place that handles events, the one thread that owns all state.
 //!
 //! When a reconcile is due is the scheduler's business, and what it does the reconciler's.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, tick};
 use log::{debug, info, warn};
 
-use super::service_manager::{ServiceManager, Status};
 use super::watchdog::{BEAT, Heartbeat};
 use crate::apic::adapters::{Counted, Supervised};
 use crate::apic::traits::ApicRead;
@@ -19,27 +19,28 @@ use crate::leadership::Leadership;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
-use crate::reconcile::{ReconcileContext, Reconciler};
+use crate::reconcile::{ReconcileContext, Reconciler, Report};
+use crate::status::service_manager::ServiceManager;
+use crate::status::{FabricView, Publisher, Snapshot, State};
 
-/// After so long a reconcile sends nothing more and leaves the rest to the next one: what it plans on must not get old (W1).
+/// After this long a reconcile sends nothing more and leaves the rest to the next one: the view that it planned on must not
+/// get old (W1).
 const MAX_RECONCILE: Duration = Duration::from_secs(30);
 
-/// Where the APIC serves so few requests a second that the reads of a reconcile take that long, so many writes are sent all the
-/// same, up to this age: else such a reconcile would read again and again, and never write.
-/// Deletions are not among them, because the view of the cluster that they were planned on is as old (W1).
+/// If the APIC serves so few requests a second that the reads of a reconcile take that long, this many writes are sent
+/// anyway, up to [`MAX_READING`]: otherwise such a reconcile would read again and again, and never write. Deletions are not
+/// among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
 const MAX_READING: Duration = Duration::from_secs(120);
 
-/// A wish of the person at the terminal.
+/// What an operator asks for by a signal.
 #[derive(Debug, Clone, Copy)]
 pub enum Command {
-    /// SIGUSR1: log the full status.
-    LogStatus,
-    /// SIGUSR2: the deletions that the deletion guard holds may go on (W4).
+    /// SIGUSR2: the blocked deletions may go on (W4).
     ApproveDeletions,
 }
 
-/// Everything that can happen to the reconciler.
+/// Everything that can happen to the event loop.
 enum Event {
     Cluster(kube::Event),
     Fabric(apic::Event),
@@ -48,9 +49,9 @@ enum Event {
     Leadership,
     /// A deadline has come: a reconcile or a full sync is due.
     Timer,
-    /// Nothing happened: the loop turns all the same (X1).
+    /// Nothing happened; the loop goes round all the same (X1).
     Beat,
-    /// The program is stopping, or nobody is left who could say anything.
+    /// The program is stopping, or no sender is left.
     Stop,
 }
 
@@ -58,7 +59,7 @@ enum Event {
 pub struct EventLoop {
     reconciler: Reconciler,
     inbox: Inbox,
-    link: SessionHandle,
+    session: SessionHandle,
     leadership: Leadership,
     /// The term in which the reconciler's view of the fabric was read.
     term: Option<u64>,
@@ -67,35 +68,37 @@ pub struct EventLoop {
     client: Option<Client>,
     scheduler: Scheduler,
     events: Option<kube::events::Queue>,
-    manager: ServiceManager,
-    /// What the last reconcile of this session on a whole view led to, as far as that is still so.
-    outcome: Option<Status>,
+    publisher: Publisher,
+    /// What the last reconcile of this session on a complete view came to, while that still holds.
+    outcome: Option<State>,
+    /// As of the last reconcile, for the snapshots.
+    fabric: Arc<FabricView>,
 }
 
-/// What the reconciler waits for.
+/// What the event loop waits for.
 #[derive(Clone)]
 pub struct Inbox {
-    /// What the watchers say.
+    /// Events of the watches.
     pub cluster: Receiver<kube::Event>,
-    /// What the APIC listener and the subscription refresh say.
+    /// Events of the APIC session and of the subscription refresh.
     pub fabric: Receiver<apic::Event>,
-    /// What people ask.
+    /// What operators ask for.
     pub commands: Receiver<Command>,
     /// Closed when the program stops.
     pub stop: Receiver<()>,
 }
 
-/// What goes on around a reconcile. Each write brings its own echo: it is taken out of the queue on the way, so that the queue
-/// does not overflow (W7). What is about the session, and what came after it, waits for the pass to end.
+/// The context of a running reconcile. Each write brings its own echo: it is taken out of the queue on the way, so the queue
+/// does not overflow (W7). An event about the session, and what comes after it, waits for the end of the reconcile.
 struct LiveContext<'a> {
     inbox: &'a Inbox,
     leadership: &'a Leadership,
     /// The term of the view that is reconciled.
     term: Option<u64>,
     begun: Instant,
-    /// How many writes have had their turn.
+    /// How many writes were about to be sent.
     writes: Cell<usize>,
-    later: RefCell<Option<apic::Event>>,
+    session_event: RefCell<Option<apic::Event>>,
 }
 
 impl LiveContext<'_> {
@@ -107,7 +110,8 @@ impl LiveContext<'_> {
 
 impl ReconcileContext for LiveContext<'_> {
     fn should_continue(&self) -> bool {
-        !stopped(&self.inbox.stop) && self.has_time() && self.term.is_some() && self.leadership.term() == self.term
+        let is_same_term = self.term.is_some() && self.leadership.term() == self.term;
+        !stopped(&self.inbox.stop) && self.has_time() && is_same_term
     }
 
     fn may_delete(&self) -> bool {
@@ -118,18 +122,18 @@ impl ReconcileContext for LiveContext<'_> {
         Some(Instant::now())
     }
 
-    fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
+    fn drain_events(&self, receive: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         self.writes.set(self.writes.get() + 1);
-        let mut later = self.later.borrow_mut();
-        if later.is_some() {
+        let mut session_event = self.session_event.borrow_mut();
+        if session_event.is_some() {
             return;
         }
-        // Not more than were waiting: who never stops talking does not keep anybody from writing.
+        // Not more than were waiting: an APIC that never stops sending events must not keep the reconcile from writing.
         for _ in 0..self.inbox.fabric.len() {
             match self.inbox.fabric.try_recv() {
-                Ok(apic::Event::Changed { subscriptions, changes }) => hear(&subscriptions, &changes),
+                Ok(apic::Event::Changed { subscriptions, changes }) => receive(&subscriptions, &changes),
                 other => {
-                    *later = other.ok();
+                    *session_event = other.ok();
                     return;
                 }
             }
@@ -138,53 +142,50 @@ impl ReconcileContext for LiveContext<'_> {
 }
 
 impl EventLoop {
-    /// A reconciler that has not seen anything yet.
+    /// A loop that has not received anything yet.
     pub fn new(
         reconciler: Reconciler,
         inbox: Inbox,
-        link: SessionHandle,
+        session: SessionHandle,
         leadership: Leadership,
         heartbeat: Heartbeat,
         resync: Duration,
     ) -> Self {
-        let scheduler = Scheduler::new(resync, Instant::now());
-        let beat = tick(BEAT);
-        let (client, events, manager, outcome) = (None, None, ServiceManager::default(), None);
-        let term = Some(Leadership::PERMANENT_TERM);
         EventLoop {
             reconciler,
             inbox,
-            link,
+            session,
             leadership,
-            term,
+            term: Some(Leadership::PERMANENT_TERM),
             heartbeat,
-            beat,
-            client,
-            scheduler,
-            events,
-            manager,
-            outcome,
+            beat: tick(BEAT),
+            client: None,
+            scheduler: Scheduler::new(resync, Instant::now()),
+            events: None,
+            publisher: Publisher::new(ServiceManager::default()),
+            outcome: None,
+            fabric: Arc::default(),
         }
     }
 
-    /// What is new after a reconcile goes to the cluster's Events (K5), how it stands to the service manager.
-    pub fn telling(self, events: Option<kube::events::Queue>, manager: ServiceManager) -> Self {
-        EventLoop { events, manager, ..self }
+    /// With notices for Kubernetes Events (K5), and snapshots for readers.
+    pub fn with_outputs(self, events: Option<kube::events::Queue>, publisher: Publisher) -> Self {
+        EventLoop { events, publisher, ..self }
     }
 
-    /// Serves events until the program stops.
+    /// Handles events until the program stops.
     pub fn run(mut self) {
         loop {
             self.heartbeat.beat();
             match self.next_event() {
                 Event::Stop => {
-                    // The process ends. To give back a large cluster's memory piece by piece would only hold that up.
+                    // The process ends. To free a large cluster's memory piece by piece would only delay that.
                     std::mem::forget(self.reconciler);
                     return;
                 }
                 event => self.serve(event),
             }
-            self.publish_status();
+            self.publish();
         }
     }
 
@@ -203,29 +204,43 @@ impl EventLoop {
         self.term = term;
         self.reconciler.start_over();
         self.outcome = None;
+        self.fabric = Arc::default();
         if term.is_some() {
             info!("new term of leadership; starting with a full sync");
             self.scheduler.reconcile_soon(Instant::now());
         }
     }
 
-    fn publish_status(&self) {
-        if !stopped(&self.inbox.stop) {
-            self.manager.set_status(self.current_status(Instant::now()));
+    fn publish(&self) {
+        if stopped(&self.inbox.stop) {
+            return;
         }
+        let now = Instant::now();
+        self.publisher.publish(Snapshot {
+            made: now,
+            state: self.state(now),
+            leader: self.leadership.is_leader(),
+            controller: self.client.as_ref().map(|client| client.controller().to_string()),
+            incomplete: self.reconciler.incomplete_kinds(now),
+            objects: self.reconciler.object_counts(),
+            fabric: self.fabric.clone(),
+        });
     }
 
-    /// What was so before may not be so any more.
-    fn invalidate_status(&mut self) {
-        self.outcome = self.outcome.map(|_| Status::Syncing);
+    /// What the last reconcile came to may not hold any more.
+    fn invalidate_outcome(&mut self) {
+        self.outcome = self.outcome.map(|_| State::Syncing);
     }
 
-    fn current_status(&self, now: Instant) -> Status {
-        match self.outcome {
-            _ if !self.reconciler.inventory.incomplete(now).is_empty() => Status::WaitingForKubernetes,
-            _ if !self.leadership.is_leader() => Status::Standby,
-            _ if self.client.is_none() => Status::WaitingForApic,
-            outcome => outcome.unwrap_or(Status::FirstSync),
+    fn state(&self, now: Instant) -> State {
+        if !self.reconciler.incomplete_kinds(now).is_empty() {
+            State::WaitingForKubernetes
+        } else if !self.leadership.is_leader() {
+            State::Standby
+        } else if self.client.is_none() {
+            State::WaitingForApic
+        } else {
+            self.outcome.unwrap_or(State::FirstSync)
         }
     }
 
@@ -249,37 +264,13 @@ impl EventLoop {
         match event {
             Event::Cluster(event) => {
                 if matches!(event, kube::Event::Listed { .. } | kube::Event::Relisting { .. }) {
-                    self.invalidate_status();
+                    self.invalidate_outcome();
                 }
                 if self.reconciler.cluster_changed(event, now) {
                     self.scheduler.reconcile_soon(now);
                 }
             }
-            Event::Fabric(apic::Event::Changed { subscriptions, changes }) => {
-                if self.reconciler.fabric_changed(&subscriptions, &changes) {
-                    self.scheduler.reconcile_soon(now);
-                }
-            }
-            Event::Fabric(apic::Event::Connected(client)) => {
-                info!("logged in at the APIC {}, websocket open", client.controller());
-                self.reconciler.subscriptions_lost(None);
-                self.client = Some(client);
-                self.outcome = None;
-                self.scheduler.connected(now);
-            }
-            Event::Fabric(apic::Event::Gap { why }) => {
-                info!("events from the APIC may have been lost ({why}): everything is compared");
-                let session = self.client.as_ref().map(|client| Supervised { client, should_continue: &|| true });
-                self.reconciler.subscriptions_lost(session.as_ref().map(|it| it as &dyn ApicRead));
-                self.invalidate_status();
-                self.scheduler.reconcile_soon(now);
-            }
-            Event::Fabric(apic::Event::Disconnected { why }) => {
-                warn!("the APIC session is gone: {why}");
-                self.reconciler.subscriptions_lost(None);
-                self.client = None;
-            }
-            Event::Command(Command::LogStatus) => self.log_status(now),
+            Event::Fabric(event) => self.handle_fabric(event, now),
             Event::Command(Command::ApproveDeletions) => {
                 if self.reconciler.approve_deletions() {
                     self.scheduler.reconcile_soon(now);
@@ -294,10 +285,39 @@ impl EventLoop {
         }
     }
 
+    fn handle_fabric(&mut self, event: apic::Event, now: Instant) {
+        match event {
+            apic::Event::Changed { subscriptions, changes } => {
+                if self.reconciler.fabric_changed(&subscriptions, &changes) {
+                    self.scheduler.reconcile_soon(now);
+                }
+            }
+            apic::Event::Connected(client) => {
+                info!(controller:% = client.controller(); "APIC session established");
+                self.reconciler.subscriptions_lost(None);
+                self.client = Some(client);
+                self.outcome = None;
+                self.scheduler.connected(now);
+            }
+            apic::Event::Gap { why } => {
+                info!(reason = why; "APIC events may be lost; starting a full sync");
+                let session = self.client.as_ref().map(|client| Supervised { client, should_continue: &|| true });
+                self.reconciler.subscriptions_lost(session.as_ref().map(|session| session as &dyn ApicRead));
+                self.invalidate_outcome();
+                self.scheduler.reconcile_soon(now);
+            }
+            apic::Event::Disconnected { why } => {
+                warn!(reason = why; "APIC session lost");
+                self.reconciler.subscriptions_lost(None);
+                self.client = None;
+            }
+        }
+    }
+
     fn reconcile(&mut self, now: Instant) {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
-        self.publish_status();
+        self.publish();
         let should_continue = || {
             self.heartbeat.beat();
             !stopped(&self.inbox.stop)
@@ -310,92 +330,78 @@ impl EventLoop {
             term: self.term,
             begun: now,
             writes: Cell::default(),
-            later: RefCell::default(),
+            session_event: RefCell::default(),
         };
         let outcome = self.reconciler.reconcile(&apic, now, &context);
-        let later = context.later.into_inner();
+        let session_event = context.session_event.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
         self.reconcile_ended(&client, &EndedReconcile { outcome: &outcome, reads, writes });
-        later.into_iter().for_each(|event| self.handle(Event::Fabric(event)));
+        if let Some(event) = session_event {
+            self.handle_fabric(event, Instant::now());
+        }
     }
 
     fn reconcile_ended(&mut self, client: &Client, ended: &EndedReconcile<'_>) {
-        let outcome = ended.outcome;
-        let is_view_whole = self.reconciler.inventory.incomplete(Instant::now()).is_empty();
-        let status = match (outcome, self.reconciler.open_findings()) {
-            (Ok(report), _) if report.withheld => Status::Observing,
-            (Ok(report), 0) if !report.unfinished => Status::InSync(self.reconciler.findings().len()),
-            (Ok(report), open) if !report.unfinished => Status::NeedsAttention(open),
-            _ => Status::Retrying,
-        };
-        if let Ok(report) = outcome
-            && !report.done.is_empty()
-        {
-            info!("pass done: {}", Tally::of(&report.done).past());
-        } else if outcome.as_ref().is_ok_and(|it| !it.unfinished && !it.withheld)
-            && is_view_whole
-            && self.outcome.is_none()
-        {
-            info!(
-                "compared: {}",
-                nothing_to_change(self.reconciler.blocked_deletions(), outcome.as_ref().map_or(0, |it| it.kept))
-            );
-        }
-        if let (Ok(report), Some(events)) = (outcome, &self.events) {
-            events.publish(&report.notices);
+        self.fabric = Arc::new(self.reconciler.fabric_view());
+        let view_is_complete = self.reconciler.incomplete_kinds(Instant::now()).is_empty();
+        if let Ok(report) = ended.outcome {
+            self.log_report(report, view_is_complete);
+            if let Some(events) = &self.events {
+                events.publish(&report.notices);
+            }
         }
         if stopped(&self.inbox.stop) {
             return;
         }
-        if is_view_whole {
-            self.outcome = Some(status);
+        if view_is_complete {
+            self.outcome = Some(self.state_after(ended.outcome));
         } else {
-            self.invalidate_status();
+            self.invalidate_outcome();
         }
-        let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let error = ended.outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let seconds = |pause: Duration| format!("{:.1}s", pause.as_secs_f64());
         match self.scheduler.reconcile_ended(ended, random_unit(), Instant::now()) {
             NextStep::Done => {}
-            NextStep::RetryIn(_) if outcome.as_ref().is_ok_and(|it| it.unread > 0) => {
-                debug!("more L3Outs are to be read: the next pass comes at once");
+            NextStep::RetryIn(_) if ended.outcome.as_ref().is_ok_and(|report| report.unread > 0) => {
+                debug!("more L3Outs are to be read; reconciling again at once");
             }
-            NextStep::RetryIn(pause) if outcome.is_ok() => {
-                info!("the pass left something; the next one comes in {:.1} s", pause.as_secs_f64());
+            NextStep::RetryIn(pause) if ended.outcome.is_ok() => {
+                info!(retry_in = seconds(pause); "reconcile incomplete");
             }
-            NextStep::RetryIn(pause) => {
-                warn!("the pass ended early: {why}; the next one comes in {:.1} s", pause.as_secs_f64());
-            }
+            NextStep::RetryIn(pause) => warn!(error, retry_in = seconds(pause); "reconcile failed"),
             NextStep::Relogin => {
                 self.client = None;
-                self.link.relogin(client, &why);
+                self.session.relogin(client, &error);
             }
             NextStep::Reconnect => {
-                warn!("the pass ended early: {why}; another session is tried");
+                let controller = client.controller();
+                warn!(controller:%, error; "reconcile failed; the controller does not serve requests, trying another session");
                 self.client = None;
-                self.link.reconnect(client, &why);
+                self.session.reconnect(client, &error);
             }
         }
     }
 
-    fn log_status(&self, now: Instant) {
-        match &self.client {
-            _ if !self.leadership.is_leader() => {
-                info!("status: this process does not lead; it watches the cluster and waits");
+    fn log_report(&self, report: &Report, view_is_complete: bool) {
+        if !report.done.is_empty() {
+            let Tally { created, changed, deleted } = Tally::of(&report.done);
+            info!(created, updated = changed, deleted; "reconciled");
+        } else if !report.unfinished && !report.withheld && view_is_complete && self.outcome.is_none() {
+            match (self.reconciler.blocked_deletions(), report.kept) {
+                (0, 0) => info!("full sync complete: up to date"),
+                (0, kept) => info!(count = kept; "full sync complete: objects kept by --policy upsert-only"),
+                (blocked, _) => info!(count = blocked; "full sync complete: deletions blocked"),
             }
-            Some(client) => info!("status: logged in at the APIC {}", client.controller()),
-            None => info!("status: no session at an APIC"),
-        }
-        for line in self.reconciler.status(now) {
-            info!("status: {line}");
         }
     }
-}
 
-/// What a full sync that changed nothing came to: deletions that do not go are no agreement (W4, W5).
-fn nothing_to_change(held: usize, kept: usize) -> String {
-    match (held, kept) {
-        (0, 0) => "there is nothing to change".to_owned(),
-        (held, 0) => format!("there is nothing to change but {held} deletions that are held"),
-        (_, kept) => format!("there is nothing to change; objects kept under --policy upsert-only: {kept}"),
+    fn state_after(&self, outcome: &Result<Report, apic::Error>) -> State {
+        match (outcome, self.reconciler.open_findings()) {
+            (Ok(report), _) if report.withheld => State::Observing,
+            (Ok(report), 0) if !report.unfinished => State::InSync(self.reconciler.findings().len()),
+            (Ok(report), open) if !report.unfinished => State::NeedsAttention(open),
+            _ => State::Retrying,
+        }
     }
 }
 
@@ -415,16 +421,16 @@ mod tests {
         let inbox = Inbox { cluster: never(), fabric, commands: never(), stop };
         let (leadership, hour) = (Leadership::not_yet(), Duration::from_secs(3600));
         let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
-        let (link, heartbeat) = (SessionHandle::default(), Heartbeat::default());
-        let mut event_loop = EventLoop::new(reconciler, inbox, link, leadership.clone(), heartbeat, hour);
+        let (session, heartbeat) = (SessionHandle::default(), Heartbeat::default());
+        let mut event_loop = EventLoop::new(reconciler, inbox, session, leadership.clone(), heartbeat, hour);
         leadership.extend(Instant::now() + hour);
         event_loop.enter_term();
-        event_loop.outcome = Some(Status::InSync(0));
+        event_loop.outcome = Some(State::InSync(0));
         let first_term = event_loop.term;
         let may_continue = |event_loop: &EventLoop, term| {
             let (inbox, leadership) = (&event_loop.inbox, &event_loop.leadership);
-            let (begun, writes, later) = (Instant::now(), Cell::default(), RefCell::default());
-            LiveContext { inbox, leadership, term, begun, writes, later }.should_continue()
+            let (begun, writes, session_event) = (Instant::now(), Cell::default(), RefCell::default());
+            LiveContext { inbox, leadership, term, begun, writes, session_event }.should_continue()
         };
         assert!(may_continue(&event_loop, first_term));
 

@@ -2,7 +2,8 @@
 //! threads.
 
 pub mod event_loop;
-pub mod service_manager;
+mod reload;
+mod signals;
 pub mod threads;
 pub mod watchdog;
 
@@ -24,15 +25,17 @@ pub(crate) fn reconciler_for(config: &Config, cluster: &kube::Client) -> Result<
         None => cluster.cluster_uid()?,
     };
     let owner = OwnerIdentity::new(&id, &config.adopt_ids);
-    log::info!("our mark is {}", owner.annotation());
+    log::info!(annotation = owner.annotation(); "owner annotation");
     Ok(Reconciler::new(owner, config.rules.clone(), config.policy, config.epg_grace))
 }
 
-/// The APIC side's settings. A certificate or a fingerprint that makes no sense is told here.
+/// The APIC side's settings. An invalid certificate or fingerprint is an error.
 pub(crate) fn apic_settings(config: &Config) -> Result<apic::Settings, ExitError> {
-    let failed = |error| ExitError::config(format!("the APIC's TLS: {error}"));
+    let failed = |error| ExitError::config(format!("invalid TLS settings for the APIC: {error}"));
     if matches!(config.apic_tls.verify, Verify::Nothing) {
-        log::warn!("--apic-insecure: anybody can pretend to be the APIC and take the password");
+        log::warn!(
+            "--apic-insecure: the APIC's certificate is not verified; an attacker in the network can take the password"
+        );
     }
     Ok(apic::Settings {
         controllers: config.controllers.clone(),

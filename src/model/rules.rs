@@ -1,5 +1,6 @@
 //! What the configuration says about what is desired and what may be planned.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::dn::{EpgDn, Name, Prefix};
@@ -229,6 +230,16 @@ pub enum Policy {
     UpsertOnly,
     /// Nothing.
     Observe,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Policy::Sync => "sync",
+            Policy::UpsertOnly => "upsert-only",
+            Policy::Observe => "observe",
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
-//! How a plan is sent, and what follows where the APIC does not take it.
+//! How a plan is sent, and what follows if the APIC does not accept it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
 
 use log::{debug, error, info, warn};
 
-use super::{MAX_REFUSALS, ReconcileContext, Reconciler, Report};
+use super::run::Run;
+use super::{MAX_REJECTIONS, Reconciler};
 use crate::apic::Error;
-use crate::apic::traits::{ApicRead, ApicSession};
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
@@ -15,117 +14,161 @@ use crate::model::plan::{Change, RequestShape, Tally, Transaction};
 use crate::model::plan_input::TagFailure;
 use crate::model::staleness::Staleness;
 
+/// What becomes of the rest of a plan after one transaction.
+enum Next {
+    /// It goes on.
+    Continue,
+    /// What is planned for the same EPG is dropped, the rest goes on.
+    DropEpg,
+    /// What is planned for the same L3Out is dropped: it was read again.
+    DropL3out,
+    /// The transaction is sent in these parts instead (W3).
+    Split([Transaction; 2]),
+    /// Nothing more is sent.
+    Stop,
+}
+
 impl Reconciler {
-    /// Sends what the plan says. One that is about what somebody else has just changed is not sent, but planned anew on
+    /// Sends a plan. A transaction about something that another writer has just changed is not sent, but planned again on
     /// what is known then. A transaction that is not done stops those that follow it in its EPG.
-    pub(super) fn send(
-        &mut self,
-        apic: &dyn ApicSession,
-        transactions: Vec<Transaction>,
-        now: Instant,
-        context: &dyn ReconcileContext,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        let (mut failed, mut heard) = (BTreeSet::new(), Vec::new());
+    pub(super) fn apply(&mut self, run: &mut Run<'_>, transactions: Vec<Transaction>) -> Result<(), Error> {
+        let mut dropped: BTreeSet<EpgDn> = BTreeSet::new();
+        let mut changed_meanwhile: Vec<Staleness> = Vec::new();
         let mut queue = self.in_turns(transactions);
         while let Some(transaction) = queue.pop_front() {
-            let dn = transaction.epg.clone();
-            context.drain_events(&mut |subscriptions, changes| heard.extend(self.receive(subscriptions, changes).0));
-            let now = context.now().unwrap_or(now);
+            let context = run.context;
+            context.drain_events(&mut |subscriptions, changes| {
+                changed_meanwhile.extend(self.fabric.receive(subscriptions, changes).stale);
+            });
+            run.now = context.now().unwrap_or(run.now);
+            let epg = transaction.epg.clone();
+            if dropped.contains(&epg) {
+                continue;
+            }
             let deletes = transaction.changes.iter().any(Change::is_delete);
-            if failed.contains(&dn) {
+            let is_overtaken = || changed_meanwhile.iter().any(|by| self.is_overtaken(&transaction, by));
+            if (deletes && !context.may_delete()) || is_overtaken() {
+                dropped.insert(epg);
                 continue;
             }
-            if deletes && !context.may_delete() {
-                failed.insert(dn);
-                continue;
+            match self.send(run, transaction)? {
+                Next::Continue => {}
+                Next::DropEpg => drop(dropped.insert(epg)),
+                Next::DropL3out => queue.retain(|transaction| transaction.epg.l3out != epg.l3out),
+                Next::Split(parts) => parts.into_iter().rev().for_each(|part| queue.push_front(part)),
+                Next::Stop => return Ok(()),
             }
-            if heard.iter().any(|it| self.is_overtaken(&transaction, it)) {
-                failed.insert(dn);
-                continue;
-            }
-            match self.writer.send(apic, &self.fabric, &transaction, &|| {
-                context.should_continue() && (!deletes || context.may_delete())
-            }) {
-                Ok(Accepted { confirmation, swept }) => {
-                    if !swept.is_empty() {
-                        warn!(
-                            "{dn}: deleted with objects that another writer had created in it a moment before: {}",
-                            Few::of(&swept)
-                        );
-                        report.swept.extend(swept.iter().map(|it| format!("{dn}: {it}")));
-                    }
-                    self.done(&transaction, confirmation, now);
-                    report.done.push(transaction);
-                    // What is not shown is read before the next plan; the rest of this one is as right as before.
-                    if confirmation != Confirmation::Recreated {
-                        continue;
-                    }
-                }
-                Err(Refusal::Apic(error)) if transaction.shape == RequestShape::Tag => {
-                    if self.tag_not_done(apic, &transaction, error, now)? {
-                        queue.retain(|it| it.epg.l3out != dn.l3out);
-                    }
-                    continue;
-                }
-                Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
-                    // A parent is missing: the L3Out has gone. What was planned there is out of date.
-                    info!("{dn}: {error}; its L3Out is read again");
-                    self.defer(ObjectDn::Epg(dn.clone()), &error, now);
-                    self.stale_l3outs.insert(dn.l3out.clone());
-                    self.read_l3out(apic, &dn.l3out, now)?;
-                    queue.retain(|it| it.epg.l3out != dn.l3out);
-                    continue;
-                }
-                Err(Refusal::Apic(error)) if self.is_about_content(&dn, &error) => {
-                    self.refusals += 1;
-                    if self.refusals > MAX_REFUSALS {
-                        return Ok(());
-                    }
-                    if let Some(parts) = transaction.parts() {
-                        parts.into_iter().rev().for_each(|it| queue.push_front(it));
-                        continue;
-                    }
-                    let refused: Vec<ObjectDn> = transaction.objects().collect();
-                    refused.iter().for_each(|it| self.defer(it.clone(), &error, now));
-                    if !refused.contains(&ObjectDn::Epg(dn.clone())) {
-                        continue;
-                    }
-                }
-                Err(Refusal::Apic(error)) => self.not_done(apic, &transaction, error, now)?,
-                Err(Refusal::NotOurs(why)) => {
-                    error!("not sent, because the plan is wrong; please report this: {why}");
-                    let finding = Finding::new(
-                        Code::Rejected,
-                        &dn,
-                        format!("bug: plan failed the ownership check; nothing written: {why}"),
-                    );
-                    self.deferrals.defer(&ObjectDn::Epg(dn.clone()), now, finding);
-                }
-                Err(Refusal::Late) => return Ok(()),
-                Err(Refusal::Policy) => {}
-            }
-            failed.insert(dn);
         }
         Ok(())
     }
 
-    /// The namespaces take turns, so that none waits for what another one has made necessary (X3). What is in one EPG stays
-    /// in its order.
+    fn send(&mut self, run: &mut Run<'_>, transaction: Transaction) -> Result<Next, Error> {
+        let context = run.context;
+        let deletes = transaction.changes.iter().any(Change::is_delete);
+        let may_send = || context.should_continue() && (!deletes || context.may_delete());
+        match self.writer.send(run.apic, &self.fabric.cache, &transaction, &may_send) {
+            Ok(accepted) => Ok(self.accepted(run, transaction, accepted)),
+            Err(Refusal::Apic(error)) if transaction.shape == RequestShape::Tag => {
+                self.tag_rejected(run, &transaction, error)
+            }
+            Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
+                // A parent is missing: the L3Out is gone, and what was planned there is out of date.
+                let dn = &transaction.epg;
+                info!(epg:% = dn, error:%; "write rejected, a parent is missing; reading the L3Out again");
+                self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
+                self.fabric.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(run, &dn.l3out)?;
+                Ok(Next::DropL3out)
+            }
+            Err(Refusal::Apic(error)) if self.is_about_content(&transaction.epg, &error) => {
+                Ok(self.content_rejected(run, &transaction, &error))
+            }
+            Err(Refusal::Apic(error)) => self.write_failed(run, &transaction, error).map(|()| Next::DropEpg),
+            Err(Refusal::NotOurs(why)) => {
+                error!(epg:% = transaction.epg, reason = why; "bug: plan failed the ownership check; request not sent");
+                let text = format!("bug: plan failed the ownership check; nothing written: {why}");
+                let finding = Finding::new(Code::Rejected, &transaction.epg, text);
+                self.guards.deferrals.defer(&ObjectDn::Epg(transaction.epg), run.now, finding);
+                Ok(Next::DropEpg)
+            }
+            Err(Refusal::Late) => Ok(Next::Stop),
+            Err(Refusal::Policy) => Ok(Next::DropEpg),
+        }
+    }
+
+    /// The APIC accepted a transaction. What its answer does not confirm is read before the next plan (A6); the rest of this
+    /// plan is as right as before.
+    fn accepted(&mut self, run: &mut Run<'_>, transaction: Transaction, accepted: Accepted) -> Next {
+        let Accepted { confirmation, swept } = accepted;
+        let dn = transaction.epg.clone();
+        if !swept.is_empty() {
+            let objects = Few::of(&swept);
+            warn!(epg:% = dn, objects:%; "EPG deleted with objects that another writer had created in it a moment before");
+            run.report.swept.extend(swept.iter().map(|object| format!("{dn}: {object}")));
+        }
+        log_done(&transaction);
+        self.fabric.cache.apply(&transaction);
+        if confirmation == Confirmation::Recreated {
+            info!(epg:% = dn; "another writer had just deleted what was written to; reading the EPG again");
+            self.fabric.cache.recreated(&dn);
+        }
+        if confirmation != Confirmation::Complete {
+            self.fabric.stale_epgs.insert(dn.clone());
+        }
+        let creates_epg = transaction.changes.iter().any(|change| matches!(change, Change::CreateEpg { .. }));
+        if creates_epg || confirmation == Confirmation::Recreated {
+            self.fabric.schedule_reread(&dn.l3out, run.now);
+        }
+        if transaction.shape != RequestShape::Tag {
+            self.fabric.subscriptions.written(&dn.l3out, run.now);
+        }
+        if !transaction.changes.iter().all(Change::is_delete) {
+            self.reporter.notices.written(&dn);
+        }
+        self.guards.deferrals.release(&ObjectDn::Epg(dn.clone()));
+        for object in transaction.objects() {
+            self.guards.deferrals.release(&object);
+            self.guards.drift.written(&object, run.now);
+        }
+        run.report.done.push(transaction);
+        if confirmation == Confirmation::Recreated { Next::DropEpg } else { Next::Continue }
+    }
+
+    /// The content of a transaction was rejected: it is sent in parts, and an object that is rejected alone is left alone for
+    /// a while (W3).
+    fn content_rejected(&mut self, run: &mut Run<'_>, transaction: &Transaction, error: &Error) -> Next {
+        run.rejections += 1;
+        if run.rejections > MAX_REJECTIONS {
+            return Next::Stop;
+        }
+        if let Some(parts) = transaction.parts() {
+            return Next::Split(parts);
+        }
+        let rejected: Vec<ObjectDn> = transaction.objects().collect();
+        for object in &rejected {
+            self.guards.defer(object.clone(), error, run.now);
+        }
+        let is_epg = rejected.contains(&ObjectDn::Epg(transaction.epg.clone()));
+        if is_epg { Next::DropEpg } else { Next::Continue }
+    }
+
+    /// Namespaces take turns, so that none waits for the writes that another one has caused (X3). The order within one EPG
+    /// stays.
     fn in_turns(&self, transactions: Vec<Transaction>) -> VecDeque<Transaction> {
         let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
         let mut turns = Vec::with_capacity(transactions.len());
         for transaction in transactions {
-            let turn = counts.entry(self.quota.named_by(&transaction.epg).map(|it| &**it)).or_default();
+            let namespace = self.guards.quota.named_by(&transaction.epg).map(|namespace| &**namespace);
+            let turn = counts.entry(namespace).or_default();
             *turn += 1;
             turns.push((*turn, transaction));
         }
-        turns.sort_by_key(|it| it.0);
-        turns.into_iter().map(|it| it.1).collect()
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.into_iter().map(|(_, transaction)| transaction).collect()
     }
 
-    /// Whether what somebody has just done makes a transaction one that would not be planned any more. Who changes other
-    /// objects in the same EPG holds nothing up: two clusters may share one (O5).
+    /// Whether a change by another writer makes a transaction one that would not be planned any more. A writer that changes
+    /// other objects in the same EPG holds nothing up: two clusters may share an EPG (O5).
     fn is_overtaken(&self, transaction: &Transaction, by: &Staleness) -> bool {
         let dn = &transaction.epg;
         match by {
@@ -135,78 +178,43 @@ impl Reconciler {
                 ObjectDn::Subnet(_, prefix) => change.deletes_epg() || change.prefix() == Some(*prefix),
                 _ => true,
             }),
-            // An address that somebody has put elsewhere in the VRF, perhaps (S3).
+            // Another writer may have put the address elsewhere in the VRF (S3).
             Staleness::Object(ObjectDn::Subnet(elsewhere, prefix)) => {
-                let creates = |it: &Change| it.is_create() && it.prefix() == Some(*prefix);
-                transaction.changes.iter().any(creates)
-                    && self.fabric.vrf(&elsewhere.l3out) == self.fabric.vrf(&dn.l3out)
+                let is_same_vrf = self.fabric.cache.vrf(&elsewhere.l3out) == self.fabric.cache.vrf(&dn.l3out);
+                let creates = |change: &Change| change.is_create() && change.prefix() == Some(*prefix);
+                is_same_vrf && transaction.changes.iter().any(creates)
             }
             Staleness::Object(_) => false,
         }
     }
 
-    /// W3: whether an error is about what was sent. That something is there which was taken for absent is so only if it
-    /// comes again after the fresh read.
+    /// Whether an error is about what was sent (W3). If something is present that was taken for absent, that is so only if
+    /// the error comes again after a fresh read.
     fn is_about_content(&mut self, dn: &EpgDn, error: &Error) -> bool {
         match error {
-            Error::Rejected { code: 103, .. } => self.deferrals.again(&ObjectDn::Epg(dn.clone())),
+            Error::Rejected { code: 103, .. } => self.guards.deferrals.again(&ObjectDn::Epg(dn.clone())),
             Error::Rejected { .. } => true,
             _ => false,
         }
     }
 
-    /// A transaction was taken. What its answer does not show is read (A6).
-    fn done(&mut self, transaction: &Transaction, confirmation: Confirmation, now: Instant) {
-        log_done(transaction);
-        self.fabric.apply(transaction);
-        if confirmation == Confirmation::Recreated {
-            info!("{}: another writer had just deleted what was written to; it is read again", transaction.epg);
-            self.fabric.recreated(&transaction.epg);
-        }
-        if confirmation != Confirmation::Complete {
-            self.stale_epgs.insert(transaction.epg.clone());
-        }
-        let creates_epg = transaction.changes.iter().any(|it| matches!(it, Change::CreateEpg { .. }));
-        if creates_epg || confirmation == Confirmation::Recreated {
-            self.schedule_reread(&transaction.epg.l3out, now);
-        }
-        if transaction.shape != RequestShape::Tag {
-            self.subscriptions.written(&transaction.epg.l3out, now);
-        }
-        if !transaction.changes.iter().all(Change::is_delete) {
-            self.notices.written(&transaction.epg);
-        }
-        self.deferrals.release(&ObjectDn::Epg(transaction.epg.clone()));
-        for object in transaction.objects() {
-            self.deferrals.release(&object);
-            self.drift.written(&object, now);
-        }
-    }
-
-    /// What follows from an error on a write (W2, W7, W8), apart from a content that is refused (W3). An error that
-    /// concerns the session ends the reconcile.
-    fn not_done(
-        &mut self,
-        apic: &dyn ApicRead,
-        transaction: &Transaction,
-        error: Error,
-        now: Instant,
-    ) -> Result<(), Error> {
+    /// A write failed, but not for its content (W2, W7, W8). An error that concerns the session ends the reconcile.
+    fn write_failed(&mut self, run: &mut Run<'_>, transaction: &Transaction, error: Error) -> Result<(), Error> {
         let dn = &transaction.epg;
         match &error {
-            // No answer, again and again: one EPG may be the cause, and it must not be tried without pauses.
-            Error::AnswerLost(_) if self.deferrals.again(&ObjectDn::Epg(dn.clone())) => {
-                self.defer(ObjectDn::Epg(dn.clone()), &error, now);
-                self.read_epg(apic, dn, now)
+            // No answer again and again: this EPG may be the cause, and it must not be tried without pauses.
+            Error::AnswerLost(_) if self.guards.deferrals.again(&ObjectDn::Epg(dn.clone())) => {
+                self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
+                self.read_epg(run, dn)
             }
-            // Something is there that we took for absent, or nobody knows what became of the write: look.
+            // Something is present that was taken for absent, or it is not known what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
-                info!("{dn}: {error}; it is read again");
-                self.read_epg(apic, dn, now)
+                info!(epg:% = dn, error:%; "write not confirmed; reading the EPG again");
+                self.read_epg(run, dn)
             }
             Error::Forbidden(_) => {
-                self.stale_epgs.insert(dn.clone());
-                self.defer(ObjectDn::Epg(dn.clone()), &error, now);
+                self.fabric.stale_epgs.insert(dn.clone());
+                self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
                 Ok(())
             }
             Error::Busy(_)
@@ -214,53 +222,51 @@ impl Reconciler {
             | Error::Unauthorized(_)
             | Error::Malformed(_)
             | Error::Withdrawn => {
-                self.stale_epgs.insert(dn.clone());
+                self.fabric.stale_epgs.insert(dn.clone());
                 Err(error)
             }
         }
     }
 
-    /// O4: a tag that the fabric does not take stops nothing. What it should have remembered, this process remembers.
-    /// True where the L3Out was read again, so that what was planned there is out of date.
-    fn tag_not_done(
-        &mut self,
-        apic: &dyn ApicRead,
-        transaction: &Transaction,
-        error: Error,
-        now: Instant,
-    ) -> Result<bool, Error> {
+    /// A tag that the APIC does not accept stops nothing (O4): what it should have recorded, this process remembers.
+    fn tag_rejected(&mut self, run: &mut Run<'_>, transaction: &Transaction, error: Error) -> Result<Next, Error> {
         let dn = &transaction.epg;
         let tag = ObjectDn::Tag(dn.clone());
         match &error {
-            // The tag is there, the L3Out is not, or nobody knows: look, once.
-            Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.deferrals.again(&tag) => {
-                self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now).map(|()| true)
+            // The tag is present, the L3Out is missing, or it is not known what became of the write: look, once.
+            Error::Rejected { code: 102 | 103, .. } | Error::AnswerLost(_) if !self.guards.deferrals.again(&tag) => {
+                self.fabric.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(run, &dn.l3out)?;
+                Ok(Next::DropL3out)
             }
             Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => {
                 if transaction.changes.iter().any(Change::is_delete) {
-                    self.defer(tag, &error, now);
+                    self.guards.defer(tag, &error, run.now);
                 } else {
-                    self.tag_failures.insert(dn.clone(), TagFailure { why: error.to_string(), try_again: false });
+                    let failure = TagFailure { why: error.to_string(), try_again: false };
+                    self.guards.tag_failures.insert(dn.clone(), failure);
                 }
-                Ok(false)
+                Ok(Next::Continue)
             }
             _ => Err(error),
         }
     }
 }
 
+/// Logs what was written: each change of a small transaction, the numbers of a large one.
 fn log_done(transaction: &Transaction) {
-    const TOLD_ONE_BY_ONE: usize = 20;
+    const MAX_LINES: usize = 20;
     let dn = &transaction.epg;
-    if transaction.changes.len() > TOLD_ONE_BY_ONE {
-        info!("{dn}: {}", Tally::of([transaction]).past());
+    let is_large = transaction.changes.len() > MAX_LINES;
+    if is_large {
+        let changes = Tally::of([transaction]);
+        info!(epg:% = dn, created = changes.created, updated = changes.changed, deleted = changes.deleted; "written");
     }
     for change in &transaction.changes {
-        if transaction.changes.len() > TOLD_ONE_BY_ONE {
-            debug!("{dn}: {change}");
+        if is_large {
+            debug!(epg:% = dn, change:%; "written");
         } else {
-            info!("{dn}: {change}");
+            info!(epg:% = dn, change:%; "written");
         }
     }
 }

@@ -1,353 +1,313 @@
-//! What a reconcile reads, and which L3Outs it reads and hears of.
+//! What a reconcile reads: what is stale, what is named for the first time, and, in a full sync, everything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use super::{REREAD_AFTER, Reconciler};
-use crate::apic::traits::ApicRead;
+use super::Reconciler;
+use super::run::Run;
 use crate::apic::{Error, Query};
 use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Finding};
+use crate::model::mo::Mo;
 use crate::model::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
 use crate::model::plan::Plan;
 
-/// Where so many EPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves so many
-/// requests a second (W8).
-const TOGETHER: usize = 3;
+/// If this many EPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves a limited number
+/// of requests a second (W8).
+const READ_TOGETHER: usize = 3;
 
-/// The most L3Outs that a reconcile reads before it writes, of those that hold nothing that could have to be changed: the
-/// ones that are named for the first time, and the ones that were missing. A namespace may name thousands (X3).
+/// The most L3Outs that one reconcile reads of those that hold nothing to be changed: L3Outs that are named for the first
+/// time, and missing ones. A namespace may name thousands (X3).
 const MAX_NEW: usize = 20;
 
-/// What appears in an L3Out one after the other is read once, after the last of it; but not later than this after the first
-/// read was due, because a namespace may let something appear all the time (X3).
-const MAX_REREAD_DELAY: Duration = Duration::from_secs(15);
-
-/// When an L3Out is read again because something has appeared in it (R3).
-#[derive(Debug)]
-pub(super) struct Reread {
-    pub(super) due: Instant,
-    latest: Instant,
-    /// When it should be read for the sake of what appeared last.
-    asked: Instant,
-}
-
-impl Reread {
-    fn new(at: Instant) -> Self {
-        Reread { due: at, latest: at + MAX_REREAD_DELAY, asked: at }
-    }
-
-    fn postpone(&mut self, at: Instant) {
-        (self.due, self.asked) = (at.min(self.latest), at);
-    }
-}
-
 impl Reconciler {
-    /// L3Outs whose time to settle is over are read again, and those that the APIC tells nothing about (R3, A6).
-    pub(super) fn take_due_rereads(&mut self, apic: &dyn ApicRead, now: Instant) {
-        for (dn, it) in std::mem::take(&mut self.rereads) {
-            if it.due > now {
-                self.rereads.insert(dn, it);
-                continue;
-            }
-            if it.asked > it.due {
-                self.rereads.insert(dn.clone(), Reread::new(it.asked));
-            }
-            self.stale_l3outs.insert(dn);
-        }
-        let due = self.subscriptions.due(now);
+    /// Reads what is stale, and some of the L3Outs that wait for their turn.
+    pub(super) fn observe(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        self.fabric.take_due_rereads(run.now);
+        let due = self.fabric.subscriptions.due(run.now);
         for (dn, id) in due.renewals {
-            debug!("{dn} is subscribed once more");
-            apic.unsubscribe(&id);
-            self.stale_l3outs.insert(dn);
+            debug!(l3out:% = dn; "subscribing once more");
+            run.apic.unsubscribe(&id);
+            self.fabric.stale_l3outs.insert(dn);
         }
-        due.reads.into_iter().for_each(|dn| self.queue_read(dn));
+        due.reads.into_iter().for_each(|dn| self.fabric.queue_read(dn));
+        self.find_stale(run)?;
+        self.read_stale(run)?;
+        self.read_new(run)
     }
 
-    /// Something has appeared in an L3Out.
-    pub(super) fn schedule_reread(&mut self, dn: &L3outDn, now: Instant) {
-        let at = now + REREAD_AFTER;
-        self.rereads.entry(dn.clone()).or_insert_with(|| Reread::new(at)).postpone(at);
-    }
-
-    /// Notes that an L3Out has to be read: at once where something is there, or ours; in its turn where it is new or was
-    /// missing.
-    fn queue_read(&mut self, dn: L3outDn) {
-        let comes_first =
-            matches!(self.fabric.l3out(&dn), Some(L3out::Present { .. })) || self.with_annotation.contains(&dn);
-        let due = if comes_first { &mut self.stale_l3outs } else { &mut self.unread };
-        due.insert(dn);
-    }
-
-    /// Notes what a reconcile has to read that no event has told of: all, where that is due, and what it does not know yet.
-    pub(super) fn find_stale(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
-        if self.full_sync_due {
-            self.with_annotation = self.find_ours(apic)?;
-            let known: Vec<L3outDn> = self.with_annotation.iter().chain(self.fabric.l3outs()).cloned().collect();
-            known.into_iter().for_each(|dn| self.queue_read(dn));
-            self.full_sync_due = false;
-            self.all_read = false;
-            self.deletion_guard.check_next();
-            self.subscriptions.retry_refused();
-            self.tag_failures.values_mut().for_each(|it| it.try_again = true);
+    /// Notes what has to be read although no event said so: everything if a full sync is due, and what is not known yet.
+    fn find_stale(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        if self.fabric.full_sync_due {
+            self.begin_full_sync(run)?;
         }
-        let due: Vec<L3outDn> = self.deferred_l3outs.due(now).cloned().collect();
-        due.into_iter().for_each(|dn| self.queue_read(dn));
-        for dn in self.named() {
-            let is_known = self.fabric.l3out(&dn).is_some() && self.subscriptions.is_served(&dn);
-            if !is_known && !self.deferred_l3outs.is_deferred(&dn, now) {
-                self.queue_read(dn);
+        let due: Vec<L3outDn> = self.fabric.deferred.due(run.now).cloned().collect();
+        due.into_iter().for_each(|dn| self.fabric.queue_read(dn));
+        for dn in self.named(run) {
+            let is_known = self.fabric.cache.l3out(&dn).is_some() && self.fabric.subscriptions.is_served(&dn);
+            if !is_known && !self.fabric.deferred.is_deferred(&dn, run.now) {
+                self.fabric.queue_read(dn);
             }
         }
         Ok(())
     }
 
-    /// Reads some of the L3Outs that wait for their turn. The namespaces take turns, so that none waits for what another
-    /// one names.
-    pub(super) fn read_new(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
-        if self.unread.is_empty() {
-            self.all_read = true;
+    /// R4: everything that is ours or named is read again.
+    fn begin_full_sync(&mut self, run: &Run<'_>) -> Result<(), Error> {
+        self.fabric.with_annotation = self.find_ours(run)?;
+        let known: Vec<L3outDn> =
+            self.fabric.with_annotation.iter().chain(self.fabric.cache.l3outs()).cloned().collect();
+        known.into_iter().for_each(|dn| self.fabric.queue_read(dn));
+        self.fabric.full_sync_due = false;
+        self.fabric.all_read = false;
+        self.fabric.subscriptions.retry_refused();
+        self.guards.deletion.check_next();
+        self.guards.tag_failures.values_mut().for_each(|failure| failure.try_again = true);
+        Ok(())
+    }
+
+    /// Reads some of the L3Outs that wait for their turn. Namespaces take turns, so that none waits for what another one
+    /// names.
+    fn read_new(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        if self.fabric.unread.is_empty() {
+            self.fabric.all_read = true;
             return Ok(());
         }
-        let named = self.named();
-        self.unread.retain(|dn| named.contains(dn));
-        let turn = self.by_turns(MAX_NEW);
-        for dn in &turn {
-            self.read_l3out(apic, dn, now)?;
-            if self.left_one_out {
+        let named = self.named(run);
+        self.fabric.unread.retain(|dn| named.contains(dn));
+        let next = self.next_in_turn(MAX_NEW);
+        for dn in &next {
+            self.read_l3out(run, dn)?;
+            if run.left_one_out {
                 break;
             }
         }
-        self.all_read |= self.unread.is_empty();
-        let marked = self.fabric.l3outs_with_ours();
-        if turn.iter().any(|dn| marked.contains(dn)) {
+        self.fabric.all_read |= self.fabric.unread.is_empty();
+        let with_ours = self.fabric.cache.l3outs_with_ours();
+        if next.iter().any(|dn| with_ours.contains(dn)) {
             // What would be deleted there was not counted.
-            self.deletion_guard.check_next();
+            self.guards.deletion.check_next();
         }
         Ok(())
     }
 
-    /// The next L3Outs to read: the first of each namespace, then the second of each.
-    fn by_turns(&self, most: usize) -> Vec<L3outDn> {
-        let (mut places, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    /// The next unread L3Outs: the first of each namespace, then the second of each.
+    fn next_in_turn(&self, most: usize) -> Vec<L3outDn> {
+        let mut rank_of: BTreeMap<&L3outDn, usize> = BTreeMap::new();
         let mut namespace = None;
-        for managed in self.inventory.managed.values() {
-            let Some(named) = managed.binding.as_ref().filter(|it| self.unread.contains(&it.epg.l3out)) else {
+        let mut named_by_namespace = BTreeSet::new();
+        for managed in self.cluster.inventory.managed.values() {
+            let Some(l3out) = managed.binding.as_ref().map(|binding| &binding.epg.l3out) else { continue };
+            if !self.fabric.unread.contains(l3out) {
                 continue;
-            };
-            let its = &managed.deployment.key.namespace;
-            if namespace.replace(its) != Some(its) {
-                seen.clear();
             }
-            if seen.insert(&named.epg.l3out) {
-                let place = places.entry(&named.epg.l3out).or_insert(usize::MAX);
-                *place = seen.len().min(*place);
+            let own = &managed.deployment.key.namespace;
+            if namespace.replace(own) != Some(own) {
+                named_by_namespace.clear();
+            }
+            if named_by_namespace.insert(l3out) {
+                let rank = rank_of.entry(l3out).or_insert(usize::MAX);
+                *rank = named_by_namespace.len().min(*rank);
             }
         }
-        let mut turns: Vec<(usize, &L3outDn)> = places.into_iter().map(|(dn, place)| (place, dn)).collect();
-        turns.sort();
-        turns.into_iter().take(most).map(|(_, dn)| dn.clone()).collect()
+        let mut ranked: Vec<(usize, &L3outDn)> = rank_of.into_iter().map(|(dn, rank)| (rank, dn)).collect();
+        ranked.sort();
+        ranked.into_iter().take(most).map(|(_, dn)| dn.clone()).collect()
     }
 
-    /// Reads all that the cache cannot be trusted for. What was read successfully is not read again when a later
-    /// read fails.
-    pub(super) fn read_stale(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
-        if self.stale_l3outs.is_empty() {
-            return self.read_stale_epgs(apic, now);
+    /// Reads everything for which the cache cannot be trusted. What was read is not read again if a later read fails.
+    pub(super) fn read_stale(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        if !self.fabric.stale_l3outs.is_empty() {
+            let needed: BTreeSet<L3outDn> = self.named(run).into_iter().chain(self.fabric.with_ours()).collect();
+            while let Some(dn) = self.fabric.stale_l3outs.first().cloned() {
+                if needed.contains(&dn) {
+                    self.read_l3out(run, &dn)?;
+                } else {
+                    self.forget(run, &dn);
+                }
+                self.fabric.stale_l3outs.remove(&dn);
+            }
         }
-        let needed: BTreeSet<L3outDn> = self.named().into_iter().chain(self.with_ours()).collect();
-        while let Some(dn) = self.stale_l3outs.first().cloned() {
-            if needed.contains(&dn) {
-                self.read_l3out(apic, &dn, now)?;
+        self.read_stale_epgs(run)
+    }
+
+    fn read_stale_epgs(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        while let Some(dn) = self.fabric.stale_epgs.first().cloned() {
+            let of_its_l3out = self.fabric.stale_epgs.iter().filter(|epg| epg.l3out == dn.l3out).count();
+            if of_its_l3out >= READ_TOGETHER {
+                // Also if the read fails: what could not be read as a whole is not read one by one.
+                self.fabric.stale_epgs.retain(|epg| epg.l3out != dn.l3out);
+                self.fabric.stale_l3outs.insert(dn.l3out.clone());
+                self.read_l3out(run, &dn.l3out)?;
             } else {
-                self.forget(apic, &dn);
-            }
-            self.stale_l3outs.remove(&dn);
-        }
-        self.read_stale_epgs(apic, now)
-    }
-
-    /// Whether an error is about this very L3Out, and the reconcile goes on without it. One that is not served may be the
-    /// session's fault: so only the first one is left out, and the next error ends the reconcile. Where it may hold
-    /// something of ours nothing goes on: an address must not be created elsewhere in the VRF before it is known to be gone
-    /// there (W2).
-    fn is_left_out(&mut self, dn: &L3outDn, error: &Error) -> bool {
-        match error {
-            Error::Forbidden(_) | Error::Rejected { .. } => true,
-            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
-                !self.with_ours().contains(dn) && !std::mem::replace(&mut self.left_one_out, true)
-            }
-            Error::Unauthorized(_) | Error::AnswerLost(_) | Error::Withdrawn => false,
-        }
-    }
-
-    fn read_stale_epgs(&mut self, apic: &dyn ApicRead, now: Instant) -> Result<(), Error> {
-        while let Some(dn) = self.stale_epgs.first().cloned() {
-            let of_its_l3out = self.stale_epgs.iter().filter(|it| it.l3out == dn.l3out).count();
-            if of_its_l3out >= TOGETHER {
-                // Whatever becomes of it: what could not be read is not read one by one.
-                self.stale_epgs.retain(|it| it.l3out != dn.l3out);
-                self.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(apic, &dn.l3out, now)?;
-            } else {
-                self.read_epg(apic, &dn, now)?;
+                self.read_epg(run, &dn)?;
             }
         }
         Ok(())
     }
 
     /// Reads what a plan needs to be sure of (W7).
-    pub(super) fn read_for(&mut self, apic: &dyn ApicRead, plan: &Plan, now: Instant) -> Result<(), Error> {
-        self.stale_epgs.extend(plan.reads.iter().cloned());
-        self.read_stale_epgs(apic, now)
-    }
-
-    /// The L3Outs that hold something of ours or a predecessor's, as found by a class query or seen in the cache.
-    fn with_ours(&self) -> BTreeSet<L3outDn> {
-        self.with_annotation.iter().cloned().chain(self.fabric.l3outs_with_ours()).collect()
+    pub(super) fn read_for(&mut self, run: &mut Run<'_>, plan: &Plan) -> Result<(), Error> {
+        self.fabric.stale_epgs.extend(plan.reads.iter().cloned());
+        self.read_stale_epgs(run)
     }
 
     /// The L3Outs that Deployments name.
-    pub(super) fn named(&self) -> BTreeSet<L3outDn> {
-        named_l3outs(&self.inventory, &self.rules, &self.beyond_quota)
+    fn named(&self, run: &Run<'_>) -> BTreeSet<L3outDn> {
+        named_l3outs(&self.cluster.inventory, &self.rules, &run.beyond_quota)
     }
 
-    /// R4: the L3Outs with anything that bears our mark or a predecessor's, or with a tag of ours. An APIC that does not
-    /// answer such a query stops nothing else: what is named is read all the same.
-    fn find_ours(&mut self, apic: &dyn ApicRead) -> Result<BTreeSet<L3outDn>, Error> {
-        let owner = self.fabric.owner();
+    /// The L3Outs with any owner annotation of ours or of a legacy installation, or with a tag of ours (R4). An APIC that
+    /// refuses such a query stops nothing else: L3Outs that Deployments name are read anyway.
+    fn find_ours(&mut self, run: &Run<'_>) -> Result<BTreeSet<L3outDn>, Error> {
+        let owner = self.fabric.cache.owner();
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
         for annotation in owner.all_annotations() {
             queries.extend([EPG, SUBNET].map(|class| Query::class(class).with_value("annotation", annotation)));
         }
-        let (mut l3outs, mut unasked) = (BTreeSet::new(), None);
+        let l3out_of = |mo: &Mo| match ParsedDn::parse(&mo.dn)? {
+            ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
+            ParsedDn::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
+            _ => None,
+        };
+        let mut l3outs = BTreeSet::new();
+        let mut refused = None;
         for query in queries {
-            let mos = match apic.read(&query) {
-                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                    unasked = Some(error.to_string());
-                    Vec::new()
-                }
-                other => other?,
-            };
-            l3outs.extend(mos.iter().filter_map(|mo| match ParsedDn::parse(&mo.dn)? {
-                ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
-                ParsedDn::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
-                _ => None,
-            }));
+            match run.apic.read(&query) {
+                Ok(mos) => l3outs.extend(mos.iter().filter_map(l3out_of)),
+                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => refused = Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
         }
-        self.ownership_query_error = unasked;
+        self.fabric.ownership_query_error = refused;
         Ok(l3outs)
     }
 
-    /// Reads an L3Out whole. One that the APIC does not let us read is left alone, and stops no other: nothing is
-    /// written to what was not read.
-    pub(super) fn read_l3out(&mut self, apic: &dyn ApicRead, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        match self.subscribe_and_read(apic, dn, now) {
-            Err(error) if self.is_left_out(dn, &error) => {
-                // What is known of ours there is still there: in its VRF, and in nobody else's way (S3, W2).
-                if !self.fabric.l3outs_with_ours().contains(dn) {
-                    self.forget(apic, dn);
-                }
-                self.stale_l3outs.remove(dn);
-                self.unread.remove(dn);
-                let text = format!("failed to read: {error}; retrying with growing pauses");
-                self.deferred_l3outs.defer(dn, now, Finding::new(Code::Rejected, dn, text));
-                Ok(())
-            }
+    /// Reads an L3Out whole. If the APIC refuses that, the L3Out is left alone and stops no other: nothing is written to what
+    /// was not read.
+    pub(super) fn read_l3out(&mut self, run: &mut Run<'_>, dn: &L3outDn) -> Result<(), Error> {
+        match self.subscribe_and_read(run, dn) {
             Ok(()) => {
-                self.stale_l3outs.remove(dn);
-                self.unread.remove(dn);
-                if self.deferred_l3outs.is_known(dn) {
-                    self.deferred_l3outs.release(dn);
-                    self.deletion_guard.check_next();
+                self.fabric.read_done(dn);
+                if self.fabric.deferred.is_known(dn) {
+                    self.fabric.deferred.release(dn);
+                    self.guards.deletion.check_next();
                 }
                 Ok(())
             }
-            other => other,
+            Err(error) if self.may_be_left_out(run, dn, &error) => {
+                run.left_one_out |= !is_refusal(&error);
+                // What the cache has of ours there is still there: in its VRF, and in the way of no other L3Out (S3, W2).
+                if !self.fabric.cache.l3outs_with_ours().contains(dn) {
+                    self.forget(run, dn);
+                }
+                self.fabric.read_done(dn);
+                let text = format!("failed to read: {error}; retrying with growing pauses");
+                self.fabric.deferred.defer(dn, run.now, Finding::new(Code::Rejected, dn, text));
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Reads an L3Out whole, by a subscription where there is none yet: its answer is the snapshot (R3). One that the APIC
-    /// does not let us subscribe is read all the same (A6).
-    fn subscribe_and_read(&mut self, apic: &dyn ApicRead, dn: &L3outDn, now: Instant) -> Result<(), Error> {
-        // R7: what contract relations an EPG had has to be known before another writer deletes it. As classes of the same
-        // subscription they cost no request, and in the cache a short name each; a few of them are in an EPG, beside its
-        // subnets by the thousand. To read each EPG alone for them would be a request for each, after each change.
+    /// Whether an error concerns this L3Out only, so that the reconcile goes on without it. If the APIC does not serve the
+    /// read, that may be the session's fault: only the first such L3Out is left out, and the next error ends the reconcile.
+    /// If the L3Out may hold something of ours nothing goes on: an address must not be created elsewhere in the VRF before
+    /// it is known to be gone there (W2).
+    fn may_be_left_out(&self, run: &Run<'_>, dn: &L3outDn, error: &Error) -> bool {
+        match error {
+            error if is_refusal(error) => true,
+            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
+                !run.left_one_out && !self.fabric.with_ours().contains(dn)
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads an L3Out whole. If it is not subscribed yet, the answer to the subscription is what is read (R3). If the APIC
+    /// refuses the subscription the L3Out is read without (A6).
+    fn subscribe_and_read(&mut self, run: &mut Run<'_>, dn: &L3outDn) -> Result<(), Error> {
+        // The contract relations of an EPG have to be known before another writer deletes it (R7). As classes of the same
+        // subscription they cost no request, and in the cache a short name each. To read them EPG by EPG would cost a
+        // request for each EPG after each change.
         let mut classes = vec![L3OUT, EPG, SUBNET, TAG, VRF_RELATION];
         classes.extend(CONTRACTS);
         let query = Query::object(dn).subtree(&classes);
-        let mos = if self.subscriptions.is_served(dn) {
-            apic.read(&query)?
+        let mos = if self.fabric.subscriptions.is_served(dn) {
+            run.apic.read(&query)?
         } else {
-            match apic.subscribe(&query) {
-                Ok((id, mos)) => {
-                    match id {
-                        Some(id) => self.subscriptions.subscribed(dn, id),
-                        None => self.subscriptions.read_without_websocket(dn),
-                    }
-                    mos
-                }
-                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                    let mos = apic.read(&query)?;
-                    self.subscriptions.refused(dn, &error.to_string(), now);
-                    mos
-                }
-                Err(error) => return Err(error),
-            }
+            self.subscribe(run, dn, &query)?
         };
-        self.subscriptions.was_read(dn, now);
-        let was_missing = self.fabric.l3out(dn) == Some(&L3out::Missing);
-        let reverted = self.fabric.put_l3out(dn, &mos);
-        self.drift.reverted(reverted);
-        if was_missing && self.fabric.l3out(dn) != Some(&L3out::Missing) {
-            info!("{dn} has appeared");
-            self.schedule_reread(dn, now);
-            self.subscriptions.appeared(dn, now);
+        self.fabric.subscriptions.was_read(dn, run.now);
+        let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
+        let reverted = self.fabric.cache.put_l3out(dn, &mos);
+        self.guards.drift.reverted(reverted);
+        if was_missing && self.fabric.cache.l3out(dn) != Some(&L3out::Missing) {
+            info!(l3out:% = dn; "L3Out found");
+            self.fabric.schedule_reread(dn, run.now);
+            self.fabric.subscriptions.appeared(dn, run.now);
         }
-        self.stale_epgs.retain(|epg| epg.l3out != *dn);
+        self.fabric.stale_epgs.retain(|epg| epg.l3out != *dn);
         Ok(())
+    }
+
+    fn subscribe(&mut self, run: &Run<'_>, dn: &L3outDn, query: &Query) -> Result<Vec<Mo>, Error> {
+        match run.apic.subscribe(query) {
+            Ok((Some(id), mos)) => {
+                self.fabric.subscriptions.subscribed(dn, id);
+                Ok(mos)
+            }
+            Ok((None, mos)) => {
+                self.fabric.subscriptions.read_without_websocket(dn);
+                Ok(mos)
+            }
+            Err(error) if is_refusal(&error) => {
+                let mos = run.apic.read(query)?;
+                self.fabric.subscriptions.refused(dn, &error.to_string(), run.now);
+                Ok(mos)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads one EPG whole, with its contract relations (W7).
-    pub(super) fn read_epg(&mut self, apic: &dyn ApicRead, dn: &EpgDn, now: Instant) -> Result<(), Error> {
+    pub(super) fn read_epg(&mut self, run: &mut Run<'_>, dn: &EpgDn) -> Result<(), Error> {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
-        self.stale_epgs.insert(dn.clone());
-        match apic.read(&Query::object(dn).with_children(&classes)) {
+        self.fabric.stale_epgs.insert(dn.clone());
+        match run.apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
-                let reverted = self.fabric.put_epg(dn, &mos);
-                self.drift.reverted(reverted);
+                let reverted = self.fabric.cache.put_epg(dn, &mos);
+                self.guards.drift.reverted(reverted);
             }
-            Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => {
-                self.defer(ObjectDn::Epg(dn.clone()), &error, now)
-            }
+            Err(error) if is_refusal(&error) => self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now),
             Err(error) => return Err(error),
         }
-        self.stale_epgs.remove(dn);
+        self.fabric.stale_epgs.remove(dn);
         Ok(())
     }
 
-    /// An L3Out that nobody names and that holds nothing of ours or a predecessor's is of no interest any more (R3).
-    pub(super) fn forget_unneeded(&mut self, apic: &dyn ApicRead) {
-        let mut needed = self.named();
-        needed.extend(self.fabric.l3outs_with_ours());
-        self.with_annotation.retain(|dn| needed.contains(dn));
-        let unneeded: Vec<L3outDn> = self.fabric.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
-        for dn in unneeded {
-            self.forget(apic, &dn);
-        }
-        self.deferred_l3outs.keep(|dn| needed.contains(dn));
+    /// Forgets L3Outs that no Deployment names and that hold nothing of ours or of a legacy installation (R3).
+    pub(super) fn forget_unneeded(&mut self, run: &Run<'_>) {
+        let mut needed = self.named(run);
+        needed.extend(self.fabric.cache.l3outs_with_ours());
+        self.fabric.with_annotation.retain(|dn| needed.contains(dn));
+        let unneeded: Vec<L3outDn> = self.fabric.cache.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
+        unneeded.iter().for_each(|dn| self.forget(run, dn));
+        self.fabric.deferred.keep(|dn| needed.contains(dn));
     }
 
-    fn forget(&mut self, apic: &dyn ApicRead, dn: &L3outDn) {
-        if let Some(id) = self.subscriptions.remove(dn) {
-            apic.unsubscribe(&id);
+    fn forget(&mut self, run: &Run<'_>, dn: &L3outDn) {
+        if let Some(id) = self.fabric.forget(dn) {
+            run.apic.unsubscribe(&id);
         }
-        self.fabric.forget(dn);
-        self.rereads.remove(dn);
     }
+}
+
+/// The APIC has understood the request and does not do it.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Forbidden(_) | Error::Rejected { .. })
 }

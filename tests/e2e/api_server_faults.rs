@@ -291,12 +291,12 @@ fn an_empty_list_takes_nothing_away() {
         let target = format!("/{resource}?limit=500");
         world.kube.fault(Fault::on(&target, Trouble::Answer(200, JSON, list.to_string())).times(1));
         say(&world, resource, &[json!("nonsense")]);
-        daemon.until_logged(&format!("{kind}s listed: 0 that matter"));
+        daemon.until_logged(&format!("listed kind={kind} relevant=0"));
         daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         say(&world, resource, &[json!("nonsense")]);
-        daemon.until_logged("no longer: DeletionsBlocked deletion guard");
+        daemon.until_logged(r#"finding resolved code=DeletionsBlocked subject="deletion guard""#);
         world.settle();
         assert!(world.holds("E", &addresses), "{kind}");
         assert_eq!(deletions(&world, "10.0.0."), 0);

@@ -42,7 +42,7 @@ fn a_token_may_end_in_mid_pass() {
         let daemon = world.run(&[]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("F", &["10.0.1.1"]);
-        daemon.until_logged("the APIC session is gone");
+        daemon.until_logged("APIC session lost");
         assert_eq!(logins(&world), 2, "{method} {target}");
         let taken = world.apic.writes().iter().filter(|it| it.status == 200).count();
         assert_eq!(taken, 2, "{method} {target}: one write for each EPG");
@@ -67,7 +67,7 @@ fn a_refresh_that_fails_once_costs_nothing() {
     world.apic.admin_delete(DN_E).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
     assert_eq!((logins(&world), world.apic.troubled()), (1, 1));
-    assert_eq!(daemon.count("the APIC session is gone"), 0);
+    assert_eq!(daemon.count("APIC session lost"), 0);
 }
 
 /// F12 (A3, W8): where no refresh ever succeeds, a new login comes before the session is lost, and drift of that time
@@ -79,7 +79,7 @@ fn a_refresh_that_fails_for_ever_leads_to_a_login() {
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
-    daemon.until_logged("the APIC session is gone");
+    daemon.until_logged("APIC session lost");
     world.apic.admin_delete(DN_E).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
     assert!(world.apic.troubled() >= 2, "the refresh was tried several times");
@@ -114,7 +114,7 @@ fn a_refresh_that_lies_is_found_out() {
         let error = json!({"error": {"attributes": {"code": "405", "text": "unable to locate opened web socket"}}});
         let body = json!({"totalCount": "1", "imdata": [error]}).to_string();
         world.apic.fault(Fault::on("subscriptionRefresh", Trouble::Answer(405, "application/json", body)).times(1));
-        daemon.until_logged_times("websocket open", 2);
+        daemon.until_logged_times("APIC session established", 2);
         world.apic.admin_delete(DN_E).unwrap();
         world.until_holds("E", &["10.0.0.1"]);
         assert_eq!(logins(&world), 2);
@@ -161,7 +161,7 @@ fn a_storm_of_events_is_one_comparison() {
         let (writes, logins_before) = (world.apic.writes().len(), logins(world));
         drop(go_on);
         world.until("all are back", |world| world.subnets("E").len() == 2000);
-        daemon.until_logged("events from the APIC may have been lost (too many events at once)");
+        daemon.until_logged(r#"APIC events may be lost; starting a full sync reason="too many events at once"#);
         world.settle();
         assert!(world.apic.writes().len() - writes <= 10, "few requests: {:?}", &world.writes()[writes..]);
         assert_eq!((logins(world), world.subnets("E").len()), (logins_before, 2000));
@@ -174,7 +174,7 @@ fn a_full_queue_does_not_hold_up_the_stop() {
     let world = World::new();
     let (mut daemon, go_on) = storm(&world);
     let (code, time) = daemon.stop();
-    assert_eq!((code, daemon.count("still running")), (Some(0), 0), "{}", daemon.log());
+    assert_eq!((code, daemon.count("threads still running")), (Some(0), 0), "{}", daemon.log());
     assert!(time < Duration::from_secs(10), "{time:?}");
     drop(go_on);
 }
@@ -193,8 +193,8 @@ fn a_long_time_of_refusals_costs_no_logins() {
         world.apic.admin_delete(DN_E).unwrap();
         world.kube.pod("a", "web", "2", &["10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(daemon.count("the pass ended early"), refusals / 5, "five tries a request: {status}");
-        assert_eq!((logins(&world), daemon.count("the APIC session is gone")), (1, 0), "{status}");
+        assert_eq!(daemon.count("reconcile failed"), refusals / 5, "five tries a request: {status}");
+        assert_eq!((logins(&world), daemon.count("APIC session lost")), (1, 0), "{status}");
     };
     // A login that is throttled is no refused password.
     let throttled = || {
@@ -264,14 +264,14 @@ fn a_hostile_websocket_costs_a_session_at_most() {
         world.until_holds("E", &["10.0.0.1"]);
         world.apic.websocket_bytes(bytes);
         if sessions > 1 {
-            daemon.until_logged_times("websocket open", sessions);
+            daemon.until_logged_times("APIC session established", sessions);
         }
         if bytes.len() > 1 << 16 && sessions > 1 {
             daemon.until_logged("a message is too large");
         }
         world.apic.admin_delete(DN_E).unwrap();
         world.until_holds("E", &["10.0.0.1"]);
-        assert_eq!(daemon.count("websocket open"), sessions, "{what}: {}", daemon.log());
+        assert_eq!(daemon.count("APIC session established"), sessions, "{what}: {}", daemon.log());
         assert!(peak(&daemon) < 200 << 10, "{what}: {} KiB", peak(&daemon));
         let log = daemon.log();
         assert!(log.lines().all(|it| it.len() < 1000 && !it.chars().any(char::is_control)), "{what}: {log}");
@@ -330,7 +330,7 @@ fn events_out_of_scope_are_ignored() {
     let after = world.apic.journal().split_off(before);
     assert!(after.iter().all(|it| !it.target.contains("HOSTILE") && !it.body.contains("HOSTILE")), "{after:#?}");
     assert!(world.holds("E", &["10.0.0.1"]));
-    assert_eq!(daemon.count("websocket open"), 1);
+    assert_eq!(daemon.count("APIC session established"), 1);
     // An event that is a lie about what is ours costs a read and changes nothing.
     let reads = asked(&world, "instP-E.json");
     world.apic.websocket_bytes(&frame(0x81, event(&ids, "l3extInstP", DN_E, "deleted").as_bytes()));
@@ -361,7 +361,7 @@ fn credentials_may_be_rotated() {
     world.apic.set_password("admin", "Another-word-2");
     world.folder.file("password", "Another-word-2");
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the credentials were read again");
+    daemon.until_logged("credentials read again");
     world.apic.expire_tokens();
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);

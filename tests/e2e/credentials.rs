@@ -308,9 +308,9 @@ fn a_stop_does_not_wait_for_a_plugin() {
     let mut daemon = world.run(&[]);
     let processes = line_in(&world.folder.path().join("processes"));
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the credentials were read again");
+    daemon.until_logged("credentials read again");
     let (code, time) = daemon.stop();
-    assert_eq!((code, daemon.count("still running")), (Some(0), 0), "{}", daemon.log());
+    assert_eq!((code, daemon.count("threads still running")), (Some(0), 0), "{}", daemon.log());
     assert!(time < Duration::from_secs(10), "{time:?}");
     until("all of it is gone", || processes.split(' ').all(|it| !is_running(it)));
 }
@@ -457,7 +457,7 @@ fn certificates_are_rotated() {
     let two = world.kube.client("two", KeyForm::Pkcs8);
     world.folder.file("me.crt", &two.certificate_pem());
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the old Kubernetes credentials stay in use: ");
+    daemon.until_logged("failed to read the Kubernetes credentials");
     daemon.until_logged("client certificate and client key do not match");
     let begun = Instant::now();
     world.kube.server().cut_all();
@@ -467,7 +467,7 @@ fn certificates_are_rotated() {
     world.folder.file("me.key", &two.key_pem(KeyForm::Pkcs8));
     let begun = Instant::now();
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the credentials were read again");
+    daemon.until_logged("credentials read again");
     until_watched_by(&world, "two", begun);
     assert!(users(&world, begun).iter().all(|it| it == "two"));
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);

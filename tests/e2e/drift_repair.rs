@@ -69,7 +69,7 @@ fn our_own_echo_is_silent() {
         served(world);
         world.settle();
         world.apic.clear_journal();
-        let passes = daemon.count("pass done");
+        let passes = daemon.count("reconciled created=");
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         world.settle();
@@ -86,7 +86,7 @@ fn our_own_echo_is_silent() {
         let reads = |entries: &[apic::Entry]| entries.iter().filter(|it| it.target.contains("instP-E")).count();
         assert_eq!((reads(&journal[..written]), reads(&journal[written..])), (1, 0), "no read follows our own write");
         assert!(about_e("POST") >= 1);
-        assert!(daemon.count("pass done") <= passes + 3, "one pass for the Pod, and those of the settling");
+        assert!(daemon.count("reconciled created=") <= passes + 3, "one pass for the Pod, and those of the settling");
     });
 }
 
@@ -101,8 +101,8 @@ fn a_lost_websocket_loses_nothing() {
         world.apic.set_deaf(false);
         world.apic.drop_websockets();
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        daemon.until_logged("the APIC session is gone");
-        daemon.until_logged_times("websocket open", 2);
+        daemon.until_logged("APIC session lost");
+        daemon.until_logged_times("APIC session established", 2);
     });
 }
 
@@ -144,7 +144,7 @@ fn a_restart_writes_nothing_and_forgets_nothing() {
         daemon.kill();
         let writes = world.apic.writes().len();
         let mut daemon = world.run(&[]);
-        daemon.until_logged("websocket open");
+        daemon.until_logged("APIC session established");
         world.settle();
         let new = &world.apic.writes()[writes..];
         assert!(new.iter().all(|it| it.path.contains("aaaLog") || it.body.contains("settle")), "{new:#?}");

@@ -33,7 +33,7 @@ fn a_pause_keeps_all_hands_off() {
         world.kube.patch("deployments", "a", "web", pause(json!(null)));
         world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
         world.until("the drift is reverted", |world| world.apic.subnets(DN_E)["10.0.0.1/32"]["name"] != "drifted");
-        daemon.until_logged("no longer: Paused Deployment a/web: addresses in");
+        daemon.until_logged(r#"finding resolved code=Paused subject="Deployment a/web" text="addresses in"#);
     });
 }
 
@@ -129,7 +129,7 @@ fn a_refused_object_stops_no_other() {
         assert!(first < 24, "{first} requests");
         world.apic.clear_rejections();
         world.until("the last one is tried again", |world| world.subnets("E").len() == 256);
-        daemon.until_logged("no longer: Rejected uni/tn-T/out-L/instP-E/extsubnet-[10.1.0.77/32]");
+        daemon.until_logged("finding resolved code=Rejected subject=uni/tn-T/out-L/instP-E/extsubnet-[10.1.0.77/32]");
     });
 }
 
@@ -164,7 +164,7 @@ fn a_mass_deletion_waits_for_consent() {
         daemon.signal("USR2");
         world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
         assert!(world.holds("F", &["10.0.1.1"]));
-        daemon.until_logged("no longer: DeletionsBlocked deletion guard");
+        daemon.until_logged(r#"finding resolved code=DeletionsBlocked subject="deletion guard""#);
 
         // A mass deletion that comes as events is what people asked for.
         world.kube.deploy("a", "web", Some(E), &addresses);

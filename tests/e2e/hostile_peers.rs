@@ -93,7 +93,7 @@ fn every_request_ends_in_time() {
                 world.apic.fault(Fault::on("/socket", trouble).times(1));
                 let daemon = world.run(&[]);
                 daemon.until_logged("websocket: no answer in time");
-                daemon.until_logged("websocket open");
+                daemon.until_logged("APIC session established");
             });
         }
         for trouble in [Trouble::Hang, drip, promises, slow_head, slow_body] {

@@ -176,7 +176,7 @@ fn a_failing_events_api_holds_up_nothing() {
         assert_eq!(code, Some(0));
         assert!(time < PROMPT, "{trouble:?}: {time:?}");
         assert!(daemon.text("err").lines().count() <= 1, "{trouble:?}");
-        assert_eq!(daemon.count("still running"), 0, "{trouble:?}");
+        assert_eq!(daemon.count("threads still running"), 0, "{trouble:?}");
     }
 }
 
@@ -210,9 +210,9 @@ fn only_the_leader_reports() {
     let mut masters = [world.run(&["--leader-elect"]), world.run(&["--leader-elect"])];
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     until("it was reported", || event(&world, "Synced", "web").is_some());
-    let leader = masters.iter().position(|it| it.count("websocket open") == 1).unwrap();
+    let leader = masters.iter().position(|it| it.count("APIC session established") == 1).unwrap();
     assert_eq!(masters[leader].stop().0, Some(0));
-    masters[1 - leader].until_logged("websocket open");
+    masters[1 - leader].until_logged("APIC session established");
     until_sent(&world, "marker");
     assert_eq!(reported(&world, "a"), ["Synced Deployment web"]);
     assert_eq!(requests(&world).len(), 2);
@@ -226,7 +226,7 @@ fn no_events_without_events() {
     world.kube.deploy("a", "typo", Some("{"), &[]);
     for flags in [&["--policy", "observe"][..], &["--events=false"]] {
         let mut daemon = world.run(flags);
-        daemon.until_logged(if flags[0] == "--events=false" { "pass done" } else { "would change" });
+        daemon.until_logged(if flags[0] == "--events=false" { "reconciled created=" } else { "would change" });
         assert!(!has_thread(&daemon), "{flags:?}");
         assert_eq!(daemon.stop().0, Some(0));
     }

@@ -17,7 +17,7 @@ fn answer(objects: String) -> Trouble {
 fn answers_cost_what_is_used_of_them() {
     let world = World::new();
     let daemon = world.run(&[]);
-    daemon.until_logged("websocket open");
+    daemon.until_logged("APIC session established");
     let (tiny, unused) =
         (r#"{"a":{}},"#, format!(r#"{{"a":{{"attributes":{{"x":"{}","y":{{"z":[1,2,3]}}}}}}}},"#, "x".repeat(1000)));
     let tiny = tiny.repeat((63 << 20) / tiny.len());
@@ -30,7 +30,7 @@ fn answers_cost_what_is_used_of_them() {
     let unused = unused.repeat((63 << 20) / unused.len());
     world.apic.fault(Fault::on(TARGET, answer(unused.trim_end_matches(',').to_owned())).times(1));
     world.apic.drop_websockets();
-    daemon.until_logged_times("websocket open", 2);
+    daemon.until_logged_times("APIC session established", 2);
     daemon.until_logged("no valid subscription id");
     world.kube.pod("a", "web", "1", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);

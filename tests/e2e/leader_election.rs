@@ -73,7 +73,7 @@ impl Master {
 /// Several of them, started together.
 fn masters(world: &World, names: &[&str]) -> Vec<Master> {
     let masters: Vec<Master> = names.iter().map(|it| Master::start(world, it)).collect();
-    until("all watch", || masters.iter().all(|it| it.daemon.count("s listed: ") == 3));
+    until("all watch", || masters.iter().all(|it| it.daemon.count(" listed kind=") == 3));
     masters
 }
 
@@ -81,7 +81,7 @@ fn masters(world: &World, names: &[&str]) -> Vec<Master> {
 fn take_leader(world: &World, masters: &mut Vec<Master>) -> Master {
     until("one leads", || masters.iter().any(|it| it.holds_the_lease(world)));
     let at = masters.iter().position(|it| it.holds_the_lease(world)).unwrap();
-    masters[at].daemon.until_logged("websocket open");
+    masters[at].daemon.until_logged("APIC session established");
     masters.remove(at)
 }
 
@@ -337,18 +337,18 @@ fn a_standby_forgets() {
     world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
     lone.daemon.until_logged("L3Out not found; waiting for it to be created");
     lone.daemon.signal("USR1");
-    lone.daemon.until_logged("status: finding: ");
+    lone.daemon.until_logged("status: finding ");
     let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});
     world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
     lone.daemon.until_logged("lost leadership");
-    let findings = lone.daemon.count("status: finding: ");
+    let findings = lone.daemon.count("status: finding ");
     lone.daemon.signal("USR1");
-    lone.daemon.until_logged("status: this process does not lead");
-    lone.daemon.until_logged_times("Deployments managed", 2);
+    lone.daemon.until_logged("state=\"standby");
+    lone.daemon.until_logged_times("status: view of the cluster kind=Deployment", 2);
     lone.daemon.signal("USR1");
-    lone.daemon.until_logged_times("Deployments managed", 3);
-    assert_eq!(lone.daemon.count("status: finding: "), findings);
-    assert_eq!(lone.daemon.count("status: uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
+    lone.daemon.until_logged_times("status: view of the cluster kind=Deployment", 3);
+    assert_eq!(lone.daemon.count("status: finding "), findings);
+    assert_eq!(lone.daemon.count("status: L3Out l3out=uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
 }
 
 /// K4, X2: whatever happens to the one that leads, another takes over in time, and two never write at once.
@@ -444,7 +444,7 @@ fn an_observer_takes_no_part() {
     let world = World::new();
     let daemon = world.run(&["--leader-elect", "--policy", "observe"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    daemon.until_logged("would change:     + EPG");
+    daemon.until_logged("would change epg=uni/tn-T/out-L/instP-E change=\"+ EPG");
     assert_eq!(daemon.count("leader election is off because of --policy observe"), 1);
     assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
 }

@@ -77,7 +77,7 @@ fn two_daemons_of_one_cluster_come_to_rest() {
         world.until_holds("E", &["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.1.1"]);
         world.until("the old EPG has gone", |world| world.apic.get(DN_F).is_none());
         for daemon in [&one, &two] {
-            daemon.until_logged("websocket open");
+            daemon.until_logged("APIC session established");
             assert_eq!(daemon.count("please report this"), 0, "{}", daemon.log());
         }
         world.settle();

@@ -27,7 +27,7 @@ fn nothing_is_deleted_on_an_incomplete_view() {
                 world.kube.deploy("b", kind, Some(F), &[]);
                 world.until("creates go on", |world| world.apic.get(DN_F).is_some());
             } else {
-                daemon.until_logged("websocket open");
+                daemon.until_logged("APIC session established");
             }
             assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]), "without {kind}");
             assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted") && it.method != "DELETE"));
@@ -144,7 +144,7 @@ fn policies() {
     let world = World::new();
     let mut daemon = world.run(&["--policy", "observe"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    daemon.until_logged("would change:     + 10.0.0.1/32");
+    daemon.until_logged(r#"change="+ 10.0.0.1/32"#);
     assert!(world.apic.writes().iter().all(|it| it.path.contains("aaaLog")), "{:?}", world.writes());
     daemon.kill();
 
@@ -159,7 +159,7 @@ fn policies() {
 
     let writes = world.writes();
     let mut daemon = world.run(&["--policy", "observe", "--epg-grace", "0"]);
-    daemon.until_logged("would change:     - EPG");
+    daemon.until_logged(r#"change="- EPG"#);
     daemon.kill();
     assert!(world.writes().iter().skip(writes.len()).all(|it| it.contains("aaaLog")), "{:?}", world.writes());
     let once = world.output(&["run", "--once", "--policy", "observe"]);
@@ -179,10 +179,10 @@ fn a_refusal_stops_no_other() {
         daemon.until_logged("missing APIC privilege");
         world.kube.deploy("b", "other", Some(F), &["10.0.0.2"]);
         world.until_holds("F", &["10.0.0.2"]);
-        assert_eq!(daemon.count("logged in at the APIC"), 1, "a missing privilege is no reason to log in again");
+        assert_eq!(daemon.count("APIC session established"), 1, "a missing privilege is no reason to log in again");
         world.apic.allow();
         world.until_holds("E", &["10.0.0.1"]);
-        daemon.until_logged("no longer: Rejected uni/tn-T/out-L/instP-E: failed to write");
+        daemon.until_logged(r#"finding resolved code=Rejected subject=uni/tn-T/out-L/instP-E text="failed to write"#);
 
         world.apic.reject("10.0.0.3", ApiError::bad(801, "property ip failed validation"), Some(1));
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);
@@ -243,10 +243,10 @@ fn a_busy_apic_is_not_hammered() {
     // From here on every reconcile ends early, and after ten seconds the refused EPG is due again.
     world.apic.fault(Fault::on("/api/mo", Trouble::Answer(503, "text/html", "<html>503</html>".to_owned())));
     world.apic.admin_delete("uni/tn-T/out-L").unwrap();
-    daemon.until_logged_times("the pass ended early", 4);
+    daemon.until_logged_times("reconcile failed", 4);
     daemon.signal("USR1");
-    daemon.until_logged("status: ");
-    assert!(daemon.count("the pass ended early") <= 5, "{}", daemon.count("the pass ended early"));
+    daemon.until_logged("status state=");
+    assert!(daemon.count("reconcile failed") <= 5, "{}", daemon.count("reconcile failed"));
 }
 
 /// D6: an EPG that holds somebody else's subnet stays when its Deployment goes.
@@ -293,10 +293,10 @@ fn the_cluster_id() {
     };
     world.kube.server().pause();
     let mut daemon = without_id(&[]);
-    daemon.until_logged("waiting for the API server");
+    daemon.until_logged("failed to reach the API server");
     world.kube.server().resume();
     let mark = format!("orchestrator:aci-sync:{}", world.kube.namespace_uid("kube-system"));
-    daemon.until_logged(&format!("our mark is {mark}"));
+    daemon.until_logged(&format!("owner annotation annotation={mark}"));
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], mark);
@@ -305,5 +305,7 @@ fn the_cluster_id() {
     world.kube.deny("get", "namespaces");
     let mut daemon = without_id(&[]);
     assert_eq!(daemon.wait().code(), Some(78));
-    assert!(daemon.text("err").contains("no cluster id") && daemon.text("err").contains("--cluster-id"));
+    assert!(
+        daemon.text("err").contains("failed to read the cluster id") && daemon.text("err").contains("--cluster-id")
+    );
 }

@@ -53,13 +53,13 @@ fn systemd_is_told_how_it_stands() {
     world.kube.server().clear_faults();
     manager.until("STATUS=waiting for the APIC");
     world.apic.clear_faults();
-    manager.until("STATUS=first comparison");
-    manager.until("STATUS=in step");
+    manager.until("STATUS=first full sync");
+    manager.until("STATUS=in sync");
 
     world.kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"NONE","epg":"E"}"#), &["10.0.0.1"]);
-    manager.until("STATUS=not in step; findings that need somebody: 1");
+    manager.until("STATUS=out of sync: 1 finding needs attention");
     world.kube.annotate("a", "web", Some(E));
-    manager.until("STATUS=in step");
+    manager.until("STATUS=in sync");
 
     // Nothing happens from here on, but the loop turns.
     manager.until("WATCHDOG=1");
@@ -75,12 +75,12 @@ fn a_standby_says_so() {
     let world = World::new();
     let lease = ["--leader-elect"];
     let leader = world.run(&lease);
-    leader.until_logged("websocket open");
+    leader.until_logged("APIC session established");
     let name = format!("aci-sync-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
     let _standby = start(&world, &format!("@{name}"), &lease);
-    let mut told = manager.until("STATUS=standby: it does not hold the Lease");
+    let mut told = manager.until("STATUS=standby: another process holds the Lease");
     if !told.contains(&"READY=1".to_owned()) {
         told.extend(manager.until("READY=1"));
     }
@@ -95,11 +95,11 @@ fn an_observer_is_not_in_step() {
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let daemon = start(&world, path.to_str().unwrap(), &["--policy", "observe"]);
-    let told = manager.until("STATUS=observing: there is something to change");
-    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
-    assert_eq!(daemon.count("there is nothing to change"), 0);
+    let told = manager.until("STATUS=observing: there are changes that the policy does not send");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in sync")), "{told:?}");
+    assert_eq!(daemon.count("up to date"), 0);
     world.kube.annotate("a", "web", None);
-    manager.until("STATUS=in step");
+    manager.until("STATUS=in sync");
 }
 
 /// R4: after a list that was read anew it is in step once what that leads to is done, and not before.
@@ -110,7 +110,7 @@ fn what_was_in_step_may_not_be_so_after_a_list() {
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let _daemon = start(&world, path.to_str().unwrap(), &[]);
-    manager.until("STATUS=in step");
+    manager.until("STATUS=in sync");
     world.kube.server().pause();
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
     let expired = r#"{"kind":"Status","status":"Failure","reason":"Expired","code":410}"#.to_owned();
@@ -118,13 +118,13 @@ fn what_was_in_step_may_not_be_so_after_a_list() {
     world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
     world.kube.server().resume();
     manager.until("STATUS=waiting for Kubernetes");
-    let told = manager.until("STATUS=comparing");
-    assert!(!told.iter().any(|it| it.starts_with("STATUS=in step")), "{told:?}");
+    let told = manager.until("STATUS=full sync");
+    assert!(!told.iter().any(|it| it.starts_with("STATUS=in sync")), "{told:?}");
     assert_eq!(world.subnets("E").len(), 1);
     world.apic.clear_faults();
-    let told = manager.until("STATUS=in step");
+    let told = manager.until("STATUS=in sync");
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
-    assert!(!told.contains(&"STATUS=first comparison".to_owned()), "{told:?}");
+    assert!(!told.contains(&"STATUS=first full sync".to_owned()), "{told:?}");
 }
 
 /// X1: while a reconcile waits for an answer, it does not say that all is in step.
@@ -135,12 +135,12 @@ fn a_reconcile_that_waits_says_so() {
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let _daemon = start(&world, path.to_str().unwrap(), &[]);
-    manager.until("STATUS=in step");
+    manager.until("STATUS=in sync");
     world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
     manager.until("STATUS=waiting for an answer of the APIC");
     world.apic.clear_faults();
-    manager.until("STATUS=in step");
+    manager.until("STATUS=in sync");
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
 }
 
@@ -158,8 +158,8 @@ fn a_busy_manager_is_told_later() {
     world.until_holds("E", &["10.0.0.1"]);
     let told = manager.until("READY=1");
     assert!(told.iter().filter(|it| *it == "OTHER=1").count() >= 1, "its queue was full: {told:?}");
-    if !told.contains(&"STATUS=in step".to_owned()) {
-        manager.until("STATUS=in step");
+    if !told.contains(&"STATUS=in sync".to_owned()) {
+        manager.until("STATUS=in sync");
     }
 }
 
@@ -170,7 +170,7 @@ fn a_socket_that_is_none() {
     let mut command = world.command(&["run"]);
     command.env("NOTIFY_SOCKET", "");
     let mut daemon = Daemon::start(command);
-    daemon.until_logged("websocket open");
+    daemon.until_logged("APIC session established");
     assert_eq!(daemon.stop().0, Some(0));
 
     // A path that cannot be one, and one where nobody listens: the first is told, the second hurts nobody.
@@ -178,6 +178,6 @@ fn a_socket_that_is_none() {
     command.env("NOTIFY_SOCKET", "/".repeat(200));
     assert_eq!(output(command).status.code(), Some(78));
     let mut daemon = start(&world, "/nobody/listens/here", &[]);
-    daemon.until_logged("websocket open");
+    daemon.until_logged("APIC session established");
     assert_eq!(daemon.stop().0, Some(0));
 }

@@ -23,7 +23,7 @@ fn a_stop_is_clean() {
         assert!(world.holds("E", &["10.0.0.1"]));
         assert_eq!(world.apic.sessions(), 0, "logged out");
         let log = daemon.log();
-        assert!(log.contains("stopped") && !log.contains("still running"), "{log}");
+        assert!(log.contains("stopped") && !log.contains("threads still running"), "{log}");
         assert_eq!(daemon.text("err"), "", "nothing to complain about");
     }
 }
@@ -67,7 +67,7 @@ fn a_hanging_peer_holds_nothing_up() {
         let (code, time) = daemon.stop();
         assert_eq!(code, Some(0), "{side} {target}");
         assert!(time < PROMPT, "{side} {target}: {time:?}");
-        assert_eq!(daemon.count("still running"), 0, "{side} {target}: all threads were joined");
+        assert_eq!(daemon.count("threads still running"), 0, "{side} {target}: all threads were joined");
     }
 }
 
@@ -98,7 +98,7 @@ fn a_second_signal_does_not_wait() {
     let mut daemon = world.run(&[]);
     world.until("a request waits for its answer", |world| world.apic.troubled() == 1);
     daemon.signal("TERM");
-    daemon.until_logged("stopping");
+    daemon.until_logged("shutting down");
     std::thread::sleep(Duration::from_millis(600));
     daemon.signal("TERM");
     assert_eq!(daemon.wait().code(), Some(1));
@@ -114,10 +114,11 @@ fn the_status_is_told_on_demand() {
     world.until_holds("E", &["10.0.0.1"]);
     daemon.until_logged("invalid annotation: not a JSON object");
     daemon.signal("USR1");
-    daemon.until_logged("status: uni/tn-T/out-L: 1 EPGs, subscribed");
-    daemon.until_logged("status: 2 Deployments managed, 1 Pods and 0 Services known");
-    daemon.until_logged("status: finding: InvalidAnnotation Deployment b/typo: invalid annotation");
-    daemon.until_logged(&format!("status: logged in at the APIC {}", world.apic.apic()));
+    daemon.until_logged("status: L3Out l3out=uni/tn-T/out-L epgs=1 subscribed=true");
+    daemon.until_logged("status: view of the cluster kind=Deployment count=2 complete=true");
+    daemon
+        .until_logged(r#"status: finding code=InvalidAnnotation subject="Deployment b/typo" text="invalid annotation"#);
+    daemon.until_logged(&format!("leader=true controller={}", world.apic.apic()));
 }
 
 /// X4, X6: a wrong command line, a missing value, a bad file: one sentence on stderr, the right code, no backtrace.
@@ -175,15 +176,15 @@ fn credentials_are_read_again_on_demand() {
     let old = world.apic.password();
     world.folder.file("password", "");
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the old credentials stay in use");
+    daemon.until_logged("the old credentials stay in use");
     world.apic.drop_websockets();
-    daemon.until_logged_times("websocket open", 2);
+    daemon.until_logged_times("APIC session established", 2);
     world.apic.set_password("admin", "Another-word-2");
     world.folder.file("password", "Another-word-2");
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the credentials were read again");
+    daemon.until_logged("credentials read again");
     world.apic.drop_websockets();
-    daemon.until_logged_times("websocket open", 3);
+    daemon.until_logged_times("APIC session established", 3);
     assert!(!daemon.log().contains(old) && !daemon.log().contains("Another-word"));
 }
 
@@ -199,10 +200,10 @@ fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
     std::fs::remove_file(&password).unwrap();
     assert!(Command::new("mkfifo").arg(&password).status().unwrap().success());
     daemon.signal("HUP");
-    daemon.until_logged("SIGHUP: the old credentials stay in use");
+    daemon.until_logged("the old credentials stay in use");
     daemon.until_logged("not a regular file");
     daemon.signal("USR1");
-    daemon.until_logged("status: logged in at the APIC");
+    daemon.until_logged("leader=true controller=");
     world.kube.pod("a", "web", "1", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     assert_eq!(daemon.stop().0, Some(0));
@@ -214,7 +215,7 @@ fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
 fn there_is_no_core_file() {
     let world = World::new();
     let daemon = world.run(&[]);
-    daemon.until_logged("websocket open");
+    daemon.until_logged("APIC session established");
     let process = format!("/proc/{}", daemon.id());
     let limits = std::fs::read_to_string(format!("{process}/limits")).unwrap();
     let core = limits.lines().find(|it| it.starts_with("Max core file size")).unwrap();

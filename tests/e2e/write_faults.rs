@@ -172,7 +172,7 @@ fn is_killed(
         daemon.kill();
         world.apic.clear_journal();
         let daemon = world.run(&FLAGS);
-        daemon.until_logged("websocket open");
+        daemon.until_logged("APIC session established");
         world.settle();
         let writes = world.writes();
         assert!(writes.iter().all(|it| it.contains("out-M")) && writes.len() <= 2, "request {skip}: {writes:?}");
@@ -275,7 +275,7 @@ fn a_reconcile_that_ends_half_way_is_completed() {
                 world.apic.fault(Fault::on(L3OUT, busy()).method("POST").after(taken).times(5));
                 world.kube.deploy("a", "web", Some(E), addresses);
                 let daemon = world.run(&["--batch", "2"]);
-                daemon.until_logged("the pass ended early");
+                daemon.until_logged("reconcile failed");
                 assert!(world.subnets("E").len() <= 2 * taken, "{taken}: the rest comes later");
                 world.until_holds("E", addresses);
                 let writes = world.apic.writes();
@@ -297,7 +297,7 @@ fn a_controller_may_die_in_mid_write() {
             scope.spawn(move || {
                 let world = controllers(2, variants);
                 let daemon = world.run(&[]);
-                daemon.until_logged("websocket open");
+                daemon.until_logged("APIC session established");
                 world.kube.deploy("s", "settled", Some(F), &["10.0.1.1"]);
                 world.until_holds("F", &["10.0.1.1"]);
                 let held = world.apic.hold(0, done);
@@ -307,7 +307,7 @@ fn a_controller_may_die_in_mid_write() {
                 drop(held);
                 world.until_holds("E", &["10.0.0.1"]);
                 world.until_holds("F", &["10.0.1.1"]);
-                daemon.until_logged_times("websocket open", 2);
+                daemon.until_logged_times("APIC session established", 2);
                 assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted")));
             });
         }
@@ -335,7 +335,7 @@ fn a_controller_that_is_behind_does_no_harm() {
         world.kube.pod("c", "guest", "2", &["10.0.2.2"]);
         world.kube.deploy("b", "other", Some(F), &["10.0.1.1"]);
         world.until_holds("F", &["10.0.1.1"]);
-        daemon.until_logged_times("websocket open", 2);
+        daemon.until_logged_times("APIC session established", 2);
         daemon.until_logged("rejected by the APIC with code 103");
         assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
         world.apic.catch_up(1);
@@ -356,7 +356,7 @@ fn a_controller_that_takes_no_writes_is_left() {
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     assert!(world.apic.wait_until(2 * LIMIT, |_| world.holds("E", &["10.0.0.1"])), "{}", daemon.log());
-    daemon.until_logged_times("websocket open", 2);
+    daemon.until_logged_times("APIC session established", 2);
     assert!(world.apic.writes().iter().all(|it| it.controller == 1));
 }
 
@@ -373,7 +373,7 @@ fn a_stop_in_mid_write_leaves_nothing_behind() {
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         reaches(&world, Some(&held), |_| false);
         let (code, time): (_, Duration) = Daemon::stop(&mut daemon);
-        assert_eq!((code, daemon.count("still running")), (Some(0), 0), "{}", daemon.log());
+        assert_eq!((code, daemon.count("threads still running")), (Some(0), 0), "{}", daemon.log());
         assert!(time < Duration::from_secs(10), "{time:?}");
         drop(held);
         assert_eq!(world.apic.get(DN_E).is_some(), done);

@@ -136,5 +136,5 @@ fn an_adopted_replica_set() {
     world.until_within(Duration::from_secs(150), "it is told that no Pod was found", told);
     world.kubectl(&["rollout", "restart", "deployment", "shop"]);
     world.until_follows("E", "shop", 1, &[]);
-    daemon.until_logged(&format!("no longer: {finding}"));
+    daemon.until_logged(&format!("finding resolved {finding}"));
 }
