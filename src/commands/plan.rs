@@ -46,20 +46,26 @@ fn preview(mut config: Config, cluster: &kube::Client) -> Result<Preview, ExitEr
     for finding in reconciler.findings() {
         text += &format!("finding: {finding}\n");
     }
-    let held = reconciler.blocked_deletions();
-    let changes = !report.done.is_empty() || held > 0;
-    text += &match (changes, policy) {
-        (true, _) if held > 0 => {
-            format!("Plan: {}; a run would hold {held} more deletions.\n", Tally::of(&report.done))
-        }
-        (false, _) if reconciler.findings().is_empty() => {
-            "Nothing to change: the fabric is in step with the cluster.\n".to_owned()
-        }
-        (false, _) => format!("Nothing that a run would change; {} findings.\n", reconciler.findings().len()),
-        (true, Policy::Observe) => {
-            format!("Plan: {}. The policy is observe: a run sends none of it.\n", Tally::of(&report.done))
-        }
-        (true, _) => format!("Plan: {}.\n", Tally::of(&report.done)),
-    };
+    let blocked = reconciler.blocked_deletions();
+    let changes = !report.done.is_empty() || blocked > 0;
+    text += &summary(Tally::of(&report.done), blocked, reconciler.findings().len(), policy);
     Ok(Preview { text, changes })
+}
+
+/// The last line.
+fn summary(changes: Tally, blocked: usize, findings: usize, policy: Policy) -> String {
+    if blocked > 0 {
+        return format!("Plan: {changes}; {} more would be blocked.\n", plural(blocked, "deletion"));
+    }
+    let is_empty = (changes.created, changes.changed, changes.deleted) == (0, 0, 0);
+    match (is_empty, policy) {
+        (true, _) if findings == 0 => "No changes: the fabric is in sync with the cluster.\n".to_owned(),
+        (true, _) => format!("No changes; {}.\n", plural(findings, "finding")),
+        (false, Policy::Observe) => format!("Plan: {changes}. The policy is observe: a run sends none of it.\n"),
+        (false, _) => format!("Plan: {changes}.\n"),
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -16,7 +16,7 @@ fn plan_tells_and_reads_only() {
             assert!(!words.contains(DN_E), "what a run would do is told as if it were done: {words}");
             String::from_utf8(done.stdout).unwrap()
         };
-        assert_eq!(plan(0), "Nothing to change: the fabric is in step with the cluster.\n");
+        assert_eq!(plan(0), "No changes: the fabric is in sync with the cluster.\n");
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.kube.load_balancer("a", "lb", "web", &["10.9.0.1"]);
         world.kube.deploy("b", "typo", Some("{}"), &[]);
