@@ -208,7 +208,7 @@ pub(crate) mod tests {
         }))
     }
 
-    /// A4: a session prints where it is, and nothing of its token, its user or its password.
+    /// A4: a session prints its controller, and nothing of its token, its user or its password.
     #[test]
     fn a_session_shows_no_secret() {
         let session = session();

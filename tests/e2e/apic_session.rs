@@ -1,4 +1,4 @@
-//! The APIC session: who is trusted, tokens and their ends, several controllers, and secrets that stay secret.
+//! The APIC session: certificates, the lifetime of tokens, several controllers, and secrets that stay secret.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ fn with(options: apic::Options) -> World {
     World::with(kube::Options::default(), options)
 }
 
-/// A2: the certificate has to come from a trusted CA and bear the right name, or have a trusted fingerprint; else
-/// nothing is sent, and the log says what was presented.
+/// A2: the certificate must come from a trusted CA and have the right name, or have a trusted fingerprint; otherwise nothing is
+/// sent, and the log says what was presented.
 #[test]
 fn certificates_are_verified() {
     let world = World::new();
@@ -44,7 +44,7 @@ fn certificates_are_verified() {
     daemon.until_logged("certificate is not verified");
 }
 
-/// A2: a name that the certificate does not bear, and one that has run out.
+/// A2: a certificate with another name, and one that has expired.
 #[test]
 fn names_and_dates_are_verified() {
     let ca = Authority::new("SimApic CA");
@@ -131,8 +131,8 @@ fn a_wrong_password_is_not_hammered() {
     assert!(!daemon.log().contains(world.apic.password()));
 }
 
-/// W8, X7: a refusal names the controller and the user, and says when the next try comes; an answer that speaks of a lock is left alone for the
-/// longest time. A password that SIGHUP brings is tried at once.
+/// W8, X7: a refused login is logged with the controller, the user and the time until the next attempt; after an answer that
+/// speaks of a lock the pause is the longest. A new password that SIGHUP reads is tried at once.
 #[test]
 fn a_new_password_ends_the_wait() {
     let world = World::new();
@@ -191,7 +191,7 @@ fn login_domains() {
     world.until_holds("E", &["10.0.0.1"]);
 }
 
-/// A4, I12: no password, token or key stands in anything that is printed, whatever goes wrong and however much is logged.
+/// A4, I12: no password, token or key is printed, whatever goes wrong and however much is logged.
 #[test]
 fn secrets_stay_secret() {
     for variants in [Variants::default(), Variants::opposite()] {
@@ -238,8 +238,7 @@ fn secrets_stay_secret() {
     }
 }
 
-/// A4: an APIC that repeats the token and the password in its answers does not bring them into the log, a finding or an
-/// Event.
+/// A4: if an APIC repeats the token and the password in its answers, they do not appear in the log, a finding or an Event.
 #[test]
 fn an_apic_that_repeats_secrets_brings_them_nowhere() {
     let world = World::new();

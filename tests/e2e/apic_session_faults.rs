@@ -1,5 +1,5 @@
-//! Faults of the APIC session: tokens, subscriptions, storms, and websockets that say what no APIC says. Whatever
-//! happens, the daemon lives, the fabric ends up in step, and no account gets locked.
+//! Faults of the APIC session: tokens, subscriptions, storms, and messages that no APIC sends. Whatever happens, the daemon
+//! goes on, the fabric ends up in sync, and no account gets locked.
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn asked(world: &World, target: &str) -> usize {
     world.apic.journal().iter().filter(|it| it.target.contains(target) && it.status == 200).count()
 }
 
-/// F12: a token that ends in the middle of a reconcile, wherever that is, costs one login, and nothing is written twice.
+/// F12: a token that ends at any point of a reconcile costs one login, and nothing is written twice.
 #[test]
 fn a_token_may_end_in_mid_pass() {
     let moments = [("GET", "/api/class/"), ("GET", L3OUT), ("POST", L3OUT)];
@@ -70,8 +70,7 @@ fn a_refresh_that_fails_once_costs_nothing() {
     assert_eq!(daemon.count("APIC session lost"), 0);
 }
 
-/// F12 (A3, W8): where no refresh ever succeeds, a new login comes before the session is lost, and drift of that time
-/// is found.
+/// F12 (A3, W8): if no refresh succeeds, a new login comes before the session is lost, and drift of that time is found.
 #[test]
 fn a_refresh_that_fails_for_ever_leads_to_a_login() {
     let world = with_short_tokens(4);
@@ -86,8 +85,8 @@ fn a_refresh_that_fails_for_ever_leads_to_a_login() {
     assert_eq!(logins(&world), 2);
 }
 
-/// F14 (R3, R4): a refresh that is answered with 200 although the subscription is dead deceives nobody for longer than
-/// `--resync`; one that is answered with 405 means that the websocket is unknown there, and leads to a new session.
+/// F14 (R3, R4): if a refresh is answered with 200 although the subscription is dead, drift is found after `--resync` at the
+/// latest; an answer with 405 means that the websocket is unknown there, and leads to a new session.
 #[test]
 fn a_refresh_that_lies_is_found_out() {
     let begin = || {
@@ -127,8 +126,8 @@ fn many() -> Vec<String> {
     (0..2000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect()
 }
 
-/// A world with 2,000 subnets in an EPG that are all deleted while the daemon is held up in a read, until what is
-/// returned is dropped.
+/// A world with 2,000 subnets in an EPG, which are all deleted while the daemon waits for the answer to a read. It waits until
+/// the returned sender is dropped.
 fn storm(world: &World) -> (Daemon, Sender<()>) {
     let addresses = many();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -152,8 +151,8 @@ fn storm(world: &World) -> (Daemon, Sender<()>) {
     (daemon, go_on)
 }
 
-/// F15 (X3, R4): 2,000 subnets deleted at once do not fit into the queue. Nobody waits for that and nothing is lost:
-/// one full sync, and all is back in a few requests.
+/// F15 (X3, R4): the events of 2,000 deleted subnets do not fit into the queue. Nothing waits for it and nothing is lost: one
+/// full sync, and all subnets are back after a few requests.
 #[test]
 fn a_storm_of_events_is_one_comparison() {
     World::both(|world| {
@@ -168,7 +167,7 @@ fn a_storm_of_events_is_one_comparison() {
     });
 }
 
-/// F22 (X2): a stop while the reconciler is held up and its queue is full is prompt and clean.
+/// F22 (X2): a stop while the reconciler waits and its queue is full is prompt and clean.
 #[test]
 fn a_full_queue_does_not_hold_up_the_stop() {
     let world = World::new();
@@ -196,7 +195,7 @@ fn a_long_time_of_refusals_costs_no_logins() {
         assert_eq!(daemon.count("reconcile failed"), refusals / 5, "five tries a request: {status}");
         assert_eq!((logins(&world), daemon.count("APIC session lost")), (1, 0), "{status}");
     };
-    // A login that is throttled is no refused password.
+    // A throttled login is not a refused password.
     let throttled = || {
         let world = World::new();
         world.apic.fault(Fault::on("aaaLogin", busy()).times(7));
@@ -228,8 +227,8 @@ fn peak(daemon: &Daemon) -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// F32 (X3): whatever comes over the websocket costs at most the session, never the daemon nor its memory, and the
-/// drift of that time is mended.
+/// F32 (X3): whatever comes over the websocket costs at most the session, never the daemon or its memory, and the drift of
+/// that time is repaired.
 #[test]
 fn a_hostile_websocket_costs_a_session_at_most() {
     const TEXT: u8 = 0x81;
@@ -251,7 +250,7 @@ fn a_hostile_websocket_costs_a_session_at_most() {
     ];
     let harmless: [(&str, Vec<u8>); 6] = [
         ("a flood of pings", frame(PING, b"are you there?").repeat(20_000)),
-        ("pongs that nobody asked for", frame(0x8A, b"here").repeat(1000)),
+        ("pongs without a ping", frame(0x8A, b"here").repeat(1000)),
         ("garbage", frame(TEXT, b"\0garbage{[").repeat(3)),
         ("an empty message", frame(TEXT, b"")),
         ("a deep message", frame(TEXT, deep.as_bytes())),
@@ -285,8 +284,8 @@ fn a_hostile_websocket_costs_a_session_at_most() {
     }
 }
 
-/// F32 (R3): events about what was not subscribed, or with DNs that are none, reach no request; those of subscriptions
-/// that nobody has are not even looked at.
+/// F32 (R3): events about objects that were not subscribed, or with invalid DNs, lead to no request; events of unknown
+/// subscriptions are ignored.
 #[test]
 fn events_out_of_scope_are_ignored() {
     let world = World::new();
@@ -313,9 +312,9 @@ fn events_out_of_scope_are_ignored() {
         json!({"subscriptionId": ids, "imdata": [{class: {"attributes": attributes}}]}).to_string()
     };
     let before = world.apic.journal().len();
-    // True or not: nobody subscribed this.
-    let nobody = ["72059999999999999".to_owned()];
-    world.apic.websocket_bytes(&frame(0x81, event(&nobody, "l3extInstP", DN_E, "deleted").as_bytes()));
+    // An unknown subscription, whether the event is true or not.
+    let unknown = ["72059999999999999".to_owned()];
+    world.apic.websocket_bytes(&frame(0x81, event(&unknown, "l3extInstP", DN_E, "deleted").as_bytes()));
     world.settle();
     let after = world.apic.journal().split_off(before);
     assert!(after.iter().all(|it| !it.target.contains("instP-E")), "no read follows from it");
@@ -331,7 +330,7 @@ fn events_out_of_scope_are_ignored() {
     assert!(after.iter().all(|it| !it.target.contains("HOSTILE") && !it.body.contains("HOSTILE")), "{after:#?}");
     assert!(world.holds("E", &["10.0.0.1"]));
     assert_eq!(daemon.count("APIC session established"), 1);
-    // An event that is a lie about what is ours costs a read and changes nothing.
+    // A false event about an owned object costs a read and changes nothing.
     let reads = asked(&world, "instP-E.json");
     world.apic.websocket_bytes(&frame(0x81, event(&ids, "l3extInstP", DN_E, "deleted").as_bytes()));
     world.until("it was read", |world| asked(world, "instP-E.json") > reads);
@@ -340,7 +339,7 @@ fn events_out_of_scope_are_ignored() {
 }
 
 /// F35 (K3, A1): the Kubernetes token and the APIC password are rotated under a running daemon. The token's file is read
-/// again by itself, the password's on SIGHUP, and the fabric is kept in step without a deletion.
+/// again by itself, the password's on SIGHUP, and the fabric stays in sync without a deletion.
 #[test]
 fn credentials_may_be_rotated() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! An APIC that serves so many requests a second, or fails now and then: everything is done all the same, by the same
-//! session (W8). How long that takes is the benchmark's business.
+//! An APIC that limits the requests per second, or fails now and then: everything is done nevertheless, by the same session
+//! (W8). The benchmark measures how long that takes.
 
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ fn a_throttled_apic_is_served_by_one_session() {
     ]);
 }
 
-/// W8, F17, F19: every seventh request refused, and requests that fail now and then in whatever way: one session, and each
-/// EPG is written once.
+/// W8, F17, F19: every seventh request is refused, or requests fail now and then in several ways: one session, and each EPG is
+/// written once.
 #[test]
 fn requests_that_fail_now_and_then_are_sent_again() {
     let story = |turn: fn(&mut Variants), repeats: bool| {
@@ -77,7 +77,7 @@ fn requests_that_fail_now_and_then_are_sent_again() {
     ]);
 }
 
-/// W8, X5: `plan` and `run --once` are as patient.
+/// W8, X5: `plan` and `run --once` are as patient as the daemon.
 #[test]
 fn commands_are_as_patient() {
     let world = many(|it| it.request_throttle = throttled(10.0, 0, false));
@@ -92,7 +92,7 @@ fn commands_are_as_patient() {
     assert_eq!(world.apic.logins(), 2, "one each");
 }
 
-/// X3, X5: L3Outs that are missing by the dozen are each read once by `plan` and by `run --once`, and end neither.
+/// X3, X5: `plan` and `run --once` read each of dozens of missing L3Outs once, and go on.
 #[test]
 fn many_missing_l3outs_are_read_once() {
     let world = World::new();
@@ -113,8 +113,8 @@ fn many_missing_l3outs_are_read_once() {
     }
 }
 
-/// W8: a controller that is busy when the websocket is to be opened is asked again, without another login; one that refuses
-/// the session there gets one.
+/// W8: if a controller is too busy to open the websocket, aci-sync asks again without another login; if it refuses the session
+/// there, aci-sync logs in again.
 #[test]
 fn a_busy_websocket_costs_no_login() {
     let story = |status: u16, logins: usize| {
@@ -129,8 +129,7 @@ fn a_busy_websocket_costs_no_login() {
     side_by_side(&[&|| story(503, 1), &|| story(429, 1), &|| story(403, 2), &|| story(401, 2)]);
 }
 
-/// W8: a 403 that is a web page is a lost session, not a missing privilege: one login, and nothing is left alone because
-/// of it.
+/// W8: a 403 that is a web page means a lost session, not a missing privilege: one login, and nothing is deferred.
 #[test]
 fn a_web_page_that_forbids_is_a_lost_session() {
     let variants = Variants { html_forbidden: true, ..Variants::default() };

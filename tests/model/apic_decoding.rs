@@ -6,7 +6,7 @@ use aci_sync::apic::envelope::{self, Login};
 use aci_sync::model::mo::{Attributes, Status};
 use aci_sync::secret::Secret;
 
-/// Reads: `totalCount` is a string, children carry an `rn` whose slash may stand in brackets.
+/// Reads: `totalCount` is a string, and children carry an `rn`, which may have a slash in brackets.
 #[test]
 fn an_answer_is_flattened() {
     let body = br#"{"totalCount":"7","subscriptionId":"72059075820650497","imdata":[{"l3extInstP":{"attributes":
@@ -42,7 +42,7 @@ fn nothing_is_an_answer() {
     }
 }
 
-/// X3: children below a name that goes on and on are not multiplied by it; an answer of 64 MiB would become terabytes.
+/// X3: children below a very long name do not repeat it without a limit; an answer of 64 MiB would become terabytes.
 #[test]
 fn dns_have_an_end() {
     let child = r#"{"l3extSubnet":{"attributes":{"rn":"x"}}}"#;
@@ -135,7 +135,7 @@ fn messages() {
 }
 
 /// A6: the answer to a write with `rsp-subtree=modified` in each of the shapes that are documented: nested under the posted
-/// root, side by side, and empty. What only leads to a change is none.
+/// root, side by side, and empty. An object that only leads to a change is not one.
 #[test]
 fn answers_to_writes() {
     let epg = "uni/tn-T/out-L/instP-E";
@@ -161,14 +161,14 @@ fn answers_to_writes() {
         (r#"{"totalCount":"0","imdata":[]}"#.to_owned(), vec![]),
     ] {
         let changes = written(200, body.as_bytes()).unwrap();
-        let told: Vec<(Status, String)> = changes.into_iter().map(|it| (it.status, it.mo.dn)).collect();
-        assert_eq!(told, expected, "{body}");
+        let shown: Vec<(Status, String)> = changes.into_iter().map(|it| (it.status, it.mo.dn)).collect();
+        assert_eq!(shown, expected, "{body}");
     }
     assert!(matches!(written(200, b"<html>"), Err(Error::AnswerLost(_))));
 }
 
-/// X3: an answer with more objects than any APIC sends ends early, at whatever depth they are; and so do DNs that are
-/// put together from far less text.
+/// X3: reading an answer with more objects than any APIC sends ends early, at any depth; and so does joining DNs that are
+/// far longer than the answer.
 #[test]
 fn objects_have_an_end() {
     let objects = |count: usize, object: &str| vec![object; count].join(",");
@@ -229,8 +229,7 @@ fn json_of_every_arrangement() {
     }
 }
 
-/// A4: an APIC may repeat what it was sent. No secret is in what is said of its answer, in whatever form it comes, also
-/// where the text is cut.
+/// A4: an APIC may repeat what it was sent. No error holds a secret, in whatever form it comes, even if the text is cut.
 #[test]
 fn secrets_are_not_repeated() {
     let secrets = [Secret::new("eyJ0-token"), Secret::new(r#"pass"word\1"#), Secret::new("")];
@@ -252,7 +251,7 @@ fn secrets_are_not_repeated() {
                 written_hiding(http, body.as_bytes(), &secrets).unwrap_err(),
             ] {
                 let text = error.to_string();
-                // What is no JSON says nothing where nothing is wrong.
+                // With a success a body that is not JSON is not looked at for an error.
                 assert!(text.contains(&shown) || (http == 200 && body == broken), "{http} {text}");
                 assert!(!text.contains("eyJ0") && !text.contains("word"), "{http} {text}");
             }

@@ -19,7 +19,7 @@ use aci_sync::model::scope::Scope;
 use aci_sync::model::source::Source;
 use serde_json::{Value, json};
 
-/// Takes every write and remembers it.
+/// Accepts every write and records it.
 #[derive(Default)]
 struct Recorder(RefCell<Vec<(String, Value)>>, Vec<MoChange>);
 
@@ -42,7 +42,7 @@ fn epg(name: &str) -> EpgDn {
     l3out().epg(Name::object(name).unwrap())
 }
 
-/// An L3Out with an EPG for each mark; each EPG holds a subnet for each mark.
+/// An L3Out with an EPG for each annotation; each EPG holds a subnet for each annotation.
 fn fabric() -> FabricCache {
     let marks =
         [("OURS", "orchestrator:aci-sync:me"), ("OLD", "orchestrator:aci-k8-haystack"), ("NONE", ""), ("OTHER", "x")];
@@ -121,7 +121,7 @@ fn send(policy: Policy, transaction: &Transaction, fabric: &FabricCache) -> Resu
     Ok(sent.remove(0))
 }
 
-/// W2: the form of every request; whatever a request can create carries our mark.
+/// W2: the form of every request; whatever a request can create carries the owner annotation.
 #[test]
 fn requests() {
     let mark = "orchestrator:aci-sync:me";
@@ -179,7 +179,7 @@ fn requests() {
             transaction("NONE", RequestShape::Tag, vec![Change::CreateTag]),
             "POST uni/tn-T/out-L",
             json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
-                "value": "external EPG of somebody else, in use", "status": "created"}}}),
+                "value": "foreign external EPG, used by Deployments", "status": "created"}}}),
         ),
         (
             transaction("OTHER", RequestShape::Tag, vec![forget("aci-sync:me:OTHER")]),
@@ -191,7 +191,7 @@ fn requests() {
     }
 }
 
-/// W5, O1: a plan that is wrong about whose something is does not get through.
+/// W5, O1: a plan that is wrong about the owner of an object is refused.
 #[test]
 fn what_is_not_ours_is_refused() {
     use RequestShape::{EpgTree, OneSubnet, Tag};
@@ -264,7 +264,7 @@ fn what_an_answer_shows() {
     }
 }
 
-/// K4: somebody is asked last of all, and where he says no nothing is sent.
+/// K4: leadership is checked last, and nothing is sent after a no.
 #[test]
 fn a_late_no_stops_a_write() {
     let recorder = Recorder::default();
@@ -274,7 +274,7 @@ fn a_late_no_stops_a_write() {
     assert!(recorder.0.into_inner().is_empty());
 }
 
-/// W5: the policy holds in the one place that sends.
+/// W5: the writer keeps to the policy.
 #[test]
 fn policies() {
     let creates = transaction("OURS", RequestShape::EpgTree, vec![create(9)]);

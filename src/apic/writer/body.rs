@@ -1,6 +1,6 @@
-//! An object as a write sends it. The APIC insists on an order of members that JSON itself does not have: `attributes`
-//! before `children` (reference: "tag 'attributes' must be specified first"), and on strings for all values: of a number
-//! it eats the first digit. Both hold here by construction.
+//! An object as a write sends it. The APIC demands `attributes` before `children`, an order that JSON itself does not have
+//! (reference: "tag 'attributes' must be specified first"). It also demands strings for all values: of a number it loses
+//! the first digit. Both hold here by construction.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +34,7 @@ impl Body {
         self
     }
 
-    /// The same with this attribute where there is a value for it.
+    /// The same with this attribute, if there is a value.
     pub fn with_some(self, name: &'static str, value: Option<impl Into<String>>) -> Body {
         match value {
             Some(value) => self.with(name, value),
@@ -57,7 +57,7 @@ impl Serialize for Body {
     }
 }
 
-/// The JSON that goes over the wire.
+/// The JSON that is sent.
 impl fmt::Display for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
