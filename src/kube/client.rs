@@ -128,8 +128,7 @@ impl Client {
         struct Metadata {
             uid: String,
         }
-        let mut body = Vec::new();
-        self.get_whole("/api/v1/namespaces/kube-system", &mut body)?;
+        let body = self.get_object("/api/v1/namespaces/kube-system", PAGE_TIMEOUT)?;
         let namespace: Namespace =
             serde_json::from_slice(&body).map_err(|error| Error::malformed("namespace kube-system", &error))?;
         // It becomes a part of the owner annotation, and so of filters in URLs (D1).
@@ -168,12 +167,6 @@ impl Client {
         connections.agent.clone().shutdown();
     }
 
-    fn get_whole(&self, path: &str, body: &mut Vec<u8>) -> Result<(), Error> {
-        let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
-        read_body(response, MAX_OBJECT, body)?;
-        reject_html(body)
-    }
-
     /// Reads one object.
     pub(super) fn get_object(&self, path: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let end = Instant::now() + limit;
@@ -208,21 +201,29 @@ impl Client {
         &self,
         send: impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
-        let send = |auth: &Auth| -> Result<Response<Body>, Error> {
-            let response =
-                send(&self.agent(auth), &auth.token).map_err(|error| Error::Unreachable(describe_error(&error)))?;
-            if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
-                return Err(Error::Malformed("unexpected content encoding".to_owned()));
-            }
-            if response.status().is_success() { Ok(response) } else { Err(rejection(response)) }
-        };
         let sent = self.credentials.current().map_err(|error| Error::Credentials(error.0))?;
-        let answer = send(&sent);
+        let answer = self.send_with(&sent, &send);
         if !matches!(answer, Err(Error::Unauthorized)) {
             return answer;
         }
-        let rejected = |error: ConfigError| Error::Credentials(format!("the present ones are rejected (401); {error}"));
-        self.credentials.after_rejection(&sent).map_err(rejected)?.map_or(answer, |auth| send(&auth))
+        match self.credentials.after_rejection(&sent) {
+            Ok(Some(other)) => self.send_with(&other, &send),
+            Ok(None) => answer,
+            Err(error) => Err(Error::Credentials(format!("the present ones are rejected (401); {error}"))),
+        }
+    }
+
+    fn send_with(
+        &self,
+        auth: &Auth,
+        send: &impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, Error> {
+        let response = send(&self.agent(auth), &auth.token);
+        let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
+        if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
+            return Err(Error::Malformed("unexpected content encoding".to_owned()));
+        }
+        if response.status().is_success() { Ok(response) } else { Err(rejection(response)) }
     }
 }
 
@@ -249,8 +250,7 @@ fn time_left(end: Instant) -> Duration {
 }
 
 fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    read_body(response, MAX_OBJECT, &mut body)?;
+    let body = read_body(response, MAX_OBJECT)?;
     reject_html(&body)?;
     Ok(body)
 }
@@ -264,11 +264,11 @@ pub(super) fn reject_html(body: &[u8]) -> Result<(), Error> {
     Err(Error::Malformed(why.to_owned()))
 }
 
-fn read_body(response: Response<Body>, limit: u64, body: &mut Vec<u8>) -> Result<(), Error> {
-    body.clear();
+fn read_body(response: Response<Body>, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
     let mut reader = response.into_body().into_with_config().limit(limit).reader();
-    reader.read_to_end(body).map_err(|error| Error::Unreachable(describe_io_error(&error)))?;
-    Ok(())
+    reader.read_to_end(&mut body).map_err(|error| Error::Unreachable(describe_io_error(&error)))?;
+    Ok(body)
 }
 
 /// The error of an answer. Its body is mostly, but not always, a `Status`: a busy server answers in plain text.
@@ -278,9 +278,8 @@ fn rejection(response: Response<Body>) -> Error {
         return Error::Malformed(why);
     }
     let after = response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
-    let mut body = Vec::new();
     // Without a body, the code alone decides.
-    let _ = read_body(response, 64 * 1024, &mut body);
+    let body = read_body(response, 64 * 1024).unwrap_or_default();
     let mut status = Status::parse(&body);
     if status.message.is_empty() && wrong_peer::is_html(&body) {
         status.message = format!("HTTP {code} with an HTML page; a proxy in between answered");

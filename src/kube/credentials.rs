@@ -11,8 +11,9 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use log::{info, warn};
 
 use super::error::ConfigError;
-use super::kubeconfig::{ClusterConfig, Token, read_token};
+use super::kubeconfig::ClusterConfig;
 use super::plugin::{Credential, Plugin};
+use super::token::{Token, read_token};
 use crate::backoff::Backoff;
 use crate::net::{Tls, TlsSettings};
 use crate::secret::Secret;

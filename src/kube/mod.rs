@@ -2,7 +2,9 @@
 
 mod credentials;
 pub mod kubeconfig;
+mod kubeconfig_entry;
 pub mod plugin;
+mod token;
 mod yaml;
 
 pub mod decode;
@@ -31,5 +33,6 @@ pub use kubeconfig::{ClusterConfig, load};
 pub use lease::{LeaderElector, LeaseLock};
 pub use pool::Pool;
 pub use status::Status;
+pub use token::Token;
 pub use watch_event::Event;
 pub use watcher::Watcher;

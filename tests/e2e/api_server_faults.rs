@@ -6,7 +6,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::world::{DN_E, E, F, LIMIT, World};
-use aci_sync::kube::kubeconfig::Token;
+use aci_sync::kube::Token;
 use aci_sync::kube::{Client, ClusterConfig};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::net::{Roots, TlsSettings};

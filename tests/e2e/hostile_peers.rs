@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aci_sync::apic;
 use aci_sync::kube;
-use aci_sync::kube::kubeconfig::Token;
+use aci_sync::kube::Token;
 use aci_sync::kube::{Client, ClusterConfig, Error, Pool};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::net::{Roots, TlsSettings};

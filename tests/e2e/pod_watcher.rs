@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aci_sync::kube::kubeconfig::Token;
+use aci_sync::kube::Token;
 use aci_sync::kube::{Client, ClusterConfig, Event, Watcher};
 use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::net::{Roots, TlsSettings};

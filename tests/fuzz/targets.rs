@@ -240,7 +240,7 @@ pub fn kubeconfig(input: &[u8]) {
     let server: ureq::http::Uri = format!("{}/api", read.server).parse().expect("an address");
     assert_eq!((server.scheme_str(), server.query()), (Some("https"), None));
     assert!(server.host().is_some_and(|it| !it.is_empty()) && server.path().ends_with("/api"));
-    if let Some(kube::kubeconfig::Token::Fixed(token)) = read.token {
+    if let Some(kube::Token::Fixed(token)) = read.token {
         assert!(!token.expose().is_empty() && token.expose().bytes().all(|it| it.is_ascii_graphic()));
     }
 }

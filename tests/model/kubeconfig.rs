@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use aci_sync::kube::kubeconfig::Token;
-use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, Pool, load};
+use aci_sync::kube::{Client, ClusterConfig, ConfigError, Error, Pool, Token, load};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::net::{Roots, Verify};
 use aci_sync::secret::Secret;
