@@ -47,7 +47,7 @@ impl<'a> Counted<'a> {
 fn count<T>(outcomes: &Cell<Outcomes>, result: Result<T, Error>) -> Result<T, Error> {
     let Outcomes { served, failed } = outcomes.get();
     match &result {
-        Err(Error::Withdrawn) => {}
+        Err(Error::NotSent) => {}
         Err(Error::Busy(_) | Error::Unreachable(_) | Error::AnswerLost(_) | Error::Malformed(_)) => {
             outcomes.set(Outcomes { served, failed: failed + 1 });
         }

@@ -21,7 +21,7 @@ pub enum Error {
         text: String,
     },
     /// Not sent: the program is stopping, leadership is lost, or there is no time left for it.
-    Withdrawn,
+    NotSent,
     /// A write was sent and its outcome is unknown: read, never guess.
     AnswerLost(String),
     /// Not an APIC's answer.
@@ -39,7 +39,7 @@ impl Error {
             Error::Unauthorized(text) => Error::Unauthorized(with_context(text)),
             Error::AnswerLost(text) => Error::AnswerLost(with_context(text)),
             Error::Malformed(text) => Error::Malformed(with_context(text)),
-            Error::Forbidden(_) | Error::Rejected { .. } | Error::Withdrawn => self,
+            Error::Forbidden(_) | Error::Rejected { .. } | Error::NotSent => self,
         }
     }
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Error {
             Error::Unauthorized(text) => write!(f, "not authorized by the APIC: {text}"),
             Error::Forbidden(text) => write!(f, "missing APIC privilege: {text}"),
             Error::Rejected { code, text } => write!(f, "rejected by the APIC with code {code}: {text}"),
-            Error::Withdrawn => f.write_str("request not sent: stopping, not leading or out of time"),
+            Error::NotSent => f.write_str("request not sent: stopping, not leading or out of time"),
             Error::AnswerLost(text) => write!(f, "unknown outcome of a write: {text}"),
             Error::Malformed(text) => write!(f, "unexpected answer from the APIC: {text}"),
         }

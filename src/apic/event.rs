@@ -19,11 +19,11 @@ pub enum Event {
     /// Events may have been lost; the session goes on.
     Gap {
         /// The reason, for the log.
-        why: String,
+        reason: String,
     },
     /// The session is lost; a new one is being made.
     Disconnected {
         /// The reason, for the log.
-        why: String,
+        reason: String,
     },
 }

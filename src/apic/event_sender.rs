@@ -73,12 +73,12 @@ mod tests {
     use crate::apic::refresher::Refresher;
 
     fn event(name: &str) -> Event {
-        Event::Gap { why: name.to_owned() }
+        Event::Gap { reason: name.to_owned() }
     }
 
-    fn why(events: &Receiver<Event>) -> String {
+    fn reason(events: &Receiver<Event>) -> String {
         match events.recv().unwrap() {
-            Event::Gap { why } => why,
+            Event::Gap { reason } => reason,
             other => panic!("{other:?}"),
         }
     }
@@ -109,8 +109,8 @@ mod tests {
         for _ in 0..3 {
             assert!(event_sender.offer(event("a change")));
             assert!(event_sender.offer(event("one too many")));
-            assert_eq!(why(&queue), "a change");
-            assert_eq!(why(&queue), "too many events at once");
+            assert_eq!(reason(&queue), "a change");
+            assert_eq!(reason(&queue), "too many events at once");
         }
         drop(stop_sender);
         refresher.join().unwrap();

@@ -53,7 +53,7 @@ use event_sender::EventSender;
 use crate::leadership::Leadership;
 
 /// The two threads of the APIC side, and a handle on their session. There is a session during a term of leadership only.
-pub fn link(
+pub fn session_threads(
     settings: Settings,
     leadership: Leadership,
     events: Sender<Event>,

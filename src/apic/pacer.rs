@@ -46,14 +46,14 @@ impl RequestPacer {
         let end = Instant::now() + pause;
         loop {
             if !should_send() {
-                return Err(Error::Withdrawn);
+                return Err(Error::NotSent);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
             if stopped_within(&self.stop, left.min(CHECK_INTERVAL)) {
-                return Err(Error::Withdrawn);
+                return Err(Error::NotSent);
             }
         }
     }

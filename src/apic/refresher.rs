@@ -75,7 +75,7 @@ impl Refresher {
                 recv(subscriptions) -> change => if let Ok(change) = change {
                     self.subscription_changed(change);
                 },
-                send(gaps, Event::Gap { why: self.gap.take().unwrap_or_default() }) -> sent => if sent.is_err() {
+                send(gaps, Event::Gap { reason: self.gap.take().unwrap_or_default() }) -> sent => if sent.is_err() {
                     return;
                 },
                 recv(timer) -> _ => self.refresh(),

@@ -166,7 +166,7 @@ impl SessionManager {
     fn session_ended(&mut self, reason: String) -> Result<(), Stopped> {
         self.last_errors.clear();
         self.backoff.logged_in();
-        self.send(Event::Disconnected { why: reason })
+        self.send(Event::Disconnected { reason })
     }
 
     fn wait(&self, pause: Duration) -> Result<(), Stopped> {
@@ -272,7 +272,7 @@ impl SessionManager {
     /// the end of a term before that could not end it.
     fn check_may_continue(&self, term: u64) -> Result<(), Error> {
         if stopped(&self.stop) || self.leadership.term() != Some(term) {
-            return Err(Error::Withdrawn);
+            return Err(Error::NotSent);
         }
         Ok(())
     }
@@ -327,7 +327,7 @@ impl SessionManager {
                 let subscriptions = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
                 Event::Changed { subscriptions, changes: message.changes }
             }
-            Err(error) => Event::Gap { why: format!("failed to read a websocket message: {error}") },
+            Err(error) => Event::Gap { reason: format!("failed to read a websocket message: {error}") },
         };
         if self.event_sender.offer(event) { Ok(()) } else { Err(Stopped) }
     }

@@ -299,15 +299,15 @@ impl EventLoop {
                 self.outcome = None;
                 self.scheduler.connected(now);
             }
-            apic::Event::Gap { why } => {
-                info!(reason = why; "APIC events may be lost; starting a full sync");
+            apic::Event::Gap { reason } => {
+                info!(reason; "APIC events may be lost; starting a full sync");
                 let session = self.client.as_ref().map(|client| Supervised { client, should_continue: &|| true });
                 self.reconciler.subscriptions_lost(session.as_ref().map(|session| session as &dyn ApicRead));
                 self.invalidate_outcome();
                 self.scheduler.reconcile_soon(now);
             }
-            apic::Event::Disconnected { why } => {
-                warn!(reason = why; "APIC session lost");
+            apic::Event::Disconnected { reason } => {
+                warn!(reason; "APIC session lost");
                 self.reconciler.subscriptions_lost(None);
                 self.client = None;
             }

@@ -68,7 +68,8 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     let (password, tls) = (settings.password.clone(), settings.tls.clone());
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::LeaseLock::new(cluster.clone(), namespace, name));
     let leadership = if lock.is_some() { Leadership::not_yet() } else { Leadership::permanent() };
-    let (session, session_manager, refresher) = apic::link(settings, leadership.clone(), fabric_sender, stop.clone());
+    let (session, session_manager, refresher) =
+        apic::session_threads(settings, leadership.clone(), fabric_sender, stop.clone());
 
     let mut threads = Threads::default();
     let mut spawn = |name, body: Body| {

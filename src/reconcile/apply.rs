@@ -84,14 +84,14 @@ impl Reconciler {
                 Ok(self.content_rejected(run, &transaction, &error))
             }
             Err(Refusal::Apic(error)) => self.write_failed(run, &transaction, error).map(|()| Next::DropEpg),
-            Err(Refusal::NotOurs(why)) => {
+            Err(Refusal::WrongPlan(why)) => {
                 error!(epg:% = transaction.epg, reason = why; "bug: plan failed the ownership check; request not sent");
                 let text = format!("bug: plan failed the ownership check; nothing written: {why}");
                 let finding = Finding::new(Code::Rejected, &transaction.epg, text);
                 self.guards.deferrals.defer(&ObjectDn::Epg(transaction.epg), run.now, finding);
                 Ok(Next::DropEpg)
             }
-            Err(Refusal::Late) => Ok(Next::Stop),
+            Err(Refusal::TooLate) => Ok(Next::Stop),
             Err(Refusal::Policy) => Ok(Next::DropEpg),
         }
     }
@@ -217,11 +217,7 @@ impl Reconciler {
                 self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
                 Ok(())
             }
-            Error::Busy(_)
-            | Error::Unreachable(_)
-            | Error::Unauthorized(_)
-            | Error::Malformed(_)
-            | Error::Withdrawn => {
+            Error::Busy(_) | Error::Unreachable(_) | Error::Unauthorized(_) | Error::Malformed(_) | Error::NotSent => {
                 self.fabric.stale_epgs.insert(dn.clone());
                 Err(error)
             }

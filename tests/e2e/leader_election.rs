@@ -472,14 +472,15 @@ fn a_term_that_ends_stops_the_next_write() {
     let ((cluster_sender, cluster_events), (fabric_sender, fabric_events)) = (bounded(64), bounded(64));
     let leadership = Leadership::not_yet();
     leadership.extend(Instant::now() + hour);
-    let (link, listener, refresher) = apic::link(settings, leadership.clone(), fabric_sender.clone(), stopped.clone());
+    let (session, session_manager, refresher) =
+        apic::session_threads(settings, leadership.clone(), fabric_sender.clone(), stopped.clone());
     let reconciler = Reconciler::new(OwnerIdentity::new("me", &[]), Rules::default(), Policy::Sync, hour);
     let inbox = Inbox { cluster: cluster_events, fabric: fabric_events, commands, stop: stopped };
-    let reconciler = EventLoop::new(reconciler, inbox, link.clone(), leadership.clone(), Heartbeat::default(), hour);
+    let reconciler = EventLoop::new(reconciler, inbox, session.clone(), leadership.clone(), Heartbeat::default(), hour);
     let slow = Trouble::Delay(Duration::from_millis(150));
     world.apic.fault(Fault::on("out-L.json", slow).method("POST"));
     std::thread::scope(|scope| {
-        scope.spawn(|| listener.run());
+        scope.spawn(|| session_manager.run());
         scope.spawn(|| refresher.run());
         scope.spawn(|| reconciler.run());
         for kind in Kind::ALL {
@@ -494,14 +495,14 @@ fn a_term_that_ends_stops_the_next_write() {
         // The second full sync begins when the reconcile that the first one led to is over.
         for _ in 0..2 {
             let before = read(&world);
-            fabric_sender.send(apic::Event::Gap { why: "a test".to_owned() }).unwrap();
+            fabric_sender.send(apic::Event::Gap { reason: "a test".to_owned() }).unwrap();
             world.until("it is compared", |world| read(world) > before);
         }
         let writes = world.apic.writes().len();
         leadership.extend(Instant::now() + hour);
         world.until("it goes on", |world| are_there(world, &names));
         drop(stop);
-        link.stop();
+        session.stop();
         assert!(writes <= begun, "{writes} writes, and {begun} were begun in time");
     });
 }

@@ -236,13 +236,14 @@ fn a_websocket_message_has_an_end() {
         };
         let (events, said) = bounded(8);
         let (stop, stopped) = bounded(0);
-        let (link, listener, refresher) = apic::link(settings, Leadership::permanent(), events, stopped);
-        let threads = [thread::spawn(move || listener.run()), thread::spawn(move || refresher.run())];
+        let (session, session_manager, refresher) =
+            apic::session_threads(settings, Leadership::permanent(), events, stopped);
+        let threads = [thread::spawn(move || session_manager.run()), thread::spawn(move || refresher.run())];
         assert!(matches!(said.recv_timeout(LIMIT), Ok(apic::Event::Connected(_))));
-        let Ok(apic::Event::Disconnected { why }) = said.recv_timeout(LIMIT) else { panic!() };
+        let Ok(apic::Event::Disconnected { reason: why }) = said.recv_timeout(LIMIT) else { panic!() };
         assert!(why.contains("a message is too large"), "{why}");
         drop(stop);
-        link.stop();
+        session.stop();
         threads.into_iter().for_each(|it| it.join().unwrap());
     }
 }

@@ -71,7 +71,7 @@ fn refusals_are_decisions() {
         Error::Forbidden(_) => "forbidden".to_owned(),
         Error::Rejected { code, .. } => format!("rejected {code}"),
         Error::AnswerLost(_) => "lost".to_owned(),
-        Error::Withdrawn => "withdrawn".to_owned(),
+        Error::NotSent => "not sent".to_owned(),
         Error::Malformed(_) => "malformed".to_owned(),
     };
     let html = "<html><h1>503 Service Temporarily Unavailable</h1></html>";

@@ -26,7 +26,7 @@ struct Recorder(RefCell<Vec<(String, Value)>>, Vec<MoChange>);
 impl ApicWrite for Recorder {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         if !should_send() {
-            return Err(Error::Withdrawn);
+            return Err(Error::NotSent);
         }
         let body = request.body().map_or(Value::Null, |it| serde_json::to_value(it).unwrap());
         self.0.borrow_mut().push((format!("{} {}", request.method(), request.dn()), body));
@@ -222,7 +222,7 @@ fn what_is_not_ours_is_refused() {
     ] {
         let transaction = transaction(epg, shape, changes);
         let sent = send(Policy::Sync, &transaction, &fabric());
-        assert!(matches!(sent, Err(Refusal::NotOurs(_))), "{transaction:?}: {sent:?}");
+        assert!(matches!(sent, Err(Refusal::WrongPlan(_))), "{transaction:?}: {sent:?}");
     }
 }
 
@@ -233,7 +233,7 @@ fn changes_need_a_fresh_read() {
     stale.begin_reconcile();
     for change in [delete(0, false), repair(0, false), create(9)] {
         let transaction = transaction("OURS", RequestShape::EpgTree, vec![change]);
-        assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::NotOurs(_))), "{transaction:?}");
+        assert!(matches!(send(Policy::Sync, &transaction, &stale), Err(Refusal::WrongPlan(_))), "{transaction:?}");
     }
 }
 
@@ -270,7 +270,7 @@ fn a_late_no_stops_a_write() {
     let recorder = Recorder::default();
     let creates = transaction("OURS", RequestShape::EpgTree, vec![create(9)]);
     let sent = Writer::new(Policy::Sync).send(&recorder, &fabric(), &creates, &|| false);
-    assert!(matches!(sent, Err(Refusal::Late)));
+    assert!(matches!(sent, Err(Refusal::TooLate)));
     assert!(recorder.0.into_inner().is_empty());
 }
 

@@ -100,7 +100,7 @@ impl ApicRead for Session {
 impl ApicWrite for Session {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         if !should_send() {
-            return Err(Error::Withdrawn);
+            return Err(Error::NotSent);
         }
         let body = request.body().map(ToString::to_string).unwrap_or_default();
         let (status, body) = self.ask(request.method(), &request.target(), &body)?;

@@ -361,7 +361,7 @@ impl ApicRead for Line {
 impl ApicWrite for Line {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         if !should_send() {
-            return Err(Error::Withdrawn);
+            return Err(Error::NotSent);
         }
         let body = request.body().map(ToString::to_string).unwrap_or_default();
         self.send_write(request.method(), &request.target(), &body).map(WriteAnswer::Changes)

@@ -441,7 +441,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             let transaction = Transaction { epg: dn, shape: form, changes: vec![change] };
             let what = match Writer::new(Policy::Sync).send(line, &cache, &transaction, &|| true) {
                 Ok(_) => "wrong plan: harmless",
-                Err(Refusal::NotOurs(_)) => "wrong plan: refused by the writer",
+                Err(Refusal::WrongPlan(_)) => "wrong plan: refused by the writer",
                 Err(_) => "wrong plan: refused by the fabric",
             };
             let mut inner = line.inner.borrow_mut();

@@ -23,9 +23,9 @@ pub enum Refusal {
     Policy,
     /// The plan is wrong: the transaction would touch an object that is not owned, or that was not read in this reconcile; it
     /// was not sent.
-    NotOurs(String),
+    WrongPlan(String),
     /// It came too late, for instance after leadership was lost (K4); it was not sent.
-    Late,
+    TooLate,
     /// The APIC did not do it, or did not say whether it did.
     Apic(Error),
 }
@@ -70,9 +70,9 @@ impl Writer {
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
         }
-        check::check(fabric, transaction).map_err(Refusal::NotOurs)?;
+        check::check(fabric, transaction).map_err(Refusal::WrongPlan)?;
         let request = WriteRequest::of(fabric.owner(), transaction)
-            .ok_or_else(|| Refusal::NotOurs("no request has this shape".to_owned()))?;
+            .ok_or_else(|| Refusal::WrongPlan("no request has this shape".to_owned()))?;
         match apic.write(&request, should_send) {
             // The answer to a DELETE is its HTTP status.
             Ok(WriteAnswer::Changes(_)) if request.body().is_none() => Ok(Accepted::complete()),
@@ -80,7 +80,7 @@ impl Writer {
                 Ok(Accepted::from_answer(transaction, fabric.epg(&transaction.epg), &answer))
             }
             Ok(WriteAnswer::Assumed) => Ok(Accepted::complete()),
-            Err(Error::Withdrawn) => Err(Refusal::Late),
+            Err(Error::NotSent) => Err(Refusal::TooLate),
             Err(error) => Err(Refusal::Apic(error)),
         }
     }
