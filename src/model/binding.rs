@@ -17,7 +17,7 @@ pub const MAX_LENGTH: usize = 4096;
 pub struct Binding {
     /// The external EPG that the Deployment's addresses belong to.
     pub epg: EpgDn,
-    /// What it exports, where it says so (D2).
+    /// What it exposes, if it says so (D2).
     pub expose: Option<Exposed>,
     /// Keys that are not known: a finding, not an error (D2).
     pub unknown_keys: UnknownKeys,
@@ -31,7 +31,7 @@ pub struct UnknownKeys {
 }
 
 impl UnknownKeys {
-    /// So many are named, and each is cut at so many characters.
+    /// How many are named, and at how many characters each is cut.
     const NAMED: usize = 3;
     const MAX_LENGTH: usize = 64;
 
@@ -77,7 +77,7 @@ pub fn parse(value: &str) -> Result<Binding, String> {
             "epg" => &mut epg,
             "expose" if expose.is_some() => return Err("expose is given twice".to_owned()),
             "expose" => {
-                expose = Some(exports(value).ok_or("expose is not a list out of \"pods\" and \"services\"")?);
+                expose = Some(exposed(value).ok_or("expose is not a list out of \"pods\" and \"services\"")?);
                 continue;
             }
             _ => {
@@ -120,12 +120,12 @@ fn json_error(value: &str, error: &serde_json::Error) -> String {
 }
 
 /// D2: the value of `expose`.
-fn exports(value: &Value) -> Option<Exposed> {
+fn exposed(value: &Value) -> Option<Exposed> {
     let words: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
     Exposed::of(words).ok()
 }
 
-/// A JSON object as the pairs that were written: a map would hide that a key stands there twice.
+/// A JSON object as the pairs that were written: a map would hide that a key is given twice.
 struct Pairs(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Pairs {

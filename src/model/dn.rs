@@ -1,4 +1,4 @@
-//! Checked names and the distinguished names made of them.
+//! Checked names, and distinguished names built from them.
 //!
 //! Every string that reaches a DN, a URL or a filter went through a constructor here (D1). The allowed characters
 //! contain none of `/ [ ] " ? & = # %`, so a DN can be put into a URL path as it is.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// A tenant's name: 1-63 of `[a-zA-Z0-9_.-]`. The error is the end of a sentence that begins with the key.
+    /// A tenant's name: 1-63 of `[a-zA-Z0-9_.-]`. The error is a predicate, for a sentence that begins with the name.
     pub fn tenant(name: &str) -> Result<Name, String> {
         Name::checked(name, 63, "_.-")
     }
@@ -144,7 +144,7 @@ pub enum ObjectDn {
     Epg(EpgDn),
     /// A subnet of an external EPG.
     Subnet(EpgDn, Prefix),
-    /// The `tagAnnotation` that remembers that an external EPG is not ours (O4).
+    /// The `tagAnnotation` that marks an external EPG as foreign (O4).
     Tag(EpgDn),
 }
 
@@ -157,7 +157,7 @@ impl ObjectDn {
         }
     }
 
-    /// The external EPG that it is, is in, or is about.
+    /// The external EPG itself, that of the subnet, or the one that the tag is about.
     pub fn epg(&self) -> &EpgDn {
         match self {
             ObjectDn::Epg(epg) | ObjectDn::Subnet(epg, _) | ObjectDn::Tag(epg) => epg,
@@ -175,7 +175,7 @@ impl fmt::Display for ObjectDn {
     }
 }
 
-/// What a DN from the fabric names, as far as the program knows the class.
+/// A DN from the fabric, parsed into the classes that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParsedDn {
     /// The L3Out itself.

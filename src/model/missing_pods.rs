@@ -1,8 +1,8 @@
 //! Managed Deployments whose Pods are not found although their status counts some (P1).
 //!
-//! Whose a Pod is, is read from names: an adopted ReplicaSet without `pod-template-hash`, and one whose name was cut, own
-//! Pods that belong to nobody here. For a moment that is usual, since the watches of Deployments and Pods know nothing
-//! of each other.
+//! Names say which Deployment owns a Pod. So Pods of an adopted ReplicaSet without `pod-template-hash`, or of one whose
+//! name was cut, have no owner here. For a moment Pods are missing now and then, because the watches of Deployments and
+//! Pods are independent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use super::finding::{Code, Finding};
 use super::kubernetes::{Key, Kind};
 
-/// For so long Pods may be missing without a finding.
+/// How long Pods may be missing without a finding.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Deployments without Pods, each since when.
 #[derive(Debug, Default)]
 pub struct MissingPods {
     since: BTreeMap<Key, Instant>,
-    /// The time of the last look: what was due then is no reason to look again.
+    /// The time of the last look. What was due then does not wake the reconciler again.
     looked: Option<Instant>,
 }
 
 impl MissingPods {
-    /// Takes over which Deployments have none now. One whose Pods were found in between starts over.
+    /// Takes the Deployments that have none now. The time of one whose Pods were found in between starts over.
     pub fn update(&mut self, missing_pods: BTreeSet<Key>, now: Instant) {
         self.since.retain(|key, _| missing_pods.contains(key));
         for key in missing_pods {
@@ -30,7 +30,7 @@ impl MissingPods {
         }
     }
 
-    /// Those that have had none for too long.
+    /// A finding for each that has had none for too long.
     pub fn findings(&mut self, now: Instant) -> Vec<Finding> {
         self.looked = Some(now);
         let due = self.since.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= PATIENCE);
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(missing_pods.findings(start + 59 * second), []);
         assert_eq!(missing_pods.next_end(), Some(start + 60 * second));
         assert_eq!(missing_pods.findings(start + 60 * second).len(), 1);
-        assert_eq!(missing_pods.next_end(), None, "it is told once");
+        assert_eq!(missing_pods.next_end(), None, "it is reported once");
         missing_pods.update(BTreeSet::new(), start + 61 * second);
         assert_eq!(missing_pods.findings(start + 61 * second), []);
         missing_pods.update(one(), start + 62 * second);

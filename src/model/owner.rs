@@ -1,8 +1,9 @@
-//! Whose an object is: our mark, those of our legacy and of other clusters, and the keys of our tags (O1 to O6).
+//! Ownership of objects: the owner annotation of this cluster, legacy marks, those of other clusters, and the keys of our
+//! tags (O1 to O6).
 
 use super::dn::Name;
 
-/// What comes before a cluster id in the `annotation` of every aci-sync (O1).
+/// The owner annotation of every aci-sync is this and a cluster id (O1).
 const ANNOTATION_PREFIX: &str = "orchestrator:aci-sync:";
 
 /// The `annotation` of the Python application that aci-sync replaces (O3).
@@ -11,23 +12,23 @@ const LEGACY_ANNOTATION: &str = "orchestrator:aci-k8-haystack";
 /// Whose an object is, by its `annotation` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// Our exact mark (O1).
+    /// It has exactly our owner annotation (O1).
     Owned,
-    /// The Python application's, or that of an adopted cluster id (O3).
+    /// It has the mark of the Python application or of an adopted cluster id (O3).
     Legacy,
-    /// No mark at all.
+    /// It has no annotation.
     Unmarked,
-    /// That of another aci-sync: another cluster's, or this one's before it was rebuilt (O5, O6).
+    /// It has another aci-sync's: another cluster's, or this cluster's before it was rebuilt (O5, O6).
     OtherCluster,
-    /// Somebody else's.
+    /// It has any other annotation.
     Foreign,
 }
 
-/// Our mark and those of our legacy.
+/// Our owner annotation, and the legacy marks.
 #[derive(Debug, Clone)]
 pub struct OwnerIdentity {
     annotation: String,
-    /// What the keys of our tags begin with; after the first those of adopted ids (O3).
+    /// What the keys of our tags begin with; the first is our own, the others are those of adopted ids (O3).
     tag_prefixes: Vec<String>,
     legacy: Vec<String>,
 }
@@ -38,7 +39,7 @@ impl OwnerIdentity {
         (1..=40).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.-".contains(&it))
     }
 
-    /// The owner of a cluster id, heir of the Python application and of the adopted ids.
+    /// The owner with this cluster id, which takes over from the Python application and the adopted ids.
     pub fn new(cluster_id: &str, adopted: &[String]) -> Self {
         let annotation_of = |id: &str| format!("{ANNOTATION_PREFIX}{id}");
         let tags_of = |id: &str| format!("aci-sync:{id}:");
@@ -54,7 +55,7 @@ impl OwnerIdentity {
         owner
     }
 
-    /// The key of the tag that remembers that an EPG of its L3Out is not ours (O4).
+    /// The key of the tag that marks an EPG of its L3Out as foreign (O4).
     pub fn tag_key(&self, epg: &Name) -> String {
         format!("{}{epg}", self.tag_prefixes[0])
     }
@@ -74,7 +75,7 @@ impl OwnerIdentity {
         &self.annotation
     }
 
-    /// Our mark and the legacy', for the queries that find what carries them (R4).
+    /// Our owner annotation and the legacy marks, for the queries that find objects with them (R4).
     pub fn all_annotations(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.annotation.as_str()).chain(self.legacy.iter().map(String::as_str))
     }
@@ -95,7 +96,7 @@ impl OwnerIdentity {
     }
 }
 
-/// The id in another aci-sync's mark.
+/// The cluster id in another aci-sync's owner annotation.
 pub fn other_cluster(annotation: &str, ownership: Ownership) -> Option<Box<str>> {
     annotation.strip_prefix(ANNOTATION_PREFIX).filter(|_| ownership == Ownership::OtherCluster).map(Into::into)
 }

@@ -1,5 +1,5 @@
-//! How many external EPGs one namespace may have (W6, `--max-epgs`): whoever may annotate Deployments there must not fill
-//! the fabric. What is beyond is not created; what is there already is served all the same.
+//! How many external EPGs one namespace may have (W6, `--max-epgs`): the right to annotate Deployments in one namespace
+//! must not be enough to fill the fabric. An EPG beyond the limit is not created; one that is there already is served.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::inventory::Inventory;
 use super::observed::Epg;
 use super::rules::Rules;
 
-/// Which namespace named each external EPG last. One that is left counts for that namespace: a Deployment that changes
-/// its annotation all the time would leave one behind each time.
+/// Which namespace named each external EPG last. An EPG that is left still counts for that namespace, because a Deployment
+/// that changes its annotation all the time would leave one behind each time.
 #[derive(Debug, Default)]
 pub struct Quota {
     named_by: BTreeMap<EpgDn, Arc<str>>,
@@ -24,7 +24,7 @@ impl Quota {
         self.named_by.get(dn)
     }
 
-    /// Takes over who names what now. Of the others those are remembered that are still there.
+    /// Takes which namespaces name which EPGs now. EPGs that are no longer named are remembered while they are there.
     pub fn update(&mut self, desired: &BTreeMap<EpgDn, DesiredEpg>, fabric: &FabricCache) {
         let is_there = |dn: &EpgDn| fabric.epg(dn).is_some_and(Epg::is_ours);
         self.named_by.retain(|dn, _| desired.contains_key(dn) || is_there(dn));
@@ -40,7 +40,7 @@ impl Quota {
     }
 
     /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger Deployments
-    /// name. `is_left` says of one that nobody names whether it still counts for the namespace that did.
+    /// name. `is_left` says whether an EPG that is no longer named still counts for the namespace that named it.
     pub fn beyond(&self, inventory: &Inventory, rules: &Rules, is_left: impl Fn(&EpgDn) -> bool) -> BTreeSet<EpgDn> {
         let Some(most) = rules.max_epgs else { return BTreeSet::new() };
         // Of each namespace the EPGs that it names, each with the oldest Deployment that does.

@@ -9,17 +9,17 @@ use super::scope::{IMPORT_SECURITY, Scope};
 /// The configuration's part of every decision.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// What a Deployment exports whose annotation does not say (`--expose`).
+    /// What a Deployment exposes if its annotation does not say (`--expose`).
     pub expose: Exposed,
     /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
     pub addresses: Vec<Cidr>,
-    /// Which namespaces may name which EPGs; none given: all, but for the fabric's own tenants (`--allow`, W6).
+    /// Which namespaces may name which EPGs; none given: all, except in the fabric's own tenants (`--allow`, W6).
     pub allow: Vec<Allow>,
     /// A foreign EPG may be used (`--foreign-epg`, W6).
     pub use_foreign: bool,
     /// The flags that a subnet of ours always has (`--subnet-scope`).
     pub scope: Scope,
-    /// An unwanted EPG with contract relations stays, empty (`--keep-contracted`).
+    /// An EPG that is not desired stays, empty, if it has contract relations (`--keep-contracted`).
     pub keep_contracted: bool,
     /// The most objects in one request (`--batch`).
     pub batch: usize,
@@ -46,8 +46,8 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// W6: whether a Deployment of this namespace may name this EPG. `infra` and `mgmt` carry the fabric's own life:
-    /// only a rule that names them lets anybody in.
+    /// W6: whether a Deployment of this namespace may name this EPG. The tenants `infra` and `mgmt` belong to the fabric
+    /// itself, so they need a rule that names them.
     pub fn admits(&self, namespace: &str, epg: &EpgDn) -> bool {
         if self.allow.is_empty() {
             return !matches!(epg.l3out.tenant.as_str(), "infra" | "mgmt");
@@ -55,8 +55,8 @@ impl Rules {
         self.allow.iter().any(|it| it.admits(namespace, epg))
     }
 
-    /// P6: why an address is never exposed. Those of the first kind belong to no Pod and no Service, whatever their status
-    /// says: as a subnet they would classify the traffic of others.
+    /// P6: why an address is never exposed. Special addresses belong to no Pod and no Service, whatever their status says: as
+    /// a subnet they would classify the traffic of others.
     pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
         let address = address.to_canonical();
         let (link_local, broadcast) = match address {
@@ -104,7 +104,7 @@ impl Cidr {
     }
 }
 
-/// Which addresses a Deployment exports (D2).
+/// Which addresses a Deployment exposes (D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exposed {
     /// Those of its Pods.
@@ -116,15 +116,15 @@ pub struct Exposed {
 impl Exposed {
     /// Reads a list out of `pods` and `services`; the error is the word that is neither.
     pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Exposed, &'a str> {
-        let mut exports = Exposed::default();
+        let mut exposed = Exposed::default();
         for word in words {
             match word {
-                "pods" => exports.pods = true,
-                "services" => exports.services = true,
+                "pods" => exposed.pods = true,
+                "services" => exposed.services = true,
                 other => return Err(other),
             }
         }
-        Ok(exports)
+        Ok(exposed)
     }
 }
 
@@ -174,7 +174,7 @@ impl Glob {
         ((1..=128).contains(&text.len()) && text.bytes().all(known)).then(|| Glob(text.into()))
     }
 
-    /// The usual walk with one mark to come back to: linear in text times pattern, without recursion.
+    /// Backtracks to the last star only: at most text times pattern steps, without recursion.
     fn fits(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut at, mut seen, mut star) = (0, 0, None);
@@ -199,19 +199,19 @@ impl Glob {
 /// How much may be deleted at once (W4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxDeletes {
-    /// So many objects.
+    /// This number of objects.
     Number(usize),
-    /// So many percent of our objects, and never less than [`MaxDeletes::FLOOR`].
+    /// This percentage of the owned objects, and never less than [`MaxDeletes::FLOOR`].
     Percent(usize),
     /// Any number.
     Off,
 }
 
 impl MaxDeletes {
-    /// What a percentage lets through in any case: a small cluster must be able to change.
+    /// So many deletions are always allowed with a percentage: a small cluster must be able to change.
     pub const FLOOR: usize = 10;
 
-    /// Whether so many deletions out of so many objects are too many.
+    /// Whether these deletions, out of all owned objects, are too many.
     pub fn is_exceeded(self, deletions: usize, objects: usize) -> bool {
         match self {
             MaxDeletes::Number(most) => deletions > most,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 /// The flag that classifies traffic into the EPG.
 pub const IMPORT_SECURITY: &str = "import-security";
 
-/// A subnet's `scope`, a set of flags; the APIC gives them in an order of its own (R2). It is kept as a sorted comma
-/// list: every subnet has one, and nearly all are the same. Copies share it.
+/// A subnet's `scope`, a set of flags; the APIC returns them in an order of its own (R2). It is kept as a sorted comma
+/// list: every subnet has one, and nearly all are the same. Copies share the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope(Arc<str>);
 

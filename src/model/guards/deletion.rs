@@ -1,7 +1,8 @@
-//! The deletion guard: a full sync that would delete very much at once holds these deletions until somebody consents (W4).
+//! The deletion guard: if a full sync would delete very much at once, these deletions are blocked until an operator
+//! approves them (W4).
 //!
-//! What it guards against is a view that is complete and wrong: an API server restored from an old backup, or the
-//! kubeconfig of another cluster.
+//! It guards against a view that is complete and wrong: an API server restored from an old backup, or the kubeconfig of
+//! another cluster.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use crate::model::rules::MaxDeletes;
 pub struct DeletionGuard {
     check_next: bool,
     blocked: BTreeSet<ObjectDn>,
-    /// What somebody consented to and is not done yet, such as an EPG in its grace: it is not counted again.
+    /// What was approved and is not done yet, such as an EPG in its grace: it is not counted again.
     approved: BTreeSet<ObjectDn>,
 }
 
@@ -32,8 +33,8 @@ impl DeletionGuard {
         self.check_next = true;
     }
 
-    /// Counts a plan if it is due, before anything of it is sent. True where its deletions are blocked now, so that
-    /// another plan has to be made.
+    /// Counts a plan if that is due, before anything of it is sent. True if its deletions are blocked now: the plan has to be
+    /// made again.
     pub fn check(&mut self, plan: &Plan, objects: usize, most: MaxDeletes) -> bool {
         let deletions: BTreeSet<&ObjectDn> = plan.deletions.iter().filter(|it| !self.approved.contains(it)).collect();
         let exceeded = std::mem::take(&mut self.check_next) && most.is_exceeded(deletions.len(), objects);
@@ -48,27 +49,30 @@ impl DeletionGuard {
         &self.blocked
     }
 
-    /// What is desired again, moves, or is gone leaves the block. `is_unknown` tells what the plan could not look at.
+    /// What is desired again, moves, or is gone is no longer blocked. `is_unknown` says which objects the plan left out.
     pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool) {
         self.blocked.retain(|object| plan.blocked.contains(object) || is_unknown(object));
         self.approved.retain(|object| plan.deletions.contains(object) || is_unknown(object));
     }
 
-    /// Somebody consents; how many deletions that concerns.
+    /// An operator approves all blocked deletions. Their number is returned.
     pub fn approve(&mut self) -> usize {
         self.approved.append(&mut self.blocked.clone());
         std::mem::take(&mut self.blocked).len()
     }
 
-    /// What people should know.
+    /// The finding about blocked deletions.
     pub fn finding(&self) -> Option<Finding> {
+        if self.blocked.is_empty() {
+            return None;
+        }
         let text = format!(
             "{} blocked: full sync exceeds --max-deletes. Check that this is the right, complete cluster, then approve \
              with `kill -USR2` ({})",
             counted(self.blocked.len(), "deletion"),
             Few::of(&self.blocked)
         );
-        (!self.blocked.is_empty()).then(|| Finding::new(Code::DeletionsBlocked, "deletion guard", text))
+        Some(Finding::new(Code::DeletionsBlocked, "deletion guard", text))
     }
 }
 
@@ -80,7 +84,7 @@ mod tests {
     /// W4: only the plan after a list or a full sync is counted; what was approved is not blocked again by the next one,
     /// until it was desired in between.
     #[test]
-    fn consent_holds_until_it_is_used() {
+    fn approval_holds_until_it_is_used() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
         let object = |name: &str| ObjectDn::Epg(l3out.epg(Name::object(name).unwrap()));
         let plan = Plan { deletions: BTreeSet::from([object("A"), object("B")]), ..Plan::default() };

@@ -1,4 +1,4 @@
-//! Who keeps undoing what we do: repairs of an object that somebody fights over become rare (R5).
+//! Conflicts with another writer: an object that it reverts again and again is repaired at most once a minute (R5).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,30 +6,30 @@ use std::time::{Duration, Instant};
 use crate::model::dn::ObjectDn;
 use crate::model::finding::{Code, Finding};
 
-/// So many repairs of one object within [`WINDOW`] are a coincidence; more are a fight.
+/// More repairs of one object than this within [`WINDOW`] are a conflict.
 const MAX_REVERTS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(600);
-/// How often an object is repaired that is fought over.
+/// How often an object in conflict is repaired.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What others undid, and when it was repaired.
+/// What other writers reverted, and when it was repaired.
 #[derive(Debug, Default)]
 pub struct DriftThrottle {
-    /// Undone by somebody else and not repaired yet.
+    /// Reverted by another writer and not repaired yet.
     reverted: BTreeSet<ObjectDn>,
     /// The last repairs of each object, oldest first.
     repairs: BTreeMap<ObjectDn, VecDeque<Instant>>,
-    /// The time of the last look: what did not rest any more then is no reason to look again.
+    /// The time of the last look. A pause that was over then does not wake the reconciler again.
     looked: Option<Instant>,
 }
 
 impl DriftThrottle {
-    /// Somebody else took an object of ours away, or changed it.
+    /// Another writer deleted or changed owned objects.
     pub fn reverted(&mut self, objects: impl IntoIterator<Item = ObjectDn>) {
         self.reverted.extend(objects);
     }
 
-    /// We wrote an object. It is a repair where somebody else had undone it.
+    /// We wrote an object. It is a repair if another writer had reverted it.
     pub fn written(&mut self, object: &ObjectDn, now: Instant) {
         if !self.reverted.remove(object) {
             return;
@@ -41,32 +41,32 @@ impl DriftThrottle {
         }
     }
 
-    /// Forgets what is of no interest any more: objects that nobody wants, and repairs of long ago.
-    pub fn keep(&mut self, now: Instant, of_interest: impl Fn(&ObjectDn) -> bool) {
+    /// Forgets objects that are not relevant any more, and repairs of long ago.
+    pub fn keep(&mut self, now: Instant, is_relevant: impl Fn(&ObjectDn) -> bool) {
         self.looked = Some(now);
-        self.reverted.retain(&of_interest);
+        self.reverted.retain(&is_relevant);
         self.repairs.retain(|object, repairs| {
             repairs.retain(|at| now.saturating_duration_since(*at) < WINDOW);
-            !repairs.is_empty() && of_interest(object)
+            !repairs.is_empty() && is_relevant(object)
         });
     }
 
-    /// Whether an object is left alone now, because it is fought over and was repaired a moment ago.
+    /// Whether an object is left alone now, because it is in conflict and was just repaired.
     pub fn is_throttled(&self, object: &ObjectDn, now: Instant) -> bool {
         self.repairs.get(object).and_then(|it| throttled_until(it, now)).is_some_and(|end| end > now)
     }
 
-    /// When the next object is repaired again that rested at the last look.
+    /// When the next object is repaired again that was left alone at the last look.
     pub fn next_end(&self) -> Option<Instant> {
         let looked = self.looked?;
-        let waiting = self.reverted.iter().filter_map(|it| throttled_until(self.repairs.get(it)?, looked));
-        waiting.filter(|end| *end > looked).min()
+        let ends = self.reverted.iter().filter_map(|it| throttled_until(self.repairs.get(it)?, looked));
+        ends.filter(|end| *end > looked).min()
     }
 
-    /// What people should know of them.
+    /// A finding for each object in conflict.
     pub fn findings(&self, now: Instant) -> impl Iterator<Item = Finding> {
-        let fought_over = self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now));
-        fought_over.map(|(object, _)| {
+        let in_conflict = self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now));
+        in_conflict.map(|(object, _)| {
             let text = "another writer keeps reverting it; repairing it at most once a minute until that stops";
             Finding::new(Code::WriterConflict, object, text)
         })
@@ -86,30 +86,29 @@ mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
 
-    /// R5: five repairs in ten minutes are none of anybody's business; a sixth begins a fight, which ends when nobody
-    /// undoes anything for a while.
+    /// R5: five repairs in ten minutes are no conflict; with a sixth one begins, and it ends after a while without reverts.
     #[test]
-    fn a_fight_begins_and_ends() {
+    fn a_conflict_begins_and_ends() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
         let object = ObjectDn::Epg(l3out.epg(Name::object("E").unwrap()));
         let (second, start) = (Duration::from_secs(1), Instant::now());
-        let mut fights = DriftThrottle::default();
+        let mut throttle = DriftThrottle::default();
         for n in 0..6 {
             let now = start + n * second;
-            assert!(!fights.is_throttled(&object, now), "after {n} repairs");
-            fights.written(&object, now);
-            fights.reverted([object.clone()]);
-            fights.written(&object, now);
+            assert!(!throttle.is_throttled(&object, now), "after {n} repairs");
+            throttle.written(&object, now);
+            throttle.reverted([object.clone()]);
+            throttle.written(&object, now);
         }
         let last = start + 5 * second;
-        fights.reverted([object.clone()]);
-        assert!(fights.is_throttled(&object, last + 59 * second));
-        fights.keep(last, |_| true);
-        assert_eq!(fights.next_end(), Some(last + 60 * second));
-        assert!(!fights.is_throttled(&object, last + 60 * second));
-        assert_eq!(fights.findings(last).count(), 1);
-        assert_eq!(fights.findings(start + 601 * second).count(), 0);
-        fights.keep(last, |_| false);
-        assert!(!fights.is_throttled(&object, last));
+        throttle.reverted([object.clone()]);
+        assert!(throttle.is_throttled(&object, last + 59 * second));
+        throttle.keep(last, |_| true);
+        assert_eq!(throttle.next_end(), Some(last + 60 * second));
+        assert!(!throttle.is_throttled(&object, last + 60 * second));
+        assert_eq!(throttle.findings(last).count(), 1);
+        assert_eq!(throttle.findings(start + 601 * second).count(), 0);
+        throttle.keep(last, |_| false);
+        assert!(!throttle.is_throttled(&object, last));
     }
 }

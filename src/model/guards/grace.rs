@@ -1,23 +1,24 @@
-//! How long each unwanted EPG has been unwanted: a reinstall must not cost the contracts that people gave it (D6).
+//! The grace: an owned EPG is deleted only after it has not been desired for some time, because a reinstall of its
+//! Deployment must not cost the contracts that people gave it (D6).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::model::dn::EpgDn;
 
-/// The unwanted EPGs of ours, each since when.
+/// The owned EPGs that are not desired, each since when.
 #[derive(Debug)]
 pub struct Grace {
     length: Duration,
     since: BTreeMap<EpgDn, Instant>,
-    /// Those that were named since the last look: their grace starts over with the next one.
+    /// Those that a Deployment named since the last look: their grace starts over with the next look.
     named: BTreeSet<EpgDn>,
-    /// The time of the last look: a grace that was over then is no reason to look again.
+    /// The time of the last look. A grace that was over then does not wake the reconciler again.
     looked: Option<Instant>,
 }
 
 impl Grace {
-    /// No EPG is unwanted yet.
+    /// No grace runs yet.
     pub fn new(length: Duration) -> Self {
         Grace { length, since: BTreeMap::new(), named: BTreeSet::new(), looked: None }
     }
@@ -27,32 +28,32 @@ impl Grace {
         self.length
     }
 
-    /// Takes over which EPGs are unwanted now. One that was desired in between starts over. True where one is new and
-    /// may go at once.
-    pub fn update(&mut self, unwanted: &BTreeSet<EpgDn>, now: Instant) -> bool {
+    /// Takes the EPGs that are not desired now. The grace of one that was desired in between starts over. True if one is new
+    /// and goes at once.
+    pub fn update(&mut self, undesired: &BTreeSet<EpgDn>, now: Instant) -> bool {
         let named = std::mem::take(&mut self.named);
-        self.since.retain(|epg, _| unwanted.contains(epg) && !named.contains(epg));
-        let is_new = unwanted.iter().any(|epg| !self.since.contains_key(epg));
-        for epg in unwanted {
+        self.since.retain(|epg, _| undesired.contains(epg) && !named.contains(epg));
+        let is_new = undesired.iter().any(|epg| !self.since.contains_key(epg));
+        for epg in undesired {
             self.since.entry(epg.clone()).or_insert(now);
         }
         self.looked = Some(now);
         is_new && self.length.is_zero()
     }
 
-    /// A Deployment names this EPG now: if it is not desired again it starts over, also without a reconcile in between.
+    /// A Deployment names this EPG now: its grace starts over, also if no reconcile sees that.
     pub fn named(&mut self, epg: &EpgDn) {
         if self.since.contains_key(epg) {
             self.named.insert(epg.clone());
         }
     }
 
-    /// Whether an EPG is not desired, and not for long enough yet.
+    /// Whether the grace of an EPG runs.
     pub fn is_running(&self, epg: &EpgDn, now: Instant) -> bool {
         self.since.contains_key(epg) && !self.is_over(epg, now)
     }
 
-    /// Whether an EPG has been unwanted for long enough to go.
+    /// Whether an EPG has not been desired for long enough to go.
     pub fn is_over(&self, epg: &EpgDn, now: Instant) -> bool {
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= self.length;
         self.since.get(epg).is_some_and(is_over) && !self.named.contains(epg)
@@ -63,7 +64,7 @@ impl Grace {
         self.since.values().map(|since| *since + self.length).filter(|end| self.looked.is_none_or(|it| *end > it)).min()
     }
 
-    /// How many EPGs wait for their grace to end.
+    /// How many graces run.
     pub fn running(&self, now: Instant) -> usize {
         self.since.keys().filter(|epg| !self.is_over(epg, now)).count()
     }
@@ -74,42 +75,42 @@ mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
 
-    /// D6: the grace counts from the moment nobody desired the EPG, and starts over when somebody did in between.
+    /// D6: the grace counts from when the EPG was not desired any more, and starts over if it was desired in between.
     #[test]
     fn grace_runs_and_starts_over() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
         let epg = l3out.epg(Name::object("E").unwrap());
-        let unwanted = BTreeSet::from([epg.clone()]);
+        let undesired = BTreeSet::from([epg.clone()]);
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let mut grace = Grace::new(60 * second);
         assert!(!grace.is_over(&epg, start));
-        grace.update(&unwanted, start);
-        grace.update(&unwanted, start + 59 * second);
+        grace.update(&undesired, start);
+        grace.update(&undesired, start + 59 * second);
         assert!(!grace.is_over(&epg, start + 59 * second));
-        assert_eq!(grace.next_end(), Some(start + 60 * second), "also where the pass takes longer than that");
+        assert_eq!(grace.next_end(), Some(start + 60 * second), "also if the reconcile takes longer than that");
         assert!(grace.is_over(&epg, start + 60 * second));
-        grace.update(&unwanted, start + 60 * second);
+        grace.update(&undesired, start + 60 * second);
         assert_eq!(grace.next_end(), None);
         grace.update(&BTreeSet::new(), start + 60 * second);
-        grace.update(&unwanted, start + 61 * second);
+        grace.update(&undesired, start + 61 * second);
         assert!(!grace.is_over(&epg, start + 62 * second));
         assert_eq!(grace.running(start + 62 * second), 1);
         grace.named(&epg);
-        grace.update(&unwanted, start + 120 * second);
+        grace.update(&undesired, start + 120 * second);
         assert!(!grace.is_over(&epg, start + 179 * second));
         assert!(grace.is_over(&epg, start + 180 * second));
     }
 
-    /// D6: without a grace what nobody wants goes in the reconcile that notices it; once.
+    /// D6: without a grace an EPG goes in the reconcile that notices that it is not desired; once.
     #[test]
     fn no_grace_is_over_at_once() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
-        let unwanted = BTreeSet::from([l3out.epg(Name::object("E").unwrap())]);
+        let undesired = BTreeSet::from([l3out.epg(Name::object("E").unwrap())]);
         let mut grace = Grace::new(Duration::ZERO);
         let now = Instant::now();
-        assert!(grace.update(&unwanted, now));
-        assert!(!grace.update(&unwanted, now));
+        assert!(grace.update(&undesired, now));
+        assert!(!grace.update(&undesired, now));
         assert_eq!(grace.next_end(), None);
     }
 }
