@@ -1,7 +1,7 @@
-//! What people who look at an object of the cluster are told (K5): which notices follow from what a reconcile came to.
+//! What people read at an object of the cluster (K5): which notices follow from the outcome of a reconcile.
 //!
-//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter are notices for each Deployment that
-//! names them. How notices become Kubernetes Events, and how many of them, is `kube::recorder`'s.
+//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter become notices for each Deployment that
+//! names them. How notices become Kubernetes Events, and how many of them, is decided in `kube::recorder`.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::cache::FabricCache;
 use super::desired::{DesiredEpg, DesiredState};
-use super::dn::{EpgDn, ObjectDn};
+use super::dn::EpgDn;
 use super::finding::{Code, Finding, Subject, counted};
 use super::inventory::Inventory;
 use super::kubernetes::{Key, Kind, Workload};
@@ -21,9 +21,9 @@ use super::owner::Ownership;
 pub struct EventNotice {
     /// The object.
     pub about: ObjectRef,
-    /// What sort of notices it is.
+    /// The reason of the Kubernetes Event.
     pub reason: EventReason,
-    /// The whole of it, for people.
+    /// The text, for people.
     pub note: String,
 }
 
@@ -38,7 +38,7 @@ pub struct ObjectRef {
     pub uid: Box<str>,
 }
 
-/// The sorts of notices; people see and look for their names.
+/// The reasons of notices. People see their names and search for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventReason {
     /// The Deployment's EPG and all subnets in it are on the fabric, for the first time.
@@ -50,7 +50,7 @@ pub enum EventReason {
 }
 
 impl EventReason {
-    /// Somebody may have to do something about it.
+    /// Whether people may have to do something about it.
     pub fn is_warning(self) -> bool {
         matches!(self, EventReason::Finding(code) if !matches!(code, Code::Paused | Code::OtherClusterObjects))
     }
@@ -59,24 +59,25 @@ impl EventReason {
 impl fmt::Display for EventReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventReason::Finding(code) => write!(f, "{code:?}"),
+            EventReason::Finding(code) => code.fmt(f),
             done => write!(f, "{done:?}"),
         }
     }
 }
 
-/// The most Deployments that are kept in mind. Those that have gone may never be released, as where nothing is deleted.
+/// The most Deployments that are remembered. Deployments that are gone may never be released, for example if nothing is ever
+/// deleted.
 const MAX_TRACKED: usize = 16_384;
 
-/// What has been told, so that nothing is notices twice.
+/// What was reported before, so that nothing is reported twice.
 #[derive(Debug, Default)]
 pub struct NoticeTracker {
-    /// What each finding was about. The text counts where the finding is about the object itself: somebody changed it.
-    /// What is said of an EPG changes with each Pod, and is notices only where there was nothing before.
+    /// The findings about each object. A finding about the object itself has its text here: a new text is a new notice,
+    /// because the object was changed. The text of a finding about an EPG changes with each Pod, so it does not count.
     findings: BTreeMap<(ObjectRef, Code), String>,
     /// Each managed Deployment's way onto the fabric and off it.
     presences: BTreeMap<ObjectRef, Presence>,
-    /// The EPGs in which something was made since the last end of a reconcile.
+    /// The EPGs that were written to since the end of the last reconcile.
     written: BTreeSet<EpgDn>,
 }
 
@@ -84,97 +85,102 @@ pub struct NoticeTracker {
 #[derive(Debug)]
 struct Presence {
     epg: EpgDn,
-    /// This process made something there since.
+    /// This process has written there since.
     written: bool,
-    /// All was there once.
+    /// All of it was there once.
     synced: bool,
 }
 
+/// What is known at the end of a reconcile.
+#[derive(Clone, Copy)]
+pub struct Outcome<'a> {
+    /// The cluster.
+    pub inventory: &'a Inventory,
+    /// What it calls for.
+    pub desired: &'a DesiredState,
+    /// What the fabric holds.
+    pub fabric: &'a FabricCache,
+    /// All findings.
+    pub findings: &'a BTreeSet<Finding>,
+}
+
 impl NoticeTracker {
-    /// Something was made or changed in an EPG.
+    /// Something was created or changed in an EPG.
     pub fn written(&mut self, epg: &EpgDn) {
         self.written.insert(epg.clone());
     }
 
     /// What is new at the end of a reconcile.
-    pub fn reconcile_ended(
-        &mut self,
-        inventory: &Inventory,
-        desired: &DesiredState,
-        fabric: &FabricCache,
-        findings: &BTreeSet<Finding>,
-    ) -> Vec<EventNotice> {
-        let mut notices = self.found(inventory, desired, findings);
-        notices.extend(self.done(inventory, desired, fabric, findings));
+    pub fn reconcile_ended(&mut self, outcome: Outcome<'_>) -> Vec<EventNotice> {
+        let mut notices = self.new_findings(outcome);
+        let mut former = std::mem::take(&mut self.presences);
+        notices.extend(self.arrivals(outcome, &mut former));
+        notices.extend(self.departures(outcome, former));
         notices
     }
 
-    /// Findings that an object has now and had not before. Several of one sort are told together.
-    fn found(
-        &mut self,
-        inventory: &Inventory,
-        desired: &DesiredState,
-        findings: &BTreeSet<Finding>,
-    ) -> Vec<EventNotice> {
+    /// Findings that an object did not have before. Those of one code share a notice.
+    fn new_findings(&mut self, Outcome { inventory, desired, findings, .. }: Outcome<'_>) -> Vec<EventNotice> {
         let mut notes: BTreeMap<(ObjectRef, Code), Vec<String>> = BTreeMap::new();
         let mut now: BTreeMap<(ObjectRef, Code), String> = BTreeMap::new();
         for finding in findings {
-            let (note, counts) = match &finding.subject {
+            let (note, own_text) = match &finding.subject {
                 Subject::Cluster(..) => (finding.note().to_owned(), finding.note()),
                 subject => (format!("{subject}: {}", finding.note()), ""),
             };
             for about in affected(&finding.subject, inventory, desired) {
-                now.entry((about.clone(), finding.code)).or_default().push_str(counts);
+                now.entry((about.clone(), finding.code)).or_default().push_str(own_text);
                 notes.entry((about, finding.code)).or_default().push(note.clone());
             }
         }
         let before = std::mem::replace(&mut self.findings, now);
         notes.retain(|it, _| before.get(it) != self.findings.get(it));
-        let notices = notes.into_iter();
+        let mut notices = Vec::new();
+        for ((about, code), notes) in notes {
+            notices.push(EventNotice { about, reason: EventReason::Finding(code), note: notes.join("; ") });
+        }
         notices
-            .map(|((about, code), notes)| EventNotice {
-                about,
-                reason: EventReason::Finding(code),
-                note: notes.join("; "),
-            })
-            .collect()
     }
 
-    /// What was done for Deployments. A restart on a converged fabric has nothing to tell.
-    fn done(
-        &mut self,
-        inventory: &Inventory,
-        desired: &DesiredState,
-        fabric: &FabricCache,
-        findings: &BTreeSet<Finding>,
-    ) -> Vec<EventNotice> {
+    /// Deployments that are on the fabric for the first time. A restart on a converged fabric reports none. The presences
+    /// that go on are taken out of `former`.
+    fn arrivals(&mut self, outcome: Outcome<'_>, former: &mut BTreeMap<ObjectRef, Presence>) -> Vec<EventNotice> {
         let mut notices = Vec::new();
         let written = std::mem::take(&mut self.written);
-        let mut left = std::mem::take(&mut self.presences);
-        for (dn, epg) in &desired.epgs {
-            let is_synced = LazyCell::new(|| is_synced(epg, fabric.epg(dn)));
-            for about in epg.workloads.iter().filter_map(|it| object_ref(inventory, it)) {
-                let stay = left.remove(&about).filter(|it| it.epg == *dn);
-                let mut stay = stay.unwrap_or(Presence { epg: dn.clone(), written: false, synced: false });
-                stay.written |= written.contains(dn);
-                if !stay.synced && *is_synced {
-                    stay.synced = true;
-                    if stay.written {
+        for (dn, epg) in &outcome.desired.epgs {
+            let is_synced = LazyCell::new(|| is_synced(epg, outcome.fabric.epg(dn)));
+            for about in epg.workloads.iter().filter_map(|it| object_ref(outcome.inventory, it)) {
+                let presence = former.remove(&about).filter(|it| it.epg == *dn);
+                let mut presence = presence.unwrap_or(Presence { epg: dn.clone(), written: false, synced: false });
+                presence.written |= written.contains(dn);
+                if !presence.synced && *is_synced {
+                    presence.synced = true;
+                    if presence.written {
                         let note = format!("{dn} is on the fabric with {}", counted(epg.subnets.len(), "subnet"));
                         notices.push(EventNotice { about: about.clone(), reason: EventReason::Synced, note });
                     }
                 }
-                self.presences.insert(about, stay);
+                self.presences.insert(about, presence);
             }
         }
-        for (about, stay) in left {
-            // What is not read any more is of no interest any more.
-            if fabric.l3out(&stay.epg.l3out).is_none() {
+        notices
+    }
+
+    /// Deployments of which nothing is left in the EPG that they named.
+    fn departures(&mut self, outcome: Outcome<'_>, former: BTreeMap<ObjectRef, Presence>) -> Vec<EventNotice> {
+        let mut notices = Vec::new();
+        for (about, presence) in former {
+            // An L3Out that is not read any more is not relevant any more.
+            if outcome.fabric.l3out(&presence.epg.l3out).is_none() {
                 continue;
             }
-            match (rest(&stay.epg, desired, fabric, findings), stay.written || stay.synced) {
-                (None, _) if self.presences.len() < MAX_TRACKED => drop(self.presences.insert(about, stay)),
-                (Some(note), true) => notices.push(EventNotice { about, reason: EventReason::Released, note }),
+            match released(&presence.epg, outcome) {
+                Some(note) if presence.written || presence.synced => {
+                    notices.push(EventNotice { about, reason: EventReason::Released, note });
+                }
+                None if self.presences.len() < MAX_TRACKED => {
+                    self.presences.insert(about, presence);
+                }
                 _ => {}
             }
         }
@@ -208,21 +214,21 @@ fn object_ref(inventory: &Inventory, workload: &Workload) -> Option<ObjectRef> {
     Some(ObjectRef { kind: *kind, key: key.clone(), uid })
 }
 
-/// Whether all that is desired is there. Without an address there is nothing yet that anybody could use.
+/// Whether all that is desired is there. An EPG without an address is of no use yet.
 fn is_synced(desired: &DesiredEpg, epg: Option<&Epg>) -> bool {
     !desired.subnets.is_empty() && epg.is_some_and(|it| desired.subnets.keys().all(|at| it.subnets.contains_key(at)))
 }
 
-/// What became of an EPG that a Deployment names no more; nothing while something of it is still to go.
-fn rest(dn: &EpgDn, desired: &DesiredState, fabric: &FabricCache, findings: &BTreeSet<Finding>) -> Option<String> {
-    let Some(epg) = fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
-    let still = desired.epgs.get(dn);
-    let is_left = |at| still.is_none_or(|it| !it.subnets.contains_key(at));
-    if epg.subnets.iter().any(|(at, it)| it.ownership == Ownership::Owned && is_left(at)) {
+/// What became of an EPG that a Deployment no longer names; nothing while something in it is still to go.
+fn released(dn: &EpgDn, outcome: Outcome<'_>) -> Option<String> {
+    let Some(epg) = outcome.fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
+    let desired = outcome.desired.epgs.get(dn);
+    let is_desired = |prefix| desired.is_some_and(|it| it.subnets.contains_key(prefix));
+    if epg.subnets.iter().any(|(prefix, it)| it.ownership == Ownership::Owned && !is_desired(prefix)) {
         return None;
     }
-    let subject = Subject::Fabric(ObjectDn::Epg(dn.clone()));
-    let presences = || findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
-    (still.is_some() || epg.ownership != Ownership::Owned || presences())
-        .then(|| format!("subnets of the Deployment were removed from {dn}; the EPG stays"))
+    let subject = Subject::from(dn);
+    let is_retained = || outcome.findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
+    let stays = desired.is_some() || epg.ownership != Ownership::Owned || is_retained();
+    stays.then(|| format!("subnets of the Deployment were removed from {dn}; the EPG stays"))
 }

@@ -11,7 +11,7 @@ use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
 use crate::model::finding::{Finding, Subject, within_limits};
 use crate::model::inventory::Inventory;
-use crate::model::notices::{EventNotice, NoticeTracker};
+use crate::model::notices::{EventNotice, NoticeTracker, Outcome};
 use crate::model::plan::{Plan, Tally, describe};
 use crate::model::quota::Quota;
 
@@ -51,7 +51,7 @@ impl Reporter {
         let findings = within_limits(findings, namespaces_of);
         self.shares.log_changes(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
-        self.notices.reconcile_ended(inventory, desired, cache, &self.findings)
+        self.notices.reconcile_ended(Outcome { inventory, desired, fabric: cache, findings: &self.findings })
     }
 
     /// Logs a plan that the policy `observe` does not send, if it is another one than the last.
