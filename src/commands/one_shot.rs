@@ -54,7 +54,7 @@ pub(super) fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Resu
     let failed = |error: kube::Error| {
         let code =
             if matches!(error, kube::Error::Unauthorized | kube::Error::Forbidden { .. }) { EXIT_CONFIG } else { 1 };
-        ExitError { code, message: format!("Kubernetes: {error}") }
+        ExitError { code, message: format!("failed to read the cluster at {}: {error}", cluster.server()) }
     };
     let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
     for kind in Kind::ALL {

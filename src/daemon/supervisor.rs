@@ -264,7 +264,7 @@ fn wait_for_reconciler(
         if error == last_logged {
             debug!(error; "still waiting for the API server");
         } else {
-            warn!(error; "failed to reach the API server; retrying with growing pauses");
+            warn!(error, server = cluster.server(); "failed to reach the API server; retrying with growing pauses");
             last_logged = error;
         }
         if stopped_within(stop, pause) {

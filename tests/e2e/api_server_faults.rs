@@ -71,7 +71,7 @@ fn an_api_server_that_is_away_costs_nothing() {
         assert_eq!(deletions(&world, "10.0.0.2/32"), 1);
         let expected = if forgets { 3 } else { 0 };
         daemon.until_logged_times("(410)", expected);
-        assert_eq!(daemon.count("(410)"), expected, "each kind is listed anew where it has to be");
+        assert_eq!(daemon.count("(410)"), expected, "each kind is relisted if necessary");
     }
 }
 

@@ -64,7 +64,7 @@ fn a_token_ends_under_a_running_daemon() {
     let mut daemon = world.run_as("bound.kubeconfig", &[]);
     world.deploy("web", Some("E"), 1);
     world.until_follows("E", "web", 1, &[]);
-    let listed = daemon.count("listed anew");
+    let listed = daemon.count("relisting");
 
     assert!(is_good());
     cluster.kubectl(&["--namespace=kube-system", "delete", "secret", "bond"]);
@@ -74,7 +74,7 @@ fn a_token_ends_under_a_running_daemon() {
     world.until_follows("F", "api", 1, &[]);
     let described = || world.kubectl(&["describe", "deployment", "api"]).contains("Synced");
     world.until("its Event is there", described);
-    assert_eq!(daemon.count("listed anew"), listed, "{}", daemon.log());
+    assert_eq!(daemon.count("relisting"), listed, "{}", daemon.log());
     assert_eq!(daemon.stop().0, Some(0));
 }
 

@@ -101,7 +101,7 @@ fn one_right_less() {
 
             let without = Without::new(&world, CLUSTER, verb, resource);
             let mut daemon = world.run(&["--epg-grace", "0"]);
-            daemon.until_logged(&format!("cannot {verb} resource \"{resource}\""));
+            daemon.until_logged(&format!("cannot {verb} resource \\\"{resource}\\\""));
             if verb == "list" {
                 assert!(world.exists("E"), "{kind}s were not listed");
                 assert_eq!(world.subnets("E").len(), 2);
@@ -123,7 +123,7 @@ fn one_of_the_other_rights_less() {
         let without = Without::new(&world, role, verb, resource);
         let mut daemon = world.run(&["--leader-elect", "--epg-grace", "0"]);
         world.deploy("web", Some("E"), 1);
-        daemon.until_logged(&format!("cannot {verb} resource \"{resource}\""));
+        daemon.until_logged(&format!("cannot {verb} resource \\\"{resource}\\\""));
         assert_eq!(world.exists("E"), resource == "events", "{}", daemon.log());
         drop(without);
         world.until_follows("E", "web", 1, &[]);
