@@ -149,7 +149,7 @@ fn a_mass_of_refusals_costs_no_mass_of_requests() {
     let addresses: Vec<String> = (0..500).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
     world.kube.deploy("a", "web", Some(E), &addresses.iter().map(String::as_str).collect::<Vec<_>>());
     let daemon = world.run(&[]);
-    daemon.until_logged("extsubnet-[10.1.0.0/32]: failed to write");
+    daemon.until_logged("extsubnet-[10.1.0.0/32] text=\"failed to write");
     let requests = world.apic.writes().len();
     assert!((200..250).contains(&requests), "{requests} requests");
     assert_eq!(world.subnets("E").len(), 0);

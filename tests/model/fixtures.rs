@@ -59,7 +59,7 @@ impl Session {
         decode::read(status, body.as_bytes())
     }
 
-    /// What the websocket said since it was last asked, as the listener tells it.
+    /// The websocket messages since the last call, as the session manager decodes them.
     pub fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
         let messages = self.session.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
         let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
