@@ -1,19 +1,19 @@
-//! `plan` and `run --once`: one look at both sides, with what it means in the exit code.
+//! `plan` and `run --once`: what they print and do, and their exit codes.
 
 use std::time::{Duration, Instant};
 
 use crate::world::{DN_E, E, F, World};
 use sim::net::{Fault, Trouble};
 
-/// X4, W5: `plan` tells each change with its reason, by L3Out and EPG, sends nothing but reads, and exits 0 or 2.
+/// X4, W5: `plan` prints each change with its reason, by L3Out and EPG, sends reads only, and exits with 0 or 2.
 #[test]
-fn plan_tells_and_reads_only() {
+fn plan_prints_and_only_reads() {
     World::both(|world| {
         let plan = |code: i32| {
             let done = world.output(&["plan"]);
             let words = String::from_utf8_lossy(&done.stderr);
             assert_eq!(done.status.code(), Some(code), "{words}");
-            assert!(!words.contains(DN_E), "what a run would do is told as if it were done: {words}");
+            assert!(!words.contains(DN_E), "plan must not log changes as if they were made: {words}");
             String::from_utf8(done.stdout).unwrap()
         };
         assert_eq!(plan(0), "No changes: the fabric is in sync with the cluster.\n");
@@ -62,9 +62,9 @@ Plan: 3 to create, 0 to change, 0 to delete.
     });
 }
 
-/// X5: `run --once` does one full sync, waits for a grace that runs, checks, and says by its code what is left.
+/// X5: `run --once` does one full sync, waits for the end of a grace, checks, and its exit code says if something is left.
 #[test]
-fn once_does_all_and_checks() {
+fn once_syncs_and_checks() {
     World::both(|world| {
         let once = |flags: &[&str]| {
             let done = world.output(&[&["run", "--once"], flags].concat());
@@ -99,9 +99,9 @@ fn once_does_all_and_checks() {
     });
 }
 
-/// W8, X5: `plan` and `run --once` wait for an APIC that throttles logins, say so, and give up after a while only.
+/// W8, X5: if the APIC throttles logins, `plan` and `run --once` retry, log it, and give up after 30 s.
 #[test]
-fn a_throttled_login_is_waited_for() {
+fn a_throttled_login_is_retried() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let busy = || Trouble::Answer(503, "text/html", "<html>Service Temporarily Unavailable</html>".to_owned());
@@ -121,9 +121,9 @@ fn a_throttled_login_is_waited_for() {
     assert!(took > Duration::from_secs(15) && took < crate::world::LIMIT, "{took:?}");
 }
 
-/// X4, X5: who cannot look says so: 1 where nobody answers, 78 where somebody refuses us.
+/// X4, X5: a peer that does not answer is exit code 1, one that refuses us 78.
 #[test]
-fn a_look_that_fails_says_why() {
+fn failed_reads_are_explained() {
     let world = World::new();
     world.kube.deny("list", "pods");
     let done = world.output(&["plan"]);

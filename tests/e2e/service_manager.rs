@@ -1,4 +1,4 @@
-//! The service manager's side of the program: what it is told, over a socket such as systemd's (sd_notify(3)).
+//! What the daemon reports to the service manager, over a socket as systemd's (sd_notify(3)).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -20,14 +20,14 @@ impl Manager {
     #[track_caller]
     fn until(&self, desired: &str) -> Vec<String> {
         let end = Instant::now() + LIMIT;
-        let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
-        while !told.iter().any(|it| it == desired) {
-            assert!(Instant::now() < end, "{desired} was never told, but {told:?}");
+        let (mut lines, mut buffer) = (Vec::new(), [0; 4096]);
+        while !lines.iter().any(|it| it == desired) {
+            assert!(Instant::now() < end, "{desired} was not reported, but {lines:?}");
             if let Ok(length) = self.0.recv(&mut buffer) {
-                told.extend(String::from_utf8(buffer[..length].to_vec()).unwrap().lines().map(str::to_owned));
+                lines.extend(String::from_utf8(buffer[..length].to_vec()).unwrap().lines().map(str::to_owned));
             }
         }
-        told
+        lines
     }
 }
 
@@ -37,10 +37,9 @@ fn start(world: &World, socket: &str, flags: &[&str]) -> Daemon {
     Daemon::start(command)
 }
 
-/// X1: systemd is told when the program is up, how it stands at each step, that its loop turns although nothing
-/// happens, and that it stops.
+/// X1: the daemon reports to systemd its readiness, each status, heartbeats without events, and its stop.
 #[test]
-fn systemd_is_told_how_it_stands() {
+fn status_is_reported_to_systemd() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
@@ -48,8 +47,8 @@ fn systemd_is_told_how_it_stands() {
     world.apic.fault(Fault::on("aaaLogin", Trouble::Cut));
     let mut daemon = start(&world, path.to_str().unwrap(), &[]);
     // Neither side is there: it is up all the same.
-    let told = manager.until("READY=1");
-    assert!(told.iter().all(|it| it == "READY=1" || it == "STATUS=waiting for Kubernetes"), "{told:?}");
+    let lines = manager.until("READY=1");
+    assert!(lines.iter().all(|it| it == "READY=1" || it == "STATUS=waiting for Kubernetes"), "{lines:?}");
     world.kube.server().clear_faults();
     manager.until("STATUS=waiting for the APIC");
     world.apic.clear_faults();
@@ -65,11 +64,11 @@ fn systemd_is_told_how_it_stands() {
     manager.until("WATCHDOG=1");
     manager.until("WATCHDOG=1");
     assert_eq!(daemon.stop().0, Some(0));
-    let told = manager.until("STOPPING=1");
-    assert!(told.contains(&"STATUS=stopping".to_owned()), "{told:?}");
+    let lines = manager.until("STOPPING=1");
+    assert!(lines.contains(&"STATUS=stopping".to_owned()), "{lines:?}");
 }
 
-/// K4: one that does not lead says so, over an abstract socket as systemd may give it.
+/// K4: a standby reports that, over an abstract socket, which systemd may use.
 #[test]
 fn a_standby_says_so() {
     let world = World::new();
@@ -80,14 +79,14 @@ fn a_standby_says_so() {
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let manager = Manager::at(UnixDatagram::bind_addr(&address).unwrap());
     let _standby = start(&world, &format!("@{name}"), &lease);
-    let mut told = manager.until("STATUS=standby: another process holds the Lease");
-    if !told.contains(&"READY=1".to_owned()) {
-        told.extend(manager.until("READY=1"));
+    let mut lines = manager.until("STATUS=standby: another process holds the Lease");
+    if !lines.contains(&"READY=1".to_owned()) {
+        lines.extend(manager.until("READY=1"));
     }
-    assert!(!told.iter().any(|it| it.contains("APIC")), "{told:?}");
+    assert!(!lines.iter().any(|it| it.contains("APIC")), "{lines:?}");
 }
 
-/// W5: under `observe` something is left, and it does not say that all is well.
+/// W5: an observer does not report the fabric as in sync while there are changes.
 #[test]
 fn an_observer_is_not_in_step() {
     let world = World::new();
@@ -95,16 +94,16 @@ fn an_observer_is_not_in_step() {
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let daemon = start(&world, path.to_str().unwrap(), &["--policy", "observe"]);
-    let told = manager.until("STATUS=observing: there are changes that the policy does not send");
-    assert!(!told.iter().any(|it| it.starts_with("STATUS=in sync")), "{told:?}");
+    let lines = manager.until("STATUS=observing: there are changes that the policy does not send");
+    assert!(!lines.iter().any(|it| it.starts_with("STATUS=in sync")), "{lines:?}");
     assert_eq!(daemon.count("up to date"), 0);
     world.kube.annotate("a", "web", None);
     manager.until("STATUS=in sync");
 }
 
-/// R4: after a list that was read anew it is in step once what that leads to is done, and not before.
+/// R4: after a relist the daemon reports the fabric as in sync only after the changes that follow from the list.
 #[test]
-fn what_was_in_step_may_not_be_so_after_a_list() {
+fn a_relist_ends_the_status_in_sync() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
@@ -118,18 +117,18 @@ fn what_was_in_step_may_not_be_so_after_a_list() {
     world.apic.fault(Fault { method: Some("POST"), ..Fault::on("out-L", Trouble::Hang) });
     world.kube.server().resume();
     manager.until("STATUS=waiting for Kubernetes");
-    let told = manager.until("STATUS=full sync");
-    assert!(!told.iter().any(|it| it.starts_with("STATUS=in sync")), "{told:?}");
+    let lines = manager.until("STATUS=full sync");
+    assert!(!lines.iter().any(|it| it.starts_with("STATUS=in sync")), "{lines:?}");
     assert_eq!(world.subnets("E").len(), 1);
     world.apic.clear_faults();
-    let told = manager.until("STATUS=in sync");
+    let lines = manager.until("STATUS=in sync");
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
-    assert!(!told.contains(&"STATUS=first full sync".to_owned()), "{told:?}");
+    assert!(!lines.contains(&"STATUS=first full sync".to_owned()), "{lines:?}");
 }
 
-/// X1: while a reconcile waits for an answer, it does not say that all is in step.
+/// X1: while a reconcile waits for an answer, the daemon does not report the fabric as in sync.
 #[test]
-fn a_reconcile_that_waits_says_so() {
+fn a_waiting_reconcile_is_reported() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
@@ -144,9 +143,9 @@ fn a_reconcile_that_waits_says_so() {
     world.until_holds("E", &["10.0.0.1", "10.0.0.3"]);
 }
 
-/// X1: what a manager had no room for is told once more.
+/// X1: a status that the manager's full queue did not take is reported again.
 #[test]
-fn a_busy_manager_is_told_later() {
+fn a_busy_manager_gets_the_status_later() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());
@@ -156,16 +155,16 @@ fn a_busy_manager_is_told_later() {
     let _daemon = start(&world, path.to_str().unwrap(), &[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
-    let told = manager.until("READY=1");
-    assert!(told.iter().filter(|it| *it == "OTHER=1").count() >= 1, "its queue was full: {told:?}");
-    if !told.contains(&"STATUS=in sync".to_owned()) {
+    let lines = manager.until("READY=1");
+    assert!(lines.iter().filter(|it| *it == "OTHER=1").count() >= 1, "its queue was full: {lines:?}");
+    if !lines.contains(&"STATUS=in sync".to_owned()) {
         manager.until("STATUS=in sync");
     }
 }
 
-/// X1: whoever started it may not be a service manager at all.
+/// X1: the daemon runs without a service manager, whatever NOTIFY_SOCKET is; a path that cannot be a socket is an error.
 #[test]
-fn a_socket_that_is_none() {
+fn an_unusable_notify_socket() {
     let world = World::new();
     let mut command = world.command(&["run"]);
     command.env("NOTIFY_SOCKET", "");
@@ -173,11 +172,10 @@ fn a_socket_that_is_none() {
     daemon.until_logged("APIC session established");
     assert_eq!(daemon.stop().0, Some(0));
 
-    // A path that cannot be one, and one where nobody listens: the first is told, the second hurts nobody.
     let mut command = world.command(&["run"]);
     command.env("NOTIFY_SOCKET", "/".repeat(200));
     assert_eq!(output(command).status.code(), Some(78));
-    let mut daemon = start(&world, "/nobody/listens/here", &[]);
+    let mut daemon = start(&world, "/no/such/socket", &[]);
     daemon.until_logged("APIC session established");
     assert_eq!(daemon.stop().0, Some(0));
 }

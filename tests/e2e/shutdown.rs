@@ -1,4 +1,4 @@
-//! X1, X2, X4: every end is noticed and is prompt, also while a peer hangs, and says what it means by its exit code.
+//! X1, X2, X4: the end of the daemon: prompt even if a peer hangs, and with the right exit code.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::world::{Daemon, E, World, bare_command, output};
 use sim::net::{Fault, Trouble};
 
-/// Rules' deadlines are hang guards here, at five times their value.
+/// Five times the deadline of the rule, because the machine may be busy.
 const PROMPT: Duration = Duration::from_secs(10);
 
 /// X2, A3: SIGTERM logs out, leaves everything on the fabric as it is, and exits with 0; SIGINT does the same.
@@ -28,9 +28,9 @@ fn a_stop_is_clean() {
     }
 }
 
-/// X2, I15: a peer that hangs does not hold the stop up, on either side, at any point.
+/// X2, I15: a peer that hangs does not delay the stop, on either side, at any point.
 #[test]
-fn a_hanging_peer_holds_nothing_up() {
+fn a_hanging_peer_delays_no_stop() {
     for (side, target) in [
         ("kube", "/api/v1/pods"),
         ("kube", "/api/v1/namespaces/kube-system"),
@@ -60,7 +60,7 @@ fn a_hanging_peer_holds_nothing_up() {
         let mut daemon = Daemon::start(command);
         match target {
             "/leases" | "aaaLogout" => world.until_holds("E", &["10.0.0.1"]),
-            _ => world.until("somebody waits for an answer", |world| {
+            _ => world.until("a request waits for its answer", |world| {
                 world.kube.server().troubled() + world.apic.troubled() > 0
             }),
         }
@@ -71,7 +71,7 @@ fn a_hanging_peer_holds_nothing_up() {
     }
 }
 
-/// X2: two signals within half a second are one wish, as when a service manager and a shell both send one: the stop is
+/// X2: two signals within half a second count as one, as when a service manager and a shell both send one: the stop is
 /// clean.
 #[test]
 fn two_signals_in_a_moment_are_one() {
@@ -104,9 +104,9 @@ fn a_second_signal_does_not_wait() {
     assert_eq!(daemon.wait().code(), Some(1));
 }
 
-/// X2: SIGUSR1 tells the full status with the subscriptions.
+/// X2: SIGUSR1 logs the full status with the subscriptions.
 #[test]
-fn the_status_is_told_on_demand() {
+fn the_status_is_logged_on_demand() {
     let world = World::new();
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -121,7 +121,7 @@ fn the_status_is_told_on_demand() {
     daemon.until_logged(&format!("leader=true controller={}", world.apic.apic()));
 }
 
-/// X4, X6: a wrong command line, a missing value, a bad file: one sentence on stderr, the right code, no backtrace.
+/// X4, X6: an invalid command line, a missing value or a bad file: one sentence on stderr, the right code, no backtrace.
 #[test]
 fn mistakes_are_one_sentence() {
     let world = World::new();
@@ -188,10 +188,10 @@ fn credentials_are_read_again_on_demand() {
     assert!(!daemon.log().contains(old) && !daemon.log().contains("Another-word"));
 }
 
-/// X4, X3: SIGHUP where the password, a token or a CA has become a FIFO that has no writer: that is said, the old one stays
-/// in use, and everything goes on.
+/// X4, X3: SIGHUP if the password, a token or a CA has become a FIFO without a writer: it is logged, the old one stays in
+/// use, and everything goes on.
 #[test]
-fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
+fn a_fifo_instead_of_a_credential_blocks_nothing() {
     let world = World::new();
     let mut daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -209,8 +209,7 @@ fn a_fifo_in_place_of_a_credential_holds_nothing_up() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-/// A4, I12: there is no core file of the daemon, whatever the limits are that it was started with; and its memory and its
-/// environment are no file of its user's.
+/// A4, I12: the daemon leaves no core file, whatever its limits are, and its user cannot read its memory and environment.
 #[test]
 fn there_is_no_core_file() {
     let world = World::new();
