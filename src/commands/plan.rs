@@ -57,7 +57,7 @@ fn summary(changes: Tally, blocked: usize, findings: usize, policy: Policy) -> S
     if blocked > 0 {
         return format!("Plan: {changes}; {} more would be blocked.\n", plural(blocked, "deletion"));
     }
-    let is_empty = (changes.created, changes.changed, changes.deleted) == (0, 0, 0);
+    let is_empty = (changes.created, changes.updated, changes.deleted) == (0, 0, 0);
     match (is_empty, policy) {
         (true, _) if findings == 0 => "No changes: the fabric is in sync with the cluster.\n".to_owned(),
         (true, _) => format!("No changes; {}.\n", plural(findings, "finding")),

@@ -54,8 +54,8 @@ fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) 
     reconciler.request_full_sync();
     let left = reconcile(reconciler, &ReadOnly(client))?;
     let open = reconciler.open_findings();
-    let Tally { created, changed, deleted } = written;
+    let Tally { created, updated, deleted } = written;
     let remaining = Tally::of(&left.done);
-    info!(created, updated = changed, deleted, left:% = remaining, kept = left.kept, open_findings = open; "run finished");
+    info!(created, updated, deleted, left:% = remaining, kept = left.kept, open_findings = open; "run finished");
     Ok(left.done.is_empty() && !left.unfinished && open == 0)
 }

@@ -384,8 +384,8 @@ impl EventLoop {
 
     fn log_report(&self, report: &Report, view_is_complete: bool) {
         if !report.done.is_empty() {
-            let Tally { created, changed, deleted } = Tally::of(&report.done);
-            info!(created, updated = changed, deleted; "reconciled");
+            let Tally { created, updated, deleted } = Tally::of(&report.done);
+            info!(created, updated, deleted; "reconciled");
         } else if !report.unfinished && !report.withheld && view_is_complete && self.outcome.is_none() {
             match (self.reconciler.blocked_deletions(), report.kept) {
                 (0, 0) => info!("full sync complete: up to date"),

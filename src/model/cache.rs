@@ -40,7 +40,7 @@ impl FabricCache {
     }
 
     /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
-    pub fn l3outs_with_ours(&self) -> BTreeSet<L3outDn> {
+    pub fn l3outs_with_owned(&self) -> BTreeSet<L3outDn> {
         let is_ours = |it| matches!(it, Ownership::Owned | Ownership::Legacy);
         self.epgs()
             .filter(|(_, epg)| is_ours(epg.ownership) || epg.subnets.values().any(|it| is_ours(it.ownership)))
@@ -50,7 +50,7 @@ impl FabricCache {
     }
 
     /// How many objects are ours (W4).
-    pub fn count_ours(&self) -> usize {
+    pub fn count_owned(&self) -> usize {
         let ours = |epg: &Epg| {
             usize::from(epg.ownership == Ownership::Owned)
                 + epg.subnets.values().filter(|it| it.ownership == Ownership::Owned).count()
@@ -213,7 +213,7 @@ impl FabricCache {
                 if let Some(prefix) = prefix_of(dn)
                     && let Some(subnet) = self.epg_mut(&epg).and_then(|it| it.subnets.get_mut(&prefix))
                 {
-                    subnet.was_ours = false;
+                    subnet.was_owned = false;
                 }
             }
             _ => {}
@@ -230,7 +230,7 @@ impl FabricCache {
                 Change::CreateEpg { .. } => {
                     let epg = Epg {
                         ownership: Ownership::Owned,
-                        was_ours: true,
+                        was_owned: true,
                         subnets: BTreeMap::new(),
                         unreadable: 0,
                         other_clusters: BTreeSet::new(),
@@ -244,7 +244,7 @@ impl FabricCache {
                 }
                 Change::SetEpgOwner { .. } => {
                     if let Some(epg) = epgs.get_mut(&dn.name) {
-                        (epg.ownership, epg.was_ours) = (Ownership::Owned, true);
+                        (epg.ownership, epg.was_owned) = (Ownership::Owned, true);
                     }
                 }
                 Change::DeleteEpg { .. } => {
@@ -255,7 +255,7 @@ impl FabricCache {
                     let subnet = Subnet {
                         ip: prefix.to_string().into(),
                         ownership: Ownership::Owned,
-                        was_ours: true,
+                        was_owned: true,
                         name: name.as_str().into(),
                         scope: scope.clone(),
                         before_drift: None,
@@ -270,7 +270,7 @@ impl FabricCache {
                     if let Some(subnet) = subnet {
                         subnet.before_drift = None;
                         if *set_owner {
-                            (subnet.ownership, subnet.was_ours) = (Ownership::Owned, true);
+                            (subnet.ownership, subnet.was_owned) = (Ownership::Owned, true);
                         }
                         if let Some(name) = name {
                             subnet.name = name.as_str().into();

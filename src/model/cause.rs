@@ -1,7 +1,7 @@
 //! Why each change is made (R8): a closed set. How the cause of a deletion is found is in `explain`.
 //!
-//! A cause is always true. Where the present cannot tell one from another, such as what was changed while no aci-sync
-//! ran, the cause is one that holds for all of them.
+//! A cause is always true. If the present cannot distinguish several, as for a change while no aci-sync ran, the cause
+//! given is one that holds for all of them.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ pub enum Cause {
     /// Created: this process saw it, and then that another writer had deleted it (R1).
     Deleted,
 
-    /// Changed: another writer changed or removed the owner mark, as this process saw.
-    MarkChanged,
-    /// Changed: it has a predecessor's mark (O3).
+    /// Changed: another writer changed or removed the owner annotation, as this process saw.
+    OwnerChanged,
+    /// Changed: it has a legacy mark (O3).
     TakenOver,
-    /// Changed: it has our name and no mark (R2).
+    /// Changed: it has the name that aci-sync would give it, and no annotation (R2).
     OurName,
     /// Changed: another writer changed the name, as this process saw.
     NameChanged,
@@ -53,7 +53,7 @@ pub enum Cause {
     NotExposed(Workload, &'static str),
     /// Deleted: the address may not be exposed (P6).
     Refused(&'static str),
-    /// Deleted: no Deployment that names the EPG exposes the address. This holds for whatever is deleted there.
+    /// Deleted: no Deployment that names the EPG exposes the address. This holds for everything that is deleted there.
     Undesired,
     /// Deleted: no valid annotation names the EPG. It was removed or changed, or its Deployment is gone (D6).
     Unnamed,
@@ -64,7 +64,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Desired => f.write_str("desired"),
             Cause::Deleted => f.write_str("deleted by another writer"),
-            Cause::MarkChanged => f.write_str("owner annotation changed by another writer"),
+            Cause::OwnerChanged => f.write_str("owner annotation changed by another writer"),
             Cause::TakenOver => f.write_str("legacy object taken over"),
             Cause::OurName => f.write_str("our name, but no annotation"),
             Cause::NameChanged => f.write_str("name changed by another writer"),

@@ -35,5 +35,6 @@ pub mod guards;
 pub mod missing_pods;
 mod placement;
 pub mod planner;
+mod retained;
 
 pub mod notices;

@@ -29,7 +29,7 @@ pub struct Subnet {
     /// Whose it is.
     pub ownership: Ownership,
     /// This process saw our mark on it and has heard of no deletion since (R2).
-    pub was_ours: bool,
+    pub was_owned: bool,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
@@ -53,7 +53,7 @@ pub struct Epg {
     /// Whose it is.
     pub ownership: Ownership,
     /// This process saw our mark on it and has heard of no deletion since (R2).
-    pub was_ours: bool,
+    pub was_owned: bool,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
     /// Subnets whose address cannot be read; they are somebody else's.
@@ -73,13 +73,13 @@ pub struct Epg {
 impl Epg {
     /// Ours, or ours with its mark taken away (R2).
     pub fn is_ours(&self) -> bool {
-        self.ownership == Ownership::Owned || self.was_ours
+        self.ownership == Ownership::Owned || self.was_owned
     }
 
     /// The EPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
     pub(super) fn deleted(&mut self) {
-        (self.was_ours, self.deleted) = (false, true);
-        self.subnets.values_mut().for_each(|it| it.was_ours = false);
+        (self.was_owned, self.deleted) = (false, true);
+        self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }
 
     /// Ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
@@ -95,7 +95,7 @@ impl Epg {
 
     /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
     pub fn is_foreign(&self) -> bool {
-        matches!(self.ownership, Ownership::Unmarked | Ownership::Foreign) && !self.was_ours
+        matches!(self.ownership, Ownership::Unmarked | Ownership::Foreign) && !self.was_owned
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
             let ownership = owner.classify(annotation);
             let epg = Epg {
                 ownership,
-                was_ours: ownership == Ownership::Owned,
+                was_owned: ownership == Ownership::Owned,
                 subnets: BTreeMap::new(),
                 unreadable: 0,
                 other_clusters: other_cluster(annotation, ownership).into_iter().collect(),
@@ -173,7 +173,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
         let subnet = Subnet {
             ip: ip.into(),
             ownership,
-            was_ours: ownership == Ownership::Owned,
+            was_owned: ownership == Ownership::Owned,
             name: mo.attributes.name.clone().unwrap_or_default(),
             scope: Scope::parse(mo.attributes.scope.as_deref().unwrap_or_default()),
             before_drift: None,
@@ -193,7 +193,7 @@ pub(super) fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<Ob
         reverted.extend((before.ownership == Ownership::Owned).then(|| ObjectDn::Epg(dn.clone())));
         return reverted;
     };
-    now.was_ours = still_ours(before.was_ours, now.ownership);
+    now.was_owned = still_ours(before.was_owned, now.ownership);
     now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
     if before.ownership == Ownership::Owned && now.ownership != Ownership::Owned {
         reverted.push(ObjectDn::Epg(dn.clone()));
@@ -207,7 +207,7 @@ pub(super) fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<Ob
             reverted.push(ObjectDn::Subnet(dn.clone(), *prefix));
         }
         if let Some(now) = now {
-            now.was_ours = still_ours(before.was_ours, now.ownership);
+            now.was_owned = still_ours(before.was_owned, now.ownership);
             now.before_drift = original(before).filter(|it| it.name != now.name || !now.scope.has(&it.scope));
         }
     }
@@ -222,6 +222,6 @@ fn original(seen: &Subnet) -> Option<Box<Original>> {
 
 /// Whether an object that was ours is still taken for ours when a read shows this mark (R2). What another aci-sync has
 /// marked is its own: two that each took it back would never end (O5).
-fn still_ours(was_ours: bool, ownership: Ownership) -> bool {
-    ownership == Ownership::Owned || (was_ours && ownership != Ownership::OtherCluster)
+fn still_ours(was_owned: bool, ownership: Ownership) -> bool {
+    ownership == Ownership::Owned || (was_owned && ownership != Ownership::OtherCluster)
 }

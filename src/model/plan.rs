@@ -1,4 +1,4 @@
-//! The plan: what is to be sent, as plain data, and how a person reads it.
+//! The plan: what is to be sent, as plain data, and its form for people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,55 +12,54 @@ use super::owner::Ownership;
 use super::scope::Scope;
 use super::source::Source;
 
-/// What one look at desired and fabric calls for.
+/// What has to be done so that the fabric holds what is desired.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// EPGs that have to be read whole before anything can be said about them (W7). While there are any, the
-    /// transactions are not for sending: read, then plan again.
+    /// EPGs that have to be read whole first (W7). While there are any, the transactions are not for sending: read, then plan
+    /// again.
     pub reads: BTreeSet<EpgDn>,
     /// What to send, in this order. A transaction that fails stops those that follow it in the same EPG.
     pub transactions: Vec<Transaction>,
-    /// What people should know.
+    /// What people should know about it.
     pub findings: Vec<Finding>,
-    /// EPGs of ours that nothing wants and nothing holds: their grace runs (D6).
+    /// Owned EPGs that are not desired and hold nothing that stays: their grace runs (D6).
     pub undesired: BTreeSet<EpgDn>,
-    /// Foreign EPGs whose tag is not written, because somebody keeps deleting it (O4, R5).
+    /// Foreign EPGs whose tag is not written, because another writer keeps deleting it (O4, R5).
     pub untagged: BTreeSet<EpgDn>,
-    /// What it deletes, or will once a grace is over: cascades included, moves not (W4).
+    /// What it deletes, now or once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
-    /// What it would delete if it were not held (W4).
+    /// What it would delete if it were not blocked (W4).
     pub blocked: BTreeSet<ObjectDn>,
-    /// What it would delete if anything might be deleted (W1, W5).
+    /// What it would delete if deletions were possible now (W1, W5).
     pub withheld: BTreeSet<ObjectDn>,
 }
 
-/// Changes in one EPG that are sent as one request, and are done by the APIC all or none.
+/// Changes in one EPG that are sent as one request. The APIC does all of them or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     /// The EPG.
     pub epg: EpgDn,
     /// How it is sent.
     pub shape: RequestShape,
-    /// The changes; exactly one of them where the form is [`RequestShape::OneSubnet`].
+    /// The changes; exactly one if the shape is [`RequestShape::OneSubnet`].
     pub changes: Vec<Change>,
 }
 
-/// The two ways of writing into an EPG (W2).
+/// How a transaction is sent (W2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestShape {
-    /// An EPG of ours: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
+    /// Into an owned EPG: a POST rooted at the `l3extInstP`, sent to the L3Out's URL.
     EpgTree,
-    /// A foreign EPG: a POST rooted at one `l3extSubnet` and sent to the EPG's URL, or a DELETE of it.
+    /// Into a foreign EPG: a POST rooted at one `l3extSubnet` and sent to the EPG's URL, or a DELETE of it.
     OneSubnet,
-    /// A tag of the L3Out that remembers the EPG (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
+    /// A tag of the L3Out that marks the EPG as foreign (O4): a POST rooted at the `tagAnnotation` and sent to the L3Out's
     /// URL, or a DELETE of it.
     Tag,
 }
 
 impl Transaction {
-    /// A transaction that was refused for its content, in parts: what concerns the EPG itself alone, then the rest;
-    /// or two halves. Nothing where it is one object
-    /// already (W3).
+    /// A transaction that was rejected for its content, in two parts: the EPG itself and the rest, or two halves. Nothing if
+    /// it is one object (W3).
     pub fn parts(&self) -> Option<[Transaction; 2]> {
         let own = self.changes.iter().take_while(|it| it.is_of_epg()).count();
         let at = if own > 0 { own } else { self.changes.len() / 2 };
@@ -69,7 +68,7 @@ impl Transaction {
         (!first.is_empty() && !rest.is_empty()).then(|| [part(first), part(rest)])
     }
 
-    /// The objects that it makes, changes or deletes.
+    /// The objects that it creates, changes or deletes.
     pub fn objects(&self) -> impl Iterator<Item = ObjectDn> {
         self.changes.iter().map(|it| it.object(&self.epg))
     }
@@ -78,28 +77,28 @@ impl Transaction {
 /// One change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The EPG is not there and is made, with our mark.
+    /// Creates the EPG, with our owner annotation.
     CreateEpg {
         /// The Deployments that name it.
         workloads: Vec<Workload>,
         /// Why (R8).
         why: Cause,
     },
-    /// The EPG gets our mark: a predecessor's (O3), or ours that somebody changed (R2).
+    /// Gives the EPG our owner annotation: a legacy one (O3), or one whose annotation another writer changed (R2).
     SetEpgOwner {
-        /// Whose mark it bears now.
+        /// Whose it is by its present annotation.
         from: Ownership,
         /// Why (R8).
         why: Cause,
     },
-    /// The EPG goes, with all that is in it (D6).
+    /// Deletes the EPG, with all that is in it (D6).
     DeleteEpg {
-        /// How many subnets of ours fall with it.
+        /// How many owned subnets go with it.
         subnets: usize,
         /// Why (R8).
         why: Cause,
     },
-    /// A subnet is not there and is made, with our mark.
+    /// Creates a subnet, with our owner annotation.
     CreateSubnet {
         /// The address.
         prefix: Prefix,
@@ -107,18 +106,18 @@ pub enum Change {
         name: String,
         /// Its `scope`.
         scope: Scope,
-        /// The Pod or Service it comes from.
+        /// The Pod or Service that the address comes from.
         source: Source,
         /// Why (R8).
         why: Cause,
     },
-    /// A subnet gets back what somebody changed (R2), or becomes ours (O3).
+    /// Puts back what another writer changed at a subnet (R2), or takes it over (O3).
     RepairSubnet {
         /// The address.
         prefix: Prefix,
         /// The subnet as it was read.
         before: Subnet,
-        /// Our mark is written.
+        /// Our owner annotation is written.
         set_owner: bool,
         /// The `name` that is written.
         name: Option<String>,
@@ -127,20 +126,20 @@ pub enum Change {
         /// Why (R8).
         why: Vec<Cause>,
     },
-    /// A subnet goes.
+    /// Deletes a subnet.
     DeleteSubnet {
         /// The address.
         prefix: Prefix,
         /// The subnet as it was read.
         before: Subnet,
-        /// The EPG that it moves to, where it moves (D5, S3).
+        /// The EPG that the address moves to, if it moves (D5, S3).
         moves_to: Option<EpgDn>,
         /// Why (R8).
         why: Cause,
     },
-    /// The L3Out gets the tag that remembers that the EPG is not ours (O4).
+    /// Creates the tag at the L3Out that marks the EPG as foreign (O4).
     CreateTag,
-    /// That tag goes.
+    /// Deletes that tag.
     DeleteTag {
         /// Its DN as the APIC spells it.
         tag: Box<str>,
@@ -148,7 +147,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether something is taken away.
+    /// Whether it deletes something.
     pub fn is_delete(&self) -> bool {
         matches!(self, Change::DeleteEpg { .. } | Change::DeleteSubnet { .. } | Change::DeleteTag { .. })
     }
@@ -158,12 +157,12 @@ impl Change {
         matches!(self, Change::CreateEpg { .. } | Change::SetEpgOwner { .. } | Change::DeleteEpg { .. })
     }
 
-    /// Whether the EPG goes with all that is in it, whosever that is.
+    /// Whether it deletes the EPG with all that is in it, also what other writers put there.
     pub fn deletes_epg(&self) -> bool {
         matches!(self, Change::DeleteEpg { .. })
     }
 
-    /// The subnet that it makes, changes or deletes, where it is about one.
+    /// The address, if it is about a subnet.
     pub fn prefix(&self) -> Option<Prefix> {
         match self {
             Change::CreateSubnet { prefix, .. }
@@ -173,7 +172,7 @@ impl Change {
         }
     }
 
-    /// The object that it makes, changes or deletes.
+    /// The object that it creates, changes or deletes.
     pub fn object(&self, epg: &EpgDn) -> ObjectDn {
         let epg = epg.clone();
         match (self, self.prefix()) {
@@ -183,7 +182,7 @@ impl Change {
         }
     }
 
-    /// Whether something is made that is believed absent.
+    /// Whether it creates something that is believed absent.
     pub fn is_create(&self) -> bool {
         matches!(self, Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::CreateTag)
     }
@@ -222,19 +221,19 @@ impl fmt::Display for Change {
     }
 }
 
-/// What a creation adds to whom it is for (R8).
+/// The cause of a creation, unless it is the usual one (R8).
 fn after(why: &Cause) -> String {
     if *why == Cause::Desired { String::new() } else { format!("; {why}") }
 }
 
-/// How many of each there are, for a summary in one line.
+/// The number of changes of each sort.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Objects made.
+    /// Objects created.
     pub created: usize,
     /// Objects changed.
-    pub changed: usize,
-    /// Objects taken away, cascades included.
+    pub updated: usize,
+    /// Objects deleted, cascades included.
     pub deleted: usize,
 }
 
@@ -245,38 +244,31 @@ impl Tally {
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
                 Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::CreateTag => tally.created += 1,
-                Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } => tally.changed += 1,
+                Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } => tally.updated += 1,
                 Change::DeleteEpg { subnets, .. } => tally.deleted += 1 + subnets,
                 Change::DeleteSubnet { .. } | Change::DeleteTag { .. } => tally.deleted += 1,
             }
         }
         tally
     }
-}
 
-impl Tally {
     /// Both together.
     pub fn and(self, other: Tally) -> Tally {
         Tally {
             created: self.created + other.created,
-            changed: self.changed + other.changed,
+            updated: self.updated + other.updated,
             deleted: self.deleted + other.deleted,
         }
-    }
-
-    /// The same in words, once it is done.
-    pub fn past(&self) -> String {
-        format!("{} created, {} changed, {} deleted", self.created, self.changed, self.deleted)
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to create, {} to change, {} to delete", self.created, self.changed, self.deleted)
+        write!(f, "{} to create, {} to change, {} to delete", self.created, self.updated, self.deleted)
     }
 }
 
-/// Writes transactions for a person: by L3Out and EPG, each change with its reason.
+/// Transactions for people: by L3Out and EPG, each change with its reason.
 pub fn describe(transactions: &[Transaction]) -> String {
     let mut by_l3out: BTreeMap<&L3outDn, BTreeMap<&EpgDn, Vec<&Change>>> = BTreeMap::new();
     for transaction in transactions {

@@ -9,7 +9,7 @@ use super::dn::{EpgDn, L3outDn, Prefix};
 use super::finding::{Code, Few, Finding, counted};
 use super::kubernetes::Workload;
 use super::observed::Epg;
-use super::placement::{Reason, Retained};
+use super::retained::{Reason, Retained};
 use super::scope::IMPORT_SECURITY;
 
 /// What holds an address elsewhere in the VRF, so that it is not put where it is desired.

@@ -9,10 +9,11 @@ use super::dn::{EpgDn, ObjectDn, Prefix};
 use super::explain::explain;
 use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
-use super::placement::{BlockReason, Placement, Reason, block_reason};
+use super::placement::Placement;
 use super::plan::{Change, Plan, RequestShape, Transaction};
 use super::plan_findings::{Holder, PlanFindings};
 use super::plan_input::{PlanInput, TagFailure};
+use super::retained::{BlockReason, Reason, block_reason};
 use super::scope::IMPORT_SECURITY;
 
 /// Compares and plans.
@@ -113,7 +114,7 @@ impl<'a> Planner<'a> {
         let in_conflict = !is_owned && (self.input.is_throttled)(&ObjectDn::Epg(dn.clone()));
         let shape = if epg.belongs_to_us() && !in_conflict { RequestShape::EpgTree } else { RequestShape::OneSubnet };
         if shape == RequestShape::EpgTree && !is_owned {
-            let why = if epg.was_ours { Cause::MarkChanged } else { Cause::TakenOver };
+            let why = if epg.was_owned { Cause::OwnerChanged } else { Cause::TakenOver };
             changes.push(Change::SetEpgOwner { from: epg.ownership, why });
         }
         if epg.is_foreign() && !desired.subnets.is_empty() {
@@ -156,7 +157,7 @@ impl<'a> Planner<'a> {
         } else if is_owned {
             self.plan_undesired_owned(dn, epg, changes);
         } else {
-            if epg.was_ours {
+            if epg.was_owned {
                 self.findings.epg_lost_owner(&dn);
             } else if epg.ownership == Ownership::Legacy {
                 self.findings.legacy_epg(&dn);
@@ -259,7 +260,7 @@ impl<'a> Planner<'a> {
         let mut why = Vec::new();
         if set_owner {
             why.push(match present.ownership {
-                _ if present.was_ours => Cause::MarkChanged,
+                _ if present.was_owned => Cause::OwnerChanged,
                 Ownership::Legacy => Cause::TakenOver,
                 _ => Cause::OurName,
             });
@@ -373,7 +374,7 @@ impl<'a> Planner<'a> {
                     false
                 }
                 (Ownership::Unmarked | Ownership::OtherCluster | Ownership::Foreign, _) => {
-                    lost_owner.extend(subnet.was_ours.then_some(*prefix));
+                    lost_owner.extend(subnet.was_owned.then_some(*prefix));
                     false
                 }
             };
@@ -433,7 +434,7 @@ impl<'a> Planner<'a> {
 fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
     match present.ownership {
         Ownership::Owned | Ownership::Legacy => true,
-        Ownership::Unmarked => present.was_ours || desired.source.is_named(&present.name),
-        Ownership::OtherCluster | Ownership::Foreign => present.was_ours,
+        Ownership::Unmarked => present.was_owned || desired.source.is_named(&present.name),
+        Ownership::OtherCluster | Ownership::Foreign => present.was_owned,
     }
 }

@@ -256,7 +256,7 @@ fn log_done(transaction: &Transaction) {
     let is_large = transaction.changes.len() > MAX_LINES;
     if is_large {
         let changes = Tally::of([transaction]);
-        info!(epg:% = dn, created = changes.created, updated = changes.changed, deleted = changes.deleted; "written");
+        info!(epg:% = dn, created = changes.created, updated = changes.updated, deleted = changes.deleted; "written");
     }
     for change in &transaction.changes {
         if is_large {

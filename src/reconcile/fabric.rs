@@ -159,7 +159,7 @@ impl FabricState {
 
     /// The L3Outs that hold something of ours or of a legacy installation, as a class query found or the cache shows.
     pub(super) fn with_ours(&self) -> BTreeSet<L3outDn> {
-        self.with_annotation.iter().cloned().chain(self.cache.l3outs_with_ours()).collect()
+        self.with_annotation.iter().cloned().chain(self.cache.l3outs_with_owned()).collect()
     }
 
     /// An L3Out is of no interest any more; its subscription.

@@ -240,7 +240,7 @@ impl Reconciler {
             self.read_for(run, &plan)?;
             return Ok(Round::Next);
         }
-        let owned = self.fabric.cache.count_ours();
+        let owned = self.fabric.cache.count_owned();
         if self.may_delete(now) && self.guards.deletion.check(&plan, owned, self.rules.max_deletes) {
             return Ok(Round::Next);
         }

@@ -85,7 +85,7 @@ impl Reconciler {
             }
         }
         self.fabric.all_read |= self.fabric.unread.is_empty();
-        let with_ours = self.fabric.cache.l3outs_with_ours();
+        let with_ours = self.fabric.cache.l3outs_with_owned();
         if next.iter().any(|dn| with_ours.contains(dn)) {
             // What would be deleted there was not counted.
             self.guards.deletion.check_next();
@@ -201,7 +201,7 @@ impl Reconciler {
             Err(error) if self.may_be_left_out(run, dn, &error) => {
                 run.left_one_out |= !is_refusal(&error);
                 // What the cache has of ours there is still there: in its VRF, and in the way of no other L3Out (S3, W2).
-                if !self.fabric.cache.l3outs_with_ours().contains(dn) {
+                if !self.fabric.cache.l3outs_with_owned().contains(dn) {
                     self.forget(run, dn);
                 }
                 self.fabric.read_done(dn);
@@ -293,7 +293,7 @@ impl Reconciler {
     /// Forgets L3Outs that no Deployment names and that hold nothing of ours or of a legacy installation (R3).
     pub(super) fn forget_unneeded(&mut self, run: &Run<'_>) {
         let mut needed = self.named(run);
-        needed.extend(self.fabric.cache.l3outs_with_ours());
+        needed.extend(self.fabric.cache.l3outs_with_owned());
         self.fabric.with_annotation.retain(|dn| needed.contains(dn));
         let unneeded: Vec<L3outDn> = self.fabric.cache.l3outs().filter(|dn| !needed.contains(dn)).cloned().collect();
         unneeded.iter().for_each(|dn| self.forget(run, dn));

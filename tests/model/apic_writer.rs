@@ -199,7 +199,7 @@ fn what_is_not_ours_is_refused() {
         ("OTHER", EpgTree, vec![create(9)]),
         ("NONE", EpgTree, vec![create(9)]),
         ("OLD", EpgTree, vec![create(9)]),
-        ("OTHER", EpgTree, vec![Change::SetEpgOwner { from: Ownership::Foreign, why: Cause::MarkChanged }]),
+        ("OTHER", EpgTree, vec![Change::SetEpgOwner { from: Ownership::Foreign, why: Cause::OwnerChanged }]),
         ("OTHER", OneSubnet, vec![create(8), create(9)]),
         ("GONE", OneSubnet, vec![create(9)]),
         ("GONE", EpgTree, vec![create(9)]),

@@ -281,7 +281,7 @@ impl World {
                 tag_failures: &self.tag_failures,
             });
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
-            if deletion_guard.check(&plan, fabric.count_ours(), self.rules.max_deletes) {
+            if deletion_guard.check(&plan, fabric.count_owned(), self.rules.max_deletes) {
                 continue;
             }
             if plan.transactions.is_empty() {

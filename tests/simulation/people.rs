@@ -406,7 +406,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         let scope = || Scope::parse("import-security");
         let change = match (random.below(7), subnet) {
             (0, _) => Some(Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }),
-            (1, _) => Some(Change::SetEpgOwner { from: epg.ownership, why: Cause::MarkChanged }),
+            (1, _) => Some(Change::SetEpgOwner { from: epg.ownership, why: Cause::OwnerChanged }),
             (2, _) => random.one_of(&tags).map(|it| Change::DeleteTag { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
                 let moves_to = random.percent(50).then(|| dn.clone());

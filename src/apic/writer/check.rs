@@ -70,7 +70,7 @@ fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
         }
         Change::RepairSubnet { prefix, set_owner, name, .. } => check_subnet(epg, prefix, |subnet| {
             let has_our_name = subnet.ownership == Ownership::Unmarked && name.is_none();
-            let may_be_taken_over = subnet.ownership == Ownership::Legacy || subnet.was_ours || has_our_name;
+            let may_be_taken_over = subnet.ownership == Ownership::Legacy || subnet.was_owned || has_our_name;
             subnet.ownership == Ownership::Owned || (*set_owner && may_be_taken_over)
         }),
         Change::DeleteSubnet { prefix, moves_to, .. } => check_subnet(epg, prefix, |subnet| {
