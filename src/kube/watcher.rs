@@ -350,7 +350,9 @@ impl Watcher {
                 return Ok(Some(End::Relist(format!("the API server ended the watch: {message}"))));
             }
             Ok(WatchLine::Failed(error)) | Err(error) => return Ok(Some(End::Relist(error.to_string()))),
-            Ok(WatchLine::Unknown(code)) => debug!(kind:% = self.kind, code; "ignoring a watch event of unknown type"),
+            Ok(WatchLine::Unknown(reason)) => {
+                debug!(kind:% = self.kind, reason; "ignoring a watch event of unknown type")
+            }
         }
         Ok(None)
     }

@@ -66,7 +66,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Not even listed yet; the queue holds so many events.
+    /// Not even listed yet; the queue holds `queue` events.
     pub fn start(kube: SimKube, queue: usize) -> Watch {
         Watch::start_with(kube, queue, |watcher| watcher)
     }
