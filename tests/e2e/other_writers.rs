@@ -78,7 +78,7 @@ fn two_daemons_of_one_cluster_come_to_rest() {
         world.until("the old EPG has gone", |world| world.apic.get(DN_F).is_none());
         for daemon in [&one, &two] {
             daemon.until_logged("APIC session established");
-            assert_eq!(daemon.count("please report this"), 0, "{}", daemon.log());
+            assert_eq!(daemon.count("bug: plan failed"), 0, "{}", daemon.log());
         }
         world.settle();
         let before = world.apic.writes().len();
@@ -135,7 +135,7 @@ fn two_clusters_share_an_epg() {
         world.until_holds("E", &["10.0.0.1"]);
         other.settle(world);
         assert_eq!(world.apic.get(DN_E).unwrap()["annotation"], MARK);
-        assert_eq!((mine.count("please report this"), theirs.count("please report this")), (0, 0));
+        assert_eq!((mine.count("bug: plan failed"), theirs.count("bug: plan failed")), (0, 0));
     });
 }
 

@@ -100,7 +100,7 @@ fn a_service_of_two_deployments_is_in_one_epg() {
         world.kube.patch("deployments", "a", "young", young);
         world.kube.load_balancer("a", "both", "old", &["10.4.0.1"]);
         world.until_holds("E", &["10.0.0.1", "10.4.0.1"]);
-        daemon.until_logged("the older Deployment a/old has it");
+        daemon.until_logged("older Deployment a/old has the address");
         world.settle();
         assert!(world.holds("F", &["10.0.1.1"]));
         world.kube.delete("deployments", "a", "old");
