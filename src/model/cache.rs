@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::Vrf;
-use super::dn::{EpgDn, L3outDn, Name, ObjectDn, ParsedDn};
+use super::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use super::external_deletions::ExternalDeletions;
 use super::mo::Mo;
-use super::observed::{Epg, L3OUT, L3out, Subnet, TAG, VRF_RELATION, compare, prefix_of, read_epgs};
+use super::observed::{Epg, L3OUT, L3out, Subnet, compare, prefix_of, read_epgs, read_tags, read_vrf};
 use super::owner::{OwnerIdentity, Ownership};
 use super::plan::{Change, Transaction};
 
@@ -24,12 +24,12 @@ impl FabricCache {
         FabricCache { owner, l3outs: BTreeMap::new(), lost: ExternalDeletions::default() }
     }
 
-    /// Whose objects are ours.
+    /// By which objects are recognized as ours.
     pub fn owner(&self) -> &OwnerIdentity {
         &self.owner
     }
 
-    /// What is known of an L3Out; nothing where it was not read.
+    /// What is known of an L3Out; nothing if it was not read.
     pub fn l3out(&self, dn: &L3outDn) -> Option<&L3out> {
         self.l3outs.get(dn)
     }
@@ -39,23 +39,22 @@ impl FabricCache {
         self.l3outs.keys()
     }
 
-    /// The L3Outs that hold something with our mark or a predecessor's, or a tag of ours.
+    /// The L3Outs that hold something owned or legacy, or a tag of ours.
     pub fn l3outs_with_owned(&self) -> BTreeSet<L3outDn> {
-        let is_ours = |it| matches!(it, Ownership::Owned | Ownership::Legacy);
-        self.epgs()
-            .filter(|(_, epg)| is_ours(epg.ownership) || epg.subnets.values().any(|it| is_ours(it.ownership)))
-            .map(|(dn, _)| dn.l3out)
-            .chain(self.tags().map(|(dn, _)| dn.l3out))
-            .collect()
+        let counts = |it| matches!(it, Ownership::Owned | Ownership::Legacy);
+        let holds_any = |epg: &Epg| counts(epg.ownership) || epg.subnets.values().any(|it| counts(it.ownership));
+        let epgs = self.epgs().filter(|(_, epg)| holds_any(epg)).map(|(dn, _)| dn.l3out);
+        epgs.chain(self.tags().map(|(dn, _)| dn.l3out)).collect()
     }
 
-    /// How many objects are ours (W4).
+    /// The number of owned objects (W4).
     pub fn count_owned(&self) -> usize {
-        let ours = |epg: &Epg| {
-            usize::from(epg.ownership == Ownership::Owned)
-                + epg.subnets.values().filter(|it| it.ownership == Ownership::Owned).count()
-        };
-        self.epgs().map(|(_, epg)| ours(epg)).sum::<usize>() + self.tags().count()
+        let mut count = self.tags().count();
+        for (_, epg) in self.epgs() {
+            count += usize::from(epg.ownership == Ownership::Owned);
+            count += epg.subnets.values().filter(|it| it.ownership == Ownership::Owned).count();
+        }
+        count
     }
 
     /// Our tags: the EPG that each is about, and its own DN (O4).
@@ -69,7 +68,7 @@ impl FabricCache {
         })
     }
 
-    /// The tag of ours that remembers that an EPG is not ours (O4).
+    /// Our tag that marks an EPG as foreign (O4).
     pub fn tag(&self, dn: &EpgDn) -> Option<&str> {
         match self.l3outs.get(&dn.l3out)? {
             L3out::Present { tags, .. } => tags.get(&dn.name).map(|tag| &**tag),
@@ -116,7 +115,7 @@ impl FabricCache {
         }
     }
 
-    /// A new reconcile begins: nothing was read in it yet (W7).
+    /// A reconcile begins: nothing was read in it yet (W7).
     pub fn begin_reconcile(&mut self) {
         for l3out in self.l3outs.values_mut() {
             if let L3out::Present { epgs, .. } = l3out {
@@ -125,78 +124,66 @@ impl FabricCache {
         }
     }
 
-    /// An L3Out is of no interest any more.
+    /// Forgets an L3Out that is not relevant any more.
     pub fn forget(&mut self, dn: &L3outDn) {
         self.l3outs.remove(dn);
     }
 
-    /// What another writer took away of ours (R7, R8).
+    /// What another writer deleted (R7, R8).
     pub fn lost(&self) -> &ExternalDeletions {
         &self.lost
     }
 
-    /// What is remembered of objects that are not desired any more is forgotten.
+    /// Forgets what another writer deleted and is not desired any more.
     pub fn keep(&mut self, is_desired: impl Fn(&ObjectDn) -> bool) {
         self.lost.keep(is_desired);
     }
 
     /// The answer to a write shows that the write created what another writer had just deleted.
     pub fn recreated(&mut self, dn: &EpgDn) {
-        self.epg_mut(dn).into_iter().for_each(|it| it.deleted = true);
+        if let Some(epg) = self.epg_mut(dn) {
+            epg.deleted = true;
+        }
     }
 
-    /// Takes over the answer to a read of a whole L3Out: its own object, EPGs, subnets and tags (R3), and
-    /// the relation to its VRF.
-    /// What of ours somebody else took away or changed since the cache last saw it is told (R5).
+    /// Takes the answer to a read of a whole L3Out: its own object, EPGs, subnets and tags (R3), and the relation to its VRF.
+    /// Returns the owned objects that another writer deleted or changed since the cache last saw them (R5).
     pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
-        let present =
-            mos.iter().any(|mo| mo.class == L3OUT && ParsedDn::parse(&mo.dn) == Some(ParsedDn::L3out(dn.clone())));
-        if !present {
+        let this = Some(ParsedDn::L3out(dn.clone()));
+        if !mos.iter().any(|mo| mo.class == L3OUT && ParsedDn::parse(&mo.dn) == this) {
             if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
                 epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
             }
             return Vec::new();
         }
-        let relation = format!("{dn}/rsectx");
-        let vrf = mos
-            .iter()
-            .find(|mo| mo.class == VRF_RELATION && mo.dn == relation)
-            .and_then(|mo| mo.attributes.target_dn.as_deref());
-        let vrf = vrf.filter(|it| !it.is_empty()).map(str::to_owned);
         let mut epgs = read_epgs(&self.owner, mos, dn);
+        let tags = read_tags(&self.owner, mos, dn);
         let mut reverted = Vec::new();
-        let tags = mos.iter().filter(|mo| mo.class == TAG).filter_map(|mo| match ParsedDn::parse(&mo.dn)? {
-            ParsedDn::Tag(l3out, key) if l3out == *dn => Some((self.owner.tagged(&key)?, mo.dn.as_str().into())),
-            _ => None,
-        });
-        let tags: BTreeMap<Name, Box<str>> = tags.collect();
-        if let Some(L3out::Present { epgs: before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
-            for (name, before) in before {
+        if let Some(L3out::Present { epgs: epgs_before, tags: tags_before, .. }) = self.l3outs.remove(dn) {
+            for (name, before) in epgs_before {
                 let epg = dn.epg(name.clone());
                 reverted.extend(compare(&epg, &before, epgs.get_mut(&name)));
                 self.lost.note(&epg, &before, epgs.get(&name));
             }
-            let gone = tags_before.keys().filter(|name| !tags.contains_key(name));
-            reverted.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name.clone()))));
+            let gone = tags_before.into_keys().filter(|name| !tags.contains_key(name));
+            reverted.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name))));
         }
-        self.l3outs.insert(dn.clone(), L3out::Present { vrf, epgs, tags });
+        self.l3outs.insert(dn.clone(), L3out::Present { vrf: read_vrf(mos, dn), epgs, tags });
         reverted
     }
 
-    /// Takes over the answer to a read of one whole EPG with its subnets and contract relations (W7). What was
-    /// undone is returned as by [`Fabric::put_l3out`].
+    /// Takes the answer to a read of one whole EPG with its subnets and contract relations (W7). Returns what
+    /// [`FabricCache::put_l3out`] returns.
     pub fn put_epg(&mut self, dn: &EpgDn, mos: &[Mo]) -> Vec<ObjectDn> {
-        let mut epg = read_epgs(&self.owner, mos, &dn.l3out).remove(&dn.name);
         let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
-        let before = epgs.remove(&dn.name);
-        let Some(before) = before else {
-            epgs.extend(epg.map(|it| (dn.name.clone(), it)));
-            return Vec::new();
-        };
-        let reverted = compare(dn, &before, epg.as_mut());
-        self.lost.note(dn, &before, epg.as_ref());
-        if let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) {
-            epgs.extend(epg.map(|it| (dn.name.clone(), it)));
+        let mut now = read_epgs(&self.owner, mos, &dn.l3out).remove(&dn.name);
+        let mut reverted = Vec::new();
+        if let Some(before) = epgs.remove(&dn.name) {
+            reverted = compare(dn, &before, now.as_mut());
+            self.lost.note(dn, &before, now.as_ref());
+        }
+        if let Some(now) = now {
+            epgs.insert(dn.name.clone(), now);
         }
         reverted
     }
@@ -220,77 +207,51 @@ impl FabricCache {
         }
     }
 
-    /// A transaction was taken by the APIC: the cache follows, so that its echo says nothing new.
+    /// The APIC did a transaction: the cache follows, so that its echo is nothing new.
     pub fn apply(&mut self, transaction: &Transaction) {
-        let dn = &transaction.epg;
-        let key = self.owner.tag_key(&dn.name);
-        let Some(L3out::Present { epgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
         for change in &transaction.changes {
-            match change {
-                Change::CreateEpg { .. } => {
-                    let epg = Epg {
-                        ownership: Ownership::Owned,
-                        was_owned: true,
-                        subnets: BTreeMap::new(),
-                        unreadable: 0,
-                        other_clusters: BTreeSet::new(),
-                        relations: BTreeSet::new(),
-                        may_have_held: false,
-                        deleted: false,
-                        fresh: true,
-                    };
-                    self.lost.restored(&ObjectDn::Epg(dn.clone()));
-                    epgs.insert(dn.name.clone(), epg);
+            self.apply_change(&transaction.epg, change);
+        }
+    }
+
+    fn apply_change(&mut self, dn: &EpgDn, change: &Change) {
+        let Some(L3out::Present { epgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        match change {
+            Change::CreateEpg { .. } => {
+                self.lost.restored(&ObjectDn::Epg(dn.clone()));
+                epgs.insert(dn.name.clone(), Epg::created());
+            }
+            Change::SetEpgOwner { .. } => {
+                if let Some(epg) = epgs.get_mut(&dn.name) {
+                    (epg.ownership, epg.was_owned) = (Ownership::Owned, true);
                 }
-                Change::SetEpgOwner { .. } => {
-                    if let Some(epg) = epgs.get_mut(&dn.name) {
-                        (epg.ownership, epg.was_owned) = (Ownership::Owned, true);
-                    }
+            }
+            Change::DeleteEpg { .. } => {
+                epgs.remove(&dn.name);
+            }
+            Change::CreateSubnet { prefix, name, scope, .. } => {
+                self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
+                if let Some(epg) = epgs.get_mut(&dn.name) {
+                    epg.may_have_held = true;
+                    epg.subnets.insert(*prefix, Subnet::created(*prefix, name, scope));
                 }
-                Change::DeleteEpg { .. } => {
-                    epgs.remove(&dn.name);
+            }
+            Change::RepairSubnet { prefix, set_owner, name, scope, .. } => {
+                if let Some(subnet) = epgs.get_mut(&dn.name).and_then(|it| it.subnets.get_mut(prefix)) {
+                    subnet.repaired(*set_owner, name.as_deref(), scope.as_ref());
                 }
-                Change::CreateSubnet { prefix, name, scope, .. } => {
-                    self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
-                    let subnet = Subnet {
-                        ip: prefix.to_string().into(),
-                        ownership: Ownership::Owned,
-                        was_owned: true,
-                        name: name.as_str().into(),
-                        scope: scope.clone(),
-                        before_drift: None,
-                    };
-                    if let Some(epg) = epgs.get_mut(&dn.name) {
-                        epg.may_have_held = true;
-                        epg.subnets.insert(*prefix, subnet);
-                    }
+            }
+            Change::DeleteSubnet { prefix, .. } => {
+                if let Some(epg) = epgs.get_mut(&dn.name) {
+                    epg.subnets.remove(prefix);
                 }
-                Change::RepairSubnet { prefix, set_owner, name, scope, .. } => {
-                    let subnet = epgs.get_mut(&dn.name).and_then(|it| it.subnets.get_mut(prefix));
-                    if let Some(subnet) = subnet {
-                        subnet.before_drift = None;
-                        if *set_owner {
-                            (subnet.ownership, subnet.was_owned) = (Ownership::Owned, true);
-                        }
-                        if let Some(name) = name {
-                            subnet.name = name.as_str().into();
-                        }
-                        if let Some(scope) = scope {
-                            subnet.scope = scope.clone();
-                        }
-                    }
-                }
-                Change::DeleteSubnet { prefix, .. } => {
-                    if let Some(epg) = epgs.get_mut(&dn.name) {
-                        epg.subnets.remove(prefix);
-                    }
-                }
-                Change::CreateTag => {
-                    tags.insert(dn.name.clone(), dn.l3out.tag(&key).into());
-                }
-                Change::DeleteTag { .. } => {
-                    tags.remove(&dn.name);
-                }
+            }
+            Change::CreateTag => {
+                let tag = dn.l3out.tag(&self.owner.tag_key(&dn.name));
+                tags.insert(dn.name.clone(), tag.into());
+            }
+            Change::DeleteTag { .. } => {
+                tags.remove(&dn.name);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the fabric holds, as objects of the APIC decode into it: L3Outs, external EPGs and subnets, and whose they are
-//! (O1 to O3). What is kept of it over time is the cache's.
+//! L3Outs, external EPGs and subnets as the fabric holds them, decoded from the APIC's objects, with their ownership (O1 to
+//! O3). What is kept over time is in `cache`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ pub const L3OUT: &str = "l3extOut";
 pub const EPG: &str = "l3extInstP";
 /// The class of a subnet of an external EPG.
 pub const SUBNET: &str = "l3extSubnet";
-/// The class of a tag, such as the one that remembers a foreign EPG (O4).
+/// The class of tags, such as those that mark foreign EPGs (O4).
 pub const TAG: &str = "tagAnnotation";
 /// The class that ties an L3Out to its VRF.
 pub const VRF_RELATION: &str = "l3extRsEctx";
@@ -28,13 +28,13 @@ pub struct Subnet {
     pub ip: Box<str>,
     /// Whose it is.
     pub ownership: Ownership,
-    /// This process saw our mark on it and has heard of no deletion since (R2).
+    /// This process saw our owner annotation on it, and has seen no deletion since (R2).
     pub was_owned: bool,
     /// Its `name`.
     pub name: Box<str>,
     /// Its `scope`.
     pub scope: Scope,
-    /// What it was before another writer changed it, where this process saw that (R8).
+    /// What it was before another writer changed it, if this process saw that (R8).
     pub before_drift: Option<Box<Original>>,
 }
 
@@ -47,53 +47,101 @@ pub struct Original {
     pub scope: Scope,
 }
 
+impl Subnet {
+    /// A subnet that aci-sync has just created.
+    pub(super) fn created(prefix: Prefix, name: &str, scope: &Scope) -> Subnet {
+        Subnet {
+            ip: prefix.to_string().into(),
+            ownership: Ownership::Owned,
+            was_owned: true,
+            name: name.into(),
+            scope: scope.clone(),
+            before_drift: None,
+        }
+    }
+
+    /// aci-sync has just written these attributes.
+    pub(super) fn repaired(&mut self, set_owner: bool, name: Option<&str>, scope: Option<&Scope>) {
+        self.before_drift = None;
+        if set_owner {
+            (self.ownership, self.was_owned) = (Ownership::Owned, true);
+        }
+        if let Some(name) = name {
+            self.name = name.into();
+        }
+        if let Some(scope) = scope {
+            self.scope = scope.clone();
+        }
+    }
+}
+
 /// An external EPG as the fabric holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epg {
     /// Whose it is.
     pub ownership: Ownership,
-    /// This process saw our mark on it and has heard of no deletion since (R2).
+    /// This process saw our owner annotation on it, and has seen no deletion since (R2).
     pub was_owned: bool,
     /// Its subnets.
     pub subnets: BTreeMap<Prefix, Subnet>,
-    /// Subnets whose address cannot be read; they are somebody else's.
+    /// The number of subnets whose address cannot be read; they are foreign.
     pub unreadable: usize,
-    /// The ids of other aci-syncs whose marks it or its subnets bear (O6).
+    /// The ids of other clusters whose owner annotation it or its subnets have (O6).
     pub other_clusters: BTreeSet<Box<str>>,
-    /// Its contract relations by their RNs, where it is ours or a predecessor's (R7).
+    /// Its contract relations by their RNs (R7).
     pub relations: BTreeSet<Box<str>>,
-    /// It may have held a subnet: only what this process created, and has seen empty since, is known to have held none (D6).
+    /// It may have held a subnet. Only an EPG that this process created, and has always seen empty, has certainly held none
+    /// (D6).
     pub may_have_held: bool,
-    /// Another writer deleted it since it was read: an event says so, or the answer to a write that made it again.
+    /// Another writer deleted it since it was read, by an event or by the answer to a write that created it again.
     pub deleted: bool,
     /// It was read or created in this reconcile (W7).
     pub fresh: bool,
 }
 
 impl Epg {
-    /// Ours, or ours with its mark taken away (R2).
+    /// An EPG that aci-sync has just created.
+    pub(super) fn created() -> Epg {
+        Epg { may_have_held: false, ..Epg::read("", Ownership::Owned) }
+    }
+
+    /// An EPG as a read shows it, without what is in it.
+    fn read(annotation: &str, ownership: Ownership) -> Epg {
+        Epg {
+            ownership,
+            was_owned: ownership == Ownership::Owned,
+            subnets: BTreeMap::new(),
+            unreadable: 0,
+            other_clusters: other_cluster(annotation, ownership).into_iter().collect(),
+            relations: BTreeSet::new(),
+            may_have_held: true,
+            deleted: false,
+            fresh: true,
+        }
+    }
+
+    /// Owned, or owned until another writer changed its annotation (R2).
     pub fn is_ours(&self) -> bool {
         self.ownership == Ownership::Owned || self.was_owned
     }
 
-    /// The EPG was deleted: whatever has this DN from now on was made by another writer, and so was what is in it.
+    /// The EPG was deleted: another writer created what has this DN from now on, and what is in it.
     pub(super) fn deleted(&mut self) {
         (self.was_owned, self.deleted) = (false, true);
         self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }
 
-    /// Ours, was ours until somebody changed its mark (R2), or becomes ours (O3).
+    /// [Ours](Epg::is_ours), or to be taken over (O3).
     pub fn belongs_to_us(&self) -> bool {
         self.is_ours() || self.ownership == Ownership::Legacy
     }
 
-    /// D6: nobody can have done anything with it, so that it may go without a grace: it never held a subnet, and has no
-    /// contract relations.
+    /// D6: it never held a subnet and has no contract relations, so nothing is lost if it goes without a grace.
     pub fn is_unused(&self) -> bool {
         !self.may_have_held && self.relations.is_empty()
     }
 
-    /// Somebody else's, and no aci-sync's: only such a one is remembered as foreign (O4).
+    /// Neither owned nor legacy nor another cluster's: only such an EPG is marked as foreign by a tag (O4).
     pub fn is_foreign(&self) -> bool {
         matches!(self.ownership, Ownership::Unmarked | Ownership::Foreign) && !self.was_owned
     }
@@ -102,15 +150,15 @@ impl Epg {
 /// What is known of an L3Out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum L3out {
-    /// It was looked for and is not there (R3).
+    /// It was read, and is not there (R3).
     Missing,
     /// It was read.
     Present {
-        /// The DN of its VRF, where it could be read.
+        /// The DN of its VRF, if it could be read.
         vrf: Option<String>,
         /// Its external EPGs.
         epgs: BTreeMap<Name, Epg>,
-        /// The foreign EPGs that our tags remember, each with its tag's DN as the APIC spells it (O4).
+        /// The EPGs that our tags mark as foreign, each with the DN of its tag as the APIC spells it (O4).
         tags: BTreeMap<Name, Box<str>>,
     },
 }
@@ -123,15 +171,36 @@ pub(super) fn prefix_of(dn: &str) -> Option<Prefix> {
     }
 }
 
-/// A contract relation by its RN, such as `rscons-web`: a part of messages, so one that no APIC would give is known by
-/// its class alone.
+/// A contract relation by its RN, such as `rscons-web`. It becomes part of messages, so an RN that no APIC would give is
+/// replaced by the class.
 pub fn relation(mo: &Mo) -> Box<str> {
     let rn = mo.dn.rsplit('/').next().unwrap_or_default();
     let is_plain = rn.len() <= 128 && rn.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.:-".contains(&it));
     (if is_plain { rn } else { &mo.class }).into()
 }
 
-/// Builds the EPGs of one L3Out out of a flat answer. Objects of other L3Outs in it are passed over.
+/// The DN of the VRF of an L3Out.
+pub(super) fn read_vrf(mos: &[Mo], l3out: &L3outDn) -> Option<String> {
+    let dn = format!("{l3out}/rsectx");
+    let relation = mos.iter().find(|mo| mo.class == VRF_RELATION && mo.dn == dn)?;
+    relation.attributes.target_dn.as_deref().filter(|it| !it.is_empty()).map(str::to_owned)
+}
+
+/// The EPGs of an L3Out that our tags mark as foreign, with the DNs of the tags.
+pub(super) fn read_tags(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Box<str>> {
+    let mut tags = BTreeMap::new();
+    for mo in mos.iter().filter(|mo| mo.class == TAG) {
+        if let Some(ParsedDn::Tag(dn, key)) = ParsedDn::parse(&mo.dn)
+            && dn == *l3out
+            && let Some(name) = owner.tagged(&key)
+        {
+            tags.insert(name, mo.dn.as_str().into());
+        }
+    }
+    tags
+}
+
+/// The EPGs of an L3Out with what is in them, from a flat answer. Objects of other L3Outs in it are left out.
 pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> BTreeMap<Name, Epg> {
     let mut epgs = BTreeMap::new();
     for mo in mos.iter().filter(|mo| mo.class == EPG) {
@@ -140,18 +209,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
         {
             let annotation = mo.attributes.annotation.as_deref().unwrap_or_default();
             let ownership = owner.classify(annotation);
-            let epg = Epg {
-                ownership,
-                was_owned: ownership == Ownership::Owned,
-                subnets: BTreeMap::new(),
-                unreadable: 0,
-                other_clusters: other_cluster(annotation, ownership).into_iter().collect(),
-                relations: BTreeSet::new(),
-                may_have_held: true,
-                deleted: false,
-                fresh: true,
-            };
-            epgs.insert(dn.name, epg);
+            epgs.insert(dn.name, Epg::read(annotation, ownership));
         }
     }
     for mo in mos.iter().filter(|mo| CONTRACTS.contains(&mo.class.as_str())) {
@@ -183,10 +241,9 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
     epgs
 }
 
-/// Compares an EPG with what the cache had of it. What was ours may have lost its mark
-/// only (R2). NoticeTracker is what
-/// of ours has gone or has changed, which only somebody else can have done: our own writes are in the cache already
-/// (R5). What falls with its EPG is not told.
+/// Compares an EPG with what the cache had of it, and carries over what a read does not show (R2, R8). Returns the owned
+/// objects that are gone or changed: another writer did that, because our own writes are in the cache already (R5). Subnets
+/// that went with their EPG do not count.
 pub(super) fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<ObjectDn> {
     let mut reverted = Vec::new();
     let Some(now) = now else {
@@ -214,14 +271,14 @@ pub(super) fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<Ob
     reverted
 }
 
-/// What a subnet of ours was before another writer changed it, as far as this process saw it (R8).
+/// What an owned subnet was before another writer changed it, if this process saw that (R8).
 fn original(seen: &Subnet) -> Option<Box<Original>> {
     let as_seen = || Box::new(Original { name: seen.name.clone(), scope: seen.scope.clone() });
     seen.before_drift.clone().or_else(|| (seen.ownership == Ownership::Owned).then(as_seen))
 }
 
-/// Whether an object that was ours is still taken for ours when a read shows this mark (R2). What another aci-sync has
-/// marked is its own: two that each took it back would never end (O5).
+/// Whether an object that was owned still counts as ours if a read shows this ownership (R2). What another aci-sync has
+/// marked is its own: if each of two took it back, that would never end (O5).
 fn still_ours(was_owned: bool, ownership: Ownership) -> bool {
     ownership == Ownership::Owned || (was_owned && ownership != Ownership::OtherCluster)
 }

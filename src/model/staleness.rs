@@ -10,11 +10,11 @@ use super::scope::Scope;
 /// What an event means to the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Staleness {
-    /// The cache knows it already, mostly because we did it; or it concerns nothing that the cache holds.
+    /// The cache has it already, mostly because we wrote it; or it concerns nothing that the cache holds.
     Fresh,
-    /// This EPG or subnet is not what the cache says: its EPG is to be read again.
+    /// This EPG or subnet is not what the cache says: its EPG has to be read again.
     Object(ObjectDn),
-    /// This L3Out appeared or went: read it again.
+    /// This L3Out appeared or is gone: it has to be read again.
     L3out(L3outDn),
 }
 
@@ -39,14 +39,14 @@ fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
         },
         (EPG, ParsedDn::Epg(dn)) | (SUBNET, ParsedDn::Subnet(dn, _)) => match cache.l3out(&dn.l3out) {
             None => Staleness::Fresh,
-            // An L3Out with something in it is there, whatever became of its own event.
+            // An L3Out with something in it is there, also if its own event was lost.
             Some(L3out::Missing) if gone => Staleness::Fresh,
             Some(L3out::Missing) => Staleness::L3out(dn.l3out),
             Some(L3out::Present { .. }) if change.mo.class == EPG => of_epg(cache, dn, change),
             Some(L3out::Present { .. }) => of_subnet(cache, dn, change),
         },
         (class, ParsedDn::BelowEpg(dn)) if CONTRACTS.contains(&class) => of_relation(cache, dn, change),
-        // The relation to a VRF is resolved after it is made, and may be changed (S3).
+        // The target of the relation to a VRF is set after its creation, and may change (S3).
         (VRF_RELATION, ParsedDn::BelowL3out(dn)) => match cache.l3out(&dn) {
             Some(L3out::Present { vrf, .. })
                 if attributes.target_dn.as_deref().is_some_and(|it| Some(it) != vrf.as_deref()) =>
@@ -82,7 +82,7 @@ fn of_epg(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
     if as_known { Staleness::Fresh } else { Staleness::Object(ObjectDn::Epg(dn)) }
 }
 
-/// R7: contract relations matter on EPGs of ours only. Those of an EPG that is not there come and go with it.
+/// R7: contract relations matter on our EPGs only. Those of an EPG that is not there come and go with it.
 fn of_relation(cache: &FabricCache, dn: EpgDn, change: &MoChange) -> Staleness {
     let is_there = change.status != Status::Deleted;
     let known = cache.epg(&dn).filter(|it| it.belongs_to_us()).map(|it| &it.relations);
