@@ -1,4 +1,4 @@
-//! What people should know: never a crash, never a stop for others.
+//! Findings: conditions that people should know. A finding is never a crash and never stops other objects.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -10,23 +10,22 @@ use super::kubernetes::{Key, Kind, Workload};
 /// The longest text, in bytes (X3).
 pub const MAX_LENGTH: usize = 1024;
 
-/// The most findings of one code that are kept of one namespace, and the most of all (X3).
+/// The most findings of one code for one namespace, and the most in all (X3).
 const MAX_OF_NAMESPACE: usize = 20;
 const MAX_TOTAL: usize = 2000;
 
-/// One thing that people should know, as long as it holds.
+/// A condition that people should know, while it lasts.
 ///
-/// Two reconciles that see the same thing yield equal findings; that is how one knows that a finding is new or gone.
+/// Two reconciles that see the same condition yield equal findings; so a comparison shows which are new and which ended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// What sort of thing it is.
+    /// The sort of condition.
     pub code: Code,
     /// What it is about.
     pub subject: Subject,
-    /// The rest of the sentence, with what can be done about it.
+    /// What is wrong, what aci-sync does meanwhile, and what ends it.
     pub text: String,
-    /// The same for the people of the namespaces concerned, who read it in a Kubernetes Event (K5): without the names of
-    /// other namespaces' objects. Nothing where the text has none.
+    /// The text for a Kubernetes Event (K5), without names of other namespaces' objects; nothing if the text has none.
     note: Option<String>,
 }
 
@@ -41,7 +40,7 @@ impl Finding {
         Finding { note: Some(cut(note.into())), ..self }
     }
 
-    /// The text for the people of the namespaces concerned.
+    /// The text for a Kubernetes Event.
     pub fn note(&self) -> &str {
         self.note.as_ref().unwrap_or(&self.text)
     }
@@ -57,7 +56,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// A list for people: the first five of it, and how many more there are (X3).
+/// A list for people: its first five elements, and the number of the others (X3).
 #[derive(Debug, Default)]
 pub struct Few {
     first: Vec<String>,
@@ -67,7 +66,7 @@ pub struct Few {
 impl Few {
     const NAMED: usize = 5;
 
-    /// One more.
+    /// Appends an element.
     pub fn push(&mut self, it: impl fmt::Display) {
         self.count += 1;
         if self.first.len() < Few::NAMED {
@@ -75,7 +74,7 @@ impl Few {
         }
     }
 
-    /// All of a list.
+    /// The list of all these elements.
     pub fn of(all: impl IntoIterator<Item: fmt::Display>) -> Few {
         let mut few = Few::default();
         all.into_iter().for_each(|it| few.push(it));
@@ -98,23 +97,22 @@ pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// X3: so many findings as can be looked at, however many one namespace causes: of each namespace the first of each code,
-/// and how many more there are. One that concerns several namespaces is kept as long as one of them has room.
-/// `namespaces_of` says whom a subject concerns.
+/// X3: limits findings to a number that people can read, whatever one namespace does: of each namespace the first ones of
+/// each code, and the number of the others. A finding about several namespaces is kept if one of them has room.
+/// `namespaces_of` says which namespaces a subject concerns.
 pub fn within_limits(
     findings: BTreeSet<Finding>,
     namespaces_of: impl Fn(&Subject) -> Vec<Arc<str>>,
 ) -> BTreeSet<Finding> {
-    // Of each namespace how many are kept, and how many not.
-    let mut counts: HashMap<(Code, Arc<str>), (usize, usize)> = HashMap::new();
+    let mut shares: HashMap<(Code, Arc<str>), Share> = HashMap::new();
     let mut ranked: Vec<(usize, Finding)> = Vec::new();
     for finding in findings {
         let keys: Vec<_> = namespaces_of(&finding.subject).into_iter().map(|it| (finding.code, it)).collect();
-        let rank = keys.iter().map(|it| counts.get(it).map_or(0, |it| it.0)).min().unwrap_or_default();
+        let rank = keys.iter().map(|it| shares.get(it).map_or(0, |it| it.kept)).min().unwrap_or_default();
         let is_kept = rank < MAX_OF_NAMESPACE;
         for key in keys {
-            let (kept, left_out) = counts.entry(key).or_default();
-            *(if is_kept { kept } else { left_out }) += 1;
+            let share = shares.entry(key).or_default();
+            *(if is_kept { &mut share.kept } else { &mut share.left_out }) += 1;
         }
         if is_kept {
             ranked.push((rank, finding));
@@ -125,14 +123,10 @@ pub fn within_limits(
     ranked.sort();
     ranked.truncate(MAX_TOTAL);
     let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
-    let left_out = counts.into_iter().filter(|(_, (_, left_out))| *left_out > 0);
-    kept.extend(left_out.map(|((code, namespace), (_, more))| {
-        Finding::new(
-            code,
-            Subject::Namespace(namespace),
-            format!("{} of this kind not shown", counted(more, "more finding")),
-        )
-    }));
+    for ((code, namespace), share) in shares.into_iter().filter(|(_, it)| it.left_out > 0) {
+        let text = format!("{} of this kind not shown", counted(share.left_out, "more finding"));
+        kept.insert(Finding::new(code, Subject::Namespace(namespace), text));
+    }
     if all > MAX_TOTAL {
         kept.insert(Finding::new(
             Code::Unavailable,
@@ -141,6 +135,13 @@ pub fn within_limits(
         ));
     }
     kept
+}
+
+/// How many findings of one code a namespace has.
+#[derive(Default)]
+struct Share {
+    kept: usize,
+    left_out: usize,
 }
 
 impl fmt::Display for Finding {
@@ -212,14 +213,15 @@ impl From<&'static str> for Subject {
     }
 }
 
-/// The sorts of findings. Their names are the reasons of Kubernetes Events (K5), which people look for: they stay.
+/// The sorts of findings. Their names are also reasons of Kubernetes Events (K5), which people search for, so a name never
+/// changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// An annotation that is not a valid binding (D1, D3).
     InvalidAnnotation,
-    /// An annotation with a key that nobody knows (D2).
+    /// An annotation with an unknown key (D2).
     UnknownKey,
-    /// An annotation that names what its namespace may not have (W6).
+    /// An annotation that names what its namespace may not use (W6).
     NotAllowed,
     /// An EPG that is not created, because its namespace has as many as it may have (W6).
     TooManyEpgs,
@@ -227,53 +229,53 @@ pub enum Code {
     Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
-    /// An address of a Pod or of a Service's ingress that is none as Kubernetes reads them (P2, S1).
+    /// An address of a Pod or of a Service's ingress that cannot be read (P2, S1).
     InvalidAddress,
     /// A Deployment whose status counts replicas while none of its Pods is found (P1).
     PodsNotFound,
-    /// Two Deployments want one address in two EPGs of one VRF (S3).
+    /// Two EPGs of one VRF would get one address (S3).
     AddressConflict,
-    /// A Pod of an managed Deployment has an address that belongs to another Pod now (P5).
+    /// A Pod of a managed Deployment has an address that belongs to another Pod now (P5).
     AddressClaimed,
     /// An address that is never exposed (P6).
     AddressNotExposed,
-    /// A foreign object holds a desired address (S3).
+    /// A foreign subnet has a desired address (S3).
     ForeignSubnet,
     /// A foreign subnet that is relied on lacks `import-security` (O2).
     ForeignScope,
-    /// A tenant or an L3Out that is not there (R3).
+    /// A missing tenant or L3Out (R3).
     L3OutNotFound,
     /// A foreign EPG that a Deployment names and may not use (W6).
     ForeignEpgRefused,
-    /// A foreign EPG that was used, and that somebody deleted (O4).
+    /// A foreign EPG that was used, and that another writer deleted (O4).
     ForeignEpgDeleted,
-    /// The fabric does not take the tag that remembers a foreign EPG (O4).
+    /// The tag that marks an EPG as foreign cannot be written (O4).
     TagWriteFailed,
-    /// Objects of another aci-sync where ours are desired (O6).
+    /// Objects of another cluster's aci-sync in a desired EPG (O6).
     OtherClusterObjects,
     /// A move that cannot be made yet (D5, W2).
     MovePending,
-    /// A subnet of a Deployment's own that stays where nothing wants it, because its address has no place yet (D3, D5).
+    /// A Deployment's own subnet that stays where it is not desired, because its address has no other place yet (D3, D5).
     SubnetRetained,
-    /// An unwanted EPG of ours that has to stay (D6).
+    /// An owned EPG that is not desired and has to stay (D6).
     EpgRetained,
-    /// An unwanted EPG of ours that goes once its grace is over (D6).
+    /// An owned EPG that is not desired and goes after its grace (D6).
     EpgInGrace,
-    /// An EPG of ours that another writer deleted, restored without the contract relations that it had (R7).
+    /// An owned EPG that another writer deleted, restored without the contract relations that it had (R7).
     ContractsLost,
-    /// An unwanted object of a predecessor (O3).
+    /// A legacy object that is not desired (O3).
     LegacyObject,
-    /// An object that lost our mark (R2).
+    /// An object that lost our owner annotation (R2).
     OwnerMarkLost,
-    /// Somebody undoes again and again what we do (R5).
+    /// Another writer keeps reverting an object (R5).
     WriterConflict,
-    /// Deletions that wait for somebody's consent (W4).
+    /// Deletions that wait for an operator's approval (W4).
     DeletionsBlocked,
-    /// A write that the APIC refused (W3, W8).
+    /// A request that the APIC rejected (W3, W8).
     Rejected,
-    /// An L3Out of whose changes the APIC tells nothing (A6).
+    /// An L3Out without events from the APIC (A6).
     NoEvents,
-    /// A side that cannot be reached, or deletes that wait for it (W1, W8).
+    /// A peer that does not answer what is needed (R4).
     Unavailable,
 }
 
@@ -284,12 +286,12 @@ impl fmt::Display for Code {
 }
 
 impl Code {
-    /// Whether it is no more than what goes on, and nothing for people to look into.
+    /// Whether it only says what goes on, and needs no attention.
     pub fn is_notice(self) -> bool {
         self == Code::EpgInGrace
     }
 
-    /// Whether something that is desired waits because of it.
+    /// Whether something desired is held back by it.
     pub fn is_open(self) -> bool {
         matches!(
             self,

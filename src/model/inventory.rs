@@ -1,4 +1,4 @@
-//! What the cluster holds, as far as the three watches have told, and whether that view is complete (W1).
+//! The cluster as the three watches reported it, and whether that view is complete (W1).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::rules::{Exposed, Rules};
 /// How long a view without an open watch still counts as complete (W1).
 pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// A watch that has delivered nothing yet counts as live once it has been open for so long (W1). A server may take a
+/// A watch that has delivered nothing yet counts as live after it has been open for this long (W1). A server may accept a
 /// watch and end it with an error in the stream, at once or after a look at its own storage.
 pub const WATCH_PROVEN: Duration = Duration::from_secs(5);
 
@@ -20,14 +20,14 @@ pub const WATCH_PROVEN: Duration = Duration::from_secs(5);
 pub struct ManagedDeployment {
     /// The Deployment as last seen.
     pub deployment: Deployment,
-    /// What its annotation says now, or what is wrong with it.
+    /// The binding in its annotation now, or what is wrong with the annotation.
     pub annotation: Result<Binding, String>,
-    /// What counts: the last valid value that this process has seen of this very Deployment (D3).
+    /// The binding in effect: the last valid one that this process has seen of this very Deployment (D3).
     pub binding: Option<Binding>,
 }
 
 impl ManagedDeployment {
-    /// What it is called where other kinds of workloads could be meant.
+    /// Its kind and key.
     pub fn workload(&self) -> Workload {
         Workload { kind: Kind::Deployment, key: self.deployment.key.clone() }
     }
@@ -100,8 +100,8 @@ impl Default for Inventory {
 }
 
 impl Inventory {
-    /// A complete list replaces the old view of its kind at once, never piecemeal (W1). A list is as good as an
-    /// open watch until the watch that follows it is open.
+    /// A complete list replaces the old view of its kind at once, never piecemeal (W1). It counts like a live watch until the
+    /// watch that follows it is open.
     pub fn listed(&mut self, kind: Kind, objects: Vec<Object>, now: Instant) {
         let known = match kind {
             Kind::Deployment => {
@@ -141,7 +141,7 @@ impl Inventory {
         self.listed.insert(kind, true);
     }
 
-    /// An object was added or changed. True where that can change what is desired.
+    /// An object was added or changed. True if that can change what is desired.
     pub fn upsert(&mut self, object: Object) -> bool {
         if !object.is_kept() {
             return self.gone(object.kind(), object.key());
@@ -166,18 +166,14 @@ impl Inventory {
                 true
             }
             Object::Pod(it) => {
-                if self.pods.get(&it.key) == Some(&it) {
-                    return false;
-                }
+                let is_new = self.pods.get(&it.key) != Some(&it);
                 self.pods.insert(it.key.clone(), it);
-                true
+                is_new
             }
             Object::Service(it) => {
-                if self.services.get(&it.key) == Some(&it) {
-                    return false;
-                }
+                let is_new = self.services.get(&it.key) != Some(&it);
                 self.services.insert(it.key.clone(), it);
-                true
+                is_new
             }
         }
     }
@@ -190,7 +186,7 @@ impl Inventory {
         }
     }
 
-    /// An object is gone, or no rule needs it any more. True where that can change what is desired.
+    /// An object is gone, or no rule needs it any more. True if that can change what is desired.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
         match kind {
             Kind::Deployment => self.managed.remove(key).is_some() | self.misannotated.remove(key).is_some(),
@@ -199,18 +195,18 @@ impl Inventory {
         }
     }
 
-    /// The Deployments among those that `is_meant` says whose status counts replicas and of which no Pod is known (P1).
-    pub fn missing_pods(&self, is_meant: impl Fn(&ManagedDeployment) -> bool) -> BTreeSet<Key> {
+    /// The Deployments whose status counts replicas while no Pod of theirs is known (P1), if they pass the filter.
+    pub fn missing_pods(&self, filter: impl Fn(&ManagedDeployment) -> bool) -> BTreeSet<Key> {
         let owners: HashSet<(&str, &str)> =
             self.pods.values().filter_map(|pod| Some((&*pod.key.namespace, pod.deployment.as_deref()?))).collect();
         let has_no_pods = |managed: &&ManagedDeployment| {
             let key = &managed.deployment.key;
-            managed.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && is_meant(managed)
+            managed.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && filter(managed)
         };
         self.managed.values().filter(has_no_pods).map(|it| it.deployment.key.clone()).collect()
     }
 
-    /// A watch was taken by the server. It is not live yet: W1's minute runs on.
+    /// The server accepted a watch. It is not live yet, so the minute of W1 goes on.
     pub fn opened(&mut self, kind: Kind, now: Instant) {
         if let Some(view) = self.views.get_mut(&kind)
             && let View::Closed(closed) = *view
@@ -219,7 +215,7 @@ impl Inventory {
         }
     }
 
-    /// A watch is live. It says nothing about a list: only [`Inventory::listed`] ends a relist.
+    /// A watch is live. That ends no relist; only [`Inventory::listed`] does.
     pub fn live(&mut self, kind: Kind) {
         if let Some(view @ (View::Closed(_) | View::Opened { .. })) = self.views.get_mut(&kind) {
             *view = View::Live;
@@ -238,7 +234,7 @@ impl Inventory {
         }
     }
 
-    /// Watches that have lasted are live from now on, also without an event.
+    /// Watches that have been open for long enough are live from now on, also without an event.
     pub fn settle(&mut self, now: Instant) {
         for view in self.views.values_mut() {
             if matches!(*view, View::Opened { opened, .. } if is_proven(opened, now)) {
@@ -247,7 +243,7 @@ impl Inventory {
         }
     }
 
-    /// When a view is complete again because its watch will have lasted, unless something happens before.
+    /// When the next view becomes complete again because its watch has been open for long enough.
     pub fn next_complete(&self) -> Option<Instant> {
         let ends = self.views.values().filter_map(|view| match view {
             View::Opened { closed, opened } => {
@@ -286,7 +282,7 @@ fn is_proven(opened: Instant, now: Instant) -> bool {
     now.saturating_duration_since(opened) >= WATCH_PROVEN
 }
 
-/// D3: an invalid annotation leaves the last valid one of the same Deployment in force.
+/// D3: while the annotation is invalid, the last valid binding of the same Deployment stays in effect.
 fn managed(deployment: Deployment, before: Option<&ManagedDeployment>) -> ManagedDeployment {
     let annotation = binding::parse(deployment.annotation.as_deref().unwrap_or_default());
     let before = before.filter(|it| it.deployment.uid == deployment.uid).and_then(|it| it.binding.clone());

@@ -102,12 +102,12 @@ impl Labels {
         self.0.is_empty()
     }
 
-    /// Whether another copy shares this text.
+    /// Whether another copy shares the text.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Whether all of these are among those. An empty selector, which would be so always, is never kept.
+    /// Whether all of these are among `labels`. An empty selector would select everything; such a Service is never kept.
     pub fn select(&self, labels: &Labels) -> bool {
         // Both are sorted by key: one merge.
         let mut others = labels.0.iter();
@@ -137,17 +137,17 @@ pub struct Deployment {
     pub annotation: Option<Box<str>>,
     /// Its [`PAUSE_ANNOTATION`] is there, and neither `false` nor empty.
     pub paused: bool,
-    /// The first characters of that annotation where it is neither `true` nor `false` (D2: a finding).
+    /// The first characters of that annotation if it is neither `true` nor `false` (D2: a finding).
     pub invalid_pause: Option<Box<str>>,
-    /// Other annotations whose keys begin like ours.
+    /// Other annotations with aci-sync's prefix.
     pub unknown_keys: UnknownKeys,
     /// `spec.template.metadata.labels`, for S1.
     pub template_labels: Labels,
-    /// `status.replicas` is more than zero. How many there are changes all the time and matters to nothing.
+    /// `status.replicas` is more than zero. The number changes all the time, and no rule needs it.
     pub has_replicas: bool,
 }
 
-/// A Pod that may export an address, that a Service may select for a Deployment, or that claims an address (P5).
+/// A Pod that may expose an address, that a Service may select for a Deployment, or that claims an address (P5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// Namespace and name.
@@ -156,11 +156,11 @@ pub struct Pod {
     pub uid: Box<str>,
     /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
     pub created: Box<str>,
-    /// The name of the Deployment that owns it by P1; whether one of that name exists is the inventory's to say.
+    /// The name of the Deployment that owns it by P1, whether that exists or not.
     pub deployment: Option<Arc<str>>,
-    /// Its labels; empty where no Deployment owns it, because S1 asks no more.
+    /// Its labels; empty if no Deployment owns it, because S1 does not need them then.
     pub labels: Labels,
-    /// The addresses it claims by P2: none for `hostNetwork` (they are the node's) and none once it has ended.
+    /// The addresses that it claims by P2: none for `hostNetwork` (they are the node's), none after it has ended.
     pub addresses: Box<[IpAddr]>,
     /// Its addresses that cannot be read, quoted for a finding.
     pub unreadable: Option<Box<str>>,
@@ -191,7 +191,7 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// Those that cannot be read, quoted for a finding.
     pub unreadable: Option<Box<str>>,
-    /// There are ingress entries, and none of them has an IP, be it readable or not (S1: a finding).
+    /// There are ingress entries, and none of them has an IP, readable or not (S1: a finding).
     pub hostname_only: bool,
     /// `spec.type` is LoadBalancer.
     pub load_balancer: bool,
@@ -227,8 +227,8 @@ impl Object {
         }
     }
 
-    /// Whether any rule needs it. What is not worth keeping is treated as if it were not there, which makes an
-    /// ended Pod, a removed annotation and a changed Service type the same as a deletion.
+    /// Whether any rule needs it. Other objects are treated as if they were not there, so an ended Pod, a removed annotation
+    /// and a changed Service type are the same as a deletion.
     pub fn is_kept(&self) -> bool {
         match self {
             Object::Deployment(it) => it.annotation.is_some() || !it.unknown_keys.is_empty(),
@@ -241,7 +241,8 @@ impl Object {
 /// The longest name of an object, in bytes (RFC 1123 subdomain).
 pub const MAX_NAME: usize = 253;
 
-/// RFC 1123: a label, or several with points between them. Names of objects are such, and become part of URLs and texts.
+/// RFC 1123: a label, or several with dots between them. Names of objects have this form, and become part of URLs and
+/// texts.
 pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
     let is_label = |it: &str| {
         let good = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
