@@ -1,6 +1,6 @@
-//! aci-sync keeps a Cisco ACI fabric in step with the Deployments of a Kubernetes cluster.
+//! aci-sync keeps a Cisco ACI fabric in sync with the Deployments of a Kubernetes cluster.
 //!
-//! The modules in reading order; `ARCHITECTURE.md` tells how data flows between them.
+//! The modules in reading order; `ARCHITECTURE.md` shows how data flows between them.
 
 pub mod model;
 

@@ -50,7 +50,7 @@ pub fn start(output: Output, format: Format) -> Result<(), ExitError> {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
     let default = match output {
         Output::Split => "info",
-        // Beside the data that somebody asked for, what goes well needs no words.
+        // `plan` prints data; its log has problems only.
         Output::Stderr => "warn",
     };
     let filter = filter.unwrap_or_else(|| default.to_owned());
@@ -101,11 +101,11 @@ struct Lines {
     lost: Arc<AtomicUsize>,
 }
 
-/// What the writing thread is told.
+/// What the log thread gets.
 enum Entry {
     /// Write a line.
     Line { stdout: bool, line: String },
-    /// Say that all that came before is written.
+    /// Confirm that all lines before are written.
     Flush(Sender<()>),
 }
 

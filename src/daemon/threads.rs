@@ -13,7 +13,7 @@ use crate::exit::ExitError;
 /// How a thread ended.
 #[derive(Debug)]
 pub enum End {
-    /// It came to its end; before the stop nobody expects that.
+    /// The thread returned, which is unexpected before the stop.
     Returned,
     /// It cannot go on: the sentence for the log and the exit code.
     Failed(ExitError),
@@ -49,7 +49,7 @@ impl Threads {
                 Ok(Err(failure)) => End::Failed(failure),
                 Err(panic) => End::Panicked(message(&*panic)),
             };
-            // The receiver lives as long as the program; after it nobody is left to tell.
+            // The receiver lives as long as the program; after it there is no receiver.
             let _ = report.send((name, end));
         })?;
         self.running.insert(name, handle);

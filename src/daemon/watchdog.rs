@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How often the idle loop turns, and how often somebody checks.
+/// How often the idle loop turns, and how often the watchdog checks.
 pub const BEAT: Duration = Duration::from_secs(5);
 
 /// After so many checks without a turn in between the loop stands still: 60 s. Checks are counted and not seconds, so

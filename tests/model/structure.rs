@@ -235,9 +235,15 @@ fn the_keys_of_log_lines_are_documented() {
 #[test]
 fn the_worst_words_stay_out() {
     const WORDS: [&str; 9] = ["somebody", "nobody", "anybody", "whoever", "anew", "mend", "bears", "told", "tells"];
-    // Generated from the doc comments of the tests.
-    const EXCEPTIONS: [&str; 1] = ["docs/development/traceability.md"];
-    let folders = ["scripts", "systemd", "docs", ".ci"];
+    // The first is generated from the doc comments of the tests. The comments of the others have older words still.
+    const EXCEPTIONS: [&str; 5] = [
+        "docs/development/traceability.md",
+        "src/model/cache.rs",
+        "src/model/finding.rs",
+        "src/model/inventory.rs",
+        "src/model/observed.rs",
+    ];
+    let folders = ["src", "scripts", "systemd", "docs", ".ci"];
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
     let mut todo: Vec<PathBuf> = folders.iter().chain(&documents).map(|it| Path::new(ROOT).join(it)).collect();
     let mut found = Vec::new();
