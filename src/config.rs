@@ -20,6 +20,7 @@ use crate::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
+use crate::status::listen::ListenAddress;
 
 /// The longest duration accepted.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
@@ -66,6 +67,24 @@ pub struct Config {
     pub lease: Option<(String, String)>,
     /// Whether Kubernetes Events are written.
     pub events: bool,
+    /// Where the status server listens.
+    pub listen: Vec<ListenAddress>,
+}
+
+/// The addresses of `--listen`; by default a socket in the folder that systemd made for the service, if it made one.
+pub fn listen(
+    invocation: &Invocation,
+    environment: &BTreeMap<String, String>,
+) -> Result<Vec<ListenAddress>, ExitError> {
+    let Some(given) = invocation.get("listen") else {
+        let folder = environment.get("RUNTIME_DIRECTORY").and_then(|folders| folders.split(':').next());
+        let path = folder.filter(|folder| folder.starts_with('/')).map(|folder| format!("{folder}/aci-sync.sock"));
+        return Ok(path.map(|path| ListenAddress::Unix(path.into())).into_iter().collect());
+    };
+    if given.values == ["off"] {
+        return Ok(Vec::new());
+    }
+    given.values.iter().map(|text| ListenAddress::parse(text).map_err(|why| given.invalid(why))).collect()
 }
 
 /// The form of log lines, checked before everything else because all other errors may be logged.
@@ -113,6 +132,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         apic_rate: get("apic-rate").map_or(Ok(Some(APIC_RATE)), |it| number_or_off(it, 1, 1000))?,
         lease: lease(invocation, policy)?,
         events: get("events").is_none() || invocation.is_on("events"),
+        listen: listen(invocation, environment)?,
     })
 }
 

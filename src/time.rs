@@ -6,9 +6,14 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Seconds since 1970.
+pub fn unix_now() -> u64 {
+    since_epoch().as_secs()
+}
+
 /// Now, in seconds: `2026-11-23T05:43:51Z`.
 pub fn now() -> String {
-    rfc3339(since_epoch().as_secs())
+    rfc3339(unix_now())
 }
 
 /// Now, as Kubernetes' `MicroTime`: the API server demands exactly six digits after the point.

@@ -15,7 +15,7 @@ const EXAMPLE_NOTES: [&str; 2] = [
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "success"),
     ("1", "failure"),
-    ("2", "plan found changes"),
+    ("2", "plan found changes; status found the daemon neither in sync nor a standby"),
     ("64", "invalid command line"),
     ("78", "a missing or invalid value elsewhere; with plan and --once also credentials or rights that a peer refuses"),
 ];

@@ -16,6 +16,8 @@ pub enum Command {
     Run,
     /// Print what a run would change.
     Plan,
+    /// Print the state of the running daemon.
+    Status,
     /// Print the version and the build.
     Version,
     /// Print the version in one line.
@@ -36,11 +38,19 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
         Command::Plan,
         "print what a run would change and why, without writing (exit code 0: no changes, 2: changes)",
     ),
+    (
+        "status",
+        Command::Status,
+        "print the state of the running daemon (exit code 0: in sync or standby, 2: neither, 1: no daemon answers)",
+    ),
     ("version", Command::Version, "print version, commit, target, compiler and OpenSSL"),
     ("help", Command::Help, "print this help"),
     ("man", Command::Man, ""),
     ("self-test", Command::SelfTest, ""),
 ];
+
+/// The flags of `status`.
+const STATUS_FLAGS: [&str; 2] = ["listen", "output"];
 
 /// What a flag's value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +189,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("batch", Shape::One("N"), "`500`", "The maximum of objects in one write request, 1-1000."),
     flag(
+        "listen",
+        Shape::Many("ADDRESS"),
+        "`unix:$RUNTIME_DIRECTORY/aci-sync.sock` under systemd, else `off`",
+        "Where the status server listens: `HOST:PORT`, `[v6]:PORT`, `:PORT` (all addresses), `unix:/PATH`, or `off`.",
+    ),
+    flag("output", Shape::One("FORMAT"), "`text`", "With `status`, also as `-o`: `text` or `json`."),
+    flag(
         "log-format",
         Shape::One("FORMAT"),
         "`text`",
@@ -300,8 +317,9 @@ pub fn parse(
             lexopt::Arg::Value(word) => return Err(usage(format!("unexpected argument {:?}", text(word)?))),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::VersionLine)),
-            lexopt::Arg::Short(short) => return Err(usage(format!("unknown flag -{short}"))),
-            lexopt::Arg::Long(name) => {
+            lexopt::Arg::Short(short) if short != 'o' => return Err(usage(format!("unknown flag -{short}"))),
+            lexopt::Arg::Short(_) | lexopt::Arg::Long(_) => {
+                let name = if let lexopt::Arg::Long(name) = argument { name } else { "output" };
                 let Some(flag) = FLAGS.iter().find(|it| it.name == name) else {
                     return Err(usage(format!("unknown flag --{name}")));
                 };
@@ -326,11 +344,22 @@ pub fn parse(
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once is valid with run only".to_owned()));
     }
-    if !matches!(command, Command::Run | Command::Plan) {
-        return match values.keys().next() {
-            Some(flag) => Err(usage(format!("--{flag} is valid with run and plan only"))),
-            None => Ok(Invocation::of(command)),
-        };
+    match command {
+        Command::Run | Command::Plan if values.contains_key("output") => {
+            return Err(usage("--output is valid with status only".to_owned()));
+        }
+        Command::Run | Command::Plan => {}
+        Command::Status => {
+            if let Some(flag) = values.keys().find(|flag| !STATUS_FLAGS.contains(flag)) {
+                return Err(usage(format!("--{flag} is not valid with status")));
+            }
+        }
+        command => {
+            return match values.keys().next() {
+                Some(flag) => Err(usage(format!("--{flag} is not valid with this command"))),
+                None => Ok(Invocation::of(command)),
+            };
+        }
     }
     from_environment(environment, &mut values)?;
     Ok(Invocation { command, values })

@@ -4,6 +4,7 @@ mod one_shot;
 pub mod plan;
 pub mod run;
 pub mod self_test;
+pub mod status;
 pub mod version;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, 
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
         Command::Plan => return plan::run(set_up(&invocation, environment)?),
+        Command::Status => return status::run(&invocation, &environment),
         Command::Help => manual::help(),
         Command::Man => manual::man(),
         Command::Version => version::text(),

@@ -16,12 +16,14 @@ use crate::apic::{self, Client, SessionHandle, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::leadership::Leadership;
+use crate::model::finding::Finding;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use crate::reconcile::{ReconcileContext, Reconciler, Report};
 use crate::status::service_manager::ServiceManager;
-use crate::status::{FabricView, Publisher, Snapshot, State};
+use crate::status::{Activity, FabricView, Identity, Publisher, ReconcileEntry, Snapshot, State};
+use crate::time;
 
 /// After this long a reconcile sends nothing more and leaves the rest to the next one: the view that it planned on must not
 /// get old (W1).
@@ -73,6 +75,8 @@ pub struct EventLoop {
     outcome: Option<State>,
     /// As of the last reconcile, for the snapshots.
     fabric: Arc<FabricView>,
+    activity: Arc<Activity>,
+    cluster_id: Arc<str>,
 }
 
 /// What the event loop waits for.
@@ -152,6 +156,7 @@ impl EventLoop {
         resync: Duration,
     ) -> Self {
         EventLoop {
+            cluster_id: reconciler.cluster_id().into(),
             reconciler,
             inbox,
             session,
@@ -162,9 +167,10 @@ impl EventLoop {
             client: None,
             scheduler: Scheduler::new(resync, Instant::now()),
             events: None,
-            publisher: Publisher::new(ServiceManager::default()),
+            publisher: Publisher::new(Identity::default(), ServiceManager::default()),
             outcome: None,
             fabric: Arc::default(),
+            activity: Arc::default(),
         }
     }
 
@@ -224,6 +230,8 @@ impl EventLoop {
             incomplete: self.reconciler.incomplete_kinds(now),
             objects: self.reconciler.object_counts(),
             fabric: self.fabric.clone(),
+            activity: self.activity.clone(),
+            cluster_id: Some(self.cluster_id.clone()),
         });
     }
 
@@ -281,7 +289,8 @@ impl EventLoop {
                     self.reconcile(now);
                 }
             }
-            Event::Leadership | Event::Beat | Event::Stop => {}
+            Event::Beat => self.update_fabric_view(),
+            Event::Leadership | Event::Stop => {}
         }
     }
 
@@ -335,14 +344,16 @@ impl EventLoop {
         let outcome = self.reconciler.reconcile(&apic, now, &context);
         let session_event = context.session_event.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
-        self.reconcile_ended(&client, &EndedReconcile { outcome: &outcome, reads, writes });
+        let ended = EndedReconcile { outcome: &outcome, reads, writes };
+        self.reconcile_ended(&client, &ended);
+        self.record(&ended, now.elapsed());
         if let Some(event) = session_event {
             self.handle_fabric(event, Instant::now());
         }
     }
 
     fn reconcile_ended(&mut self, client: &Client, ended: &EndedReconcile<'_>) {
-        self.fabric = Arc::new(self.reconciler.fabric_view());
+        self.update_fabric_view();
         let view_is_complete = self.reconciler.incomplete_kinds(Instant::now()).is_empty();
         if let Ok(report) = ended.outcome {
             self.log_report(report, view_is_complete);
@@ -379,6 +390,36 @@ impl EventLoop {
                 self.client = None;
                 self.session.reconnect(client, &error);
             }
+        }
+    }
+
+    fn update_fabric_view(&mut self) {
+        let now = time::unix_now();
+        let known = &self.fabric.findings;
+        let since = |finding: &Finding| known.get(finding).copied().unwrap_or(now);
+        let mut view = self.reconciler.fabric_view(&since);
+        for finding in self.publisher.findings() {
+            let since = since(&finding);
+            view.findings.insert(finding, since);
+        }
+        self.fabric = Arc::new(view);
+    }
+
+    /// Notes what a reconcile did, for the snapshots.
+    fn record(&mut self, ended: &EndedReconcile<'_>, took: Duration) {
+        let now = time::unix_now();
+        let activity = Arc::make_mut(&mut self.activity);
+        activity.push(ReconcileEntry {
+            at: now,
+            took,
+            changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
+            error: ended.outcome.as_ref().err().map(ToString::to_string),
+        });
+        if matches!(self.outcome, Some(State::InSync(_))) {
+            activity.last_in_sync = Some(now);
+        }
+        if ended.outcome.is_ok() && self.reconciler.has_read_everything() {
+            activity.last_full_sync = Some(now);
         }
     }
 

@@ -22,8 +22,11 @@ use crate::leadership::Leadership;
 use crate::model::kubernetes::Kind;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
+use crate::status::routes;
+use crate::status::server::{Connections, Server, Wakers};
 use crate::status::service_manager::ServiceManager;
-use crate::status::{Publisher, State};
+use crate::status::{Identity, Publisher, State};
+use crate::time;
 
 /// How many events may wait for the event loop. A full queue holds the watch streams back; the APIC session never waits.
 const QUEUE: usize = 1024;
@@ -99,7 +102,8 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     // for the cause.
     let _open = inbox.clone();
     let heartbeat = Heartbeat::default();
-    let publisher = Publisher::new(manager.clone());
+    let publisher = Publisher::new(identity(&config, &cluster), manager.clone());
+    let (listen, server_stop) = (config.listen.clone(), stop.clone());
     let event_loop = {
         let (cluster, session, leadership) = (cluster.clone(), session.clone(), leadership.clone());
         let (heartbeat, publisher, manager) = (heartbeat.clone(), publisher.clone(), manager.clone());
@@ -114,6 +118,15 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
         }
     };
     spawn("reconciler", Box::new(event_loop))?;
+    let wakers = Arc::new(Wakers::default());
+    let connections = Arc::new(Connections::default());
+    for address in listen {
+        let handler = routes::handler(publisher.clone());
+        let (name, errors) = (address.to_string(), publisher.clone());
+        let on_bind = Box::new(move |error| errors.set_listen_error(&name, error));
+        let server = Server::new(address, handler, connections.clone(), server_stop.clone(), wakers.clone(), on_bind);
+        spawn("status-server", thread(move || server.run()))?;
+    }
 
     // While the first lists are on their way.
     tls.prepare().map_err(|error| ExitError::config(format!("invalid TLS settings for the APIC: {error}")))?;
@@ -133,6 +146,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     let mut watchdog = Watchdog::new(heartbeat);
     let mut check = || {
         let liveness = watchdog.check();
+        publisher.set_stalled(liveness == Liveness::Stalled);
         match liveness {
             Liveness::Alive => manager.watchdog_ping(),
             Liveness::Slow => manager.set_state(State::WaitingForAnswer),
@@ -142,6 +156,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     };
     let code = supervise(&mut threads, &mut check, &tick(BEAT), &signals, &on_signal);
     drop(stop_sender);
+    wakers.wake_all();
     manager.stopping();
     let release = || lock.iter().for_each(kube::LeaseLock::release);
     stop_all(threads, &cluster, &session, &release, code);
@@ -159,6 +174,18 @@ fn log_start(config: &Config, cluster: &kube::Client) {
         cluster_id, leader_election = lease;
         "starting aci-sync"
     );
+}
+
+/// What the status server says of this process.
+fn identity(config: &Config, cluster: &kube::Client) -> Identity {
+    Identity {
+        instance: kube::lease::host(),
+        started: time::unix_now(),
+        policy: config.policy.to_string(),
+        server: cluster.server().to_owned(),
+        controllers: config.controllers.iter().map(ToString::to_string).collect(),
+        lease: config.lease.as_ref().map(|(namespace, name)| format!("{namespace}/{name}")),
+    }
 }
 
 /// Waits for the end: a signal, a thread that ended although it should not, or a stalled event loop. `ticks` says when

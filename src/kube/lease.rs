@@ -85,7 +85,7 @@ fn body(lease: &Lease) -> String {
 }
 
 /// The host's name, for people.
-pub(super) fn host() -> String {
+pub fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     host.chars().filter(|it| it.is_ascii_alphanumeric() || "-.".contains(*it)).take(63).collect()
 }

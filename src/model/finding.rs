@@ -277,6 +277,8 @@ pub enum Code {
     NoEvents,
     /// A peer that does not answer what is needed (R4).
     Unavailable,
+    /// An address of the status server could not be bound (T12).
+    ListenFailed,
 }
 
 impl fmt::Display for Code {

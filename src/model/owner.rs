@@ -70,6 +70,11 @@ impl OwnerIdentity {
         Name::object(self.tag_prefixes.iter().find_map(|prefix| key.strip_prefix(prefix))?).ok()
     }
 
+    /// The id of this cluster.
+    pub fn cluster_id(&self) -> &str {
+        self.annotation.strip_prefix(ANNOTATION_PREFIX).unwrap_or_default()
+    }
+
     /// The `annotation` that makes an object ours.
     pub fn annotation(&self) -> &str {
         &self.annotation

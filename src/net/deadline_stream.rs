@@ -1,23 +1,66 @@
-//! A shared TCP stream with a deadline.
+//! A shared stream with a deadline.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The time limit for a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connected socket that several threads may use.
+pub trait Socket: Send + Sync + 'static {
+    /// Reads, for `timeout` at most.
+    fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize>;
+    /// Writes, for `timeout` at most.
+    fn write_within(&self, buffer: &[u8], timeout: Duration) -> io::Result<usize>;
+    /// Ends all reads and writes.
+    fn close(&self);
+}
+
+impl Socket for TcpStream {
+    fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        self.set_read_timeout(Some(timeout))?;
+        (&*self).read(buffer)
+    }
+
+    fn write_within(&self, buffer: &[u8], timeout: Duration) -> io::Result<usize> {
+        self.set_write_timeout(Some(timeout))?;
+        (&*self).write(buffer)
+    }
+
+    fn close(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl Socket for UnixStream {
+    fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        self.set_read_timeout(Some(timeout))?;
+        (&*self).read(buffer)
+    }
+
+    fn write_within(&self, buffer: &[u8], timeout: Duration) -> io::Result<usize> {
+        self.set_write_timeout(Some(timeout))?;
+        (&*self).write(buffer)
+    }
+
+    fn close(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
 /// A stream with a deadline for all reads and writes together; a timeout of the socket starts over with each byte.
 #[derive(Debug)]
-pub struct DeadlineStream {
-    stream: Arc<TcpStream>,
+pub struct DeadlineStream<S: ?Sized = TcpStream> {
+    stream: Arc<S>,
     deadline: Instant,
 }
 
-impl DeadlineStream {
+impl<S: Socket + ?Sized> DeadlineStream<S> {
     /// The deadline is `timeout` from now.
-    pub fn new(stream: Arc<TcpStream>, timeout: Duration) -> DeadlineStream {
+    pub fn new(stream: Arc<S>, timeout: Duration) -> DeadlineStream<S> {
         DeadlineStream { stream, deadline: Instant::now() + timeout }
     }
 
@@ -26,18 +69,17 @@ impl DeadlineStream {
         self.deadline = Instant::now() + timeout;
     }
 
-    fn left(&self) -> io::Result<Option<Duration>> {
+    fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         // The socket's own error on a timeout; the only one after which OpenSSL lets reading go on.
-        if left.is_zero() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Some(left)) }
+        if left.is_zero() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(left) }
     }
 }
 
-impl Read for DeadlineStream {
+impl<S: Socket + ?Sized> Read for DeadlineStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.stream.set_read_timeout(self.left()?)?;
-            match (&*self.stream).read(buffer) {
+            match self.stream.read_within(buffer, self.left()?) {
                 // OpenSSL takes a read that a signal interrupted for the end of the connection.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => return read,
@@ -46,14 +88,14 @@ impl Read for DeadlineStream {
     }
 }
 
-impl Write for DeadlineStream {
+impl<S: Socket + ?Sized> Write for DeadlineStream<S> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
-        (&*self.stream).write(buffer)
+        self.stream.write_within(buffer, self.left()?)
     }
 
+    /// Sockets buffer nothing here.
     fn flush(&mut self) -> io::Result<()> {
-        (&*self.stream).flush()
+        Ok(())
     }
 }
 
@@ -80,7 +122,7 @@ mod tests {
         assert_eq!(limited.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it stays over");
         limited.extend(Duration::from_secs(60));
         assert_eq!(limited.read(&mut [0]).unwrap(), 1, "until there is more time");
-        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        stream.shutdown(Shutdown::Both).unwrap();
         drop((limited, stream));
         drip.join().unwrap();
     }

@@ -8,7 +8,7 @@ mod tls;
 mod trust;
 pub mod wrong_peer;
 
-pub use deadline_stream::{CONNECT_TIMEOUT, DeadlineStream};
+pub use deadline_stream::{CONNECT_TIMEOUT, DeadlineStream, Socket};
 pub use describe::{describe_error, describe_io_error};
 pub use settings::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
 pub use tls::{ConnectError, Tls, TlsStream};

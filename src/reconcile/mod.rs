@@ -32,18 +32,19 @@ use crate::apic::traits::{ApicRead, ApicSession};
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
+use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
-use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use crate::model::finding::{Code, Finding};
 use crate::model::kubernetes::Kind;
 use crate::model::mo::MoChange;
-use crate::model::observed::{Epg, L3out};
-use crate::model::owner::OwnerIdentity;
+use crate::model::observed::{EPG, Epg, L3out, SUBNET};
+use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::Plan;
 use crate::model::plan_input::PlanInput;
 use crate::model::planner;
 use crate::model::rules::{Policy, Rules};
-use crate::status::{FabricView, L3outView};
+use crate::status::{FabricView, L3outView, Totals};
 
 /// How often a reconcile plans before it leaves the rest to the next one. A create, a move and a fresh read after an error
 /// need five rounds.
@@ -274,6 +275,7 @@ impl Reconciler {
         run.report.unfinished = (is_left && writes) || run.report.unread > 0;
         run.report.withheld = is_left && !writes;
         run.report.kept = if self.writer.deletes() { 0 } else { plan.withheld.len() };
+        self.reporter.totals = totals(desired, &self.fabric.cache);
         let findings = self.collect_findings(desired, plan, run.now);
         let (inventory, cache) = (&self.cluster.inventory, &self.fabric.cache);
         run.report.notices = self.reporter.publish(findings, inventory, desired, cache, &self.guards.quota, run.now);
@@ -333,8 +335,8 @@ impl Reconciler {
         self.fabric.cache.keep(|object| guards::is_desired(desired, object));
     }
 
-    /// What is known of the fabric, for a snapshot.
-    pub fn fabric_view(&self) -> FabricView {
+    /// What is known of the fabric, for a snapshot. `since` says when a finding appeared, in seconds since 1970.
+    pub fn fabric_view(&self, since: &dyn Fn(&Finding) -> u64) -> FabricView {
         let FabricState { cache, subscriptions, .. } = &self.fabric;
         let view_of = |dn: &L3outDn| {
             let epgs = match cache.l3out(dn) {
@@ -346,8 +348,19 @@ impl Reconciler {
         FabricView {
             l3outs: cache.l3outs().map(view_of).collect(),
             blocked: self.guards.deletion.blocked().clone(),
-            findings: self.findings().clone(),
+            findings: self.findings().iter().map(|finding| (finding.clone(), since(finding))).collect(),
+            totals: self.reporter.totals.clone(),
         }
+    }
+
+    /// Whether the last full sync has read everything.
+    pub fn has_read_everything(&self) -> bool {
+        self.fabric.all_read && !self.fabric.full_sync_due
+    }
+
+    /// The cluster's id (O1).
+    pub fn cluster_id(&self) -> &str {
+        self.fabric.cache.owner().cluster_id()
     }
 
     /// How many managed Deployments, Pods and Services are known.
@@ -359,6 +372,33 @@ impl Reconciler {
             (Kind::Service, inventory.services.len()),
         ]
     }
+}
+
+/// How many EPGs and subnets are desired, owned, missing and surplus.
+fn totals(desired: &DesiredState, cache: &FabricCache) -> Vec<Totals> {
+    let mut epgs = Totals { class: EPG, desired: desired.epgs.len(), ..Totals::default() };
+    let mut subnets = Totals { class: SUBNET, ..Totals::default() };
+    for (dn, epg) in &desired.epgs {
+        let present = cache.epg(dn);
+        epgs.missing += usize::from(present.is_none());
+        subnets.desired += epg.subnets.len();
+        let is_missing = |prefix: &&Prefix| present.is_none_or(|epg| !epg.subnets.contains_key(prefix));
+        subnets.missing += epg.subnets.keys().filter(is_missing).count();
+    }
+    for (dn, epg) in cache.epgs() {
+        let desired = desired.epgs.get(&dn);
+        if epg.ownership == Ownership::Owned {
+            epgs.owned += 1;
+            epgs.surplus += usize::from(desired.is_none());
+        }
+        for (prefix, subnet) in &epg.subnets {
+            if subnet.ownership == Ownership::Owned {
+                subnets.owned += 1;
+                subnets.surplus += usize::from(desired.is_none_or(|epg| !epg.subnets.contains_key(prefix)));
+            }
+        }
+    }
+    vec![epgs, subnets]
 }
 
 /// Whether a reconcile goes on after a round.

@@ -1,7 +1,12 @@
 //! What the daemon says of itself. Everything here reads the [`Snapshot`] that the event loop publishes; nothing asks the
 //! reconciler, so answers come while a reconcile hangs.
 
+mod json;
+pub mod listen;
+pub mod request;
+pub mod routes;
+pub mod server;
 pub mod service_manager;
 mod snapshot;
 
-pub use snapshot::{FabricView, L3outView, Publisher, Snapshot, State};
+pub use snapshot::{Activity, FabricView, Identity, L3outView, Publisher, ReconcileEntry, Snapshot, State, Totals};

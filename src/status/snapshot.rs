@@ -1,16 +1,19 @@
 //! An immutable picture of the daemon's state, published after each event and each reconcile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::info;
 
 use super::service_manager::ServiceManager;
 use crate::model::dn::{L3outDn, ObjectDn};
-use crate::model::finding::Finding;
+use crate::model::finding::{Code, Finding};
 use crate::model::kubernetes::Kind;
+use crate::model::plan::Tally;
+use crate::time;
 
 /// How many blocked deletions and findings the log shows.
 const MAX_SHOWN: usize = 1000;
@@ -40,6 +43,29 @@ pub enum State {
     WaitingForAnswer,
 }
 
+impl State {
+    /// The name for JSON and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::WaitingForKubernetes => "waiting_for_kubernetes",
+            State::WaitingForApic => "waiting_for_apic",
+            State::Standby => "standby",
+            State::FirstSync => "first_full_sync",
+            State::Syncing => "full_sync",
+            State::InSync(_) => "in_sync",
+            State::NeedsAttention(_) => "needs_attention",
+            State::Observing => "observing",
+            State::Retrying => "retrying",
+            State::WaitingForAnswer => "waiting_for_answer",
+        }
+    }
+
+    /// Whether all is as it should be: in sync, or standing by for the leader.
+    pub fn is_good(self) -> bool {
+        matches!(self, State::InSync(_) | State::Standby)
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let findings = |count: usize| if count == 1 { "1 finding".to_owned() } else { format!("{count} findings") };
@@ -67,8 +93,79 @@ pub struct FabricView {
     pub l3outs: Vec<L3outView>,
     /// The deletions that wait for approval (W4).
     pub blocked: BTreeSet<ObjectDn>,
-    /// What people should know.
-    pub findings: BTreeSet<Finding>,
+    /// What people should know, each since when, in seconds since 1970.
+    pub findings: BTreeMap<Finding, u64>,
+    /// EPGs and subnets.
+    pub totals: Vec<Totals>,
+}
+
+/// How many objects of a class there are.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// The APIC's class.
+    pub class: &'static str,
+    /// The cluster calls for them.
+    pub desired: usize,
+    /// Owned objects in the L3Outs that were read.
+    pub owned: usize,
+    /// Desired and absent.
+    pub missing: usize,
+    /// Owned and not desired.
+    pub surplus: usize,
+}
+
+/// What stays the same while the process runs.
+#[derive(Debug, Default)]
+pub struct Identity {
+    /// The host.
+    pub instance: String,
+    /// When the process started, in seconds since 1970.
+    pub started: u64,
+    /// The policy.
+    pub policy: String,
+    /// The API server's URL.
+    pub server: String,
+    /// The APIC controllers.
+    pub controllers: Vec<String>,
+    /// Namespace and name of the Lease, if there is an election.
+    pub lease: Option<String>,
+}
+
+/// What happened lately. Times are in seconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub struct Activity {
+    /// When the fabric was last known to hold exactly what is desired.
+    pub last_in_sync: Option<u64>,
+    /// The end of the last full sync that read everything.
+    pub last_full_sync: Option<u64>,
+    /// The last reconciles, the oldest first.
+    pub reconciles: VecDeque<ReconcileEntry>,
+}
+
+/// One reconcile.
+#[derive(Debug, Clone)]
+pub struct ReconcileEntry {
+    /// When it ended.
+    pub at: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What it changed.
+    pub changes: Tally,
+    /// What ended it early.
+    pub error: Option<String>,
+}
+
+impl Activity {
+    /// How many reconciles are kept.
+    const MAX_RECONCILES: usize = 20;
+
+    /// One more reconcile.
+    pub fn push(&mut self, entry: ReconcileEntry) {
+        if self.reconciles.len() >= Activity::MAX_RECONCILES {
+            self.reconciles.pop_front();
+        }
+        self.reconciles.push_back(entry);
+    }
 }
 
 /// One L3Out.
@@ -99,11 +196,15 @@ pub struct Snapshot {
     pub objects: [(Kind, usize); 3],
     /// As of the last reconcile.
     pub fabric: Arc<FabricView>,
+    /// What happened lately.
+    pub activity: Arc<Activity>,
+    /// This cluster's id, as soon as it is known (O1).
+    pub cluster_id: Option<Arc<str>>,
 }
 
 impl Snapshot {
     /// Nothing is known yet.
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Snapshot {
             made: Instant::now(),
             state: State::WaitingForKubernetes,
@@ -112,6 +213,8 @@ impl Snapshot {
             incomplete: Kind::ALL.to_vec(),
             objects: Kind::ALL.map(|kind| (kind, 0)),
             fabric: Arc::default(),
+            activity: Arc::default(),
+            cluster_id: None,
         }
     }
 
@@ -123,7 +226,7 @@ impl Snapshot {
             let complete = !self.incomplete.contains(&kind);
             info!(kind:%, count, complete; "status: view of the cluster");
         }
-        let FabricView { l3outs, blocked, findings } = &*self.fabric;
+        let FabricView { l3outs, blocked, findings, .. } = &*self.fabric;
         for L3outView { dn, epgs, subscribed } in l3outs {
             match epgs {
                 Some(epgs) => info!(l3out:% = dn, epgs, subscribed; "status: L3Out"),
@@ -133,8 +236,8 @@ impl Snapshot {
         for object in blocked.iter().take(MAX_SHOWN) {
             info!(object:%; "status: blocked deletion");
         }
-        for Finding { code, subject, text, .. } in findings.iter().take(MAX_SHOWN) {
-            info!(code:?, subject:%, text; "status: finding");
+        for (Finding { code, subject, text, .. }, since) in findings.iter().take(MAX_SHOWN) {
+            info!(code:?, subject:%, since = time::rfc3339(*since), text; "status: finding");
         }
     }
 }
@@ -143,13 +246,19 @@ impl Snapshot {
 #[derive(Clone)]
 pub struct Publisher {
     latest: Arc<Mutex<Arc<Snapshot>>>,
+    identity: Arc<Identity>,
+    stalled: Arc<AtomicBool>,
+    /// The addresses of the status server that could not be bound, each with its error.
+    listen_errors: Arc<Mutex<BTreeMap<String, String>>>,
     manager: ServiceManager,
 }
 
 impl Publisher {
     /// Publishes to readers in this process, and the state to the service manager.
-    pub fn new(manager: ServiceManager) -> Self {
-        Publisher { latest: Arc::new(Mutex::new(Arc::new(Snapshot::empty()))), manager }
+    pub fn new(identity: Identity, manager: ServiceManager) -> Self {
+        let latest = Arc::new(Mutex::new(Arc::new(Snapshot::empty())));
+        let (stalled, listen_errors) = (Arc::default(), Arc::default());
+        Publisher { latest, identity: Arc::new(identity), stalled, listen_errors, manager }
     }
 
     /// Replaces the snapshot.
@@ -161,5 +270,39 @@ impl Publisher {
     /// The latest snapshot.
     pub fn latest(&self) -> Arc<Snapshot> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What stays the same.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The watchdog has found the event loop stalled, or not.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    /// Whether the event loop makes no progress.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// An address of the status server could not be bound, or could.
+    pub fn set_listen_error(&self, address: &str, error: Option<String>) {
+        let mut errors = self.listen_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(error) => drop(errors.insert(address.to_owned(), error)),
+            None => drop(errors.remove(address)),
+        }
+    }
+
+    /// Findings about the status server (T12).
+    pub fn findings(&self) -> Vec<Finding> {
+        let errors = self.listen_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let finding_of = |(address, error): (&String, &String)| {
+            let text = format!("failed to listen on {address}: {error}; retrying every 10 s");
+            Finding::new(Code::ListenFailed, "status server", text)
+        };
+        errors.iter().map(finding_of).collect()
     }
 }

@@ -28,6 +28,7 @@ mod safety;
 mod service_manager;
 mod shutdown;
 mod stale_watch;
+mod status;
 mod throttling;
 mod tls;
 mod watch;

@@ -1,0 +1,129 @@
+//! `status`: asks the daemon of this machine for its state. It needs neither a kubeconfig nor a password.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Environment, print};
+use crate::cli::Invocation;
+use crate::config;
+use crate::exit::ExitError;
+use crate::net::DeadlineStream;
+use crate::status::listen::ListenAddress;
+
+/// How long the daemon may take to answer, in all.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer, in bytes.
+const MAX_ANSWER: u64 = 16 << 20;
+
+/// The exit code if the daemon is neither in sync nor a standby.
+const NOT_IN_SYNC: u8 = 2;
+
+/// Prints the state; 2 if it is neither in sync nor a standby, 1 if no daemon answers.
+pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, ExitError> {
+    let as_json = match invocation.get("output").map(|given| (given, given.values[0].as_str())) {
+        None | Some((_, "text")) => false,
+        Some((_, "json")) => true,
+        Some((given, other)) => return Err(given.invalid(format!("{other:?} is neither text nor json"))),
+    };
+    let mut addresses = config::listen(invocation, environment)?;
+    if addresses.is_empty() && invocation.get("listen").is_none() {
+        addresses.push(ListenAddress::Unix("/run/aci-sync/aci-sync.sock".into()));
+    }
+    // A socket file belongs to this machine's daemon, whatever answers on a port.
+    addresses.sort_by_key(|address| !matches!(address, ListenAddress::Unix(_)));
+    let mut errors = Vec::new();
+    for address in &addresses {
+        match get(address, "/status.json") {
+            Ok(answer) => return show(&answer, as_json),
+            Err(error) => errors.push(format!("{address}: {error}")),
+        }
+    }
+    let errors = if errors.is_empty() { "--listen is off".to_owned() } else { errors.join("; ") };
+    Err(ExitError::failed(format!("no daemon answers: {errors}; name its address with --listen")))
+}
+
+/// One request, whose answer is read to its end.
+fn get(address: &ListenAddress, path: &str) -> io::Result<String> {
+    let begun = Instant::now();
+    let socket = address.connect(TIMEOUT)?;
+    let mut stream = DeadlineStream::new(socket, TIMEOUT.saturating_sub(begun.elapsed()));
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let count = stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let text = String::from_utf8(answer).map_err(|_| io::Error::other("the answer is not UTF-8"))?;
+    if count as u64 == MAX_ANSWER {
+        return Err(io::Error::other("the answer is too long"));
+    }
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
+        Some((head, _)) => Err(io::Error::other(format!("it answered {:?}", head.lines().next().unwrap_or_default()))),
+        None => Err(io::Error::other("it is no status server")),
+    }
+}
+
+fn show(answer: &str, as_json: bool) -> Result<u8, ExitError> {
+    let failed = || ExitError::failed("the answer is no status of aci-sync");
+    let status: Value = serde_json::from_str(answer).map_err(|_| failed())?;
+    if status["schema"] != "aci-sync.status.v1" {
+        return Err(failed());
+    }
+    print(&if as_json { answer.to_owned() } else { text(&status) });
+    let is_good = matches!(status["state"].as_str(), Some("in_sync" | "standby"));
+    Ok(if is_good { 0 } else { NOT_IN_SYNC })
+}
+
+fn text(status: &Value) -> String {
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines = vec![format!(
+        "aci-sync {} on {}: {}   ({} s old)",
+        word(&status["version"]),
+        word(&status["instance"]),
+        word(&status["summary"]),
+        word(&status["snapshot_age_seconds"]),
+    )];
+    let leader = if status["leader"]["holding"] == true { "yes" } else { "no" };
+    lines.push(format!(
+        "leader      {leader}; Lease {}   policy {}, cluster {}",
+        word(&status["leader"]["lease"]),
+        word(&status["policy"]),
+        word(&status["cluster_id"]),
+    ));
+    let kinds: Vec<String> = list(&status["kubernetes"]["kinds"])
+        .iter()
+        .map(|kind| {
+            let view = if kind["complete"] == true { "" } else { " (incomplete)" };
+            format!("{} {}{view}", word(&kind["objects"]), word(&kind["kind"]))
+        })
+        .collect();
+    lines.push(format!("Kubernetes  {}   {}", word(&status["kubernetes"]["server"]), kinds.join(", ")));
+    lines.push(format!(
+        "APIC        session at {}; last full sync {}",
+        word(&status["apic"]["session"]),
+        word(&status["apic"]["last_full_sync"]),
+    ));
+    for objects in list(&status["objects"]) {
+        let count = |name: &str| word(&objects[name]);
+        lines.push(format!(
+            "objects     {}: {} desired, {} owned, {} missing, {} surplus",
+            count("class"),
+            count("desired"),
+            count("owned"),
+            count("missing"),
+            count("surplus"),
+        ));
+    }
+    lines.push(format!("blocked     {} deletions", word(&status["blocked_total"])));
+    for finding in list(&status["findings"]) {
+        let part = |name: &str| word(&finding[name]);
+        lines.push(format!("finding     {}  {}  {}: {}", part("since"), part("code"), part("subject"), part("text")));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,178 @@
+//! `/status.json`: the snapshot as one JSON object, `aci-sync.status.v1`. Fields are only ever added.
+
+use serde::Serialize;
+
+use super::snapshot::{Identity, Snapshot};
+use crate::model::kubernetes::Kind;
+use crate::time;
+
+/// The most blocked deletions and findings that are listed; the totals count all.
+const MAX_LISTED: usize = 1000;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    schema: &'static str,
+    instance: &'a str,
+    version: &'a str,
+    revision: &'a str,
+    started: String,
+    snapshot_age_seconds: u64,
+    state: &'static str,
+    summary: String,
+    cluster_id: Option<&'a str>,
+    policy: &'a str,
+    leader: Leader<'a>,
+    kubernetes: Kubernetes<'a>,
+    apic: Apic<'a>,
+    objects: Vec<Objects>,
+    l3outs: Vec<L3out>,
+    blocked_total: usize,
+    blocked: Vec<String>,
+    findings_total: usize,
+    findings: Vec<FindingEntry<'a>>,
+    last_reconciles: Vec<Reconcile>,
+}
+
+#[derive(Serialize)]
+struct Leader<'a> {
+    holding: bool,
+    lease: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Kubernetes<'a> {
+    server: &'a str,
+    kinds: Vec<KindEntry>,
+}
+
+#[derive(Serialize)]
+struct KindEntry {
+    kind: String,
+    complete: bool,
+    objects: usize,
+}
+
+#[derive(Serialize)]
+struct Apic<'a> {
+    controllers: &'a [String],
+    session: Option<&'a str>,
+    last_full_sync: Option<String>,
+    last_in_sync: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Objects {
+    class: &'static str,
+    desired: usize,
+    owned: usize,
+    missing: usize,
+    surplus: usize,
+}
+
+#[derive(Serialize)]
+struct L3out {
+    dn: String,
+    present: bool,
+    epgs: usize,
+    subscribed: bool,
+}
+
+#[derive(Serialize)]
+struct FindingEntry<'a> {
+    code: String,
+    subject: String,
+    text: &'a str,
+    since: String,
+    open: bool,
+}
+
+#[derive(Serialize)]
+struct Reconcile {
+    at: String,
+    seconds: f64,
+    created: usize,
+    updated: usize,
+    deleted: usize,
+    error: Option<String>,
+}
+
+/// The whole text.
+pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
+    let fabric = &snapshot.fabric;
+    let kind_entry = |&(kind, objects): &(Kind, usize)| KindEntry {
+        kind: kind.to_string().to_ascii_lowercase(),
+        complete: !snapshot.incomplete.contains(&kind),
+        objects,
+    };
+    let status = Status {
+        schema: "aci-sync.status.v1",
+        instance: &identity.instance,
+        version: env!("CARGO_PKG_VERSION"),
+        revision: env!("BUILD_COMMIT"),
+        started: time::rfc3339(identity.started),
+        snapshot_age_seconds: snapshot.made.elapsed().as_secs(),
+        state: snapshot.state.name(),
+        summary: snapshot.state.to_string(),
+        cluster_id: snapshot.cluster_id.as_deref(),
+        policy: &identity.policy,
+        leader: Leader { holding: snapshot.leader, lease: identity.lease.as_deref() },
+        kubernetes: Kubernetes { server: &identity.server, kinds: snapshot.objects.iter().map(kind_entry).collect() },
+        apic: Apic {
+            controllers: &identity.controllers,
+            session: snapshot.controller.as_deref(),
+            last_full_sync: snapshot.activity.last_full_sync.map(time::rfc3339),
+            last_in_sync: snapshot.activity.last_in_sync.map(time::rfc3339),
+        },
+        objects: fabric
+            .totals
+            .iter()
+            .map(|it| Objects {
+                class: it.class,
+                desired: it.desired,
+                owned: it.owned,
+                missing: it.missing,
+                surplus: it.surplus,
+            })
+            .collect(),
+        l3outs: fabric
+            .l3outs
+            .iter()
+            .map(|it| L3out {
+                dn: it.dn.to_string(),
+                present: it.epgs.is_some(),
+                epgs: it.epgs.unwrap_or_default(),
+                subscribed: it.subscribed,
+            })
+            .collect(),
+        blocked_total: fabric.blocked.len(),
+        blocked: fabric.blocked.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
+        findings_total: fabric.findings.len(),
+        findings: fabric
+            .findings
+            .iter()
+            .take(MAX_LISTED)
+            .map(|(finding, since)| FindingEntry {
+                code: format!("{:?}", finding.code),
+                subject: finding.subject.to_string(),
+                text: &finding.text,
+                since: time::rfc3339(*since),
+                open: finding.code.is_open(),
+            })
+            .collect(),
+        last_reconciles: snapshot
+            .activity
+            .reconciles
+            .iter()
+            .map(|it| Reconcile {
+                at: time::rfc3339(it.at),
+                seconds: it.took.as_secs_f64(),
+                created: it.changes.created,
+                updated: it.changes.updated,
+                deleted: it.changes.deleted,
+                error: it.error.clone(),
+            })
+            .collect(),
+    };
+    // Nothing in it can fail to be written as JSON.
+    serde_json::to_string(&status).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,204 @@
+//! Where the status server listens (`--listen`): addresses, and sockets that are bound to them.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::Socket;
+
+/// How long a leftover socket file is asked whether a process still serves it.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A host name or an address, and a port.
+    Tcp(String, u16),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Reads `HOST:PORT`, `[v6]:PORT`, `:PORT` (all addresses) or `unix:/PATH`.
+    pub fn parse(text: &str) -> Result<ListenAddress, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let is_valid = path.starts_with('/') && path.len() < 108;
+            let path = is_valid.then(|| ListenAddress::Unix(path.into()));
+            return path.ok_or_else(|| format!("{text:?} is not unix: and an absolute path of at most 107 bytes"));
+        }
+        let invalid = || format!("{text:?} is not HOST:PORT, [v6]:PORT, :PORT or unix:/PATH");
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(invalid)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(v6) => v6.parse::<Ipv6Addr>().map_err(|_| invalid())?.to_string(),
+            None if host.contains([':', '/', '[', ']', ' ']) => return Err(invalid()),
+            None if host.is_empty() => "::".to_owned(),
+            None => host.to_owned(),
+        };
+        Ok(ListenAddress::Tcp(host, port))
+    }
+
+    /// Binds. A leftover socket file is replaced if no process serves it.
+    pub fn bind(&self) -> io::Result<Listener> {
+        match self {
+            ListenAddress::Tcp(host, port) => match TcpListener::bind((host.as_str(), *port)) {
+                // A machine without IPv6.
+                Err(_) if host == "::" => TcpListener::bind(("0.0.0.0", *port)).map(Listener::Tcp),
+                bound => bound.map(Listener::Tcp),
+            },
+            ListenAddress::Unix(path) => {
+                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+                if is_socket {
+                    if UnixStream::connect(path).is_ok() {
+                        return Err(io::Error::new(ErrorKind::AddrInUse, "another process serves this socket"));
+                    }
+                    std::fs::remove_file(path)?;
+                }
+                let listener = UnixListener::bind(path)?;
+                // The folder decides who may connect.
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+                Ok(Listener::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    /// Connects to a server, for the commands that ask it.
+    pub fn connect(&self, timeout: Duration) -> io::Result<Arc<dyn Socket>> {
+        match self {
+            ListenAddress::Unix(path) => Ok(Arc::new(UnixStream::connect(path)?)),
+            ListenAddress::Tcp(host, port) => {
+                let host = if host == "::" { "localhost" } else { host.as_str() };
+                let mut last = io::Error::new(ErrorKind::NotFound, "host name not found");
+                for address in (host, *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, timeout) {
+                        Ok(stream) => return Ok(Arc::new(stream)),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ListenAddress::Tcp(host, port) => write!(f, "{host}:{port}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// On TCP.
+    Tcp(TcpListener),
+    /// On a socket file, which is removed when this is dropped.
+    Unix(UnixListener, PathBuf),
+}
+
+/// A client.
+pub struct Accepted {
+    /// Its connection.
+    pub socket: Arc<dyn Socket>,
+    /// Its address, on TCP.
+    pub peer: Option<IpAddr>,
+}
+
+impl Listener {
+    /// Waits for the next client.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (socket, peer) = listener.accept()?;
+                Ok(Accepted { socket: Arc::new(socket), peer: Some(peer.ip().to_canonical()) })
+            }
+            Listener::Unix(listener, _) => {
+                let (socket, _) = listener.accept()?;
+                Ok(Accepted { socket: Arc::new(socket), peer: None })
+            }
+        }
+    }
+
+    /// Whether only processes of this machine can reach it over TCP: then the `Host` of a request is checked, because a
+    /// browser of this machine can be led here by a name (DNS rebinding).
+    pub fn is_loopback(&self) -> bool {
+        let Listener::Tcp(listener) = self else { return false };
+        listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// Connects to itself, so that [`Listener::accept`] returns.
+    pub fn waker(&self) -> Waker {
+        match self {
+            Listener::Tcp(listener) => Waker::Tcp(listener.local_addr().ok()),
+            Listener::Unix(_, path) => Waker::Unix(path.clone()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Wakes a thread that waits for clients.
+#[derive(Debug, Clone)]
+pub enum Waker {
+    /// By TCP.
+    Tcp(Option<SocketAddr>),
+    /// By the socket file.
+    Unix(PathBuf),
+}
+
+impl Waker {
+    /// One connection is enough; it is not served.
+    pub fn wake(&self) {
+        match self {
+            Waker::Tcp(None) => {}
+            Waker::Tcp(Some(address)) => {
+                let ip = match address.ip() {
+                    ip if !ip.is_unspecified() => ip,
+                    IpAddr::V4(_) => [127, 0, 0, 1].into(),
+                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                };
+                let _ = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PROBE);
+            }
+            Waker::Unix(path) => drop(UnixStream::connect(path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T1: the forms of `--listen`.
+    #[test]
+    fn addresses_are_parsed() {
+        for (text, shown) in [
+            ("127.0.0.1:9847", "127.0.0.1:9847"),
+            ("localhost:1", "localhost:1"),
+            (":9847", "[::]:9847"),
+            ("[::1]:9847", "[::1]:9847"),
+            ("unix:/run/aci-sync/aci-sync.sock", "unix:/run/aci-sync/aci-sync.sock"),
+        ] {
+            assert_eq!(ListenAddress::parse(text).unwrap().to_string(), shown, "{text}");
+        }
+        for text in
+            ["", "9847", "host", "host:0", "host:65536", "host:x", "[::1:9847", "::1:9847", "a/b:1", "unix:x", "unix:"]
+        {
+            assert!(ListenAddress::parse(text).is_err(), "{text}");
+        }
+    }
+}

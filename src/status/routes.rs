@@ -1,0 +1,118 @@
+//! What the status server answers: health for probes, and the state as JSON. Everything is read from the latest snapshot; no
+//! answer changes anything, and none holds a secret (T1, T2).
+
+use std::sync::Arc;
+
+use super::json;
+use super::request::Request;
+use super::server::Response;
+use super::snapshot::{Publisher, Snapshot, State};
+
+/// One condition of a health endpoint.
+struct Check {
+    name: &'static str,
+    failure: Option<&'static str>,
+}
+
+/// Answers one request.
+pub fn answer(request: &Request, publisher: &Publisher) -> Response {
+    let snapshot = publisher.latest();
+    match request.path.as_str() {
+        "/livez" | "/healthz" => health(request, "livez", &liveness(publisher)),
+        "/readyz" => health(request, "readyz", &readiness(&snapshot)),
+        "/status.json" => Response {
+            status: 200,
+            content_type: "application/json",
+            headers: String::new(),
+            body: json::status(publisher.identity(), &snapshot).into_bytes(),
+        },
+        _ => Response::text(404, "not found; there are /livez, /readyz and /status.json\n"),
+    }
+}
+
+/// A handler for the server.
+pub fn handler(publisher: Publisher) -> Arc<super::server::Handler> {
+    Arc::new(move |request| answer(request, &publisher))
+}
+
+/// Alive while the event loop makes progress, with or without peers.
+fn liveness(publisher: &Publisher) -> [Check; 1] {
+    [Check { name: "event-loop", failure: publisher.is_stalled().then_some("no progress for 60 s") }]
+}
+
+/// Ready if the view of the cluster is complete and, on the leader, the first full sync of a session is over. A standby is
+/// ready, or a rollout would wait for ever.
+fn readiness(snapshot: &Snapshot) -> [Check; 3] {
+    let kubernetes = (!snapshot.incomplete.is_empty()).then_some("the view of the cluster is incomplete");
+    let session = (snapshot.leader && snapshot.controller.is_none()).then_some("no session");
+    let is_first = snapshot.leader && matches!(snapshot.state, State::FirstSync);
+    [
+        Check { name: "kubernetes", failure: kubernetes },
+        Check { name: "apic", failure: session },
+        Check { name: "full-sync", failure: is_first.then_some("the first full sync is not over") },
+    ]
+}
+
+/// As Kubernetes' own components answer.
+fn health(request: &Request, name: &str, checks: &[Check]) -> Response {
+    let failed = checks.iter().any(|check| check.failure.is_some());
+    let status = if failed { 503 } else { 200 };
+    if !failed && request.parameter("verbose").is_none() {
+        return Response::text(status, "ok");
+    }
+    let mut text = String::new();
+    for Check { name, failure } in checks {
+        text += &match failure {
+            None => format!("[+]{name} ok\n"),
+            Some(failure) => format!("[-]{name} failed: {failure}\n"),
+        };
+    }
+    text += &format!("{name} check {}\n", if failed { "failed" } else { "passed" });
+    Response::text(status, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kubernetes::Kind;
+    use crate::status::service_manager::ServiceManager;
+    use crate::status::snapshot::Identity;
+
+    fn get(publisher: &Publisher, target: &str) -> (u16, String) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request { path: path.to_owned(), query: query.to_owned(), head_only: false };
+        let response = answer(&request, publisher);
+        (response.status, String::from_utf8(response.body).unwrap())
+    }
+
+    /// T3: liveness depends on no peer, readiness on the views and, for the leader, on the session.
+    #[test]
+    fn health_endpoints() {
+        let publisher = Publisher::new(Identity::default(), ServiceManager::default());
+        assert_eq!(get(&publisher, "/livez"), (200, "ok".to_owned()));
+        assert_eq!(get(&publisher, "/healthz?verbose"), (200, "[+]event-loop ok\nlivez check passed\n".to_owned()));
+        assert_eq!(get(&publisher, "/readyz").0, 503, "nothing was listed yet");
+        let snapshot = |leader, controller: Option<&str>, state, incomplete: &[Kind]| Snapshot {
+            leader,
+            controller: controller.map(str::to_owned),
+            state,
+            incomplete: incomplete.to_vec(),
+            ..Snapshot::empty()
+        };
+        for (snapshot, ready) in [
+            (snapshot(false, None, State::Standby, &[]), true),
+            (snapshot(true, None, State::WaitingForApic, &[]), false),
+            (snapshot(true, Some("apic1"), State::FirstSync, &[]), false),
+            (snapshot(true, Some("apic1"), State::NeedsAttention(3), &[]), true),
+            (snapshot(true, Some("apic1"), State::InSync(0), &[Kind::Pod]), false),
+        ] {
+            let text = format!("{snapshot:?}");
+            publisher.publish(snapshot);
+            assert_eq!(get(&publisher, "/readyz").0 == 200, ready, "{text}");
+        }
+        publisher.set_stalled(true);
+        let (status, text) = get(&publisher, "/livez");
+        assert_eq!((status, text.as_str()), (503, "[-]event-loop failed: no progress for 60 s\nlivez check failed\n"));
+        assert_eq!(get(&publisher, "/../etc/passwd").0, 404);
+    }
+}

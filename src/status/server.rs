@@ -1,0 +1,288 @@
+//! The status server: one request a connection, within limits that no client can exceed (T2). What is answered is in
+//! [`super::routes`].
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, select};
+use log::{debug, info, warn};
+
+use super::listen::{Accepted, ListenAddress, Listener, Waker};
+use super::request::{self, Head, MAX_HEAD, Request};
+use crate::backoff::stopped;
+use crate::net::{DeadlineStream, Socket};
+
+/// How long a client may take for the head of its request, in all.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client may take to receive the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most connections, and the most of one TCP peer.
+const MAX_CONNECTIONS: usize = 32;
+const MAX_OF_PEER: usize = 8;
+
+/// The stack of a connection's thread.
+const STACK: usize = 128 * 1024;
+
+/// The pause after an accept that failed, such as without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often an address that could not be bound is tried again.
+const BIND_PAUSE: Duration = Duration::from_secs(10);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The content type.
+    pub content_type: &'static str,
+    /// Further header lines, each ending in `\r\n`.
+    pub headers: String,
+    /// The content.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// An answer in plain text.
+    pub fn text(status: u16, body: impl Into<String>) -> Response {
+        let content_type = "text/plain; charset=utf-8";
+        Response { status, content_type, headers: String::new(), body: body.into().into_bytes() }
+    }
+}
+
+/// Answers requests.
+pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
+
+/// Counters of the server, for the metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that were closed because there were too many.
+    pub refused: AtomicU64,
+}
+
+/// A server on one address.
+pub struct Server {
+    address: ListenAddress,
+    handler: Arc<Handler>,
+    connections: Arc<Connections>,
+    stop: Receiver<()>,
+    /// Why the address could not be bound; nothing while it is.
+    on_bind: Box<dyn Fn(Option<String>) + Send>,
+    wakers: Arc<Wakers>,
+}
+
+/// Wakes the threads that wait for clients.
+#[derive(Debug, Default)]
+pub struct Wakers(Mutex<Vec<Waker>>);
+
+impl Wakers {
+    /// The stop channel has to be closed before.
+    pub fn wake_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake);
+    }
+}
+
+/// The open connections of all addresses.
+#[derive(Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    /// The oldest first.
+    by_age: BTreeMap<u64, Connection>,
+}
+
+struct Connection {
+    socket: Arc<dyn Socket>,
+    peer: Option<IpAddr>,
+    head_is_complete: bool,
+}
+
+impl Connections {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many connections were refused.
+    pub fn refused(&self) -> u64 {
+        self.counters.refused.load(Ordering::Relaxed)
+    }
+
+    /// Adds a connection. If there are too many, the oldest one without a complete head is closed, so that slow clients
+    /// cannot keep a probe out; nothing if there is none.
+    fn add(&self, accepted: &Accepted) -> Option<u64> {
+        let mut open = self.open();
+        let of_peer = open.by_age.values().filter(|it| it.peer.is_some() && it.peer == accepted.peer).count();
+        if of_peer >= MAX_OF_PEER {
+            self.close_oldest(&mut open, |it| it.peer == accepted.peer)?;
+        } else if open.by_age.len() >= MAX_CONNECTIONS {
+            self.close_oldest(&mut open, |_| true)?;
+        }
+        let id = open.next;
+        open.next += 1;
+        let (socket, peer) = (accepted.socket.clone(), accepted.peer);
+        open.by_age.insert(id, Connection { socket, peer, head_is_complete: false });
+        Some(id)
+    }
+
+    fn close_oldest(&self, open: &mut Open, is_candidate: impl Fn(&Connection) -> bool) -> Option<()> {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let is_waiting = |it: &Connection| !it.head_is_complete && is_candidate(it);
+        let oldest = open.by_age.iter().find(|(_, connection)| is_waiting(connection)).map(|(id, _)| *id)?;
+        open.by_age.remove(&oldest)?.socket.close();
+        Some(())
+    }
+
+    fn head_is_complete(&self, id: u64) {
+        if let Some(connection) = self.open().by_age.get_mut(&id) {
+            connection.head_is_complete = true;
+        }
+    }
+
+    fn remove(&self, id: u64) {
+        self.open().by_age.remove(&id);
+    }
+}
+
+impl Server {
+    /// A server that is not bound yet.
+    pub fn new(
+        address: ListenAddress,
+        handler: Arc<Handler>,
+        connections: Arc<Connections>,
+        stop: Receiver<()>,
+        wakers: Arc<Wakers>,
+        on_bind: Box<dyn Fn(Option<String>) + Send>,
+    ) -> Self {
+        Server { address, handler, connections, stop, on_bind, wakers }
+    }
+
+    /// Serves until the program stops. An address that cannot be bound is tried again.
+    pub fn run(self) {
+        while !stopped(&self.stop) {
+            match self.address.bind() {
+                Ok(listener) => {
+                    info!(address:% = self.address; "status server listening");
+                    (self.on_bind)(None);
+                    self.serve(&listener);
+                    return;
+                }
+                Err(error) => {
+                    warn!(address:% = self.address, error:%, retry_in = "10s"; "failed to listen");
+                    (self.on_bind)(Some(error.to_string()));
+                    select! {
+                        recv(self.stop) -> _ => return,
+                        recv(after(BIND_PAUSE)) -> _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(&self, listener: &Listener) {
+        self.wakers.0.lock().unwrap_or_else(PoisonError::into_inner).push(listener.waker());
+        let checks_host = listener.is_loopback();
+        loop {
+            let accepted = listener.accept();
+            if stopped(&self.stop) {
+                return;
+            }
+            match accepted {
+                Ok(accepted) => self.start(accepted, checks_host),
+                Err(error) => {
+                    debug!(error:%; "failed to accept a connection");
+                    select! {
+                        recv(self.stop) -> _ => return,
+                        recv(after(ACCEPT_PAUSE)) -> _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&self, accepted: Accepted, checks_host: bool) {
+        let Some(id) = self.connections.add(&accepted) else {
+            accepted.socket.close();
+            return;
+        };
+        let (handler, connections) = (self.handler.clone(), self.connections.clone());
+        let socket = accepted.socket.clone();
+        let serve = move || {
+            serve_connection(&accepted.socket, checks_host, &*handler, &|| connections.head_is_complete(id));
+            connections.remove(id);
+        };
+        if Builder::new().name("status-client".to_owned()).stack_size(STACK).spawn(serve).is_err() {
+            self.connections.remove(id);
+            socket.close();
+        }
+    }
+}
+
+fn serve_connection(socket: &Arc<dyn Socket>, checks_host: bool, handler: &Handler, head_is_complete: &dyn Fn()) {
+    let mut stream = DeadlineStream::new(socket.clone(), HEAD_TIMEOUT);
+    let mut head = Vec::with_capacity(1024);
+    let mut buffer = [0; 1024];
+    let request = loop {
+        match request::parse(&head, checks_host) {
+            Head::Complete(request) => break Ok(request),
+            Head::Refused(status) => break Err(status),
+            Head::Partial => {}
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return socket.close(),
+            Ok(count) => head.extend_from_slice(&buffer[..count.min(MAX_HEAD)]),
+        }
+    };
+    head_is_complete();
+    stream.extend(ANSWER_TIMEOUT);
+    let (response, head_only) = match request {
+        Ok(request) => (handler(&request), request.head_only),
+        Err(status) => (Response::text(status, format!("{}\n", reason(status))), false),
+    };
+    // A client that has gone does not want the answer.
+    let _ = write_response(&mut stream, &response, head_only);
+    socket.close();
+}
+
+fn write_response(stream: &mut impl Write, response: &Response, head_only: bool) -> std::io::Result<()> {
+    let Response { status, content_type, headers, body } = response;
+    let allow = if *status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\
+         {allow}{headers}\r\n",
+        reason(*status),
+        body.len(),
+    );
+    stream.write_all(head.as_bytes())?;
+    if !head_only {
+        stream.write_all(body)?;
+    }
+    Ok(())
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        414 => "URI Too Long",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

@@ -1,0 +1,156 @@
+//! T1, T2, T3, T5: the status server of a running daemon, and the command that asks it.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::world::{E, World, output};
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+}
+
+/// What the server answers to some bytes.
+fn ask(port: u16, request: &[u8]) -> String {
+    let mut stream = connect(port);
+    // The server may have answered and closed before it has read everything.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(port: u16, target: &str) -> String {
+    ask(port, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+}
+
+fn json(port: u16) -> Value {
+    let answer = get(port, "/status.json");
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// T1, T2, T3, T5: probes, the state as JSON and the `status` command over TCP and a socket file.
+#[test]
+fn a_daemon_answers_for_its_state() {
+    let world = World::new();
+    let port = free_port();
+    let socket = world.folder.path().join("aci-sync.sock");
+    let listen = format!("unix:{},127.0.0.1:{port}", socket.display());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
+    world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &["10.0.0.3"]);
+    let mut daemon = world.run(&["--listen", &listen]);
+    daemon.until_logged("status server listening address=127.0.0.1");
+    world.until("all is written", |_| {
+        let answer = get(port, "/status.json");
+        answer.contains("\"needs_attention\"")
+    });
+    assert!(get(port, "/livez").ends_with("\r\n\r\nok"));
+    assert!(
+        get(port, "/readyz?verbose").ends_with("[+]kubernetes ok\n[+]apic ok\n[+]full-sync ok\nreadyz check passed\n")
+    );
+    let status = json(port);
+    assert_eq!((&status["schema"], &status["leader"]["holding"]), (&"aci-sync.status.v1".into(), &true.into()));
+    assert_eq!(status["cluster_id"], "me");
+    let subnets = status["objects"].as_array().unwrap().iter().find(|it| it["class"] == "l3extSubnet").unwrap();
+    let counts = ["desired", "owned", "missing", "surplus"].map(|name| subnets[name].as_u64().unwrap());
+    assert_eq!(counts, [3, 2, 1, 0]);
+    assert_eq!(status["findings"][0]["code"], "L3OutNotFound");
+    let text = status.to_string();
+    assert!(!text.contains(world.apic.password()) && !text.contains(world.apic.username()), "{text}");
+
+    let asked = |words: &[&str]| {
+        let mut command = crate::world::bare_command(&[&["status"], words].concat());
+        command.env("ACI_SYNC_LISTEN", &listen);
+        let done = output(command);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, text) = asked(&[]);
+    assert!(code == Some(2) && text.contains("out of sync: 1 finding needs attention"), "{text}");
+    assert!(text.contains("l3extSubnet: 3 desired, 2 owned, 1 missing, 0 surplus"), "{text}");
+    let (code, text) = asked(&["-o", "json"]);
+    assert!(code == Some(2) && text.starts_with("{\"schema\":\"aci-sync.status.v1\""), "{text}");
+    world.kube.delete("deployments", "a", "waits");
+    world.until("it is in sync", |_| json(port)["state"] == "in_sync");
+    assert_eq!(asked(&[]).0, Some(0));
+
+    assert_eq!(daemon.stop().0, Some(0));
+    assert!(!socket.exists(), "the socket file is removed");
+    let (code, text) = asked(&[]);
+    assert!(code == Some(1) && text.contains("no daemon answers"), "{text}");
+}
+
+/// T2: clients that are slow, many, or hostile get an end; probes are answered meanwhile, and the daemon goes on.
+#[test]
+fn no_client_keeps_a_probe_out() {
+    let world = World::new();
+    let port = free_port();
+    let mut daemon = world.run(&["--listen", &format!("127.0.0.1:{port}")]);
+    daemon.until_logged("status server listening");
+    let slow: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut stream = connect(port);
+            let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHo");
+            stream
+        })
+        .collect();
+    assert!(get(port, "/livez").ends_with("ok"));
+    for mut stream in slow {
+        let (begun, mut answer) = (Instant::now(), Vec::new());
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() && begun.elapsed() < Duration::from_secs(30), "it is closed without an answer");
+    }
+    let mut large = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec();
+    large.resize(1 << 20, b'x');
+    for (request, status) in [
+        (large.as_slice(), "431"),
+        (b"POST /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"),
+        (b"GET /status.json HTTP/1.1\r\nHost: attacker.example\r\n\r\n", "421"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505"),
+        (b"GET /%2e%2e/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
+        (b"\0\0\0\0\r\n\r\n", "400"),
+    ] {
+        let answer = ask(port, request);
+        // A client that is still sending may lose the answer to the end of the connection.
+        assert!(answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    assert!(get(port, "/livez").ends_with("ok"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// T2, T12: a port in use is tried again, and the daemon works meanwhile; a leftover socket file is replaced.
+#[test]
+fn an_address_in_use_is_retried() {
+    let world = World::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let socket = world.folder.path().join("left.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists());
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let mut daemon = world.run(&["--listen", &format!("127.0.0.1:{port},unix:{}", socket.display())]);
+    world.until_holds("E", &["10.0.0.1"]);
+    daemon.until_logged("failed to listen");
+    daemon.until_logged("status server listening address=unix:");
+    let ask = || {
+        let mut command = crate::world::bare_command(&["status"]);
+        command.env("ACI_SYNC_LISTEN", format!("unix:{}", socket.display()));
+        String::from_utf8(output(command).stdout).unwrap()
+    };
+    world.until("the finding is there", |_| {
+        ask().contains("ListenFailed  status server: failed to listen on 127.0.0.1")
+    });
+    daemon.until_logged("status server listening address=unix:");
+    drop(taken);
+    daemon.until_logged(&format!("status server listening address=127.0.0.1:{port}"));
+    assert!(get(port, "/livez").ends_with("ok"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
