@@ -15,7 +15,7 @@ use crate::exit::ExitError;
 pub enum End {
     /// The thread returned, which is unexpected before the stop.
     Returned,
-    /// It cannot go on: the sentence for the log and the exit code.
+    /// It cannot go on: the message and the exit code.
     Failed(ExitError),
     /// A bug: the panic's message.
     Panicked(String),
@@ -61,7 +61,7 @@ impl Threads {
         &self.ends
     }
 
-    /// Waits until one thread has ended; false where it still runs at the deadline.
+    /// Waits until one thread has ended; false if it still runs at the deadline.
     pub fn wait_for(&mut self, name: &str, deadline: Instant) -> bool {
         while self.running.contains_key(name) && self.reap(deadline) {}
         !self.running.contains_key(name)
@@ -73,7 +73,7 @@ impl Threads {
         self.running.into_keys().collect()
     }
 
-    /// Joins the next thread that reports its end; false where none does until the deadline.
+    /// Joins the next thread that reports its end; false if none does until the deadline.
     fn reap(&mut self, deadline: Instant) -> bool {
         let Ok((name, _)) = self.ends.recv_deadline(deadline) else { return false };
         self.has_ended(name);

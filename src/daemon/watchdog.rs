@@ -1,4 +1,4 @@
-//! Whether the event loop still turns: a daemon that checks alive and does nothing is worse than none (X1).
+//! Whether the event loop makes progress: a daemon that looks alive and does nothing is worse than none (X1).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,35 +7,35 @@ use std::time::Duration;
 /// How often the idle loop turns, and how often the watchdog checks.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// After so many checks without a turn in between the loop stands still: 60 s. Checks are counted and not seconds, so
-/// that a process that was stopped and goes on is not taken for a hanging one.
+/// After this many checks without progress the loop is stalled: 60 s. Checks are counted and not seconds, so that a process
+/// that was suspended is not taken for a stalled one.
 const STALLED_AFTER: u32 = 12;
 
-/// Counts the turns of the loop, the bounded requests within it included.
+/// Counts the progress of the loop, including each bounded request within a reconcile.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
-    /// The loop turns.
+    /// The loop makes progress.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What a check at a heartbeat finds.
+/// What a check finds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Liveness {
-    /// The loop turned since the last check.
+    /// There was progress since the last check.
     Alive,
-    /// It did not, perhaps by chance.
+    /// There was none, perhaps by chance.
     Waiting,
-    /// It did not for several checks; that may be a long request.
+    /// There was none for several checks; a request may take long.
     Slow,
-    /// It has not turned for too long.
+    /// There was none for too long.
     Stalled,
 }
 
-/// Checks at a heartbeat, once a [`BEAT`].
+/// Checks a heartbeat, once every [`BEAT`].
 #[derive(Debug)]
 pub struct Watchdog {
     heartbeat: Heartbeat,
@@ -44,15 +44,15 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog that has not looked yet.
+    /// A watchdog that has not checked yet.
     pub fn new(heartbeat: Heartbeat) -> Watchdog {
         Watchdog { heartbeat, last: 0, checks: 0 }
     }
 
-    /// Checks.
+    /// Checks for progress since the last call.
     pub fn check(&mut self) -> Liveness {
         let now = self.heartbeat.0.load(Ordering::Relaxed);
-        // Before its first turn there is no loop that could stand still: what comes then is bounded by itself.
+        // Before the first beat there is no loop yet; what runs before it has limits of its own.
         self.checks = if now == self.last && now > 0 { self.checks + 1 } else { 0 };
         self.last = now;
         match self.checks {

@@ -1,4 +1,4 @@
-//! Objects that are left alone for a while, because the APIC refused what was asked of it there (W3, W8).
+//! Objects that are left alone for a while after the APIC rejected a request about them (W3, W8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ struct Deferral {
 #[derive(Debug)]
 pub struct Deferrals<K> {
     deferred: BTreeMap<K, Deferral>,
-    /// Objects where a write met something that was believed absent, or got no answer, once (W3, W7: only a second time
-    /// in a row leads to a pause).
+    /// Objects about which one write met something that was believed absent, or got no answer. Only a second time in a row
+    /// leads to a pause (W3, W7).
     surprises: BTreeSet<K>,
 }
 
@@ -31,13 +31,13 @@ impl<K: Ord> Default for Deferrals<K> {
 }
 
 impl<K: Ord + Clone> Deferrals<K> {
-    /// Leaves an object alone; each time in a row for twice as long.
+    /// Leaves an object alone, each time in a row for twice as long.
     pub fn defer(&mut self, object: &K, now: Instant, finding: Finding) {
         let pause = self.deferred.get(object).map_or(FIRST_PAUSE, |it| (it.pause * 2).min(MAX_PAUSE));
         self.deferred.insert(object.clone(), Deferral { until: now + pause, pause, finding });
     }
 
-    /// Whether an object was refused and has not been taken since.
+    /// Whether a request about an object was rejected and none has been accepted since.
     pub fn is_known(&self, object: &K) -> bool {
         self.deferred.contains_key(object)
     }
@@ -47,12 +47,12 @@ impl<K: Ord + Clone> Deferrals<K> {
         self.deferred.get(object).is_some_and(|it| it.until > now)
     }
 
-    /// Notes a surprise; true where it is not the first one since the last success.
+    /// Notes a surprise; true if it is not the first one since the last success.
     pub fn again(&mut self, object: &K) -> bool {
         !self.surprises.insert(object.clone())
     }
 
-    /// What was asked was taken: all is well there.
+    /// A request about the object was accepted.
     pub fn release(&mut self, object: &K) {
         self.deferred.remove(object);
         self.surprises.remove(object);
@@ -64,23 +64,23 @@ impl<K: Ord + Clone> Deferrals<K> {
         self.surprises.retain(|object| of_interest(object));
     }
 
-    /// A reconcile found nothing left to do: what was to be tried again needs no try any more.
+    /// A reconcile found nothing left to do: objects whose pause is over need no further try.
     pub fn all_done(&mut self, now: Instant) {
         self.deferred.retain(|_, it| it.until > now);
         self.surprises.clear();
     }
 
-    /// The deferred objects that are to be tried again.
+    /// The objects whose pause is over.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &K> {
         self.deferred.iter().filter(move |(_, it)| it.until <= now).map(|(object, _)| object)
     }
 
-    /// When the next object is tried again.
+    /// When the next pause is over.
     pub fn next_end(&self) -> Option<Instant> {
         self.deferred.values().map(|it| it.until).min()
     }
 
-    /// What people should know of them.
+    /// A finding for each object.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.deferred.values().map(|it| &it.finding)
     }

@@ -1,4 +1,4 @@
-//! When a reconcile is due, and what its end leads to. It decides and does not wait: the loop around it is the reconciler's.
+//! When a reconcile is due, and what follows from its end. It decides and does not wait: waiting is the event loop's.
 
 use std::time::{Duration, Instant};
 
@@ -7,29 +7,29 @@ use crate::apic::Error;
 use crate::apic::adapters::Outcomes;
 use crate::backoff::Backoff;
 
-/// A reconcile starts this long after the first event that it serves, so that events that belong together share it.
+/// A reconcile starts this long after the first event that it serves, so that a burst of events shares it.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// How long the first reconcile waits for all three lists. What is known by then is created; nothing is deleted (W1).
+/// How long the first reconcile waits for all three lists. After that it creates what is known and deletes nothing (W1).
 const MAX_FIRST_LISTS: Duration = Duration::from_secs(10);
 
-/// A controller that has served no read, or no write, for so long is given up for another one (A1).
+/// After this long without a served read, or without a served write, the next controller is tried (A1).
 const MAX_UNSERVED: Duration = Duration::from_secs(60);
 
-/// What the end of a reconcile leads to.
+/// What follows from the end of a reconcile.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NextStep {
     /// Nothing is left to do.
     Done,
     /// The next reconcile comes after this pause.
     RetryIn(Duration),
-    /// The session is not accepted: a new login (W8).
+    /// The APIC does not accept the session any more: log in again (W8).
     Relogin,
-    /// The controller does not serve us any more: another one (A1).
+    /// The controller does not serve requests any more: try another one (A1).
     Reconnect,
 }
 
-/// The deadlines of the reconciler.
+/// The deadlines of the event loop.
 #[derive(Debug)]
 pub struct Scheduler {
     reconcile_at: Option<Instant>,
@@ -42,7 +42,7 @@ pub struct Scheduler {
     writes: Unserved,
 }
 
-/// Since when no request of a kind was served; nothing while they are, and while there are none.
+/// Since when no request of a kind was served. Nothing while requests are served, and while there are none.
 #[derive(Debug, Default)]
 struct Unserved(Option<Instant>);
 
@@ -72,7 +72,7 @@ pub struct EndedReconcile<'a> {
 }
 
 impl Scheduler {
-    /// For a program that starts now and compares everything every so often.
+    /// For a process that starts now. `resync`: the interval of full syncs.
     pub fn new(resync: Duration, now: Instant) -> Self {
         Scheduler {
             reconcile_at: None,
@@ -85,8 +85,8 @@ impl Scheduler {
         }
     }
 
-    /// Asks for a reconcile; the first one who asks sets the time. A reconcile that waits for the first lists has gathered enough:
-    /// with each event it is looked at once whether it still has to wait.
+    /// Requests a reconcile; the first request sets the time. While the first reconcile waits for the lists, each event
+    /// causes one check whether it still has to wait.
     pub fn reconcile_soon(&mut self, now: Instant) {
         let waits_for_lists = self.reconcile_at.take_if(|at| *at == self.lists_due).is_some();
         self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + DEBOUNCE });
@@ -98,14 +98,14 @@ impl Scheduler {
         self.reconcile_soon(now);
     }
 
-    /// When something is due. `wake` is when the reconciler wants a reconcile; one that is due already is not brought forward
-    /// by it: it may be waiting because the APIC is busy (W8). So it is asked for only where none is due: it looks at
-    /// much, and this is called with every event (X3).
+    /// When something is due. `wake` says when a reconcile is due although no event has arrived. It is called only if no
+    /// reconcile is scheduled: it must not bring forward one that waits because the APIC is busy (W8), and it looks at much
+    /// while this is called with every event (X3).
     pub fn deadline(&self, wake: impl FnOnce() -> Option<Instant>) -> Instant {
         self.reconcile_at.or_else(wake).map_or(self.full_sync_at, |at| at.min(self.full_sync_at))
     }
 
-    /// The deadline has come: whether a reconcile is made now. A full sync that is due is asked for.
+    /// The deadline has come: takes what is due. True if a reconcile starts now; a full sync that is due is requested.
     pub fn take_due(&mut self, reconciler: &mut Reconciler, has_session: bool, now: Instant) -> bool {
         if self.full_sync_at <= now {
             self.full_sync_at = now + self.resync;
@@ -122,14 +122,14 @@ impl Scheduler {
 
     /// A reconcile ended. `random` is a random number in [0, 1).
     ///
-    /// The pauses start over after any progress: a throttled APIC does a part of the work each time, and to wait longer
-    /// and longer for the rest would not help it.
+    /// The pauses start over after any progress: a throttled APIC serves a part of the work each time, and longer pauses
+    /// would not help it.
     pub fn reconcile_ended(&mut self, ended: &EndedReconcile<'_>, random: f64, now: Instant) -> NextStep {
         self.reads.observe(ended.reads, now);
         self.writes.observe(ended.writes, now);
         match ended.outcome {
             Ok(report) if !report.unfinished => {
-                // What is left alone for now is no reason to give the session up.
+                // Deferred objects are no reason to give up the session.
                 (self.reads, self.writes) = Default::default();
                 self.backoff.reset();
                 return NextStep::Done;

@@ -1,5 +1,5 @@
-//! Which L3Outs are subscribed, and how far events about them can be relied on (R3, A6). What an event says of an object
-//! is the cache's business.
+//! Which L3Outs are subscribed, and whether events about them can be relied on (R3, A6). What an event means is
+//! `model::staleness`'s business.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use crate::model::finding::{Code, Finding};
 /// An L3Out without events is read this often.
 const WITHOUT_EVENTS: Duration = Duration::from_secs(60);
 
-/// By then an event about a write of our own must have come. Longer than a reconcile, which hears events between its writes.
+/// An event about a write of our own must arrive within this time. Longer than a reconcile, which receives events between
+/// its writes.
 const ECHO: Duration = Duration::from_secs(60);
 
 /// A subscription to an L3Out that did not exist yet is renewed this long after it has appeared.
@@ -26,9 +27,9 @@ struct State {
     id: Option<SubscriptionId>,
     /// Why there are no events, and when the L3Out is read next.
     without_events: Option<(String, Instant)>,
-    /// An event about a write of our own has to come until then.
+    /// An event about a write of our own must arrive by then.
     echo: Option<Instant>,
-    /// No event came for a write of our own, and it was subscribed once more because of that.
+    /// No event came for a write of our own, so the L3Out was subscribed once more.
     was_silent: bool,
     /// It is subscribed once more then.
     renewal: Option<Instant>,
@@ -39,7 +40,7 @@ struct State {
 /// What has to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
-    /// L3Outs to read, because nothing is heard of them.
+    /// L3Outs to read, because no events come for them.
     pub(super) reads: Vec<L3outDn>,
     /// Subscriptions to give up; the L3Outs are subscribed again.
     pub(super) renewals: Vec<(L3outDn, SubscriptionId)>,
@@ -152,7 +153,7 @@ impl Subscriptions {
         self.0.values().flat_map(times).flatten().min()
     }
 
-    /// What people should know.
+    /// A finding for each L3Out without events.
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         self.0.iter().filter_map(|(dn, state)| {
             let (why, _) = state.without_events.as_ref()?;
