@@ -25,7 +25,7 @@ pub struct Rules {
     pub batch: usize,
     /// How much one full sync may delete (`--max-deletes`, W4).
     pub max_deletes: MaxDeletes,
-    /// The most EPGs that one namespace may have; nothing where there is no limit (`--max-epgs`, W6).
+    /// The most EPGs that one namespace may have; nothing without a limit (`--max-epgs`, W6).
     pub max_epgs: Option<usize>,
 }
 
@@ -208,7 +208,7 @@ pub enum MaxDeletes {
 }
 
 impl MaxDeletes {
-    /// So many deletions are always allowed with a percentage: a small cluster must be able to change.
+    /// This many deletions are always allowed with a percentage: a small cluster must be able to change.
     pub const FLOOR: usize = 10;
 
     /// Whether these deletions, out of all owned objects, are too many.
