@@ -408,7 +408,7 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     Ok(given)
 }
 
-const KNOWN_COMMANDS: &str = "the commands are run, plan, version and help";
+const KNOWN_COMMANDS: &str = "the commands are run, plan, status, version and help";
 
 fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);

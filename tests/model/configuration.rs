@@ -212,7 +212,7 @@ fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, 
 #[test]
 fn wrong_command_lines() {
     for (words, environment, code, complaint) in [
-        ("", &[][..], 64, "missing command; the commands are run, plan"),
+        ("", &[][..], 64, "missing command; the commands are run, plan, status"),
         ("dance", &[], 64, "unknown command \"dance\""),
         ("run run", &[], 64, "unexpected argument \"run\""),
         ("run --color", &[], 64, "unknown flag --color"),

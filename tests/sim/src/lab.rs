@@ -66,17 +66,17 @@ impl Lab {
             "The lab runs.
   APIC        https://{apic}   (all controllers: {all})
   Kubernetes  {kube}
-  Everything that is needed to talk to them is in {folder}.
+  Credentials and certificates are in {folder}.
 
-The daemon against it:
+Run the daemon against it:
   set -a; . {folder}/lab.env; set +a; aci-sync run
 
-As somebody on the APIC, and as somebody in Kubernetes:
+Send requests to the APIC and to Kubernetes, and show the fabric:
   lab --dir {folder} apic GET '/api/class/l3extSubnet.json'
   lab --dir {folder} kube GET /api/v1/pods
   lab --dir {folder} fabric
 
-The same with other tools:
+The same with curl:
   curl --cacert {folder}/apic-ca.pem -c {folder}/cookies -d '{{\"aaaUser\":{{\"attributes\":{{\"name\":\"{user}\",\"pwd\":\"'$(cat {folder}/apic-password)'\"}}}}}}' https://{apic}/api/aaaLogin.json
   curl --cacert {folder}/apic-ca.pem -b {folder}/cookies https://{apic}/api/class/l3extSubnet.json
   curl --cacert {folder}/apic-ca.pem https://{apic}/lab/journal
