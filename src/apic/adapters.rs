@@ -19,6 +19,13 @@ pub struct Outcomes {
     pub failed: usize,
 }
 
+impl Outcomes {
+    /// How many requests there were.
+    pub fn total(self) -> usize {
+        self.served + self.failed
+    }
+}
+
 /// Counts the outcomes of a session's requests. A controller that serves none is treated differently from one that
 /// serves some (W8).
 pub struct Counted<'a> {

@@ -344,9 +344,9 @@ impl EventLoop {
         let outcome = self.reconciler.reconcile(&apic, now, &context);
         let session_event = context.session_event.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
-        let ended = EndedReconcile { outcome: &outcome, reads, writes };
+        let ended = EndedReconcile { outcome: &outcome, reads, writes, took: now.elapsed() };
         self.reconcile_ended(&client, &ended);
-        self.record(&ended, now.elapsed());
+        self.record(&ended);
         if let Some(event) = session_event {
             self.handle_fabric(event, Instant::now());
         }
@@ -406,12 +406,12 @@ impl EventLoop {
     }
 
     /// Notes what a reconcile did, for the snapshots.
-    fn record(&mut self, ended: &EndedReconcile<'_>, took: Duration) {
+    fn record(&mut self, ended: &EndedReconcile<'_>) {
         let now = time::unix_now();
         let activity = Arc::make_mut(&mut self.activity);
         activity.push(ReconcileEntry {
             at: now,
-            took,
+            took: ended.took,
             changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
             error: ended.outcome.as_ref().err().map(ToString::to_string),
         });

@@ -10,6 +10,10 @@ use crate::backoff::Backoff;
 /// A reconcile starts this long after the first event that it serves, so that a burst of events shares it.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
+/// The longest debounce. After a reconcile that only computed, the next one waits as long as that took: while a namespace
+/// changes thousands of objects one by one, at most half of the time is spent on computing (X3).
+const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
+
 /// How long the first reconcile waits for all three lists. After that it creates what is known and deletes nothing (W1).
 const MAX_FIRST_LISTS: Duration = Duration::from_secs(10);
 
@@ -37,6 +41,7 @@ pub struct Scheduler {
     resync: Duration,
     lists_due: Instant,
     backoff: Backoff,
+    debounce: Duration,
     /// Since when the controller has served no read, and no write.
     reads: Unserved,
     writes: Unserved,
@@ -69,6 +74,8 @@ pub struct EndedReconcile<'a> {
     pub reads: Outcomes,
     /// What became of its writes.
     pub writes: Outcomes,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl Scheduler {
@@ -79,6 +86,7 @@ impl Scheduler {
             full_sync_at: now + resync,
             resync,
             lists_due: now + MAX_FIRST_LISTS,
+            debounce: DEBOUNCE,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             reads: Unserved::default(),
             writes: Unserved::default(),
@@ -89,7 +97,7 @@ impl Scheduler {
     /// causes one check whether it still has to wait.
     pub fn reconcile_soon(&mut self, now: Instant) {
         let waits_for_lists = self.reconcile_at.take_if(|at| *at == self.lists_due).is_some();
-        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + DEBOUNCE });
+        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + self.debounce });
     }
 
     /// A new session is open.
@@ -125,6 +133,8 @@ impl Scheduler {
     /// The pauses start over after any progress: a throttled APIC serves a part of the work each time, and longer pauses
     /// would not help it.
     pub fn reconcile_ended(&mut self, ended: &EndedReconcile<'_>, random: f64, now: Instant) -> NextStep {
+        let requests = ended.reads.total() + ended.writes.total();
+        self.debounce = if requests == 0 { ended.took.clamp(DEBOUNCE, MAX_DEBOUNCE) } else { DEBOUNCE };
         self.reads.observe(ended.reads, now);
         self.writes.observe(ended.writes, now);
         match ended.outcome {
@@ -234,7 +244,12 @@ mod tests {
         now: Instant,
     ) -> NextStep {
         let outcomes = |(served, failed)| Outcomes { served, failed };
-        let ended = EndedReconcile { outcome: &outcome, reads: outcomes(reads), writes: outcomes(writes) };
+        let ended = EndedReconcile {
+            outcome: &outcome,
+            reads: outcomes(reads),
+            writes: outcomes(writes),
+            took: Duration::ZERO,
+        };
         scheduler.reconcile_ended(&ended, 1.0, now)
     }
 
@@ -307,6 +322,22 @@ mod tests {
         ] {
             let step = ended(&mut scheduler, busy(), reads, writes, start);
             assert_eq!(step, NextStep::RetryIn(pause * second), "{reads:?} {writes:?}");
+        }
+    }
+
+    /// X3: after a reconcile that only computed, the next one waits as long as that took; after one that waited for the
+    /// APIC it does not.
+    #[test]
+    fn computing_takes_half_of_the_time() {
+        let (start, milli) = (Instant::now(), Duration::from_millis(1));
+        for (requests, took, debounce) in [(0, 5, 20), (0, 80, 80), (0, 3000, 500), (1, 80, 20)] {
+            let mut scheduler = Scheduler::new(Duration::from_secs(600), start);
+            let reads = Outcomes { served: requests, failed: 0 };
+            let (outcome, writes) = (Ok(Report::default()), Outcomes::default());
+            let ended = EndedReconcile { outcome: &outcome, reads, writes, took: took * milli };
+            scheduler.reconcile_ended(&ended, 0.0, start);
+            scheduler.reconcile_soon(start);
+            assert_eq!(scheduler.deadline(|| None), start + debounce * milli, "{requests} {took}");
         }
     }
 }

@@ -406,7 +406,7 @@ impl World {
         }
         let it = &mut self.sides[side];
         let unit = self.random.unit();
-        let ended = EndedReconcile { outcome: &outcome, reads, writes };
+        let ended = EndedReconcile { outcome: &outcome, reads, writes, took: Duration::ZERO };
         match it.scheduler.reconcile_ended(&ended, unit, now) {
             NextStep::Done | NextStep::RetryIn(_) => {}
             NextStep::Relogin => {
