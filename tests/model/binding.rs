@@ -15,8 +15,8 @@ fn a_valid_value_names_the_epg() {
     }
 }
 
-/// D2: an unknown key is told, and changes nothing else; of many three are named, and none is told as a whole if it is
-/// long (X3).
+/// D2: an unknown key is reported, and changes nothing else; of many three are named, and a long one is cut
+/// (X3).
 #[test]
 fn an_unknown_key_is_no_error() {
     let keys = |more: &str| {

@@ -13,7 +13,7 @@ use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
-/// The changes of a reconcile, each in a line; what the fabric has told before it is heard.
+/// The changes of a reconcile, each in a line; events of the fabric are received first.
 fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
     session.tell(reconciler);
     let report = reconcile(reconciler, session, now);
@@ -217,8 +217,8 @@ fn a_running_grace_is_visible() {
     }
 }
 
-/// O2: what another writer put into an EPG of ours in the moment of its deletion goes with it; where the answer shows
-/// that, people are told.
+/// O2: what another writer put into an EPG of ours in the moment of its deletion goes with it; if the answer shows
+/// that, it is reported.
 #[test]
 fn what_went_in_a_race_is_shown() {
     let apic = InMemoryApic::new(Variants { write_answer: WriteAnswer::Flat, ..Variants::default() });

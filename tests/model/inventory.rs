@@ -78,7 +78,7 @@ fn an_opened_watch_is_not_live_yet() {
 }
 
 /// D3: a typo leaves the last valid binding of the same Deployment in force, also over a relist; a Deployment
-/// that was made anew starts without one.
+/// that was created again starts without one.
 #[test]
 fn a_typo_keeps_the_last_valid_enrolment() {
     let key = Key::new("n", "d");
@@ -127,7 +127,7 @@ fn pauses_and_misannotated_keys() {
     assert!(inventory.gone(Kind::Deployment, &key) && !inventory.gone(Kind::Deployment, &key));
 }
 
-/// X3: what bears no name that an API server gives is no object.
+/// X3: what has no name that an API server accepts is no object.
 #[test]
 fn names_are_those_of_kubernetes() {
     let decode = |namespace: &str, name: &str| {

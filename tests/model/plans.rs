@@ -11,12 +11,12 @@
 //! service ns/name [selector=a:b] [ip=A,B] [hostname] [type=T]
 //! l3out T/L [vrf=V]       epg T/L/E mark [contracts]       subnet T/L/E prefix mark [name=N] [scope=S]
 //! tag T/L/E [ID] (our memory that the EPG is foreign, or another cluster id's) | untagged T/L/E (this process's own memory)
-//! deferred T/L/E [prefix] | resting T/L/E [prefix] (refused by the APIC, fought over)
+//! deferred T/L/E [prefix] | resting T/L/E [prefix] (rejected by the APIC, in conflict)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
 //! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-epgs=N
 //! max-deletes=N|N%|off (the first round is counted, W4)
 //! ```
-//! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, a predecessor with `adopt=old`).
+//! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, legacy with `adopt=old`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -234,7 +234,7 @@ impl World {
         self.mos.push(Mo { class: class.to_owned(), dn, attributes });
     }
 
-    /// Plans and applies until nothing is left, as a reconcile does, and tells what it did and what it found.
+    /// Plans and applies until nothing is left, as a reconcile does, and returns what it did and what it found.
     fn outcome(&self) -> String {
         let mut fabric = FabricCache::new(OwnerIdentity::new("me", &self.adopt));
         let named = self.inventory.managed.values().filter_map(|it| it.binding.as_ref());
