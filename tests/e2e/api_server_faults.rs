@@ -43,7 +43,7 @@ fn deletions(world: &World, text: &str) -> usize {
 /// F1, F2 (W1, K2, I1): while the API server is away nothing is written; when it is back, all that happened meanwhile
 /// is done, each deletion once, whether the history is still there, or forgotten, told by status or within the stream.
 #[test]
-fn an_api_server_that_is_away_costs_nothing() {
+fn an_api_server_outage_loses_nothing() {
     for (gone_as_status, forgets) in [(false, false), (false, true), (true, true)] {
         let world = World::with(Options { gone_as_status, ..Options::default() }, apic::Options::default());
         let daemon = world.run(&["--epg-grace", "0"]);
@@ -78,7 +78,7 @@ fn an_api_server_that_is_away_costs_nothing() {
 /// F3, F4 (K2): a watch whose peer fell silent without an end of the connection, or gives a byte now and then and never
 /// an event, is over a little after the time that it was asked for.
 #[test]
-fn a_watch_that_is_dead_ends() {
+fn a_dead_watch_is_closed() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", None, &["10.0.0.1"]);
     let wire = Wire::to(kube.server().address());
@@ -109,7 +109,7 @@ fn a_watch_that_is_dead_ends() {
 /// F6 (R6, I6): events that come twice, out of order, or about what was never there do no harm, and a list puts right
 /// what was wrong in them.
 #[test]
-fn the_last_word_counts_whatever_came_before() {
+fn the_latest_state_wins_after_any_sequence_of_events() {
     let world = World::new();
     let daemon = world.run(&["--epg-grace", "0"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
@@ -153,8 +153,8 @@ fn the_last_word_counts_whatever_came_before() {
 /// F7 (D4, D6): a Deployment that was deleted and made again under its name, with another EPG and other Pods, is the
 /// new one, whether both were told, a list came instead, or it was told as one change.
 #[test]
-fn a_namesake_is_the_new_one() {
-    for told in ["both", "a list", "one change"] {
+fn a_recreated_deployment_replaces_the_old_one() {
+    for order in ["both", "a list", "one change"] {
         let world = World::new();
         let _daemon = world.run(&["--epg-grace", "0"]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
@@ -169,7 +169,7 @@ fn a_namesake_is_the_new_one() {
             world.kube.delete(resource, "a", name);
         }
         world.kube.deploy("a", "web", Some(F), &["10.0.0.1", "10.0.0.5"]);
-        match told {
+        match order {
             "a list" => world.kube.compact(),
             "one change" => {
                 let now = world.kube.get("deployments", "a", "web").unwrap();
@@ -208,7 +208,7 @@ fn a_reused_address_follows_its_new_pod() {
 /// F10 (I4, I7): a kind that may be listed and not watched is told with the right that is missing; the other kinds are
 /// served all the same, and so is this one once it may be watched.
 #[test]
-fn a_watch_that_is_not_allowed_stops_no_other_kind() {
+fn a_forbidden_watch_does_not_stop_the_other_kinds() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deny("watch", "pods");
@@ -228,7 +228,7 @@ fn a_watch_that_is_not_allowed_stops_no_other_kind() {
 /// F10 (W1, I4): a right that is taken away in mid-run is told with its verb and resource, and nothing is deleted
 /// meanwhile; when it is given back, what was missed is done.
 #[test]
-fn a_right_that_is_taken_away_deletes_nothing() {
+fn a_revoked_permission_deletes_nothing() {
     let world = World::new();
     let daemon = world.run(&["--epg-grace", "0"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
@@ -252,7 +252,7 @@ fn a_right_that_is_taken_away_deletes_nothing() {
 
 /// F1 (K2, X3): a server that asks for a pause with 429 gets it, for lists and for watches.
 #[test]
-fn a_pause_that_is_asked_for_is_made() {
+fn retry_after_is_honored() {
     let world = World::new();
     let busy = || {
         let head =
@@ -278,7 +278,7 @@ fn a_pause_that_is_asked_for_is_made() {
 /// F11 (W4, I5): an empty list, with 200 and all, takes nothing away from a fabric that holds much; the next true list
 /// ends the hold.
 #[test]
-fn an_empty_list_takes_nothing_away() {
+fn an_empty_list_deletes_nothing() {
     for (resource, kind) in [("deployments", "Deployment"), ("pods", "Pod")] {
         let world = World::new();
         let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
@@ -306,7 +306,7 @@ fn an_empty_list_takes_nothing_away() {
 /// F29, F2 (I9): thousands of Pods, a page token that expires in the middle of them, and objects with a megabyte that
 /// nobody needs: all is exported, in little memory.
 #[test]
-fn thousands_of_pods_are_served_in_little_memory() {
+fn thousands_of_pods_take_little_memory() {
     let world = World::new();
     let addresses: Vec<String> = (0..3000).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
     world.kube.deploy("a", "web", Some(E), &[]);

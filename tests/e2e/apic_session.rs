@@ -107,7 +107,7 @@ fn an_expired_token_leads_to_a_new_login() {
 
 /// A1, W8: a refused password is logged once and tried again after a minute, not before: accounts get locked.
 #[test]
-fn a_wrong_password_is_not_hammered() {
+fn a_wrong_password_is_retried_rarely() {
     let world = World::new();
     world.apic.set_password("admin", "another");
     let mut daemon = world.run(&[]);
@@ -161,7 +161,7 @@ fn a_new_password_ends_the_wait() {
 
 /// A1: with several controllers the next one serves when one dies, in turn; nothing is deleted meanwhile.
 #[test]
-fn controllers_die_in_turn() {
+fn controllers_fail_over_in_turn() {
     for variants in [Variants::default(), Variants::opposite()] {
         let world = with(apic::Options { controllers: 3, variants, ..apic::Options::default() });
         world.apic.stop(0);
@@ -240,7 +240,7 @@ fn secrets_stay_secret() {
 
 /// A4: if an APIC repeats the token and the password in its answers, they do not appear in the log, a finding or an Event.
 #[test]
-fn an_apic_that_repeats_secrets_brings_them_nowhere() {
+fn secrets_repeated_by_the_apic_are_not_printed() {
     let world = World::new();
     let mut daemon = world.run(&[]);
     daemon.until_logged("APIC session established");

@@ -32,7 +32,7 @@ fn asked(world: &World, target: &str) -> usize {
 
 /// F12: a token that ends at any point of a reconcile costs one login, and nothing is written twice.
 #[test]
-fn a_token_may_end_in_mid_pass() {
+fn a_token_may_expire_during_a_reconcile() {
     let moments = [("GET", "/api/class/"), ("GET", L3OUT), ("POST", L3OUT)];
     let story = |method: &str, target: &str, variants: Variants| {
         let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });
@@ -58,7 +58,7 @@ fn a_token_may_end_in_mid_pass() {
 
 /// F12 (A3): a refresh of the token that fails once is tried again before the token ends; the session stays.
 #[test]
-fn a_refresh_that_fails_once_costs_nothing() {
+fn a_refresh_that_fails_once_is_retried() {
     let world = with_short_tokens(8);
     world.apic.fault(Fault::on("aaaRefresh", busy()).times(1));
     let daemon = world.run(&[]);
@@ -72,7 +72,7 @@ fn a_refresh_that_fails_once_costs_nothing() {
 
 /// F12 (A3, W8): if no refresh succeeds, a new login comes before the session is lost, and drift of that time is found.
 #[test]
-fn a_refresh_that_fails_for_ever_leads_to_a_login() {
+fn a_refresh_that_keeps_failing_leads_to_a_login() {
     let world = with_short_tokens(4);
     world.apic.fault(Fault::on("aaaRefresh", busy()));
     let daemon = world.run(&[]);
@@ -88,7 +88,7 @@ fn a_refresh_that_fails_for_ever_leads_to_a_login() {
 /// F14 (R3, R4): if a refresh is answered with 200 although the subscription is dead, drift is found after `--resync` at the
 /// latest; an answer with 405 means that the websocket is unknown there, and leads to a new session.
 #[test]
-fn a_refresh_that_lies_is_found_out() {
+fn a_refresh_of_a_dead_subscription_is_noticed() {
     let begin = || {
         let world = World::new();
         world.apic.variants(|it| {
@@ -154,7 +154,7 @@ fn storm(world: &World) -> (Daemon, Sender<()>) {
 /// F15 (X3, R4): the events of 2,000 deleted subnets do not fit into the queue. Nothing waits for it and nothing is lost: one
 /// full sync, and all subnets are back after a few requests.
 #[test]
-fn a_storm_of_events_is_one_comparison() {
+fn a_burst_of_events_is_one_full_sync() {
     World::both(|world| {
         let (daemon, go_on) = storm(world);
         let (writes, logins_before) = (world.apic.writes().len(), logins(world));
@@ -169,7 +169,7 @@ fn a_storm_of_events_is_one_comparison() {
 
 /// F22 (X2): a stop while the reconciler waits and its queue is full is prompt and clean.
 #[test]
-fn a_full_queue_does_not_hold_up_the_stop() {
+fn a_full_queue_does_not_delay_the_shutdown() {
     let world = World::new();
     let (mut daemon, go_on) = storm(&world);
     let (code, time) = daemon.stop();
@@ -181,7 +181,7 @@ fn a_full_queue_does_not_hold_up_the_stop() {
 /// F17 (W8, I11): while the APIC is busy for long, with 503 or 429, the session is kept, a refused request is sent again
 /// up to four times, and what is not served then is left to a later reconcile.
 #[test]
-fn a_long_time_of_refusals_costs_no_logins() {
+fn a_busy_apic_causes_no_extra_logins() {
     let story = |status: u16| {
         let world = World::new();
         let daemon = world.run(&[]);
@@ -230,7 +230,7 @@ fn peak(daemon: &Daemon) -> usize {
 /// F32 (X3): whatever comes over the websocket costs at most the session, never the daemon or its memory, and the drift of
 /// that time is repaired.
 #[test]
-fn a_hostile_websocket_costs_a_session_at_most() {
+fn a_hostile_websocket_costs_at_most_a_session() {
     const TEXT: u8 = 0x81;
     const PING: u8 = 0x89;
     let huge = [&[TEXT, 127][..], &(1u64 << 30).to_be_bytes()].concat();

@@ -64,7 +64,7 @@ fn the_self_test_passes() {
 
 /// X4: errors about bytes that are not UTF-8 and about text of several lines are one line as well.
 #[test]
-fn hostile_words_are_one_sentence() {
+fn errors_about_odd_arguments_are_one_line() {
     let bytes = OsStr::from_bytes(b"\xff\xfe");
     let with_word = |word: &OsStr| {
         let mut command = bare_command(&["run"]);
@@ -108,7 +108,7 @@ fn a_readable_password_file_is_a_warning() {
 
 /// X4, A2: errors of the command line are reported before the first request.
 #[test]
-fn mistakes_come_before_requests() {
+fn errors_in_the_command_line_come_before_requests() {
     let world = World::new();
     world.kube.fault(Fault::on("/", Trouble::Hang));
     let bad_ca = world.folder.file("bad-ca", "no certificate").display().to_string();
@@ -128,7 +128,7 @@ fn mistakes_come_before_requests() {
 
 /// X6: a closed output ends nothing and changes no exit code; the daemon goes on without a log.
 #[test]
-fn closed_outputs_do_no_harm() {
+fn closed_outputs_change_nothing() {
     let status = |mut command: Command| command.stdout(closed()).stderr(closed()).status().unwrap().code();
     assert_eq!(status(bare_command(&["help"])), Some(0));
     assert_eq!(status(bare_command(&["dance"])), Some(64));
@@ -152,7 +152,7 @@ fn closed_outputs_do_no_harm() {
 /// X6: lines begin with a priority and without a time only if the output is the journal's: an inherited JOURNAL_STREAM of
 /// another service has no effect.
 #[test]
-fn lines_begin_as_their_reader_expects() {
+fn lines_have_the_prefix_that_their_reader_expects() {
     let world = World::new();
     let path = world.folder.file("log", "");
     let file = File::options().append(true).open(&path).unwrap();

@@ -85,7 +85,7 @@ fn in_seconds(seconds: &str) -> String {
 /// K3: a plugin gives a token, a certificate, or both, in both versions of the protocol; it gets its arguments, its
 /// environment, and what it may know of the cluster.
 #[test]
-fn a_plugin_gives_the_credential() {
+fn a_plugin_provides_the_credential() {
     let kube = SimKube::start(Options::default());
     let folder = Folder::new();
     let pair = kube.client("by-plugin", KeyForm::Sec1);
@@ -137,7 +137,7 @@ fn a_plugin_gives_the_credential() {
 
 /// K3: a plugin is run once for all who wait, and again when its credential has ended, not before.
 #[test]
-fn a_plugin_is_run_when_its_credential_ends() {
+fn a_plugin_is_run_again_when_its_credential_expires() {
     let kube = SimKube::start(Options::default());
     let folder = Folder::new();
     folder.file("answer", &answer(V1, &json!({"token": TOKEN, "expirationTimestamp": in_seconds("+1 hour")})));
@@ -163,7 +163,7 @@ fn a_plugin_is_run_when_its_credential_ends() {
 
 /// K3, W8: a rejected credential costs one run for all requests; one that stays rejected costs fewer and fewer runs.
 #[test]
-fn a_plugin_is_run_once_after_a_refusal() {
+fn a_rejected_credential_runs_the_plugin_once() {
     let kube = SimKube::start(Options::default());
     let folder = Folder::new();
     folder.file("answer", &answer(V1, &json!({"token": TOKEN})));
@@ -301,7 +301,7 @@ fn a_plugin_whose_output_stays_open_is_an_error() {
 /// X2: a stop does not wait for a plugin that hangs, and leaves nothing of it behind. A reload on demand does not wait
 /// either.
 #[test]
-fn a_stop_does_not_wait_for_a_plugin() {
+fn a_shutdown_does_not_wait_for_a_plugin() {
     let world = World::new();
     let script = "sleep 1000 & echo $$ $! > \"$1/processes\"; wait";
     world.folder.file("kubeconfig", &kubeconfig(&world.kube, &exec(&world.folder, script)));
@@ -363,7 +363,7 @@ fn bad_plugin_entries() {
 
 /// K3, X4: what cannot be used, now or ever, ends the start with one sentence and 78.
 #[test]
-fn what_cannot_be_used_is_refused() {
+fn unusable_credentials_end_the_start() {
     let world = World::new();
     let pair = world.kube.client("me", KeyForm::Pkcs1);
     world.folder.file("me.crt", &pair.certificate_pem());
@@ -487,7 +487,7 @@ fn certificates_are_rotated() {
 /// F35 (K3): a kubeconfig that is written again, with its certificate in it, is taken; but never one that names another
 /// server: an empty cluster there would look as if everything had been deleted.
 #[test]
-fn a_kubeconfig_is_renewed_but_leads_nowhere_else() {
+fn a_kubeconfig_may_change_but_not_its_server() {
     let world = World::new();
     let daemon = world.run(&["--epg-grace", "0"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);

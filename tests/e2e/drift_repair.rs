@@ -32,7 +32,7 @@ fn deleted_objects_come_back() {
 
 /// R2: name, required scope and owner mark are put back; added flags, descriptions and contracts stay.
 #[test]
-fn what_matters_is_put_back() {
+fn managed_attributes_are_repaired() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         served(world);
@@ -63,13 +63,13 @@ fn what_matters_is_put_back() {
 
 /// W7: an EPG is read before it is written to; our own writes come back as events and cost neither a read nor a reconcile.
 #[test]
-fn our_own_echo_is_silent() {
+fn own_writes_cause_no_reconcile() {
     World::both(|world| {
         let daemon = world.run(&[]);
         served(world);
         world.settle();
         world.apic.clear_journal();
-        let passes = daemon.count("reconciled created=");
+        let reconciles = daemon.count("reconciled created=");
         world.kube.pod("a", "web", "3", &["10.0.0.3"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         world.settle();
@@ -86,13 +86,16 @@ fn our_own_echo_is_silent() {
         let reads = |entries: &[apic::Entry]| entries.iter().filter(|it| it.target.contains("instP-E")).count();
         assert_eq!((reads(&journal[..written]), reads(&journal[written..])), (1, 0), "no read follows our own write");
         assert!(about_e("POST") >= 1);
-        assert!(daemon.count("reconciled created=") <= passes + 3, "one pass for the Pod, and those of the settling");
+        assert!(
+            daemon.count("reconciled created=") <= reconciles + 3,
+            "one reconcile for the Pod, and those of the settling"
+        );
     });
 }
 
 /// R3, R4: changes in the gap of a lost websocket are found by the full sync that follows.
 #[test]
-fn a_lost_websocket_loses_nothing() {
+fn a_lost_websocket_loses_no_change() {
     World::both(|world| {
         let daemon = world.run(&[]);
         served(world);
@@ -122,7 +125,7 @@ fn lapsed_subscriptions_are_noticed() {
 
 /// R4: where nothing says that events were lost, the full sync of `--resync` finds it.
 #[test]
-fn a_deaf_websocket_is_no_matter() {
+fn a_silent_websocket_is_covered_by_the_resync() {
     World::both(|world| {
         let _daemon = world.run(&["--resync", "10s"]);
         served(world);
@@ -134,7 +137,7 @@ fn a_deaf_websocket_is_no_matter() {
 
 /// R6, R4: a restart on a converged fabric writes nothing; what is ours is found again though nobody names it now.
 #[test]
-fn a_restart_writes_nothing_and_forgets_nothing() {
+fn a_restart_writes_nothing_and_finds_all_owned_objects() {
     World::both(|world| {
         let mut daemon = world.run(&[]);
         served(world);
@@ -161,7 +164,7 @@ fn a_restart_writes_nothing_and_forgets_nothing() {
 
 /// R3: what is no longer needed is not subscribed any more.
 #[test]
-fn what_is_not_needed_is_not_subscribed() {
+fn unneeded_subscriptions_end() {
     let world = World::new();
     world.apic.variants(|it| it.refresh_timeout_known = false);
     let _daemon = world.run(&["--epg-grace", "0"]);
@@ -180,7 +183,7 @@ fn what_is_not_needed_is_not_subscribed() {
 
 /// O2, O3: a foreign EPG is used and stays untouched; what the Python application made is taken over.
 #[test]
-fn foreign_is_used_and_predecessors_are_inherited() {
+fn foreign_epgs_are_used_and_legacy_objects_adopted() {
     World::both(|world| {
         world.apic.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
         world.apic.set(&format!("{DN_E}/extsubnet-[10.7.0.0/16]"), "l3extSubnet", &[]).unwrap();
@@ -215,7 +218,7 @@ fn served_in_foreign(world: &World) {
 /// K1, K2, W1: watches that are cut, too old, truncated or refused, and an API server that is away for a moment: the
 /// fabric follows all the same, and nothing is deleted that should not be.
 #[test]
-fn lost_watches_lose_nothing() {
+fn lost_watches_lose_no_change() {
     use sim::net::{Fault, Trouble};
     World::both(|world| {
         let _daemon = world.run(&["--epg-grace", "0"]);
@@ -260,7 +263,7 @@ fn lost_watches_lose_nothing() {
 /// W2, R1, A6: an EPG of ours that another writer deletes between our read and our write is created by that write, as ours
 /// and whole, with each shape of the APIC's answers, and whether or not the websocket tells of it.
 #[test]
-fn an_epg_deleted_in_the_moment_of_a_write_stays_ours() {
+fn an_epg_deleted_during_a_write_stays_owned() {
     let story = |shape: WriteAnswer, events_lost: bool| {
         let variants = Variants { write_answer: shape, ..Variants::default() };
         let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });

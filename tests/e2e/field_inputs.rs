@@ -64,7 +64,7 @@ fn addresses_in_old_spellings() {
 
 /// F5, F31: a page for people, of a proxy or a login, is told as what it is on both sides, and nothing of it is quoted.
 #[test]
-fn strangers_are_told_as_such() {
+fn web_pages_are_reported_as_such() {
     let world = World::new();
     let page = "<html>S3CRET</html>".to_owned();
     let html = |code| Trouble::Answer(code, "text/html", page.clone());

@@ -10,7 +10,7 @@ const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
 /// D2: a pause leaves an EPG as it is, drift and vanished Pods included, but for an address that another Pod has got (P5);
 /// without it everything is caught up.
 #[test]
-fn a_pause_keeps_all_hands_off() {
+fn a_paused_epg_is_left_alone() {
     World::both(|world| {
         let daemon = world.run(&["--epg-grace", "0"]);
         let pods = world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2", "10.0.0.4"]);
@@ -40,7 +40,7 @@ fn a_pause_keeps_all_hands_off() {
 /// O4: a foreign EPG that was used and that somebody deleted is not made anew, after a restart either; made again, it
 /// gets its subnets back; without the tag it is made as ours; and the tag goes with the last Deployment.
 #[test]
-fn a_deleted_foreign_epg_is_waited_for() {
+fn a_deleted_foreign_epg_is_not_recreated() {
     World::both(|world| {
         let make = || world.apic.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
         make();
@@ -83,7 +83,7 @@ fn a_deleted_foreign_epg_is_waited_for() {
 
 /// O4: the tag of a Deployment that went while nobody looked is found in an L3Out that nobody names any more.
 #[test]
-fn a_forgotten_tag_is_found() {
+fn a_leftover_tag_is_found() {
     World::both(|world| {
         world.apic.set(DN_E, "l3extInstP", &[]).unwrap();
         let mut daemon = world.run(&[]);
@@ -99,7 +99,7 @@ fn a_forgotten_tag_is_found() {
 
 /// O4, W8: an account that may not write the tag uses the foreign EPG all the same, and says what that means.
 #[test]
-fn a_tag_that_cannot_be_written_stops_nothing() {
+fn a_failed_tag_write_stops_nothing() {
     World::both(|world| {
         world.apic.set(DN_E, "l3extInstP", &[]).unwrap();
         world.apic.forbid("uni/tn-T/out-L", Some("tagAnnotation"));
@@ -116,7 +116,7 @@ fn a_tag_that_cannot_be_written_stops_nothing() {
 
 /// W3, F20: one bad object among five hundred is a finding; all others go through, in few requests.
 #[test]
-fn a_refused_object_stops_no_other() {
+fn a_rejected_object_does_not_stop_the_others() {
     World::both(|world| {
         world.apic.reject("10.1.0.77", ApiError::bad(120, "unknown property value"), None);
         let addresses: Vec<String> = (0..=255).map(|n| format!("10.1.0.{n}")).collect();
@@ -136,7 +136,7 @@ fn a_refused_object_stops_no_other() {
 /// W4, I5: a start that finds the cluster's Deployments gone deletes nothing until somebody consents, a restart does
 /// not change that, and what is desired again leaves the hold.
 #[test]
-fn a_mass_deletion_waits_for_consent() {
+fn a_mass_deletion_waits_for_approval() {
     World::both(|world| {
         let flags = ["--epg-grace", "0", "--resync", "10s"];
         let mut daemon = world.run(&flags);
@@ -176,7 +176,7 @@ fn a_mass_deletion_waits_for_consent() {
 
 /// W4: with the deletion guard off everything goes.
 #[test]
-fn the_brake_can_be_taken_off() {
+fn the_deletion_guard_can_be_turned_off() {
     World::both(|world| {
         let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -193,7 +193,7 @@ fn the_brake_can_be_taken_off() {
 /// R5: what somebody undoes again and again is repaired six times and then left alone for a minute; everything else
 /// goes on.
 #[test]
-fn a_fight_is_not_fought_for_ever() {
+fn a_conflict_with_another_writer_is_throttled() {
     World::both(|world| {
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -215,7 +215,7 @@ fn a_fight_is_not_fought_for_ever() {
 /// W6: a namespace gets what --allow names and nothing else, and what it had before it was refused goes; with
 /// --foreign-epg refuse a foreign EPG gets nothing.
 #[test]
-fn a_namespace_gets_what_it_may_have() {
+fn a_namespace_gets_only_what_it_may_use() {
     World::both(|world| {
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         world.kube.deploy("b", "web", Some(F), &["10.0.0.2"]);

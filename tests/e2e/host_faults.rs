@@ -21,7 +21,7 @@ fn allow_descriptors(daemon: &Daemon, soft: u32) {
 /// F34, F1 (W1, W8, X1): where no connection can be made because the process has no descriptors left, it says so,
 /// changes nothing, and goes on by itself once there are some again.
 #[test]
-fn a_process_without_descriptors_waits_for_some() {
+fn a_process_out_of_descriptors_recovers() {
     let world = World::new();
     let mut daemon = world.run(&["--epg-grace", "0"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
@@ -46,7 +46,7 @@ fn a_process_without_descriptors_waits_for_some() {
 
 /// F34, F1, F13 (X3, I9): connections that end again and again leave nothing behind: no descriptor and no thread.
 #[test]
-fn lost_connections_leave_nothing_behind() {
+fn lost_connections_leak_nothing() {
     let world = World::new();
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -76,7 +76,7 @@ fn lost_connections_leave_nothing_behind() {
 /// F34 (X1, X6): the fabric is kept in step also where stdout and stderr are closed, full, or lead to nobody; and a
 /// stop is a stop.
 #[test]
-fn nobody_needs_to_listen() {
+fn closed_or_full_outputs_do_not_stop_the_daemon() {
     for outputs in [">&- 2>&-", ">/dev/full 2>/dev/full", "| true", "2>&1 | true", "<&- >&- 2>&-"] {
         let world = World::new();
         // The shell's exit code is the daemon's, or lost in the pipe.
@@ -107,7 +107,7 @@ fn nobody_needs_to_listen() {
 /// F25: no deadline depends on the time of day, which may jump; only log lines tell it, and a plugin's credential ends
 /// at one, which is made a span of time as soon as it is read.
 #[test]
-fn only_the_log_knows_the_time_of_day() {
+fn deadlines_ignore_clock_jumps() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
@@ -125,7 +125,7 @@ fn only_the_log_knows_the_time_of_day() {
 
 /// F33 (A1): a cluster and a fabric that only IPv6 leads to.
 #[test]
-fn a_world_of_ipv6_is_served() {
+fn an_ipv6_only_setup_is_served() {
     let loopback = std::net::Ipv6Addr::LOCALHOST;
     let cluster = Options { address: (loopback, 0).into(), names: vec!["::1".to_owned()], ..Options::default() };
     let world = World::with(cluster, apic::Options { ip: loopback.into(), ..apic::Options::default() });
@@ -156,7 +156,7 @@ fn every_address_of_a_name_is_tried() {
 
 /// F33 (W8): names that do not resolve are told, on both sides, and tried again; a stop does not wait for them.
 #[test]
-fn names_that_do_not_resolve_are_waited_for() {
+fn unresolvable_names_are_retried() {
     let world = World::new();
     let kubeconfig = std::fs::read_to_string(world.folder.path().join("kubeconfig")).unwrap();
     world.folder.file("kubeconfig", &kubeconfig.replace("127.0.0.1", "nowhere.invalid"));
@@ -171,7 +171,7 @@ fn names_that_do_not_resolve_are_waited_for() {
 /// F34 (X1, X2, X3): somebody who holds the pipe of the log and does not read it holds nothing up: not the fabric, and
 /// not a stop.
 #[test]
-fn a_log_that_nobody_reads_holds_nothing_up() {
+fn an_unread_log_pipe_does_not_block_the_daemon() {
     let world = World::new();
     let mut command = world.command(&["run", "--epg-grace", "0"]);
     command.env("RUST_LOG", "debug").stdout(Stdio::piped()).stderr(Stdio::null());

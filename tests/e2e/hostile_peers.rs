@@ -184,7 +184,7 @@ fn garbage() -> Vec<(&'static str, Trouble)> {
 
 /// F5 (W1, K1): whatever the API server answers in place of a list is no list, and is not quoted.
 #[test]
-fn garbage_is_no_list() {
+fn garbage_is_not_taken_for_a_list() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", None, &["10.0.0.1"]);
     let client = client(&kube.url(), &kube.ca_pem());
@@ -200,7 +200,7 @@ fn garbage_is_no_list() {
 
 /// F5 (W1, K2, X3): no part of an answer passes for the whole, at whatever byte it was cut, nor with a byte more.
 #[test]
-fn no_part_is_the_whole() {
+fn a_truncated_answer_is_not_taken_for_the_whole() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", Some(r#"{"tenant":"T","l3out":"L","epg":"\u20ac\u00e9"}"#), &["10.0.0.1", "fd00::1"]);
     let list = |kind: &str, items: Vec<Value>| {
@@ -266,7 +266,7 @@ fn garbage_of_the_apic_changes_nothing() {
 /// F32 (W7, I3): objects that the APIC tells of and that were not asked for, with our mark and anywhere, are not
 /// touched: what is deleted was shown by a read of its own place.
 #[test]
-fn objects_from_elsewhere_are_not_touched() {
+fn objects_that_were_not_asked_for_are_not_touched() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let mut daemon = world.run(&["--epg-grace", "0"]);
@@ -323,7 +323,7 @@ fn plain(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
 /// F31 (I13, A2): a server without TLS on the port hears nothing but the beginning of a handshake, on either side; it is
 /// told, and tried again.
 #[test]
-fn nothing_is_said_without_tls() {
+fn nothing_is_sent_without_tls() {
     let world = World::new();
     let (address, heard) = plain("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     let kubeconfig = world.kube.kubeconfig(Credential::Token).replace(&world.kube.url(), &format!("https://{address}"));
@@ -341,7 +341,7 @@ fn nothing_is_said_without_tls() {
 
 /// F31 (I13, A2): nobody is followed to where an answer points: neither the password nor a token gets there.
 #[test]
-fn nobody_is_redirected() {
+fn redirects_are_not_followed() {
     let world = World::new();
     let (elsewhere, heard) = plain("");
     for (n, status) in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"].into_iter().enumerate() {

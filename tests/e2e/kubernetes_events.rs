@@ -124,7 +124,7 @@ fn findings_are_reported() {
 
 /// K5: without the right there is one line, one try for each namespace, and all else goes on.
 #[test]
-fn a_missing_right_is_one_line() {
+fn a_missing_events_permission_is_one_line() {
     let world = World::new();
     world.kube.deny("create", "events");
     let mut daemon = world.run(&[]);
@@ -145,7 +145,7 @@ fn a_missing_right_is_one_line() {
 
 /// K5: in a namespace that is being deleted no Event can be created, which is no warning.
 #[test]
-fn a_terminating_namespace_is_no_warning() {
+fn a_terminating_namespace_causes_no_warning() {
     let world = World::new();
     world.kube.apply("namespaces", json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
     let mut daemon = world.run(&[]);
@@ -160,7 +160,7 @@ fn a_terminating_namespace_is_no_warning() {
 
 /// K5, X2: an endpoint that hangs or fails holds up neither the fabric nor the stop, and lost Events are logged once.
 #[test]
-fn a_failing_events_api_holds_up_nothing() {
+fn a_failing_events_api_delays_nothing() {
     for trouble in [Trouble::Hang, Trouble::Cut, Trouble::Answer(500, "text/plain", "no".to_owned())] {
         let world = World::new();
         world.kube.fault(Fault::on("/events", trouble.clone()));
@@ -182,7 +182,7 @@ fn a_failing_events_api_holds_up_nothing() {
 
 /// K5: an answer that is lost makes no second Event, and a failure that lasts is one line until it is over.
 #[test]
-fn lost_answers_make_no_second_event() {
+fn a_lost_answer_creates_no_second_event() {
     let world = World::new();
     world.kube.fault(Fault::on("/events", Trouble::LoseAnswer).times(1));
     let daemon = world.run(&[]);
@@ -203,16 +203,16 @@ fn lost_answers_make_no_second_event() {
     assert_eq!((daemon.count("failed to create a Kubernetes Event"), daemon.text("err").lines().count()), (1, 1));
 }
 
-/// K4, K5: of two masters only the leader reports, and a take-over on a converged fabric reports nothing.
+/// K4, K5: of two replicas only the leader reports, and a take-over on a converged fabric reports nothing.
 #[test]
 fn only_the_leader_reports() {
     let world = World::new();
-    let mut masters = [world.run(&["--leader-elect"]), world.run(&["--leader-elect"])];
+    let mut replicas = [world.run(&["--leader-elect"]), world.run(&["--leader-elect"])];
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     until("it was reported", || event(&world, "Synced", "web").is_some());
-    let leader = masters.iter().position(|it| it.count("APIC session established") == 1).unwrap();
-    assert_eq!(masters[leader].stop().0, Some(0));
-    masters[1 - leader].until_logged("APIC session established");
+    let leader = replicas.iter().position(|it| it.count("APIC session established") == 1).unwrap();
+    assert_eq!(replicas[leader].stop().0, Some(0));
+    replicas[1 - leader].until_logged("APIC session established");
     until_sent(&world, "marker");
     assert_eq!(reported(&world, "a"), ["Synced Deployment web"]);
     assert_eq!(requests(&world).len(), 2);
@@ -220,7 +220,7 @@ fn only_the_leader_reports() {
 
 /// K5, W5, X5: `--events=false`, `observe`, `plan` and `--once` write no Event.
 #[test]
-fn no_events_without_events() {
+fn no_events_are_written_when_they_are_off() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("a", "typo", Some("{"), &[]);

@@ -14,7 +14,7 @@ fn answer(objects: String) -> Trouble {
 /// X3: answers of nearly 64 MiB: one of millions of objects is refused early, one of objects with much in them that is
 /// not used is read. Neither takes a multiple of its size, and the daemon goes on.
 #[test]
-fn answers_cost_what_is_used_of_them() {
+fn large_answers_take_only_the_memory_that_is_used() {
     let world = World::new();
     let daemon = world.run(&[]);
     daemon.until_logged("APIC session established");

@@ -19,7 +19,7 @@ fn large_deployment(name: &str, length: usize) -> Value {
 /// K1, X3: a list page that is too large is asked for in smaller ones, and a watch line of 8 MB is an event like any other.
 /// Objects of one namespace that make both keep nothing from the other namespaces, and cost little memory.
 #[test]
-fn large_objects_of_one_namespace_stop_no_other() {
+fn large_objects_do_not_block_other_namespaces() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     for n in 0..8 {
@@ -45,7 +45,7 @@ fn large_objects_of_one_namespace_stop_no_other() {
 /// X3: an object whose events are longer than 16 MiB is read on its own. It is known as it is, it keeps no view incomplete
 /// however often it is written, and all others are heard of.
 #[test]
-fn an_event_that_is_too_long_costs_one_object() {
+fn an_oversized_event_costs_one_read() {
     let watch = Watch::open(Options::default());
     let huge = json!({"metadata": {"annotations": {"example.com/huge": "<".repeat(3 << 20)}}});
     watch.kube.patch("pods", "a", "web-646c8dfd75-0", huge);
@@ -69,7 +69,7 @@ fn an_event_that_is_too_long_costs_one_object() {
 
 /// X3: where the object cannot be read on its own either, the kind is listed.
 #[test]
-fn an_object_that_cannot_be_read_leads_to_a_list() {
+fn an_unreadable_object_leads_to_a_list() {
     let watch = Watch::open(Options::default());
     watch.kube.fault(Fault::on("fieldSelector", Trouble::Answer(500, JSON, "no".to_owned())).times(1));
     let huge = json!({"metadata": {"annotations": {"example.com/huge": "<".repeat(3 << 20)}}});
@@ -110,7 +110,7 @@ fn pages_shrink_and_grow() {
 
 /// X3: what the beginning of a watch line says, however it goes on.
 #[test]
-fn the_beginning_of_a_line_says_what_it_is_about() {
+fn an_object_is_identified_by_the_beginning_of_its_line() {
     let known = |deleted| decode::LineStart {
         deleted,
         key: Some(Key::new("a", "web")),
@@ -154,7 +154,7 @@ fn a_page_is_read_one_object_at_a_time() {
 
 /// W1: the view stays whole while one large object is written all the time.
 #[test]
-fn an_object_that_is_written_all_the_time_keeps_no_view_incomplete() {
+fn a_busy_large_object_keeps_the_view_complete() {
     let watch = Watch::open(Options::default());
     for n in 0..6 {
         let ballast = json!({"metadata": {"annotations": {"example.com/ballast": "<".repeat(900_000), "example.com/n": n.to_string()}}});

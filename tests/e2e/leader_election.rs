@@ -37,21 +37,21 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals show which one it was.
-struct Master {
+struct Replica {
     name: String,
     front: Server,
     daemon: Daemon,
 }
 
-impl Master {
-    fn start(world: &World, name: &str) -> Master {
+impl Replica {
+    fn start(world: &World, name: &str) -> Replica {
         let front = world.kube.another_server();
         let kubeconfig = world.kube.kubeconfig_at(&front, Credential::Certificate(KeyForm::Sec1));
         let kubeconfig = world.folder.file(&format!("{name}-kubeconfig"), &kubeconfig);
         world.apic.set_password(name, world.apic.password());
         let mut command = world.command(&["run", "--leader-elect", "--epg-grace", "0"]);
         command.env("ACI_SYNC_KUBECONFIG", kubeconfig).env("ACI_USERNAME", name);
-        Master { name: name.to_owned(), front, daemon: Daemon::start(command) }
+        Replica { name: name.to_owned(), front, daemon: Daemon::start(command) }
     }
 
     /// Whether it holds the Lease, as the API server says.
@@ -71,18 +71,18 @@ impl Master {
 }
 
 /// Several of them, started together.
-fn masters(world: &World, names: &[&str]) -> Vec<Master> {
-    let masters: Vec<Master> = names.iter().map(|it| Master::start(world, it)).collect();
-    until("all watch", || masters.iter().all(|it| it.daemon.count(" listed kind=") == 3));
-    masters
+fn replicas(world: &World, names: &[&str]) -> Vec<Replica> {
+    let replicas: Vec<Replica> = names.iter().map(|it| Replica::start(world, it)).collect();
+    until("all watch", || replicas.iter().all(|it| it.daemon.count(" listed kind=") == 3));
+    replicas
 }
 
 /// Takes the one that holds the Lease and is logged in out of the others.
-fn take_leader(world: &World, masters: &mut Vec<Master>) -> Master {
-    until("one leads", || masters.iter().any(|it| it.holds_the_lease(world)));
-    let at = masters.iter().position(|it| it.holds_the_lease(world)).unwrap();
-    masters[at].daemon.until_logged("APIC session established");
-    masters.remove(at)
+fn take_leader(world: &World, replicas: &mut Vec<Replica>) -> Replica {
+    until("one leads", || replicas.iter().any(|it| it.holds_the_lease(world)));
+    let at = replicas.iter().position(|it| it.holds_the_lease(world)).unwrap();
+    replicas[at].daemon.until_logged("APIC session established");
+    replicas.remove(at)
 }
 
 /// Waits until something is true of which the fabric knows nothing.
@@ -126,8 +126,8 @@ fn are_there(world: &World, names: &[String]) -> bool {
 /// the last one goes on at once.
 fn a_crash_and_a_stop() {
     let world = World::new();
-    let mut masters = masters(&world, &["one", "two", "three"]);
-    let mut leader = take_leader(&world, &mut masters);
+    let mut replicas = replicas(&world, &["one", "two", "three"]);
+    let mut leader = take_leader(&world, &mut replicas);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     assert_eq!((world.apic.sessions(), world.apic.websockets(), logins(&world)), (1, 1, 1), "one is logged in");
@@ -138,7 +138,7 @@ fn a_crash_and_a_stop() {
     world.kube.pod("a", "web", "late", &["10.0.0.3"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     assert!(killed.elapsed() < AFTER_A_CRASH, "{:?}", killed.elapsed());
-    let mut second = take_leader(&world, &mut masters);
+    let mut second = take_leader(&world, &mut replicas);
     assert_eq!(second.daemon.count("new term of leadership"), 1);
 
     let (code, _) = second.daemon.stop();
@@ -148,7 +148,7 @@ fn a_crash_and_a_stop() {
     world.kube.pod("a", "web", "later", &["10.0.0.4"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
     assert!(stopped.elapsed() < AFTER_A_STOP, "{:?}", stopped.elapsed());
-    let third = take_leader(&world, &mut masters);
+    let third = take_leader(&world, &mut replicas);
 
     assert_eq!((lists(&world), logins(&world)), (9, 3), "none lists again, and only leaders log in");
     let wrote: Vec<String> = world.apic.writes().into_iter().map(|it| it.user).collect();
@@ -169,8 +169,8 @@ fn a_crash_and_a_stop() {
 /// write more than a second after that, and there is no other overlap; it goes on as a candidate and leads again.
 fn a_frozen_leader() {
     let world = World::new();
-    let mut masters = masters(&world, &["one", "two", "three"]);
-    let mut frozen = take_leader(&world, &mut masters);
+    let mut replicas = replicas(&world, &["one", "two", "three"]);
+    let mut frozen = take_leader(&world, &mut replicas);
     world.apic.fault(Fault::on("out-L.json", Trouble::Delay(Duration::from_millis(150))).method("POST"));
     let names = many_epgs(&world);
     world.until("it is in the middle", |_| frozen.writes(&world).len() >= 3);
@@ -180,7 +180,7 @@ fn a_frozen_leader() {
     world.apic.clear_faults();
     world.until("another has done the rest", |world| are_there(world, &names));
     assert!(stopped.elapsed() < AFTER_A_CRASH, "{:?}", stopped.elapsed());
-    let mut leader = take_leader(&world, &mut masters);
+    let mut leader = take_leader(&world, &mut replicas);
     // It has news to act upon when it wakes up.
     for name in &names[..10] {
         world.kube.delete("deployments", "a", name);
@@ -200,7 +200,7 @@ fn a_frozen_leader() {
     world.until("its session is over", |world| world.apic.sessions() == 1);
 
     let (before, logins) = (frozen.daemon.count("acquired leadership"), logins(&world));
-    masters.clear();
+    replicas.clear();
     assert_eq!(leader.daemon.stop().0, Some(0));
     world.apic.admin_delete(&subnet("10.0.0.1")).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
@@ -213,8 +213,8 @@ fn a_frozen_leader() {
 /// session ends, another takes over, and once the API server is back it is a candidate like the others.
 fn a_leader_that_is_cut_off() {
     let world = World::new();
-    let mut masters = masters(&world, &["one", "two", "three"]);
-    let lonely = take_leader(&world, &mut masters);
+    let mut replicas = replicas(&world, &["one", "two", "three"]);
+    let lonely = take_leader(&world, &mut replicas);
     let addresses: Vec<String> = (1..=60).map(|it| format!("10.0.0.{it}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     world.kube.deploy("a", "web", Some(E), &addresses);
@@ -230,7 +230,7 @@ fn a_leader_that_is_cut_off() {
         }
     }
     world.until_holds("E", &addresses);
-    let leader = take_leader(&world, &mut masters);
+    let leader = take_leader(&world, &mut replicas);
     let first = leader.writes(&world)[0].at;
     assert!(first < cut + AFTER_A_CRASH, "{:?}", first - cut);
     let last = lonely.writes(&world).last().unwrap().at;
@@ -250,7 +250,7 @@ fn a_leader_that_is_cut_off() {
 /// meanwhile is found.
 fn a_lone_leader_that_slept() {
     let world = World::new();
-    let lone = Master::start(&world, "lone");
+    let lone = Replica::start(&world, "lone");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     lone.daemon.signal("STOP");
@@ -271,15 +271,15 @@ fn a_lone_leader_that_slept() {
 /// K4, W4: a take-over counts its deletions like a start, whatever the one who takes over has seen meanwhile.
 fn a_take_over_is_a_start() {
     let world = World::new();
-    let mut masters = masters(&world, &["one", "two"]);
-    let mut leader = take_leader(&world, &mut masters);
+    let mut replicas = replicas(&world, &["one", "two"]);
+    let mut leader = take_leader(&world, &mut replicas);
     let addresses: Vec<String> = (1..=12).map(|n| format!("10.0.0.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     world.kube.deploy("a", "web", Some(E), &addresses);
     world.until_holds("E", &addresses);
     leader.daemon.kill();
     world.kube.delete("deployments", "a", "web");
-    let heir = &masters[0];
+    let heir = &replicas[0];
     heir.daemon.until_logged("deletions blocked: full sync exceeds --max-deletes");
     world.settle();
     assert!(world.holds("E", &addresses));
@@ -292,7 +292,7 @@ fn a_take_over_is_a_start() {
 /// answered it leads again with a full sync.
 fn a_leader_whose_lease_hangs() {
     let world = World::new();
-    let lone = Master::start(&world, "lone");
+    let lone = Replica::start(&world, "lone");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     lone.front.fault(Fault::on("/leases", Trouble::Hang));
@@ -312,7 +312,7 @@ fn a_leader_whose_lease_hangs() {
 /// is a candidate like any other.
 fn a_leader_whose_lease_is_taken_away() {
     let world = World::new();
-    let lone = Master::start(&world, "lone");
+    let lone = Replica::start(&world, "lone");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     let spec =
@@ -332,7 +332,7 @@ fn a_leader_whose_lease_is_taken_away() {
 /// K4: who does not lead any more knows nothing of the fabric: the findings of its term are not those of now.
 fn a_standby_forgets() {
     let world = World::new();
-    let lone = Master::start(&world, "lone");
+    let lone = Replica::start(&world, "lone");
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
     lone.daemon.until_logged("L3Out not found; waiting for it to be created");
@@ -369,7 +369,7 @@ fn another_takes_over() {
 /// K4, W8: without a right on the Lease one message names the verb and the resource; none logs in, nothing is
 /// written, and it is asked for less and less often until it is granted.
 #[test]
-fn nothing_is_written_without_the_right() {
+fn nothing_is_written_without_permission_on_the_lease() {
     let story = |verb: &str| {
         let world = World::new();
         if verb == "update" {
@@ -379,14 +379,14 @@ fn nothing_is_written_without_the_right() {
         }
         world.kube.deny(verb, "leases");
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-        let master = Master::start(&world, "one");
-        master
+        let replica = Replica::start(&world, "one");
+        replica
             .daemon
             .until_logged(&format!("cannot {verb} resource \\\"leases\\\" in API group \\\"coordination.k8s.io\\\""));
         let asked = |world: &World| world.kube.journal().iter().filter(|it| it.target.contains("/leases")).count();
         let before = asked(&world);
         until("it is asked for again", || asked(&world) > before);
-        assert_eq!(master.daemon.count("failed to acquire the lease; writes stay disabled"), 1);
+        assert_eq!(replica.daemon.count("failed to acquire the lease; writes stay disabled"), 1);
         assert_eq!((logins(&world), world.apic.writes().len()), (0, 0));
         world.kube.allow(verb, "leases");
         world.until_holds("E", &["10.0.0.1"]);
@@ -402,7 +402,7 @@ fn nothing_is_written_without_the_right() {
 
 /// K4, X3: any other answer than a Lease is logged once and clearly, and nothing is written until there is one.
 #[test]
-fn nothing_is_written_without_the_lease() {
+fn nothing_is_written_without_a_valid_lease() {
     let refused = |code: u16, reason: &str| {
         let status = json!({"kind": "Status", "code": code, "reason": reason, "message": "no"});
         Trouble::Answer(code, JSON, status.to_string())
@@ -410,15 +410,15 @@ fn nothing_is_written_without_the_lease() {
     let others = json!({"kind": "Lease", "metadata": {"name": "aci-sync"}, "spec": {"holderIdentity": "another"}});
     let story = |method: &'static str, trouble: Trouble, complaint: &str| {
         let world = World::new();
-        let master = Master::start(&world, "one");
-        master.front.fault(Fault::on("/leases", trouble).method(method));
+        let replica = Replica::start(&world, "one");
+        replica.front.fault(Fault::on("/leases", trouble).method(method));
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-        master.daemon.until_logged(&format!("writes stay disabled lease=kube-system/aci-sync error=\"{complaint}"));
-        let troubled = master.front.troubled();
-        until("it is asked for again", || master.front.troubled() > troubled);
-        assert_eq!(master.daemon.count("failed to acquire the lease; writes stay disabled"), 1, "{complaint}");
+        replica.daemon.until_logged(&format!("writes stay disabled lease=kube-system/aci-sync error=\"{complaint}"));
+        let troubled = replica.front.troubled();
+        until("it is asked for again", || replica.front.troubled() > troubled);
+        assert_eq!(replica.daemon.count("failed to acquire the lease; writes stay disabled"), 1, "{complaint}");
         assert_eq!((logins(&world), world.apic.writes().len()), (0, 0), "{complaint}");
-        master.front.clear_faults();
+        replica.front.clear_faults();
         world.until_holds("E", &["10.0.0.1"]);
     };
     side_by_side(&[
@@ -440,7 +440,7 @@ fn nothing_is_written_without_the_lease() {
 
 /// K4, W5: an observer takes no part in the election, so it does not keep a writer from leading.
 #[test]
-fn an_observer_takes_no_part() {
+fn an_observer_does_not_join_the_election() {
     let world = World::new();
     let daemon = world.run(&["--leader-elect", "--policy", "observe"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -452,7 +452,7 @@ fn an_observer_takes_no_part() {
 /// K4: the term is checked right before each write: if it ends in the middle of a reconcile, no further write begins, also
 /// while the session still exists.
 #[test]
-fn a_term_that_ends_stops_the_next_write() {
+fn the_end_of_a_term_stops_the_next_write() {
     let world = World::new();
     let hour = Duration::from_secs(3600);
     let names = many_epgs(&world);

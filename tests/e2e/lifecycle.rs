@@ -7,7 +7,7 @@ use sim::kube;
 
 /// D1, P2, P4, S1, S2, O1, W2: from the first apply to the last delete.
 #[test]
-fn a_deployment_lives_and_goes() {
+fn a_deployment_from_create_to_delete() {
     World::both(|world| {
         let mut daemon = world.run(&["--epg-grace", "0"]);
         world.kube.deploy("multicast", "mcast", Some(E), &["10.244.1.16", "10.244.1.19"]);
@@ -82,7 +82,7 @@ fn a_reinstall_keeps_the_contracts() {
 
 /// D4, F37: an EPG that two Deployments name holds the addresses of both, and goes with the second.
 #[test]
-fn a_shared_epg_goes_with_the_last() {
+fn a_shared_epg_goes_with_its_last_deployment() {
     World::both(|world| {
         let _daemon = world.run(&["--epg-grace", "0"]);
         world.kube.deploy("a", "one", Some(E), &["10.0.0.1"]);
@@ -97,7 +97,7 @@ fn a_shared_epg_goes_with_the_last() {
 
 /// P5: an address that another Pod of the cluster took over leaves the EPG, whatever the order of events.
 #[test]
-fn a_reused_address_inherits_nothing() {
+fn a_reused_address_leaves_the_old_epg() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
@@ -114,7 +114,7 @@ fn a_reused_address_inherits_nothing() {
 
 /// D1, F30, I14: of a hostile annotation nothing reaches a request, and others are served all the same.
 #[test]
-fn hostile_annotations_reach_nothing() {
+fn hostile_annotations_reach_no_request() {
     let world = World::new();
     let daemon = world.run(&[]);
     let hostile = [
@@ -191,7 +191,7 @@ fn hostile_annotations_reach_nothing() {
 
 /// W7: the echo of three thousand objects, more than fit into the queue of events, costs no full sync.
 #[test]
-fn an_echo_costs_nothing() {
+fn a_large_echo_causes_no_full_sync() {
     let world = World::new();
     let addresses: Vec<String> = (0..3000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -205,7 +205,7 @@ fn an_echo_costs_nothing() {
 /// R3: a tenant that does not exist is waited for and served as soon as it does, also where events of the first
 /// children of a new parent are lost.
 #[test]
-fn a_missing_tenant_is_waited_for() {
+fn a_tenant_created_later_is_served() {
     for variants in [Variants::default(), Variants::opposite()] {
         let options = apic::Options { variants, ..apic::Options::default() };
         let world = World::with(kube::Options::default(), options);

@@ -54,7 +54,7 @@ fn cluster(kube: &SimKube, folder: &Folder) -> Client {
 
 /// Answers of an API server: bodies, heads, and refusals whose body nobody needs.
 #[test]
-fn an_api_server_is_not_read_for_ever() {
+fn endless_answers_of_the_api_server_are_cut_off() {
     let kube = SimKube::start(sim::kube::Options::default());
     let folder = Folder::new();
     let client = cluster(&kube, &folder);
@@ -67,10 +67,10 @@ fn an_api_server_is_not_read_for_ever() {
         let (Error::Unreachable(why) | Error::TooLarge(why)) = answer(trouble) else { panic!() };
         assert!(why.contains(complaint), "{why}");
     }
-    for (length, told) in [(60_000, "x".repeat(300)), (70_000, "no message".to_owned())] {
+    for (length, expected) in [(60_000, "x".repeat(300)), (70_000, "no message".to_owned())] {
         let refusal = json!({"kind": "Status", "code": 500, "message": "x".repeat(length)}).to_string();
         let Error::Busy { message, .. } = answer(Trouble::Answer(500, JSON, refusal)) else { panic!() };
-        assert_eq!(message, told, "a body of more than 64 KiB is not needed to know what 500 means");
+        assert_eq!(message, expected, "a body of more than 64 KiB is not needed to know what 500 means");
     }
 }
 
@@ -91,7 +91,7 @@ fn the_clusters_uid_is_checked() {
 
 /// Answers of an APIC: bodies, heads, pages without an end, and ids that are none.
 #[test]
-fn an_apic_is_not_read_for_ever() {
+fn endless_answers_of_the_apic_are_cut_off() {
     let fabric = SimApic::start(sim::apic::Options::default());
     fabric.setup_tenant("T", "V", &["L"]).unwrap();
     let address = fabric.controllers()[0];
@@ -143,7 +143,7 @@ fn an_apic_is_not_read_for_ever() {
 
 /// W3: objects that are all refused cost hundreds of requests at most, and not two for each of them.
 #[test]
-fn a_mass_of_refusals_costs_no_mass_of_requests() {
+fn many_rejections_cost_few_requests() {
     let world = World::new();
     world.apic.reject("l3extSubnet", ApiError::bad(120, "unknown property value"), None);
     let addresses: Vec<String> = (0..500).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
@@ -181,7 +181,7 @@ impl ApicWrite for Mute {
 /// W7, W8: where nobody ever says what became of a write and the fabric does not show it, it is tried twice, told, and
 /// tried again after a pause.
 #[test]
-fn a_reconcile_has_an_end() {
+fn a_reconcile_is_bounded() {
     let owner = OwnerIdentity::new("me", &[]);
     let mut reconciler = Reconciler::new(owner, Rules::default(), Policy::Sync, Duration::ZERO);
     let deployment = json!({"kind": "DeploymentList", "metadata": {"resourceVersion": "7"}, "items": [
@@ -218,7 +218,7 @@ impl Service for Shouting {
 
 /// Websocket messages: by the length that is announced, and by the pieces that come without an end.
 #[test]
-fn a_websocket_message_has_an_end() {
+fn websocket_messages_are_bounded() {
     let megabyte = |first: u8| [&[first, 127, 0, 0, 0, 0, 0, 16, 0, 0], vec![b' '; 1 << 20].as_slice()].concat();
     let announced = vec![0x81, 127, 0, 0, 0, 0, 1, 16, 0, 0];
     let pieces = [megabyte(0x01), megabyte(0x00).repeat(16)].concat();

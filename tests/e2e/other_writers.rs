@@ -57,7 +57,7 @@ fn writes_since(world: &World, before: usize) -> Vec<String> {
 /// F26 (I2, I3): two daemons of one cluster id and one cluster do no harm: the same fabric comes out, and then both
 /// rest, whatever happens on either side.
 #[test]
-fn two_daemons_of_one_cluster_come_to_rest() {
+fn two_daemons_of_one_cluster_converge() {
     World::both(|world| {
         world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
         let theirs = world.apic.get("uni/tn-T/out-L/instP-X").unwrap()["annotation"].clone();
@@ -163,7 +163,7 @@ fn two_clusters_want_one_address() {
 /// F28 (R5, R2): another program overwrites the mark of our EPG and the scope of our subnet each time anew. Six repairs
 /// each, then one a minute; everything else goes on, and what it added stays.
 #[test]
-fn a_fight_over_marks_and_scopes_is_not_fought_for_ever() {
+fn a_conflict_over_marks_and_scopes_is_throttled() {
     let subnet = format!("{DN_E}/extsubnet-[10.0.0.1/32]");
     for (dn, class, name, value, good) in [
         (DN_E, "l3extInstP", "annotation", "orchestrator:terraform", MARK),
@@ -191,7 +191,7 @@ fn a_fight_over_marks_and_scopes_is_not_fought_for_ever() {
 /// F38 (O3, O6): what an earlier cluster id made is foreign until `--adopt-id` names it; then what is desired is taken
 /// over in place, with the contracts that people gave it, and the rest is left alone and told. Nothing goes in masses.
 #[test]
-fn a_former_id_is_adopted_only_where_told() {
+fn a_former_cluster_id_is_adopted_only_on_request() {
     World::both(|world| {
         let old = |flags: &[&str]| {
             let mut command = world.command(&[&["run"], flags].concat());

@@ -8,7 +8,7 @@ use sim::net::{Fault, Trouble};
 
 /// The original matched keys by `"haystacknetworks.com" in k`: a foreign key that contains it managed a Deployment.
 #[test]
-fn only_the_exact_key_enrols() {
+fn only_the_exact_key_manages_a_deployment() {
     let world = World::new();
     let _daemon = world.run(&[]);
     for (n, key) in [
@@ -33,7 +33,7 @@ fn only_the_exact_key_enrols() {
 
 /// The original repaired a lost mark by joining with a comma, which the APIC refuses, and so never repaired it.
 #[test]
-fn a_mark_is_put_back_as_it_was() {
+fn an_owner_mark_is_restored_exactly() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -50,7 +50,7 @@ fn a_mark_is_put_back_as_it_was() {
 /// The original took `items[0]` and `owner_references[0]` for granted and asked the live API about Pods that had gone:
 /// a bare Pod ended it, and the subnets of a Pod whose Deployment went first leaked.
 #[test]
-fn pods_of_every_origin_are_survived() {
+fn pods_of_every_origin_are_handled() {
     World::both(|world| {
         let daemon = world.run(&["--epg-grace", "0"]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -111,7 +111,7 @@ fn a_service_of_two_deployments_is_in_one_epg() {
 
 /// The original's watchers died of the first API error, or asked for the same old version again without a pause.
 #[test]
-fn a_watch_that_is_too_old_costs_one_list() {
+fn an_expired_watch_costs_one_list() {
     for gone_as_status in [false, true] {
         let options = kube::Options { gone_as_status, ..kube::Options::default() };
         let world = World::with(options, sim::apic::Options::default());
@@ -133,7 +133,7 @@ fn a_watch_that_is_too_old_costs_one_list() {
 
 /// The original listed without `continue`: what was not on the first page did not exist for it.
 #[test]
-fn what_is_not_on_the_first_page_is_served() {
+fn objects_beyond_the_first_page_are_served() {
     let world = World::new();
     let addresses: Vec<String> = (0..1200).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -169,7 +169,7 @@ fn a_thousand_changes_cost_a_few_requests() {
 
 /// The original left `mo` unbound where the APIC answered a create with anything but 400, and ended.
 #[test]
-fn every_answer_to_a_create_is_survived() {
+fn every_answer_to_a_create_is_handled() {
     std::thread::scope(|scope| {
         for status in [302, 401, 403, 404, 405, 413, 414, 429, 500, 502, 503] {
             scope.spawn(move || {

@@ -71,7 +71,7 @@ fn a_create_never_overwrites() {
 
 /// W2: a missing L3Out or tenant is never made, whatever the cache believes.
 #[test]
-fn a_tenant_is_never_made() {
+fn a_tenant_is_never_created() {
     World::both(|world| {
         let daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -123,7 +123,7 @@ fn ownership_is_checked_on_what_was_just_read() {
 
 /// W7: a write whose answer was lost is followed by a read, whether it was done or not.
 #[test]
-fn a_lost_answer_is_read_and_not_guessed() {
+fn a_lost_answer_is_followed_by_a_read() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -171,7 +171,7 @@ fn policies() {
 
 /// W3, W8, F20: what the APIC refuses in one EPG stops no other, and is done once it may be.
 #[test]
-fn a_refusal_stops_no_other() {
+fn a_rejection_does_not_stop_the_others() {
     World::both(|world| {
         world.apic.forbid(DN_E, None);
         let daemon = world.run(&[]);
@@ -195,7 +195,7 @@ fn a_refusal_stops_no_other() {
 
 /// W8: an APIC that is busy or unreachable ends nothing; the fabric is in step once it answers.
 #[test]
-fn a_busy_apic_is_waited_for() {
+fn a_busy_apic_is_retried() {
     World::both(|world| {
         let busy = || Trouble::Answer(503, "text/html", "<html>503</html>".to_owned());
         let daemon = world.run(&[]);
@@ -216,7 +216,7 @@ fn a_busy_apic_is_waited_for() {
 
 /// W7: an answer that says itself that it is not whole is not believed: nothing is deleted on it, and nothing created.
 #[test]
-fn half_an_answer_is_not_believed() {
+fn an_incomplete_answer_is_not_used() {
     let world = World::new();
     let l3out = json!({"l3extOut": {"attributes": {"dn": "uni/tn-T/out-L", "name": "L"}}});
     let half = json!({"totalCount": "7", "subscriptionId": "72057594037927999", "imdata": [l3out]}).to_string();
@@ -232,7 +232,7 @@ fn half_an_answer_is_not_believed() {
 
 /// W8: while the APIC is busy the pauses grow, also when something else has become due meanwhile.
 #[test]
-fn a_busy_apic_is_not_hammered() {
+fn retries_against_a_busy_apic_slow_down() {
     let world = World::new();
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -270,7 +270,7 @@ fn an_epg_with_foreign_subnets_stays() {
 
 /// D6: with `--keep-contracted` an EPG with contracts stays, empty, also where the contract came unheard.
 #[test]
-fn contracts_keep_an_epg_where_asked_for() {
+fn keep_contracted_keeps_an_epg_with_contracts() {
     let world = World::new();
     let daemon = world.run(&["--epg-grace", "0", "--keep-contracted"]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);

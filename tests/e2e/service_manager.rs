@@ -88,7 +88,7 @@ fn a_standby_says_so() {
 
 /// W5: an observer does not report the fabric as in sync while there are changes.
 #[test]
-fn an_observer_is_not_in_step() {
+fn an_observer_does_not_report_in_sync() {
     let world = World::new();
     let path = world.folder.path().join("notify");
     let manager = Manager::at(UnixDatagram::bind(&path).unwrap());

@@ -12,7 +12,7 @@ const PROMPT: Duration = Duration::from_secs(10);
 
 /// X2, A3: SIGTERM logs out, leaves everything on the fabric as it is, and exits with 0; SIGINT does the same.
 #[test]
-fn a_stop_is_clean() {
+fn a_shutdown_is_clean() {
     for signal in ["TERM", "INT"] {
         let world = World::new();
         let mut daemon = world.run(&["--epg-grace", "0"]);
@@ -30,7 +30,7 @@ fn a_stop_is_clean() {
 
 /// X2, I15: a peer that hangs does not delay the stop, on either side, at any point.
 #[test]
-fn a_hanging_peer_delays_no_stop() {
+fn a_hanging_peer_does_not_delay_the_shutdown() {
     for (side, target) in [
         ("kube", "/api/v1/pods"),
         ("kube", "/api/v1/namespaces/kube-system"),
@@ -74,7 +74,7 @@ fn a_hanging_peer_delays_no_stop() {
 /// X2: two signals within half a second count as one, as when a service manager and a shell both send one: the stop is
 /// clean.
 #[test]
-fn two_signals_in_a_moment_are_one() {
+fn two_signals_at_once_count_as_one() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let mut daemon = world.run(&[]);
@@ -123,7 +123,7 @@ fn the_status_is_logged_on_demand() {
 
 /// X4, X6: an invalid command line, a missing value or a bad file: one sentence on stderr, the right code, no backtrace.
 #[test]
-fn mistakes_are_one_sentence() {
+fn errors_are_one_sentence() {
     let world = World::new();
     let file = |name: &str, text: &str| world.folder.file(name, text).display().to_string();
     let bad_config = file("bad-config", "current-context: gone");
@@ -191,7 +191,7 @@ fn credentials_are_read_again_on_demand() {
 /// X4, X3: SIGHUP if the password, a token or a CA has become a FIFO without a writer: it is logged, the old one stays in
 /// use, and everything goes on.
 #[test]
-fn a_fifo_instead_of_a_credential_blocks_nothing() {
+fn a_fifo_as_a_credential_blocks_nothing() {
     let world = World::new();
     let mut daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);

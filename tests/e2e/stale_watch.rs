@@ -48,7 +48,7 @@ fn an_error_in_the_stream_leads_to_a_list() {
 /// K2, W1: a server that takes each watch and ends it with an error has no live watch: there is a list once that has
 /// lasted, also where each end would be a reason to go on.
 #[test]
-fn a_watch_that_only_opens_is_not_live() {
+fn a_watch_that_delivers_nothing_is_not_live() {
     let kube = SimKube::start(Options::default());
     let busy = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status(429, "TooManyRequests"));
     kube.fault(Fault::on("watch=true", Trouble::Answer(200, JSON, busy)));
@@ -72,7 +72,7 @@ fn a_watch_that_only_opens_is_not_live() {
 /// K2, R4: a storage that was put back to an older state makes versions lower. The watches of such a server take the
 /// newer version and say nothing, so after a connection that was lost the version is asked for, and a list follows.
 #[test]
-fn versions_that_go_back_lead_to_a_list() {
+fn decreasing_versions_lead_to_a_list() {
     let watch = Watch::open(Options::default());
     let backup = watch.kube.backup();
     watch.kube.pod("a", "web", "2", &["10.0.0.3"]);
@@ -93,7 +93,7 @@ fn versions_that_go_back_lead_to_a_list() {
 /// K2, R4: the same without a connection that was lost is found by the list that comes from time to time. It replaces
 /// the view without calling it incomplete, and where it fails the watch goes on.
 #[test]
-fn each_kind_is_listed_from_time_to_time() {
+fn each_kind_is_relisted_periodically() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", None, &["10.0.0.1", "10.0.0.2"]);
     let backup = kube.backup();

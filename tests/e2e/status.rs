@@ -40,7 +40,7 @@ fn json(port: u16) -> Value {
 
 /// T1, T2, T3, T5: probes, the state as JSON and the `status` command over TCP and a socket file.
 #[test]
-fn a_daemon_answers_for_its_state() {
+fn a_daemon_reports_its_state() {
     let world = World::new();
     let port = free_port();
     let socket = world.folder.path().join("aci-sync.sock");
@@ -90,7 +90,7 @@ fn a_daemon_answers_for_its_state() {
 
 /// T2: clients that are slow, many, or hostile get an end; probes are answered meanwhile, and the daemon goes on.
 #[test]
-fn no_client_keeps_a_probe_out() {
+fn no_client_blocks_a_probe() {
     let world = World::new();
     let port = free_port();
     let mut daemon = world.run(&["--listen", &format!("127.0.0.1:{port}")]);

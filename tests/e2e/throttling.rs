@@ -61,7 +61,7 @@ fn a_throttled_apic_is_served_by_one_session() {
 /// W8, F17, F19: every seventh request is refused, or requests fail now and then in several ways: one session, and each EPG is
 /// written once.
 #[test]
-fn requests_that_fail_now_and_then_are_sent_again() {
+fn occasional_failures_are_retried() {
     let story = |turn: fn(&mut Variants), repeats: bool| {
         let world = many(turn);
         let _daemon = world.run(&["--apic-rate", "off"]);
@@ -79,7 +79,7 @@ fn requests_that_fail_now_and_then_are_sent_again() {
 
 /// W8, X5: `plan` and `run --once` are as patient as the daemon.
 #[test]
-fn commands_are_as_patient() {
+fn commands_retry_like_the_daemon() {
     let world = many(|it| it.request_throttle = throttled(10.0, 0, false));
     let plan = world.output(&["plan", "--apic-rate", "20"]);
     let text = String::from_utf8_lossy(&plan.stdout).into_owned();
@@ -131,7 +131,7 @@ fn a_busy_websocket_costs_no_login() {
 
 /// W8: a 403 that is a web page means a lost session, not a missing privilege: one login, and nothing is deferred.
 #[test]
-fn a_web_page_that_forbids_is_a_lost_session() {
+fn a_403_web_page_is_a_lost_session() {
     let variants = Variants { html_forbidden: true, ..Variants::default() };
     let world = World::with(kube::Options::default(), apic::Options { variants, ..apic::Options::default() });
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
@@ -146,7 +146,7 @@ fn a_web_page_that_forbids_is_a_lost_session() {
 
 /// W8: an APIC that says in JSON that something within it took too long is busy.
 #[test]
-fn a_busy_apic_may_say_so_in_json() {
+fn a_busy_apic_is_recognized_by_its_json() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     let daemon = world.run(&[]);
@@ -159,7 +159,7 @@ fn a_busy_apic_may_say_so_in_json() {
 
 /// X2, K4: a stop does not wait for the turn of a request.
 #[test]
-fn a_stop_waits_for_no_turn() {
+fn a_shutdown_does_not_wait_for_the_rate_limit() {
     let world = many(|_| {});
     let mut daemon = world.run(&["--apic-rate", "1"]);
     world.until("it has begun", |world| world.apic.count("l3extInstP") > 0);

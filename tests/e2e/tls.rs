@@ -57,7 +57,7 @@ fn fingerprint(pair: &Pair) -> [u8; 32] {
 /// A2: the chain counts, or the fingerprint in its place, and no request reaches a server that is not trusted. The
 /// message says what was presented and how to trust it.
 #[test]
-fn a_server_is_trusted_or_gets_nothing() {
+fn an_untrusted_server_gets_no_request() {
     let ca = Authority::new("our-ca");
     let (good, expired) = (ca.server(&["127.0.0.1"]), ca.expired_server(&["127.0.0.1"]));
     let elsewhere = ca.server(&["elsewhere.example"]);
@@ -169,7 +169,7 @@ fn every_given_certificate_is_an_anchor() {
 
 /// A2: one certificate of a bundle that cannot be read is named, and the others are used.
 #[test]
-fn a_bad_certificate_spoils_no_bundle() {
+fn a_bad_certificate_does_not_spoil_its_bundle() {
     let (ca, other) = (Authority::new("ca"), Authority::new("other"));
     let (server, _) = server(&ca.server(&["127.0.0.1"]));
     let broken = "-----BEGIN CERTIFICATE-----\nMIIBdummy\n-----END CERTIFICATE-----\n";
@@ -191,7 +191,7 @@ fn a_bad_certificate_spoils_no_bundle() {
 
 /// A2, K3: a name with a final dot is verified without it, and so is the name that is asked for in its place.
 #[test]
-fn a_final_dot_is_no_part_of_a_name() {
+fn a_final_dot_is_ignored_in_a_name() {
     let ca = Authority::new("ca");
     let (server, _) = server(&ca.server(&["kube.example.com"]));
     let tls = Tls::new(&own_roots(&ca)).unwrap();
@@ -206,7 +206,7 @@ fn a_final_dot_is_no_part_of_a_name() {
 
 /// A2: requests go over TLS to the server that was verified, and not to where its answer points.
 #[test]
-fn no_detours() {
+fn requests_follow_no_redirect_or_proxy() {
     let ca = Authority::new("ca");
     let (server, service) = server(&ca.server(&["127.0.0.1"]));
     let tls = Tls::new(&own_roots(&ca)).unwrap();

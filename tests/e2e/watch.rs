@@ -68,7 +68,7 @@ fn an_expired_list_starts_over() {
 
 /// W1, X3: what is no list never passes for an empty cluster, and a list that leads nowhere ends.
 #[test]
-fn what_is_no_list_is_not_an_empty_one() {
+fn an_invalid_list_is_not_an_empty_one() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", None, &["10.0.0.1"]);
     let client = client(&kube);
@@ -130,7 +130,7 @@ fn an_endless_list_ends() {
 
 /// K2: what a refusal leads to, as a status or as text, and which right is missing.
 #[test]
-fn refusals_are_decisions() {
+fn errors_are_classified() {
     let kube = SimKube::start(Options::default());
     let client = client(&kube);
     let text = "text/plain; charset=utf-8";
@@ -247,7 +247,7 @@ fn bookmarks_move_the_version() {
 
 /// K2: an event that was cut in two is not believed; it comes whole after the watch was opened again.
 #[test]
-fn half_an_event_is_none() {
+fn a_truncated_event_is_not_used() {
     let watch = Watch::open(Options::default());
     watch.kube.server().pause();
     let pod = watch.kube.pod("a", "web", "2", &["10.0.0.3"]);
@@ -269,7 +269,7 @@ fn half_an_event_is_none() {
 
 /// K2, F5: an event that is cut each time leads to a list, which shows its change too.
 #[test]
-fn an_event_that_never_comes_whole_leads_to_a_list() {
+fn an_event_that_is_always_truncated_leads_to_a_list() {
     let watch = Watch::open(Options::default());
     watch.kube.server().pause();
     watch.kube.pod("a", "web", "2", &["10.0.0.3"]);
@@ -283,7 +283,7 @@ fn an_event_that_never_comes_whole_leads_to_a_list() {
 /// K2, W1: a watch that is too old, in either form, leads to a new list, and so does a stream that makes no sense.
 /// The list replaces the whole old view.
 #[test]
-fn a_watch_that_cannot_go_on_leads_to_a_list() {
+fn an_expired_watch_leads_to_a_list() {
     for (gone_as_status, trouble, reason) in [
         (false, None, "410"),
         (true, None, "410"),
@@ -321,7 +321,7 @@ fn a_watch_that_cannot_go_on_leads_to_a_list() {
 
 /// K1, W1: a list that fails is tried again, and meanwhile nothing is said to be complete.
 #[test]
-fn a_list_is_tried_until_it_comes() {
+fn a_list_is_retried_until_it_succeeds() {
     let kube = SimKube::start(Options::default());
     kube.deploy("a", "web", None, &["10.0.0.1"]);
     kube.fault(once("limit=", Trouble::Answer(503, JSON, status(503, "ServiceUnavailable"))));
@@ -336,7 +336,7 @@ fn a_list_is_tried_until_it_comes() {
 /// X2: a stop ends a watcher wherever it is: in a silent watch, in a list without an answer, before a full queue, in
 /// the pause after a failure.
 #[test]
-fn a_stop_ends_a_watcher_anywhere() {
+fn a_shutdown_ends_a_watcher_in_any_state() {
     Watch::open(Options::default()).stop();
 
     let kube = SimKube::start(Options::default());
@@ -357,7 +357,7 @@ fn a_stop_ends_a_watcher_anywhere() {
 /// W1, K2: after an outage in which the view got too old there is a list and no attempt to go on; that the view is not
 /// complete is reported before the list succeeds.
 #[test]
-fn after_a_long_outage_there_is_a_list() {
+fn a_long_outage_leads_to_a_list() {
     let watch = Watch::start_with(SimKube::start(Options::default()), 100, |it| it.with_longest_gap(Duration::ZERO));
     watch.relists("start");
     watch.listed();

@@ -209,7 +209,7 @@ fn a_kill_at_any_request_changes_nothing() {
 /// F18 (W7): every write is done and never answered. Each is followed by a read, and none is repeated blindly, be it a
 /// create, a repair, a move, a deletion, in an EPG of ours or in a foreign one.
 #[test]
-fn writes_that_are_never_answered_are_done_once() {
+fn unanswered_writes_are_done_once() {
     World::both(|world| {
         begin(world);
         let before = strangers(world);
@@ -233,7 +233,7 @@ fn writes_that_are_never_answered_are_done_once() {
 
 /// F18 (W8): writes that get no answer, done or not, are not repeated without pauses.
 #[test]
-fn writes_without_answers_are_not_hammered() {
+fn unanswered_writes_are_retried_with_pauses() {
     let story = |trouble: Trouble| {
         let world = World::new();
         world.apic.fault(Fault::on(L3OUT, trouble.clone()).method("POST"));
@@ -263,7 +263,7 @@ fn writes_without_answers_are_not_hammered() {
 /// F19 (R6): k of n requests are taken, then the APIC refuses. What was done stays, nothing is taken back, and the rest
 /// follows; each object is asked for once.
 #[test]
-fn a_reconcile_that_ends_half_way_is_completed() {
+fn an_interrupted_reconcile_is_completed() {
     let addresses: Vec<String> = (1..=7).map(|n| format!("10.0.0.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     std::thread::scope(|scope| {
@@ -289,7 +289,7 @@ fn a_reconcile_that_ends_half_way_is_completed() {
 
 /// F16 (A1): a controller dies in the middle of a write, before or after it was done; the next one completes it.
 #[test]
-fn a_controller_may_die_in_mid_write() {
+fn a_controller_may_fail_during_a_write() {
     std::thread::scope(|scope| {
         for (done, variants) in
             [(false, Variants::default()), (true, Variants::opposite()), (true, Variants::default())]
@@ -317,7 +317,7 @@ fn a_controller_may_die_in_mid_write() {
 /// F16 (W2, W7): the controller that serves after a failover is behind the others. What it does not show is not
 /// overwritten; once it has caught up all is well, without a step back in between.
 #[test]
-fn a_controller_that_is_behind_does_no_harm() {
+fn a_controller_with_stale_data_does_no_harm() {
     for variants in [Variants::default(), Variants::opposite()] {
         let world = controllers(2, variants);
         world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
@@ -350,7 +350,7 @@ fn a_controller_that_is_behind_does_no_harm() {
 /// F16 (A1, W8): a controller that answers reads and refuses every write for a minute, as one that is cut off from the
 /// others does, is left for another one.
 #[test]
-fn a_controller_that_takes_no_writes_is_left() {
+fn a_controller_that_refuses_writes_is_replaced() {
     let world = controllers(2, Variants::default());
     world.apic.fault_at(0, Fault::on("/api/mo/", busy()).method("POST"));
     let daemon = world.run(&[]);
@@ -363,7 +363,7 @@ fn a_controller_that_takes_no_writes_is_left() {
 /// F22 (X2): SIGTERM while a write is in flight, held by the APIC: the stop is prompt, and what the write was about is
 /// completed by the next start.
 #[test]
-fn a_stop_in_mid_write_leaves_nothing_behind() {
+fn a_shutdown_during_a_write_leaves_nothing_unfinished() {
     for done in [false, true] {
         let world = World::new();
         let mut daemon = world.run(&[]);

@@ -19,7 +19,7 @@ use aci_sync::model::planner::plan;
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
 
-use crate::targets::told;
+use crate::targets::check_text;
 
 /// A longer text is cut, be it a finding's or an Event's (X3).
 const MAX_LENGTH: usize = 1024;
@@ -87,8 +87,8 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             tag_failures: &untagged,
         });
         for finding in desired.findings.iter().chain(&plan.findings) {
-            told(&finding.to_string(), MAX_LENGTH + 512);
-            told(finding.note(), MAX_LENGTH);
+            check_text(&finding.to_string(), MAX_LENGTH + 512);
+            check_text(finding.note(), MAX_LENGTH);
         }
         assert!(describe(&plan.transactions).lines().all(|line| !line.contains(char::is_control)));
         if plan.transactions.is_empty() {

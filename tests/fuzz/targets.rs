@@ -32,7 +32,7 @@ use aci_sync::{cli, kube, logging};
 use serde_json::Value;
 
 /// What is told of an input has an end, and no line of its own.
-pub fn told(text: &str, longest: usize) {
+pub fn check_text(text: &str, longest: usize) {
     assert!(!text.contains(char::is_control), "a control character in {text:?}");
     assert!(text.len() <= longest, "{} bytes are told", text.len());
 }
@@ -69,7 +69,7 @@ pub fn watch_line(input: &[u8]) {
     for kind in Kind::ALL {
         let line = match decode::line(kind, input) {
             Ok(WatchLine::Failed(error) | WatchLine::Busy(error)) | Err(error) => {
-                told(&error.to_string(), 1400);
+                check_text(&error.to_string(), 1400);
                 continue;
             }
             Ok(line) => line,
@@ -147,7 +147,7 @@ pub fn list_page(input: &[u8]) {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
-                told(&error.to_string(), 200);
+                check_text(&error.to_string(), 200);
                 continue;
             }
         };
@@ -196,7 +196,7 @@ pub fn status(input: &[u8]) {
     for code in [status.code, 0, 200, 401, 403, 404, 410, 429, 500, 504, 600, u16::MAX] {
         status.code = code;
         let error = kube::Error::of_status(&status, Some(Duration::MAX));
-        told(&error.to_string(), 1400);
+        check_text(&error.to_string(), 1400);
         let by_reason = matches!(status.reason.as_str(), "Expired" | "Gone");
         assert_eq!(error == kube::Error::Expired, code == 410 || (by_reason && !matches!(code, 401 | 403 | 404)));
     }
@@ -212,7 +212,7 @@ pub fn takes_lease(input: &[u8]) -> bool {
 pub fn lease(input: &[u8]) {
     let lease = match decode::lease(input) {
         Ok(lease) => lease,
-        Err(error) => return told(&error.to_string(), 400),
+        Err(error) => return check_text(&error.to_string(), 400),
     };
     let (start, day) = (Instant::now(), Duration::from_secs(86_400));
     let mut election = ElectionState::new("me".to_owned());
@@ -259,7 +259,7 @@ pub fn plugin_answer(input: &[u8]) {
             assert!(read.token.is_none_or(|it| it.expose().bytes().all(|it| it.is_ascii_graphic())));
             assert!(read.identity.is_none_or(|it| net::identity(&it).is_ok()));
         }
-        Err(why) => told(&why, 200),
+        Err(why) => check_text(&why, 200),
     }
 }
 
@@ -273,7 +273,7 @@ pub fn takes_apic_answer(input: &[u8]) -> bool {
 pub fn apic_answer(input: &[u8]) {
     let answer = match apic::decode::answer(input) {
         Ok(answer) => answer,
-        Err(error) => return told(&error.to_string(), 2000),
+        Err(error) => return check_text(&error.to_string(), 2000),
     };
     if let Ok(value) = serde_json::from_slice::<Value>(input) {
         let imdata = field(&value, "imdata");
@@ -332,7 +332,7 @@ pub fn takes_apic_event(input: &[u8]) -> bool {
 pub fn apic_event(input: &[u8]) {
     let message = match apic::decode::message(input) {
         Ok(message) => message,
-        Err(error) => return told(&error.to_string(), 200),
+        Err(error) => return check_text(&error.to_string(), 200),
     };
     if let Ok(value) = serde_json::from_slice::<Value>(input) {
         assert!(message.changes.len() <= objects(field(&value, "imdata")));
@@ -358,7 +358,7 @@ pub fn apic_refusal(input: &[u8]) {
     for http in [0, 300, 400, 401, 403, 404, 405, 413, 429, 500, 502, 503, 504, 999] {
         for is_write in [false, true] {
             let error = apic::decode::refusal(http, input, is_write);
-            told(&error.to_string(), 2000);
+            check_text(&error.to_string(), 2000);
             let lost = matches!(error, apic::Error::AnswerLost(_));
             // The web server's own 503 says that nothing was done, the APIC's does not.
             let may_be_lost = is_write && matches!(http, 500 | 502 | 503 | 504);
@@ -437,7 +437,7 @@ pub fn binding(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let binding = match binding::parse(&text) {
         Ok(binding) => binding,
-        Err(why) => return told(&why, 8 * binding::MAX_LENGTH),
+        Err(why) => return check_text(&why, 8 * binding::MAX_LENGTH),
     };
     assert!(text.len() <= binding::MAX_LENGTH);
     checked(&binding.epg);
@@ -463,7 +463,7 @@ pub fn certificates(input: &[u8]) {
         identity(input, input),
     ] {
         if let Err(error) = result {
-            told(&error.to_string(), 500);
+            check_text(&error.to_string(), 500);
         }
     }
     identity(good, good).expect("a good certificate and its key");
@@ -506,6 +506,6 @@ pub fn command_line(input: &[u8]) {
 pub fn log_line(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let line = logging::one_line(&text);
-    told(&line, 10 * text.len());
+    check_text(&line, 10 * text.len());
     assert_eq!(logging::one_line(&line), line);
 }

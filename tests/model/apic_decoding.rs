@@ -33,7 +33,7 @@ fn a_login_is_read() {
 
 /// A missing object is an empty answer, with the count as a string or as a number.
 #[test]
-fn nothing_is_an_answer() {
+fn a_missing_object_is_an_empty_answer() {
     for body in [&br#"{"totalCount":"0","imdata":[]}"#[..], br#"{"totalCount":0,"imdata":[]}"#] {
         assert_eq!(answer(body), Ok(Answer::default()));
     }
@@ -44,7 +44,7 @@ fn nothing_is_an_answer() {
 
 /// X3: children below a very long name do not repeat it without a limit; an answer of 64 MiB would become terabytes.
 #[test]
-fn dns_have_an_end() {
+fn dns_are_bounded() {
     let child = r#"{"l3extSubnet":{"attributes":{"rn":"x"}}}"#;
     let body = |rn: usize, children: usize| {
         let (rn, children) = ("x".repeat(rn), vec![child; children].join(","));
@@ -60,7 +60,7 @@ fn dns_have_an_end() {
 
 /// W3, W8: what each refusal leads to.
 #[test]
-fn refusals_are_decisions() {
+fn errors_are_classified() {
     let body = |code: &str, text: &str| {
         format!(r#"{{"totalCount":"1","imdata":[{{"error":{{"attributes":{{"code":"{code}","text":"{text}"}}}}}}]}}"#)
     };
@@ -170,7 +170,7 @@ fn answers_to_writes() {
 /// X3: reading an answer with more objects than any APIC sends ends early, at any depth; and so does joining DNs that are
 /// far longer than the answer.
 #[test]
-fn objects_have_an_end() {
+fn answers_are_bounded() {
     let objects = |count: usize, object: &str| vec![object; count].join(",");
     let nested =
         |inner: String| format!(r#"{{"a":{{"attributes":{{"dn":"{}"}},"children":[{inner}]}}}}"#, "d".repeat(4000));
@@ -192,7 +192,7 @@ fn objects_have_an_end() {
 
 /// What an answer says does not depend on how its JSON is arranged.
 #[test]
-fn json_of_every_arrangement() {
+fn json_layout_does_not_matter() {
     for (body, dns) in [
         (
             r#"{"imdata":[{"a":{"children":[{"b":{"attributes":{"rn":"c"}}}],"attributes":{"dn":"d"}}}],"totalCount":"1"}"#,

@@ -193,7 +193,7 @@ fn requests() {
 
 /// W5, O1: a plan that is wrong about the owner of an object is refused.
 #[test]
-fn what_is_not_ours_is_refused() {
+fn writes_to_foreign_objects_are_refused() {
     use RequestShape::{EpgTree, OneSubnet, Tag};
     for (epg, shape, changes) in [
         ("OTHER", EpgTree, vec![create(9)]),
@@ -239,7 +239,7 @@ fn changes_need_a_fresh_read() {
 
 /// A6: what an answer shows of a transaction decides whether the EPG has to be read.
 #[test]
-fn what_an_answer_shows() {
+fn an_incomplete_answer_requires_a_read() {
     use Status::{Created, Deleted, Modified};
     let own = epg("OURS").to_string();
     let at = |n: u8| epg("OURS").subnet(&format!("10.0.0.{n}/32"));
@@ -266,7 +266,7 @@ fn what_an_answer_shows() {
 
 /// K4: leadership is checked last, and nothing is sent after a no.
 #[test]
-fn a_late_no_stops_a_write() {
+fn lost_leadership_stops_a_write() {
     let recorder = Recorder::default();
     let creates = transaction("OURS", RequestShape::EpgTree, vec![create(9)]);
     let sent = Writer::new(Policy::Sync).send(&recorder, &fabric(), &creates, &|| false);

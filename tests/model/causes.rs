@@ -15,7 +15,7 @@ use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
 /// The changes of a reconcile, each in a line; events of the fabric are received first.
 fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
-    session.tell(reconciler);
+    session.deliver_events(reconciler);
     let report = reconcile(reconciler, session, now);
     let text = describe(&report.done);
     text.lines().filter_map(|it| it.strip_prefix("    ")).map(str::to_owned).collect()
@@ -28,7 +28,7 @@ fn findings(reconciler: &Reconciler, code: Code) -> Vec<String> {
 /// R8: what another writer deleted is restored, and is not called created for the first time; with the EPG everything
 /// in it, but for what is new.
 #[test]
-fn a_restoration_is_told_from_a_first_creation() {
+fn a_restoration_differs_from_a_first_creation() {
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
@@ -61,7 +61,7 @@ fn a_restoration_is_told_from_a_first_creation() {
 /// R8: what another writer changed is drift, attribute by attribute; an address that another Pod has got is none, also
 /// where there was drift before.
 #[test]
-fn drift_is_told_from_another_source() {
+fn drift_differs_from_a_change_of_source() {
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
@@ -121,14 +121,14 @@ fn lost_contracts_are_listed() {
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
     apic.admin.admin_delete(DN_E).unwrap();
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     let notices = reconcile(&mut reconciler, &session, now).notices;
     let text = "another writer deleted the EPG; restored without its contract relations: rscons-c1, \
                 rscons-c2, rscons-c3, rscons-c4, rscons-c5 and 3 more; add those that are still needed";
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text]);
-    let told: Vec<_> =
+    let notices: Vec<_> =
         notices.iter().map(|it| (it.reason.to_string(), it.reason.is_warning(), it.note.clone())).collect();
-    assert_eq!(told, [("ContractsLost".to_owned(), true, format!("{DN_E}: {text}"))]);
+    assert_eq!(notices, [("ContractsLost".to_owned(), true, format!("{DN_E}: {text}"))]);
     changes(&mut reconciler, &session, now + 10 * SECOND);
     assert_eq!(findings(&reconciler, Code::ContractsLost), [text], "until it has one again");
 
@@ -170,7 +170,7 @@ fn removed_contracts_are_not_lost() {
 /// R7, W2: nor are they forgotten where a write of aci-sync itself creates the EPG again that another writer had deleted
 /// in that very moment.
 #[test]
-fn contracts_lost_in_the_moment_of_a_write() {
+fn contracts_lost_during_a_write_are_reported() {
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
@@ -220,7 +220,7 @@ fn a_running_grace_is_visible() {
 /// O2: what another writer put into an EPG of ours in the moment of its deletion goes with it; if the answer shows
 /// that, it is reported.
 #[test]
-fn what_went_in_a_race_is_shown() {
+fn objects_deleted_in_a_race_are_reported() {
     let apic = InMemoryApic::new(Variants { write_answer: WriteAnswer::Flat, ..Variants::default() });
     apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
     with_subnets(&apic, 1);

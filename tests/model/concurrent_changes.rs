@@ -78,7 +78,7 @@ fn recreated(apic: &sim::apic::InMemoryApic, session: &Session, dn: &str, start:
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, session, start);
     apic.admin.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     delete_at_the_next_post(apic, session, dn);
     reconcile(&mut reconciler, session, start + SECOND);
     session.trouble(|_, _, _| None);
@@ -90,14 +90,14 @@ fn recreated(apic: &sim::apic::InMemoryApic, session: &Session, dn: &str, start:
 fn settle(reconciler: &mut Reconciler, session: &Session, start: Instant) {
     for later in [60, 120, 180] {
         reconcile(reconciler, session, start + later * SECOND);
-        session.tell(reconciler);
+        session.deliver_events(reconciler);
     }
 }
 
 /// R1, W2: an EPG that is deleted between the read and the write of a reconcile comes back whole and as ours, whenever its
 /// deletion is heard of and whatever the answer shows.
 #[test]
-fn a_deletion_within_a_pass_is_not_forgotten() {
+fn a_deletion_during_a_reconcile_is_repaired() {
     with_each_shape(|apic, hears, case| {
         let start = Instant::now();
         with_subnets(apic, 3);
@@ -108,7 +108,7 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         delete_at_the_next_post(apic, &session, DN_E);
         let report = reconcile_that(hears, &mut reconciler, &session, start + SECOND);
-        let wants_a_reconcile = session.tell(&mut reconciler);
+        let wants_a_reconcile = session.deliver_events(&mut reconciler);
         if report.unfinished || wants_a_reconcile || reconciler.next_wake().is_some() {
             reconcile(&mut reconciler, &session, start + 10 * SECOND);
         }
@@ -120,7 +120,7 @@ fn a_deletion_within_a_pass_is_not_forgotten() {
 
 /// A6: the same with an APIC whose answer and whose websocket say nothing: the read that follows the write finds it.
 #[test]
-fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
+fn an_unreported_deletion_is_found_by_the_read_after_the_write() {
     for shape in SHAPES {
         let (apic, start) = (apic_with(shape), Instant::now());
         with_subnets(&apic, 3);
@@ -139,7 +139,7 @@ fn a_deletion_that_nothing_tells_of_is_found_by_the_read_after_the_write() {
 /// R2, W2: a subnet of ours that is deleted between the read and its repair is created by the repair, as ours, whenever its
 /// deletion is heard of: it goes with its Pod.
 #[test]
-fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
+fn a_subnet_deleted_during_its_repair_stays_owned() {
     with_each_shape(|apic, hears, case| {
         let start = Instant::now();
         with_subnets(apic, 1);
@@ -147,12 +147,12 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
         reconcile(&mut reconciler, &session, start);
         apic.admin.set(&subnet(1), "l3extSubnet", &[("scope", "")]).unwrap();
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         delete_at_the_next_post(apic, &session, &subnet(1));
         reconcile_that(hears, &mut reconciler, &session, start + SECOND);
         let made = apic.admin.get(&subnet(1)).unwrap();
         assert_eq!((&made["annotation"], &made["name"]), (&json!(MARK), &json!("a::web-1")), "{case}");
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         reconcile(&mut reconciler, &session, start + 2 * SECOND);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         reconcile(&mut reconciler, &session, start + 3 * SECOND);
@@ -163,7 +163,7 @@ fn a_subnet_deleted_in_the_moment_of_its_repair_stays_ours() {
 /// D6, W2: an EPG that no Deployment names any more and that is deleted in the moment in which it is emptied is created by
 /// that very write. It carries our mark, and goes.
 #[test]
-fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
+fn an_undesired_epg_deleted_while_it_is_emptied_leaves_nothing() {
     with_each_shape(|apic, hears, case| {
         let start = Instant::now();
         with_subnets(apic, 3);
@@ -176,7 +176,7 @@ fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
         reconcile_that(hears, &mut reconciler, &session, start + SECOND);
         assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], MARK, "the write created it, as ours: {case}");
         for later in [2, 63, 126] {
-            session.tell(&mut reconciler);
+            session.deliver_events(&mut reconciler);
             reconcile_that(hears, &mut reconciler, &session, start + later * SECOND);
         }
         assert!(apic.admin.get(DN_E).is_none(), "{case}");
@@ -185,13 +185,13 @@ fn an_unwanted_epg_deleted_in_the_moment_it_is_emptied_leaves_nothing() {
 
 /// R2: a subnet that a repair created in that way goes when it is not desired any more.
 #[test]
-fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
+fn a_repaired_subnet_goes_when_it_is_undesired() {
     with_each_shape(|apic, hears, case| {
         let start = Instant::now();
         let session = Session::at(apic);
         let mut reconciler = recreated(apic, &session, &subnet(1), start);
         if hears {
-            session.tell(&mut reconciler);
+            session.deliver_events(&mut reconciler);
         }
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         settle(&mut reconciler, &session, start);
@@ -202,12 +202,12 @@ fn a_repair_that_is_not_wanted_any_more_leaves_nothing() {
 /// R2, O2: what another writer creates in the place of what a repair created is theirs, desired or not, also where the
 /// event about the deletion of the subnet comes with that of its EPG only.
 #[test]
-fn what_another_writer_creates_after_a_repair_is_theirs() {
+fn an_object_recreated_by_another_writer_is_foreign() {
     for (with_epg, is_desired) in [(false, true), (false, false), (true, true), (true, false)] {
         let (apic, start) = (apic(), Instant::now());
         let session = Session::at(&apic);
         let mut reconciler = recreated(&apic, &session, &if with_epg { DN_E.to_owned() } else { subnet(1) }, start);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         if !is_desired {
             reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         }
@@ -219,7 +219,7 @@ fn what_another_writer_creates_after_a_repair_is_theirs() {
             apic.admin.admin_delete(&subnet(1)).unwrap();
         }
         apic.admin.set(&subnet(1), "l3extSubnet", &[("name", "theirs")]).unwrap();
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         settle(&mut reconciler, &session, start);
         let now = apic.admin.get(&subnet(1)).unwrap_or_default();
         let expected = (Some(""), Some("theirs"));
@@ -230,17 +230,17 @@ fn what_another_writer_creates_after_a_repair_is_theirs() {
 /// O5, R3: what another cluster has marked since is not ours any more, whatever becomes of that mark, and keeps nothing
 /// of interest.
 #[test]
-fn what_another_cluster_has_marked_is_theirs() {
+fn an_object_marked_by_another_cluster_is_foreign() {
     for (dn, class) in [(subnet(1), "l3extSubnet"), (DN_E.to_owned(), "l3extInstP")] {
         let (apic, start) = (apic(), Instant::now());
         let session = Session::at(&apic);
         let mut reconciler = recreated(&apic, &session, &dn, start);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         let (kind, name) = if class == "l3extSubnet" { (Kind::Pod, "web-1") } else { (Kind::Deployment, "web") };
         reconciler.cluster_changed(Event::Gone { kind, key: Key::new("a", name) }, start);
         for mark in ["orchestrator:aci-sync:you", ""] {
             apic.admin.set(&dn, class, &[("annotation", mark)]).unwrap();
-            session.tell(&mut reconciler);
+            session.deliver_events(&mut reconciler);
             settle(&mut reconciler, &session, start);
             reconciler.request_full_sync();
         }
@@ -252,13 +252,13 @@ fn what_another_cluster_has_marked_is_theirs() {
 /// W2: what carrying the mark may do: an EPG that another writer deletes and creates again between our read and our write
 /// becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
 #[test]
-fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
+fn an_epg_replaced_during_a_write_becomes_owned() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let (admin, once) = (apic.admin.clone(), Cell::new(true));
     session.trouble(move |method, _, _| {
@@ -277,16 +277,16 @@ fn an_epg_replaced_in_the_moment_of_a_write_becomes_ours() {
 /// W7: an EPG that another writer has deleted and created again is theirs where aci-sync reads it before it writes, also
 /// if no event told of it.
 #[test]
-fn an_epg_replaced_before_the_read_stays_theirs() {
+fn an_epg_replaced_before_the_read_stays_foreign() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     apic.admin.admin_delete(DN_E).unwrap();
     apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:aci-sync:you")]).unwrap();
-    session.told();
+    session.take_events();
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     reconciler.reconcile(&session, start + SECOND, &session).unwrap();
     assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], "orchestrator:aci-sync:you");
@@ -295,7 +295,7 @@ fn an_epg_replaced_before_the_read_stays_theirs() {
 
 /// O5, W7: who is busy with other objects in the same EPG holds nothing up, and does not have it read again and again.
 #[test]
-fn a_busy_neighbour_holds_nothing_up() {
+fn a_busy_neighbor_delays_nothing() {
     for is_foreign in [true, false] {
         let (apic, start) = (apic(), Instant::now());
         if is_foreign {
@@ -306,7 +306,7 @@ fn a_busy_neighbour_holds_nothing_up() {
         let session = Session::at(&apic);
         let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), start);
         reconcile(&mut reconciler, &session, start);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, start);
         reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
         let reads = std::rc::Rc::new(Cell::new(0));
@@ -330,7 +330,7 @@ fn a_busy_neighbour_holds_nothing_up() {
 
 /// S3, W2: an address that somebody has just put into another EPG of the VRF is not put beside it.
 #[test]
-fn an_address_that_somebody_has_just_taken_is_left_to_them() {
+fn an_address_just_taken_by_another_writer_is_left_alone() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let theirs = "uni/tn-T/out-L/instP-F";
@@ -338,7 +338,7 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(pod("web", 4, "10.0.0.4")), start);
     let mut once = true;
     let hand = Hand::new(&session, || {
@@ -354,7 +354,7 @@ fn an_address_that_somebody_has_just_taken_is_left_to_them() {
 
 /// O2, D6: what somebody has put into an EPG in the middle of a reconcile, and the fabric has told of, is not deleted with it.
 #[test]
-fn a_foreign_subnet_told_of_in_time_survives() {
+fn a_foreign_subnet_reported_in_time_survives() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let (f, foreign) = ("uni/tn-T/out-L/instP-F", "uni/tn-T/out-L/instP-F/extsubnet-[10.9.9.9/32]");
@@ -363,7 +363,7 @@ fn a_foreign_subnet_told_of_in_time_survives() {
     let mut reconciler =
         listed(Policy::Sync, vec![deployment("web", "E", &[]), deployment("other", "F", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     for name in ["web", "other"] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, start);
     }
@@ -381,13 +381,13 @@ fn a_foreign_subnet_told_of_in_time_survives() {
 
 /// R2: what somebody has made in the place of an object of ours in the middle of a reconcile is theirs.
 #[test]
-fn what_is_made_anew_by_somebody_in_mid_pass_is_theirs() {
+fn an_object_replaced_during_a_reconcile_is_foreign() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 3);
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(3), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
     let (admin, mut once) = (apic.admin.clone(), true);
     let theirs = [("annotation", "orchestrator:terraform"), ("name", "theirs")];

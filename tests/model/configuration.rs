@@ -269,7 +269,7 @@ fn precedence() {
 
 /// The man page has every command, flag and variable, and no line is a roff request by mistake.
 #[test]
-fn the_man_page_is_whole() {
+fn the_man_page_is_complete() {
     let page = manual::man();
     for flag in cli::FLAGS {
         assert!(page.contains(&format!("\\-\\-{}\\fR", flag.name.replace('-', "\\-"))), "{}", flag.name);

@@ -60,14 +60,14 @@ impl Session {
     }
 
     /// The websocket messages since the last call, as the session manager decodes them.
-    pub fn told(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
+    pub fn take_events(&self) -> Vec<(Vec<SubscriptionId>, Vec<MoChange>)> {
         let messages = self.session.events().unwrap().into_iter().map(|it| decode::message(it.as_bytes()).unwrap());
         let ids = |texts: &[String]| texts.iter().filter_map(|it| SubscriptionId::new(it)).collect();
         messages.map(|it| (ids(&it.subscriptions), it.changes)).collect()
     }
 
-    pub fn tell(&self, reconciler: &mut Reconciler) -> bool {
-        self.told().iter().fold(false, |wants_a_reconcile, (ids, changes)| {
+    pub fn deliver_events(&self, reconciler: &mut Reconciler) -> bool {
+        self.take_events().iter().fold(false, |wants_a_reconcile, (ids, changes)| {
             reconciler.fabric_changed(ids, changes) | wants_a_reconcile
         })
     }
@@ -80,7 +80,7 @@ impl ReconcileContext for Session {
     }
 
     fn drain_events(&self, hear: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
-        self.told().iter().for_each(|(ids, changes)| hear(ids, changes));
+        self.take_events().iter().for_each(|(ids, changes)| hear(ids, changes));
     }
 }
 

@@ -45,7 +45,7 @@ fn a_forbidden_binding_keeps_no_epg() {
 
 /// W6: EPGs in their grace count, also if something names them for a moment between two reconciles.
 #[test]
-fn touched_graces_count() {
+fn epgs_in_their_grace_count_against_the_quota() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
@@ -73,7 +73,7 @@ fn touched_graces_count() {
 
 /// W6: under upsert-only what was named before stays for ever; the limit holds all the same.
 #[test]
-fn upsert_only_has_a_limit() {
+fn upsert_only_keeps_the_quota() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let rules = Rules { max_epgs: Some(3), ..Rules::default() };
@@ -88,7 +88,7 @@ fn upsert_only_has_a_limit() {
 
 /// W8: two L3Outs that are never served keep nobody waiting, as one does not.
 #[test]
-fn two_unserved_l3outs() {
+fn two_unserved_l3outs_delay_no_other() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
     apic.admin.setup_tenant("T", "V", &["A", "B", "L"]).unwrap();
     let session = Session::at(&apic);
@@ -106,7 +106,7 @@ fn two_unserved_l3outs() {
         }
         failed += usize::from(reconciler.reconcile(&session, start + n * SECOND, &|| true).is_err());
     }
-    assert!(apic.admin.get(&subnet(1)).is_some(), "after {failed} passes that ended early");
+    assert!(apic.admin.get(&subnet(1)).is_some(), "after {failed} reconciles that ended early");
 }
 
 /// X3: a finding about an L3Out that several namespaces name does not go with what one of them floods.
@@ -131,7 +131,7 @@ fn a_flood_hides_no_shared_l3out() {
 /// P5, W4: an address that another application's Pod has now leaves the EPG, whoever had so much deleted that deletions
 /// are held.
 #[test]
-fn an_address_of_another_pod_is_not_held() {
+fn an_address_of_another_pod_is_not_blocked() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut pods: Vec<Object> = (1..=40).map(|n| pod_of("evil", "x", n, &format!("10.0.1.{n}"), 1)).collect();
@@ -156,7 +156,7 @@ fn an_address_of_another_pod_is_not_held() {
 
 /// S3, W2: an address is not created elsewhere in the VRF while it is in an L3Out that cannot be read any more.
 #[test]
-fn an_l3out_that_is_refused_still_holds_its_addresses() {
+fn a_rejected_l3out_keeps_its_addresses() {
     let mut twice = false;
     for error in [403, 400, 0] {
         let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
@@ -194,7 +194,7 @@ fn an_l3out_that_is_refused_still_holds_its_addresses() {
 
 /// R4, X3: where the APIC does not say what is ours, one namespace's L3Outs keep nobody's deletions waiting.
 #[test]
-fn fresh_names_do_not_stop_deletions() {
+fn new_names_do_not_stop_deletions() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     session.trouble(|_, target, _| target.contains("class/l3extInstP").then(|| Error::Forbidden("no".to_owned())));
@@ -222,7 +222,7 @@ fn fresh_names_do_not_stop_deletions() {
 
 /// W8: neither does one that is named where all else is known; echoes are heard, and after a minute without a served read there is a new session.
 #[test]
-fn one_unserved_l3out_with_reconnects() {
+fn one_unserved_l3out_delays_no_other_across_reconnects() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
     apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
     let mut session = Session::at(&apic);
@@ -230,7 +230,7 @@ fn one_unserved_l3out_with_reconnects() {
     let mut now = start;
     for _ in 0..30 {
         reconciler.reconcile(&session, now, &session).unwrap();
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         now += SECOND;
     }
     let slow = |session: &Session| {
@@ -247,7 +247,7 @@ fn one_unserved_l3out_with_reconnects() {
             waiting = Some((n, format!("{DN_E}/extsubnet-[{address}/32]")));
         }
         let ended = reconciler.reconcile(&session, now, &session);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         match ended {
             Ok(_) => failing_since = None,
             Err(_) => {
@@ -267,7 +267,7 @@ fn one_unserved_l3out_with_reconnects() {
     let worst = delays.iter().max().copied().unwrap_or(9999);
     assert!(
         worst <= 10,
-        "a Pod of another namespace waited {worst} s; nothing was planned in {stalled} of 1800 passes"
+        "a Pod of another namespace waited {worst} s; nothing was planned in {stalled} of 1800 reconciles"
     );
 }
 
@@ -292,7 +292,7 @@ fn findings_about_former_epgs_are_limited() {
 
 /// S3: two Deployments that a Service selects, and an L3Out that is refused for a moment; nobody changes anything.
 #[test]
-fn a_refused_l3out_is_still_in_its_vrf() {
+fn a_rejected_l3out_stays_in_its_vrf() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
     apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();
     let session = Session::at(&apic);
@@ -345,7 +345,7 @@ impl ReconcileContext for Budget {
 
 /// X3: who makes many writes necessary, as in a foreign EPG (one a subnet), keeps no other EPG waiting.
 #[test]
-fn many_writes_keep_nobody_waiting() {
+fn many_writes_delay_no_other_epg() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.set("uni/tn-T/out-L/instP-A", "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
     let session = Session::at(&apic);
@@ -367,7 +367,7 @@ fn many_writes_keep_nobody_waiting() {
         hears(&mut reconciler, evil(there < 700), start + n * 30 * SECOND);
         reconciler.reconcile(&session, start + n * 30 * SECOND, &Budget(Cell::new(0))).unwrap();
     }
-    assert!(apic.admin.get(&subnet(1)).is_some(), "after 20 passes of 30 s");
+    assert!(apic.admin.get(&subnet(1)).is_some(), "after 20 reconciles of 30 s");
 }
 
 /// W6, D6: nor does it take the quota of another namespace.
@@ -418,13 +418,13 @@ fn unused_epgs_cost_little() {
     }
     assert!(
         before < 40,
-        "at 20 a second a Pod of another namespace waits for {before} requests that made and deleted EPGs nobody used"
+        "at 20 a second a Pod of another namespace waits for {before} requests that made and deleted unused EPGs"
     );
 }
 
 /// R3: an L3Out in which an EPG was created is read again 5 s later, also where more are created meanwhile.
 #[test]
-fn creations_do_not_put_off_the_read_that_follows_them() {
+fn later_creations_do_not_postpone_the_read() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler =
@@ -441,7 +441,7 @@ fn creations_do_not_put_off_the_read_that_follows_them() {
     for n in 1..30u32 {
         hears(&mut reconciler, naming("evil", "x", &format!("T/L/X{n}")), start + n * SECOND);
         reconciler.reconcile(&session, start + n * SECOND, &session).unwrap();
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
     }
     assert!(reads.get() > 0, "not once in 30 s");
 }

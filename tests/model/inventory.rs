@@ -80,7 +80,7 @@ fn an_opened_watch_is_not_live_yet() {
 /// D3: a typo leaves the last valid binding of the same Deployment in force, also over a relist; a Deployment
 /// that was created again starts without one.
 #[test]
-fn a_typo_keeps_the_last_valid_enrolment() {
+fn a_typo_keeps_the_last_valid_binding() {
     let key = Key::new("n", "d");
     let mut inventory = Inventory::default();
     inventory.upsert(deployment("1", "{"));

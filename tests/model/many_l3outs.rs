@@ -80,8 +80,8 @@ fn one_namespace_delays_no_other() {
     let seen_later = requests(&session);
     reconcile(&mut reconciler, &session, now);
     assert!(before(&seen_later.borrow(), "POST /api/mo/uni/tn-T/out-L") <= FEW);
-    let passes = until_read(&mut reconciler, &session, now);
-    assert!(passes < MANY / 10, "{passes} passes");
+    let reconciles = until_read(&mut reconciler, &session, now);
+    assert!(reconciles < MANY / 10, "{reconciles} reconciles");
     let mut reads: BTreeMap<String, usize> = BTreeMap::new();
     for request in seen.borrow().iter().chain(seen_later.borrow().iter()).filter(|it| it.contains("out-A")) {
         *reads.entry(request.clone()).or_default() += 1;
@@ -141,7 +141,7 @@ fn deletions_are_counted_before_all_is_read() {
 
 /// W1, W4: a few deletions go on while L3Outs are still to be read.
 #[test]
-fn deletions_of_others_do_not_wait() {
+fn a_few_deletions_do_not_wait_for_all_reads() {
     let (apic, now) = (apic(), Instant::now());
     with_subnets(&apic, 2);
     let session = Session::at(&apic);
@@ -155,7 +155,7 @@ fn deletions_of_others_do_not_wait() {
 /// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an EPG
 /// of ours is, and the EPG is served also after a start.
 #[test]
-fn what_is_beyond_the_quota_costs_no_read() {
+fn epgs_beyond_the_quota_cost_no_read() {
     let (apic, now) = (apic(), Instant::now());
     apic.admin.setup_tenant("T", "V", &["L", "A0299"]).unwrap();
     let kept = "uni/tn-T/out-A0299/instP-E";

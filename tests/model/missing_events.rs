@@ -37,14 +37,14 @@ fn a_refused_subscription_costs_freshness_only() {
     reconciler.request_full_sync();
     reconcile(&mut reconciler, &session, start + 600 * SECOND);
     assert!(!has_no_events(&reconciler));
-    session.told();
+    session.take_events();
     apic.admin.admin_delete(&subnet(1)).unwrap();
-    assert!(session.tell(&mut reconciler), "it is subscribed");
+    assert!(session.deliver_events(&mut reconciler), "it is subscribed");
 }
 
 /// A6: one L3Out that may not be subscribed changes nothing for the others.
 #[test]
-fn a_refused_subscription_concerns_its_l3out_alone() {
+fn a_refused_subscription_affects_only_its_l3out() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.setup_tenant("T", "V", &["M"]).unwrap();
     apic.admin.refuse_subscriptions("out-M");
@@ -71,7 +71,7 @@ fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
 
     apic.admin.variants(|it| it.events_lost = true);
@@ -79,7 +79,7 @@ fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     for (n, seconds) in [(2, 100), (3, 200)] {
         reconciler.cluster_changed(Event::Upsert(pod("web", n, &format!("10.0.0.{n}"))), start + seconds * SECOND);
         reconcile(&mut reconciler, &session, start + seconds * SECOND);
-        assert!(!session.tell(&mut reconciler));
+        assert!(!session.deliver_events(&mut reconciler));
         assert!(!has_no_events(&reconciler), "not yet");
         reconcile(&mut reconciler, &session, start + (seconds + 60) * SECOND);
         assert_ne!(apic.admin.subscription_ids(), ids, "it was subscribed once more");
@@ -94,14 +94,14 @@ fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     apic.admin.variants(|it| it.events_lost = false);
     reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-3") }, start);
     reconcile(&mut reconciler, &session, start + 400 * SECOND);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconcile(&mut reconciler, &session, start + 401 * SECOND);
     assert!(!has_no_events(&reconciler), "its echo has come");
 }
 
 /// R3: an L3Out that appears is subscribed once more ten seconds later, because its first subscription was to nothing.
 #[test]
-fn an_l3out_that_appears_is_subscribed_once_more() {
+fn a_new_l3out_is_subscribed_twice() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
     let session = Session::at(&apic);
@@ -109,13 +109,13 @@ fn an_l3out_that_appears_is_subscribed_once_more() {
     reconcile(&mut reconciler, &session, start);
     let first = apic.admin.subscription_ids();
     apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconcile(&mut reconciler, &session, start + SECOND);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     assert_eq!(apic.admin.subscription_ids(), first);
     while let Some(wake) = reconciler.next_wake().filter(|it| *it <= start + 11 * SECOND) {
         reconcile(&mut reconciler, &session, wake);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
     }
     assert_eq!(apic.admin.subscription_ids().len(), 2, "a new one beside the one that lapses by itself");
     assert!(apic.admin.get(DN_E).is_some());
@@ -123,16 +123,16 @@ fn an_l3out_that_appears_is_subscribed_once_more() {
 
 /// S3: the VRF of an L3Out is in the same answer as its EPGs, and a change of it is heard.
 #[test]
-fn another_vrf_is_heard_of() {
+fn a_change_of_the_vrf_is_noticed() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
     reconcile(&mut reconciler, &session, start);
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconcile(&mut reconciler, &session, start + 10 * SECOND);
     apic.admin.set("uni/tn-T/ctx-W", "fvCtx", &[]).unwrap();
     apic.admin.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "W")]).unwrap();
-    assert!(session.tell(&mut reconciler), "the L3Out is read again");
+    assert!(session.deliver_events(&mut reconciler), "the L3Out is read again");
     reconcile(&mut reconciler, &session, start + 11 * SECOND);
     assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
@@ -140,7 +140,7 @@ fn another_vrf_is_heard_of() {
 /// A6: answers to writes that show nothing cost a read and no reconcile: the subnets of a foreign EPG, one request each, all go
 /// in within one reconcile.
 #[test]
-fn empty_answers_cost_no_passes() {
+fn empty_answers_cost_no_reconciles() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.variants(|it| it.write_answer = sim::apic::WriteAnswer::Empty);
     apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();

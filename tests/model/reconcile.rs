@@ -17,7 +17,7 @@ use sim::apic::{InMemoryApic, Variants};
 
 /// W4: what is held stays held while its EPG is refused or paused, and afterwards.
 #[test]
-fn a_hold_outlives_a_refusal_and_a_pause() {
+fn blocked_deletions_survive_a_rejection_and_a_pause() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 40);
     let session = Session::at(&apic);
@@ -42,7 +42,7 @@ fn a_hold_outlives_a_refusal_and_a_pause() {
 /// P1, K5: a Deployment whose status counts replicas while none of its Pods is found, as those of a ReplicaSet that it
 /// adopted or whose name was cut, is a finding after a minute, in a reconcile of its own; a Pod that is found ends it.
 #[test]
-fn pods_that_are_not_found_are_told() {
+fn missing_pods_are_reported() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let replicas = |object: Object| match object {
@@ -79,7 +79,7 @@ fn pods_that_are_not_found_are_told() {
 
 /// P1: a ReplicaSet's name of 253 characters may have been cut, so it says nothing about whose its Pods are.
 #[test]
-fn a_cut_name_is_nobodys() {
+fn a_truncated_name_identifies_no_deployment() {
     for (length, is_owned) in [(252, true), (253, false)] {
         let deployment = "c".repeat(length - 6);
         let metadata = json!({"namespace": "a", "name": "p", "labels": {"pod-template-hash": "5d9c7"},
@@ -93,7 +93,7 @@ fn a_cut_name_is_nobodys() {
 
 /// W4: a full sync that could not read an EPG has not counted it; it is counted once it can be read.
 #[test]
-fn what_could_not_be_read_is_counted_later() {
+fn unread_epgs_are_counted_later() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 40);
     let session = Session::at(&apic);
@@ -127,7 +127,7 @@ fn an_observer_does_not_loop() {
 
 /// W3: an EPG full of refused objects starves no other.
 #[test]
-fn refused_objects_starve_nobody() {
+fn rejected_objects_delay_no_other_epg() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut pods: Vec<Object> = (1..=240).map(|n| pod("bad", n, &format!("10.1.0.{n}"))).collect();
@@ -143,13 +143,13 @@ fn refused_objects_starve_nobody() {
     }
     let good: Vec<String> = apic.admin.subnets("uni/tn-T/out-L/instP-B").into_keys().collect();
     assert_eq!(good, ["10.2.0.1/32"]);
-    assert!(now < start + 8 * SECOND, "within a few passes");
+    assert!(now < start + 8 * SECOND, "within a few reconciles");
 }
 
 /// W3: the codes 1, 100 and 105 speak of something passing, and an APIC uses them for what never passes, too: what is refused
 /// with them is tried again after growing pauses, with a finding, and holds up nothing else.
 #[test]
-fn transient_errors_are_not_taken_for_transient_for_ever() {
+fn repeated_transient_errors_back_off() {
     for code in [1, 100, 105] {
         let (apic, start) = (apic(), Instant::now());
         let session = Session::at(&apic);
@@ -170,7 +170,7 @@ fn transient_errors_are_not_taken_for_transient_for_ever() {
 
 /// O5, R2: another cluster's mark on what bore ours is never taken back: two that each did so would never end.
 #[test]
-fn another_clusters_mark_is_not_taken_back() {
+fn another_clusters_mark_is_not_overwritten() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let session = Session::at(&apic);
@@ -178,9 +178,9 @@ fn another_clusters_mark_is_not_taken_back() {
     reconcile(&mut reconciler, &session, start);
     for (mark, restored) in [("orchestrator:terraform", true), ("orchestrator:aci-sync:you", false)] {
         apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", mark)]).unwrap();
-        assert!(session.tell(&mut reconciler));
+        assert!(session.deliver_events(&mut reconciler));
         reconcile(&mut reconciler, &session, start + SECOND);
-        session.tell(&mut reconciler);
+        session.deliver_events(&mut reconciler);
         assert_eq!(apic.admin.get(&subnet(1)).unwrap()["annotation"] == MARK, restored, "{mark}");
     }
 }
@@ -188,7 +188,7 @@ fn another_clusters_mark_is_not_taken_back() {
 /// R2, R3: a deletion that is told late, by a subscription that was given up, is a deletion all the same: what somebody
 /// put there after it is not ours.
 #[test]
-fn a_late_deletion_is_not_forgotten() {
+fn a_late_deletion_event_counts() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 1);
     let session = Session::at(&apic);
@@ -199,7 +199,7 @@ fn a_late_deletion_is_not_forgotten() {
         apic.admin.admin_delete(&dn).unwrap();
         apic.admin.set(&dn, class, &[("annotation", "orchestrator:terraform")]).unwrap();
     }
-    assert!(!session.tell(&mut reconciler), "late events cost no pass");
+    assert!(!session.deliver_events(&mut reconciler), "late events cost no reconcile");
     reconcile(&mut reconciler, &session, start + SECOND);
     for dn in [DN_E.to_owned(), subnet(1)] {
         assert_eq!(apic.admin.get(&dn).unwrap()["annotation"], "orchestrator:terraform", "{dn}");
@@ -208,7 +208,7 @@ fn a_late_deletion_is_not_forgotten() {
 
 /// D6: an EPG that is named while no reconcile can be made has its whole grace before it afterwards.
 #[test]
-fn a_grace_starts_over_unseen() {
+fn a_grace_restarts_without_a_reconcile() {
     let (apic, start) = (apic(), Instant::now());
     with_subnets(&apic, 0);
     let session = Session::at(&apic);
@@ -226,7 +226,7 @@ fn a_grace_starts_over_unseen() {
 
 /// O4, D3: a typo after a restart does not cost the memory of a foreign EPG.
 #[test]
-fn a_typo_forgets_no_foreign_epg() {
+fn a_typo_keeps_the_tag_of_a_foreign_epg() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
     apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", MARK), ("name", "a::web-1")]).unwrap();
@@ -236,7 +236,7 @@ fn a_typo_forgets_no_foreign_epg() {
     reconcile(&mut reconciler, &session, start);
     assert!(apic.admin.get(TAG).is_some() && apic.admin.get(&subnet(1)).is_some());
     apic.admin.admin_delete(DN_E).unwrap();
-    session.tell(&mut reconciler);
+    session.deliver_events(&mut reconciler);
     reconciler.cluster_changed(Event::Upsert(deployment("web", "E", &[])), start);
     reconcile(&mut reconciler, &session, start + SECOND);
     assert!(apic.admin.get(DN_E).is_none());
@@ -244,7 +244,7 @@ fn a_typo_forgets_no_foreign_epg() {
 
 /// O4, R5: where somebody deletes the tag again and again, the process itself remembers.
 #[test]
-fn a_tag_that_is_fought_over_is_remembered() {
+fn a_repeatedly_deleted_tag_is_remembered() {
     let (apic, start) = (apic(), Instant::now());
     apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
     let session = Session::at(&apic);
@@ -263,7 +263,7 @@ fn a_tag_that_is_fought_over_is_remembered() {
 
 /// R4, W8: an APIC that does not say what is ours, wherever it is, stops nothing that is named.
 #[test]
-fn a_forbidden_query_stops_nothing_else() {
+fn a_forbidden_query_does_not_stop_the_others() {
     for class in ["tagAnnotation", "l3extInstP", "l3extSubnet"] {
         let (apic, start) = (apic(), Instant::now());
         let session = Session::at(&apic);
@@ -278,35 +278,37 @@ fn a_forbidden_query_stops_nothing_else() {
 }
 
 /// What people are told, in short.
-fn told(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
-    let told = reconcile(reconciler, session, now).notices.into_iter();
-    told.map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note)).collect()
+fn notices(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
+    let notices = reconcile(reconciler, session, now).notices.into_iter();
+    notices
+        .map(|it| format!("{} {} {} {}: {}", it.reason, it.about.kind, it.about.key, it.about.uid, it.note))
+        .collect()
 }
 
 /// K5: that a Deployment is on the fabric is told once, and so is that nothing of it is left; a restart has nothing to
 /// tell, and neither has a Pod that comes or goes.
 #[test]
-fn what_was_done_is_told_once() {
+fn a_sync_is_reported_once() {
     const SYNCED: &str = "is on the fabric with";
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
-    assert_eq!(told(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
+    assert_eq!(notices(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
     reconciler.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
     assert_eq!(
-        told(&mut reconciler, &session, now),
+        notices(&mut reconciler, &session, now),
         [format!("Synced Deployment a/web web: {DN_E} {SYNCED} 1 subnet")]
     );
     reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
-    assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
+    assert_eq!(notices(&mut reconciler, &session, now), [""; 0]);
 
     // After a restart too: what is there was made before.
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
-    assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
+    assert_eq!(notices(&mut reconciler, &session, now), [""; 0]);
     reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
     reconciler.cluster_changed(Event::Upsert(pod("late", 3, "10.0.0.3")), now);
     assert_eq!(
-        told(&mut reconciler, &session, now),
+        notices(&mut reconciler, &session, now),
         [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3 subnets")]
     );
 
@@ -314,40 +316,40 @@ fn what_was_done_is_told_once() {
     reconciler.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
     let dn_f = DN_E.replace("-E", "-F");
     assert_eq!(
-        told(&mut reconciler, &session, now),
+        notices(&mut reconciler, &session, now),
         [format!("Synced Deployment a/late late: {dn_f} {SYNCED} 1 subnet")]
     );
     reconciler.cluster_changed(Event::Upsert(deployment("late", "E", &[])), now);
-    assert_eq!(told(&mut reconciler, &session, now).len(), 1);
+    assert_eq!(notices(&mut reconciler, &session, now).len(), 1);
 
     for (name, rest) in [
         ("web", format!("subnets of the Deployment were removed from {DN_E}; the EPG stays")),
         ("late", format!("{DN_E} is gone from the fabric")),
     ] {
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", name) }, now);
-        assert_eq!(told(&mut reconciler, &session, now), [format!("Released Deployment a/{name} {name}: {rest}")]);
-        assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
+        assert_eq!(notices(&mut reconciler, &session, now), [format!("Released Deployment a/{name} {name}: {rest}")]);
+        assert_eq!(notices(&mut reconciler, &session, now), [""; 0]);
     }
 }
 
 /// K5: nothing is called released while something is still there, be it the EPG or a subnet in a shared one.
 #[test]
-fn what_stays_is_not_released() {
+fn a_deployment_with_leftovers_is_not_released() {
     for others in [vec![], vec![deployment("other", "E", &[])]] {
         let (apic, now) = (apic(), Instant::now());
         let session = Session::at(&apic);
         let deployments = [vec![deployment("web", "E", &[])], others].concat();
         let mut reconciler = listed(Policy::UpsertOnly, deployments.clone(), pods(1), now);
-        assert_eq!(told(&mut reconciler, &session, now).len(), deployments.len());
+        assert_eq!(notices(&mut reconciler, &session, now).len(), deployments.len());
         reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
-        assert_eq!(told(&mut reconciler, &session, now), [""; 0]);
+        assert_eq!(notices(&mut reconciler, &session, now), [""; 0]);
         assert_eq!(apic.admin.subnets(DN_E).len(), 1);
     }
 }
 
 /// K5: a finding about an EPG is told when there is one; how many of its addresses it concerns changes with each Pod.
 #[test]
-fn a_finding_that_goes_on_is_no_news() {
+fn a_continuing_finding_is_not_reported_again() {
     let (apic, now) = (apic(), Instant::now());
     apic.admin.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[]).unwrap();
     for n in 1..=2 {
@@ -356,9 +358,11 @@ fn a_finding_that_goes_on_is_no_news() {
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     for count in [1, 0] {
-        let told = told(&mut reconciler, &session, now);
-        assert_eq!(told.len(), count, "{told:?}");
-        assert!(told.iter().all(|it| it.starts_with("ForeignSubnet Deployment a/web web: uni/tn-T/out-L/instP-E: ")));
+        let notices = notices(&mut reconciler, &session, now);
+        assert_eq!(notices.len(), count, "{notices:?}");
+        assert!(
+            notices.iter().all(|it| it.starts_with("ForeignSubnet Deployment a/web web: uni/tn-T/out-L/instP-E: "))
+        );
         let text = reconciler.findings().iter().map(|it| it.text.clone()).collect::<String>();
         assert_eq!(text.contains("10.0.0.1/32, 10.0.0.2/32"), count == 0, "{text}");
         reconciler.cluster_changed(Event::Upsert(pod("web", 2, "10.0.0.2")), now);
@@ -368,7 +372,7 @@ fn a_finding_that_goes_on_is_no_news() {
 /// K5: a finding is told of each Deployment or Service that it concerns when it appears; what somebody changed about it
 /// is told again, what merely goes on is not.
 #[test]
-fn findings_are_told_to_those_concerned() {
+fn findings_are_reported_on_the_objects_concerned() {
     let (apic, now) = (InMemoryApic::new(Variants::default()), Instant::now());
     apic.admin.setup_tenant("T", "V", &[]).unwrap();
     let session = Session::at(&apic);
@@ -379,9 +383,9 @@ fn findings_are_told_to_those_concerned() {
             "L3OutNotFound Deployment a/{name} {name}: uni/tn-T/out-L: L3Out not found; waiting for it to be created"
         )
     };
-    assert_eq!(told(&mut reconciler, &session, now), [missing("one"), missing("two")]);
+    assert_eq!(notices(&mut reconciler, &session, now), [missing("one"), missing("two")]);
     reconciler.cluster_changed(Event::Upsert(deployment("three", "F", &[])), now);
-    assert_eq!(told(&mut reconciler, &session, now), [missing("three")], "the others know");
+    assert_eq!(notices(&mut reconciler, &session, now), [missing("three")], "the others know");
 
     let annotated = |text: &str| {
         let annotations = json!({"aci.haystacknetworks.com/l3o": text});
@@ -390,11 +394,11 @@ fn findings_are_told_to_those_concerned() {
     };
     for (text, count) in [("{", 1), ("{", 0), ("[]", 1), ("{", 1)] {
         reconciler.cluster_changed(annotated(text), now);
-        let told = told(&mut reconciler, &session, now);
-        assert_eq!(told.len(), count, "{text}: {told:?}");
+        let notices = notices(&mut reconciler, &session, now);
+        assert_eq!(notices.len(), count, "{text}: {notices:?}");
         assert!(
-            told.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: invalid annotation: ")),
-            "{told:?}"
+            notices.iter().all(|it| it.starts_with("InvalidAnnotation Deployment a/bad u: invalid annotation: ")),
+            "{notices:?}"
         );
     }
 
@@ -409,8 +413,8 @@ fn findings_are_told_to_those_concerned() {
         let object = objects::decode(kind, object.to_string().as_bytes()).unwrap();
         reconciler.cluster_changed(Event::Upsert(object), now);
     }
-    let told = told(&mut reconciler, &session, now);
-    assert!(told.len() == 1 && told[0].starts_with("HostnameOnly Service a/lb s: load balancer"), "{told:?}");
+    let notices = notices(&mut reconciler, &session, now);
+    assert!(notices.len() == 1 && notices[0].starts_with("HostnameOnly Service a/lb s: load balancer"), "{notices:?}");
 }
 
 /// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has them.
@@ -454,8 +458,8 @@ fn events_name_nothing_of_other_namespaces() {
         let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": own}]}});
         add(Kind::Pod, namespace, &format!("{name}-1-x"), 9 - created, pod);
     }
-    let told = told(&mut reconciler, &session, now);
-    let of_shop: Vec<&String> = told.iter().filter(|it| it.contains(" shop/")).collect();
+    let notices = notices(&mut reconciler, &session, now);
+    let of_shop: Vec<&String> = notices.iter().filter(|it| it.contains(" shop/")).collect();
     for reason in ["AddressConflict", "AddressClaimed", "ForeignSubnet", "L3OutNotFound"] {
         assert!(of_shop.iter().any(|it| it.starts_with(reason)), "{reason} is not among {of_shop:#?}");
     }
@@ -547,7 +551,7 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
 /// An APIC that serves nothing is another thing; and so is an L3Out that may hold something of ours, because an address
 /// must not be created elsewhere meanwhile (W2).
 #[test]
-fn an_l3out_that_is_never_served_keeps_nobody_waiting() {
+fn an_unserved_l3out_delays_no_other() {
     for holds_ours in [false, true] {
         let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
         apic.admin.setup_tenant("T", "V", &["A", "L"]).unwrap();

@@ -214,7 +214,7 @@ fn watches_are_decoded_fully() {
 
 /// W1: what is no list, or no event of that kind, is refused; taken for one, it would be an empty cluster or a deletion.
 #[test]
-fn nothing_else_is_believed() {
+fn invalid_input_is_refused() {
     let list = |items: &str| format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"7"}}{items}}}"#);
     for empty in [r#","items":[]"#, r#","items":null"#] {
         assert_eq!(decode::page(Kind::Pod, list(empty).as_bytes()).unwrap().total, 0);
@@ -240,7 +240,7 @@ fn nothing_else_is_believed() {
 
 /// K1, K2: what each recorded refusal leads to.
 #[test]
-fn refusals_are_decisions() {
+fn errors_are_classified() {
     let decision = |name: &str| {
         let file = root().join(name);
         let (http, lines) = replay(&file, &cuts(&file)[0]);
@@ -283,7 +283,7 @@ fn refusals_are_decisions() {
 /// K4, X2: what was written over a real Lease, and what the election makes of it: a candidate waits, the others' time
 /// runs out, and a release is what was recorded, byte for byte but for the order of fields.
 #[test]
-fn a_recorded_lease_is_won_and_released() {
+fn a_recorded_lease_is_acquired_and_released() {
     let answer = |name: &str| {
         let file = root().join("lease").join(name);
         decode::lease(&replay(&file, &cuts(&file)[0]).0.body).unwrap()
@@ -317,7 +317,7 @@ fn a_recorded_lease_is_won_and_released() {
 /// D1, P1-P5, S1, S2: the recorded life of a Deployment, up to the step before it is deleted, calls for what the
 /// recording says.
 #[test]
-fn the_recorded_life_leads_to_the_expected_subnets() {
+fn the_recorded_deployment_leads_to_the_expected_subnets() {
     let folder = root().join("scenario");
     let timeline = std::fs::read_to_string(folder.join("timeline.json")).unwrap();
     assert!(timeline.contains("delete deployment mcast"), "the step that ends this replay");

@@ -149,7 +149,7 @@ fn anchors(text: &str) -> HashSet<String> {
 
 /// GitHub's rule, on what we write.
 #[test]
-fn slugs_are_githubs() {
+fn slugs_follow_githubs_rule() {
     for (heading, expected) in [
         ("Where to change what", "where-to-change-what"),
         ("`check --discover`: what it does", "check---discover-what-it-does"),
@@ -233,7 +233,7 @@ fn the_keys_of_log_lines_are_documented() {
 
 /// The words of a private language stay out of code, scripts and documents; docs/glossary.md has the words to use.
 #[test]
-fn the_worst_words_stay_out() {
+fn banned_words_stay_out() {
     const WORDS: [&str; 9] = ["somebody", "nobody", "anybody", "whoever", "anew", "mend", "bears", "told", "tells"];
     // The first is generated from the doc comments of the tests. The comments of the others have older words still.
     const EXCEPTIONS: [&str; 5] = [

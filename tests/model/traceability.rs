@@ -143,7 +143,7 @@ fn citations() -> BTreeMap<String, String> {
 
 /// Every id that code, tests or documents cite is in the contract.
 #[test]
-fn what_is_cited_is_in_the_contract() {
+fn every_cited_id_is_in_the_contract() {
     let contract: BTreeSet<String> = contract().into_iter().map(|it| it.id).collect();
     let unknown: Vec<_> = citations().into_iter().filter(|(id, _)| !contract.contains(id)).collect();
     assert!(unknown.is_empty(), "docs/behavior.md has no such entries: {unknown:#?}");
@@ -152,7 +152,7 @@ fn what_is_cited_is_in_the_contract() {
 /// Every rule, invariant and fault that is built has a test that says so, and the table of them is the one that the tests'
 /// comments make.
 #[test]
-fn what_is_in_the_contract_is_tested() {
+fn every_id_of_the_contract_is_tested() {
     let (contract, tests) = (contract(), tests());
     assert!(contract.len() > 100, "only {} entries were found", contract.len());
     let has_none = |it: &&Entry| !it.excused && !tests.contains_key(&it.id);

@@ -40,7 +40,7 @@ fn a_token_file_is_read_again() {
 /// K3: a token ends under a running daemon, whose file holds the next one by then: its watches go on, and its next
 /// request is answered. Nothing is listed again for it.
 #[test]
-fn a_token_ends_under_a_running_daemon() {
+fn a_token_expires_under_a_running_daemon() {
     let world = World::new();
     let cluster = &world.cluster;
     // A token can be bound to a Secret, and ends with it.

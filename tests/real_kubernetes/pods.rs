@@ -22,7 +22,7 @@ fn deleted_pods() {
 
 /// P3: a Pod that takes its time to end keeps its address until it is gone.
 #[test]
-fn a_pod_that_takes_its_time_keeps_its_address() {
+fn a_terminating_pod_keeps_its_address() {
     let world = World::new();
     let _daemon = world.run(&[]);
     let mut manifest = world.deployment("web", Some("E"), 1);

@@ -27,7 +27,7 @@ fn granted(world: &World) -> BTreeSet<(String, String)> {
 
 /// K3: whatever the suite made the daemon ask for so far is granted, and nobody was refused.
 #[test]
-fn nothing_else_is_asked() {
+fn only_granted_requests_are_sent() {
     let world = World::new();
     let mut daemon = world.run(&["--leader-elect"]);
     world.deploy("web", Some("E"), 2);
@@ -88,7 +88,7 @@ impl Drop for Without<'_> {
 /// K3, W1: without one right the message names the verb and the resource; nothing is deleted until all can be listed,
 /// and it goes on by itself when the right is there.
 #[test]
-fn one_right_less() {
+fn one_missing_permission() {
     let world = World::new();
     for (kind, resource) in [("deployment", "deployments"), ("pod", "pods"), ("service", "services")] {
         for verb in ["list", "watch"] {
@@ -115,7 +115,7 @@ fn one_right_less() {
 
 /// K3, K4, K5: the same for the rights without which nobody can lead, and nothing is described; one line tells it.
 #[test]
-fn one_of_the_other_rights_less() {
+fn one_missing_permission_of_the_others() {
     let world = World::new();
     for (role, verb, resource) in
         [(NAMESPACE, "get", "leases"), (NAMESPACE, "update", "leases"), (CLUSTER, "create", "events")]

@@ -107,7 +107,7 @@ pub struct Inner {
     /// What was read whole in this reconcile.
     pub read: BTreeSet<String>,
     /// What an administrator did in this pass to what had been read: nobody can know of it.
-    pub meddled: BTreeSet<String>,
+    pub interfered: BTreeSet<String>,
     /// The first broken promise.
     pub broken: Option<String>,
     pub log: Vec<String>,
@@ -115,9 +115,9 @@ pub struct Inner {
 
 impl Inner {
     /// Somebody changes an object in mid-reconcile.
-    fn meddle(&mut self, dn: &str) {
+    fn interfere(&mut self, dn: &str) {
         if self.read.iter().any(|it| is_below(dn, it)) {
-            self.meddled.insert(dn.to_owned());
+            self.interfered.insert(dn.to_owned());
         }
     }
 }
@@ -139,10 +139,10 @@ impl Inner {
 }
 
 /// What an event of the websocket says, for the log.
-pub fn told_by(text: &str) -> String {
+pub fn event_summary(text: &str) -> String {
     let message = decode::message(text.as_bytes()).unwrap();
-    let told: Vec<String> = message.changes.iter().map(|it| format!("{:?} {}", it.status, it.mo.dn)).collect();
-    told.join(", ")
+    let changes: Vec<String> = message.changes.iter().map(|it| format!("{:?} {}", it.status, it.mo.dn)).collect();
+    changes.join(", ")
 }
 
 impl Line {
@@ -158,7 +158,7 @@ impl Line {
         let inner = &mut *self.inner.borrow_mut();
         let seen = &mut inner.ever_ours;
         for change in changes {
-            inner.meddled.remove(&change.mo.dn);
+            inner.interfered.remove(&change.mo.dn);
             if change.status == Status::Deleted {
                 seen.retain(|dn| !is_below(dn, &change.mo.dn));
             } else if change.mo.attributes.annotation.as_deref() == Some(&*self.marks.own) {
@@ -198,7 +198,7 @@ impl Line {
             own: BTreeMap::new(),
             still_own: BTreeSet::new(),
             read: BTreeSet::new(),
-            meddled: BTreeSet::new(),
+            interfered: BTreeSet::new(),
             broken: None,
             log: Vec::new(),
         };
@@ -234,23 +234,23 @@ impl Line {
             return Err(Error::Unreachable("killed".to_owned()));
         }
         if inner.random.percent(trouble.admin) {
-            self.meddle(&mut inner);
+            self.interfere(&mut inner);
         }
         Ok(())
     }
 
     /// Somebody does something between two requests of a reconcile: takes an object away, or makes one where nothing is.
     /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
-    fn meddle(&self, inner: &mut Inner) {
+    fn interfere(&self, inner: &mut Inner) {
         let admin = &self.apic.admin;
         let epgs: Vec<String> = admin.class("l3extInstP").into_keys().collect();
         let subnets: Vec<String> = admin.class("l3extSubnet").into_keys().collect();
         let all: Vec<String> = epgs.iter().chain(&subnets).cloned().collect();
         if inner.random.percent(50) {
             let Some(dn) = inner.random.one_of(&all).cloned() else { return };
-            self.covered("people: delete within a reconcile");
+            self.covered("actor: delete within a reconcile");
             inner.log.push(format!("      meanwhile {dn} is deleted"));
-            inner.meddle(&dn);
+            inner.interfere(&dn);
             admin.admin_delete(&dn).unwrap();
         } else {
             let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));
@@ -262,9 +262,9 @@ impl Line {
             };
             let parent_is_there = class == "l3extInstP" || admin.get(dn.rsplit_once("/ext").unwrap().0).is_some();
             if admin.get(&format!("uni/tn-T/out-{l3out}")).is_some() && parent_is_there && admin.get(&dn).is_none() {
-                self.covered("people: create within a reconcile");
+                self.covered("actor: create within a reconcile");
                 inner.log.push(format!("      meanwhile {dn} is made"));
-                inner.meddle(&dn);
+                inner.interfere(&dn);
                 let _ = admin.set(&dn, class, &[("annotation", "orchestrator:terraform")]);
                 inner.existed.extend((class == "l3extInstP").then_some(dn));
             }
@@ -284,7 +284,7 @@ impl Line {
         } else if status == 200
             && let Some(dn) = target.strip_prefix("/api/mo/").and_then(|it| it.split(".json").next())
         {
-            inner.meddled.retain(|it| !is_below(it, dn));
+            inner.interfered.retain(|it| !is_below(it, dn));
             inner.read.insert(dn.to_owned());
         }
         decode::read(status, body.as_bytes())

@@ -123,7 +123,7 @@ pub struct Watch {
     /// What happened and was not told yet.
     pub queue: VecDeque<(Name, Record)>,
     /// What was told last on this watch.
-    told: VecDeque<(Name, Record)>,
+    delivered: VecDeque<(Name, Record)>,
     /// A list is due or under way.
     pub relisting: bool,
     /// Listed at least once by this process.
@@ -133,11 +133,11 @@ pub struct Watch {
 }
 
 /// So many of the last events of a watch may be told again.
-const TOLD_AGAIN: usize = 4;
+const REPEATED: usize = 4;
 
 impl Watch {
     fn new() -> Watch {
-        Watch { queue: VecDeque::new(), told: VecDeque::new(), relisting: true, listed: false, closed: None }
+        Watch { queue: VecDeque::new(), delivered: VecDeque::new(), relisting: true, listed: false, closed: None }
     }
 
     /// Whether the process knows that its view may be incomplete (W1), as the API server's side sees it.
@@ -218,15 +218,15 @@ impl Cluster {
         let count = most.min(watch.queue.len());
         let mut events = Vec::new();
         for (name, record) in watch.queue.drain(..count) {
-            watch.told.push_back((name.clone(), record.clone()));
+            watch.delivered.push_back((name.clone(), record.clone()));
             self.heard.hear(&name, record.clone());
             events.push(match wire(&name, &record).map(|json| decode(kind, &json)) {
                 Some(object) if object.is_kept() => Event::Upsert(object),
                 _ => Event::Gone { kind, key: Key::new(name.0, &name.1) },
             });
         }
-        let old = watch.told.len().saturating_sub(TOLD_AGAIN);
-        watch.told.drain(..old);
+        let old = watch.delivered.len().saturating_sub(REPEATED);
+        watch.delivered.drain(..old);
         events
     }
 
@@ -245,8 +245,8 @@ impl Cluster {
             return Vec::new();
         };
         watch.closed = None;
-        let known = watch.told.len().saturating_sub(again);
-        for it in watch.told.split_off(known).into_iter().rev() {
+        let known = watch.delivered.len().saturating_sub(again);
+        for it in watch.delivered.split_off(known).into_iter().rev() {
             watch.queue.push_front(it);
         }
         vec![Event::Live { kind }]

@@ -93,15 +93,15 @@ fn deleted(
         "tagAnnotation" => dn.contains(&format!("[{}", marks.tag_prefix)) || falls,
         _ => falls,
     };
-    let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
-    if !(ours || meddled) {
+    let interfered = inner.interfered.iter().any(|it| is_below(dn, it));
+    if !(ours || interfered) {
         return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
     }
     if !inner.may_delete {
         return Err(format!("I4: {dn} was deleted on an incomplete view"));
     }
     inner.deleted.insert(dn.to_owned());
-    if inner.wrong_plan || meddled {
+    if inner.wrong_plan || interfered {
         return Ok(());
     }
     inner.ever_ours.remove(dn);
@@ -114,7 +114,7 @@ fn deleted(
         let has_contracts = before.iter().any(|(it, (class, _))| class == "fvRsCons" && is_below(it, dn));
         let is_unused = inner.never_held.contains(dn) && !has_contracts;
         if inner.now - since < GRACE && !is_unused {
-            return Err(format!("D6: {dn} was deleted {:?} after somebody named it", inner.now - since));
+            return Err(format!("D6: {dn} was deleted {:?} after it was named", inner.now - since));
         }
     }
     if class == "l3extSubnet" {
@@ -151,9 +151,9 @@ fn changed(
     let is_our_name = |name: Option<&String>| inner.called_for.iter().any(|it| it.subnets.get(dn) == name);
     let unmarked_with_our_name =
         class == "l3extSubnet" && mark.is_empty() && was.get("name") == is.get("name") && is_our_name(was.get("name"));
-    let meddled = inner.meddled.iter().any(|it| is_below(dn, it));
+    let interfered = inner.interfered.iter().any(|it| is_below(dn, it));
     let is_own = inner.ever_ours.contains(dn) || inner.still_own.contains(dn);
-    let may = mark == marks.own || mark == PYTHON || is_own || unmarked_with_our_name || meddled;
+    let may = mark == marks.own || mark == PYTHON || is_own || unmarked_with_our_name || interfered;
     if !may {
         return Err(format!("I3: {dn} was changed and is not ours: {was:?} -> {is:?}"));
     }
@@ -216,15 +216,15 @@ fn made(
     if inner.wrong_plan {
         return Ok(());
     }
-    if !inner.meddled.contains(dn) {
+    if !inner.interfered.contains(dn) {
         paused(inner, dn)?;
     }
     if class == "l3extInstP" && annotation(is) == marks.own {
         // Where somebody has just deleted it, its mark was to be put back.
-        if !inner.called_for[0].epgs.contains(dn) && !inner.meddled.contains(dn) {
-            return Err(format!("{dn} was made and nobody names it"));
+        if !inner.called_for[0].epgs.contains(dn) && !inner.interfered.contains(dn) {
+            return Err(format!("{dn} was made and no Deployment names it"));
         }
-        if inner.called_for[0].beyond.contains(dn) && !inner.meddled.contains(dn) {
+        if inner.called_for[0].beyond.contains(dn) && !inner.interfered.contains(dn) {
             return Err(format!("W6: {dn} was made and is beyond --max-epgs"));
         }
         let (l3out, epg) = dn.split_once("/instP-").unwrap_or_default();
@@ -252,7 +252,7 @@ fn made(
         let other = before.iter().find(|(other, (class, it))| {
             class == "l3extSubnet" && other.ends_with(rn) && same_vrf(other, dn) && annotation(it) == marks.own
         });
-        if let Some((other, _)) = other.filter(|_| !inner.meddled.contains(dn)) {
+        if let Some((other, _)) = other.filter(|_| !inner.interfered.contains(dn)) {
             return Err(format!("W2: {dn} was made while {other} was still there"));
         }
     }

@@ -7,12 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 #![allow(clippy::print_stdout, reason = "the summary is for people")]
 
+mod actors;
 mod apic;
 mod cluster;
 mod coverage;
 mod judge;
 mod oracle;
-mod people;
 mod random;
 mod world;
 
@@ -43,14 +43,14 @@ const COVERED: &str = "
     finding: DeletionsBlocked, finding: ForeignSubnet, finding: HostnameOnly, finding: InvalidAnnotation, finding: L3OutNotFound,
     finding: OwnerMarkLost, finding: NotAllowed, finding: OtherClusterObjects, finding: Paused, finding: LegacyObject,
     finding: Rejected, finding: SubnetRetained, finding: TagWriteFailed, finding: MovePending,
-    people: SIGUSR2, people: annotate, people: pause, people: replace a Deployment, people: delete a Deployment,
-    people: terminate a Pod, people: end a Pod, people: remove a Pod, people: change a Service,
-    people: delete an EPG, people: delete a subnet, people: delete a tag, people: delete an L3Out,
-    people: make an EPG, people: make a subnet, people: change a scope, people: change a name, people: change a mark,
-    people: describe, people: contract, people: delete within a reconcile, people: create within a reconcile,
-    people: undo what aci-sync did, people: take over an address, people: leave their mistakes,
+    actor: SIGUSR2, actor: annotate, actor: pause, actor: replace a Deployment, actor: delete a Deployment,
+    actor: terminate a Pod, actor: end a Pod, actor: remove a Pod, actor: change a Service,
+    actor: delete an EPG, actor: delete a subnet, actor: delete a tag, actor: delete an L3Out,
+    actor: make an EPG, actor: make a subnet, actor: change a scope, actor: change a name, actor: change a mark,
+    actor: describe, actor: contract, actor: delete within a reconcile, actor: create within a reconcile,
+    actor: undo what aci-sync did, actor: take over an address, actor: leave mistakes,
     events: within a reconcile,
-    watch: listed, watch: relist, watch: interrupted, watch: event, watch: old news again,
+    watch: listed, watch: relist, watch: interrupted, watch: event, watch: repeated events,
     wrong plan: refused by the writer, wrong plan: harmless";
 
 fn setting(name: &str, default: u64) -> u64 {

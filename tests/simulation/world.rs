@@ -19,12 +19,12 @@ use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use aci_sync::reconcile::{ReconcileContext, Reconciler};
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
-use crate::apic::{Line, PYTHON, Trouble, snapshot, told_by};
+use crate::actors;
+use crate::apic::{Line, PYTHON, Trouble, event_summary, snapshot};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
 use crate::judge::GRACE;
 use crate::oracle::{self, Settings};
-use crate::people;
 use crate::random::Random;
 
 const RESYNC: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ pub struct World {
     pub now: Instant,
     pub log: Vec<String>,
     /// What somebody deletes again and again.
-    pub fought_over: Option<String>,
+    pub reverted_object: Option<String>,
     steps: usize,
 }
 
@@ -76,7 +76,7 @@ impl ReconcileContext for Ear<'_> {
         let texts = self.line.inner.borrow().session.as_ref().filter(|_| self.is_open).and_then(|it| it.events());
         for text in texts.into_iter().flatten() {
             self.line.covered("events: within a reconcile");
-            self.line.inner.borrow_mut().log.push(format!("      heard: {}", told_by(&text)));
+            self.line.inner.borrow_mut().log.push(format!("      heard: {}", event_summary(&text)));
             let (ids, changes) = self.line.hear(&text);
             hear(&ids, &changes);
         }
@@ -134,9 +134,9 @@ impl World {
             });
         }
         let steps = 30 + random.below(60) as usize;
-        let mut world = World { random, apic, sides, coverage, now, log: Vec::new(), fought_over: None, steps };
+        let mut world = World { random, apic, sides, coverage, now, log: Vec::new(), reverted_object: None, steps };
         for _ in 0..world.random.below(12) {
-            people::act(&mut world);
+            actors::act(&mut world);
         }
         world
     }
@@ -151,9 +151,9 @@ impl World {
             if step % 16 == 0 {
                 self.choose_trouble();
             }
-            people::act(self);
-            people::fight(self);
-            self.no_promise_is_broken()?;
+            actors::act(self);
+            actors::revert_repeatedly(self);
+            self.check_promises()?;
             for side in 0..self.sides.len() {
                 self.watches(side);
                 self.websocket(side);
@@ -166,10 +166,10 @@ impl World {
             };
             self.pass_time(pause)?;
         }
-        self.peace()
+        self.converge()
     }
 
-    fn no_promise_is_broken(&self) -> Result<(), String> {
+    fn check_promises(&self) -> Result<(), String> {
         self.sides.iter().try_for_each(|it| it.line.inner.borrow_mut().broken.take().map_or(Ok(()), Err))
     }
 
@@ -209,7 +209,7 @@ impl World {
                     let waiting = it.cluster.watches[&kind].queue.len();
                     events.extend(it.cluster.resume(kind, self.random.below(4) as usize));
                     if it.cluster.watches[&kind].queue.len() > waiting {
-                        self.coverage.borrow_mut().count("watch: old news again");
+                        self.coverage.borrow_mut().count("watch: repeated events");
                     }
                 }
                 _ => {}
@@ -218,11 +218,11 @@ impl World {
                 let most = self.random.below(6) as usize;
                 events.extend(it.cluster.deliver(kind, most));
             }
-            self.tell(side, events);
+            self.deliver(side, events);
         }
     }
 
-    fn tell(&mut self, side: usize, events: Vec<aci_sync::kube::Event>) {
+    fn deliver(&mut self, side: usize, events: Vec<aci_sync::kube::Event>) {
         let now = self.now;
         let it = &mut self.sides[side];
         for event in events {
@@ -264,7 +264,7 @@ impl World {
             }
             Some(Some(texts)) => {
                 for text in texts {
-                    self.log.push(format!("    {}'s websocket: {}", it.id, told_by(&text)));
+                    self.log.push(format!("    {}'s websocket: {}", it.id, event_summary(&text)));
                     // An event may come twice.
                     for _ in 0..=u64::from(self.random.percent(10)) {
                         let (ids, changes) = it.line.hear(&text);
@@ -348,7 +348,7 @@ impl World {
             inner.deleted.clear();
             inner.created.clear();
             inner.read.clear();
-            inner.meddled.clear();
+            inner.interfered.clear();
             inner.log.clear();
         }
         let own = it.line.marks.own.clone();
@@ -360,7 +360,7 @@ impl World {
         let outcome = it.reconciler.reconcile(&apic, now, &Ear { line, is_open: !it.late });
         let (reads, writes) = (apic.reads(), apic.writes());
         let mut inner = it.line.inner.borrow_mut();
-        self.log.push(format!("    {} passes: {}", it.id, told(&outcome)));
+        self.log.push(format!("    {} reconciles: {}", it.id, summary(&outcome)));
         self.log.append(&mut inner.log);
         if let Some(broken) = inner.broken.take() {
             return Err(broken);
@@ -393,7 +393,7 @@ impl World {
             let moves = |dn: &str| has_moved(&inner.created, dn) || it.cluster.has_address(dn);
             let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !moves(dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
-                return Err(format!("I5: one pass deleted {gone} of {owned}: {:?}", inner.deleted));
+                return Err(format!("I5: one reconcile deleted {gone} of {owned}: {:?}", inner.deleted));
             }
         }
         // While nothing may be deleted nothing is counted.
@@ -424,7 +424,7 @@ impl World {
     /// The process ends, however, and another one starts.
     pub fn restart(&mut self, side: usize) {
         self.coverage.borrow_mut().count("fault: restart");
-        self.say(format!("  {} starts anew", self.sides[side].id));
+        self.say(format!("  {} starts again", self.sides[side].id));
         let it = &mut self.sides[side];
         it.reconciler = Reconciler::new(OwnerIdentity::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
         it.scheduler = Scheduler::new(RESYNC, self.now);
@@ -475,7 +475,7 @@ impl World {
         if it.reconciler.approve_deletions() {
             it.released = true;
             it.scheduler.reconcile_soon(self.now);
-            self.coverage.borrow_mut().count("people: SIGUSR2");
+            self.coverage.borrow_mut().count("actor: SIGUSR2");
         }
     }
 
@@ -487,7 +487,7 @@ impl World {
                 let mut events = cluster.resume(kind, 0);
                 events.extend(cluster.list(kind));
                 events.extend(cluster.deliver(kind, usize::MAX));
-                self.tell(side, events);
+                self.deliver(side, events);
             }
             self.sides[side].late = false;
             self.websocket(side);
@@ -495,12 +495,12 @@ impl World {
     }
 
     /// Faults stop and inputs stop changing: the fabric becomes what it should be, and then nobody writes any more.
-    fn peace(&mut self) -> Result<(), String> {
-        self.say("peace");
+    fn converge(&mut self) -> Result<(), String> {
+        self.say("faults and changes stop");
         for it in &mut self.sides {
             it.line.inner.borrow_mut().trouble = Trouble::default();
         }
-        people::make_peace(self);
+        actors::fix_mistakes(self);
         // Two resyncs and the longest back-off there are (I1), in pieces, so that people can settle what only they can.
         for _ in 0..24 {
             self.flush();
@@ -509,22 +509,26 @@ impl World {
                 self.release(side);
                 let findings: Vec<_> = self.sides[side].reconciler.findings().iter().cloned().collect();
                 for finding in findings.iter().filter(|it| it.code == Code::ForeignEpgDeleted) {
-                    self.say(format!("  somebody makes {} again", finding.subject));
+                    self.say(format!("  an administrator makes {} again", finding.subject));
                     let _ = self.apic.admin.set(&finding.subject.to_string(), "l3extInstP", &[]);
                 }
             }
         }
-        self.compare("after peace")?;
+        self.compare("after convergence")?;
         let writes = self.writes();
         for side in 0..self.sides.len() {
             self.gap(side);
             self.sides[side].line.inner.borrow_mut().requests = 0;
         }
         self.pass_time(Duration::from_secs(700))?;
-        self.no_write_since(writes, "after a comparison")?;
+        self.no_write_since(writes, "after a full sync")?;
         // I11: two full syncs, each with its class queries and L3Outs, and the EPGs that are read again.
         if let Some(it) = self.sides.iter().find(|it| it.line.inner.borrow().requests > 100) {
-            return Err(format!("I11: {} asked {} times in peace", it.id, it.line.inner.borrow().requests));
+            return Err(format!(
+                "I11: {} asked {} times while nothing changed",
+                it.id,
+                it.line.inner.borrow().requests
+            ));
         }
         // A restart forgets the annotations that only the memory of a process kept in force (D3).
         let forgets = self.sides.iter().any(|it| it.cluster.remembers());
@@ -585,7 +589,7 @@ fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
         .is_some_and(|(_, rn)| created.iter().any(|it| it.ends_with(&format!("/extsubnet-{rn}"))))
 }
 
-fn told(outcome: &Result<aci_sync::reconcile::Report, Error>) -> String {
+fn summary(outcome: &Result<aci_sync::reconcile::Report, Error>) -> String {
     match outcome {
         Ok(report) => {
             format!("{} transactions{}", report.done.len(), if report.unfinished { ", unfinished" } else { "" })

@@ -62,7 +62,7 @@ fn events_have_the_recorded_shapes() {
 }
 
 #[test]
-fn a_subscription_reaches_as_far_as_its_query() {
+fn a_subscription_covers_its_query() {
     let apic = apic(|_| {});
     let client = Client::logged_in(&apic);
     let mut socket = client.socket();
@@ -78,7 +78,7 @@ fn a_subscription_reaches_as_far_as_its_query() {
 }
 
 #[test]
-fn each_object_below_a_deleted_one_is_told() {
+fn each_object_below_a_deleted_one_is_reported() {
     let apic = apic(|_| {});
     apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
     let client = Client::logged_in(&apic);

@@ -35,7 +35,7 @@ fn top_level_objects_carry_dn_and_children_rn() {
 }
 
 #[test]
-fn targets_reach_as_far_as_they_say() {
+fn query_targets_have_the_documented_scope() {
     let apic = apic(|_| {});
     apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
     apic.admin_post("uni/tn-T/out-M", &epg("F", &["10.0.0.2/32"])).unwrap();
@@ -84,7 +84,7 @@ fn pages_count_the_whole() {
 }
 
 #[test]
-fn reads_are_refused_as_documented() {
+fn bad_reads_are_refused_as_documented() {
     let apic = apic(|variants| variants.result_limit = 2);
     apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"])).unwrap();
     let client = Client::logged_in(&apic);

@@ -61,7 +61,7 @@ fn an_api_server_that_is_away_for_a_minute() {
 /// K2: while the daemon hears nothing, Pods change, etcd forgets, and the API server starts anew: the watch gets its
 /// 410, and a new list tells what happened.
 #[test]
-fn a_forgotten_history() {
+fn an_expired_history_leads_to_a_list() {
     let world = World::new();
     let mut daemon = world.run(&[]);
     world.deploy("web", Some("E"), 2);
@@ -82,7 +82,7 @@ fn a_forgotten_history() {
 
 /// K1: 300 Deployments with 3,000 Pods are listed page by page.
 #[test]
-fn a_crowd() {
+fn thousands_of_pods_are_listed_in_pages() {
     let world = World::new();
     let lists = || world.cluster.requests().iter().filter(|(verb, of)| verb == "list" && of == "pods").count();
     let manifests: Vec<_> =
@@ -105,7 +105,7 @@ fn a_crowd() {
 /// K2, R4: each kind is listed again from time to time, here every few seconds in place of an hour; the watch goes on
 /// from there, and the view is not called incomplete for it.
 #[test]
-fn a_list_by_the_clock() {
+fn a_periodic_list_keeps_the_watch() {
     let world = World::new();
     let kubeconfig = world.cluster.file("service-account.kubeconfig");
     let client = Client::new(&load(Some(&kubeconfig), None, &|_| None).unwrap()).unwrap();

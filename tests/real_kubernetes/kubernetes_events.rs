@@ -4,7 +4,7 @@ use crate::world::{KEY, World};
 
 /// K5: a Deployment's first sync and a broken annotation are told where people look.
 #[test]
-fn kubectl_describes_it() {
+fn kubectl_describe_shows_events() {
     let world = World::new();
     let _daemon = world.run(&[]);
     world.deploy("web", Some("E"), 2);

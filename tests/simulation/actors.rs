@@ -97,25 +97,25 @@ fn deployment(world: &mut World, side: usize) {
             let annotation = annotation(random);
             deployments
                 .insert(key.clone(), Deployment { uid: number, created: number, annotation, paused: false, app });
-            "people: deploy"
+            "actor: deploy"
         }
         (Some(_), 0 | 1) => {
             deployments.remove(&key);
-            "people: delete a Deployment"
+            "actor: delete a Deployment"
         }
         (Some(it), 2 | 3) => {
             it.paused = !it.paused;
-            "people: pause"
+            "actor: pause"
         }
         (Some(it), 4) => {
             // Deleted and made again, seen as one change.
             (it.uid, it.created) = (number, number);
             it.annotation = annotation(random);
-            "people: replace a Deployment"
+            "actor: replace a Deployment"
         }
         (Some(it), _) => {
             it.annotation = annotation(random);
-            "people: annotate"
+            "actor: annotate"
         }
     };
     count(world, what);
@@ -138,24 +138,24 @@ fn pod(world: &mut World, side: usize) {
             let pod =
                 Pod { uid: number, created: number, owner, app, ips, host_network, ended: false, terminating: false };
             pods.insert(key.clone(), pod);
-            "people: start a Pod"
+            "actor: start a Pod"
         }
         (Some(_), 0..=3) => {
             pods.remove(&key);
-            "people: remove a Pod"
+            "actor: remove a Pod"
         }
         (Some(it), 4) => {
             it.ended = true;
-            "people: end a Pod"
+            "actor: end a Pod"
         }
         (Some(it), 5 | 6) => {
             it.terminating = true;
-            "people: terminate a Pod"
+            "actor: terminate a Pod"
         }
         (Some(it), _) => {
             it.ips.push(ip(random));
             it.ips.dedup();
-            "people: give a Pod an address"
+            "actor: give a Pod an address"
         }
     };
     count(world, what);
@@ -185,7 +185,7 @@ fn crowd(world: &mut World, side: usize) {
         }
         world.sides[side].cluster.changed(Kind::Deployment, &key);
     }
-    count(world, if takes_away { "people: a crowd goes" } else { "people: a crowd comes" });
+    count(world, if takes_away { "actor: a crowd goes" } else { "actor: a crowd comes" });
     world.say(format!("{} a crowd of {many} {}", world.sides[side].id, if takes_away { "goes" } else { "comes" }));
 }
 
@@ -224,7 +224,7 @@ fn hostile(world: &mut World, side: usize) {
     cluster.is.pods.insert(thief.clone(), pod);
     cluster.changed(Kind::Deployment, &owner);
     cluster.changed(Kind::Pod, &thief);
-    count(world, "people: take over an address");
+    count(world, "actor: take over an address");
     world.say(format!("{text} takes {ip} from {victim:?}"));
 }
 
@@ -243,7 +243,7 @@ fn service(world: &mut World, side: usize) {
         };
         services.insert(key.clone(), service);
     }
-    count(world, "people: change a Service");
+    count(world, "actor: change a Service");
     let text = format!("{:?}", world.sides[side].cluster.is.services.get(&key));
     world.say(format!("{} Service {key:?} {text}", world.sides[side].id));
     world.sides[side].cluster.changed(Kind::Service, &key);
@@ -262,50 +262,50 @@ fn fabric(world: &mut World) {
     let marks = ["orchestrator:terraform", "", PYTHON, "orchestrator:terraform"];
     let mark = marks[random.below(4) as usize];
     let (what, dn) = match random.below(24) {
-        0..=2 => ("people: delete an EPG", random.one_of(&epgs).cloned()),
-        3..=6 => ("people: delete a subnet", random.one_of(&subnets).cloned()),
-        7..=9 => ("people: change a scope", random.one_of(&subnets).cloned()),
-        10 => ("people: change a name", random.one_of(&subnets).cloned()),
-        11 | 12 => ("people: change a mark", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
-        13 => ("people: describe", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
-        14 => ("people: contract", random.one_of(&epgs).cloned()),
-        15..=17 => ("people: make an EPG", Some(epg)),
+        0..=2 => ("actor: delete an EPG", random.one_of(&epgs).cloned()),
+        3..=6 => ("actor: delete a subnet", random.one_of(&subnets).cloned()),
+        7..=9 => ("actor: change a scope", random.one_of(&subnets).cloned()),
+        10 => ("actor: change a name", random.one_of(&subnets).cloned()),
+        11 | 12 => ("actor: change a mark", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
+        13 => ("actor: describe", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
+        14 => ("actor: contract", random.one_of(&epgs).cloned()),
+        15..=17 => ("actor: make an EPG", Some(epg)),
         18..=20 => {
             let host = random.below(8);
-            ("people: make a subnet", random.one_of(&epgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
+            ("actor: make a subnet", random.one_of(&epgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
         }
-        21 => ("people: delete a tag", random.one_of(&tags).cloned()),
-        22 => ("people: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
-        _ => ("people: make an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
+        21 => ("actor: delete a tag", random.one_of(&tags).cloned()),
+        22 => ("actor: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
+        _ => ("actor: make an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
     };
     let Some(dn) = dn else { return };
     let class = if dn.contains("/extsubnet-") { "l3extSubnet" } else { "l3extInstP" };
     match what {
-        "people: delete an EPG" | "people: delete a subnet" | "people: delete a tag" => {
+        "actor: delete an EPG" | "actor: delete a subnet" | "actor: delete a tag" => {
             admin.admin_delete(&dn).unwrap();
         }
-        "people: delete an L3Out" => {
+        "actor: delete an L3Out" => {
             if world.random.percent(60) {
                 return;
             }
             admin.admin_delete(&dn).unwrap();
         }
-        "people: change a scope" => {
+        "actor: change a scope" => {
             let scope = ["", "import-security,shared-rtctrl", "export-rtctrl", "import-security,export-rtctrl"];
             admin.set(&dn, class, &[("scope", scope[world.random.below(4) as usize])]).unwrap();
         }
-        "people: change a name" => admin.set(&dn, class, &[("name", "renamed")]).unwrap(),
-        "people: change a mark" => {
+        "actor: change a name" => admin.set(&dn, class, &[("name", "renamed")]).unwrap(),
+        "actor: change a mark" => {
             // Nobody gives his objects our mark, and nobody takes those of the Python application away.
             let mark = if mark == PYTHON { "orchestrator:mine" } else { mark };
             admin.set(&dn, class, &[("annotation", mark)]).unwrap();
         }
-        "people: describe" => admin.set(&dn, class, &[("descr", "by hand")]).unwrap(),
-        "people: contract" => {
+        "actor: describe" => admin.set(&dn, class, &[("descr", "by hand")]).unwrap(),
+        "actor: contract" => {
             let contract = json!({"fvRsCons": {"attributes": {"tnVzBrCPName": "web"}}});
             admin.admin_post(&dn, &contract).unwrap();
         }
-        "people: make an L3Out" => make_l3out(world, &dn),
+        "actor: make an L3Out" => make_l3out(world, &dn),
         _ => {
             let parent = dn.rsplit_once(if class == "l3extSubnet" { "/extsubnet" } else { "/instP" }).unwrap().0;
             if admin.get(parent).is_none() || admin.get(&dn).is_some() {
@@ -454,19 +454,19 @@ fn wrong_plan(world: &mut World, side: usize) {
 }
 
 /// Somebody who begins to delete an object of ours again and again, and one day stops.
-pub fn fight(world: &mut World) {
-    match &world.fought_over {
+pub fn revert_repeatedly(world: &mut World) {
+    match &world.reverted_object {
         None if world.random.percent(3) => {
             let ours = |it: &serde_json::Value| it["annotation"].as_str().is_some_and(|it| it.contains("aci-sync:"));
             let subnets = world.apic.admin.class("l3extSubnet").into_iter().filter(|it| ours(&it.1)).map(|it| it.0);
             let subnets: Vec<String> = subnets.collect();
-            world.fought_over = world.random.one_of(&subnets).cloned();
+            world.reverted_object = world.random.one_of(&subnets).cloned();
         }
-        Some(_) if world.random.percent(7) => world.fought_over = None,
+        Some(_) if world.random.percent(7) => world.reverted_object = None,
         Some(dn) if world.apic.admin.get(dn).is_some() => {
-            world.log.push(format!("the fighter deletes {dn}"));
+            world.log.push(format!("another writer deletes {dn}"));
             world.apic.admin.admin_delete(dn).unwrap();
-            count(world, "people: undo what aci-sync did");
+            count(world, "actor: undo what aci-sync did");
         }
         _ => {}
     }
@@ -474,13 +474,13 @@ pub fn fight(world: &mut World) {
 
 /// What only people can settle, settled: privileges, refusals. Missing L3Outs, broken annotations and pauses in half of
 /// the worlds only: the others show what they leave on the fabric.
-pub fn make_peace(world: &mut World) {
+pub fn fix_mistakes(world: &mut World) {
     world.apic.admin.allow();
     world.apic.admin.clear_rejections();
     world.apic.admin.set_deaf(false);
-    world.fought_over = None;
+    world.reverted_object = None;
     if world.random.percent(50) {
-        count(world, "people: leave their mistakes");
+        count(world, "actor: leave mistakes");
         return world.say("mistakes stay");
     }
     for l3out in L3OUTS {

@@ -7,7 +7,7 @@ use crate::world::World;
 /// K4: one of three leads, which kubectl shows; the next one takes over after its clean stop and after its crash, and
 /// the fabric follows the cluster all the time.
 #[test]
-fn three_masters() {
+fn leadership_moves_between_three_daemons() {
     let world = World::new();
     let flags = ["--leader-elect", "--lease-name", "aci-sync", "--epg-grace", "0"];
     let holder = || {
