@@ -1,5 +1,5 @@
 //! What goes wrong on the Kubernetes side while the daemon runs: a server that is away, forgets, repeats itself or
-//! tells less than there is.
+//! reports less than there is.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -41,7 +41,8 @@ fn deletions(world: &World, text: &str) -> usize {
 }
 
 /// F1, F2 (W1, K2, I1): while the API server is away nothing is written; when it is back, all that happened meanwhile
-/// is done, each deletion once, whether the history is still there, or forgotten, told by status or within the stream.
+/// is done, each deletion once, whether the history is still there, or forgotten, reported by status or within the
+/// stream.
 #[test]
 fn an_api_server_outage_loses_nothing() {
     for (gone_as_status, forgets) in [(false, false), (false, true), (true, true)] {
@@ -60,7 +61,7 @@ fn an_api_server_outage_loses_nothing() {
         for kind in ["Deployment", "Pod", "Service"] {
             daemon.until_logged(&format!("failed to watch kind={kind} error=\"failed to reach the API server"));
         }
-        assert_eq!(world.writes(), [""; 0], "nobody knows anything new");
+        assert_eq!(world.writes(), [""; 0], "there is nothing new to write");
         if forgets {
             world.kube.compact();
         }
@@ -141,7 +142,7 @@ fn the_latest_state_wins_after_any_sequence_of_events() {
     );
     world.until_holds("E", &["10.0.0.1", "10.0.0.7"]);
 
-    // Half of what was told never was, and nobody says so: the next list does.
+    // Half of the events were false, and no event corrects them: the next list does.
     world.kube.server().pause();
     world.kube.apply("services", json!({"metadata": {"namespace": "z", "name": "anything"}}));
     world.kube.compact();
@@ -151,7 +152,7 @@ fn the_latest_state_wins_after_any_sequence_of_events() {
 }
 
 /// F7 (D4, D6): a Deployment that was deleted and made again under its name, with another EPG and other Pods, is the
-/// new one, whether both were told, a list came instead, or it was told as one change.
+/// new one, whether both were reported, a list came instead, or it was reported as one change.
 #[test]
 fn a_recreated_deployment_replaces_the_old_one() {
     for order in ["both", "a list", "one change"] {
@@ -183,7 +184,7 @@ fn a_recreated_deployment_replaces_the_old_one() {
     }
 }
 
-/// F8 (P5, R6): an address that a Pod of another Deployment got before the old Pod's end was told is in the new EPG
+/// F8 (P5, R6): an address that a Pod of another Deployment got before the old Pod's end was reported is in the new EPG
 /// only, stays there when that end comes at last, and was in both in no moment.
 #[test]
 fn a_reused_address_follows_its_new_pod() {
@@ -205,7 +206,7 @@ fn a_reused_address_follows_its_new_pod() {
     });
 }
 
-/// F10 (I4, I7): a kind that may be listed and not watched is told with the right that is missing; the other kinds are
+/// F10 (I4, I7): a kind that may be listed and not watched is logged with the missing permission; the other kinds are
 /// served all the same, and so is this one once it may be watched.
 #[test]
 fn a_forbidden_watch_does_not_stop_the_other_kinds() {
@@ -225,8 +226,8 @@ fn a_forbidden_watch_does_not_stop_the_other_kinds() {
     assert_eq!(daemon.count("list and watch recovered kind=Pod"), 1);
 }
 
-/// F10 (W1, I4): a right that is taken away in mid-run is told with its verb and resource, and nothing is deleted
-/// meanwhile; when it is given back, what was missed is done.
+/// F10 (W1, I4): a permission that is revoked while the daemon runs is logged with its verb and resource, and nothing
+/// is deleted meanwhile; when it is given back, what was missed is done.
 #[test]
 fn a_revoked_permission_deletes_nothing() {
     let world = World::new();
@@ -304,7 +305,7 @@ fn an_empty_list_deletes_nothing() {
 }
 
 /// F29, F2 (I9): thousands of Pods, a page token that expires in the middle of them, and objects with a megabyte that
-/// nobody needs: all is exported, in little memory.
+/// of unused data: all is exported, in little memory.
 #[test]
 fn thousands_of_pods_take_little_memory() {
     let world = World::new();
@@ -313,7 +314,7 @@ fn thousands_of_pods_take_little_memory() {
     for (n, address) in addresses.iter().enumerate() {
         world.kube.pod("a", "web", &n.to_string(), &[address]);
     }
-    let ballast = json!({"metadata": {"annotations": {"somebody.example/ballast": "x".repeat(1 << 20)}}});
+    let ballast = json!({"metadata": {"annotations": {"other.example/ballast": "x".repeat(1 << 20)}}});
     world.kube.patch("deployments", "a", "web", ballast.clone());
     for n in 0..20 {
         world.kube.patch("pods", "a", &format!("web-646c8dfd75-{n}"), ballast.clone());

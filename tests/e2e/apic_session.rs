@@ -13,8 +13,8 @@ fn with(options: apic::Options) -> World {
     World::with(kube::Options::default(), options)
 }
 
-/// A2: the certificate must come from a trusted CA and have the right name, or have a trusted fingerprint; otherwise nothing is
-/// sent, and the log says what was presented.
+/// A2: the certificate must come from a trusted CA and have the right name, or have a trusted fingerprint; otherwise
+/// nothing is sent, and the log says what was presented.
 #[test]
 fn certificates_are_verified() {
     let world = World::new();
@@ -131,8 +131,8 @@ fn a_wrong_password_is_retried_rarely() {
     assert!(!daemon.log().contains(world.apic.password()));
 }
 
-/// W8, X7: a refused login is logged with the controller, the user and the time until the next attempt; after an answer that
-/// speaks of a lock the pause is the longest. A new password that SIGHUP reads is tried at once.
+/// W8, X7: a refused login is logged with the controller, the user and the time until the next attempt; after an answer
+/// that speaks of a lock the pause is the longest. A new password that SIGHUP reads is tried at once.
 #[test]
 fn a_new_password_ends_the_wait() {
     let world = World::new();
@@ -238,7 +238,8 @@ fn secrets_stay_secret() {
     }
 }
 
-/// A4: if an APIC repeats the token and the password in its answers, they do not appear in the log, a finding or an Event.
+/// A4: if an APIC repeats the token and the password in its answers, they do not appear in the log, a finding or an
+/// Event.
 #[test]
 fn secrets_repeated_by_the_apic_are_not_printed() {
     let world = World::new();

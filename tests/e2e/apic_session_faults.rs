@@ -1,5 +1,5 @@
-//! Faults of the APIC session: tokens, subscriptions, storms, and messages that no APIC sends. Whatever happens, the daemon
-//! goes on, the fabric ends up in sync, and no account gets locked.
+//! Faults of the APIC session: tokens, subscriptions, storms, and messages that no APIC sends. Whatever happens, the
+//! daemon goes on, the fabric ends up in sync, and no account gets locked.
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -85,8 +85,8 @@ fn a_refresh_that_keeps_failing_leads_to_a_login() {
     assert_eq!(logins(&world), 2);
 }
 
-/// F14 (R3, R4): if a refresh is answered with 200 although the subscription is dead, drift is found after `--resync` at the
-/// latest; an answer with 405 means that the websocket is unknown there, and leads to a new session.
+/// F14 (R3, R4): if a refresh is answered with 200 although the subscription is dead, drift is found after `--resync`
+/// at the latest; an answer with 405 means that the websocket is unknown there, and leads to a new session.
 #[test]
 fn a_refresh_of_a_dead_subscription_is_noticed() {
     let begin = || {
@@ -126,8 +126,8 @@ fn many() -> Vec<String> {
     (0..2000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect()
 }
 
-/// A world with 2,000 subnets in an EPG, which are all deleted while the daemon waits for the answer to a read. It waits until
-/// the returned sender is dropped.
+/// A world with 2,000 subnets in an EPG, which are all deleted while the daemon waits for the answer to a read. It
+/// waits until the returned sender is dropped.
 fn storm(world: &World) -> (Daemon, Sender<()>) {
     let addresses = many();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -151,8 +151,8 @@ fn storm(world: &World) -> (Daemon, Sender<()>) {
     (daemon, go_on)
 }
 
-/// F15 (X3, R4): the events of 2,000 deleted subnets do not fit into the queue. Nothing waits for it and nothing is lost: one
-/// full sync, and all subnets are back after a few requests.
+/// F15 (X3, R4): the events of 2,000 deleted subnets do not fit into the queue. Nothing waits for it and nothing is
+/// lost: one full sync, and all subnets are back after a few requests.
 #[test]
 fn a_burst_of_events_is_one_full_sync() {
     World::both(|world| {
@@ -178,8 +178,8 @@ fn a_full_queue_does_not_delay_the_shutdown() {
     drop(go_on);
 }
 
-/// F17 (W8, I11): while the APIC is busy for long, with 503 or 429, the session is kept, a refused request is sent again
-/// up to four times, and what is not served then is left to a later reconcile.
+/// F17 (W8, I11): while the APIC is busy for long, with 503 or 429, the session is kept, a refused request is sent
+/// again up to four times, and what is not served then is left to a later reconcile.
 #[test]
 fn a_busy_apic_causes_no_extra_logins() {
     let story = |status: u16| {
@@ -227,8 +227,8 @@ fn peak(daemon: &Daemon) -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// F32 (X3): whatever comes over the websocket costs at most the session, never the daemon or its memory, and the drift of
-/// that time is repaired.
+/// F32 (X3): whatever comes over the websocket costs at most the session, never the daemon or its memory, and the drift
+/// of that time is repaired.
 #[test]
 fn a_hostile_websocket_costs_at_most_a_session() {
     const TEXT: u8 = 0x81;
@@ -338,8 +338,8 @@ fn events_out_of_scope_are_ignored() {
     assert!(world.apic.journal().split_off(before).iter().all(|it| !it.is_write() || it.body.contains("settle")));
 }
 
-/// F35 (K3, A1): the Kubernetes token and the APIC password are rotated under a running daemon. The token's file is read
-/// again by itself, the password's on SIGHUP, and the fabric stays in sync without a deletion.
+/// F35 (K3, A1): the Kubernetes token and the APIC password are rotated under a running daemon. The token's file is
+/// read again by itself, the password's on SIGHUP, and the fabric stays in sync without a deletion.
 #[test]
 fn credentials_may_be_rotated() {
     let world = World::new();

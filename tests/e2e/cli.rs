@@ -1,5 +1,5 @@
-//! The command line of a process: help and version, exit codes, where lines go, closed outputs. The parser and the texts
-//! made from the table of flags are tested in `tests/model/configuration.rs`.
+//! The command line of a process: help and version, exit codes, where lines go, closed outputs. The parser and the
+//! texts made from the table of flags are tested in `tests/model/configuration.rs`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -149,8 +149,8 @@ fn closed_outputs_change_nothing() {
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
 
-/// X6: lines begin with a priority and without a time only if the output is the journal's: an inherited JOURNAL_STREAM of
-/// another service has no effect.
+/// X6: lines begin with a priority and without a time only if the output is the journal's: an inherited JOURNAL_STREAM
+/// of another service has no effect.
 #[test]
 fn lines_have_the_prefix_that_their_reader_expects() {
     let world = World::new();

@@ -56,12 +56,16 @@ fn managed_attributes_are_repaired() {
         world.apic.set(ONE, "l3extSubnet", &[("descr", "again")]).unwrap();
         world.settle();
         let after = world.apic.writes();
-        assert!(after[writes..].iter().all(|it| !it.body.contains("\"E\"")), "nobody's change of that is reverted");
+        assert!(
+            after[writes..].iter().all(|it| !it.body.contains("\"E\"")),
+            "changes of other attributes are not reverted"
+        );
         assert!(world.apic.get(&format!("{DN_E}/rsprov-web")).is_some());
     });
 }
 
-/// W7: an EPG is read before it is written to; our own writes come back as events and cost neither a read nor a reconcile.
+/// W7: an EPG is read before it is written to; our own writes come back as events and cost neither a read nor a
+/// reconcile.
 #[test]
 fn own_writes_cause_no_reconcile() {
     World::both(|world| {
@@ -110,7 +114,7 @@ fn a_lost_websocket_loses_no_change() {
 }
 
 /// R3, R4: subscriptions that lapse without a word are noticed at their next refresh, which is due after a third of the
-/// default life where the APIC does not know `refresh-timeout`.
+/// default life if the APIC does not know `refresh-timeout`.
 #[test]
 fn lapsed_subscriptions_are_noticed() {
     let world = World::new();
@@ -123,7 +127,7 @@ fn lapsed_subscriptions_are_noticed() {
     daemon.until_logged("a subscription lapsed");
 }
 
-/// R4: where nothing says that events were lost, the full sync of `--resync` finds it.
+/// R4: if nothing says that events were lost, the full sync of `--resync` finds it.
 #[test]
 fn a_silent_websocket_is_covered_by_the_resync() {
     World::both(|world| {
@@ -135,7 +139,8 @@ fn a_silent_websocket_is_covered_by_the_resync() {
     });
 }
 
-/// R6, R4: a restart on a converged fabric writes nothing; what is ours is found again though nobody names it now.
+/// R6, R4: a restart on a converged fabric writes nothing; what is ours is found again although no Deployment names it
+/// now.
 #[test]
 fn a_restart_writes_nothing_and_finds_all_owned_objects() {
     World::both(|world| {
@@ -155,7 +160,7 @@ fn a_restart_writes_nothing_and_finds_all_owned_objects() {
         world.kube.delete("deployments", "b", "lost");
         world.kube.delete("pods", "b", "lost-646c8dfd75-0");
         let _daemon = world.run(&["--epg-grace", "0"]);
-        world.until("what nobody names any more has gone", |world| {
+        world.until("what no Deployment names any more has gone", |world| {
             world.apic.get("uni/tn-T/out-M/instP-LOST").is_none()
         });
         assert!(world.holds("E", &["10.0.0.1", "10.0.0.2"]));
@@ -260,8 +265,8 @@ fn lost_watches_lose_no_change() {
     });
 }
 
-/// W2, R1, A6: an EPG of ours that another writer deletes between our read and our write is created by that write, as ours
-/// and whole, with each shape of the APIC's answers, and whether or not the websocket tells of it.
+/// W2, R1, A6: an EPG of ours that another writer deletes between our read and our write is created by that write, as
+/// ours and whole, with each shape of the APIC's answers, and whether or not the websocket reports it.
 #[test]
 fn an_epg_deleted_during_a_write_stays_owned() {
     let story = |shape: WriteAnswer, events_lost: bool| {

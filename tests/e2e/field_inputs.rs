@@ -62,7 +62,7 @@ fn addresses_in_old_spellings() {
     assert_eq!(deleted, 1, "it left once only, when it was not there any more");
 }
 
-/// F5, F31: a page for people, of a proxy or a login, is told as what it is on both sides, and nothing of it is quoted.
+/// F5, F31: a web page of a proxy or a login is reported as such on both sides, and nothing of it is quoted.
 #[test]
 fn web_pages_are_reported_as_such() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! What is held back on purpose: pauses, the deletion guard, fights, refused objects, foreign EPGs that were deleted, and what
-//! a namespace may not have.
+//! What is delayed on purpose: pauses, the deletion guard, conflicts with other writers, rejected objects, foreign EPGs
+//! that were deleted, and what a namespace may not have.
 
 use crate::world::{DN_E, DN_F, E, F, MARK, World};
 use serde_json::json;
@@ -7,8 +7,8 @@ use sim::apic::ApiError;
 
 const TAG: &str = "uni/tn-T/out-L/annotationKey-[aci-sync:me:E]";
 
-/// D2: a pause leaves an EPG as it is, drift and vanished Pods included, but for an address that another Pod has got (P5);
-/// without it everything is caught up.
+/// D2: a pause leaves an EPG as it is, drift and vanished Pods included, but for an address that another Pod has got
+/// (P5); without it everything is caught up.
 #[test]
 fn a_paused_epg_is_left_alone() {
     World::both(|world| {
@@ -37,8 +37,8 @@ fn a_paused_epg_is_left_alone() {
     });
 }
 
-/// O4: a foreign EPG that was used and that somebody deleted is not made anew, after a restart either; made again, it
-/// gets its subnets back; without the tag it is made as ours; and the tag goes with the last Deployment.
+/// O4: a foreign EPG that was used and that another writer deleted is not recreated, after a restart either; made
+/// again, it gets its subnets back; without the tag it is made as ours; and the tag goes with the last Deployment.
 #[test]
 fn a_deleted_foreign_epg_is_not_recreated() {
     World::both(|world| {
@@ -81,7 +81,8 @@ fn a_deleted_foreign_epg_is_not_recreated() {
     });
 }
 
-/// O4: the tag of a Deployment that went while nobody looked is found in an L3Out that nobody names any more.
+/// O4: the tag of a Deployment that went while aci-sync was down is found in an L3Out that no Deployment names any
+/// more.
 #[test]
 fn a_leftover_tag_is_found() {
     World::both(|world| {
@@ -133,8 +134,8 @@ fn a_rejected_object_does_not_stop_the_others() {
     });
 }
 
-/// W4, I5: a start that finds the cluster's Deployments gone deletes nothing until somebody consents, a restart does
-/// not change that, and what is desired again leaves the hold.
+/// W4, I5: a start that finds the cluster's Deployments gone deletes nothing until an administrator approves, a restart
+/// does not change that, and what is desired again leaves the hold.
 #[test]
 fn a_mass_deletion_waits_for_approval() {
     World::both(|world| {
@@ -190,8 +191,8 @@ fn the_deletion_guard_can_be_turned_off() {
     });
 }
 
-/// R5: what somebody undoes again and again is repaired six times and then left alone for a minute; everything else
-/// goes on.
+/// R5: what another writer reverts again and again is repaired six times and then left alone for a minute; everything
+/// else goes on.
 #[test]
 fn a_conflict_with_another_writer_is_throttled() {
     World::both(|world| {

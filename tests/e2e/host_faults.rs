@@ -1,4 +1,4 @@
-//! What the machine below does to the daemon: no descriptors left, nobody who takes its output, a clock that jumps.
+//! What the machine below does to the daemon: no descriptors left, no reader of its output, a clock that jumps.
 
 use std::net::ToSocketAddrs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn allow_descriptors(daemon: &Daemon, soft: u32) {
     assert!(status.success());
 }
 
-/// F34, F1 (W1, W8, X1): where no connection can be made because the process has no descriptors left, it says so,
+/// F34, F1 (W1, W8, X1): if no connection can be made because the process has no descriptors left, it says so,
 /// changes nothing, and goes on by itself once there are some again.
 #[test]
 fn a_process_out_of_descriptors_recovers() {
@@ -73,7 +73,7 @@ fn lost_connections_leak_nothing() {
     }
 }
 
-/// F34 (X1, X6): the fabric is kept in step also where stdout and stderr are closed, full, or lead to nobody; and a
+/// F34 (X1, X6): the fabric is kept in sync even if stdout and stderr are closed, full, or without a reader; and a
 /// stop is a stop.
 #[test]
 fn closed_or_full_outputs_do_not_stop_the_daemon() {
@@ -104,7 +104,7 @@ fn closed_or_full_outputs_do_not_stop_the_daemon() {
     }
 }
 
-/// F25: no deadline depends on the time of day, which may jump; only log lines tell it, and a plugin's credential ends
+/// F25: no deadline depends on the time of day, which may jump; only log lines show it, and a plugin's credential ends
 /// at one, which is made a span of time as soon as it is read.
 #[test]
 fn deadlines_ignore_clock_jumps() {
@@ -154,7 +154,7 @@ fn every_address_of_a_name_is_tried() {
     }
 }
 
-/// F33 (W8): names that do not resolve are told, on both sides, and tried again; a stop does not wait for them.
+/// F33 (W8): names that do not resolve are logged, on both sides, and tried again; a stop does not wait for them.
 #[test]
 fn unresolvable_names_are_retried() {
     let world = World::new();
@@ -168,7 +168,7 @@ fn unresolvable_names_are_retried() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-/// F34 (X1, X2, X3): somebody who holds the pipe of the log and does not read it holds nothing up: not the fabric, and
+/// F34 (X1, X2, X3): a process that holds the pipe of the log and does not read it delays neither the fabric, nor
 /// not a stop.
 #[test]
 fn an_unread_log_pipe_does_not_block_the_daemon() {

@@ -198,7 +198,7 @@ fn garbage_is_not_taken_for_a_list() {
     }
 }
 
-/// F5 (W1, K2, X3): no part of an answer passes for the whole, at whatever byte it was cut, nor with a byte more.
+/// F5 (W1, K2, X3): no part of an answer is taken for the whole, at whatever byte it was cut, nor with a byte more.
 #[test]
 fn a_truncated_answer_is_not_taken_for_the_whole() {
     let kube = SimKube::start(Options::default());
@@ -263,7 +263,7 @@ fn garbage_of_the_apic_changes_nothing() {
     });
 }
 
-/// F32 (W7, I3): objects that the APIC tells of and that were not asked for, with our mark and anywhere, are not
+/// F32 (W7, I3): objects that the APIC reports and that were not asked for, with our mark and anywhere, are not
 /// touched: what is deleted was shown by a read of its own place.
 #[test]
 fn objects_that_were_not_asked_for_are_not_touched() {
@@ -302,7 +302,7 @@ fn objects_that_were_not_asked_for_are_not_touched() {
     }
 }
 
-/// A server without TLS, which says the same to everybody and keeps what it was told.
+/// A server without TLS, which answers every request alike and records what it receives.
 fn plain(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -320,8 +320,8 @@ fn plain(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
     (address, heard)
 }
 
-/// F31 (I13, A2): a server without TLS on the port hears nothing but the beginning of a handshake, on either side; it is
-/// told, and tried again.
+/// F31 (I13, A2): a server without TLS on the port hears nothing but the beginning of a handshake, on either side; it
+/// is logged, and tried again.
 #[test]
 fn nothing_is_sent_without_tls() {
     let world = World::new();
@@ -339,7 +339,7 @@ fn nothing_is_sent_without_tls() {
     assert!(heard.iter().all(|it| it.starts_with(&[0x16, 3])), "a handshake is all that was heard");
 }
 
-/// F31 (I13, A2): nobody is followed to where an answer points: neither the password nor a token gets there.
+/// F31 (I13, A2): a redirect is not followed: neither the password nor a token gets there.
 #[test]
 fn redirects_are_not_followed() {
     let world = World::new();
@@ -352,7 +352,7 @@ fn redirects_are_not_followed() {
     }
     let daemon = world.run(&[]);
     world.until_holds("E", &["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert!(daemon.count("301") >= 2, "it is told: {}", daemon.log());
+    assert!(daemon.count("301") >= 2, "it is logged: {}", daemon.log());
     assert!(daemon.count("redirect to ") >= 2, "the target is logged: {}", daemon.log());
     assert!(heard.lock().unwrap().is_empty());
 }

@@ -63,8 +63,8 @@ fn has_thread(daemon: &Daemon) -> bool {
     names.any(|it| it.trim() == "kubernetes-even")
 }
 
-/// K5: the first sync and the release of a Deployment are reported, on the very object that `kubectl describe` looks for;
-/// changes of its Pods are not, and a restart on a converged fabric reports nothing.
+/// K5: the first sync and the release of a Deployment are reported, on the very object that `kubectl describe` looks
+/// for; changes of its Pods are not, and a restart on a converged fabric reports nothing.
 #[test]
 fn sync_and_release_are_reported() {
     let world = World::new();

@@ -16,8 +16,8 @@ fn large_deployment(name: &str, length: usize) -> Value {
     json!({"metadata": {"namespace": "b", "name": name}, "spec": {"replicas": 0, "template": template}})
 }
 
-/// K1, X3: a list page that is too large is asked for in smaller ones, and a watch line of 8 MB is an event like any other.
-/// Objects of one namespace that make both keep nothing from the other namespaces, and cost little memory.
+/// K1, X3: a list page that is too large is asked for in smaller ones, and a watch line of 8 MB is an event like any
+/// other. Objects of one namespace that make both keep nothing from the other namespaces, and cost little memory.
 #[test]
 fn large_objects_do_not_block_other_namespaces() {
     let world = World::new();
@@ -42,8 +42,8 @@ fn large_objects_do_not_block_other_namespaces() {
     assert!(peak < 120_000, "{peak} kB at most");
 }
 
-/// X3: an object whose events are longer than 16 MiB is read on its own. It is known as it is, it keeps no view incomplete
-/// however often it is written, and all others are heard of.
+/// X3: an object whose events are longer than 16 MiB is read on its own. It is known as it is, it keeps no view
+/// incomplete however often it is written, and all others are heard of.
 #[test]
 fn an_oversized_event_costs_one_read() {
     let watch = Watch::open(Options::default());
@@ -67,7 +67,7 @@ fn an_oversized_event_costs_one_read() {
     watch.stop();
 }
 
-/// X3: where the object cannot be read on its own either, the kind is listed.
+/// X3: if the object cannot be read on its own either, the kind is listed.
 #[test]
 fn an_unreadable_object_leads_to_a_list() {
     let watch = Watch::open(Options::default());
@@ -133,7 +133,8 @@ fn an_object_is_identified_by_the_beginning_of_its_line() {
     }
 }
 
-/// K1: a page that cannot be read whole is not used, and an object is decoded apart from its neighbours while it comes in.
+/// K1: a page that cannot be read whole is not used, and an object is decoded apart from its neighbours while it comes
+/// in.
 #[test]
 fn a_page_is_read_one_object_at_a_time() {
     let item =

@@ -36,7 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals show which one it was.
+/// A daemon with a way of its own to the API server and a user of its own at the APIC, so that the journals show which
+/// one it was.
 struct Replica {
     name: String,
     front: Server,
@@ -288,8 +289,8 @@ fn a_take_over_is_a_start() {
     world.until("what was released is gone", |world| world.apic.get(DN_E).is_none());
 }
 
-/// K4: a leader whose requests for the Lease hang, and nothing else does, ends its session at its deadline; once they are
-/// answered it leads again with a full sync.
+/// K4: a leader whose requests for the Lease hang, and nothing else does, ends its session at its deadline; once they
+/// are answered it leads again with a full sync.
 fn a_leader_whose_lease_hangs() {
     let world = World::new();
     let lone = Replica::start(&world, "lone");
@@ -308,8 +309,8 @@ fn a_leader_whose_lease_hangs() {
     assert_eq!((lists(&world), lone.daemon.count("new term of leadership")), (3, 2));
 }
 
-/// K4: a leader whose Lease another process takes, whether its time is over or not, or deletes, ends its session at once and
-/// is a candidate like any other.
+/// K4: a leader whose Lease another process takes, whether its time is over or not, or deletes, ends its session at
+/// once and is a candidate like any other.
 fn a_leader_whose_lease_is_taken_away() {
     let world = World::new();
     let lone = Replica::start(&world, "lone");
@@ -449,8 +450,8 @@ fn an_observer_does_not_join_the_election() {
     assert!(!world.kube.journal().iter().any(|it| it.target.contains("/leases")));
 }
 
-/// K4: the term is checked right before each write: if it ends in the middle of a reconcile, no further write begins, also
-/// while the session still exists.
+/// K4: the term is checked right before each write: if it ends in the middle of a reconcile, no further write begins,
+/// also while the session still exists.
 #[test]
 fn the_end_of_a_term_stops_the_next_write() {
     let world = World::new();

@@ -62,8 +62,8 @@ fn a_changed_annotation_moves_the_addresses() {
     });
 }
 
-/// D6, F37: a removed annotation takes the subnets at once and the EPG after its grace; a reinstall in between keeps it,
-/// with the contracts that people gave it.
+/// D6, F37: a removed annotation takes the subnets at once and the EPG after its grace; a reinstall in between keeps
+/// it, with the contracts that people gave it.
 #[test]
 fn a_reinstall_keeps_the_contracts() {
     World::both(|world| {
@@ -185,7 +185,7 @@ fn hostile_annotations_reach_no_request() {
             entry.body
         );
     }
-    assert!(daemon.count("invalid annotation") >= 50, "each is told: {}", daemon.count("invalid annotation"));
+    assert!(daemon.count("invalid annotation") >= 50, "each is logged: {}", daemon.count("invalid annotation"));
     assert!(daemon.log().lines().all(|it| !it.chars().any(char::is_control)), "one finding is one line");
 }
 
@@ -202,7 +202,7 @@ fn a_large_echo_causes_no_full_sync() {
     assert_eq!(daemon.count("APIC events may be lost"), 0);
 }
 
-/// R3: a tenant that does not exist is waited for and served as soon as it does, also where events of the first
+/// R3: a tenant that does not exist is served as soon as it does, even if events of the first
 /// children of a new parent are lost.
 #[test]
 fn a_tenant_created_later_is_served() {

@@ -52,7 +52,7 @@ fn cluster(kube: &SimKube, folder: &Folder) -> Client {
     Client::new(&kube::load(Some(&file), None, &|_| None).unwrap()).unwrap()
 }
 
-/// Answers of an API server: bodies, heads, and refusals whose body nobody needs.
+/// Answers of an API server: bodies, heads, and refusals whose body is not needed.
 #[test]
 fn endless_answers_of_the_api_server_are_cut_off() {
     let kube = SimKube::start(sim::kube::Options::default());
@@ -74,7 +74,7 @@ fn endless_answers_of_the_api_server_are_cut_off() {
     }
 }
 
-/// D1, O1: the UID that becomes a part of our mark is checked like a cluster id that somebody gives.
+/// D1, O1: the UID that becomes a part of our mark is checked like a cluster id from the configuration.
 #[test]
 fn the_clusters_uid_is_checked() {
     let kube = SimKube::start(sim::kube::Options::default());
@@ -178,7 +178,7 @@ impl ApicWrite for Mute {
     }
 }
 
-/// W7, W8: where nobody ever says what became of a write and the fabric does not show it, it is tried twice, told, and
+/// W7, W8: if no answer says what became of a write and the fabric does not show it, it is tried twice, reported, and
 /// tried again after a pause.
 #[test]
 fn a_reconcile_is_bounded() {

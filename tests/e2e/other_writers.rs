@@ -1,5 +1,5 @@
 //! Others on the same fabric: a second daemon, another cluster, an earlier life, the Python application, and people
-//! who fight. Nobody touches what is another's, everything comes to rest, and nothing goes in masses.
+//! who revert changes. Each leaves foreign objects alone, everything converges, and there are no mass deletions.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -86,7 +86,7 @@ fn two_daemons_of_one_cluster_converge() {
         world.settle();
         assert_eq!(writes_since(world, before), Vec::<String>::new(), "both rest");
         assert_eq!(world.apic.get("uni/tn-T/out-L/instP-X").unwrap()["annotation"], theirs);
-        // One of them dies, and nobody notices.
+        // One of them dies, and the other one is not affected.
         one.kill();
         world.kube.delete("pods", "a", "web-646c8dfd75-1");
         world.until_holds("E", &["10.0.0.3", "10.0.0.4", "10.0.1.1"]);
@@ -139,7 +139,8 @@ fn two_clusters_share_an_epg() {
     });
 }
 
-/// F27 (S3): both clusters want the same address in EPGs of one VRF: who is there has it, the other is told and waits.
+/// F27 (S3): both clusters want the same address in EPGs of one VRF: the first one has it, the other one reports a
+/// finding and waits.
 #[test]
 fn two_clusters_want_one_address() {
     World::both(|world| {
@@ -160,8 +161,8 @@ fn two_clusters_want_one_address() {
     });
 }
 
-/// F28 (R5, R2): another program overwrites the mark of our EPG and the scope of our subnet each time anew. Six repairs
-/// each, then one a minute; everything else goes on, and what it added stays.
+/// F28 (R5, R2): another program overwrites the mark of our EPG and the scope of our subnet each time again. Six
+/// repairs each, then one a minute; everything else goes on, and what it added stays.
 #[test]
 fn a_conflict_over_marks_and_scopes_is_throttled() {
     let subnet = format!("{DN_E}/extsubnet-[10.0.0.1/32]");
@@ -189,7 +190,8 @@ fn a_conflict_over_marks_and_scopes_is_throttled() {
 }
 
 /// F38 (O3, O6): what an earlier cluster id made is foreign until `--adopt-id` names it; then what is desired is taken
-/// over in place, with the contracts that people gave it, and the rest is left alone and told. Nothing goes in masses.
+/// over in place, with the contracts that people gave it, and the rest is left alone and reported. Nothing goes in
+/// masses.
 #[test]
 fn a_former_cluster_id_is_adopted_only_on_request() {
     World::both(|world| {
@@ -226,7 +228,7 @@ fn a_former_cluster_id_is_adopted_only_on_request() {
         });
         daemon.until_logged("legacy subnets that are not desired; leaving them alone");
         world.settle();
-        assert_eq!(snapshot(world, DN_F), before[1], "what nobody wants is left alone");
+        assert_eq!(snapshot(world, DN_F), before[1], "what no Deployment wants is left alone");
         assert!(world.apic.get(&format!("{DN_E}/rscons-web")).is_some());
         let since = writes_since(world, writes);
         assert!(since.len() <= 2 && since.iter().all(|it| !it.contains("deleted")), "{since:?}");

@@ -62,7 +62,8 @@ Plan: 3 to create, 0 to change, 0 to delete.
     });
 }
 
-/// X5: `run --once` does one full sync, waits for the end of a grace, checks, and its exit code says if something is left.
+/// X5: `run --once` does one full sync, waits for the end of a grace, checks, and its exit code says if something is
+/// left.
 #[test]
 fn once_syncs_and_checks() {
     World::both(|world| {
@@ -88,7 +89,7 @@ fn once_syncs_and_checks() {
         world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &["10.0.0.1"]);
         assert_eq!(once(&[]).0, Some(1), "something waits");
 
-        // Under upsert-only no grace is waited for, and what is kept is counted.
+        // Under upsert-only there is no wait for a grace, and what is kept is counted.
         world.kube.deploy("a", "web", Some(E), &["10.0.0.8", "10.0.0.9"]);
         assert_eq!(once(&[]).0, Some(1));
         world.kube.delete("deployments", "a", "web");

@@ -167,7 +167,7 @@ fn a_thousand_changes_cost_a_few_requests() {
     assert!(writes <= 250, "{writes} requests for a thousand changes");
 }
 
-/// The original left `mo` unbound where the APIC answered a create with anything but 400, and ended.
+/// The original left `mo` unbound when the APIC answered a create with anything but 400, and ended.
 #[test]
 fn every_answer_to_a_create_is_handled() {
     std::thread::scope(|scope| {

@@ -46,7 +46,7 @@ fn a_create_never_overwrites() {
         let _daemon = world.run(&[]);
         world.kube.deploy("settled", "x", Some(r#"{"tenant":"T","l3out":"L","epg":"X"}"#), &[]);
         world.until("the L3Out is known", |world| world.apic.get("uni/tn-T/out-L/instP-X").is_some());
-        // Somebody makes the very EPG, unheard, before we do.
+        // Another writer creates the same EPG, without an event, before we do.
         world.apic.set_deaf(true);
         world.apic.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform"), ("descr", "theirs")]).unwrap();
         world.apic.set(&format!("{DN_E}/extsubnet-[10.0.0.1/32]"), "l3extSubnet", &[("name", "theirs")]).unwrap();
@@ -57,7 +57,7 @@ fn a_create_never_overwrites() {
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "theirs");
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.2/32"]["annotation"], MARK);
 
-        // The same for a subnet in an EPG of ours, where a create trusts the cache.
+        // The same for a subnet in an EPG of ours, when a create trusts the cache.
         world.apic.set_deaf(true);
         let dn = "uni/tn-T/out-L/instP-X/extsubnet-[10.0.0.5/32]";
         world.apic.set(dn, "l3extSubnet", &[("name", "theirs"), ("scope", "export-rtctrl")]).unwrap();
@@ -90,14 +90,14 @@ fn a_tenant_is_never_created() {
     });
 }
 
-/// W7: what is deleted is deleted on the answer to a read of the same reconcile, and only where that still shows our mark.
+/// W7: what is deleted is deleted on the answer to a read of the same reconcile, and only if that still shows our mark.
 #[test]
 fn ownership_is_checked_on_what_was_just_read() {
     World::both(|world| {
         let _daemon = world.run(&[]);
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
-        // Somebody takes the subnet over, unheard: deleted and made anew with another mark.
+        // Another writer takes the subnet over, without an event: deletes and recreates it with another mark.
         let dn = format!("{DN_E}/extsubnet-[10.0.0.1/32]");
         world.apic.set_deaf(true);
         world.apic.admin_delete(&dn).unwrap();
@@ -138,7 +138,7 @@ fn a_lost_answer_is_followed_by_a_read() {
     });
 }
 
-/// W5: `observe` writes nothing and tells what it would; `upsert-only` deletes nothing.
+/// W5: `observe` writes nothing and reports what it would do; `upsert-only` deletes nothing.
 #[test]
 fn policies() {
     let world = World::new();
@@ -249,7 +249,7 @@ fn retries_against_a_busy_apic_slow_down() {
     assert!(daemon.count("reconcile failed") <= 5, "{}", daemon.count("reconcile failed"));
 }
 
-/// D6: an EPG that holds somebody else's subnet stays when its Deployment goes.
+/// D6: an EPG that holds another writer's subnet stays when its Deployment goes.
 #[test]
 fn an_epg_with_foreign_subnets_stays() {
     World::both(|world| {
@@ -268,7 +268,7 @@ fn an_epg_with_foreign_subnets_stays() {
     });
 }
 
-/// D6: with `--keep-contracted` an EPG with contracts stays, empty, also where the contract came unheard.
+/// D6: with `--keep-contracted` an EPG with contracts stays, empty, even if the contract came without an event.
 #[test]
 fn keep_contracted_keeps_an_epg_with_contracts() {
     let world = World::new();
@@ -281,7 +281,7 @@ fn keep_contracted_keeps_an_epg_with_contracts() {
     world.until_holds("E", &[]);
 }
 
-/// O1: without a given id the mark carries the UID of kube-system; an API server that is away is waited for, one that
+/// O1: without a given id the mark carries the UID of kube-system; an unreachable API server is retried, one that
 /// refuses is not.
 #[test]
 fn the_cluster_id() {

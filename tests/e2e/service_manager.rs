@@ -162,7 +162,8 @@ fn a_busy_manager_gets_the_status_later() {
     }
 }
 
-/// X1: the daemon runs without a service manager, whatever NOTIFY_SOCKET is; a path that cannot be a socket is an error.
+/// X1: the daemon runs without a service manager, whatever NOTIFY_SOCKET is; a path that cannot be a socket is an
+/// error.
 #[test]
 fn an_unusable_notify_socket() {
     let world = World::new();

@@ -121,7 +121,8 @@ fn the_status_is_logged_on_demand() {
     daemon.until_logged(&format!("leader=true controller={}", world.apic.apic()));
 }
 
-/// X4, X6: an invalid command line, a missing value or a bad file: one sentence on stderr, the right code, no backtrace.
+/// X4, X6: an invalid command line, a missing value or a bad file: one sentence on stderr, the right code, no
+/// backtrace.
 #[test]
 fn errors_are_one_sentence() {
     let world = World::new();
@@ -188,8 +189,8 @@ fn credentials_are_read_again_on_demand() {
     assert!(!daemon.log().contains(old) && !daemon.log().contains("Another-word"));
 }
 
-/// X4, X3: SIGHUP if the password, a token or a CA has become a FIFO without a writer: it is logged, the old one stays in
-/// use, and everything goes on.
+/// X4, X3: SIGHUP if the password, a token or a CA has become a FIFO without a writer: it is logged, the old one stays
+/// in use, and everything goes on.
 #[test]
 fn a_fifo_as_a_credential_blocks_nothing() {
     let world = World::new();
@@ -209,7 +210,8 @@ fn a_fifo_as_a_credential_blocks_nothing() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-/// A4, I12: the daemon leaves no core file, whatever its limits are, and its user cannot read its memory and environment.
+/// A4, I12: the daemon leaves no core file, whatever its limits are, and its user cannot read its memory and
+/// environment.
 #[test]
 fn there_is_no_core_file() {
     let world = World::new();

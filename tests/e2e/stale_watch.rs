@@ -46,7 +46,7 @@ fn an_error_in_the_stream_leads_to_a_list() {
 }
 
 /// K2, W1: a server that takes each watch and ends it with an error has no live watch: there is a list once that has
-/// lasted, also where each end would be a reason to go on.
+/// lasted, even if each end would be a reason to go on.
 #[test]
 fn a_watch_that_delivers_nothing_is_not_live() {
     let kube = SimKube::start(Options::default());
@@ -91,7 +91,7 @@ fn decreasing_versions_lead_to_a_list() {
 }
 
 /// K2, R4: the same without a connection that was lost is found by the list that comes from time to time. It replaces
-/// the view without calling it incomplete, and where it fails the watch goes on.
+/// the view without calling it incomplete, and if it fails the watch goes on.
 #[test]
 fn each_kind_is_relisted_periodically() {
     let kube = SimKube::start(Options::default());

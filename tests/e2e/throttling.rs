@@ -1,5 +1,5 @@
-//! An APIC that limits the requests per second, or fails now and then: everything is done nevertheless, by the same session
-//! (W8). The benchmark measures how long that takes.
+//! An APIC that limits the requests per second, or fails now and then: everything is done nevertheless, by the same
+//! session (W8). The benchmark measures how long that takes.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ fn throttled(per_second: f64, burst: u32, retry_after: bool) -> Option<Throttle>
     Some(Throttle { per_second, burst, retry_after })
 }
 
-/// W8, F17: a throttle, with a burst or without, and an APIC that answers slowly: the whole first sync is one reconcile of one
-/// session, although requests are refused.
+/// W8, F17: a throttle, with a burst or without, and an APIC that answers slowly: the whole first sync is one reconcile
+/// of one session, although requests are refused.
 #[test]
 fn a_throttled_apic_is_served_by_one_session() {
     let story = |throttle: Option<Throttle>, latency: u64| {
@@ -58,8 +58,8 @@ fn a_throttled_apic_is_served_by_one_session() {
     ]);
 }
 
-/// W8, F17, F19: every seventh request is refused, or requests fail now and then in several ways: one session, and each EPG is
-/// written once.
+/// W8, F17, F19: every seventh request is refused, or requests fail now and then in several ways: one session, and each
+/// EPG is written once.
 #[test]
 fn occasional_failures_are_retried() {
     let story = |turn: fn(&mut Variants), repeats: bool| {
@@ -113,8 +113,8 @@ fn many_missing_l3outs_are_read_once() {
     }
 }
 
-/// W8: if a controller is too busy to open the websocket, aci-sync asks again without another login; if it refuses the session
-/// there, aci-sync logs in again.
+/// W8: if a controller is too busy to open the websocket, aci-sync asks again without another login; if it refuses the
+/// session there, aci-sync logs in again.
 #[test]
 fn a_busy_websocket_costs_no_login() {
     let story = |status: u16, logins: usize| {

@@ -38,7 +38,7 @@ fn lists_come_in_pages() {
     assert_eq!(requests.iter().filter(|it| it.contains("continue=")).count(), 2);
 }
 
-/// K1: where the token for the next page has expired, or the next page is of another state, what was read is thrown
+/// K1: if the token for the next page has expired, or the next page is of another state, what was read is thrown
 /// away and the list starts over; pages are never mixed. It does not start over for ever.
 #[test]
 fn an_expired_list_starts_over() {
@@ -66,7 +66,7 @@ fn an_expired_list_starts_over() {
     assert_eq!(requests, lists + 3, "three tries and no more");
 }
 
-/// W1, X3: what is no list never passes for an empty cluster, and a list that leads nowhere ends.
+/// W1, X3: what is no list is never taken for an empty cluster, and a list that leads nowhere ends.
 #[test]
 fn an_invalid_list_is_not_an_empty_one() {
     let kube = SimKube::start(Options::default());
@@ -364,7 +364,7 @@ fn a_long_outage_leads_to_a_list() {
     watch.opens();
     watch.kube.server().pause();
     watch.kube.server().cut_all();
-    // Once where the watch had just begun, else once more.
+    // Once if the watch had just begun, else once more.
     let event = std::iter::repeat_with(|| watch.next()).find(|it| !matches!(it, Event::Interrupted { .. })).unwrap();
     assert!(matches!(&event, Event::Relisting { why, .. } if why.contains("no live watch for too long")), "{event:?}");
     watch.kube.deploy("a", "web", None, &["10.0.0.1"]);

@@ -131,8 +131,8 @@ impl World {
         self.kube.delete("deployments", "settle", &name);
     }
 
-    /// Waits until the L3Out `L` was read again, as it is a while after an EPG was made in it: what happened before that
-    /// may not have been announced, from then on events tell of every change.
+    /// Waits until the L3Out `L` was read again, as it is a while after an EPG was made in it: what happened before
+    /// that may not have been announced, from then on every change has an event.
     pub fn until_read_again(&self) {
         self.until("the L3Out was read again", |world| {
             let is_read = |target: &str| target.contains("out-L.json?query-target=subtree");
@@ -226,7 +226,7 @@ impl Daemon {
         self.until_logged_times(text, 1);
     }
 
-    /// Waits until so many lines contain a text.
+    /// Waits until that number of lines contain a text.
     #[track_caller]
     pub fn until_logged_times(&self, text: &str, times: usize) {
         let end = Instant::now() + LIMIT;

@@ -1,6 +1,6 @@
-//! Faults of writes: answers that are lost, reconciles that end in the middle, processes that are killed, controllers that
-//! die, fall behind or refuse. Whatever happens, the same fabric comes out, nothing foreign is touched, and what was
-//! refused is not tried without a pause.
+//! Faults of writes: answers that are lost, reconciles that end in the middle, processes that are killed, controllers
+//! that die, fall behind or refuse. Whatever happens, the same fabric comes out, nothing foreign is touched, and what
+//! was refused is not tried without a pause.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,8 @@ fn controllers(controllers: usize, variants: Variants) -> World {
     World::with(kube::Options::default(), apic::Options { controllers, variants, ..apic::Options::default() })
 }
 
-/// A foreign EPG with a subnet, used by us; one of the Python application; one of a former life of ours that nobody
-/// names; and two that are to come.
+/// A foreign EPG with a subnet, used by us; one of the Python application; one that we made before and that no
+/// Deployment names; and two that are to come.
 fn begin(world: &World) {
     let foreign = [("annotation", "orchestrator:terraform"), ("descr", "theirs")];
     world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &foreign).unwrap();
@@ -51,7 +51,7 @@ fn has_begun(world: &World) -> bool {
         && world.apic.get("uni/tn-T/out-M/instP-OLD").is_none()
 }
 
-/// Pods come and go, a Deployment moves, another goes, and somebody's hands are in it.
+/// Pods come and go, a Deployment moves, another goes, and another writer interferes.
 fn go_on(world: &World) {
     world.kube.delete("pods", "a", "web-646c8dfd75-0");
     world.kube.pod("a", "web", "new", &["10.0.0.4"]);
@@ -118,7 +118,7 @@ fn check_journal(world: &World) {
     }
 }
 
-/// Waits for a condition or for the held request; true where the request was first.
+/// Waits for a condition or for the held request; true if the request was first.
 fn reaches(world: &World, held: Option<&Held>, condition: fn(&World) -> bool) -> bool {
     let end = Instant::now() + LIMIT;
     loop {
@@ -135,7 +135,7 @@ fn reaches(world: &World, held: Option<&Held>, condition: fn(&World) -> bool) ->
 
 const FLAGS: [&str; 2] = ["--epg-grace", "0"];
 
-/// The whole story, with a SIGKILL at one request; false where there was no such request any more.
+/// The whole story, with a SIGKILL at one request; false if there was no such request any more.
 fn is_killed(
     skip: usize,
     done: bool,
@@ -181,7 +181,7 @@ fn is_killed(
 }
 
 /// F21 (I1 to I5, R6): SIGKILL at every single request of a story, before it is done and after it was done but before
-/// its answer. Started anew the daemon ends up with the same fabric, never touches what is foreign, and then rests.
+/// its answer. After a restart the daemon ends up with the same fabric, never touches what is foreign, and then rests.
 #[test]
 fn a_kill_at_any_request_changes_nothing() {
     for variants in [Variants::default(), Variants::opposite()] {
@@ -241,7 +241,7 @@ fn unanswered_writes_are_retried_with_pauses() {
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
         daemon.until_logged("unknown outcome of a write");
         daemon.until_logged("failed to write: unknown outcome of a write");
-        // What waits for an answer that never comes holds up nobody else.
+        // What waits for an answer that never comes delays no other request.
         world.kube.deploy("b", "other", Some(M), &["10.0.1.1"]);
         world.until("the other is served", |world| world.apic.subnets("uni/tn-T/out-M/instP-G").len() == 1);
         assert_eq!(world.apic.troubled(), 2, "{trouble:?}: it was tried twice and then left alone");

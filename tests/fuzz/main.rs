@@ -29,9 +29,9 @@ struct Target {
     name: &'static str,
     /// Inputs as they should be, or nearly.
     seeds: fn() -> Vec<Vec<u8>>,
-    /// Decodes an input, whatever it is, and panics where something does not hold.
+    /// Decodes an input, whatever it is, and panics if something does not hold.
     check: fn(&[u8]),
-    /// Whether an input is taken for a whole document; nothing where a part of a document can be a document.
+    /// Whether an input is taken for a whole document; nothing if a part of a document can be a document.
     takes: Option<fn(&[u8]) -> bool>,
     /// Its share of the inputs: what is fast gets more of them.
     share: u64,
@@ -154,8 +154,8 @@ fn deep_and_long_inputs() {
     }
 }
 
-/// Runs something for every target, each in a thread of its own with the stack that the daemon's threads have. Where a
-/// stack overflows, the thread's name tells the target.
+/// Runs something for every target, each in a thread of its own with the stack that the daemon's threads have. If a
+/// stack overflows, the thread's name is the target's.
 fn for_every_target(run: impl Fn(&'static Target) + Sync) {
     scope(|threads| {
         let spawn = |target: &'static Target| {
@@ -173,7 +173,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Checks an input; where something does not hold, tells the input, as small as it can be made.
+/// Checks an input; if something does not hold, reports the input, as small as it can be made.
 fn must_hold(target: &Target, input: &[u8], origin: &str) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -206,7 +206,7 @@ fn found() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/found")
 }
 
-/// What a folder holds, in order; nothing where it is not there.
+/// What a folder holds, in order; nothing if it is not there.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|it| it.unwrap().path()).collect(),

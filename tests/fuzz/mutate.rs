@@ -66,7 +66,7 @@ impl Random {
         it ^ (it >> 31)
     }
 
-    /// A number below a limit; 0 where the limit is 0.
+    /// A number below a limit; 0 if the limit is 0.
     pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % (limit.max(1) as u64)).unwrap()
     }
@@ -160,7 +160,7 @@ fn member(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// A value with its key, where it has one.
+/// A value with its key, if it has one.
 fn with_key(bytes: &[u8], values: &[Range<usize>], value: &Range<usize>) -> Range<usize> {
     let is_key = |it: &&Range<usize>| {
         let between = bytes.get(it.end..value.start).unwrap_or_default().trim_ascii();
@@ -180,7 +180,7 @@ fn with_comma(bytes: &[u8], member: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Where the values and keys stand in something that is more or less JSON.
+/// The positions of the values and keys in something that is more or less JSON.
 fn values(bytes: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut open, mut at) = (Vec::new(), Vec::new(), 0);
     while at < bytes.len() {
@@ -206,7 +206,7 @@ fn values(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Where words stand, also inside of strings.
+/// The positions of words, also inside of strings.
 fn words(bytes: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     for word in bytes.split(|it| !is_word(*it)) {

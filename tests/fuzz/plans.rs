@@ -30,7 +30,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     worlds.map(|it| it.as_bytes().to_vec()).collect()
 }
 
-/// A plan ends, creates nothing but addresses of the cluster in EPGs that a Deployment names, and deletes nothing foreign.
+/// A plan ends, creates nothing but addresses of the cluster in EPGs that a Deployment names, and deletes nothing
+/// foreign.
 pub fn plans(input: &[u8]) {
     let mut inventory = Inventory::default();
     Kind::ALL.iter().for_each(|kind| inventory.listed(*kind, Vec::new(), Instant::now()));

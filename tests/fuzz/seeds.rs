@@ -161,7 +161,7 @@ pub fn kubeconfigs() -> Vec<Vec<u8>> {
     ])
 }
 
-/// PEM bundles, certificate and key in one file. They are made anew for each run: no key is kept in the project.
+/// PEM bundles, certificate and key in one file. They are generated for each run: no key is kept in the project.
 pub fn certificates() -> Vec<Vec<u8>> {
     static MADE: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         let authority = Authority::new("fuzz");

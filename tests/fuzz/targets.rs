@@ -1,5 +1,5 @@
 //! The decoders, and what must hold of whatever they make of an input. What JSON says is asked of `serde_json::Value`,
-//! which knows nothing of the decoders; where it refuses an input there is nothing to compare with.
+//! which knows nothing of the decoders; if it refuses an input there is nothing to compare with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -31,10 +31,10 @@ use aci_sync::secret::Secret;
 use aci_sync::{cli, kube, logging};
 use serde_json::Value;
 
-/// What is told of an input has an end, and no line of its own.
+/// A message about an input is bounded, and stays on one line.
 pub fn check_text(text: &str, longest: usize) {
     assert!(!text.contains(char::is_control), "a control character in {text:?}");
-    assert!(text.len() <= longest, "{} bytes are told", text.len());
+    assert!(text.len() <= longest, "the message has {} bytes", text.len());
 }
 
 // --- Kubernetes ------------------------------------------------------------------------------------------------------
@@ -43,8 +43,8 @@ pub fn takes_watch_line(input: &[u8]) -> bool {
     Kind::ALL.iter().any(|kind| decode::line(*kind, input).is_ok())
 }
 
-/// JSON to compare with. serde reads a struct also from a list of its fields in order; nobody writes so, it harms
-/// nobody, and such JSON says nothing by the names of its fields.
+/// JSON to compare with. serde reads a struct also from a list of its fields in order; no server sends that, it does
+/// no harm, and such JSON says nothing by the names of its fields.
 fn json(input: &[u8]) -> Option<Value> {
     let is_named = |it: &Value| it.is_object() && !it["metadata"].is_array();
     let value: Value = serde_json::from_slice(input).ok()?;
@@ -190,7 +190,7 @@ pub fn takes_status(input: &[u8]) -> bool {
     status.code != 0 || !status.reason.is_empty() || !status.message.is_empty()
 }
 
-/// A refusal is a decision that can be told, whatever its body; 410 is the only way to `Expired` that a code has.
+/// A refusal is classified and described, whatever its body; 410 is the only way to `Expired` that a code has.
 pub fn status(input: &[u8]) {
     let mut status = Status::parse(input);
     for code in [status.code, 0, 200, 401, 403, 404, 410, 429, 500, 504, 600, u16::MAX] {
@@ -207,8 +207,8 @@ pub fn takes_lease(input: &[u8]) -> bool {
     decode::lease(input).is_ok()
 }
 
-/// Whatever stands in a Lease: it is taken only where nobody holds it or its time is over, and what is written then
-/// bears our name and the version that was read. No time in it can be too long to count to.
+/// Whatever a Lease says: it is taken only if it has no holder or its time is over, and what is written then
+/// has our name and the version that was read. No time in it can be too long to count to.
 pub fn lease(input: &[u8]) {
     let lease = match decode::lease(input) {
         Ok(lease) => lease,
@@ -328,7 +328,7 @@ pub fn takes_apic_event(input: &[u8]) -> bool {
     apic::decode::message(input).is_ok()
 }
 
-/// An event tells of no more objects than it holds, and leads to no other read than of the L3Out that is looked at.
+/// An event reports no more objects than it holds, and leads to no other read than of the L3Out that is looked at.
 pub fn apic_event(input: &[u8]) {
     let message = match apic::decode::message(input) {
         Ok(message) => message,
@@ -353,7 +353,7 @@ pub fn apic_event(input: &[u8]) {
     }
 }
 
-/// A refusal is a refusal, whatever its body, and a write whose fate is not known is told as such (W7).
+/// A refusal is a refusal, whatever its body, and a write with an unknown outcome is reported as such (W7).
 pub fn apic_refusal(input: &[u8]) {
     for http in [0, 300, 400, 401, 403, 404, 405, 413, 429, 500, 502, 503, 504, 999] {
         for is_write in [false, true] {

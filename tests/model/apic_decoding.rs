@@ -134,8 +134,8 @@ fn messages() {
     assert_eq!(message.changes[1].status, Status::Deleted);
 }
 
-/// A6: the answer to a write with `rsp-subtree=modified` in each of the shapes that are documented: nested under the posted
-/// root, side by side, and empty. An object that only leads to a change is not one.
+/// A6: the answer to a write with `rsp-subtree=modified` in each of the shapes that are documented: nested under the
+/// posted root, side by side, and empty. An object that only leads to a change is not one.
 #[test]
 fn answers_to_writes() {
     let epg = "uni/tn-T/out-L/instP-E";
@@ -167,8 +167,8 @@ fn answers_to_writes() {
     assert!(matches!(written(200, b"<html>"), Err(Error::AnswerLost(_))));
 }
 
-/// X3: reading an answer with more objects than any APIC sends ends early, at any depth; and so does joining DNs that are
-/// far longer than the answer.
+/// X3: reading an answer with more objects than any APIC sends ends early, at any depth; and so does joining DNs that
+/// are far longer than the answer.
 #[test]
 fn answers_are_bounded() {
     let objects = |count: usize, object: &str| vec![object; count].join(",");
@@ -229,7 +229,8 @@ fn json_layout_does_not_matter() {
     }
 }
 
-/// A4: an APIC may repeat what it was sent. No error holds a secret, in whatever form it comes, even if the text is cut.
+/// A4: an APIC may repeat what it was sent. No error holds a secret, in whatever form it comes, even if the text is
+/// cut.
 #[test]
 fn secrets_are_not_repeated() {
     let secrets = [Secret::new("eyJ0-token"), Secret::new(r#"pass"word\1"#), Secret::new("")];

@@ -59,7 +59,7 @@ fn a_restoration_differs_from_a_first_creation() {
 }
 
 /// R8: what another writer changed is drift, attribute by attribute; an address that another Pod has got is none, also
-/// where there was drift before.
+/// if there was drift before.
 #[test]
 fn drift_differs_from_a_change_of_source() {
     let (apic, now) = (apic(), Instant::now());
@@ -167,7 +167,7 @@ fn removed_contracts_are_not_lost() {
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 }
 
-/// R7, W2: nor are they forgotten where a write of aci-sync itself creates the EPG again that another writer had deleted
+/// R7, W2: nor are they forgotten if a write of aci-sync itself creates the EPG again that another writer had deleted
 /// in that very moment.
 #[test]
 fn contracts_lost_during_a_write_are_reported() {

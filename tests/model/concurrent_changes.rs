@@ -1,4 +1,5 @@
-//! What happens on the fabric in the middle of a reconcile, and what that leads to: heard of before the next write, or later.
+//! What happens on the fabric in the middle of a reconcile, and what that leads to: heard of before the next write, or
+//! later.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
 use serde_json::json;
 use sim::apic::{Order, WriteAnswer};
 
-/// Somebody's hand moves before each write, and what it does is heard of at once.
+/// Another writer acts before each write, and its change is reported at once.
 struct Hand<'a>(&'a Session, RefCell<Box<dyn FnMut() + 'a>>);
 
 impl<'a> Hand<'a> {
@@ -71,8 +72,8 @@ fn with_each_shape(story: impl Fn(&sim::apic::InMemoryApic, bool, &str)) {
     }
 }
 
-/// A reconciler with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer deleted
-/// it in that moment.
+/// A reconciler with one subnet in an EPG of ours, whose repair has just created `dn` again, because another writer
+/// deleted it in that moment.
 fn recreated(apic: &sim::apic::InMemoryApic, session: &Session, dn: &str, start: Instant) -> Reconciler {
     with_subnets(apic, 1);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
@@ -94,8 +95,8 @@ fn settle(reconciler: &mut Reconciler, session: &Session, start: Instant) {
     }
 }
 
-/// R1, W2: an EPG that is deleted between the read and the write of a reconcile comes back whole and as ours, whenever its
-/// deletion is heard of and whatever the answer shows.
+/// R1, W2: an EPG that is deleted between the read and the write of a reconcile comes back whole and as ours, whenever
+/// its deletion is heard of and whatever the answer shows.
 #[test]
 fn a_deletion_during_a_reconcile_is_repaired() {
     with_each_shape(|apic, hears, case| {
@@ -136,8 +137,8 @@ fn an_unreported_deletion_is_found_by_the_read_after_the_write() {
     }
 }
 
-/// R2, W2: a subnet of ours that is deleted between the read and its repair is created by the repair, as ours, whenever its
-/// deletion is heard of: it goes with its Pod.
+/// R2, W2: a subnet of ours that is deleted between the read and its repair is created by the repair, as ours, whenever
+/// its deletion is heard of: it goes with its Pod.
 #[test]
 fn a_subnet_deleted_during_its_repair_stays_owned() {
     with_each_shape(|apic, hears, case| {
@@ -160,8 +161,8 @@ fn a_subnet_deleted_during_its_repair_stays_owned() {
     });
 }
 
-/// D6, W2: an EPG that no Deployment names any more and that is deleted in the moment in which it is emptied is created by
-/// that very write. It carries our mark, and goes.
+/// D6, W2: an EPG that no Deployment names any more and that is deleted in the moment in which it is emptied is created
+/// by that very write. It carries our mark, and goes.
 #[test]
 fn an_undesired_epg_deleted_while_it_is_emptied_leaves_nothing() {
     with_each_shape(|apic, hears, case| {
@@ -199,7 +200,7 @@ fn a_repaired_subnet_goes_when_it_is_undesired() {
     });
 }
 
-/// R2, O2: what another writer creates in the place of what a repair created is theirs, desired or not, also where the
+/// R2, O2: what another writer creates in the place of what a repair created is theirs, desired or not, even if the
 /// event about the deletion of the subnet comes with that of its EPG only.
 #[test]
 fn an_object_recreated_by_another_writer_is_foreign() {
@@ -249,8 +250,8 @@ fn an_object_marked_by_another_cluster_is_foreign() {
     }
 }
 
-/// W2: what carrying the mark may do: an EPG that another writer deletes and creates again between our read and our write
-/// becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
+/// W2: what carrying the mark may do: an EPG that another writer deletes and creates again between our read and our
+/// write becomes ours with that write. What they said of it besides stays, and nothing later or earlier is touched.
 #[test]
 fn an_epg_replaced_during_a_write_becomes_owned() {
     let (apic, start) = (apic(), Instant::now());
@@ -274,8 +275,8 @@ fn an_epg_replaced_during_a_write_becomes_owned() {
     assert_eq!((now["annotation"].as_str(), now["descr"].as_str()), (Some(MARK), Some("theirs")));
 }
 
-/// W7: an EPG that another writer has deleted and created again is theirs where aci-sync reads it before it writes, also
-/// if no event told of it.
+/// W7: an EPG that another writer has deleted and created again is theirs if aci-sync reads it before it writes, also
+/// if no event reported it.
 #[test]
 fn an_epg_replaced_before_the_read_stays_foreign() {
     let (apic, start) = (apic(), Instant::now());
@@ -328,7 +329,7 @@ fn a_busy_neighbor_delays_nothing() {
     }
 }
 
-/// S3, W2: an address that somebody has just put into another EPG of the VRF is not put beside it.
+/// S3, W2: an address that another writer has just put into another EPG of the VRF is not put beside it.
 #[test]
 fn an_address_just_taken_by_another_writer_is_left_alone() {
     let (apic, start) = (apic(), Instant::now());
@@ -352,7 +353,8 @@ fn an_address_just_taken_by_another_writer_is_left_alone() {
     assert!(reconciler.findings().iter().any(|it| it.code == Code::ForeignSubnet), "{:?}", reconciler.findings());
 }
 
-/// O2, D6: what somebody has put into an EPG in the middle of a reconcile, and the fabric has told of, is not deleted with it.
+/// O2, D6: what another writer has put into an EPG during a reconcile, and the fabric has reported, is not deleted with
+/// it.
 #[test]
 fn a_foreign_subnet_reported_in_time_survives() {
     let (apic, start) = (apic(), Instant::now());
@@ -379,7 +381,7 @@ fn a_foreign_subnet_reported_in_time_survives() {
     assert!(apic.admin.get(foreign).is_some(), "{:?}", session.writes.borrow());
 }
 
-/// R2: what somebody has made in the place of an object of ours in the middle of a reconcile is theirs.
+/// R2: what another writer has created in the place of an object of ours during a reconcile is theirs.
 #[test]
 fn an_object_replaced_during_a_reconcile_is_foreign() {
     let (apic, start) = (apic(), Instant::now());

@@ -207,8 +207,8 @@ fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, 
     parsed.map_err(|error| (error.code, error.message))
 }
 
-/// X4: an invalid command line is one sentence; 64 for an invalid argument or an unknown variable, 78 for an invalid value
-/// of a variable.
+/// X4: an invalid command line is one sentence; 64 for an invalid argument or an unknown variable, 78 for an invalid
+/// value of a variable.
 #[test]
 fn wrong_command_lines() {
     for (words, environment, code, complaint) in [

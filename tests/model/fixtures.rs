@@ -1,5 +1,5 @@
-//! A session at the simulated fabric without sockets, a few objects of a cluster, and a reconciler between them: for tests
-//! of single reconciles.
+//! A session at the simulated fabric without sockets, a few objects of a cluster, and a reconciler between them: for
+//! tests of single reconciles.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ pub fn apic() -> InMemoryApic {
     apic
 }
 
-/// An EPG `E` of ours with so many subnets.
+/// An EPG `E` of ours with this number of subnets.
 pub fn with_subnets(apic: &InMemoryApic, count: usize) {
     apic.admin.set(DN_E, "l3extInstP", &[("annotation", MARK)]).unwrap();
     for n in 1..=count {

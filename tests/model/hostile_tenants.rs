@@ -1,5 +1,5 @@
-//! What one namespace could do to others: single reconciles of the reconciler against a fabric without sockets. Each test is an
-//! attack that once went through.
+//! What one namespace could do to others: single reconciles of the reconciler against a fabric without sockets. Each
+//! test is an attack that once went through.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use aci_sync::reconcile::ReconcileContext;
 use serde_json::json;
 use sim::apic::{InMemoryApic, Variants};
 
-/// W6, D6: a binding outside of all rules counts as no annotation, so it restarts nobody's grace.
+/// W6, D6: a binding outside of all rules counts as no annotation, so it restarts no grace.
 #[test]
 fn a_forbidden_binding_keeps_no_epg() {
     let (apic, start) = (apic(), Instant::now());
@@ -86,7 +86,7 @@ fn upsert_only_keeps_the_quota() {
     assert!((3..=6).contains(&epgs(&apic).len()), "limit 3: {} EPGs", epgs(&apic).len());
 }
 
-/// W8: two L3Outs that are never served keep nobody waiting, as one does not.
+/// W8: two L3Outs that are never served delay no other, and neither does one.
 #[test]
 fn two_unserved_l3outs_delay_no_other() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
@@ -128,8 +128,8 @@ fn a_flood_hides_no_shared_l3out() {
     assert!(!of_shop.is_empty());
 }
 
-/// P5, W4: an address that another application's Pod has now leaves the EPG, whoever had so much deleted that deletions
-/// are held.
+/// P5, W4: an address that another application's Pod has now leaves the EPG, even while the mass deletions of others
+/// are blocked.
 #[test]
 fn an_address_of_another_pod_is_not_blocked() {
     let (apic, start) = (apic(), Instant::now());
@@ -145,7 +145,7 @@ fn an_address_of_another_pod_is_not_blocked() {
     );
     reconcile(&mut reconciler, &session, start);
     assert!(apic.admin.get(&subnet(1)).is_some());
-    // While the Pods are listed anew, evil ends its Pods, and gets the address of one that shop ended.
+    // During a relist of the Pods, evil ends its Pods, and gets the address of one that shop ended.
     let objects = vec![pod_of("evil", "unmanaged", 1, "10.0.0.1", 2)];
     reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects }, start + SECOND);
     for n in 1..700 {
@@ -192,7 +192,7 @@ fn a_rejected_l3out_keeps_its_addresses() {
     assert!(!twice, "in two EPGs of one VRF");
 }
 
-/// R4, X3: where the APIC does not say what is ours, one namespace's L3Outs keep nobody's deletions waiting.
+/// R4, X3: if the APIC does not say what is ours, one namespace's L3Outs delay no other namespace's deletions.
 #[test]
 fn new_names_do_not_stop_deletions() {
     let (apic, start) = (apic(), Instant::now());
@@ -220,7 +220,8 @@ fn new_names_do_not_stop_deletions() {
     assert!(apic.admin.get(&subnet(1)).is_none());
 }
 
-/// W8: neither does one that is named where all else is known; echoes are heard, and after a minute without a served read there is a new session.
+/// W8: neither does one that is named while all else is known; echoes are heard, and after a minute without a served
+/// read there is a new session.
 #[test]
 fn one_unserved_l3out_delays_no_other_across_reconnects() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
@@ -290,7 +291,7 @@ fn findings_about_former_epgs_are_limited() {
     assert!((20..=21).contains(&count), "{count} findings, none of which counts in the namespace's share of the log");
 }
 
-/// S3: two Deployments that a Service selects, and an L3Out that is refused for a moment; nobody changes anything.
+/// S3: two Deployments that a Service selects, and an L3Out that is refused for a moment; nothing else changes.
 #[test]
 fn a_rejected_l3out_stays_in_its_vrf() {
     let (apic, start) = (InMemoryApic::new(Variants::default()), Instant::now());
@@ -326,7 +327,7 @@ fn a_rejected_l3out_stays_in_its_vrf() {
     assert_eq!(both.each_ref().map(|it| apic.admin.get(it).is_some()), [true, false], "in two EPGs of one VRF");
 }
 
-/// A reconcile has time for so many writes, as for 30 s at 20 a second.
+/// A reconcile has time for this number of writes, as for 30 s at 20 a second.
 struct Budget(Cell<usize>);
 
 impl ReconcileContext for Budget {
@@ -422,7 +423,7 @@ fn unused_epgs_cost_little() {
     );
 }
 
-/// R3: an L3Out in which an EPG was created is read again 5 s later, also where more are created meanwhile.
+/// R3: an L3Out in which an EPG was created is read again 5 s later, even if more are created meanwhile.
 #[test]
 fn later_creations_do_not_postpone_the_read() {
     let (apic, start) = (apic(), Instant::now());

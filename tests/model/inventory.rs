@@ -95,7 +95,7 @@ fn a_typo_keeps_the_last_valid_binding() {
     assert_eq!(inventory.managed[&key].binding, None);
 }
 
-/// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, also where the
+/// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, even if the
 /// Deployment is not managed.
 #[test]
 fn pauses_and_misannotated_keys() {

@@ -1,5 +1,5 @@
-//! The model, the reconciler and the decoders without sockets, and the repository's own promises: plain tables, stories,
-//! and single reconciles against an in-memory APIC (`fixtures`).
+//! The model, the reconciler and the decoders without sockets, and the repository's own promises: plain tables,
+//! stories, and single reconciles against an in-memory APIC (`fixtures`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 

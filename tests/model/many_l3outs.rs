@@ -28,7 +28,7 @@ fn hostile() -> Vec<Object> {
     (0..MANY).map(|n| naming("0-hostile", &format!("d{n}"), &format!("T/A{n:04}/E"))).collect()
 }
 
-/// A reconciler for which namespaces may have so many EPGs.
+/// A reconciler for which namespaces may have this number of EPGs.
 fn reconciler(max_epgs: Option<usize>, deployments: Vec<Object>, pods: Vec<Object>, now: Instant) -> Reconciler {
     let rules = Rules { max_epgs, ..Rules::default() };
     hears_lists(
@@ -60,8 +60,8 @@ fn until_read(reconciler: &mut Reconciler, session: &Session, now: Instant) -> u
     (1..=MANY).find(|_| reconcile(reconciler, session, now).unread == 0).expect("an end")
 }
 
-/// X3, R4: at the start, at a change and at a full sync another namespace's L3Out is read first and its changes are sent a
-/// few reads later. All L3Outs are read in the end, each once.
+/// X3, R4: at the start, at a change and at a full sync another namespace's L3Out is read first and its changes are
+/// sent a few reads later. All L3Outs are read in the end, each once.
 #[test]
 fn one_namespace_delays_no_other() {
     let (apic, now) = (apic(), Instant::now());
@@ -117,8 +117,8 @@ fn namespaces_take_turns() {
     assert!(before(&seen.borrow(), "POST /api/mo/uni/tn-T/out-Z") <= FEW);
 }
 
-/// W4: a full sync counts its deletions before the first one goes, however many L3Outs are still to be read: what is ours is
-/// read first. Where the APIC does not say what is ours, nothing is deleted before all is read.
+/// W4: a full sync counts its deletions before the first one goes, however many L3Outs are still to be read: what is
+/// ours is read first. If the APIC does not say what is ours, nothing is deleted before all is read.
 #[test]
 fn deletions_are_counted_before_all_is_read() {
     for is_refused in [false, true] {
@@ -152,8 +152,8 @@ fn a_few_deletions_do_not_wait_for_all_reads() {
     assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
 
-/// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an EPG
-/// of ours is, and the EPG is served also after a start.
+/// W6: an L3Out is not read for the sake of EPGs that are beyond what their namespace may have. One that holds such an
+/// EPG of ours is, and the EPG is served also after a start.
 #[test]
 fn epgs_beyond_the_quota_cost_no_read() {
     let (apic, now) = (apic(), Instant::now());

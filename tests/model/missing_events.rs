@@ -1,4 +1,4 @@
-//! An APIC that tells nothing of what changes: subscriptions refused, or silent. That costs freshness, and nothing else
+//! An APIC that does not report changes: subscriptions refused, or silent. That costs freshness, and nothing else
 //! (A6).
 
 use std::time::Instant;
@@ -62,9 +62,9 @@ fn a_refused_subscription_affects_only_its_l3out() {
     assert_eq!(reconciler.open_findings(), 0, "nothing that is desired waits because of it");
 }
 
-/// A6: a websocket that is open, answers pings and delivers nothing is noticed by the missing echo of our own writes. It is
-/// subscribed once more; where that does not help there is a finding, and the L3Out is read once a minute until an event
-/// comes.
+/// A6: a websocket that is open, answers pings and delivers nothing is noticed by the missing echo of our own writes.
+/// It is subscribed once more; if that does not help there is a finding, and the L3Out is read once a minute until an
+/// event comes.
 #[test]
 fn a_silent_websocket_is_noticed_by_its_missing_echo() {
     let (apic, start) = (apic(), Instant::now());
@@ -137,8 +137,8 @@ fn a_change_of_the_vrf_is_noticed() {
     assert_eq!(apic.admin.subnets(DN_E).len(), 1);
 }
 
-/// A6: answers to writes that show nothing cost a read and no reconcile: the subnets of a foreign EPG, one request each, all go
-/// in within one reconcile.
+/// A6: answers to writes that show nothing cost a read and no reconcile: the subnets of a foreign EPG, one request
+/// each, all go in within one reconcile.
 #[test]
 fn empty_answers_cost_no_reconciles() {
     let (apic, start) = (apic(), Instant::now());

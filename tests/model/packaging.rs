@@ -29,7 +29,7 @@ fn the_environment_file_has_every_setting() {
     assert_eq!(settings().into_keys().collect::<Vec<_>>(), names);
 }
 
-/// Where a flag has a default, the file shows that one; what it shows is accepted.
+/// If a flag has a default, the file shows that one; what it shows is accepted.
 #[test]
 fn the_environment_file_shows_the_defaults() {
     let settings = settings();

@@ -1,4 +1,5 @@
-//! What the model plans, as stories: each file in `tests/model/stories` holds worlds in a few words and the plan they lead to.
+//! What the model plans, as stories: each file in `tests/model/stories` holds worlds in a few words and the plan they
+//! lead to.
 //!
 //! A story is a rule's name and a sentence, the world, `=>`, and what comes out: the changes of each round, then the
 //! findings. The expected text is written by hand.
@@ -102,8 +103,8 @@ fn order_does_not_matter() {
     assert_eq!(World::read(&format!("{early}\n{world}\n{late}")).outcome(), straight);
 }
 
-/// X3: shapes that one namespace can make. Each took minutes when every pair of a Service and a Deployment cost the product
-/// of their labels, or the square of the Deployments that want one address.
+/// X3: shapes that one namespace can make. Each took minutes when every pair of a Service and a Deployment cost the
+/// product of their labels, or the square of the Deployments that want one address.
 #[test]
 fn hostile_shapes_are_planned() {
     let many = |prefix: &str, count: usize| -> String { (0..count).map(|n| format!("{prefix}{n}:x,")).collect() };

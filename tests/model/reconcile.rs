@@ -1,5 +1,5 @@
-//! Single reconciles of the reconciler against a fabric without sockets, with trouble at chosen requests: what a reconcile keeps in
-//! mind for the next one.
+//! Single reconciles of the reconciler against a fabric without sockets, with trouble at chosen requests: what a
+//! reconcile keeps in mind for the next one.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use aci_sync::reconcile::Reconciler;
 use serde_json::json;
 use sim::apic::{InMemoryApic, Variants};
 
-/// W4: what is held stays held while its EPG is refused or paused, and afterwards.
+/// W4: what is blocked stays blocked while its EPG is refused or paused, and afterwards.
 #[test]
 fn blocked_deletions_survive_a_rejection_and_a_pause() {
     let (apic, start) = (apic(), Instant::now());
@@ -146,7 +146,7 @@ fn rejected_objects_delay_no_other_epg() {
     assert!(now < start + 8 * SECOND, "within a few reconciles");
 }
 
-/// W3: the codes 1, 100 and 105 speak of something passing, and an APIC uses them for what never passes, too: what is refused
+/// W3: the codes 1, 100 and 105 mean a temporary error, and an APIC uses them for permanent ones, too: what is refused
 /// with them is tried again after growing pauses, with a finding, and holds up nothing else.
 #[test]
 fn repeated_transient_errors_back_off() {
@@ -185,8 +185,8 @@ fn another_clusters_mark_is_not_overwritten() {
     }
 }
 
-/// R2, R3: a deletion that is told late, by a subscription that was given up, is a deletion all the same: what somebody
-/// put there after it is not ours.
+/// R2, R3: a deletion that is reported late, by a subscription that was given up, is a deletion all the same: what
+/// another writer put there after it is not ours.
 #[test]
 fn a_late_deletion_event_counts() {
     let (apic, start) = (apic(), Instant::now());
@@ -242,7 +242,7 @@ fn a_typo_keeps_the_tag_of_a_foreign_epg() {
     assert!(apic.admin.get(DN_E).is_none());
 }
 
-/// O4, R5: where somebody deletes the tag again and again, the process itself remembers.
+/// O4, R5: if another writer deletes the tag again and again, the process itself remembers.
 #[test]
 fn a_repeatedly_deleted_tag_is_remembered() {
     let (apic, start) = (apic(), Instant::now());
@@ -277,7 +277,7 @@ fn a_forbidden_query_does_not_stop_the_others() {
     }
 }
 
-/// What people are told, in short.
+/// The notices of a reconcile, in short.
 fn notices(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
     let notices = reconcile(reconciler, session, now).notices.into_iter();
     notices
@@ -285,15 +285,15 @@ fn notices(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<
         .collect()
 }
 
-/// K5: that a Deployment is on the fabric is told once, and so is that nothing of it is left; a restart has nothing to
-/// tell, and neither has a Pod that comes or goes.
+/// K5: that a Deployment is on the fabric is reported once, and so is that nothing of it is left; a restart has nothing
+/// to report, and neither has a Pod that comes or goes.
 #[test]
 fn a_sync_is_reported_once() {
     const SYNCED: &str = "is on the fabric with";
     let (apic, now) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
-    assert_eq!(notices(&mut reconciler, &session, now), [""; 0], "an EPG without an address serves nobody yet");
+    assert_eq!(notices(&mut reconciler, &session, now), [""; 0], "an EPG without an address has no use yet");
     reconciler.cluster_changed(Event::Upsert(pod("web", 1, "10.0.0.1")), now);
     assert_eq!(
         notices(&mut reconciler, &session, now),
@@ -312,7 +312,7 @@ fn a_sync_is_reported_once() {
         [format!("Synced Deployment a/late late: {DN_E} {SYNCED} 3 subnets")]
     );
 
-    // A move is told as what it comes to.
+    // A move is reported by its result.
     reconciler.cluster_changed(Event::Upsert(deployment("late", "F", &[])), now);
     let dn_f = DN_E.replace("-E", "-F");
     assert_eq!(
@@ -347,7 +347,7 @@ fn a_deployment_with_leftovers_is_not_released() {
     }
 }
 
-/// K5: a finding about an EPG is told when there is one; how many of its addresses it concerns changes with each Pod.
+/// K5: a finding about an EPG is reported when it appears; how many of its addresses it concerns changes with each Pod.
 #[test]
 fn a_continuing_finding_is_not_reported_again() {
     let (apic, now) = (apic(), Instant::now());
@@ -369,8 +369,8 @@ fn a_continuing_finding_is_not_reported_again() {
     }
 }
 
-/// K5: a finding is told of each Deployment or Service that it concerns when it appears; what somebody changed about it
-/// is told again, what merely goes on is not.
+/// K5: a finding is reported on each Deployment or Service that it concerns when it appears; if it changes, it
+/// is reported again; if it merely continues, it is not.
 #[test]
 fn findings_are_reported_on_the_objects_concerned() {
     let (apic, now) = (InMemoryApic::new(Variants::default()), Instant::now());
@@ -417,7 +417,8 @@ fn findings_are_reported_on_the_objects_concerned() {
     assert!(notices.len() == 1 && notices[0].starts_with("HostnameOnly Service a/lb s: load balancer"), "{notices:?}");
 }
 
-/// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has them.
+/// K5: who reads the Events of one namespace learns no names of another one's objects, nor of its EPGs; the log has
+/// them.
 #[test]
 fn events_name_nothing_of_other_namespaces() {
     let (apic, now) = (apic(), Instant::now());
@@ -468,7 +469,7 @@ fn events_name_nothing_of_other_namespaces() {
     assert!(log.iter().any(|it| it.contains("now Pod evil/one-1-x")), "{log:#?}");
 }
 
-/// X3: a namespace has its share of the findings, whatever it writes; those of others are told all the same.
+/// X3: a namespace has its share of the findings, whatever it writes; those of others are reported all the same.
 #[test]
 fn a_namespace_has_its_share_of_findings() {
     let (apic, now) = (apic(), Instant::now());
@@ -496,8 +497,8 @@ fn a_namespace_has_its_share_of_findings() {
     assert!(reconciler.findings().iter().all(|it| it.text.len() <= 1024));
 }
 
-/// W6, D6: a Deployment that names another EPG each time leaves no more of them behind than its namespace may have, those
-/// in their grace counted; its address stays where it is meanwhile (D5), and goes on once a grace is over.
+/// W6, D6: a Deployment that names another EPG each time leaves no more of them behind than its namespace may have,
+/// those in their grace counted; its address stays where it is meanwhile (D5), and goes on once a grace is over.
 #[test]
 fn a_changing_annotation_piles_up_no_epgs() {
     let (apic, start) = (apic(), Instant::now());
@@ -547,7 +548,7 @@ fn an_epg_that_never_held_a_subnet_gets_no_grace() {
     assert_eq!(in_grace.count(), 3);
 }
 
-/// W8, X3: an L3Out that the APIC does not serve keeps nobody else waiting: it is left alone for a while, with a finding.
+/// W8, X3: an L3Out that the APIC does not serve delays no other: it is left alone for a while, with a finding.
 /// An APIC that serves nothing is another thing; and so is an L3Out that may hold something of ours, because an address
 /// must not be created elsewhere meanwhile (W2).
 #[test]

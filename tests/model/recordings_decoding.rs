@@ -30,7 +30,7 @@ fn recordings() -> Vec<PathBuf> {
     files
 }
 
-/// The sizes in which the bytes arrived, or, where that was not recorded, a few that cut everywhere.
+/// The sizes in which the bytes arrived, or, if that was not recorded, a few that cut everywhere.
 fn cuts(file: &Path) -> Vec<Vec<usize>> {
     match std::fs::read_to_string(file.with_extension("reads.jsonl")) {
         Ok(text) => {
@@ -212,7 +212,8 @@ fn watches_are_decoded_fully() {
     assert!(counts[0] > 200 && counts[1] >= 10 && counts[2] > 5, "{counts:?}");
 }
 
-/// W1: what is no list, or no event of that kind, is refused; taken for one, it would be an empty cluster or a deletion.
+/// W1: what is no list, or no event of that kind, is refused; taken for one, it would be an empty cluster or a
+/// deletion.
 #[test]
 fn invalid_input_is_refused() {
     let list = |items: &str| format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"7"}}{items}}}"#);

@@ -214,7 +214,8 @@ fn the_keys_of_log_lines_are_documented() {
     let mut count = 0;
     for (path, text) in sources("src") {
         for name in ["error!(", "warn!(", "info!(", "debug!("] {
-            // What stands between the macro's name and the sentence: `key`, `key:%`, `key = value`, separated by commas.
+            // What stands between the macro's name and the sentence: `key`, `key:%`, `key = value`, separated by
+            // commas.
             let pairs = shipped(&text).split(name).skip(1).filter_map(|it| it.split_once("; \"")).map(|it| it.0);
             for pair in pairs.filter(|it| it.len() < 400 && !it.contains(");")).flat_map(|it| it.split(',')) {
                 let key: String = pair.trim().chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect();

@@ -1,7 +1,7 @@
 //! The contract against code, tests and documents: what is cited is there, what is there is tested.
 //!
 //! `docs/development/traceability.md` is made from the tests' own doc comments. `BLESS=1 cargo test --test model -- traceability`
-//! writes it anew.
+//! writes it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -149,8 +149,8 @@ fn every_cited_id_is_in_the_contract() {
     assert!(unknown.is_empty(), "docs/behavior.md has no such entries: {unknown:#?}");
 }
 
-/// Every rule, invariant and fault that is built has a test that says so, and the table of them is the one that the tests'
-/// comments make.
+/// Every rule, invariant and fault that is built has a test that says so, and the table of them is the one that the
+/// tests' comments make.
 #[test]
 fn every_id_of_the_contract_is_tested() {
     let (contract, tests) = (contract(), tests());

@@ -43,7 +43,7 @@ fn an_api_server_that_is_away_for_a_minute() {
         world.kubectl(&["scale", "deployment", &format!("web-{n}"), &format!("--replicas={}", n * 3)]);
     }
     world.cluster.stop("kube-apiserver");
-    // It is the minute that is asked for, not something that could be waited for.
+    // The test needs the whole minute: there is no event to wait for.
     let back = Instant::now() + Duration::from_secs(60);
     while Instant::now() < back {
         std::thread::park_timeout(back - Instant::now());
@@ -58,8 +58,8 @@ fn an_api_server_that_is_away_for_a_minute() {
     assert_eq!(world.apic.faults_raised().len(), 0);
 }
 
-/// K2: while the daemon hears nothing, Pods change, etcd forgets, and the API server starts anew: the watch gets its
-/// 410, and a new list tells what happened.
+/// K2: while the daemon hears nothing, Pods change, etcd forgets, and the API server restarts: the watch gets its
+/// 410, and a new list shows what happened.
 #[test]
 fn an_expired_history_leads_to_a_list() {
     let world = World::new();

@@ -1,8 +1,8 @@
-//! How a Deployment's time on the fabric begins, changes and ends.
+//! Annotations that are added, changed and removed, and Deployments and namespaces that are deleted.
 
 use crate::world::{KEY, World};
 
-/// D1, D3, D5, D6: the annotation is added, changed, broken, mended and removed, with kubectl.
+/// D1, D3, D5, D6: the annotation is added, changed, broken, fixed and removed, with kubectl.
 #[test]
 fn annotations() {
     let world = World::new();

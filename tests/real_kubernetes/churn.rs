@@ -1,4 +1,4 @@
-//! A random life of some minutes, and whether the fabric is what an independent reading of the cluster says.
+//! Random changes for some minutes; in the end the fabric must hold what kubectl and jq say.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::node::{self, DUAL};
 use crate::world::{KEY, World};
 
-/// How long people are busy.
+/// How long the cluster changes.
 const BUSY: Duration = Duration::from_secs(120);
 
 /// Enough for this: Marsaglia's xorshift.
@@ -24,13 +24,13 @@ impl Random {
     }
 }
 
-/// P1-P4, S1, D1-D6, R6: whatever people do, in the end the fabric holds what kubectl and jq say, and no write follows.
+/// P1-P4, S1, D1-D6, R6: whatever changes, in the end the fabric holds what kubectl and jq say, and no write follows.
 #[test]
 fn a_busy_cluster() {
     let world = World::new();
     let mut daemon = world.run(&["--epg-grace", "1s"]);
     let mut random = Random(std::process::id().into());
-    println!("this life's number is {}", random.0);
+    println!("the seed is {}", random.0);
     let end = Instant::now() + BUSY;
     while Instant::now() < end {
         something_happens(&world, &mut random);

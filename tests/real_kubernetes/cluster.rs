@@ -1,5 +1,5 @@
 //! The real control plane that `scripts/real-kubernetes` started: kubectl as the user's hands, and plain requests
-//! through `kubectl proxy` for what kubectl has no words for. It shares no code with the daemon.
+//! through `kubectl proxy` for what kubectl has no command for. It shares no code with the daemon.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a path holds; `null` where nothing answers.
+    /// What a path holds; `null` if nothing answers.
     pub fn read(&self, path: &str) -> Value {
         let response = self.agent.get(format!("{}{path}", self.proxy)).call();
         response
@@ -83,7 +83,7 @@ impl Cluster {
             .map_or(Value::Null, |body| serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// A POST, or a PATCH by merge; the status code, 0 where nothing answers.
+    /// A POST, or a PATCH by merge; the status code, 0 if nothing answers.
     pub fn send(&self, method: &str, path: &str, body: &Value) -> u16 {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.proxy));

@@ -1,4 +1,4 @@
-//! Who the daemon is to the API server: the ServiceAccount of `scripts/kubernetes-rbac.yaml`, by every kind of
+//! The daemon's identity at the API server: the ServiceAccount of `scripts/kubernetes-rbac.yaml`, by every kind of
 //! credential.
 
 use std::fs;
@@ -20,7 +20,7 @@ fn every_kind_of_credential() {
     }
 }
 
-/// K3: a token that is good no more is told; once the file holds a good one the daemon goes on by itself.
+/// K3: a token that is no longer valid is logged; once the file holds a valid one the daemon goes on by itself.
 #[test]
 fn a_token_file_is_read_again() {
     let world = World::new();
@@ -37,7 +37,7 @@ fn a_token_file_is_read_again() {
     fs::remove_file(own).unwrap();
 }
 
-/// K3: a token ends under a running daemon, whose file holds the next one by then: its watches go on, and its next
+/// K3: a token expires under a running daemon, whose file holds the next one by then: its watches go on, and its next
 /// request is answered. Nothing is listed again for it.
 #[test]
 fn a_token_expires_under_a_running_daemon() {

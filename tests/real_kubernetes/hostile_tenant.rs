@@ -193,7 +193,7 @@ fn forge(tenant: &Tenant<'_>) {
     tenant.create(PODS, &pod);
 }
 
-/// One Deployment whose annotation changes as fast as the server takes it, until it is told to stop; how often.
+/// One Deployment whose annotation changes as fast as the server takes it, until `stop` is set; returns how often.
 fn flap(tenant: &Tenant<'_>, stop: &AtomicBool) -> usize {
     let own = |epg: &str| json!({"tenant": tenant.world.tenant, "l3out": "M", "epg": epg}).to_string();
     let values = [own("FLAP1"), "{broken".to_owned(), own("FLAP2"), tenant.world.annotation("E")];
@@ -211,7 +211,7 @@ fn flap(tenant: &Tenant<'_>, stop: &AtomicBool) -> usize {
     unreachable!("there is always a next one")
 }
 
-/// Tells the Deployment that flaps to stop, also where a story fails.
+/// Stops the flapping Deployment, even if a test fails.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -284,8 +284,8 @@ fn a_hostile_namespace_changes_nothing_for_another() {
     for name in ["names-shop", "pauses-shop", "infra", "mgmt", "paused", "keys", "broken-1", "broken-5", "gone-0"] {
         daemon.until_logged(&format!("evil/{name}"));
     }
-    let told = world.kubectl(&["get", "events", "--output", "json"]);
-    assert!(told.contains("Synced") && !told.contains("evil"), "{told}");
+    let reported = world.kubectl(&["get", "events", "--output", "json"]);
+    assert!(reported.contains("Synced") && !reported.contains("evil"), "{reported}");
     // Some sixty objects stay as they are, each with a finding of at most 1 KiB. A change of the one that flaps leads
     // to one reconcile at most: a finding that goes, one that comes, and a few lines about two EPGs.
     let (log, most) = (daemon.log().len(), (64 + changes) << 10);

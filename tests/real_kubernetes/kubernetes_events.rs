@@ -2,7 +2,7 @@
 
 use crate::world::{KEY, World};
 
-/// K5: a Deployment's first sync and a broken annotation are told where people look.
+/// K5: a Deployment's first sync and an invalid annotation are Events of the Deployment.
 #[test]
 fn kubectl_describe_shows_events() {
     let world = World::new();
@@ -16,5 +16,5 @@ fn kubectl_describe_shows_events() {
     let dn = world.dn("E");
     world.until("the first sync is described", || described(&["Normal", "Synced", "aci-sync", &dn]));
     world.kubectl(&["annotate", "--overwrite", "deployment", "web", &format!("{KEY}=[]")]);
-    world.until("the mistake is described", || described(&["Warning", "InvalidAnnotation", "aci-sync"]));
+    world.until("the invalid annotation is described", || described(&["Warning", "InvalidAnnotation", "aci-sync"]));
 }

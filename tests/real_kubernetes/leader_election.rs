@@ -1,4 +1,4 @@
-//! Several daemons with one Lease in the real cluster.
+//! Leader election between several daemons with one Lease in the real cluster.
 
 use std::time::Duration;
 

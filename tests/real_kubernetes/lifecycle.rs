@@ -1,4 +1,4 @@
-//! The promise on the README's first page, and what people do to a Deployment by day.
+//! The example of the README from apply to delete, and everyday changes of a Deployment.
 
 use crate::world::World;
 

@@ -1,7 +1,7 @@
 //! The daemon, as it is shipped, on a real kube-apiserver with its real controllers; the fabric is SimApic.
 //! `scripts/real-kubernetes test` starts all that and runs this; a plain `cargo test` does not.
 //!
-//! One story at a time. A new one is a file with a `mod` line here; what it needs is in `world.rs`.
+//! One test at a time. A new topic is a file with a `mod` line here; the setup is in `world.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 

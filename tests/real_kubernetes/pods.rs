@@ -1,4 +1,4 @@
-//! What can become of a Pod.
+//! Pods that are deleted, evicted, adopted or dual-stack.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn deleted_pods() {
     world.until_follows("E", "web", 2, &[]);
 }
 
-/// P3: a Pod that takes its time to end keeps its address until it is gone.
+/// P3: a Pod that terminates slowly keeps its address until it is gone.
 #[test]
 fn a_terminating_pod_keeps_its_address() {
     let world = World::new();
@@ -42,14 +42,14 @@ fn a_terminating_pod_keeps_its_address() {
     world.until_holds("E", &["10.250.0.1"]);
 
     world.kubectl(&["delete", "pod", &world.a_pod("web"), "--wait=false"]);
-    world.until("it is told to end", || world.cluster.read(&path)["metadata"]["deletionTimestamp"].is_string());
+    world.until("it is terminating", || world.cluster.read(&path)["metadata"]["deletionTimestamp"].is_string());
     world.settle();
     world.until_holds("E", &["10.250.0.1"]);
     assert_eq!(world.cluster.delete(&format!("{path}?gracePeriodSeconds=0")), 200);
     world.until_holds("E", &[]);
 }
 
-/// P2: an evicted Pod keeps its address in its status, and nevertheless has it no more.
+/// P2: an evicted Pod keeps its address in its status, but no longer owns it.
 #[test]
 fn an_evicted_pod_has_no_address() {
     let world = World::new();
@@ -93,7 +93,7 @@ fn dual_stack() {
     assert_eq!(world.subnets("E").iter().filter(|it| it.ends_with("/128")).count(), 2);
 }
 
-/// P1: a Pod that loses its label belongs to nobody, and belongs again when it gets it back.
+/// P1: a Pod that loses its label belongs to no Deployment, and belongs again when it gets it back.
 #[test]
 fn orphaned_and_adopted_pods() {
     let world = World::new();
@@ -114,7 +114,7 @@ fn orphaned_and_adopted_pods() {
     world.until_follows("E", "web", 3, &[]);
 }
 
-/// P1: a Deployment that adopted a ReplicaSet made by hand owns Pods whose names and labels do not tell so: a finding
+/// P1: a Deployment that adopted a ReplicaSet made by hand owns Pods whose names and labels do not show it: a finding
 /// after a minute. A rollout replaces the ReplicaSet, and its Pods are found.
 #[test]
 fn an_adopted_replica_set() {
@@ -132,8 +132,8 @@ fn an_adopted_replica_set() {
     world.until("the Deployment has adopted it", is_adopted);
     let finding =
         format!("PodsNotFound Deployment {}/shop: status counts replicas, but no Pod was found", world.namespace);
-    let told = || daemon.count(&finding) == 1;
-    world.until_within(Duration::from_secs(150), "it is told that no Pod was found", told);
+    let reported = || daemon.count(&finding) == 1;
+    world.until_within(Duration::from_secs(150), "it is reported that no Pod was found", reported);
     world.kubectl(&["rollout", "restart", "deployment", "shop"]);
     world.until_follows("E", "shop", 1, &[]);
     daemon.until_logged(&format!("finding resolved {finding}"));

@@ -1,4 +1,4 @@
-//! The rights of `scripts/kubernetes-rbac.yaml`: exactly those in use, and what is said where one is missing.
+//! The rights of `scripts/kubernetes-rbac.yaml`: exactly those in use, and the message if one is missing.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn granted(world: &World) -> BTreeSet<(String, String)> {
     pairs
 }
 
-/// K3: whatever the suite made the daemon ask for so far is granted, and nobody was refused.
+/// K3: every request that the suite made the daemon send so far is granted, and none was refused.
 #[test]
 fn only_granted_requests_are_sent() {
     let world = World::new();
@@ -113,7 +113,7 @@ fn one_missing_permission() {
     }
 }
 
-/// K3, K4, K5: the same for the rights without which nobody can lead, and nothing is described; one line tells it.
+/// K3, K4, K5: the same for the rights on the Lease and on Events; one line reports each.
 #[test]
 fn one_missing_permission_of_the_others() {
     let world = World::new();

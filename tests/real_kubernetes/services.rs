@@ -1,4 +1,4 @@
-//! What can become of a Service.
+//! Services whose addresses, type and selector change.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn load_balancers() {
     world.until_follows("E", "web", 1, &[]);
 }
 
-/// S1: the selector decides; a Service that selects somebody else's Pods is taken away.
+/// S1: the selector decides; a Service that selects another application's Pods is removed.
 #[test]
 fn selectors() {
     let world = World::new();

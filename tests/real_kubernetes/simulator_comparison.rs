@@ -1,4 +1,4 @@
-//! Whether the simulated API server, on which all other suites stand, answers as the real one: the same requests are
+//! Whether the simulated API server, which all other suites use, answers as the real one: the same requests are
 //! sent to both by curl, and the answers must look the same. What is compared is what a client can act on: codes,
 //! reasons, the fields of an answer and the order of events.
 
@@ -180,7 +180,7 @@ fn services(server: &mut Server<'_>, forget: impl Fn()) {
     server.ask("no group", "GET", "/apis/nowhere/v1/things", &nothing);
 }
 
-/// A Pod's life and what a watch tells of it.
+/// A Pod's life and the events of its watch.
 fn pods(server: &mut Server<'_>) {
     let all = "/api/v1/namespaces/{}/pods";
     let nothing = Value::Null;
@@ -193,8 +193,8 @@ fn pods(server: &mut Server<'_>) {
     server.ask("a Pod", "POST", all, &pod("a", Some("node")));
     let status = node::running(&["10.250.9.1".to_owned()]);
     server.ask("it runs", "PATCH", &format!("{all}/a/status"), &status);
-    server.ask("it is told to end", "DELETE", &format!("{all}/a?gracePeriodSeconds=30"), &nothing);
-    server.ask("it is told again", "DELETE", &format!("{all}/a"), &nothing);
+    server.ask("it is asked to end", "DELETE", &format!("{all}/a?gracePeriodSeconds=30"), &nothing);
+    server.ask("it is asked again", "DELETE", &format!("{all}/a"), &nothing);
     server.ask("it has ended", "DELETE", &format!("{all}/a?gracePeriodSeconds=0"), &nothing);
     server.ask("a Pod without a node", "POST", all, &pod("b", None));
     server.ask("it goes at once", "DELETE", &format!("{all}/b"), &nothing);
@@ -202,7 +202,7 @@ fn pods(server: &mut Server<'_>) {
     server.ask("it gets its time", "DELETE", &format!("{all}/c"), &nothing);
     server.ask("it has ended", "DELETE", &format!("{all}/c?gracePeriodSeconds=0"), &nothing);
     server.ask(
-        "what a watch tells",
+        "the events of a watch",
         "GET",
         &format!("{all}?watch=true&timeoutSeconds=1&resourceVersion={version}"),
         &nothing,
@@ -222,7 +222,7 @@ fn deployments(server: &mut Server<'_>, world: &World) {
     server.ask("it goes last", "DELETE", &delete("api", "Foreground"), &nothing);
 }
 
-/// A Lease that is had, renewed and lost.
+/// A Lease that is acquired, renewed and lost.
 fn leases(server: &mut Server<'_>) {
     let all = "/apis/coordination.k8s.io/v1/namespaces/{}/leases";
     let one = format!("{all}/a");
@@ -236,7 +236,7 @@ fn leases(server: &mut Server<'_>) {
     server.ask("it is there", "POST", all, &lease(&Value::Null, time, 15));
     let version = &first["metadata"]["resourceVersion"];
     server.ask("it is renewed", "PUT", &one, &lease(version, "2026-01-01T00:00:02.000001Z", 15));
-    server.ask("somebody was faster", "PUT", &one, &lease(version, "2026-01-01T00:00:03.000001Z", 15));
+    server.ask("another writer was faster", "PUT", &one, &lease(version, "2026-01-01T00:00:03.000001Z", 15));
     let version = server.ask("the Lease", "GET", &one, &Value::Null)["metadata"]["resourceVersion"].clone();
     server.ask("without a version", "PUT", &one, &lease(&Value::Null, time, 15));
     server.ask("without microseconds", "PUT", &one, &lease(&version, "2026-01-01T00:00:00Z", 15));
@@ -265,7 +265,7 @@ fn events(server: &mut Server<'_>) {
     server.ask("one that is gone", "PATCH", &format!("{all}/none"), &again(2));
 }
 
-/// Where Debian's Kubernetes 1.20 is not like the 1.36 that the simulated one was recorded from: a version that
+/// The differences of Debian's Kubernetes 1.20 from the 1.36 that the simulated one was recorded from: a version that
 /// is no number is an error of the server's own, a Service that is no load balancer any more keeps its addresses, and
 /// of an Event everything may change.
 const OLDER: [&str; 4] = ["no version", "another type", "it comes again once", "it says something else"];
@@ -292,7 +292,7 @@ fn the_simulated_server_answers_like_the_real_one() {
         leases(server);
         events(server);
         let pod = "/api/v1/namespaces/{}/pods/none";
-        server.ask_as("nobody", &bearer("wrong"), "GET", pod, &Value::Null);
+        server.ask_as("a wrong token", &bearer("wrong"), "GET", pod, &Value::Null);
         server.ask_as("one without a credential", &[], "GET", pod, &Value::Null);
         let poor = bearer(if is_real { token.trim() } else { TOKEN });
         let refused = server.ask_as("one without the right", &poor, "GET", pod, &Value::Null);

@@ -1,4 +1,4 @@
-//! What a story needs: a namespace of its own in the real cluster, a fabric of its own, and the daemon between them.
+//! The setup of a test: a namespace of its own in the real cluster, a fabric of its own, and the daemon between them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub struct World {
     pub namespace: String,
     /// The tenant.
     pub tenant: String,
-    /// The L3Out that is meant where none is named.
+    /// The L3Out that is meant if none is named.
     pub l3out: &'static str,
     /// The fabric.
     pub apic: SimApic,
@@ -107,7 +107,8 @@ impl World {
         json!({"tenant": self.tenant, "l3out": self.l3out, "epg": epg}).to_string()
     }
 
-    /// Applies a Deployment of a name, for an EPG or for none, with some replicas. Its Pods bear `app: {name}`.
+    /// Applies a Deployment of a name, for an EPG or for none, with some replicas. Its Pods have the label `app:
+    /// {name}`.
     pub fn deploy(&self, name: &str, epg: Option<&str>, replicas: usize) {
         self.cluster.apply(&self.deployment(name, epg, replicas).to_string());
     }
@@ -162,8 +163,8 @@ impl World {
         self.apic.get(&self.dn(epg)).is_some()
     }
 
-    /// Waits until so many Pods with `app: {name}` are there that have not failed, all of them run, and the EPG holds their addresses and
-    /// these besides, and nothing else.
+    /// Waits until this number of Pods with `app: {name}` are there that have not failed, all of them run, and the EPG
+    /// holds their addresses and these besides, and nothing else.
     #[track_caller]
     pub fn until_follows(&self, epg: &str, app: &str, pods: usize, besides: &[&str]) {
         self.until(&format!("{epg} follows {pods} Pods of {app} and {besides:?}"), || {

@@ -1,4 +1,4 @@
-//! What people do: to their clusters, and to the fabric behind everybody's back.
+//! What other actors do: users to their clusters, other writers and administrators to the fabric.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -25,7 +25,7 @@ use crate::world::World;
 
 const L3OUTS: [&str; 3] = ["L", "M", "N"];
 const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
-/// What a crowd names, some of it somebody else's.
+/// What a crowd names, some of it in use by other Deployments.
 static CROWD: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let own = (0..200).map(|n| &*format!("C{n}").leak());
     EPGS[2..].iter().copied().chain(own).collect()
@@ -60,7 +60,7 @@ fn annotation(random: &mut Random) -> Annotation {
     }
 }
 
-/// Somebody does something.
+/// One actor does something.
 pub fn act(world: &mut World) {
     let side = world.random.below(world.sides.len() as u64) as usize;
     match world.random.below(100) {
@@ -164,8 +164,8 @@ fn pod(world: &mut World, side: usize) {
     world.sides[side].cluster.changed(Kind::Pod, &key);
 }
 
-/// A tenant who wants to have all there is: many Deployments, each with an external EPG of its own, some in an L3Out that
-/// is not there, and Services that select whatever there is. As often as not it takes them all away again.
+/// A tenant who wants to have all there is: many Deployments, each with an external EPG of its own, some in an L3Out
+/// that is not there, and Services that select whatever there is. As often as not it takes them all away again.
 fn crowd(world: &mut World, side: usize) {
     // Now and then more than a namespace may have by default (W6).
     let many = if world.random.percent(4) { 105 + world.random.below(60) } else { 3 + world.random.below(12) };
@@ -189,8 +189,8 @@ fn crowd(world: &mut World, side: usize) {
     world.say(format!("{} a crowd of {many} {}", world.sides[side].id, if takes_away { "goes" } else { "comes" }));
 }
 
-/// A tenant who wants to be where another one's addresses are classified: a Pod of another namespace gets the address of
-/// one that terminates or is gone, and its Deployment says nothing that can be done.
+/// A tenant who wants to be where another one's addresses are classified: a Pod of another namespace gets the address
+/// of one that terminates or is gone, and its Deployment says nothing that can be done.
 fn hostile(world: &mut World, side: usize) {
     if world.random.percent(15) {
         return crowd(world, side);
@@ -296,7 +296,7 @@ fn fabric(world: &mut World) {
         }
         "actor: change a name" => admin.set(&dn, class, &[("name", "renamed")]).unwrap(),
         "actor: change a mark" => {
-            // Nobody gives his objects our mark, and nobody takes those of the Python application away.
+            // Other writers neither set our mark nor remove that of the Python application.
             let mark = if mark == PYTHON { "orchestrator:mine" } else { mark };
             admin.set(&dn, class, &[("annotation", mark)]).unwrap();
         }
@@ -453,7 +453,7 @@ fn wrong_plan(world: &mut World, side: usize) {
     world.sides[side].line.inner.borrow_mut().trouble = trouble;
 }
 
-/// Somebody who begins to delete an object of ours again and again, and one day stops.
+/// Another writer begins to delete an object of ours again and again, and stops some time later.
 pub fn revert_repeatedly(world: &mut World) {
     match &world.reverted_object {
         None if world.random.percent(3) => {
@@ -472,8 +472,8 @@ pub fn revert_repeatedly(world: &mut World) {
     }
 }
 
-/// What only people can settle, settled: privileges, refusals. Missing L3Outs, broken annotations and pauses in half of
-/// the worlds only: the others show what they leave on the fabric.
+/// Fixes what only an administrator can fix: privileges, refusals. Missing L3Outs, broken annotations and pauses in
+/// half of the worlds only: the others show what they leave on the fabric.
 pub fn fix_mistakes(world: &mut World) {
     world.apic.admin.allow();
     world.apic.admin.clear_rejections();

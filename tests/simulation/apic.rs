@@ -1,4 +1,4 @@
-//! A session at the simulated fabric, with the trouble of networks and people in it, and a judge who looks at each
+//! A session at the simulated fabric, with faults of the network and other writers in it, and a judge of each
 //! write: was it allowed to touch what it touched?
 
 use std::cell::RefCell;
@@ -78,8 +78,8 @@ pub struct Inner {
     pub now: Instant,
     /// What the process has heard may call for; the first is the right one.
     pub called_for: Vec<CalledFor>,
-    /// So many EPGs were named a grace ago or later that which of them a namespace may have is the process's own knowledge:
-    /// those in their grace count (W6). Then whoever claims an address may get it.
+    /// More EPGs than `--max-epgs` were named within the last grace, so only the process knows which of them a
+    /// namespace may have: those in their grace count (W6). Then any claimant of an address may get it.
     pub crowded: bool,
     /// When a reconcile last found each EPG named by what the process has heard (D6).
     pub named_at: BTreeMap<String, Instant>,
@@ -99,14 +99,14 @@ pub struct Inner {
     pub wrong_plan: bool,
     /// What this process saw our mark on, and of whose deletion it has not heard: it may be marked again (R2).
     pub ever_ours: BTreeSet<String>,
-    /// What this process made, with its birth: as long as that very object is there it is ours in truth, whatever was
+    /// What this process made, with its birth: as long as that very object is there it is ours, whatever was
     /// heard of its DN.
     pub own: BTreeMap<String, u64>,
     /// What of that is still there.
     pub still_own: BTreeSet<String>,
     /// What was read whole in this reconcile.
     pub read: BTreeSet<String>,
-    /// What an administrator did in this pass to what had been read: nobody can know of it.
+    /// What an administrator changed in this reconcile after it had been read: the process cannot know of it.
     pub interfered: BTreeSet<String>,
     /// The first broken promise.
     pub broken: Option<String>,
@@ -114,7 +114,7 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// Somebody changes an object in mid-reconcile.
+    /// Another writer changes an object during a reconcile.
     fn interfere(&mut self, dn: &str) {
         if self.read.iter().any(|it| is_below(dn, it)) {
             self.interfered.insert(dn.to_owned());
@@ -123,7 +123,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// What this process made and nobody has replaced.
+    /// What this process made and no other writer has replaced.
     fn look_for_own(&mut self, admin: &AdminApi) {
         self.own.retain(|dn, birth| admin.birth(dn) == Some(*birth));
         self.still_own = self.own.keys().cloned().collect();
@@ -239,8 +239,8 @@ impl Line {
         Ok(())
     }
 
-    /// Somebody does something between two requests of a reconcile: takes an object away, or makes one where nothing is.
-    /// (What is changed under the hands of somebody who has just read it cannot be protected by anybody.)
+    /// Another writer acts between two requests of a reconcile: it deletes an object, or creates a missing one.
+    /// (No client can protect an object that changes after it was read.)
     fn interfere(&self, inner: &mut Inner) {
         let admin = &self.apic.admin;
         let epgs: Vec<String> = admin.class("l3extInstP").into_keys().collect();
@@ -330,7 +330,7 @@ pub fn is_below(dn: &str, parent: &str) -> bool {
     dn.strip_prefix(parent).is_some_and(|it| it.is_empty() || it.starts_with('/'))
 }
 
-/// Everything below the tenant that somebody configured.
+/// Everything that is configured below the tenant.
 pub fn snapshot(admin: &AdminApi) -> Snapshot {
     let mut all: Snapshot = admin.tree("uni").into_iter().map(|(class, dn)| (dn, (class, Attributes::new()))).collect();
     for class in ["l3extInstP", "l3extSubnet", "tagAnnotation"] {

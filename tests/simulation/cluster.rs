@@ -1,5 +1,6 @@
 //! A cluster in memory: plain records, how they look on the wire, watches that are late, repeat themselves, break off
-//! and begin anew, and what has been heard of all that. Of the rules nothing is known here but what is heard last (D3).
+//! and start over, and what the process has heard of all that. The only rule here is that the last valid binding counts
+//! (D3).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ pub enum Annotation {
     None,
     /// Something that cannot be used.
     Broken,
-    /// L3Out, EPG, and what it exports where it says so (Pods, Services).
+    /// L3Out, EPG, and what it exports if it says so (Pods, Services).
     Names(&'static str, &'static str, Option<(bool, bool)>),
 }
 
@@ -120,9 +121,9 @@ impl Records {
 /// How one kind is watched.
 #[derive(Debug)]
 pub struct Watch {
-    /// What happened and was not told yet.
+    /// What happened and was not delivered yet.
     pub queue: VecDeque<(Name, Record)>,
-    /// What was told last on this watch.
+    /// What was delivered last on this watch.
     delivered: VecDeque<(Name, Record)>,
     /// A list is due or under way.
     pub relisting: bool,
@@ -132,7 +133,7 @@ pub struct Watch {
     pub closed: Option<Instant>,
 }
 
-/// So many of the last events of a watch may be told again.
+/// How many of the last events of a watch may be delivered again.
 const REPEATED: usize = 4;
 
 impl Watch {
@@ -161,13 +162,13 @@ impl Cluster {
         Cluster { is: Records::default(), heard: Records::default(), watches, next: 1 }
     }
 
-    /// A number that nobody had before: uids and times of creation.
+    /// A number that was never used before: uids and times of creation.
     pub fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    /// Something about an object changed, or it went: the watch of its kind will tell.
+    /// Something about an object changed, or it went: the watch of its kind will deliver it.
     pub fn changed(&mut self, kind: Kind, name: &Name) {
         let record = self.is.get(kind, name);
         if let Some(watch) = self.watches.get_mut(&kind) {
@@ -209,7 +210,7 @@ impl Cluster {
         }
     }
 
-    /// The next so many events of a kind, if its stream is open.
+    /// The next `most` events of a kind, if its stream is open.
     pub fn deliver(&mut self, kind: Kind, most: usize) -> Vec<Event> {
         let Some(watch) = self.watches.get_mut(&kind) else { return Vec::new() };
         if watch.relisting || watch.closed.is_some() {
@@ -239,7 +240,7 @@ impl Cluster {
         vec![Event::Interrupted { kind }]
     }
 
-    /// It goes on a few events before it broke off: so much is told again, old news first.
+    /// It goes on a few events before it broke off: those are delivered again, the oldest state first.
     pub fn resume(&mut self, kind: Kind, again: usize) -> Vec<Event> {
         let Some(watch) = self.watches.get_mut(&kind).filter(|it| !it.relisting && it.closed.is_some()) else {
             return Vec::new();

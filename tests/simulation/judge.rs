@@ -1,7 +1,7 @@
 //! The judge: what one write did to the fabric is compared with what it was allowed to do.
 //!
-//! He knows what the process has heard and what the fabric held in that moment, so he can say more than that the end is
-//! right: nothing is made that nobody asked for, and nothing desired is taken away on the way.
+//! It knows what the process has heard and what the fabric held at that moment, so it can say more than that the end is
+//! right: nothing is made without need, and nothing desired is taken away on the way.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::apic::{Attributes, Inner, Marks, PYTHON, Snapshot, is_below};
 use crate::oracle::{CalledFor, ip_of, split};
 
-/// Six repairs before anybody speaks of a fight, ten at one a minute, and a few that are no repairs: Pods come and go.
+/// Six repairs before it counts as a conflict, ten at one a minute, and a few that are no repairs: Pods come and go.
 const MAX_REPAIRS: usize = 20;
 
 /// `--epg-grace`.
@@ -177,7 +177,7 @@ fn changed(
     Ok(())
 }
 
-/// O1, O4, R5, and that nothing is made that nobody asked for.
+/// O1, O4, R5, and that nothing is made without need.
 fn made(
     marks: &Marks,
     inner: &mut Inner,
@@ -220,7 +220,7 @@ fn made(
         paused(inner, dn)?;
     }
     if class == "l3extInstP" && annotation(is) == marks.own {
-        // Where somebody has just deleted it, its mark was to be put back.
+        // If another writer has just deleted it, its mark was to be restored.
         if !inner.called_for[0].epgs.contains(dn) && !inner.interfered.contains(dn) {
             return Err(format!("{dn} was made and no Deployment names it"));
         }
@@ -242,7 +242,7 @@ fn made(
                 .iter()
                 .any(|it| it.subnets.get(dn).is_some_and(|desired| name.is_none_or(|name| name == desired)))
         };
-        // What is made by the way, by a repair of what somebody has just deleted, has no name yet.
+        // What is made by the way, by a repair of what another writer has just deleted, has no name yet.
         let name = is.get("name").filter(|it| !it.is_empty());
         let may_be_wanted = inner.crowded && inner.called_for[0].claims(dn, name);
         if !may_be_wanted && !desired(name) {

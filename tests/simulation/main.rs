@@ -1,11 +1,11 @@
-//! The whole program's decisions, lived through by seed: a cluster, a fabric, people and trouble in memory, under a
+//! The whole program's decisions, simulated by seed: a cluster, a fabric, other actors and faults in memory, under a
 //! clock that only the simulation moves. The promises are checked after each step, and in the end the fabric is
 //! compared with what a deliberately simple function says.
 //!
 //! `SIMULATION_SEEDS` says how many seeds (200), `SIMULATION_FROM` from which on (0); `scripts/simulate` does more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
-#![allow(clippy::print_stdout, reason = "the summary is for people")]
+#![allow(clippy::print_stdout, reason = "the summary is for developers")]
 
 mod actors;
 mod apic;
@@ -23,13 +23,13 @@ use coverage::Coverage;
 use world::World;
 
 /// Seeds that found a defect once. What a seed means changes with the simulation, so each defect has a story or a test
-/// of its own too; these are lived through first all the same.
+/// of its own too; these are run first all the same.
 const ONCE_BROKEN: &[u64] = &[
     55, 71, 104, 2239, 3211, 10327, 4033602, 4043217, 6001236, 6002532, 6003918, 6010584, 6015722, 6019977, 6027076,
     6028756, 6029851, 6130102, 6147992, 6201663, 6207782, 6265153,
 ];
 
-/// What two thousand worlds come to at least, each of it so many times.
+/// What two thousand worlds must reach, each at least this number of times.
 const MINIMUM: u64 = 20;
 const COVERED: &str = "
     change: EPG made, change: EPG marked, change: EPG deleted, change: subnet made, change: subnet repaired,

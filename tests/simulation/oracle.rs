@@ -42,7 +42,7 @@ fn l3out_of(epg: &str) -> String {
     epg.split("/instP-").next().unwrap().to_owned()
 }
 
-/// The EPG that a Deployment names, where that counts.
+/// The EPG that a Deployment names, if that counts.
 fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
     match &it.annotation {
         Annotation::Names(l3out, epg, _) if !settings.only_a || key.0 == "a" => Some(dn(l3out, epg)),
@@ -91,7 +91,7 @@ pub struct Claim {
 pub struct CalledFor {
     /// Every EPG that a Deployment names.
     pub epgs: BTreeSet<String>,
-    /// Those of them where every such Deployment is paused (D2).
+    /// Those of them whose Deployments are all paused (D2).
     pub paused: BTreeSet<String>,
     /// Those of them that no namespace may have that names them (W6).
     pub beyond: BTreeSet<String>,
@@ -111,7 +111,7 @@ impl CalledFor {
         self.sources.get(ip).is_none_or(|it| it.contains(name))
     }
 
-    /// Whether anybody claims the address of a subnet for its EPG, under this name.
+    /// Whether any Pod or Service claims the address of a subnet for its EPG, under this name.
     pub fn claims(&self, dn: &str, name: Option<&String>) -> bool {
         let (epg, rn) = split(dn);
         let ip = ip_of(rn);
@@ -119,7 +119,7 @@ impl CalledFor {
         self.claims.iter().filter(is_it).any(|it| name.is_none_or(|name| *name == it.name))
     }
 
-    /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. Where the
+    /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. If the
     /// address is desired in an EPG of the same VRF that can be had, it goes there (D5), but for a pause.
     pub fn retains(
         &self,
@@ -243,7 +243,7 @@ pub fn called_for(
         }
     }
     let mut places: BTreeSet<(IpAddr, String)> = winners.iter().map(|(at, it)| (at.1, it.2.clone())).collect();
-    // What gets nothing has whatever nobody else gets there.
+    // What gets nothing has the addresses that no other Deployment gets there.
     for Claim { ip, epg, .. } in &claims {
         let Some(epg) = epg.as_ref().filter(|it| called_for.beyond.contains(*it)) else { continue };
         if !winners.contains_key(&(vrf(&l3out_of(epg)), *ip)) {
@@ -253,7 +253,7 @@ pub fn called_for(
     for (ip, epg) in &places {
         let there = || claims.iter().filter(|it| it.ip == *ip && it.epg.as_ref() == Some(epg));
         let dn = subnet(epg, ip);
-        // Of those that are not paused, where there are any (D2, S4).
+        // Of those that are not paused, if there are any (D2, S4).
         let name = there().map(|it| (it.paused, it.is_pod, it.name.clone())).min().unwrap().2;
         called_for.untouched.extend(there().all(|it| it.paused).then(|| dn.clone()));
         called_for.subnets.insert(dn, name);
@@ -278,7 +278,7 @@ pub fn may_be_called_for(cluster: &Records, settings: &Settings, is_ours: &dyn F
     all
 }
 
-/// What the cluster and everybody else's objects on the fabric come to in the end.
+/// The expected end state, from the cluster and the foreign objects on the fabric.
 pub fn expected(
     cluster: &Records,
     settings: &Settings,
@@ -289,8 +289,8 @@ pub fn expected(
     let mut expected = Expected::default();
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
     let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
-    // The L3Outs that are looked at: named by somebody who gets something there, or with something of ours in them. The VRFs
-    // of the others are not known (S3, W6).
+    // The L3Outs that are looked at: named by a Deployment that gets something there, or with something of ours in
+    // them. The VRFs of the others are not known (S3, W6).
     let too_many = beyond(cluster, settings);
     let gets_something = |it: &String| is_ours(it) || !too_many.contains(it);
     let named = cluster.deployments.iter().filter_map(|(key, it)| names(settings, key, it)).filter(gets_something);
@@ -340,14 +340,14 @@ pub fn expected(
             expected.epgs.insert(epg.clone());
         }
     }
-    // What nobody wants there stays where a Deployment's own addresses have nowhere to go.
+    // What is undesired there stays if it is a Deployment's own address that has nowhere to go.
     for (dn, (class, it)) in fabric.iter().filter(|(dn, _)| !subnets.contains_key(*dn)) {
         if class == "l3extSubnet" && is_own(dn) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf) {
             expected.subnets.insert(dn.clone(), described(it));
             expected.epgs.extend(is_own(split(dn).0).then(|| split(dn).0.to_owned()));
         }
     }
-    // And where strangers are in it, or contracts that are to be kept.
+    // And if foreign subnets are in it, or contracts that are to be kept.
     for (epg, _) in fabric.iter().filter(|(dn, it)| it.0 == "l3extInstP" && !desired.contains(*dn)) {
         let inside = |class: &str, foreign: bool| {
             fabric
@@ -362,7 +362,7 @@ pub fn expected(
     expected
 }
 
-/// Whether a subnet of ours stays although nobody wants it where it is.
+/// Whether a subnet of ours stays although it is undesired there.
 fn stays(
     called_for: &CalledFor,
     dn: &str,

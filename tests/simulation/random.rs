@@ -24,7 +24,7 @@ impl Random {
         self.next() % limit.max(1)
     }
 
-    /// True in so many of a hundred cases.
+    /// True in this percentage of cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

@@ -1,4 +1,4 @@
-//! One seed's world: two clusters, a fabric, people, trouble, and the program in the middle, step by step under a
+//! One seed's world: two clusters, a fabric, other actors, faults, and the program in the middle, step by step under a
 //! clock that only this file moves.
 
 use std::cell::RefCell;
@@ -56,7 +56,7 @@ pub struct World {
     pub coverage: Rc<RefCell<Coverage>>,
     pub now: Instant,
     pub log: Vec<String>,
-    /// What somebody deletes again and again.
+    /// What another writer deletes again and again.
     pub reverted_object: Option<String>,
     steps: usize,
 }
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// What the watches of a side tell in this step.
+    /// What the watches of a side deliver in this step.
     fn watches(&mut self, side: usize) {
         let now = self.now;
         for kind in Kind::ALL {
@@ -450,7 +450,7 @@ impl World {
         inner.session = None;
         inner.dead = false;
         inner.ever_ours.clear();
-        // A fight is in the process's own memory (R6).
+        // Conflicts with other writers are in the process's own memory (R6).
         inner.made.clear();
         inner.named_at.clear();
         inner.existed.clear();
@@ -479,7 +479,7 @@ impl World {
         }
     }
 
-    /// Everything is told, and nothing goes wrong any more.
+    /// All events are delivered, and faults stop.
     fn flush(&mut self) {
         for side in 0..self.sides.len() {
             for kind in Kind::ALL {
@@ -494,14 +494,15 @@ impl World {
         }
     }
 
-    /// Faults stop and inputs stop changing: the fabric becomes what it should be, and then nobody writes any more.
+    /// Faults stop and inputs stop changing: the fabric becomes what it should be, and then nothing is written any
+    /// more.
     fn converge(&mut self) -> Result<(), String> {
         self.say("faults and changes stop");
         for it in &mut self.sides {
             it.line.inner.borrow_mut().trouble = Trouble::default();
         }
         actors::fix_mistakes(self);
-        // Two resyncs and the longest back-off there are (I1), in pieces, so that people can settle what only they can.
+        // Two resyncs and the longest back-off there are (I1), in pieces, so that the administrator can act in between.
         for _ in 0..24 {
             self.flush();
             self.pass_time(Duration::from_secs(150))?;

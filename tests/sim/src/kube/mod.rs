@@ -234,7 +234,8 @@ impl SimKube {
         Backup(self.shared.store.backup())
     }
 
-    /// Puts a copy back, as after a restore of etcd: versions go back, and the watches that are open hear nothing of it.
+    /// Puts a copy back, as after a restore of etcd: versions go back, and the watches that are open hear nothing of
+    /// it.
     pub fn restore(&self, backup: &Backup) {
         self.shared.store.restore(&backup.0);
     }

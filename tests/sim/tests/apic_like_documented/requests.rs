@@ -1,7 +1,9 @@
-//! Runs `tests/apic_requests.txt` and `tests/apic_writes.txt`: some hundred requests, what each is answered, and which source says so.
+//! Runs `tests/apic_requests.txt` and `tests/apic_writes.txt`: some hundred requests, what each is answered, and which
+//! source says so.
 //!
 //! A row has seven columns: method, target, body, HTTP status, error code, shape of the answer, source. Each group of
-//! rows begins with the same small fabric, an open session and no websocket. The shapes are explained in the first file.
+//! rows begins with the same small fabric, an open session and no websocket. The shapes are explained in the first
+//! file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
