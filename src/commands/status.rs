@@ -89,21 +89,21 @@ fn text(status: &Value) -> String {
         word(&status["summary"]),
         word(&status["snapshot_age_seconds"]),
     )];
-    let leader = if status["leader"]["holding"] == true { "yes" } else { "no" };
-    lines.push(format!(
-        "leader      {leader}; Lease {}   policy {}, cluster {}",
-        word(&status["leader"]["lease"]),
-        word(&status["policy"]),
-        word(&status["cluster_id"]),
-    ));
+    let leader = match (&status["leader"]["lease"], status["leader"]["holding"] == true) {
+        (Value::Null, _) => "yes, without leader election".to_owned(),
+        (lease, true) => format!("yes, Lease {}", word(lease)),
+        (lease, false) => format!("no, standby for the Lease {}", word(lease)),
+    };
+    let (policy, cluster) = (word(&status["policy"]), word(&status["cluster_id"]));
+    lines.push(format!("leader      {leader}; policy {policy}; cluster {cluster}"));
     let kinds: Vec<String> = list(&status["kubernetes"]["kinds"])
         .iter()
         .map(|kind| {
             let view = if kind["complete"] == true { "" } else { " (incomplete)" };
-            format!("{} {}{view}", word(&kind["objects"]), word(&kind["kind"]))
+            format!("{}s {}{view}", word(&kind["kind"]), word(&kind["objects"]))
         })
         .collect();
-    lines.push(format!("Kubernetes  {}   {}", word(&status["kubernetes"]["server"]), kinds.join(", ")));
+    lines.push(format!("Kubernetes  {}; {}", word(&status["kubernetes"]["server"]), kinds.join(", ")));
     lines.push(format!(
         "APIC        session at {}; last full sync {}",
         word(&status["apic"]["session"]),
@@ -120,7 +120,12 @@ fn text(status: &Value) -> String {
             count("surplus"),
         ));
     }
-    lines.push(format!("blocked     {} deletions", word(&status["blocked_total"])));
+    if status["blocked_total"] != 0 {
+        let blocked = word(&status["blocked_total"]);
+        lines.push(format!(
+            "blocked     deletions: {blocked}; see docs/troubleshooting.md before SIGUSR2 approves them"
+        ));
+    }
     for finding in list(&status["findings"]) {
         let part = |name: &str| word(&finding[name]);
         lines.push(format!("finding     {}  {}  {}: {}", part("since"), part("code"), part("subject"), part("text")));
