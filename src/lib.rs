@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod exit;
 pub mod files;
 pub mod leadership;
+pub mod metrics;
 pub mod net;
 pub mod secret;
 pub mod time;

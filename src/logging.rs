@@ -16,6 +16,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::exit::ExitError;
+use crate::metrics;
 use crate::time;
 
 /// Lines that wait to be written; what does not fit is lost and counted.
@@ -215,11 +216,13 @@ impl Log for Lines {
             return;
         }
         let level = record.level();
+        metrics::logged(level);
         let stdout = self.output == Output::Split && level >= Level::Info;
         let layout = Layout { format: self.format, journal: self.journal[usize::from(!stdout)] };
         let line = layout.line(level, &record.args().to_string(), &Pairs::of(record));
         if self.queue.try_send(Entry::Line { stdout, line }).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            metrics::dropped(metrics::Queue::Log);
         }
     }
 

@@ -8,6 +8,7 @@ use log::debug;
 
 use super::event::Event;
 use super::task::Task;
+use crate::metrics;
 
 /// Sends events. One that does not fit into the queue is dropped; the refresher, which can wait, reports the gap as soon as
 /// there is room.
@@ -49,7 +50,11 @@ impl EventSender {
 
     /// Sends an event, or drops it if the queue is full. False if there is no receiver any more.
     pub(super) fn offer(&self, event: Event) -> bool {
-        match self.events.try_send(event) {
+        let sent = self.events.try_send(event);
+        if matches!(sent, Err(TrySendError::Full(_))) {
+            metrics::dropped(metrics::Queue::Fabric);
+        }
+        match sent {
             Ok(()) => true,
             Err(TrySendError::Full(_)) if self.overflow.set() => true,
             Err(TrySendError::Full(_)) => {

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::traits::ShouldSend;
 use super::writer::request::WriteRequest;
 use crate::backoff::{Backoff, seconds};
+use crate::metrics::{self, Method};
 use crate::model::mo::MoChange;
 use crate::net::{ConnectError, describe_error, wrong_peer};
 use crate::secret::{Renewable, Secret};
@@ -69,7 +70,7 @@ impl Http {
     /// Logs in.
     pub(super) fn login(&self) -> Result<Answer, Error> {
         let body = auth::login_body(&self.settings).to_string();
-        self.with_retries(&|| true, Retry::IfBusy, &|| {
+        self.with_retries(Method::Post, &|| true, Retry::IfBusy, &|| {
             let request = self.agent.post(self.url("/api/aaaLogin.json"));
             let response = bounded(request, REQUEST_TIMEOUT).send(&body);
             self.read_answer(response).map_err(Failure::of_login)
@@ -80,9 +81,12 @@ impl Http {
     pub(super) fn logout(&self) {
         let agent = self.settings.tls.agent();
         let request = agent.post(self.url("/api/aaaLogout.json")).header("Cookie", self.cookie());
+        let sent = Instant::now();
         let response = bounded(request, LOGOUT_TIMEOUT).send(auth::logout_body(&self.settings).to_string());
         let controller = &self.controller;
-        match self.read_answer(response) {
+        let answer = self.read_answer(response);
+        metrics::apic_request(Method::Post, status_of(&answer), sent.elapsed());
+        match answer {
             Ok(_) => debug!(controller:%; "logged out"),
             Err(failure) => debug!(controller:%, error:% = failure.error; "failed to log out"),
         }
@@ -90,7 +94,7 @@ impl Http {
 
     /// Sends a GET.
     pub(super) fn get(&self, target: &str, should_send: &ShouldSend<'_>, retry: Retry) -> Result<Answer, Error> {
-        self.with_retries(should_send, retry, &|| {
+        self.with_retries(Method::Get, should_send, retry, &|| {
             let request = self.agent.get(self.url(target)).header("Cookie", self.cookie());
             self.read_answer(bounded(request, REQUEST_TIMEOUT).call())
         })
@@ -98,7 +102,8 @@ impl Http {
 
     /// Sends a write.
     pub(super) fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
-        self.with_retries(should_send, Retry::IfNotServed, &|| {
+        let method = if request.body().is_some() { Method::Post } else { Method::Delete };
+        let answer = self.with_retries(method, should_send, Retry::IfNotServed, &|| {
             let (url, cookie) = (self.url(&request.target()), self.cookie());
             let response = match request.body() {
                 Some(body) => {
@@ -107,12 +112,19 @@ impl Http {
                 None => bounded(self.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
             };
             self.read_write_answer(response)
-        })
+        });
+        match &answer {
+            Err(Error::Rejected { code, .. }) => metrics::apic_refusal(*code),
+            Err(Error::Forbidden(_)) => metrics::apic_refusal(403),
+            _ => {}
+        }
+        answer
     }
 
     /// Waits for the request's turn and sends it, several times if `retry` applies.
     fn with_retries<T>(
         &self,
+        method: Method,
         should_send: &ShouldSend<'_>,
         retry: Retry,
         send: &dyn Fn() -> Result<T, Failure>,
@@ -123,7 +135,10 @@ impl Http {
         let mut attempt = 1;
         loop {
             pacer.wait_for_turn(should_send)?;
-            let failure = match send() {
+            let sent = Instant::now();
+            let answer = send();
+            metrics::apic_request(method, status_of(&answer), sent.elapsed());
+            let failure = match answer {
                 Ok(answer) => {
                     pacer.answered();
                     return Ok(answer);
@@ -153,7 +168,8 @@ impl Http {
         let secrets = self.secrets();
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
         if let Some(redirect) = wrong_peer::redirect(http, response.headers()) {
-            return Err(Error::Malformed(decode::hide(&redirect, &secrets)).into());
+            let error = Error::Malformed(decode::hide(&redirect, &secrets));
+            return Err(Failure { error, http, retry_after });
         }
         let body = read_body(response).map_err(|error| match error {
             // Another attempt would only bring as much again.
@@ -209,6 +225,11 @@ impl Failure {
             error => Failure { error, ..self },
         }
     }
+}
+
+/// The HTTP status of an answer, for the metrics; 0 if there was no complete answer.
+fn status_of<T>(answer: &Result<T, Failure>) -> u16 {
+    answer.as_ref().map_or_else(|failure| failure.http, |_| 200)
 }
 
 impl From<Error> for Failure {

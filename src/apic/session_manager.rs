@@ -24,6 +24,7 @@ use super::task::Task;
 use super::websocket::EventSocket;
 use crate::backoff::{Backoff, seconds, stopped, stopped_within};
 use crate::leadership::Leadership;
+use crate::metrics;
 use crate::secret::Secret;
 
 /// How often a busy controller is asked for the websocket of one session, and the pauses in between.
@@ -164,6 +165,7 @@ impl SessionManager {
     }
 
     fn session_ended(&mut self, reason: String) -> Result<(), Stopped> {
+        metrics::apic_session_lost();
         self.last_errors.clear();
         self.backoff.logged_in();
         self.send(Event::Disconnected { reason })
@@ -265,6 +267,9 @@ impl SessionManager {
             .check_may_continue(term)
             .and_then(|()| Client::login(&self.settings, controller, agent, Some(subscriptions), self.extends.clone()));
         self.handle.set_login(None);
+        if !matches!(result, Err(Error::NotSent)) {
+            metrics::apic_login(result.is_ok());
+        }
         result
     }
 
@@ -324,6 +329,7 @@ impl SessionManager {
     fn hand_on(&self, message: &[u8]) -> Result<(), Stopped> {
         let event = match decode::message(message) {
             Ok(message) => {
+                metrics::apic_events(message.changes.len());
                 let subscriptions = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
                 Event::Changed { subscriptions, changes: message.changes }
             }

@@ -194,7 +194,12 @@ pub const FLAGS: &[Flag] = &[
         "`unix:$RUNTIME_DIRECTORY/aci-sync.sock` under systemd, else `off`",
         "Where the status server listens: `HOST:PORT`, `[v6]:PORT`, `:PORT` (all addresses), `unix:/PATH`, or `off`.",
     ),
-    flag("output", Shape::One("FORMAT"), "`text`", "With `status`, also as `-o`: `text` or `json`."),
+    flag(
+        "output",
+        Shape::One("FORMAT"),
+        "`text`",
+        "With `status`, also as `-o`: `text`, `json` or `prometheus` (the metrics).",
+    ),
     flag(
         "log-format",
         Shape::One("FORMAT"),

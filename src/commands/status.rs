@@ -21,12 +21,33 @@ const MAX_ANSWER: u64 = 16 << 20;
 /// The exit code if the daemon is neither in sync nor a standby.
 const NOT_IN_SYNC: u8 = 2;
 
+/// The lines of the metrics that mean that the daemon is in sync or a standby.
+const STATES_IN_SYNC: [&str; 2] = ["aci_sync_state{state=\"in_sync\"} 1\n", "aci_sync_state{state=\"standby\"} 1\n"];
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+    Prometheus,
+}
+
+impl Format {
+    fn path(self) -> &'static str {
+        match self {
+            Format::Text | Format::Json => "/status.json",
+            Format::Prometheus => "/metrics",
+        }
+    }
+}
+
 /// Prints the state; 2 if it is neither in sync nor a standby, 1 if no daemon answers.
 pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, ExitError> {
-    let as_json = match invocation.get("output").map(|given| (given, given.values[0].as_str())) {
-        None | Some((_, "text")) => false,
-        Some((_, "json")) => true,
-        Some((given, other)) => return Err(given.invalid(format!("{other:?} is neither text nor json"))),
+    let format = match invocation.get("output").map(|given| (given, given.values[0].as_str())) {
+        None | Some((_, "text")) => Format::Text,
+        Some((_, "json")) => Format::Json,
+        Some((_, "prometheus")) => Format::Prometheus,
+        Some((given, other)) => return Err(given.invalid(format!("{other:?} is not text, json or prometheus"))),
     };
     let mut addresses = config::listen(invocation, environment)?;
     if addresses.is_empty() && invocation.get("listen").is_none() {
@@ -36,8 +57,8 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     addresses.sort_by_key(|address| !matches!(address, ListenAddress::Unix(_)));
     let mut errors = Vec::new();
     for address in &addresses {
-        match get(address, "/status.json") {
-            Ok(answer) => return show(&answer, as_json),
+        match get(address, format.path()) {
+            Ok(answer) => return show(&answer, format),
             Err(error) => errors.push(format!("{address}: {error}")),
         }
     }
@@ -64,15 +85,22 @@ fn get(address: &ListenAddress, path: &str) -> io::Result<String> {
     }
 }
 
-fn show(answer: &str, as_json: bool) -> Result<u8, ExitError> {
+fn show(answer: &str, format: Format) -> Result<u8, ExitError> {
+    if format == Format::Prometheus {
+        print(answer);
+        return Ok(exit_code(STATES_IN_SYNC.iter().any(|line| answer.contains(line))));
+    }
     let failed = || ExitError::failed("the answer is no status of aci-sync");
     let status: Value = serde_json::from_str(answer).map_err(|_| failed())?;
     if status["schema"] != "aci-sync.status.v1" {
         return Err(failed());
     }
-    print(&if as_json { answer.to_owned() } else { text(&status) });
-    let is_good = matches!(status["state"].as_str(), Some("in_sync" | "standby"));
-    Ok(if is_good { 0 } else { NOT_IN_SYNC })
+    print(&if format == Format::Json { answer.to_owned() } else { text(&status) });
+    Ok(exit_code(matches!(status["state"].as_str(), Some("in_sync" | "standby"))))
+}
+
+fn exit_code(is_good: bool) -> u8 {
+    if is_good { 0 } else { NOT_IN_SYNC }
 }
 
 fn text(status: &Value) -> String {

@@ -16,6 +16,7 @@ use crate::apic::{self, Client, SessionHandle, SubscriptionId};
 use crate::backoff::{random_unit, stopped};
 use crate::kube;
 use crate::leadership::Leadership;
+use crate::metrics;
 use crate::model::finding::Finding;
 use crate::model::mo::MoChange;
 use crate::model::plan::Tally;
@@ -77,6 +78,8 @@ pub struct EventLoop {
     fabric: Arc<FabricView>,
     activity: Arc<Activity>,
     cluster_id: Arc<str>,
+    /// The first change that no reconcile has served yet.
+    changed_at: Option<Instant>,
 }
 
 /// What the event loop waits for.
@@ -171,6 +174,7 @@ impl EventLoop {
             outcome: None,
             fabric: Arc::default(),
             activity: Arc::default(),
+            changed_at: None,
         }
     }
 
@@ -210,6 +214,7 @@ impl EventLoop {
         self.term = term;
         self.reconciler.start_over();
         self.outcome = None;
+        self.changed_at = None;
         self.fabric = Arc::default();
         if term.is_some() {
             info!("new term of leadership; starting with a full sync");
@@ -275,6 +280,7 @@ impl EventLoop {
                     self.invalidate_outcome();
                 }
                 if self.reconciler.cluster_changed(event, now) {
+                    self.changed_at.get_or_insert(now);
                     self.scheduler.reconcile_soon(now);
                 }
             }
@@ -289,7 +295,10 @@ impl EventLoop {
                     self.reconcile(now);
                 }
             }
-            Event::Beat => self.update_fabric_view(),
+            Event::Beat => {
+                self.update_fabric_view();
+                self.note_in_sync(now);
+            }
             Event::Leadership | Event::Stop => {}
         }
     }
@@ -298,6 +307,7 @@ impl EventLoop {
         match event {
             apic::Event::Changed { subscriptions, changes } => {
                 if self.reconciler.fabric_changed(&subscriptions, &changes) {
+                    self.changed_at.get_or_insert(now);
                     self.scheduler.reconcile_soon(now);
                 }
             }
@@ -327,6 +337,7 @@ impl EventLoop {
         let Some(client) = self.client.clone() else { return };
         // It may take a while.
         self.publish();
+        metrics::reconcile_begins();
         let should_continue = || {
             self.heartbeat.beat();
             !stopped(&self.inbox.stop)
@@ -407,6 +418,15 @@ impl EventLoop {
 
     /// Notes what a reconcile did, for the snapshots.
     fn record(&mut self, ended: &EndedReconcile<'_>) {
+        let is_complete = ended.outcome.as_ref().is_ok_and(|report| !report.unfinished);
+        metrics::reconcile_ended(ended.took, is_complete);
+        // What a reconcile leaves is served by a later one.
+        if is_complete && let Some(changed_at) = self.changed_at.take() {
+            let has_written = ended.outcome.as_ref().is_ok_and(|report| !report.done.is_empty());
+            if has_written {
+                metrics::change_served(changed_at.elapsed());
+            }
+        }
         let now = time::unix_now();
         let activity = Arc::make_mut(&mut self.activity);
         activity.push(ReconcileEntry {
@@ -415,11 +435,16 @@ impl EventLoop {
             changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
             error: ended.outcome.as_ref().err().map(ToString::to_string),
         });
-        if matches!(self.outcome, Some(State::InSync(_))) {
-            activity.last_in_sync = Some(now);
-        }
         if ended.outcome.is_ok() && self.reconciler.has_read_everything() {
             activity.last_full_sync = Some(now);
+        }
+        self.note_in_sync(Instant::now());
+    }
+
+    /// Notes that the fabric holds exactly what is desired, if it does.
+    fn note_in_sync(&mut self, now: Instant) {
+        if matches!(self.state(now), State::InSync(_)) {
+            Arc::make_mut(&mut self.activity).last_in_sync = Some(time::unix_now());
         }
     }
 

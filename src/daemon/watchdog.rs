@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::metrics;
+
 /// How often the idle loop turns, and how often the watchdog checks.
 pub const BEAT: Duration = Duration::from_secs(5);
 
@@ -19,6 +21,7 @@ impl Heartbeat {
     /// The loop makes progress.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+        metrics::heartbeat();
     }
 }
 

@@ -15,6 +15,7 @@ use super::error::{ConfigError, Error};
 use super::kinds;
 use super::kubeconfig::ClusterConfig;
 use super::status::Status;
+use crate::metrics;
 use crate::model::kubernetes::Kind;
 use crate::model::owner::OwnerIdentity;
 use crate::net::{describe_error, describe_io_error, wrong_peer};
@@ -147,7 +148,7 @@ impl Client {
             percent_encoded(version),
             lifetime.as_secs()
         );
-        let response = self.get(&path, |request| {
+        let response = self.get(metrics::Verb::Watch, &path, |request| {
             let limit = Some(lifetime + Duration::from_secs(10));
             request.config().timeout_recv_response(Some(Duration::from_secs(30))).timeout_global(limit).build()
         })?;
@@ -170,13 +171,21 @@ impl Client {
     /// Reads one object.
     pub(super) fn get_object(&self, path: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let end = Instant::now() + limit;
-        object(self.get(path, |request| request.config().timeout_global(Some(time_left(end))).build())?)
+        object(
+            self.get(metrics::Verb::Get, path, |request| {
+                request.config().timeout_global(Some(time_left(end))).build()
+            })?,
+        )
     }
 
     /// Creates or replaces an object; returns it as it is now.
     pub(super) fn put_object(&self, verb: Verb, path: &str, body: &str, limit: Duration) -> Result<Vec<u8>, Error> {
         let (url, end) = (format!("{}{path}", self.server), Instant::now() + limit);
-        let response = self.authorized(|agent, token| {
+        let counted_as = match verb {
+            Verb::Create => metrics::Verb::Create,
+            Verb::Update => metrics::Verb::Update,
+        };
+        let response = self.authorized(counted_as, |agent, token| {
             let request = match verb {
                 Verb::Create => agent.post(&url),
                 Verb::Update => agent.put(&url),
@@ -189,25 +198,27 @@ impl Client {
 
     pub(super) fn get(
         &self,
+        verb: metrics::Verb,
         path: &str,
         limits: impl Fn(RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody>,
     ) -> Result<Response<Body>, Error> {
         let url = format!("{}{path}", self.server);
-        self.authorized(|agent, token| limits(headers(agent.get(&url), token)).call())
+        self.authorized(verb, |agent, token| limits(headers(agent.get(&url), token)).call())
     }
 
     /// Sends a request, and once more after a 401 if there are other credentials by then.
     fn authorized(
         &self,
+        verb: metrics::Verb,
         send: impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
         let sent = self.credentials.current().map_err(|error| Error::Credentials(error.0))?;
-        let answer = self.send_with(&sent, &send);
+        let answer = self.send_with(verb, &sent, &send);
         if !matches!(answer, Err(Error::Unauthorized)) {
             return answer;
         }
         match self.credentials.after_rejection(&sent) {
-            Ok(Some(other)) => self.send_with(&other, &send),
+            Ok(Some(other)) => self.send_with(verb, &other, &send),
             Ok(None) => answer,
             Err(error) => Err(Error::Credentials(format!("the present ones are rejected (401); {error}"))),
         }
@@ -215,10 +226,12 @@ impl Client {
 
     fn send_with(
         &self,
+        verb: metrics::Verb,
         auth: &Auth,
         send: &impl Fn(&Agent, &Option<Secret>) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Error> {
         let response = send(&self.agent(auth), &auth.token);
+        metrics::kubernetes_request(verb, response.as_ref().map_or(0, |response| response.status().as_u16()));
         let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
         if response.headers().get("content-encoding").is_some_and(|it| it != "identity") {
             return Err(Error::Malformed("unexpected content encoding".to_owned()));

@@ -15,6 +15,7 @@ use super::lease::host;
 use super::recorder::{Next, Recorder, Request};
 use crate::backoff::{Backoff, stopped_within};
 use crate::leadership::Leadership;
+use crate::metrics;
 use crate::model::notices::EventNotice;
 use crate::time::micro_now;
 
@@ -41,6 +42,7 @@ impl Queue {
         for notice in notices {
             if self.sender.try_send((notice.clone(), micro_now())).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
+                metrics::dropped(metrics::Queue::Events);
             }
         }
     }

@@ -12,6 +12,7 @@ use super::decode::{self, Page, Progress};
 use super::error::Error;
 use super::kinds::{self, KindInfo};
 use super::pool::Pool;
+use crate::metrics::{self, Verb};
 use crate::model::kubernetes::{Key, Kind, Object};
 use crate::net::describe_io_error;
 
@@ -62,6 +63,7 @@ impl Client {
             listed.extend(page.objects);
             version = Some(page.resource_version);
             if page.next.is_empty() {
+                metrics::listed(kind as usize);
                 return Ok((listed, version.unwrap_or_default()));
             }
             if page.next == next || page.total == 0 {
@@ -90,7 +92,8 @@ impl Client {
 
     fn page(&self, path: &str, kind: Kind, progress: &mut Progress) -> Result<Page, Error> {
         let begun = Instant::now();
-        let response = self.get(path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
+        let response =
+            self.get(Verb::List, path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
         // One byte above the limit shows that there was more.
         let body = response.into_body().into_with_config().limit(2 * self.largest_page).reader();
         let body = Counting { inner: body.take(self.largest_page + 1), bytes: progress.bytes.clone() };

@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::watch_event::Event;
 use super::watch_lines::{ReadError, read_line, skip_line};
 use crate::backoff::{Backoff, random_unit, seconds, stopped, stopped_within};
+use crate::metrics;
 use crate::model::inventory::{CLOSED_WATCH_LIMIT, WATCH_PROVEN};
 use crate::model::kubernetes::{Key, Kind, Object};
 
@@ -359,6 +360,7 @@ impl Watcher {
 
     /// The open watch delivered something.
     fn mark_live(&mut self, watch: &mut OpenWatch) -> Result<(), Stopped> {
+        metrics::watch_delivered(self.kind as usize);
         if std::mem::replace(&mut watch.is_live, true) {
             return Ok(());
         }

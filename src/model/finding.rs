@@ -288,6 +288,41 @@ impl fmt::Display for Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Code; 31] = [
+        Code::InvalidAnnotation,
+        Code::UnknownKey,
+        Code::NotAllowed,
+        Code::TooManyEpgs,
+        Code::Paused,
+        Code::HostnameOnly,
+        Code::InvalidAddress,
+        Code::PodsNotFound,
+        Code::AddressConflict,
+        Code::AddressClaimed,
+        Code::AddressNotExposed,
+        Code::ForeignSubnet,
+        Code::ForeignScope,
+        Code::L3OutNotFound,
+        Code::ForeignEpgRefused,
+        Code::ForeignEpgDeleted,
+        Code::TagWriteFailed,
+        Code::OtherClusterObjects,
+        Code::MovePending,
+        Code::SubnetRetained,
+        Code::EpgRetained,
+        Code::EpgInGrace,
+        Code::ContractsLost,
+        Code::LegacyObject,
+        Code::OwnerMarkLost,
+        Code::WriterConflict,
+        Code::DeletionsBlocked,
+        Code::Rejected,
+        Code::NoEvents,
+        Code::Unavailable,
+        Code::ListenFailed,
+    ];
+
     /// Whether it only says what goes on, and needs no attention.
     pub fn is_notice(self) -> bool {
         self == Code::EpgInGrace

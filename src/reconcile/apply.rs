@@ -8,6 +8,7 @@ use super::run::Run;
 use super::{MAX_REJECTIONS, Reconciler};
 use crate::apic::Error;
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
+use crate::metrics::{self, Action, Class};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::plan::{Change, RequestShape, Tally, Transaction};
@@ -107,6 +108,7 @@ impl Reconciler {
             run.report.swept.extend(swept.iter().map(|object| format!("{dn}: {object}")));
         }
         log_done(&transaction);
+        count_done(&transaction);
         self.fabric.cache.apply(&transaction);
         if confirmation == Confirmation::Recreated {
             info!(epg:% = dn; "another writer had just deleted what was written to; reading the EPG again");
@@ -245,6 +247,25 @@ impl Reconciler {
                 Ok(Next::Continue)
             }
             _ => Err(error),
+        }
+    }
+}
+
+/// Counts what was written, for the metrics.
+fn count_done(transaction: &Transaction) {
+    for change in &transaction.changes {
+        match change {
+            Change::CreateEpg { .. } => metrics::changed(Class::Epg, Action::Create, 1),
+            Change::SetEpgOwner { .. } => metrics::changed(Class::Epg, Action::Repair, 1),
+            Change::DeleteEpg { subnets, .. } => {
+                metrics::changed(Class::Epg, Action::Delete, 1);
+                metrics::changed(Class::Subnet, Action::Delete, *subnets);
+            }
+            Change::CreateSubnet { .. } => metrics::changed(Class::Subnet, Action::Create, 1),
+            Change::RepairSubnet { .. } => metrics::changed(Class::Subnet, Action::Repair, 1),
+            Change::DeleteSubnet { .. } => metrics::changed(Class::Subnet, Action::Delete, 1),
+            Change::CreateTag => metrics::changed(Class::Tag, Action::Create, 1),
+            Change::DeleteTag { .. } => metrics::changed(Class::Tag, Action::Delete, 1),
         }
     }
 }

@@ -9,6 +9,7 @@ use log::debug;
 use super::deferrals::Deferrals;
 use super::subscriptions::Subscriptions;
 use crate::apic::SubscriptionId;
+use crate::metrics::FullSyncCause;
 use crate::model::cache::FabricCache;
 use crate::model::dn::{EpgDn, L3outDn};
 use crate::model::mo::{MoChange, Status};
@@ -32,8 +33,8 @@ pub struct FabricState {
     pub(super) with_annotation: BTreeSet<L3outDn>,
     /// Why the APIC could not be asked for everything that is ours, in whatever L3Out (R4).
     pub(super) ownership_query_error: Option<String>,
-    /// The next reconcile reads everything (R4).
-    pub(super) full_sync_due: bool,
+    /// The next reconcile reads everything (R4); the first cause of that.
+    pub(super) full_sync_due: Option<FullSyncCause>,
     /// Everything was read since the last full sync began, perhaps except L3Outs that were named later.
     pub(super) all_read: bool,
     /// L3Outs and EPGs that are not what the cache says.
@@ -78,13 +79,13 @@ pub(super) struct Received {
 
 impl FabricState {
     /// Nothing is known: the first reconcile is a full sync.
-    pub(super) fn new(owner: OwnerIdentity) -> Self {
+    pub(super) fn new(owner: OwnerIdentity, cause: FullSyncCause) -> Self {
         FabricState {
             cache: FabricCache::new(owner),
             subscriptions: Subscriptions::default(),
             with_annotation: BTreeSet::new(),
             ownership_query_error: None,
-            full_sync_due: true,
+            full_sync_due: Some(cause),
             all_read: false,
             stale_l3outs: BTreeSet::new(),
             stale_epgs: BTreeSet::new(),
@@ -172,7 +173,7 @@ impl FabricState {
     /// All subscriptions are void. What the APIC refused may be served by the next session.
     pub(super) fn subscriptions_lost(&mut self) -> Vec<SubscriptionId> {
         self.deferred = Deferrals::default();
-        self.full_sync_due = true;
+        self.full_sync_due.get_or_insert(FullSyncCause::EventsLost);
         self.subscriptions.take_all().collect()
     }
 

@@ -32,6 +32,7 @@ use crate::apic::traits::{ApicRead, ApicSession};
 use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
+use crate::metrics::FullSyncCause;
 use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
@@ -75,7 +76,7 @@ impl Reconciler {
             rules,
             writer: Writer::new(policy),
             cluster: ClusterState::default(),
-            fabric: FabricState::new(owner),
+            fabric: FabricState::new(owner, FullSyncCause::Start),
             guards: Guards::new(grace),
             reporter: Reporter::default(),
         }
@@ -84,7 +85,7 @@ impl Reconciler {
     /// A term of leadership begins or has ended (K4): only what is known of the cluster stays, which was watched all the
     /// time.
     pub fn start_over(&mut self) {
-        self.fabric = FabricState::new(self.fabric.cache.owner().clone());
+        self.fabric = FabricState::new(self.fabric.cache.owner().clone(), FullSyncCause::Leadership);
         self.guards = Guards::new(self.guards.grace.length());
         self.reporter = Reporter::default();
     }
@@ -162,7 +163,7 @@ impl Reconciler {
 
     /// Events may have been lost, or time has passed: the next reconcile is a full sync (R4).
     pub fn request_full_sync(&mut self) {
-        self.fabric.full_sync_due = true;
+        self.fabric.full_sync_due.get_or_insert(FullSyncCause::Resync);
     }
 
     /// The subscriptions are void: the session ended, or one of them lapsed. The next reconcile subscribes again.
@@ -350,12 +351,14 @@ impl Reconciler {
             blocked: self.guards.deletion.blocked().clone(),
             findings: self.findings().iter().map(|finding| (finding.clone(), since(finding))).collect(),
             totals: self.reporter.totals.clone(),
+            deferred: self.guards.deferrals.findings().count() + self.fabric.deferred.findings().count(),
+            managed: self.cluster.inventory.managed.values().filter(|managed| managed.binding.is_some()).count(),
         }
     }
 
     /// Whether the last full sync has read everything.
     pub fn has_read_everything(&self) -> bool {
-        self.fabric.all_read && !self.fabric.full_sync_due
+        self.fabric.all_read && self.fabric.full_sync_due.is_none()
     }
 
     /// The cluster's id (O1).
@@ -387,13 +390,13 @@ fn totals(desired: &DesiredState, cache: &FabricCache) -> Vec<Totals> {
     }
     for (dn, epg) in cache.epgs() {
         let desired = desired.epgs.get(&dn);
+        epgs.count(epg.ownership);
         if epg.ownership == Ownership::Owned {
-            epgs.owned += 1;
             epgs.surplus += usize::from(desired.is_none());
         }
         for (prefix, subnet) in &epg.subnets {
+            subnets.count(subnet.ownership);
             if subnet.ownership == Ownership::Owned {
-                subnets.owned += 1;
                 subnets.surplus += usize::from(desired.is_none_or(|epg| !epg.subnets.contains_key(prefix)));
             }
         }

@@ -7,6 +7,7 @@ use log::{debug, info};
 use super::Reconciler;
 use super::run::Run;
 use crate::apic::{Error, Query};
+use crate::metrics::{self, Class, Drift};
 use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Finding};
@@ -40,8 +41,9 @@ impl Reconciler {
 
     /// Notes what has to be read although no event said so: everything if a full sync is due, and what is not known yet.
     fn find_stale(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
-        if self.fabric.full_sync_due {
+        if let Some(cause) = self.fabric.full_sync_due {
             self.begin_full_sync(run)?;
+            metrics::full_sync(cause);
         }
         let due: Vec<L3outDn> = self.fabric.deferred.due(run.now).cloned().collect();
         due.into_iter().for_each(|dn| self.fabric.queue_read(dn));
@@ -60,7 +62,7 @@ impl Reconciler {
         let known: Vec<L3outDn> =
             self.fabric.with_annotation.iter().chain(self.fabric.cache.l3outs()).cloned().collect();
         known.into_iter().for_each(|dn| self.fabric.queue_read(dn));
-        self.fabric.full_sync_due = false;
+        self.fabric.full_sync_due = None;
         self.fabric.all_read = false;
         self.fabric.subscriptions.retry_refused();
         self.guards.deletion.check_next();
@@ -244,7 +246,7 @@ impl Reconciler {
         self.fabric.subscriptions.was_read(dn, run.now);
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
         let reverted = self.fabric.cache.put_l3out(dn, &mos);
-        self.guards.drift.reverted(reverted);
+        self.reverted(reverted);
         if was_missing && self.fabric.cache.l3out(dn) != Some(&L3out::Missing) {
             info!(l3out:% = dn; "L3Out found");
             self.fabric.schedule_reread(dn, run.now);
@@ -252,6 +254,20 @@ impl Reconciler {
         }
         self.fabric.stale_epgs.retain(|epg| epg.l3out != *dn);
         Ok(())
+    }
+
+    /// Another writer deleted or changed owned objects.
+    fn reverted(&mut self, objects: Vec<ObjectDn>) {
+        for object in &objects {
+            let epg = self.fabric.cache.epg(object.epg());
+            let (class, is_present) = match object {
+                ObjectDn::Epg(_) => (Class::Epg, epg.is_some()),
+                ObjectDn::Subnet(_, prefix) => (Class::Subnet, epg.is_some_and(|epg| epg.subnets.contains_key(prefix))),
+                ObjectDn::Tag(dn) => (Class::Tag, self.fabric.cache.is_tagged(dn)),
+            };
+            metrics::drifted(class, if is_present { Drift::Changed } else { Drift::Deleted });
+        }
+        self.guards.drift.reverted(objects);
     }
 
     fn subscribe(&mut self, run: &Run<'_>, dn: &L3outDn, query: &Query) -> Result<Vec<Mo>, Error> {
@@ -281,7 +297,7 @@ impl Reconciler {
         match run.apic.read(&Query::object(dn).with_children(&classes)) {
             Ok(mos) => {
                 let reverted = self.fabric.cache.put_epg(dn, &mos);
-                self.guards.drift.reverted(reverted);
+                self.reverted(reverted);
             }
             Err(error) if is_refusal(&error) => self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now),
             Err(error) => return Err(error),

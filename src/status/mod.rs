@@ -3,6 +3,8 @@
 
 mod json;
 pub mod listen;
+pub mod metrics;
+mod process;
 pub mod request;
 pub mod routes;
 pub mod server;

@@ -1,12 +1,12 @@
-//! What the status server answers: health for probes, and the state as JSON. Everything is read from the latest snapshot; no
+//! What the status server answers: health for probes, the state as JSON, and metrics. Everything is read from the latest snapshot; no
 //! answer changes anything, and none holds a secret (T1, T2).
 
 use std::sync::Arc;
 
-use super::json;
 use super::request::Request;
 use super::server::Response;
 use super::snapshot::{Publisher, Snapshot, State};
+use super::{json, metrics};
 
 /// One condition of a health endpoint.
 struct Check {
@@ -26,7 +26,13 @@ pub fn answer(request: &Request, publisher: &Publisher) -> Response {
             headers: String::new(),
             body: json::status(publisher.identity(), &snapshot).into_bytes(),
         },
-        _ => Response::text(404, "not found; there are /livez, /readyz and /status.json\n"),
+        "/metrics" => Response {
+            status: 200,
+            content_type: metrics::CONTENT_TYPE,
+            headers: String::new(),
+            body: metrics::exposition(publisher.identity(), &snapshot).into_bytes(),
+        },
+        _ => Response::text(404, "not found; there are /livez, /readyz, /metrics and /status.json\n"),
     }
 }
 

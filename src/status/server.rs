@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use log::{debug, info, warn};
 use super::listen::{Accepted, ListenAddress, Listener, Waker};
 use super::request::{self, Head, MAX_HEAD, Request};
 use crate::backoff::stopped;
+use crate::metrics;
 use crate::net::{DeadlineStream, Socket};
 
 /// How long a client may take for the head of its request, in all.
@@ -60,13 +60,6 @@ impl Response {
 /// Answers requests.
 pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
-/// Counters of the server, for the metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections that were closed because there were too many.
-    pub refused: AtomicU64,
-}
-
 /// A server on one address.
 pub struct Server {
     address: ListenAddress,
@@ -93,7 +86,6 @@ impl Wakers {
 #[derive(Default)]
 pub struct Connections {
     open: Mutex<Open>,
-    counters: Counters,
 }
 
 #[derive(Default)]
@@ -114,11 +106,6 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many connections were refused.
-    pub fn refused(&self) -> u64 {
-        self.counters.refused.load(Ordering::Relaxed)
-    }
-
     /// Adds a connection. If there are too many, the oldest one without a complete head is closed, so that slow clients
     /// cannot keep a probe out; nothing if there is none.
     fn add(&self, accepted: &Accepted) -> Option<u64> {
@@ -137,7 +124,7 @@ impl Connections {
     }
 
     fn close_oldest(&self, open: &mut Open, is_candidate: impl Fn(&Connection) -> bool) -> Option<()> {
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::http_connection_refused();
         let is_waiting = |it: &Connection| !it.head_is_complete && is_candidate(it);
         let oldest = open.by_age.iter().find(|(_, connection)| is_waiting(connection)).map(|(id, _)| *id)?;
         open.by_age.remove(&oldest)?.socket.close();
@@ -246,10 +233,11 @@ fn serve_connection(socket: &Arc<dyn Socket>, checks_host: bool, handler: &Handl
     };
     head_is_complete();
     stream.extend(ANSWER_TIMEOUT);
-    let (response, head_only) = match request {
-        Ok(request) => (handler(&request), request.head_only),
-        Err(status) => (Response::text(status, format!("{}\n", reason(status))), false),
+    let (response, head_only, path) = match request {
+        Ok(request) => (handler(&request), request.head_only, Some(request.path)),
+        Err(status) => (Response::text(status, format!("{}\n", reason(status))), false, None),
     };
+    metrics::http_request(path.as_deref(), response.status);
     // A client that has gone does not want the answer.
     let _ = write_response(&mut stream, &response, head_only);
     socket.close();

@@ -12,6 +12,7 @@ use super::service_manager::ServiceManager;
 use crate::model::dn::{L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::kubernetes::Kind;
+use crate::model::owner::Ownership;
 use crate::model::plan::Tally;
 use crate::time;
 
@@ -44,6 +45,20 @@ pub enum State {
 }
 
 impl State {
+    /// All names.
+    pub const NAMES: [&str; 10] = [
+        "waiting_for_kubernetes",
+        "waiting_for_apic",
+        "standby",
+        "first_full_sync",
+        "full_sync",
+        "in_sync",
+        "needs_attention",
+        "observing",
+        "retrying",
+        "waiting_for_answer",
+    ];
+
     /// The name for JSON and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -97,6 +112,10 @@ pub struct FabricView {
     pub findings: BTreeMap<Finding, u64>,
     /// EPGs and subnets.
     pub totals: Vec<Totals>,
+    /// How many objects are left alone for a while after a rejection.
+    pub deferred: usize,
+    /// How many Deployments have a binding in effect.
+    pub managed: usize,
 }
 
 /// How many objects of a class there are.
@@ -112,6 +131,24 @@ pub struct Totals {
     pub missing: usize,
     /// Owned and not desired.
     pub surplus: usize,
+    /// Legacy objects.
+    pub legacy: usize,
+    /// Objects of other clusters.
+    pub other_cluster: usize,
+    /// Other objects.
+    pub foreign: usize,
+}
+
+impl Totals {
+    /// One more object in an L3Out that was read.
+    pub fn count(&mut self, ownership: Ownership) {
+        match ownership {
+            Ownership::Owned => self.owned += 1,
+            Ownership::Legacy => self.legacy += 1,
+            Ownership::OtherCluster => self.other_cluster += 1,
+            Ownership::Unmarked | Ownership::Foreign => self.foreign += 1,
+        }
+    }
 }
 
 /// What stays the same while the process runs.

@@ -15,6 +15,7 @@ mod hostile_tenants;
 mod inventory;
 mod kubeconfig;
 mod many_l3outs;
+mod metrics;
 mod missing_events;
 mod names;
 mod packaging;

@@ -1,0 +1,577 @@
+//! `/metrics`: one table of all families, and the text form 0.0.4 of Prometheus. Values come from the snapshot, from the
+//! counters in [`crate::metrics`] and from the kernel. No label holds a name, an address or a DN (T4).
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::process::Process;
+use super::snapshot::{Identity, Snapshot, State, Totals};
+use crate::metrics::{self as counters, Histogram};
+use crate::model::finding::Code;
+use crate::model::kubernetes::Kind;
+
+/// The content type of the exposition.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A family of series.
+pub struct Family {
+    /// The name.
+    pub name: &'static str,
+    /// `gauge`, `counter` or `histogram`.
+    pub kind: &'static str,
+    /// The labels; of `le` every histogram has its own.
+    pub labels: &'static [Label],
+    /// What it means, in one line.
+    pub help: &'static str,
+    values: Values,
+}
+
+/// A label.
+pub struct Label {
+    /// The name.
+    pub name: &'static str,
+    /// The values; none if they are not known before the start.
+    pub values: &'static [&'static str],
+}
+
+/// Where the values of a family come from.
+enum Values {
+    /// One for each combination of the labels' values; those of the last label change fastest.
+    Cells(&'static [AtomicU64]),
+    /// One for each value of the only label, or one.
+    Histograms(&'static [Histogram]),
+    /// Labels and values as of now.
+    Now(fn(&View<'_>) -> Vec<Sample>),
+}
+
+/// What the values are computed from.
+struct View<'a> {
+    identity: &'a Identity,
+    snapshot: &'a Snapshot,
+    process: Process,
+}
+
+/// A series' labels and its value.
+struct Sample {
+    labels: Vec<(&'static str, String)>,
+    value: f64,
+}
+
+impl View<'_> {
+    /// Nothing is counted before the first reconcile.
+    fn totals(&self, class: &str) -> Totals {
+        self.snapshot.fabric.totals.iter().find(|totals| totals.class == class).cloned().unwrap_or_default()
+    }
+}
+
+/// A series without labels.
+fn single(value: impl Into<f64>) -> Vec<Sample> {
+    vec![Sample { labels: Vec::new(), value: value.into() }]
+}
+
+fn count(value: usize) -> Vec<Sample> {
+    single(value as f64)
+}
+
+/// One series for each value of a label.
+fn by<T: ToString>(label: &'static str, values: impl IntoIterator<Item = (T, f64)>) -> Vec<Sample> {
+    let sample_of = |(text, value): (T, f64)| Sample { labels: vec![(label, text.to_string())], value };
+    values.into_iter().map(sample_of).collect()
+}
+
+fn by_class(view: &View<'_>, count_of: fn(&Totals) -> usize) -> Vec<Sample> {
+    by("class", FABRIC_CLASSES.map(|class| (class, count_of(&view.totals(class)) as f64)))
+}
+
+/// A constant 1 whose labels say something.
+fn info(labels: &[(&'static str, &str)]) -> Vec<Sample> {
+    let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    vec![Sample { labels, value: 1.0 }]
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn seconds(time: Option<u64>) -> Vec<Sample> {
+    single(time.unwrap_or_default() as f64)
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    counters::KINDS.get(kind as usize).copied().unwrap_or_default()
+}
+
+fn fabric_objects(view: &View<'_>) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for class in FABRIC_CLASSES {
+        let totals = view.totals(class);
+        for (owner, value) in
+            OWNERS.into_iter().zip([totals.owned, totals.foreign, totals.legacy, totals.other_cluster])
+        {
+            let labels = vec![("class", class.to_owned()), ("owner", owner.to_owned())];
+            samples.push(Sample { labels, value: value as f64 });
+        }
+    }
+    samples
+}
+
+fn findings(view: &View<'_>) -> Vec<Sample> {
+    let of_code = |code| view.snapshot.fabric.findings.keys().filter(|finding| finding.code == code).count() as f64;
+    by("code", Code::ALL.map(|code| (code, of_code(code))))
+}
+
+/// A controller is named by its place in `--apic`, because its name or address must not be in a label.
+fn sessions(view: &View<'_>) -> Vec<Sample> {
+    let current = view.snapshot.controller.as_ref();
+    let controllers = view.identity.controllers.iter().enumerate();
+    by("apic", controllers.map(|(index, name)| (index + 1, flag(Some(name) == current))))
+}
+
+const FABRIC_CLASSES: [&str; 2] = ["l3extInstP", "l3extSubnet"];
+const OWNERS: [&str; 4] = ["owned", "foreign", "legacy", "other_cluster"];
+
+const KIND: Label = Label { name: "kind", values: &counters::KINDS };
+const FABRIC_CLASS: Label = Label { name: "class", values: &FABRIC_CLASSES };
+const CLASS: Label = Label { name: "class", values: &counters::CLASSES };
+const METHOD: Label = Label { name: "method", values: &counters::METHODS };
+
+const fn open(name: &'static str) -> Label {
+    Label { name, values: &[] }
+}
+
+const fn gauge(
+    name: &'static str,
+    labels: &'static [Label],
+    help: &'static str,
+    now: fn(&View<'_>) -> Vec<Sample>,
+) -> Family {
+    Family { name, kind: "gauge", labels, help, values: Values::Now(now) }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [Label],
+    help: &'static str,
+    cells: &'static [AtomicU64],
+) -> Family {
+    Family { name, kind: "counter", labels, help, values: Values::Cells(cells) }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [Label],
+    help: &'static str,
+    series: &'static [Histogram],
+) -> Family {
+    Family { name, kind: "histogram", labels, help, values: Values::Histograms(series) }
+}
+
+/// All families, in the order in which they are served and documented.
+pub static FAMILIES: &[Family] = &[
+    gauge("aci_sync_build_info", &[open("version"), open("revision"), open("openssl")], "What runs; always 1.", |_| {
+        let openssl = openssl::version::version();
+        info(&[("version", env!("CARGO_PKG_VERSION")), ("revision", env!("BUILD_COMMIT")), ("openssl", openssl)])
+    }),
+    gauge(
+        "aci_sync_config_info",
+        &[open("cluster_id"), open("policy")],
+        "The settings that matter most; always 1. The cluster id is empty until it is known.",
+        |view| {
+            let cluster_id = view.snapshot.cluster_id.as_deref().unwrap_or_default();
+            info(&[("cluster_id", cluster_id), ("policy", &view.identity.policy)])
+        },
+    ),
+    gauge(
+        "aci_sync_state",
+        &[Label { name: "state", values: &State::NAMES }],
+        "1 for the current state, 0 for the others.",
+        |view| by("state", State::NAMES.map(|name| (name, flag(name == view.snapshot.state.name())))),
+    ),
+    gauge("aci_sync_leader", &[], "1 if this process may write.", |view| single(flag(view.snapshot.leader))),
+    gauge(
+        "aci_sync_last_in_sync_timestamp_seconds",
+        &[],
+        "When the fabric was last known to hold exactly what is desired; before that the start of the process.",
+        |view| single(view.snapshot.activity.last_in_sync.unwrap_or(view.identity.started) as f64),
+    ),
+    gauge(
+        "aci_sync_last_full_sync_timestamp_seconds",
+        &[],
+        "End of the last full sync that read everything; 0 before the first.",
+        |view| seconds(view.snapshot.activity.last_full_sync),
+    ),
+    Family {
+        name: "aci_sync_last_heartbeat_timestamp_seconds",
+        kind: "gauge",
+        labels: &[],
+        help: "When the event loop last made progress; 0 before it runs.",
+        values: Values::Cells(&counters::HEARTBEAT_TIME),
+    },
+    counter("aci_sync_reconciles_total", &[], "Reconciles that began.", &counters::RECONCILES),
+    counter(
+        "aci_sync_reconcile_failures_total",
+        &[],
+        "Reconciles that ended early or left something for the next one.",
+        &counters::RECONCILE_FAILURES,
+    ),
+    histogram("aci_sync_reconcile_duration_seconds", &[], "How long a reconcile took.", &counters::RECONCILE_DURATIONS),
+    counter(
+        "aci_sync_full_syncs_total",
+        &[Label { name: "cause", values: &counters::FULL_SYNC_CAUSES }],
+        "Full syncs that began; a new APIC session counts as events_lost.",
+        &counters::FULL_SYNCS,
+    ),
+    histogram(
+        "aci_sync_change_latency_seconds",
+        &[],
+        "From the first change that a reconcile served until the APIC had accepted all that followed from it.",
+        &counters::CHANGE_LATENCIES,
+    ),
+    gauge("aci_sync_managed_deployments", &[], "Deployments with a binding in effect.", |view| {
+        count(view.snapshot.fabric.managed)
+    }),
+    gauge(
+        "aci_sync_cluster_objects",
+        &[KIND],
+        "Objects that aci-sync keeps: annotated Deployments, and the Pods and Services that may matter.",
+        |view| by("kind", view.snapshot.objects.map(|(kind, count)| (name_of(kind), count as f64))),
+    ),
+    gauge("aci_sync_desired_objects", &[FABRIC_CLASS], "Objects that the cluster calls for.", |view| {
+        by_class(view, |totals| totals.desired)
+    }),
+    gauge(
+        "aci_sync_fabric_objects",
+        &[FABRIC_CLASS, Label { name: "owner", values: &OWNERS }],
+        "Objects in the L3Outs that were read, by owner annotation.",
+        fabric_objects,
+    ),
+    gauge("aci_sync_missing_objects", &[FABRIC_CLASS], "Desired objects that are absent.", |view| {
+        by_class(view, |totals| totals.missing)
+    }),
+    gauge("aci_sync_surplus_objects", &[FABRIC_CLASS], "Owned objects that are not desired.", |view| {
+        by_class(view, |totals| totals.surplus)
+    }),
+    counter(
+        "aci_sync_changes_total",
+        &[CLASS, Label { name: "action", values: &counters::ACTIONS }],
+        "Objects that the APIC created, changed or deleted for aci-sync, cascades included.",
+        &counters::CHANGES,
+    ),
+    counter(
+        "aci_sync_refusals_total",
+        &[Label { name: "code", values: &counters::REFUSALS }],
+        "Writes that the APIC refused, by its error code; 403: a privilege is missing.",
+        &counters::APIC_REFUSALS,
+    ),
+    counter(
+        "aci_sync_drift_total",
+        &[CLASS, Label { name: "what", values: &counters::DRIFTS }],
+        "Owned objects that another writer deleted or changed.",
+        &counters::DRIFT,
+    ),
+    gauge("aci_sync_findings", &[open("code")], "Findings that hold now, by code.", findings),
+    gauge("aci_sync_open_findings", &[], "Findings that hold something desired back.", |view| {
+        count(view.snapshot.fabric.findings.keys().filter(|finding| finding.code.is_open()).count())
+    }),
+    gauge("aci_sync_blocked_deletions", &[], "Deletions that wait for approval.", |view| {
+        count(view.snapshot.fabric.blocked.len())
+    }),
+    gauge("aci_sync_deferred_objects", &[], "Objects that are left alone for a while after a rejection.", |view| {
+        count(view.snapshot.fabric.deferred)
+    }),
+    gauge("aci_sync_watch_up", &[KIND], "1 if the view of the kind is complete: it is listed and watched.", |view| {
+        let is_up = |kind| flag(!view.snapshot.incomplete.contains(&kind));
+        by("kind", Kind::ALL.map(|kind| (name_of(kind), is_up(kind))))
+    }),
+    Family {
+        name: "aci_sync_watch_last_event_timestamp_seconds",
+        kind: "gauge",
+        labels: &[KIND],
+        help: "When the watch last delivered an event or a bookmark; 0 before the first.",
+        values: Values::Cells(&counters::WATCH_EVENT_TIMES),
+    },
+    counter("aci_sync_lists_total", &[KIND], "Complete lists.", &counters::LISTS),
+    counter(
+        "aci_sync_kubernetes_requests_total",
+        &[
+            Label { name: "verb", values: &counters::VERBS },
+            Label { name: "code", values: &counters::KUBERNETES_CODES },
+        ],
+        "Requests to the API server, by HTTP status; none: no answer.",
+        &counters::KUBERNETES_REQUESTS,
+    ),
+    gauge(
+        "aci_sync_apic_session_up",
+        &[open("apic")],
+        "1 for the controller of the present session; the label is its place in --apic, from 1.",
+        sessions,
+    ),
+    counter("aci_sync_apic_logins_total", &[], "Logins that the APIC accepted.", &counters::APIC_LOGINS),
+    counter(
+        "aci_sync_apic_login_failures_total",
+        &[],
+        "Logins that were refused or not answered.",
+        &counters::APIC_LOGIN_FAILURES,
+    ),
+    counter("aci_sync_apic_sessions_lost_total", &[], "APIC sessions that were lost.", &counters::APIC_SESSIONS_LOST),
+    counter(
+        "aci_sync_apic_requests_total",
+        &[METHOD, Label { name: "code", values: &counters::APIC_CODES }],
+        "REST requests to the APIC, by HTTP status; none: no complete answer.",
+        &counters::APIC_REQUESTS,
+    ),
+    histogram(
+        "aci_sync_apic_request_duration_seconds",
+        &[METHOD],
+        "How long a REST request to the APIC took, without the wait for its turn.",
+        &counters::APIC_DURATIONS,
+    ),
+    gauge("aci_sync_apic_subscriptions", &[], "L3Outs about which the APIC sends events.", |view| {
+        count(view.snapshot.fabric.l3outs.iter().filter(|l3out| l3out.subscribed).count())
+    }),
+    counter("aci_sync_apic_events_total", &[], "Changes that the APIC's events reported.", &counters::APIC_EVENTS),
+    counter(
+        "aci_sync_queue_dropped_total",
+        &[Label { name: "queue", values: &counters::QUEUES }],
+        "What a full queue dropped: events of the APIC (a full sync follows), Kubernetes Events, log lines.",
+        &counters::QUEUE_DROPS,
+    ),
+    counter(
+        "aci_sync_log_messages_total",
+        &[Label { name: "level", values: &counters::LEVELS }],
+        "Messages that were logged.",
+        &counters::LOG_MESSAGES,
+    ),
+    counter(
+        "aci_sync_http_requests_total",
+        &[Label { name: "path", values: &counters::HTTP_PATHS }, Label { name: "code", values: &counters::HTTP_CODES }],
+        "Answers of the status server.",
+        &counters::HTTP_REQUESTS,
+    ),
+    counter(
+        "aci_sync_http_connections_refused_total",
+        &[],
+        "Connections that were one too many for the status server: it closed them, or an older one for them.",
+        &counters::HTTP_CONNECTIONS_REFUSED,
+    ),
+    gauge("process_start_time_seconds", &[], "When the process started.", |view| single(view.process.start_time)),
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: "counter",
+        labels: &[],
+        help: "CPU time that the process used.",
+        values: Values::Now(|view| single(view.process.cpu_seconds)),
+    },
+    gauge("process_resident_memory_bytes", &[], "Resident memory.", |view| single(view.process.resident as f64)),
+    gauge("process_virtual_memory_bytes", &[], "Virtual memory.", |view| single(view.process.virtual_memory as f64)),
+    gauge("process_open_fds", &[], "Open file descriptors.", |view| single(view.process.open_fds as f64)),
+    gauge("process_max_fds", &[], "The most file descriptors that the process may have open.", |view| {
+        single(view.process.max_fds as f64)
+    }),
+];
+
+/// The whole text.
+pub fn exposition(identity: &Identity, snapshot: &Snapshot) -> String {
+    let view = View { identity, snapshot, process: Process::read() };
+    let mut text = String::with_capacity(32 * 1024);
+    for family in FAMILIES {
+        let Family { name, kind, help, .. } = family;
+        // Writing to a String cannot fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        match &family.values {
+            Values::Cells(cells) => {
+                for (labels, cell) in combinations(family.labels).iter().zip(*cells) {
+                    line(&mut text, name, labels, cell.load(Ordering::Relaxed));
+                }
+            }
+            Values::Histograms(series) => {
+                for (labels, histogram) in combinations(family.labels).into_iter().zip(*series) {
+                    write_histogram(&mut text, name, labels, histogram);
+                }
+            }
+            Values::Now(now) => now(&view).iter().for_each(|it| line(&mut text, name, &it.labels, it.value)),
+        }
+    }
+    text
+}
+
+/// All combinations of the labels' values; those of the last label change fastest.
+fn combinations(labels: &[Label]) -> Vec<Vec<(&'static str, String)>> {
+    let mut all = vec![Vec::new()];
+    for label in labels {
+        let mut longer = Vec::new();
+        for before in &all {
+            for value in label.values {
+                let mut labels = before.clone();
+                labels.push((label.name, (*value).to_owned()));
+                longer.push(labels);
+            }
+        }
+        all = longer;
+    }
+    all
+}
+
+fn write_histogram(text: &mut String, name: &str, labels: Vec<(&'static str, String)>, histogram: &Histogram) {
+    let bounds = counters::BOUNDS.iter().map(|(text, _)| *text).chain(["+Inf"]);
+    let mut count = 0;
+    for (bound, bucket) in bounds.zip(&histogram.buckets) {
+        count += bucket.load(Ordering::Relaxed);
+        let mut labels = labels.clone();
+        labels.push(("le", bound.to_owned()));
+        line(text, &format!("{name}_bucket"), &labels, count);
+    }
+    let sum = histogram.sum.load(Ordering::Relaxed) as f64 / 1e6;
+    line(text, &format!("{name}_sum"), &labels, sum);
+    line(text, &format!("{name}_count"), &labels, count);
+}
+
+fn line(text: &mut String, name: &str, labels: &[(&'static str, String)], value: impl std::fmt::Display) {
+    text.push_str(name);
+    for (index, (label, value)) in labels.iter().enumerate() {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let begin = if index == 0 { '{' } else { ',' };
+        let _ = write!(text, "{begin}{label}=\"{value}\"");
+    }
+    let end = if labels.is_empty() { "" } else { "}" };
+    let _ = writeln!(text, "{end} {value}");
+}
+
+/// The table of docs/metrics.md.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for Family { name, kind, labels, help, .. } in FAMILIES {
+        let label_text = |label: &Label| match label.values {
+            [] => format!("`{}`", label.name),
+            values => format!("`{}`: {}", label.name, values.join(", ")),
+        };
+        let labels: Vec<String> = labels.iter().map(label_text).collect();
+        let _ = writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join("; "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::finding::Finding;
+    use crate::status::snapshot::FabricView;
+
+    fn identity() -> Identity {
+        let controllers = vec!["apic1.example.net:443".to_owned(), "192.0.2.1:443".to_owned()];
+        Identity { controllers, policy: "sync".to_owned(), started: 1000, ..Identity::default() }
+    }
+
+    /// The series of an exposition and their values; every line is checked.
+    fn series(text: &str) -> BTreeMap<String, f64> {
+        let (mut all, mut described, mut typed) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, help) = help.split_once(' ').unwrap();
+                assert!(described.insert(name) && !help.is_empty(), "{line}");
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(described.contains(name) && typed.insert(name, kind).is_none(), "{line}");
+                continue;
+            }
+            let (id, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = match id.split_once('{') {
+                Some((name, labels)) => (name, labels.strip_suffix('}').unwrap()),
+                None => (id, ""),
+            };
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let family = of_histogram.filter(|family| typed.get(family) == Some(&"histogram")).unwrap_or(name);
+            assert!(typed.contains_key(family), "{line}: no TYPE before it");
+            for label in labels.split_terminator("\",") {
+                let (label, value) = label.split_once("=\"").unwrap();
+                assert!(label.bytes().all(|it| it.is_ascii_lowercase() || it == b'_'), "{line}");
+                assert!(!value.contains('\\'), "{line}");
+            }
+            let value: f64 = value.parse().unwrap();
+            assert!(all.insert(id.to_owned(), value).is_none(), "{line}: twice");
+        }
+        all
+    }
+
+    /// T4: the text can be parsed, and every series of every family is there from the start.
+    #[test]
+    fn every_series_exists_from_the_start() {
+        let identity = identity();
+        let empty = exposition(&identity, &Snapshot::empty());
+        let before = series(&empty);
+        for Family { name, kind, labels, values, .. } in FAMILIES {
+            let count = before.keys().filter(|id| id.split('{').next() == Some(name)).count();
+            let expected: usize = labels.iter().map(|label| label.values.len().max(1)).product();
+            match values {
+                Values::Histograms(series) => {
+                    assert_eq!((*kind, series.len()), ("histogram", expected), "{name}");
+                    let buckets = before.keys().filter(|id| id.starts_with(&format!("{name}_bucket"))).count();
+                    assert_eq!(buckets, expected * (counters::BOUNDS.len() + 1), "{name}");
+                }
+                Values::Cells(cells) => assert_eq!((cells.len(), count), (expected, expected), "{name}"),
+                Values::Now(_) => assert!(count >= expected, "{name}"),
+            }
+            assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+        }
+        assert_eq!(before["aci_sync_last_in_sync_timestamp_seconds"], 1000.0);
+        assert_eq!(before["aci_sync_state{state=\"waiting_for_kubernetes\"}"], 1.0);
+        assert_eq!(before["aci_sync_apic_session_up{apic=\"2\"}"], 0.0);
+
+        let finding = Finding::new(Code::DeletionsBlocked, "APIC", "x \" \\ \n");
+        let fabric = FabricView {
+            findings: [(finding, 7)].into(),
+            totals: vec![Totals { class: "l3extSubnet", desired: 3, missing: 1, foreign: 2, ..Totals::default() }],
+            ..FabricView::default()
+        };
+        let controller = Some("192.0.2.1:443".to_owned());
+        let snapshot =
+            Snapshot { fabric: Arc::new(fabric), controller, state: State::NeedsAttention(1), ..Snapshot::empty() };
+        let text = exposition(&identity, &snapshot);
+        let after = series(&text);
+        assert!(before.keys().eq(after.keys()), "no series comes or goes");
+        for (id, value) in [
+            ("aci_sync_state{state=\"needs_attention\"}", 1.0),
+            ("aci_sync_findings{code=\"DeletionsBlocked\"}", 1.0),
+            ("aci_sync_open_findings", 1.0),
+            ("aci_sync_desired_objects{class=\"l3extSubnet\"}", 3.0),
+            ("aci_sync_fabric_objects{class=\"l3extSubnet\",owner=\"foreign\"}", 2.0),
+            ("aci_sync_apic_session_up{apic=\"2\"}", 1.0),
+        ] {
+            assert_eq!(after[id], value, "{id}");
+        }
+        for forbidden in ["example", "192.0.2", "uni/", "x \""] {
+            assert!(!text.contains(forbidden), "{forbidden}");
+        }
+    }
+
+    /// T4: every state of the daemon has its series.
+    #[test]
+    fn every_state_has_a_series() {
+        let states = [
+            State::WaitingForKubernetes,
+            State::WaitingForApic,
+            State::Standby,
+            State::FirstSync,
+            State::Syncing,
+            State::InSync(2),
+            State::NeedsAttention(2),
+            State::Observing,
+            State::Retrying,
+            State::WaitingForAnswer,
+        ];
+        assert_eq!(states.map(State::name), State::NAMES);
+    }
+
+    /// T4: what would end a label or a line is escaped.
+    #[test]
+    fn labels_are_escaped() {
+        let mut text = String::new();
+        line(&mut text, "a", &[("b", "x\"y\\z\n".to_owned()), ("c", "1".to_owned())], 0.5);
+        assert_eq!(text, "a{b=\"x\\\"y\\\\z\\n\",c=\"1\"} 0.5\n");
+    }
+}
