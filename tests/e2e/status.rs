@@ -1,4 +1,4 @@
-//! T1, T2, T3, T5: the status server of a running daemon, and the command that asks it.
+//! T1, T2, T3, T4, T5: the status server of a running daemon, and the command that asks it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -86,6 +86,81 @@ fn a_daemon_reports_its_state() {
     assert!(!socket.exists(), "the socket file is removed");
     let (code, text) = asked(&[]);
     assert!(code == Some(1) && text.contains("no daemon answers"), "{text}");
+}
+
+/// The value of a series.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{series} is missing in {text}")).parse().unwrap()
+}
+
+/// T4, T5: the metrics follow a Deployment's life, and show neither a secret nor the name, address or DN of an object.
+#[test]
+fn metrics_follow_a_deployments_life() {
+    let world = World::new();
+    let port = free_port();
+    let mut daemon = world.run(&["--listen", &format!("127.0.0.1:{port}"), "--epg-grace", "0s"]);
+    let metrics = || get(port, "/metrics").split_once("\r\n\r\n").unwrap().1.to_owned();
+    daemon.until_logged("status server listening");
+    assert!(get(port, "/metrics").contains("Content-Type: text/plain; version=0.0.4"));
+    world.until("it is in sync", |_| value(&metrics(), "aci_sync_state{state=\"in_sync\"}") == 1.0);
+    let before = metrics();
+    assert_eq!(value(&before, "aci_sync_changes_total{class=\"l3extSubnet\",action=\"create\"}"), 0.0);
+
+    world.kube.deploy("shop-namespace", "web-deployment", Some(E), &["10.0.0.1", "10.0.0.2"]);
+    world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+    world.until("both are counted", |_| {
+        value(&metrics(), "aci_sync_fabric_objects{class=\"l3extSubnet\",owner=\"owned\"}") == 2.0
+    });
+    world.kube.delete("deployments", "shop-namespace", "web-deployment");
+    world.until("it is gone", |_| {
+        value(&metrics(), "aci_sync_fabric_objects{class=\"l3extInstP\",owner=\"owned\"}") == 0.0
+    });
+    let after = metrics();
+    for (series, least) in [
+        ("aci_sync_changes_total{class=\"l3extInstP\",action=\"create\"}", 1.0),
+        ("aci_sync_changes_total{class=\"l3extSubnet\",action=\"create\"}", 2.0),
+        ("aci_sync_changes_total{class=\"l3extInstP\",action=\"delete\"}", 1.0),
+        ("aci_sync_changes_total{class=\"l3extSubnet\",action=\"delete\"}", 2.0),
+        ("aci_sync_apic_requests_total{method=\"post\",code=\"2xx\"}", 3.0),
+        ("aci_sync_apic_requests_total{method=\"get\",code=\"2xx\"}", 3.0),
+        ("aci_sync_apic_request_duration_seconds_count{method=\"post\"}", 3.0),
+        ("aci_sync_apic_logins_total", 1.0),
+        ("aci_sync_apic_session_up{apic=\"1\"}", 1.0),
+        ("aci_sync_full_syncs_total{cause=\"start\"}", 1.0),
+        ("aci_sync_reconciles_total", 3.0),
+        ("aci_sync_change_latency_seconds_count", 2.0),
+        ("aci_sync_kubernetes_requests_total{verb=\"list\",code=\"2xx\"}", 3.0),
+        ("aci_sync_kubernetes_requests_total{verb=\"watch\",code=\"2xx\"}", 3.0),
+        ("aci_sync_lists_total{kind=\"pod\"}", 1.0),
+        ("aci_sync_log_messages_total{level=\"info\"}", 3.0),
+        ("aci_sync_http_requests_total{path=\"/metrics\",code=\"200\"}", 3.0),
+        ("aci_sync_last_full_sync_timestamp_seconds", 1.7e9),
+        ("aci_sync_last_heartbeat_timestamp_seconds", 1.7e9),
+        ("aci_sync_watch_last_event_timestamp_seconds{kind=\"deployment\"}", 1.7e9),
+        ("process_cpu_seconds_total", 0.0),
+    ] {
+        assert!(value(&after, series) >= least, "{series} is below {least}: {after}");
+    }
+    // Whether the daemon saw its own writes or those of another one.
+    assert_eq!(value(&after, "aci_sync_drift_total{class=\"l3extSubnet\",what=\"deleted\"}"), 0.0);
+    let names = |text: &str| -> Vec<String> {
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        series.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned()).collect()
+    };
+    assert_eq!(names(&before), names(&after), "every series exists from the start");
+    let (password, username) = (world.apic.password(), world.apic.username());
+    for forbidden in [password, "shop-namespace", "web-deployment", "10.0.0.", "uni/tn-", "127.0.0.1", "localhost"] {
+        assert!(!after.contains(forbidden), "{forbidden} in {after}");
+    }
+    assert!(!after.contains(&format!("\"{username}\"")), "{after}");
+
+    let mut command = crate::world::bare_command(&["status", "-o", "prometheus"]);
+    command.env("ACI_SYNC_LISTEN", format!("127.0.0.1:{port}"));
+    let done = output(command);
+    assert_eq!(done.status.code(), Some(0));
+    assert_eq!(names(&String::from_utf8(done.stdout).unwrap()), names(&after));
+    assert_eq!(daemon.stop().0, Some(0));
 }
 
 /// T2: clients that are slow, many, or hostile get an end; probes are answered meanwhile, and the daemon goes on.
