@@ -43,7 +43,7 @@ fn scales_and_rollouts() {
     world.kubectl(&["set", "image", "deployment/web", "c=another"]);
     world.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     world.until_follows("E", "web", 3, &[]);
-    let hash = |name: &str| name.rsplitn(3, '-').nth(1).unwrap().to_owned();
+    let hash = |name: &str| name.rsplit('-').nth(1).unwrap().to_owned();
     assert_ne!(hash(&before), hash(&world.a_pod("web")), "it is another ReplicaSet");
     assert_eq!(world.apic.faults_raised().len(), 0);
 }

@@ -4,6 +4,7 @@
 //! One test at a time. A new topic is a file with a `mod` line here; the setup is in `world.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+#![allow(clippy::print_stdout, reason = "a seed and a summary are for developers")]
 
 mod cluster;
 #[allow(dead_code, reason = "these stories use a part of it")]

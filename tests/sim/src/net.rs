@@ -46,7 +46,7 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// The client's certificate, where it sent one.
+    /// The client's certificate, if it sent one.
     pub client: Option<ClientCertificate>,
     /// Which connection it came on.
     pub connection: u64,
@@ -83,7 +83,7 @@ pub enum Trouble {
     LoseAnswer,
     /// The answer comes this much later; the request is done at once.
     Delay(Duration),
-    /// The answer ends after so many bytes, and with it the connection.
+    /// The answer ends after this number of bytes, and with it the connection.
     CutAfter(usize),
     /// The answer comes one byte at a time, with this pause between them.
     Drip(Duration),
@@ -128,12 +128,12 @@ impl Fault {
         Fault { method: Some(method), ..self }
     }
 
-    /// The same after so many requests that it leaves alone.
+    /// The same after this number of requests that it leaves alone.
     pub fn after(self, skip: usize) -> Fault {
         Fault { skip, ..self }
     }
 
-    /// The same so many times only.
+    /// The same, `times` times only.
     pub fn times(self, times: usize) -> Fault {
         Fault { times: Some(times), ..self }
     }
@@ -308,7 +308,7 @@ impl Connection {
         self.send(&[answer.as_bytes(), body].concat())
     }
 
-    /// Begins an answer whose length nobody knows yet.
+    /// Begins an answer whose length is not known yet.
     pub fn start_chunked(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
         let mut answer = head(status, headers);
         answer += "Transfer-Encoding: chunked\r\n\r\n";
@@ -368,7 +368,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers a request; false where the connection ends.
+    /// Answers a request; false if the connection ends.
     fn answer(&mut self, request: Request, service: &dyn Service) -> bool {
         let close = request.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
         self.trouble = self.next_trouble(&request);
@@ -416,7 +416,7 @@ impl Connection {
         Some(trouble)
     }
 
-    /// Reads the next request; nothing where the client has closed.
+    /// Reads the next request; nothing if the client has closed.
     fn read_request(&mut self) -> io::Result<Option<Request>> {
         let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         let head_length = loop {

@@ -1,5 +1,5 @@
 //! A TCP relay in front of a server, for trouble below TLS: a peer that falls silent without an end of the connection,
-//! bytes that drip within a TLS record. What the bytes mean is nobody's business here.
+//! bytes that drip within a TLS record. The meaning of the bytes does not matter here.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

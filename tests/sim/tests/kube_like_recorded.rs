@@ -273,7 +273,11 @@ fn events() {
 fn credentials() {
     let kube = cluster();
     assert_eq!(get(&kube, "/readyz").body, b"ok");
-    assert_eq!(ask(&kube, "GET", "/api/v1/pods", None, "").status, 403, "anybody is system:anonymous");
+    assert_eq!(
+        ask(&kube, "GET", "/api/v1/pods", None, "").status,
+        403,
+        "a request without a credential is system:anonymous"
+    );
     for form in [KeyForm::Pkcs8, KeyForm::Pkcs1, KeyForm::Sec1] {
         let config: Value = serde_json::from_str(&kube.kubeconfig(Credential::Certificate(form))).unwrap();
         let key = config["users"][0]["user"]["client-key-data"].as_str().unwrap();
@@ -283,7 +287,7 @@ fn credentials() {
     }
 }
 
-/// Leases: the recorded life of one, request by request, but for a merge patch, which nobody here sends.
+/// Leases: the recorded life of one, request by request, but for a merge patch, which aci-sync does not send.
 #[test]
 fn leases() {
     let kube = cluster();

@@ -81,7 +81,7 @@ impl AdminApi {
         state.fabric.tree.get(dn).map(|mo| properties(dn, mo))
     }
 
-    /// Which of all objects that ever were this one is: what is made anew under the same DN is another.
+    /// The identity of an object: one that is recreated under the same DN gets another.
     pub fn birth(&self, dn: &str) -> Option<u64> {
         self.cluster.look().fabric.tree.get(dn).map(|mo| mo.sequence)
     }
@@ -178,7 +178,7 @@ impl AdminApi {
         });
     }
 
-    /// All subscriptions end now; nobody is told.
+    /// All subscriptions end now, without a message.
     pub fn lapse_subscriptions(&self) {
         self.cluster.change(|state| state.sessions.end_subscriptions());
     }
@@ -201,7 +201,7 @@ impl AdminApi {
         });
     }
 
-    /// Takes the privilege to write at and below a DN from everybody who logs in: 403.
+    /// Takes the privilege to write at and below a DN from every user: 403.
     pub fn forbid(&self, dn: &str, class: Option<&str>) {
         let forbidden = Forbidden { user: None, dn: dn.to_owned(), class: class.map(str::to_owned) };
         self.cluster.change(|state| state.fabric.forbidden.push(forbidden));
@@ -212,13 +212,13 @@ impl AdminApi {
         self.cluster.change(|state| state.fabric.forbidden.clear());
     }
 
-    /// Refuses writes whose DN or body contains a text, so many times or for ever.
+    /// Refuses writes whose DN or body contains a text, `times` times or for ever.
     pub fn reject(&self, containing: &str, error: ApiError, times: Option<usize>) {
         self.cluster
             .change(|state| state.rejections.push(Rejection { containing: containing.to_owned(), error, times }));
     }
 
-    /// The next requests, so many of them, get the JSON 503 of an APIC whose query took too long. Websocket upgrades
+    /// The next `times` requests get the JSON 503 of an APIC whose query took too long. Websocket upgrades
     /// are not among them.
     pub fn busy_json(&self, times: usize) {
         self.cluster.change(|state| state.front.be_busy(times));
@@ -229,7 +229,7 @@ impl AdminApi {
         self.cluster.change(|state| state.refused_subscriptions.push(containing.to_owned()));
     }
 
-    /// Takes all subscriptions again, as far as the switch `subscriptions_refused` does.
+    /// Accepts all subscriptions again, to the extent of the switch `subscriptions_refused` does.
     pub fn allow_subscriptions(&self) {
         self.cluster.change(|state| state.refused_subscriptions.clear());
     }

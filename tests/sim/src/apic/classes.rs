@@ -1,7 +1,7 @@
 //! The class table: which classes there are, how their RNs look, what may be below them, their properties with
 //! defaults and rules. What a value must look like is checked in `rules.rs`.
 //!
-//! Source: the class catalogue of APIC 6.0(9c) as far as aci-sync and the people around it meet it.
+//! Source: the class catalogue of APIC 6.0(9c) for the part that aci-sync and its users meet.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -44,13 +44,13 @@ pub struct Class {
     pub children: &'static [&'static str],
     /// Made with every new object, by the fabric itself.
     pub implicit: &'static [&'static str],
-    /// Made by the fabric, so nobody can delete it.
+    /// Made by the fabric, and cannot be deleted.
     pub permanent: bool,
     /// Its properties besides those that every object has.
     pub props: &'static [Prop],
 }
 
-/// What every object has: never written by anybody.
+/// The read-only properties of every object.
 pub const COMMON: &[Prop] = &[
     ro("childAction", ""),
     ro("extMngdBy", ""),
@@ -414,7 +414,7 @@ impl Class {
         }
     }
 
-    /// The value of the naming property in a relative name of this class; `None` where it is not of this class.
+    /// The value of the naming property in a relative name of this class; `None` if it is not of this class.
     /// Brackets may be left out of a `tagAnnotation`'s name, as older clients do, and put around a plain one.
     pub fn value_in<'a>(&self, rn: &'a str) -> Option<&'a str> {
         match self.rn {

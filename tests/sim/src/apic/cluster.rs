@@ -45,7 +45,7 @@ impl Entry {
     }
 }
 
-/// Somebody who can log in.
+/// A user who can log in.
 #[derive(Debug, Clone)]
 pub struct User {
     /// The login name.
@@ -83,7 +83,7 @@ pub(super) struct Hold {
     pub skip: usize,
     /// It is held after it was done, else before.
     pub done: bool,
-    /// Told when it is held.
+    /// Receives a message when the request is held.
     pub arrived: Sender<()>,
     /// Ends when it is to be let go.
     pub key: Receiver<()>,
@@ -121,7 +121,7 @@ impl State {
         self.started.map_or(Duration::ZERO, |it| it.elapsed()) + self.skipped
     }
 
-    /// The hold, where it is for the request that comes now.
+    /// The hold, if it is for the request that comes now.
     pub fn next_hold(&mut self) -> Option<Hold> {
         match &mut self.hold {
             Some(Hold { skip: 0, .. }) => self.hold.take(),
@@ -141,7 +141,7 @@ impl State {
         self.journal.push(entry);
     }
 
-    /// Tells the subscriptions.
+    /// Notifies the subscriptions.
     pub fn announce(&mut self, changes: &[Change]) {
         if !self.deaf && !self.fabric.variants.events_lost {
             let now = self.now();

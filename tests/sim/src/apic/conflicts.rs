@@ -182,7 +182,7 @@ fn held(mo: &Mo) -> Option<String> {
     mo.get("scope").split(',').any(|it| it == "import-security").then(|| rules::prefix(mo.get("ip"), &one_spelling))?
 }
 
-/// The VRF of an EPG's L3Out; `None` where the relation leads nowhere: then nothing is deployed.
+/// The VRF of an EPG's L3Out; `None` if the relation leads nowhere: then nothing is deployed.
 fn vrf(tree: &Tree, epg: &str) -> Option<String> {
     let (l3out, _) = dn::split(epg)?;
     let vrf = tree.get(&format!("{l3out}/rsectx"))?.get("tDn").to_owned();

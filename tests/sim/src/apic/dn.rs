@@ -16,7 +16,7 @@ pub struct Place {
     pub value: String,
 }
 
-/// The relative names of a DN; `None` where brackets do not match or a name is empty.
+/// The relative names of a DN; `None` if brackets do not match or a name is empty.
 pub fn rns(dn: &str) -> Option<Vec<&str>> {
     let mut names = Vec::new();
     let (mut depth, mut start) = (0usize, 0);

@@ -17,7 +17,7 @@ pub struct Front {
     refused: usize,
     /// Requests that failed by `fail_share`.
     failed: usize,
-    /// So many requests more get a JSON 503.
+    /// How many more requests get a JSON 503.
     busy: usize,
     /// Requests that each controller would still take at once, and when that was counted.
     buckets: BTreeMap<usize, (f64, Duration)>,
@@ -34,7 +34,7 @@ impl Front {
         self.refused
     }
 
-    /// So many requests from now on get a JSON 503.
+    /// This number of requests from now on get a JSON 503.
     pub fn be_busy(&mut self, times: usize) {
         self.busy = times;
     }

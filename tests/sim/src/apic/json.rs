@@ -94,7 +94,7 @@ pub fn event_object(change: &Change, mod_ts: &str) -> String {
     out
 }
 
-/// The message that tells subscriptions of one changed object.
+/// The message to subscriptions about one changed object.
 pub fn event(ids: &[u64], object: &str) -> String {
     let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
     format!("{{\"subscriptionId\":[{}],\"imdata\":[{object}]}}", ids.join(","))

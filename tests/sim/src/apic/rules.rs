@@ -10,16 +10,16 @@ use super::variants::{HostBits, Variants};
 pub enum Rule {
     /// Nothing: the fabric writes it.
     ReadOnly,
-    /// Letters, digits, `_`, `.`, `-`, and `:` where allowed; so many characters.
+    /// Letters, digits, `_`, `.`, `-`, and `:` where allowed; of limited length.
     Name {
-        /// At least so many characters.
+        /// The minimum of characters.
         min: usize,
-        /// At most so many characters.
+        /// The maximum of characters.
         max: usize,
         /// Whether `:` may be in it.
         colon: bool,
     },
-    /// A description of at most so many characters.
+    /// A description with a maximum of characters.
     Text(usize),
     /// The value of an annotation: anything but angle brackets.
     TagValue(usize),
@@ -77,7 +77,7 @@ fn flags(value: &str, words: &[&str]) -> Result<String, Refusal> {
     Ok(flags.join(","))
 }
 
-/// A prefix as the fabric keeps it; `None` where it is none.
+/// A prefix as the fabric keeps it; `None` if it is none.
 pub fn prefix(value: &str, variants: &Variants) -> Option<String> {
     let (address, length) = value.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;

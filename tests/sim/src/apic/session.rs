@@ -337,7 +337,7 @@ impl Sessions {
         self.expire(variants, now);
     }
 
-    /// All subscriptions end now, and nobody is told.
+    /// All subscriptions end now, without a message.
     pub fn end_subscriptions(&mut self) {
         self.subscriptions.clear();
     }
@@ -352,7 +352,7 @@ impl Sessions {
         (self.sessions.len(), self.sockets.len())
     }
 
-    /// Tells the subscriptions what changed: one message an object and websocket.
+    /// Notifies the subscriptions of what changed: one message an object and websocket.
     pub fn announce(&self, changes: &[Change], fabric: &Fabric, now: Duration) {
         for change in ordered(changes, &fabric.variants) {
             let (dn, mo) = (change.dn(), change.mo());
@@ -375,7 +375,7 @@ impl Sessions {
     }
 }
 
-/// The changes in the order in which they are told; what is not told is left out.
+/// The changes in the order in which they are sent; those that are not sent are left out.
 fn ordered<'a>(changes: &'a [Change], variants: &Variants) -> Vec<&'a Change> {
     if variants.created_order == Order::ParentsFirst && variants.deleted_order == Order::ParentsFirst {
         return changes.iter().collect();
@@ -398,7 +398,7 @@ fn ordered<'a>(changes: &'a [Change], variants: &Variants) -> Vec<&'a Change> {
     all
 }
 
-/// Whether something above the object is so new that what happens below it is not told yet.
+/// Whether something above the object is so new that what happens below it has no events yet.
 fn is_unsettled(change: &Change, fabric: &Fabric, now: Duration) -> bool {
     let settle = fabric.variants.settle;
     let mo = change.mo();

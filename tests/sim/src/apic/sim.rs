@@ -40,7 +40,7 @@ pub struct Options {
     pub authority: Option<Authority>,
     /// The controllers' certificate; by default one for localhost and its addresses.
     pub identity: Option<Pair>,
-    /// Whether `/lab/…` is served to everybody, without a login.
+    /// Whether `/lab/…` is served without a login.
     pub lab: bool,
 }
 
@@ -74,7 +74,7 @@ pub struct SimApic {
 }
 
 impl SimApic {
-    /// Starts a cluster. It panics where the machine gives no socket: nothing can be tested then.
+    /// Starts a cluster. It panics if the machine gives no socket: nothing can be tested then.
     pub fn start(options: Options) -> SimApic {
         let authority = options.authority.unwrap_or_else(|| Authority::new("SimApic CA"));
         let identity = options.identity.unwrap_or_else(|| authority.server(&["localhost", "127.0.0.1", "::1"]));

@@ -1,7 +1,7 @@
 //! The websocket of a session: what is announced goes out, what comes in is only listened to for pings and the end.
 //!
 //! One thread reads and one writes, on one TLS stream behind a lock. The reader waits for bytes by peeking at the
-//! TCP socket below, so that neither of them holds the lock while there is nothing to do, and nobody polls.
+//! TCP socket below, so that neither of them holds the lock while there is nothing to do, and there is no polling.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};

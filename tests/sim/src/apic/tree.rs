@@ -30,7 +30,7 @@ pub struct Mo {
 }
 
 impl Mo {
-    /// The value of a property; empty where the class has no such property.
+    /// The value of a property; empty if the class has no such property.
     pub fn get(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
@@ -196,7 +196,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Ends it. What really changed gets `modTs` and `uid`, and is told in order of the touching.
+    /// Ends it. What really changed gets `modTs` and `uid`, and is reported in the order of the changes.
     pub fn commit(mut self, mod_ts: &str, uid: &str) -> Vec<Change> {
         let mut changes = Vec::new();
         for (dn, before) in std::mem::take(&mut self.before) {

@@ -1,4 +1,4 @@
-//! Switches for what nobody could verify about a real APIC: each has the setting that the sources make likely, and
+//! Switches for what could not be verified on a real APIC: each has the setting that the sources make likely, and
 //! the others, so that the daemon is tested against both.
 
 use std::time::Duration;
@@ -124,7 +124,7 @@ pub struct Variants {
     pub refresh_timeout_known: bool,
     /// Life of a subscription that names no `refresh-timeout`.
     pub subscription_lifetime: Duration,
-    /// Whether a subscription to a DN that does not exist is told of its creation.
+    /// Whether a subscription to a DN that does not exist reports its creation.
     pub missing_dn_announced: bool,
     /// Whether a subscription falls silent once its time is over, or goes on being served although its id is lost.
     pub lapsed_are_silent: bool,
@@ -138,8 +138,8 @@ pub struct Variants {
     pub unescaped_quotes: bool,
     /// Objects on a page at most, whatever `page-size` asks for.
     pub page_cap: Option<usize>,
-    /// Every later page starts so many objects early (positive) or late (negative), as if others had changed things
-    /// between two pages.
+    /// Every later page starts this number of objects early (positive) or late (negative), as if others had changed
+    /// things between two pages.
     pub pages_shift: isize,
     /// More objects than this in one answer are refused.
     pub result_limit: usize,

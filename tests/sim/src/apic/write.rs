@@ -14,7 +14,7 @@ use super::variants::Variants;
 /// A privilege that is missing.
 #[derive(Debug, Clone)]
 pub struct Forbidden {
-    /// The user; `None`: everybody but the admin API.
+    /// The user; `None`: any user but the admin API.
     pub user: Option<String>,
     /// What is at or below this DN.
     pub dn: String,
@@ -57,7 +57,7 @@ impl Edit<'_> {
         Ok(root)
     }
 
-    /// Deletes an object; fine where there is none.
+    /// Deletes an object; fine if there is none.
     pub fn delete(&mut self, url: &str) -> Result<(), ApiError> {
         let place = dn::place(url, self.variants)?;
         let class = class_of(&place)?;

@@ -11,7 +11,7 @@ use crate::net::{Connection, Request, Service};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// Whoever shows no credential; by default real servers let him in, without any right.
+/// The user of a request without a credential; by default real servers accept it, without any permission.
 const ANONYMOUS: &str = "system:anonymous";
 
 /// A refused request: code, reason, message, and what else a `Status` carries.
@@ -120,7 +120,7 @@ impl Shared {
         if let Some(token) = request.header("authorization").and_then(|it| it.strip_prefix("Bearer ")) {
             return self.tokens.lock().unwrap().contains(token).then(|| "system:serviceaccount:sim".to_owned());
         }
-        // Who says nothing of himself is somebody, too; one who says what is wrong is refused.
+        // A request without a credential is anonymous; one with a wrong credential is refused.
         let Some(client) = &request.client else { return Some(ANONYMOUS.to_owned()) };
         let is_known = client.issuer == "sim-kubernetes-ca" && !self.refused.lock().unwrap().contains(&client.user);
         is_known.then(|| client.user.clone())
@@ -255,7 +255,7 @@ impl Shared {
         let begun = Instant::now();
         let end = begun + Duration::from_secs(lifetime);
         let mut bookmark_at = begun + Duration::from_secs(lifetime.saturating_sub(2).min(60));
-        let mut told = version;
+        let mut sent = version;
         let mut present = Vec::new();
         if version == 0 {
             (version, present) = self.store.list(target.resource, target.namespace);
@@ -287,12 +287,12 @@ impl Shared {
             for change in changes {
                 self.handed.lock().unwrap().note(change.version);
                 connection.chunk(&change.line).map_err(cut)?;
-                told = change.version;
+                sent = change.version;
             }
             if bookmarks && Instant::now() >= bookmark_at {
                 bookmark_at = Instant::now() + Duration::from_secs(60);
-                if version > told {
-                    told = version;
+                if version > sent {
+                    sent = version;
                     let object = json!({"kind": target.kind, "apiVersion": target.api,
                         "metadata": {"resourceVersion": version.to_string()}, "spec": {"containers": null}, "status": {}});
                     let event = json!({"type": "BOOKMARK", "object": object});
@@ -388,7 +388,7 @@ impl Shared {
         events::made(event).map_err(|it| invalid(&name, &it))
     }
 
-    /// A Pod on a node is told to end and has its time; it goes when it is deleted with a grace of 0 seconds, as its
+    /// A Pod on a node is asked to end and has its time; it goes when it is deleted with a grace of 0 seconds, as its
     /// kubelet does. One that is on no node, or has ended, goes at once. A foreground deletion marks its object too.
     fn delete(&self, request: &Request, target: &Target<'_>) -> Result<(u16, Value), Refused> {
         let Target { resource, namespace, name, .. } = *target;
@@ -432,7 +432,7 @@ impl Shared {
     }
 }
 
-/// The connection is gone; nobody is left to answer.
+/// The connection is gone; there is no client to answer.
 fn cut(_: io::Error) -> Refused {
     Refused::new(0, "", "")
 }
@@ -460,7 +460,7 @@ fn no_resource() -> Refused {
     Refused { details: json!({}), ..Refused::new(404, "NotFound", "the server could not find the requested resource") }
 }
 
-/// The version from which a request asks, 0 where it names none; or why it is no version.
+/// The version from which a request asks, 0 if it names none; or why it is no version.
 fn version_of(request: &Request) -> Result<u64, String> {
     let text = request.parameter("resourceVersion").filter(|it| !it.is_empty()).unwrap_or("0");
     let why =
@@ -548,6 +548,6 @@ fn read_continue(token: &str) -> Option<(u64, String)> {
         token.push('=');
     }
     let token: Value = serde_json::from_slice(&openssl::base64::decode_block(&token).ok()?).ok()?;
-    // The inconsistent rest of an expired list has version -1; nobody should ask for it.
+    // The inconsistent rest of an expired list has version -1; no client should ask for it.
     Some((token["rv"].as_i64()?.try_into().ok()?, token["start"].as_str()?.to_owned()))
 }

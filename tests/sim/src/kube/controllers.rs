@@ -27,7 +27,7 @@ fn owner(kind: &str, api: &str, object: &Value) -> Value {
         "controller": true, "blockOwnerDeletion": true}])
 }
 
-/// The ReplicaSet of a Deployment; it is made where there is none.
+/// The ReplicaSet of a Deployment; it is made if there is none.
 pub(super) fn replica_set(store: &Store, namespace: &str, deployment: &str) -> Value {
     let hash = "646c8dfd75";
     let name = format!("{deployment}-{hash}");
@@ -74,7 +74,7 @@ pub(super) fn ingress(addresses: &[&str]) -> Value {
 }
 
 /// Brings Pods in line with their Deployments: as many as it says, none without it; each with an address of its own.
-/// Pods that are told to end do so at once.
+/// Pods that are asked to end do so at once.
 pub(super) fn settle(store: &Store) {
     for pod in store.list("pods", "").1.iter().filter(|it| it["metadata"]["deletionTimestamp"].is_string()) {
         let text = |name: &str| pod["metadata"][name].as_str().unwrap_or_default();

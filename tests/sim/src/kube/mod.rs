@@ -72,7 +72,7 @@ pub enum Credential {
 /// The token that is accepted at first.
 pub const TOKEN: &str = "sim-kube-token-1";
 
-/// When a watch handed a change to TLS, by the version of the change; kept where somebody asked for it.
+/// When a watch handed a change to TLS, by the version of the change; kept only on request.
 #[derive(Default)]
 pub(crate) struct Handed(Option<BTreeMap<u64, Instant>>);
 
@@ -198,7 +198,7 @@ impl SimKube {
         self.shared.journal.lock().unwrap().clone()
     }
 
-    /// Takes a right away from everybody: a verb (`list`, `watch`, `get` ...) on a resource (`pods` ...).
+    /// Takes a permission away from all users: a verb (`list`, `watch`, `get` ...) on a resource (`pods` ...).
     pub fn deny(&self, verb: &str, resource: &str) {
         self.shared.denied.lock().unwrap().insert((verb.to_owned(), resource.to_owned()));
     }

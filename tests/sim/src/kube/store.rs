@@ -257,7 +257,7 @@ impl Store {
         (content.version, desired.map(|(key, it)| (key.clone(), it.clone())).collect())
     }
 
-    /// A page. `after` is where the page before ended, with the version of its list; nothing where that is forgotten.
+    /// A page. `after` is where the page before ended, with the version of its list; nothing if that is forgotten.
     pub(super) fn page(&self, name: &str, namespace: &str, limit: usize, after: Option<(u64, &str)>) -> Option<Page> {
         let (resource, ..) = resource(name)?;
         let (version, items) = match after {
@@ -319,7 +319,7 @@ impl Store {
     }
 
     /// The changes of a resource (in a namespace) after a version, and the version up to which they go. Waits until
-    /// there is one, at most for a while. Nothing where the version is too old.
+    /// there is one, at most for a while. Nothing if the version is too old.
     pub(super) fn changes(
         &self,
         name: &str,

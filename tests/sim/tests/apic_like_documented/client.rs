@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// Somebody at a controller.
+/// A client of a controller.
 pub struct Client {
     address: SocketAddr,
     tls: TlsConnector,

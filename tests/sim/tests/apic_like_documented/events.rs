@@ -1,4 +1,4 @@
-//! What subscriptions are told.
+//! The events of subscriptions.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn events_have_the_recorded_shapes() {
     ] {
         assert_eq!(attributes[name], value, "{name}");
     }
-    // Only what changed, with a few that always come; nothing where nothing changed.
+    // Only what changed, with a few that always come; nothing if nothing changed.
     apic.set(&dn, "l3extSubnet", &[("descr", "")]).unwrap();
     apic.set(&dn, "l3extSubnet", &[("descr", "x"), ("scope", "import-security")]).unwrap();
     let modified = next_json(&mut socket);

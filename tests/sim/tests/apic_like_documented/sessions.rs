@@ -44,7 +44,7 @@ fn requests_need_a_live_token() {
     assert_eq!((status, code.as_str()), (403, "403"));
     assert!(text.starts_with("Need a valid webtoken cookie (named APIC-Cookie)"), "{text}");
     let timeout = (403, "403".to_owned(), "Token was invalid (Error: Token timeout)".to_owned());
-    client.cookie = "APIC-cookie=nobody".to_owned();
+    client.cookie = "APIC-cookie=unknown".to_owned();
     assert_eq!(client.get("/api/mo/uni.json").error(), timeout);
     client.login(apic.username(), apic.password());
     client.cookie = client.cookie.replace("APIC-cookie", "apic-COOKIE");
@@ -126,7 +126,7 @@ fn subscribing_needs_a_websocket_and_refreshing() {
     let lost = client.get(&format!("/api/subscriptionRefresh.json?id={short}"));
     assert_eq!(lost.error(), (400, "400".to_owned(), "Subscription refresh timeout".to_owned()));
     assert_eq!(apic.subscribed().len(), 1);
-    // The lapsed one is silent; the other one is told.
+    // The lapsed one is silent; the other one gets events.
     apic.set("uni/tn-T", "fvTenant", &[("descr", "x")]).unwrap();
     apic.set("uni/tn-T/out-L", "l3extOut", &[("descr", "x")]).unwrap();
     assert_eq!(next(&mut socket).1, "uni/tn-T/out-L");

@@ -1,4 +1,4 @@
-//! What nobody could verify: each switch, both settings.
+//! What could not be verified: each switch, both settings.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn the_websocket_when_the_token_ends() {
     client.subscribe(L3OUT);
     apic.expire_tokens();
     apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
-    assert_eq!(next(&mut socket).1, EPG, "served until somebody closes it");
+    assert_eq!(next(&mut socket).1, EPG, "served until it is closed");
     apic.variants(|variants| variants.socket_ends_with_token = true);
     let client = Client::logged_in(&apic);
     let socket = client.socket();
