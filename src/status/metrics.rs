@@ -266,7 +266,7 @@ pub static FAMILIES: &[Family] = &[
     counter(
         "aci_sync_drift_total",
         &[CLASS, Label { name: "what", values: &counters::DRIFTS }],
-        "Owned objects that another writer deleted or changed.",
+        "Owned objects that another writer deleted or changed; subnets that went with their EPG do not count.",
         &counters::DRIFT,
     ),
     gauge("aci_sync_findings", &[open("code")], "Findings that hold now, by code.", findings),

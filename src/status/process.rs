@@ -27,12 +27,12 @@ impl Process {
     pub fn read() -> Process {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (stat, status) = (read("/proc/self/stat"), read("/proc/self/status"));
-        let ticks = |field| field_of_stat(&stat, field) / TICKS_PER_SECOND;
+        let ticks = |field| field_of_stat(&stat, field);
         let booted = number_after(&read("/proc/stat"), "btime ") as f64;
         let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
         Process {
-            start_time: booted + ticks(22),
-            cpu_seconds: ticks(14) + ticks(15),
+            start_time: booted + ticks(22) / TICKS_PER_SECOND,
+            cpu_seconds: (ticks(14) + ticks(15)) / TICKS_PER_SECOND,
             resident: number_after(&status, "VmRSS:") * 1024,
             virtual_memory: number_after(&status, "VmSize:") * 1024,
             // One of them is the folder itself.
