@@ -55,15 +55,11 @@ fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, Ex
     if let Err(error) = secret::keep_out_of_core_files() {
         log::warn!(error:%; "failed to forbid core files; one could hold the password");
     }
-    let config = load_config(invocation, &environment)?;
+    let config = config::load(invocation, &environment)?;
     let (file, context) = (config.kubeconfig.clone(), config.context.clone());
     let read = move || kube::load(file.as_deref(), context.as_deref(), &|name| std::env::var_os(name));
     let cluster = kube::Client::renewable(Box::new(read)).map_err(|error| ExitError::config(error.to_string()))?;
     Ok(Setup { config, cluster, environment })
-}
-
-fn load_config(invocation: &Invocation, environment: &Environment) -> Result<Config, ExitError> {
-    config::load(invocation, environment)
 }
 
 /// A closed output is no reason to fail.

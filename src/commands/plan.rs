@@ -14,7 +14,7 @@ use crate::model::rules::Policy;
 /// The exit code of a plan that has changes.
 const CHANGES: u8 = 2;
 
-/// Prints the plan; 2 where a run would change something.
+/// Prints the plan; 2 if a run would change something.
 pub fn run(setup: Setup) -> Result<u8, ExitError> {
     let Preview { text, changes } = preview(setup.config, &setup.cluster)?;
     print(&text);

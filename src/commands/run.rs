@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use log::info;
 
+use super::Setup;
 use super::one_shot::{listed_reconciler, login, reconcile};
-use super::{Setup, load_config};
 use crate::apic::Client;
 use crate::apic::adapters::{ReadOnly, WithoutEvents};
 use crate::cli::Invocation;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::daemon::supervisor;
 use crate::exit::ExitError;
 use crate::kube;
@@ -17,16 +17,16 @@ use crate::model::plan::Tally;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
 
-/// Keeps the fabric in step until a signal; or once, with `--once`: 0 where nothing is left to do.
+/// Keeps the fabric in sync until a signal; or once, with `--once`: 0 if nothing is left to do.
 pub fn run(setup: Setup, invocation: Invocation) -> Result<u8, ExitError> {
     if invocation.is_on("once") {
         return once(&setup.config, &setup.cluster).map(|all_done| u8::from(!all_done));
     }
     let environment = setup.environment;
-    supervisor::run(setup.config, setup.cluster, Box::new(move || load_config(&invocation, &environment)))
+    supervisor::run(setup.config, setup.cluster, Box::new(move || config::load(&invocation, &environment)))
 }
 
-/// One full sync with its writes, and a read to check. True where nothing is left to do.
+/// One full sync with its writes, and a read to check. True if nothing is left to do.
 fn once(config: &Config, cluster: &kube::Client) -> Result<bool, ExitError> {
     if config.policy == Policy::Observe {
         let why = "--once and --policy observe together do nothing; `aci-sync plan` prints what a run would change";

@@ -59,6 +59,10 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     for address in &addresses {
         match get(address, format.path()) {
             Ok(answer) => return show(&answer, format),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let message = format!("failed to connect to {address}: {error}; run it as root, such as with sudo");
+                return Err(ExitError::failed(message));
+            }
             Err(error) => errors.push(format!("{address}: {error}")),
         }
     }
@@ -133,8 +137,8 @@ fn text(status: &Value) -> String {
         .collect();
     lines.push(format!("Kubernetes  {}; {}", word(&status["kubernetes"]["server"]), kinds.join(", ")));
     lines.push(format!(
-        "APIC        session at {}; last full sync {}",
-        word(&status["apic"]["session"]),
+        "APIC        {}; last full sync {}",
+        status["apic"]["session"].as_str().map_or("no session".to_owned(), |it| format!("session at {it}")),
         word(&status["apic"]["last_full_sync"]),
     ));
     for objects in list(&status["objects"]) {

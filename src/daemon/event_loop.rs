@@ -13,7 +13,7 @@ use super::watchdog::{BEAT, Heartbeat};
 use crate::apic::adapters::{Counted, Supervised};
 use crate::apic::traits::ApicRead;
 use crate::apic::{self, Client, SessionHandle, SubscriptionId};
-use crate::backoff::{random_unit, stopped};
+use crate::backoff::{random_unit, seconds, stopped};
 use crate::kube;
 use crate::leadership::Leadership;
 use crate::metrics;
@@ -381,7 +381,6 @@ impl EventLoop {
             self.invalidate_outcome();
         }
         let error = ended.outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        let seconds = |pause: Duration| format!("{:.1}s", pause.as_secs_f64());
         match self.scheduler.reconcile_ended(ended, random_unit(), Instant::now()) {
             NextStep::Done => {}
             NextStep::RetryIn(_) if ended.outcome.as_ref().is_ok_and(|report| report.unread > 0) => {

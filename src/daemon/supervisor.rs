@@ -23,7 +23,7 @@ use crate::model::kubernetes::Kind;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
 use crate::status::routes;
-use crate::status::server::{Connections, Server, Wakers};
+use crate::status::server::{Connections, Listeners, Server};
 use crate::status::service_manager::ServiceManager;
 use crate::status::{Identity, Publisher, State};
 use crate::time;
@@ -75,6 +75,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
         apic::session_threads(settings, leadership.clone(), fabric_sender, stop.clone());
 
     let mut threads = Threads::default();
+    let panics = threads.panic_reporter();
     let mut spawn = |name, body: Body| {
         let failed = |error| ExitError::failed(format!("failed to start the thread {name}: {error}"));
         threads.spawn(name, body).map_err(failed)
@@ -118,13 +119,21 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
         }
     };
     spawn("reconciler", Box::new(event_loop))?;
-    let wakers = Arc::new(Wakers::default());
+    let listeners = Arc::new(Listeners::default());
     let connections = Arc::new(Connections::default());
     for address in listen {
         let handler = routes::handler(publisher.clone());
         let (name, errors) = (address.to_string(), publisher.clone());
         let on_bind = Box::new(move |error| errors.set_listen_error(&name, error));
-        let server = Server::new(address, handler, connections.clone(), server_stop.clone(), wakers.clone(), on_bind);
+        let server = Server::new(
+            address,
+            handler,
+            connections.clone(),
+            server_stop.clone(),
+            listeners.clone(),
+            panics.clone(),
+            on_bind,
+        );
         spawn("status-server", thread(move || server.run()))?;
     }
 
@@ -156,7 +165,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     };
     let code = supervise(&mut threads, &mut check, &tick(BEAT), &signals, &on_signal);
     drop(stop_sender);
-    wakers.wake_all();
+    listeners.close_all();
     manager.stopping();
     let release = || lock.iter().for_each(kube::LeaseLock::release);
     stop_all(threads, &cluster, &session, &release, code);
@@ -171,7 +180,7 @@ fn log_start(config: &Config, cluster: &kube::Client) {
     let lease = config.lease.as_ref().map_or("off".to_owned(), |(namespace, name)| format!("{namespace}/{name}"));
     info!(
         version, commit, policy:% = config.policy, server = cluster.server(), controllers = controllers.join(","),
-        cluster_id, leader_election = lease;
+        user = config.username, cluster_id, leader_election = lease;
         "starting aci-sync"
     );
 }
@@ -214,9 +223,10 @@ fn supervise(
                 }
             },
             recv(ends) -> end => {
-                let Ok((thread, end)) = end else { return 1 };
-                threads.has_ended(thread);
-                match end {
+                let Ok(ended) = end else { return 1 };
+                threads.has_ended(&ended);
+                let thread = ended.name;
+                match ended.end {
                     End::Returned => error!(thread; "bug: thread ended unexpectedly; exiting"),
                     End::Panicked(message) => error!(thread, error = message; "bug: thread panicked; exiting. Please report this"),
                     End::Failed(error) => {

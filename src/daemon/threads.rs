@@ -21,17 +21,47 @@ pub enum End {
     Panicked(String),
 }
 
-/// The program's running threads by name.
+/// The end of one thread.
+#[derive(Debug)]
+pub struct Ended {
+    /// The thread's name.
+    pub name: &'static str,
+    /// How it ended.
+    pub end: End,
+    /// Threads may have the same name. Nothing for a thread that is not joined.
+    id: Option<u64>,
+}
+
+/// The program's running threads.
 pub struct Threads {
-    running: BTreeMap<&'static str, JoinHandle<()>>,
-    ends: Receiver<(&'static str, End)>,
-    report: Sender<(&'static str, End)>,
+    next: u64,
+    running: BTreeMap<u64, Running>,
+    ends: Receiver<Ended>,
+    report: Sender<Ended>,
+}
+
+struct Running {
+    name: &'static str,
+    handle: JoinHandle<()>,
+}
+
+/// Reports bugs in threads that are started elsewhere and not joined.
+#[derive(Clone)]
+pub struct PanicReporter(Sender<Ended>);
+
+impl PanicReporter {
+    /// Runs what a thread does; a panic in it ends the process as one in any other thread does (X1).
+    pub fn run(&self, name: &'static str, body: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            let _ = self.0.send(Ended { name, end: End::Panicked(message(&*panic)), id: None });
+        }
+    }
 }
 
 impl Default for Threads {
     fn default() -> Self {
         let (report, ends) = unbounded();
-        Threads { running: BTreeMap::new(), ends, report }
+        Threads { next: 0, running: BTreeMap::new(), ends, report }
     }
 }
 
@@ -42,7 +72,8 @@ impl Threads {
         name: &'static str,
         body: impl FnOnce() -> Result<(), ExitError> + Send + 'static,
     ) -> std::io::Result<()> {
-        let report = self.report.clone();
+        let (report, id) = (self.report.clone(), self.next);
+        self.next += 1;
         let handle = Builder::new().name(name.to_owned()).spawn(move || {
             let end = match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(Ok(())) => End::Returned,
@@ -50,40 +81,49 @@ impl Threads {
                 Err(panic) => End::Panicked(message(&*panic)),
             };
             // The receiver lives as long as the program; after it there is no receiver.
-            let _ = report.send((name, end));
+            let _ = report.send(Ended { name, end, id: Some(id) });
         })?;
-        self.running.insert(name, handle);
+        self.running.insert(id, Running { name, handle });
         Ok(())
     }
 
     /// The endings, one message for each thread.
-    pub fn ends(&self) -> &Receiver<(&'static str, End)> {
+    pub fn ends(&self) -> &Receiver<Ended> {
         &self.ends
+    }
+
+    /// For threads that are started elsewhere and not joined.
+    pub fn panic_reporter(&self) -> PanicReporter {
+        PanicReporter(self.report.clone())
     }
 
     /// Waits until one thread has ended; false if it still runs at the deadline.
     pub fn wait_for(&mut self, name: &str, deadline: Instant) -> bool {
-        while self.running.contains_key(name) && self.reap(deadline) {}
-        !self.running.contains_key(name)
+        while self.is_running(name) && self.reap(deadline) {}
+        !self.is_running(name)
     }
 
     /// Joins all threads; the names of those that still run at the deadline.
     pub fn join(mut self, deadline: Instant) -> Vec<&'static str> {
         while !self.running.is_empty() && self.reap(deadline) {}
-        self.running.into_keys().collect()
+        self.running.into_values().map(|thread| thread.name).collect()
+    }
+
+    fn is_running(&self, name: &str) -> bool {
+        self.running.values().any(|thread| thread.name == name)
     }
 
     /// Joins the next thread that reports its end; false if none does until the deadline.
     fn reap(&mut self, deadline: Instant) -> bool {
-        let Ok((name, _)) = self.ends.recv_deadline(deadline) else { return false };
-        self.has_ended(name);
+        let Ok(ended) = self.ends.recv_deadline(deadline) else { return false };
+        self.has_ended(&ended);
         true
     }
 
     /// Joins a thread whose end was reported.
-    pub fn has_ended(&mut self, name: &str) {
-        if let Some(handle) = self.running.remove(name) {
-            // The report was its last act, so this takes no time; what a panic said was caught and reported.
+    pub fn has_ended(&mut self, ended: &Ended) {
+        if let Some(Running { handle, .. }) = ended.id.and_then(|id| self.running.remove(&id)) {
+            // The report was its last act, so this takes no time. The message of a panic was caught and reported.
             let _ = handle.join();
         }
     }

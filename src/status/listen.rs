@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -10,9 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Socket;
-
-/// How long a leftover socket file is asked whether a process still serves it.
-const PROBE: Duration = Duration::from_millis(500);
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,12 +132,12 @@ impl Listener {
         listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// Connects to itself, so that [`Listener::accept`] returns.
-    pub fn waker(&self) -> Waker {
-        match self {
-            Listener::Tcp(listener) => Waker::Tcp(listener.local_addr().ok()),
-            Listener::Unix(_, path) => Waker::Unix(path.clone()),
-        }
+    /// Ends [`Listener::accept`], now and later.
+    pub fn close(&self) {
+        let _ = match self {
+            Listener::Tcp(listener) => rustix::net::shutdown(listener, rustix::net::Shutdown::Read),
+            Listener::Unix(listener, _) => rustix::net::shutdown(listener, rustix::net::Shutdown::Read),
+        };
     }
 }
 
@@ -148,33 +145,6 @@ impl Drop for Listener {
     fn drop(&mut self) {
         if let Listener::Unix(_, path) = self {
             let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Wakes a thread that waits for clients.
-#[derive(Debug, Clone)]
-pub enum Waker {
-    /// By TCP.
-    Tcp(Option<SocketAddr>),
-    /// By the socket file.
-    Unix(PathBuf),
-}
-
-impl Waker {
-    /// One connection is enough; it is not served.
-    pub fn wake(&self) {
-        match self {
-            Waker::Tcp(None) => {}
-            Waker::Tcp(Some(address)) => {
-                let ip = match address.ip() {
-                    ip if !ip.is_unspecified() => ip,
-                    IpAddr::V4(_) => [127, 0, 0, 1].into(),
-                    IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-                };
-                let _ = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PROBE);
-            }
-            Waker::Unix(path) => drop(UnixStream::connect(path)),
         }
     }
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, after, select};
 use log::{debug, info, warn};
 
-use super::listen::{Accepted, ListenAddress, Listener, Waker};
+use super::listen::{Accepted, ListenAddress, Listener};
 use super::request::{self, Head, MAX_HEAD, Request};
 use crate::backoff::stopped;
+use crate::daemon::threads::PanicReporter;
 use crate::metrics;
 use crate::net::{DeadlineStream, Socket};
 
@@ -66,19 +67,20 @@ pub struct Server {
     handler: Arc<Handler>,
     connections: Arc<Connections>,
     stop: Receiver<()>,
-    /// Why the address could not be bound; nothing while it is.
+    panics: PanicReporter,
+    /// Called with the reason if the address cannot be bound, and with nothing when it is.
     on_bind: Box<dyn Fn(Option<String>) + Send>,
-    wakers: Arc<Wakers>,
+    listeners: Arc<Listeners>,
 }
 
-/// Wakes the threads that wait for clients.
+/// The sockets that are bound, so that main can end the threads that wait for clients.
 #[derive(Debug, Default)]
-pub struct Wakers(Mutex<Vec<Waker>>);
+pub struct Listeners(Mutex<Vec<Arc<Listener>>>);
 
-impl Wakers {
-    /// The stop channel has to be closed before.
-    pub fn wake_all(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake);
+impl Listeners {
+    /// Closes all. The stop channel has to be closed before.
+    pub fn close_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|listener| listener.close());
     }
 }
 
@@ -149,25 +151,33 @@ impl Server {
         handler: Arc<Handler>,
         connections: Arc<Connections>,
         stop: Receiver<()>,
-        wakers: Arc<Wakers>,
+        listeners: Arc<Listeners>,
+        panics: PanicReporter,
         on_bind: Box<dyn Fn(Option<String>) + Send>,
     ) -> Self {
-        Server { address, handler, connections, stop, on_bind, wakers }
+        Server { address, handler, connections, stop, on_bind, panics, listeners }
     }
 
     /// Serves until the program stops. An address that cannot be bound is tried again.
     pub fn run(self) {
+        let mut last_error = String::new();
         while !stopped(&self.stop) {
             match self.address.bind() {
                 Ok(listener) => {
                     info!(address:% = self.address; "status server listening");
                     (self.on_bind)(None);
-                    self.serve(&listener);
+                    self.serve(&Arc::new(listener));
                     return;
                 }
                 Err(error) => {
-                    warn!(address:% = self.address, error:%, retry_in = "10s"; "failed to listen");
-                    (self.on_bind)(Some(error.to_string()));
+                    let error = error.to_string();
+                    if error == last_error {
+                        debug!(address:% = self.address, error; "still failing to listen");
+                    } else {
+                        warn!(address:% = self.address, error, retry_in = "10s"; "failed to listen");
+                    }
+                    (self.on_bind)(Some(error.clone()));
+                    last_error = error;
                     select! {
                         recv(self.stop) -> _ => return,
                         recv(after(BIND_PAUSE)) -> _ => {}
@@ -177,15 +187,12 @@ impl Server {
         }
     }
 
-    fn serve(&self, listener: &Listener) {
-        self.wakers.0.lock().unwrap_or_else(PoisonError::into_inner).push(listener.waker());
+    fn serve(&self, listener: &Arc<Listener>) {
+        // From here on a stop closes the listener.
+        self.listeners.0.lock().unwrap_or_else(PoisonError::into_inner).push(listener.clone());
         let checks_host = listener.is_loopback();
-        loop {
-            let accepted = listener.accept();
-            if stopped(&self.stop) {
-                return;
-            }
-            match accepted {
+        while !stopped(&self.stop) {
+            match listener.accept() {
                 Ok(accepted) => self.start(accepted, checks_host),
                 Err(error) => {
                     debug!(error:%; "failed to accept a connection");
@@ -205,11 +212,13 @@ impl Server {
         };
         let (handler, connections) = (self.handler.clone(), self.connections.clone());
         let socket = accepted.socket.clone();
+        let panics = self.panics.clone();
         let serve = move || {
             serve_connection(&accepted.socket, checks_host, &*handler, &|| connections.head_is_complete(id));
             connections.remove(id);
         };
-        if Builder::new().name("status-client".to_owned()).stack_size(STACK).spawn(serve).is_err() {
+        let body = move || panics.run("status-client", serve);
+        if Builder::new().name("status-client".to_owned()).stack_size(STACK).spawn(body).is_err() {
             self.connections.remove(id);
             socket.close();
         }

@@ -112,8 +112,11 @@ fn the_status_is_logged_on_demand() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("b", "typo", Some("{"), &[]);
     world.until_holds("E", &["10.0.0.1"]);
-    daemon.until_logged("invalid annotation: not a JSON object");
-    daemon.signal("USR1");
+    daemon.until_logged("finding code=InvalidAnnotation");
+    world.until("the snapshot has the finding", |_| {
+        daemon.signal("USR1");
+        daemon.count("status: finding code=InvalidAnnotation") > 0
+    });
     daemon.until_logged("status: L3Out l3out=uni/tn-T/out-L epgs=1 subscribed=true");
     daemon.until_logged("status: view of the cluster kind=Deployment count=2 complete=true");
     daemon
@@ -132,7 +135,7 @@ fn errors_are_one_sentence() {
     let empty = file("empty", "");
     for (words, code, complaint) in [
         (vec!["run", "--colour"], 64, "unknown flag --colour"),
-        (vec!["run", "--listen"], 64, "unknown flag --listen"),
+        (vec!["run", "--listen", "5"], 64, "--listen: \"5\" is not HOST:PORT"),
         (vec!["run", "--batch", "many"], 64, "--batch: \"many\" is not a number"),
         (vec!["run", "--kubeconfig", "/no/such/file"], 78, "failed to read the kubeconfig /no/such/file: "),
         (vec!["run", "--kubeconfig", &bad_config], 78, "context \"gone\" not found"),
