@@ -38,7 +38,7 @@ fn json(port: u16) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// T1, T2, T3, T5: probes, the state as JSON and the `status` command over TCP and a socket file.
+/// T1, T2, T3, T5, T8: probes, the state as JSON and the `status` command over TCP and a socket file.
 #[test]
 fn a_daemon_reports_its_state() {
     let world = World::new();

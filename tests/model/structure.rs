@@ -316,3 +316,71 @@ fn quoted_messages_are_those_of_the_code() {
     }
     assert!(count > 80, "only {count} messages were found");
 }
+
+/// The constant sentence of a log macro, whose arguments begin at `text`: the last string that is no part of a value.
+fn sentence(text: &str) -> Option<String> {
+    let (mut depth, mut last, mut characters) = (1, None, text.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 1 => return last,
+            ')' | ']' | '}' => depth -= 1,
+            '"' => {
+                let mut string = String::new();
+                loop {
+                    match characters.next()? {
+                        '"' => break,
+                        '\\' => string.extend(characters.next()),
+                        other => string.push(other),
+                    }
+                }
+                if depth == 1 {
+                    last = Some(string);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Every message of the levels that an operator sees is in a document, with its meaning.
+#[test]
+fn every_message_is_documented() {
+    let pages = read("docs/observability.md") + &read("docs/troubleshooting.md");
+    let (mut count, mut missing) = (0, Vec::new());
+    for (path, text) in sources("src") {
+        for name in ["error!(", "warn!(", "info!("] {
+            for arguments in shipped(&text).split(name).skip(1) {
+                let sentence = sentence(arguments).unwrap_or_default();
+                if !pages.contains(&format!("`{sentence}`")) {
+                    missing.push(format!("{}: {sentence:?}", path.strip_prefix(ROOT).unwrap().display()));
+                }
+                count += 1;
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no document explains {missing:#?}");
+    assert!(count > 70, "only {count} messages were found");
+}
+
+/// What docs/behavior.md calls not built yet is no flag and no command of the program.
+#[test]
+fn what_is_built_is_not_called_missing() {
+    let text = read("docs/behavior.md");
+    let flags = aci_sync::cli::FLAGS.iter().map(|it| format!("--{}", it.name));
+    let commands = aci_sync::cli::COMMANDS.iter().map(|it| it.0.to_owned());
+    let built: HashSet<String> = flags.chain(commands).chain(["-o".to_owned()]).collect();
+    let mut count = 0;
+    for part in text.split("Not built yet:").skip(1) {
+        // A status is one line; elsewhere the sentence goes on to the end of its item or paragraph.
+        let before = &text[..part.as_ptr() as usize - text.as_ptr() as usize];
+        let is_status = before.lines().last().is_some_and(|line| line.starts_with("Status:"));
+        let end = if is_status { part.find('\n') } else { part.find("\n-").into_iter().chain(part.find("\n\n")).min() };
+        for name in part[..end.unwrap_or(part.len())].split('`').skip(1).step_by(2) {
+            assert!(!built.contains(name), "docs/behavior.md says that {name} is not built yet");
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} names were found");
+}
