@@ -194,8 +194,8 @@ impl<'kvs> VisitSource<'kvs> for Pairs {
 
 /// A value as text: as it is where it ends at the next space, quoted otherwise.
 fn quoted(value: &str) -> String {
-    let is_plain = !value.is_empty() && !value.contains([' ', '"', '=']);
-    if is_plain { value.to_owned() } else { format!("\"{}\"", value.replace('"', "\\\"")) }
+    let is_plain = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
+    if is_plain { value.to_owned() } else { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) }
 }
 
 /// Whether an output is the journal's, named as systemd does: device, colon, inode (systemd.exec(5)). That the
@@ -271,6 +271,7 @@ mod tests {
         let values =
             [("kind", "Pod".into()), ("deleted", 3.into()), ("error", "a \"b\" =c".into()), ("none", "".into())];
         pairs.0.extend(values.map(|(key, value)| (key.to_owned(), value)));
+        assert_eq!(quoted("x\\\" code=Y \\"), r#""x\\\" code=Y \\""#, "an escape in a value ends no value");
         let layout = |format| Layout { format, journal: true };
         assert_eq!(
             layout(Format::Text).line(Level::Info, "listed\n", &pairs),

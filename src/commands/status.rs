@@ -9,6 +9,7 @@ use super::{Environment, print};
 use crate::cli::Invocation;
 use crate::config;
 use crate::exit::ExitError;
+use crate::logging::one_line;
 use crate::net::DeadlineStream;
 use crate::status::listen::ListenAddress;
 
@@ -162,5 +163,6 @@ fn text(status: &Value) -> String {
         let part = |name: &str| word(&finding[name]);
         lines.push(format!("finding     {}  {}  {}: {}", part("since"), part("code"), part("subject"), part("text")));
     }
-    lines.join("\n") + "\n"
+    // Texts of findings may come from the APIC.
+    lines.iter().map(|line| one_line(line) + "\n").collect()
 }

@@ -77,6 +77,8 @@ pub struct EventLoop {
     /// As of the last reconcile, for the snapshots.
     fabric: Arc<FabricView>,
     activity: Arc<Activity>,
+    /// A full sync has read everything in this session.
+    synced: bool,
     cluster_id: Arc<str>,
     /// The first change that no reconcile has served yet.
     changed_at: Option<Instant>,
@@ -174,6 +176,7 @@ impl EventLoop {
             outcome: None,
             fabric: Arc::default(),
             activity: Arc::default(),
+            synced: false,
             changed_at: None,
         }
     }
@@ -236,6 +239,7 @@ impl EventLoop {
             objects: self.reconciler.object_counts(),
             fabric: self.fabric.clone(),
             activity: self.activity.clone(),
+            synced: self.synced,
             cluster_id: Some(self.cluster_id.clone()),
         });
     }
@@ -316,6 +320,7 @@ impl EventLoop {
                 self.reconciler.subscriptions_lost(None);
                 self.client = Some(client);
                 self.outcome = None;
+                self.synced = false;
                 self.scheduler.connected(now);
             }
             apic::Event::Gap { reason } => {
@@ -352,12 +357,15 @@ impl EventLoop {
             writes: Cell::default(),
             session_event: RefCell::default(),
         };
+        let had_read_everything = self.reconciler.has_read_everything();
         let outcome = self.reconciler.reconcile(&apic, now, &context);
         let session_event = context.session_event.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
         let ended = EndedReconcile { outcome: &outcome, reads, writes, took: now.elapsed() };
+        let ends_full_sync = !had_read_everything && self.reconciler.has_read_everything();
+        self.synced |= ends_full_sync;
         self.reconcile_ended(&client, &ended);
-        self.record(&ended);
+        self.record(&ended, ends_full_sync);
         if let Some(event) = session_event {
             self.handle_fabric(event, Instant::now());
         }
@@ -416,7 +424,7 @@ impl EventLoop {
     }
 
     /// Notes what a reconcile did, for the snapshots.
-    fn record(&mut self, ended: &EndedReconcile<'_>) {
+    fn record(&mut self, ended: &EndedReconcile<'_>, ends_full_sync: bool) {
         let is_complete = ended.outcome.as_ref().is_ok_and(|report| !report.unfinished);
         metrics::reconcile_ended(ended.took, is_complete);
         // What a reconcile leaves is served by a later one.
@@ -434,7 +442,7 @@ impl EventLoop {
             changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
             error: ended.outcome.as_ref().err().map(ToString::to_string),
         });
-        if ended.outcome.is_ok() && self.reconciler.has_read_everything() {
+        if ends_full_sync {
             activity.last_full_sync = Some(now);
         }
         self.note_in_sync(Instant::now());

@@ -32,7 +32,18 @@ enum Next {
 impl Reconciler {
     /// Sends a plan. A transaction about something that another writer has just changed is not sent, but planned again on
     /// what is known then. A transaction that is not done stops those that follow it in its EPG.
+    ///
+    /// While requests are sent the time moves on, for pauses and deadlines that begin with them. The plans of one reconcile
+    /// are all made for its beginning: what becomes due meanwhile, a deferred object or a view, was not counted by the
+    /// deletion guard (W4) nor seen whole (W1).
     pub(super) fn apply(&mut self, run: &mut Run<'_>, transactions: Vec<Transaction>) -> Result<(), Error> {
+        let planned_at = run.now;
+        let result = self.send_all(run, transactions);
+        run.now = planned_at;
+        result
+    }
+
+    fn send_all(&mut self, run: &mut Run<'_>, transactions: Vec<Transaction>) -> Result<(), Error> {
         let mut dropped: BTreeSet<EpgDn> = BTreeSet::new();
         let mut changed_meanwhile: Vec<Staleness> = Vec::new();
         let mut queue = self.in_turns(transactions);

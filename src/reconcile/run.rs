@@ -60,6 +60,7 @@ impl<F: Fn() -> bool> ReconcileContext for F {
 pub(super) struct Run<'a> {
     pub(super) apic: &'a dyn ApicSession,
     pub(super) context: &'a dyn ReconcileContext,
+    /// The beginning of the reconcile; while a plan is sent, the time of the request.
     pub(super) now: Instant,
     /// The EPGs that are not served unless they are owned and present: their namespaces have as many as they may have (W6).
     pub(super) beyond_quota: BTreeSet<EpgDn>,

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ impl ListenAddress {
                 bound => bound.map(Listener::Tcp),
             },
             ListenAddress::Unix(path) => {
+                refuse_shared_folder(path)?;
                 let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
                 if is_socket {
                     if UnixStream::connect(path).is_ok() {
@@ -81,6 +82,17 @@ impl ListenAddress {
             }
         }
     }
+}
+
+/// In a folder that every user may write and clean up, another user could replace the socket by a link to any file, whose
+/// permissions would then be changed.
+fn refuse_shared_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mode = std::fs::metadata(folder)?.permissions().mode();
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        return Err(io::Error::other("other users may write its folder"));
+    }
+    Ok(())
 }
 
 impl fmt::Display for ListenAddress {

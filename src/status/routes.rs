@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::request::Request;
 use super::server::Response;
-use super::snapshot::{Publisher, Snapshot, State};
+use super::snapshot::{Publisher, Snapshot};
 use super::{json, metrics};
 
 /// One condition of a health endpoint.
@@ -51,7 +51,7 @@ fn liveness(publisher: &Publisher) -> [Check; 1] {
 fn readiness(snapshot: &Snapshot) -> [Check; 3] {
     let kubernetes = (!snapshot.incomplete.is_empty()).then_some("the view of the cluster is incomplete");
     let session = (snapshot.leader && snapshot.controller.is_none()).then_some("no session");
-    let is_first = snapshot.leader && matches!(snapshot.state, State::FirstSync);
+    let is_first = snapshot.leader && !snapshot.synced;
     [
         Check { name: "kubernetes", failure: kubernetes },
         Check { name: "apic", failure: session },
@@ -98,19 +98,19 @@ mod tests {
         assert_eq!(get(&publisher, "/livez"), (200, "ok".to_owned()));
         assert_eq!(get(&publisher, "/healthz?verbose"), (200, "[+]event-loop ok\nlivez check passed\n".to_owned()));
         assert_eq!(get(&publisher, "/readyz").0, 503, "nothing was listed yet");
-        let snapshot = |leader, controller: Option<&str>, state, incomplete: &[Kind]| Snapshot {
+        let snapshot = |leader, controller: Option<&str>, synced, incomplete: &[Kind]| Snapshot {
             leader,
             controller: controller.map(str::to_owned),
-            state,
+            synced,
             incomplete: incomplete.to_vec(),
             ..Snapshot::empty()
         };
         for (snapshot, ready) in [
-            (snapshot(false, None, State::Standby, &[]), true),
-            (snapshot(true, None, State::WaitingForApic, &[]), false),
-            (snapshot(true, Some("apic1"), State::FirstSync, &[]), false),
-            (snapshot(true, Some("apic1"), State::NeedsAttention(3), &[]), true),
-            (snapshot(true, Some("apic1"), State::InSync(0), &[Kind::Pod]), false),
+            (snapshot(false, None, false, &[]), true),
+            (snapshot(true, None, true, &[]), false),
+            (snapshot(true, Some("apic1"), false, &[]), false),
+            (snapshot(true, Some("apic1"), true, &[]), true),
+            (snapshot(true, Some("apic1"), true, &[Kind::Pod]), false),
         ] {
             let text = format!("{snapshot:?}");
             publisher.publish(snapshot);

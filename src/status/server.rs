@@ -108,8 +108,8 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a connection. If there are too many, the oldest one without a complete head is closed, so that slow clients
-    /// cannot keep a probe out; nothing if there is none.
+    /// Adds a connection. If there are too many, the oldest one without a complete head is closed, or the oldest one that
+    /// does not read its answer: slow clients cannot keep a probe out.
     fn add(&self, accepted: &Accepted) -> Option<u64> {
         let mut open = self.open();
         let of_peer = open.by_age.values().filter(|it| it.peer.is_some() && it.peer == accepted.peer).count();
@@ -127,8 +127,9 @@ impl Connections {
 
     fn close_oldest(&self, open: &mut Open, is_candidate: impl Fn(&Connection) -> bool) -> Option<()> {
         metrics::http_connection_refused();
-        let is_waiting = |it: &Connection| !it.head_is_complete && is_candidate(it);
-        let oldest = open.by_age.iter().find(|(_, connection)| is_waiting(connection)).map(|(id, _)| *id)?;
+        let mut candidates = open.by_age.iter().filter(|(_, connection)| is_candidate(connection));
+        let waiting = candidates.clone().find(|(_, connection)| !connection.head_is_complete);
+        let oldest = waiting.or_else(|| candidates.next()).map(|(id, _)| *id)?;
         open.by_age.remove(&oldest)?.socket.close();
         Some(())
     }

@@ -16,7 +16,7 @@ use crate::model::owner::Ownership;
 use crate::model::plan::Tally;
 use crate::time;
 
-/// How many blocked deletions and findings the log shows.
+/// How many blocked deletions the log shows.
 const MAX_SHOWN: usize = 1000;
 
 /// The state of the daemon in one word.
@@ -235,6 +235,8 @@ pub struct Snapshot {
     pub fabric: Arc<FabricView>,
     /// What happened lately.
     pub activity: Arc<Activity>,
+    /// A full sync has read everything in this session.
+    pub synced: bool,
     /// This cluster's id, as soon as it is known (O1).
     pub cluster_id: Option<Arc<str>>,
 }
@@ -251,6 +253,7 @@ impl Snapshot {
             objects: Kind::ALL.map(|kind| (kind, 0)),
             fabric: Arc::default(),
             activity: Arc::default(),
+            synced: false,
             cluster_id: None,
         }
     }
@@ -273,7 +276,7 @@ impl Snapshot {
         for object in blocked.iter().take(MAX_SHOWN) {
             info!(object:%; "status: blocked deletion");
         }
-        for (Finding { code, subject, text, .. }, since) in findings.iter().take(MAX_SHOWN) {
+        for (Finding { code, subject, text, .. }, since) in findings {
             info!(code:?, subject:%, since = time::rfc3339(*since), text; "status: finding");
         }
     }
