@@ -291,6 +291,8 @@ impl Watcher {
                 Err(ReadError::TooLong) => {
                     watch.events += 1;
                     let start = decode::line_start(&line);
+                    // It is large, and what follows may take a while.
+                    line = Vec::new();
                     match skip_line(stream) {
                         Ok(()) => self.read_alone(start, watch)?,
                         Err(why) => Some(End::Relist(why)),
