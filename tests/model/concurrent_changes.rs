@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use crate::fixtures::*;
-use aci_sync::apic::SubscriptionId;
+use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::{Key, Kind};
@@ -404,4 +404,40 @@ fn an_object_replaced_during_a_reconcile_is_foreign() {
     let now = apic.admin.get(&subnet(1)).unwrap();
     assert_eq!((now["annotation"].as_str(), now["name"].as_str()), (Some(theirs[0].1), Some(theirs[1].1)));
     assert!(apic.admin.get(&subnet(3)).is_none(), "what is ours there goes on");
+}
+
+/// A context whose time moves on between the writes of a reconcile.
+struct Later(Instant);
+
+impl ReconcileContext for Later {
+    fn should_continue(&self) -> bool {
+        true
+    }
+
+    fn now(&self) -> Option<Instant> {
+        Some(self.0)
+    }
+}
+
+/// W4, W1: all plans of a reconcile are made for its beginning. An EPG that is deferred then is left alone to the end, even
+/// if its pause is over while the reconcile writes elsewhere: its deletions were not counted.
+#[test]
+fn what_becomes_due_during_a_reconcile_waits() {
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 40);
+    let session = Session::at(&apic);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
+    reconcile(&mut reconciler, &session, start);
+    session.trouble(|method, _, _| (method == "POST").then(|| Error::Forbidden("no".to_owned())));
+    reconciler.cluster_changed(Event::Upsert(pod("web", 99, "10.0.9.9")), start);
+    reconcile(&mut reconciler, &session, start);
+    session.trouble(|_, _, _| None);
+    let other = vec![deployment("other", "F", &[]), deployment("web", "E", &[])];
+    let mut reconciler = hears_lists(reconciler, other, vec![pod("other", 1, "10.0.8.8")], start + 8 * SECOND);
+    let begun = start + 9 * SECOND;
+    reconciler.reconcile(&session, begun, &Later(begun + 3 * SECOND)).unwrap();
+    assert_eq!(apic.admin.subnets("uni/tn-T/out-L/instP-F").len(), 1);
+    assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions()), (40, 0));
+    reconcile(&mut reconciler, &session, start + 20 * SECOND);
+    assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions()), (40, 40), "now they are counted");
 }

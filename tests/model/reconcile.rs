@@ -11,7 +11,6 @@ use aci_sync::model::kubernetes::{Deployment, Key, Kind, Object};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
-use aci_sync::reconcile::ReconcileContext;
 use aci_sync::reconcile::Reconciler;
 use serde_json::json;
 use sim::apic::{InMemoryApic, Variants};
@@ -38,42 +37,6 @@ fn blocked_deletions_survive_a_rejection_and_a_pause() {
     assert!(reconciler.approve_deletions());
     reconcile(&mut reconciler, &session, start + 14 * SECOND);
     assert_eq!(apic.admin.subnets(DN_E).len(), 1);
-}
-
-/// A context whose time moves on between the writes of a reconcile.
-struct Later(Instant);
-
-impl ReconcileContext for Later {
-    fn should_continue(&self) -> bool {
-        true
-    }
-
-    fn now(&self) -> Option<Instant> {
-        Some(self.0)
-    }
-}
-
-/// W4, W1: all plans of a reconcile are made for its beginning. An EPG that is deferred then is left alone to the end, even
-/// if its pause is over while the reconcile writes elsewhere: its deletions were not counted.
-#[test]
-fn what_becomes_due_during_a_reconcile_waits() {
-    let (apic, start) = (apic(), Instant::now());
-    with_subnets(&apic, 40);
-    let session = Session::at(&apic);
-    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(40), start);
-    reconcile(&mut reconciler, &session, start);
-    session.trouble(|method, _, _| (method == "POST").then(|| Error::Forbidden("no".to_owned())));
-    reconciler.cluster_changed(Event::Upsert(pod("web", 99, "10.0.9.9")), start);
-    reconcile(&mut reconciler, &session, start);
-    session.trouble(|_, _, _| None);
-    let other = vec![deployment("other", "F", &[]), deployment("web", "E", &[])];
-    let mut reconciler = hears_lists(reconciler, other, vec![pod("other", 1, "10.0.8.8")], start + 8 * SECOND);
-    let begun = start + 9 * SECOND;
-    reconciler.reconcile(&session, begun, &Later(begun + 3 * SECOND)).unwrap();
-    assert_eq!(apic.admin.subnets("uni/tn-T/out-L/instP-F").len(), 1);
-    assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions()), (40, 0));
-    reconcile(&mut reconciler, &session, start + 20 * SECOND);
-    assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions()), (40, 40), "now they are counted");
 }
 
 /// P1, K5: a Deployment whose status counts replicas while none of its Pods is found, as those of a ReplicaSet that it
