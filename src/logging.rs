@@ -113,6 +113,9 @@ enum Entry {
 /// Writes what comes, for ever. A closed output must not end the program: it goes on without a log.
 fn write(waiting: &Receiver<Entry>, lost: &AtomicUsize, layout: Layout) {
     for entry in waiting {
+        if matches!(entry, Entry::Line { .. }) {
+            metrics::dequeued(metrics::Queue::Log);
+        }
         let _ = match entry {
             Entry::Line { stdout: true, line } => std::io::stdout().write_all(line.as_bytes()),
             Entry::Line { stdout: false, line } => std::io::stderr().write_all(line.as_bytes()),
@@ -220,7 +223,9 @@ impl Log for Lines {
         let stdout = self.output == Output::Split && level >= Level::Info;
         let layout = Layout { format: self.format, journal: self.journal[usize::from(!stdout)] };
         let line = layout.line(level, &record.args().to_string(), &Pairs::of(record));
+        metrics::enqueued(metrics::Queue::Log);
         if self.queue.try_send(Entry::Line { stdout, line }).is_err() {
+            metrics::dequeued(metrics::Queue::Log);
             self.lost.fetch_add(1, Ordering::Relaxed);
             metrics::dropped(metrics::Queue::Log);
         }

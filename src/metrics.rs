@@ -35,8 +35,8 @@ pub const DRIFTS: [&str; 2] = ["deleted", "changed"];
 /// Why a full sync begins.
 pub const FULL_SYNC_CAUSES: [&str; 4] = ["start", "resync", "events_lost", "leadership"];
 
-/// The queues that drop what does not fit.
-pub const QUEUES: [&str; 3] = ["fabric", "events", "log"];
+/// The queues between threads.
+pub const QUEUES: [&str; 4] = ["cluster", "fabric", "events", "log"];
 
 /// The levels of log messages.
 pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
@@ -130,9 +130,11 @@ pub enum FullSyncCause {
     Leadership,
 }
 
-/// A queue that drops what does not fit, in the order of [`QUEUES`].
+/// A queue between threads, in the order of [`QUEUES`].
 #[derive(Debug, Clone, Copy)]
 pub enum Queue {
+    /// Events of the watches. A full queue holds the watch streams back and drops nothing.
+    Cluster,
     /// Events of the APIC.
     Fabric,
     /// Kubernetes Events.
@@ -205,6 +207,8 @@ pub static CHANGES: [AtomicU64; CLASSES.len() * ACTIONS.len()] = zeros();
 pub static DRIFT: [AtomicU64; CLASSES.len() * DRIFTS.len()] = zeros();
 /// When the event loop last made progress, in seconds since 1970.
 pub static HEARTBEAT_TIME: [AtomicU64; 1] = zeros();
+/// How many elements wait, by queue.
+pub static QUEUE_LENGTHS: [AtomicU64; QUEUES.len()] = zeros();
 /// What was dropped, by queue.
 pub static QUEUE_DROPS: [AtomicU64; QUEUES.len()] = zeros();
 /// Log messages by level.
@@ -313,6 +317,21 @@ pub fn drifted(class: Class, drift: Drift) {
 /// The event loop makes progress.
 pub fn heartbeat() {
     set_to_now(&HEARTBEAT_TIME, 0);
+}
+
+/// So many elements wait in a queue.
+pub fn queue_length(queue: Queue, length: usize) {
+    QUEUE_LENGTHS[queue as usize].store(length as u64, Ordering::Relaxed);
+}
+
+/// An element is about to be put into a queue. It is counted before, so that its removal never comes first.
+pub fn enqueued(queue: Queue) {
+    QUEUE_LENGTHS[queue as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// An element was taken out of a queue, or found no room in it.
+pub fn dequeued(queue: Queue) {
+    QUEUE_LENGTHS[queue as usize].fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A queue was full.

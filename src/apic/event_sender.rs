@@ -51,6 +51,7 @@ impl EventSender {
     /// Sends an event, or drops it if the queue is full. False if there is no receiver any more.
     pub(super) fn offer(&self, event: Event) -> bool {
         let sent = self.events.try_send(event);
+        metrics::queue_length(metrics::Queue::Fabric, self.events.len());
         if matches!(sent, Err(TrySendError::Full(_))) {
             metrics::dropped(metrics::Queue::Fabric);
         }

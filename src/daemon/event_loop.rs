@@ -262,6 +262,8 @@ impl EventLoop {
     }
 
     fn next_event(&self) -> Event {
+        metrics::queue_length(metrics::Queue::Cluster, self.inbox.cluster.len());
+        metrics::queue_length(metrics::Queue::Fabric, self.inbox.fabric.len());
         let now = Instant::now();
         let wake = || self.reconciler.next_wake().filter(|_| self.client.is_some());
         let timer = after(self.scheduler.deadline(wake).saturating_duration_since(now));

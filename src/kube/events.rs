@@ -40,7 +40,9 @@ impl Queue {
     /// Hands notices over; those that find no room are dropped and counted.
     pub fn publish(&self, notices: &[EventNotice]) {
         for notice in notices {
+            metrics::enqueued(metrics::Queue::Events);
             if self.sender.try_send((notice.clone(), micro_now())).is_err() {
+                metrics::dequeued(metrics::Queue::Events);
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 metrics::dropped(metrics::Queue::Events);
             }
@@ -91,6 +93,7 @@ impl Emitter {
                     }
                 },
             };
+            metrics::dequeued(metrics::Queue::Events);
             // The present leader sends its own (K4).
             if self.leadership.is_leader()
                 && let Err(Stopped) = self.send(&notice, &at)

@@ -429,9 +429,11 @@ impl Watcher {
     /// Reports an event. A full queue holds the stream back; a stop does not wait.
     fn send(&self, event: Event) -> Result<(), Stopped> {
         select! {
-            send(self.events, event) -> sent => sent.map_err(|_| Stopped),
-            recv(self.stop) -> _ => Err(Stopped),
+            send(self.events, event) -> sent => sent.map_err(|_| Stopped)?,
+            recv(self.stop) -> _ => return Err(Stopped),
         }
+        metrics::queue_length(metrics::Queue::Cluster, self.events.len());
+        Ok(())
     }
 }
 

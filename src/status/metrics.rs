@@ -133,6 +133,7 @@ const OWNERS: [&str; 4] = ["owned", "foreign", "legacy", "other_cluster"];
 const KIND: Label = Label { name: "kind", values: &counters::KINDS };
 const FABRIC_CLASS: Label = Label { name: "class", values: &FABRIC_CLASSES };
 const CLASS: Label = Label { name: "class", values: &counters::CLASSES };
+const QUEUE: Label = Label { name: "queue", values: &counters::QUEUES };
 const METHOD: Label = Label { name: "method", values: &counters::METHODS };
 
 const fn open(name: &'static str) -> Label {
@@ -330,10 +331,17 @@ pub static FAMILIES: &[Family] = &[
         count(view.snapshot.fabric.l3outs.iter().filter(|l3out| l3out.subscribed).count())
     }),
     counter("aci_sync_apic_events_total", &[], "Changes that the APIC's events reported.", &counters::APIC_EVENTS),
+    Family {
+        name: "aci_sync_queue_length",
+        kind: "gauge",
+        labels: &[QUEUE],
+        help: "What waits: events of the watches and of the APIC, Kubernetes Events, log lines.",
+        values: Values::Cells(&counters::QUEUE_LENGTHS),
+    },
     counter(
         "aci_sync_queue_dropped_total",
-        &[Label { name: "queue", values: &counters::QUEUES }],
-        "What a full queue dropped: events of the APIC (a full sync follows), Kubernetes Events, log lines.",
+        &[QUEUE],
+        "What a full queue dropped; after dropped events of the APIC a full sync follows, and those of the watches wait.",
         &counters::QUEUE_DROPS,
     ),
     counter(

@@ -148,6 +148,9 @@ fn metrics_follow_a_deployments_life() {
         assert!(value(&after, series) >= least, "{series} is below {least}: {after}");
     }
     assert_eq!(value(&after, drift), 1.0);
+    for queue in ["cluster", "fabric", "events", "log"] {
+        assert!(value(&after, &format!("aci_sync_queue_length{{queue=\"{queue}\"}}")) < 100.0, "{after}");
+    }
     let names = |text: &str| -> Vec<String> {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         series.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned()).collect()
