@@ -1,9 +1,11 @@
 //! Counters and histograms of the whole process, which threads increment as things happen (T4). No labels with names: every
-//! series exists from the start. What they are called and how they are served is in `status::metrics`; this module knows no
-//! other.
+//! series exists from the start. What they are called and how they are served is in `status::metrics`; this module knows the
+//! clock and no other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use crate::time;
 
 /// The values of the label `kind`, in the order of `Kind`.
 pub const KINDS: [&str; 3] = ["deployment", "pod", "service"];
@@ -225,7 +227,7 @@ fn add(cells: &[AtomicU64], index: usize, count: u64) {
 }
 
 fn set_to_now(cells: &[AtomicU64], index: usize) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = time::unix_now();
     if let Some(cell) = cells.get(index) {
         cell.store(now, Ordering::Relaxed);
     }
