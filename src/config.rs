@@ -99,6 +99,16 @@ pub fn log_format(invocation: &Invocation) -> Result<logging::Format, ExitError>
 
 /// Checks all values.
 pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ExitError> {
+    let mut config = load_without_password(invocation, environment)?;
+    config.password = password(invocation.get("password-file"), environment)?;
+    Ok(config)
+}
+
+/// Checks all values but the password, which stays empty.
+pub fn load_without_password(
+    invocation: &Invocation,
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let first = |flag: &str| get(flag).and_then(|it| it.values.first()).cloned();
     let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
@@ -122,7 +132,7 @@ pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> 
         controllers,
         apic_tls: apic_tls(invocation)?,
         username: username.clone(),
-        password: password(get("password-file"), environment)?,
+        password: Secret::default(),
         cluster_id,
         adopt_ids: get("adopt-id").map(cluster_ids).transpose()?.unwrap_or_default(),
         rules: rules(invocation)?,
@@ -327,11 +337,11 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 }
 
 /// The password from a file, from systemd's credentials, or from the environment (A1).
-fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
+pub fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
     if let Some(given) = file {
         let file = Path::new(&given.values[0]);
         let password = password_in(file, &given.origin)?;
-        if std::fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o077 != 0) {
+        if is_readable_by_others(file) {
             warn!(password_file:% = file.display(); "password file is readable by other users; run chmod 600 on it");
         }
         return Ok(password);
@@ -347,6 +357,11 @@ fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Res
         Some(password) => Ok(Secret::new(password)),
         None => Err(ExitError::config("missing APIC password; set --password-file or ACI_PASSWORD")),
     }
+}
+
+/// Whether a file can be read by its group or by other users.
+pub fn is_readable_by_others(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o077 != 0)
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {

@@ -77,6 +77,15 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
 }
 
+/// A date of HTTP, such as `Sun, 29 Nov 2026 12:00:22 GMT`, in seconds since 1970.
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let parts: Vec<&str> = text.split_once(", ")?.1.split(' ').collect();
+    let [day, month, year, time, "GMT"] = parts.as_slice() else { return None };
+    let month = MONTHS.iter().position(|it| it == month)? + 1;
+    parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +102,21 @@ mod tests {
         }
         for (nanos, text) in [(0, "000000"), (999, "000000"), (1_000, "000001"), (999_999_999, "999999")] {
             assert_eq!(micros(Duration::new(951_827_696, nanos)), format!("2000-02-29T12:34:56.{text}Z"));
+        }
+    }
+
+    /// T6: the dates of HTTP, and nothing else.
+    #[test]
+    fn http_dates() {
+        for (text, seconds) in [
+            ("Mon, 23 Nov 2026 05:43:51 GMT", Some(1_795_412_631)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Mon, 23 Nov 2026 05:43:51", None),
+            ("Monday, 23-Nov-26 05:43:51 GMT", None),
+            ("Mon, 23 Foo 2026 05:43:51 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_http_date(text), seconds, "{text}");
         }
     }
 

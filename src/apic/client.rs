@@ -11,6 +11,7 @@ use ureq::Agent;
 
 use super::auth::{Lifetimes, token_in};
 use super::controller::Controller;
+use super::envelope::Login;
 use super::error::Error;
 use super::http::{Http, Retry};
 use super::query::Query;
@@ -29,6 +30,7 @@ pub struct Client(Arc<Session>);
 struct Session {
     http: Http,
     lifetimes: Lifetimes,
+    login: Login,
     since: Instant,
     /// Leads to the refresher.
     subscriptions: Option<Sender<SubscriptionChange>>,
@@ -57,9 +59,11 @@ impl Client {
         let since = Instant::now();
         let token = Renewable::new(Secret::default());
         let http = Http { settings: settings.clone(), controller: controller.clone(), agent, token };
-        let (token, lifetimes) = token_in(&http.login()?)?;
+        let answer = http.login()?;
+        let (token, lifetimes) = token_in(&answer)?;
         http.token.set(token);
-        Ok(Client(Arc::new(Session { http, lifetimes, since, subscriptions, extends })))
+        let login = Login { token: Secret::default(), ..answer.login.unwrap_or_default() };
+        Ok(Client(Arc::new(Session { http, lifetimes, login, since, subscriptions, extends })))
     }
 
     /// The controller of the session.
@@ -70,6 +74,11 @@ impl Client {
     /// How long the token of the login and the session live.
     pub fn lifetimes(&self) -> Lifetimes {
         self.0.lifetimes
+    }
+
+    /// What the APIC said about itself and the user at the login, without the token.
+    pub fn login_answer(&self) -> &Login {
+        &self.0.login
     }
 
     /// When the login was sent.
@@ -202,6 +211,7 @@ pub(crate) mod tests {
         Client(Arc::new(Session {
             http,
             lifetimes: Lifetimes { token: Duration::from_secs(600), session: Duration::from_secs(86_400) },
+            login: Login::default(),
             since: Instant::now(),
             subscriptions: None,
             extends: Arc::new(AtomicBool::new(true)),

@@ -122,7 +122,10 @@ fn answer_hiding(body: &[u8], secrets: &[Secret]) -> Result<Answer, Error> {
     if let Some(error) = error_in(&envelope) {
         return Err(error.rejected(secrets));
     }
-    let login = envelope.imdata.first_mut().and_then(|it| it.login.take());
+    let mut login = envelope.imdata.first_mut().and_then(|it| it.login.take());
+    if let Some(login) = &mut login {
+        take_privileges(&mut envelope.imdata, &mut login.write_privileges);
+    }
     let top_level = envelope.top_level;
     let (mut mos, mut dns) = (Vec::with_capacity(top_level), Dns::default());
     for node in envelope.imdata {
@@ -131,6 +134,18 @@ fn answer_hiding(body: &[u8], secrets: &[Secret]) -> Result<Answer, Error> {
     let subscription = envelope.subscriptions.into_iter().next();
     let total = envelope.total_count.unwrap_or(top_level);
     Ok(Answer { total, mos, top_level, subscription, login: login.map(|it| *it) })
+}
+
+/// What a user may write, from wherever it is in the answer to a login.
+fn take_privileges(nodes: &mut [Node], found: &mut Vec<(String, String)>) {
+    for node in nodes {
+        if let (envelope::PRIVILEGES, Some(dn), Some(privileges)) =
+            (node.class.as_str(), &node.dn, node.write_privileges.take())
+        {
+            found.push((dn.clone(), privileges.into()));
+        }
+        take_privileges(&mut node.children, found);
+    }
 }
 
 /// Children carry an `rn` in place of a `dn`. An object without either is in no place of the tree, such as the answer to

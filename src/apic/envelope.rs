@@ -16,6 +16,12 @@ pub(super) const ERROR: &str = "error";
 /// The class of the answer to a login and to a token refresh.
 const LOGIN: &str = "aaaLogin";
 
+/// The class of what a user may do below a DN, in the answer to a login.
+pub(super) const PRIVILEGES: &str = "DnDomainMapEntry";
+
+/// The class of an L3Out's relation to its VRF.
+const VRF_RELATION: &str = "l3extRsEctx";
+
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
 pub const MAX_OBJECTS: usize = 200_000;
 
@@ -46,6 +52,8 @@ pub(super) struct Node {
     pub(super) error: Option<Box<ErrorObject>>,
     /// Of the class `aaaLogin`.
     pub(super) login: Option<Box<Login>>,
+    /// Of the class `DnDomainMapEntry`.
+    pub(super) write_privileges: Option<Box<str>>,
     pub(super) children: Vec<Node>,
 }
 
@@ -66,6 +74,12 @@ pub struct Login {
     pub refresh_timeout: Option<u64>,
     /// `maximumLifetimeSeconds`.
     pub maximum_lifetime: Option<u64>,
+    /// `version` of the APIC, if it says so.
+    pub version: String,
+    /// `changePassword`: the password has to be changed.
+    pub must_change_password: bool,
+    /// The DNs with what the user may write at and below them.
+    pub write_privileges: Vec<(String, String)>,
 }
 
 /// Reads an answer or a message.
@@ -291,6 +305,12 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                 (LOGIN, "refreshTimeoutSeconds") => {
                     node.login.get_or_insert_default().refresh_timeout = map.next_value_seed(Text)?.parse().ok();
                 }
+                (LOGIN, "version") => node.login.get_or_insert_default().version = map.next_value_seed(Text)?,
+                (LOGIN, "changePassword") => {
+                    node.login.get_or_insert_default().must_change_password = map.next_value_seed(Text)? == "yes";
+                }
+                (PRIVILEGES, "writePrivileges") => node.write_privileges = Some(map.next_value_seed(Text)?.into()),
+                (VRF_RELATION, "state") => node.attributes.is_formed = Some(map.next_value_seed(Text)? == "formed"),
                 (LOGIN, "maximumLifetimeSeconds") => {
                     node.login.get_or_insert_default().maximum_lifetime = map.next_value_seed(Text)?.parse().ok();
                 }

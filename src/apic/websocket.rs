@@ -1,7 +1,7 @@
 //! The websocket of a session: how it is opened, and how it is read until it is lost.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tungstenite::{Bytes, ClientRequestBuilder, HandshakeError, Message, WebSocke
 
 use super::controller::Controller;
 use super::error::Error;
-use crate::net::{CONNECT_TIMEOUT, DeadlineStream, Tls, TlsStream};
+use crate::net::{CONNECT_TIMEOUT, DeadlineStream, Tls, TlsStream, dial};
 use crate::secret::Secret;
 
 /// A websocket without a whole message for this long is pinged. If there is none for as long again, it is lost.
@@ -22,9 +22,6 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// The most that may wait to be sent, in bytes: pings and pongs of at most 125 bytes each.
 const MAX_BACKLOG: usize = 1 << 20;
-
-/// The most addresses of a controller that are tried, each with its own timeout.
-const MAX_ADDRESSES: usize = 8;
 
 /// An open websocket.
 pub(super) struct EventSocket {
@@ -42,7 +39,9 @@ impl EventSocket {
         token: &Secret,
         connected: &dyn Fn(&Arc<TcpStream>) -> Result<(), Error>,
     ) -> Result<EventSocket, Error> {
-        let (stream, address) = connect(controller).map_err(unreachable)?;
+        let (stream, address) = dial(&controller.host, controller.port).map_err(unreachable)?;
+        // A small frame must not wait for the next one.
+        let _ = stream.set_nodelay(true);
         let stream = Arc::new(stream);
         connected(&stream)?;
         let tls_stream = tls
@@ -95,23 +94,6 @@ impl EventSocket {
     fn extend_deadline(&mut self) {
         self.socket.get_mut().get_mut().extend(SILENCE);
     }
-}
-
-fn connect(controller: &Controller) -> Result<(TcpStream, SocketAddr), String> {
-    let addresses = (controller.host.as_str(), controller.port).to_socket_addrs();
-    let addresses = addresses.map_err(|_| "host name not found".to_owned())?;
-    let mut last_error = "the host name has no address".to_owned();
-    for address in addresses.take(MAX_ADDRESSES) {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                // A small frame must not wait for the next one.
-                let _ = stream.set_nodelay(true);
-                return Ok((stream, address));
-            }
-            Err(error) => last_error = error.to_string(),
-        }
-    }
-    Err(last_error)
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -17,7 +17,10 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("1", "failure"),
     ("2", "plan found changes; status found the daemon neither in sync nor a standby"),
     ("64", "invalid command line"),
-    ("78", "a missing or invalid value elsewhere; with plan and --once also credentials or rights that a peer refuses"),
+    (
+        "78",
+        "a missing or invalid value elsewhere; with plan and --once also credentials or rights that a peer refuses; with check also wrong flag values",
+    ),
 ];
 
 const SIGNALS: &[(&str, &str)] = &[

@@ -16,6 +16,8 @@ pub enum Command {
     Run,
     /// Print what a run would change.
     Plan,
+    /// Check settings, rights and both peers before a run.
+    Check,
     /// Print the state of the running daemon.
     Status,
     /// Print the version and the build.
@@ -37,6 +39,11 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
         "plan",
         Command::Plan,
         "print what a run would change and why, without writing (exit code 0: no changes, 2: changes)",
+    ),
+    (
+        "check",
+        Command::Check,
+        "check settings, rights, cluster and fabric, without writing; TENANT/L3OUT ... adds L3Outs (exit code 0: nothing failed, 1: a check failed, 78: the settings are wrong)",
     ),
     (
         "status",
@@ -198,7 +205,7 @@ pub const FLAGS: &[Flag] = &[
         "output",
         Shape::One("FORMAT"),
         "`text`",
-        "With `status`, also as `-o`: `text`, `json` or `prometheus` (the metrics).",
+        "With `check` and `status`, also as `-o`: `text` or `json`; with `status` also `prometheus` (the metrics).",
     ),
     flag(
         "log-format",
@@ -248,6 +255,8 @@ pub const VARIABLES: &[(&str, &str)] = &[
 pub struct Invocation {
     /// The command.
     pub command: Command,
+    /// The words after the command.
+    pub arguments: Vec<String>,
     values: BTreeMap<&'static str, Given>,
 }
 
@@ -272,7 +281,7 @@ impl Given {
 
 impl Invocation {
     fn of(command: Command) -> Invocation {
-        Invocation { command, values: BTreeMap::new() }
+        Invocation { command, arguments: Vec::new(), values: BTreeMap::new() }
     }
 
     /// The values given for a flag.
@@ -312,13 +321,14 @@ pub fn parse(
     environment: &BTreeMap<String, String>,
 ) -> Result<Invocation, ExitError> {
     let usage = |why: String| ExitError::usage(format!("{why}; see aci-sync help"));
-    let mut command = None;
+    let (mut command, mut subjects) = (None, Vec::new());
     let mut values: BTreeMap<&'static str, Given> = BTreeMap::new();
     let mut parser = lexopt::Parser::from_args(arguments);
     let text = |value: OsString| value.into_string().map_err(|it| usage(format!("argument {it:?} is not UTF-8")));
     while let Some(argument) = parser.next().map_err(|error| usage(error.to_string()))? {
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
+            lexopt::Arg::Value(word) if command == Some(Command::Check) => subjects.push(text(word)?),
             lexopt::Arg::Value(word) => return Err(usage(format!("unexpected argument {:?}", text(word)?))),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::VersionLine)),
@@ -351,9 +361,9 @@ pub fn parse(
     }
     match command {
         Command::Run | Command::Plan if values.contains_key("output") => {
-            return Err(usage("--output is valid with status only".to_owned()));
+            return Err(usage("--output is valid with check and status only".to_owned()));
         }
-        Command::Run | Command::Plan => {}
+        Command::Run | Command::Plan | Command::Check => {}
         Command::Status => {
             if let Some(flag) = values.keys().find(|flag| !STATUS_FLAGS.contains(flag)) {
                 return Err(usage(format!("--{flag} is not valid with status")));
@@ -367,7 +377,7 @@ pub fn parse(
         }
     }
     from_environment(environment, &mut values)?;
-    Ok(Invocation { command, values })
+    Ok(Invocation { command, arguments: subjects, values })
 }
 
 fn from_environment(
@@ -413,7 +423,7 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     Ok(given)
 }
 
-const KNOWN_COMMANDS: &str = "the commands are run, plan, status, version and help";
+const KNOWN_COMMANDS: &str = "the commands are run, plan, check, status, version and help";
 
 fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what those need that talk to a cluster: logging, the configuration, a client.
 
+pub mod check;
 mod one_shot;
 pub mod plan;
 pub mod run;
@@ -9,6 +10,7 @@ pub mod version;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 use crate::cli::{Command, Invocation, manual};
 use crate::config::{self, Config};
@@ -34,6 +36,7 @@ pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, 
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
         Command::Plan => return plan::run(set_up(&invocation, environment)?),
+        Command::Check => return check::run(&invocation, &environment),
         Command::Status => return status::run(&invocation, &environment),
         Command::Help => manual::help(),
         Command::Man => manual::man(),
@@ -45,7 +48,25 @@ pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, 
     Ok(0)
 }
 
+/// Whether `-o json` is given.
+fn wants_json(invocation: &Invocation) -> Result<bool, ExitError> {
+    match invocation.get("output").map(|given| (given, given.values[0].as_str())) {
+        None | Some((_, "text")) => Ok(false),
+        Some((_, "json")) => Ok(true),
+        Some((given, other)) => Err(given.invalid(format!("{other:?} is neither text nor json"))),
+    }
+}
+
 fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, ExitError> {
+    start(invocation)?;
+    let config = config::load(invocation, &environment)?;
+    let cluster = cluster(config.kubeconfig.clone(), config.context.clone());
+    let cluster = cluster.map_err(|error| ExitError::config(error.to_string()))?;
+    Ok(Setup { config, cluster, environment })
+}
+
+/// What comes before everything else that talks to a peer.
+fn start(invocation: &Invocation) -> Result<(), ExitError> {
     if let Some(flaw) = self_test::flaw() {
         // It does not go away by starting again.
         return Err(ExitError::config(flaw));
@@ -55,14 +76,20 @@ fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, Ex
     if let Err(error) = secret::keep_out_of_core_files() {
         log::warn!(error:%; "failed to forbid core files; one could hold the password");
     }
-    let config = config::load(invocation, &environment)?;
-    let (file, context) = (config.kubeconfig.clone(), config.context.clone());
+    Ok(())
+}
+
+/// A client for the API server of a kubeconfig. Nothing is sent yet.
+fn cluster(file: Option<PathBuf>, context: Option<String>) -> Result<kube::Client, kube::ConfigError> {
     let read = move || kube::load(file.as_deref(), context.as_deref(), &|name| std::env::var_os(name));
-    let cluster = kube::Client::renewable(Box::new(read)).map_err(|error| ExitError::config(error.to_string()))?;
-    Ok(Setup { config, cluster, environment })
+    kube::Client::renewable(Box::new(read))
 }
 
 /// A closed output is no reason to fail.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::one_shot::{listed_reconciler, login, reconcile};
-use super::{Setup, print};
+use super::{Setup, plural, print};
 use crate::apic::adapters::ReadOnly;
 use crate::config::Config;
 use crate::exit::ExitError;
@@ -64,8 +64,4 @@ fn summary(changes: Tally, blocked: usize, findings: usize, policy: Policy) -> S
         (false, Policy::Observe) => format!("Plan: {changes}. The policy is observe: a run sends none of it.\n"),
         (false, _) => format!("Plan: {changes}.\n"),
     }
-}
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

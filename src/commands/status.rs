@@ -50,6 +50,16 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
         Some((_, "prometheus")) => Format::Prometheus,
         Some((given, other)) => return Err(given.invalid(format!("{other:?} is not text, json or prometheus"))),
     };
+    show(&fetch(invocation, environment, format.path())?, format)
+}
+
+/// The state of the daemon, decoded.
+pub(super) fn ask(invocation: &Invocation, environment: &Environment) -> Result<Value, ExitError> {
+    decoded(&fetch(invocation, environment, "/status.json")?)
+}
+
+/// The answer of the first address of `--listen` that answers.
+fn fetch(invocation: &Invocation, environment: &Environment, path: &str) -> Result<String, ExitError> {
     let mut addresses = config::listen(invocation, environment)?;
     if addresses.is_empty() && invocation.get("listen").is_none() {
         addresses.push(ListenAddress::Unix("/run/aci-sync/aci-sync.sock".into()));
@@ -58,8 +68,8 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     addresses.sort_by_key(|address| !matches!(address, ListenAddress::Unix(_)));
     let mut errors = Vec::new();
     for address in &addresses {
-        match get(address, format.path()) {
-            Ok(answer) => return show(&answer, format),
+        match get(address, path) {
+            Ok(answer) => return Ok(answer),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let message = format!("failed to connect to {address}: {error}; run it as root, such as with sudo");
                 return Err(ExitError::failed(message));
@@ -95,17 +105,22 @@ fn show(answer: &str, format: Format) -> Result<u8, ExitError> {
         print(answer);
         return Ok(exit_code(STATES_IN_SYNC.iter().any(|line| answer.contains(line))));
     }
-    let failed = || ExitError::failed("the answer is no status of aci-sync");
-    let status: Value = serde_json::from_str(answer).map_err(|_| failed())?;
-    if status["schema"] != "aci-sync.status.v1" {
-        return Err(failed());
-    }
+    let status = decoded(answer)?;
     print(&if format == Format::Json { answer.to_owned() } else { text(&status) });
     Ok(exit_code(matches!(status["state"].as_str(), Some("in_sync" | "standby"))))
 }
 
 fn exit_code(is_good: bool) -> u8 {
     if is_good { 0 } else { NOT_IN_SYNC }
+}
+
+fn decoded(answer: &str) -> Result<Value, ExitError> {
+    let failed = || ExitError::failed("the answer is no status of aci-sync");
+    let status: Value = serde_json::from_str(answer).map_err(|_| failed())?;
+    if status["schema"] != "aci-sync.status.v1" {
+        return Err(failed());
+    }
+    Ok(status)
 }
 
 fn text(status: &Value) -> String {

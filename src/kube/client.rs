@@ -262,7 +262,7 @@ fn time_left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
+pub(super) fn object(response: Response<Body>) -> Result<Vec<u8>, Error> {
     let body = read_body(response, MAX_OBJECT)?;
     reject_html(&body)?;
     Ok(body)

@@ -16,6 +16,7 @@ mod status;
 
 pub mod client;
 mod list;
+mod preflight;
 mod watch_event;
 pub mod watch_lines;
 pub mod watcher;
@@ -32,6 +33,7 @@ pub use events::events;
 pub use kubeconfig::{ClusterConfig, load};
 pub use lease::{LeaderElector, LeaseLock};
 pub use pool::Pool;
+pub use preflight::{Right, ServerVersion};
 pub use status::Status;
 pub use token::Token;
 pub use watch_event::Event;

@@ -24,6 +24,8 @@ pub struct Attributes {
     pub scope: Option<Box<str>>,
     /// `tDn`: the target of a relation, such as an L3Out's VRF.
     pub target_dn: Option<Box<str>>,
+    /// Whether `state` is `formed`: of an L3Out's relation to its VRF.
+    pub is_formed: Option<bool>,
 }
 
 /// What a websocket event says happened to an object.

@@ -3,6 +3,9 @@
 
 use super::dn::Name;
 
+/// What all owner annotations begin with, also those of the Python application.
+pub const ANY_ANNOTATION: &str = "orchestrator:aci-";
+
 /// The owner annotation of every aci-sync is this and a cluster id (O1).
 const ANNOTATION_PREFIX: &str = "orchestrator:aci-sync:";
 

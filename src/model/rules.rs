@@ -156,6 +156,14 @@ impl Allow {
         })
     }
 
+    /// Whether a namespace can have a name that fits: such a name is a DNS label.
+    pub fn can_match(&self) -> bool {
+        let glob = &self.namespace.0;
+        let is_label = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || "-*?".contains(it);
+        let literal = glob.chars().filter(|it| *it != '*').count();
+        glob.chars().all(is_label) && literal <= 63 && !glob.starts_with('-') && !glob.ends_with('-')
+    }
+
     fn admits(&self, namespace: &str, epg: &EpgDn) -> bool {
         self.tenant == epg.l3out.tenant
             && self.l3out == epg.l3out.l3out

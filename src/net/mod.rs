@@ -3,6 +3,7 @@
 mod connector;
 mod deadline_stream;
 mod describe;
+mod dial;
 mod settings;
 mod tls;
 mod trust;
@@ -10,6 +11,7 @@ pub mod wrong_peer;
 
 pub use deadline_stream::{CONNECT_TIMEOUT, DeadlineStream, Socket};
 pub use describe::{describe_error, describe_io_error};
+pub use dial::{Look, dial, look};
 pub use settings::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
 pub use tls::{ConnectError, Tls, TlsStream};
 pub use trust::{Bundle, OwnCertificate, TlsRejection, bundle, identity};

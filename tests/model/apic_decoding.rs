@@ -6,6 +6,23 @@ use aci_sync::apic::envelope::{self, Login};
 use aci_sync::model::mo::{Attributes, Status};
 use aci_sync::secret::Secret;
 
+/// T6: what the answer to a login says about the APIC and the user, in the shape of captured answers.
+#[test]
+fn a_login_says_what_the_user_may_write() {
+    let body = r#"{"totalCount":"1","imdata":[{"aaaLogin":{"attributes":{"token":"t","version":"5.2(7f)","changePassword":"yes"},"children":[
+        {"aaaUserDomain":{"attributes":{"name":"all"},"children":[{"aaaReadRoles":{"attributes":{}}},
+            {"DnDomainMapEntry":{"attributes":{"dn":"uni/tn-deep","writePrivileges":"ops"}}}]}},
+        {"DnDomainMapEntry":{"attributes":{"dn":"uni/tn-common","readPrivileges":"admin","writePrivileges":"admin"}}},
+        {"DnDomainMapEntry":{"attributes":{"dn":"uni/tn-mute"}}},
+        {"other":{"attributes":{"dn":"uni/tn-x","writePrivileges":"admin"}}}]}}]}"#;
+    let answer = answer(body.as_bytes()).unwrap();
+    let login = answer.login.unwrap();
+    assert_eq!((login.version.as_str(), login.must_change_password), ("5.2(7f)", true));
+    let expected = [("uni/tn-deep", "ops"), ("uni/tn-common", "admin")].map(|(dn, it)| (dn.to_owned(), it.to_owned()));
+    assert_eq!(login.write_privileges, expected);
+    assert!(answer.mos.is_empty());
+}
+
 /// Reads: `totalCount` is a string, and children carry an `rn`, which may have a slash in brackets.
 #[test]
 fn an_answer_is_flattened() {
@@ -27,7 +44,8 @@ fn a_login_is_read() {
     let body = br#"{"totalCount":"1","imdata":[{"aaaLogin":{"attributes":{"token":"abc","refreshTimeoutSeconds":"600"},
         "children":[{"aaaUserDomain":{"attributes":{"name":"all","rn":"userdomain-all"}}}]}}]}"#;
     let answer = answer(body).unwrap();
-    let login = Login { token: Secret::new("abc"), refresh_timeout: Some(600), maximum_lifetime: None };
+    let login =
+        Login { token: Secret::new("abc"), refresh_timeout: Some(600), maximum_lifetime: None, ..Login::default() };
     assert_eq!((answer.login, answer.mos), (Some(login), Vec::new()));
 }
 
@@ -214,6 +232,7 @@ fn json_layout_does_not_matter() {
         name: Some("8".into()),
         scope: Some("null".into()),
         target_dn: Some("t".into()),
+        is_formed: None,
     };
     assert_eq!(answer(body.as_bytes()).unwrap().mos[0].attributes, expected);
     for bad in [

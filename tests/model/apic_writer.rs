@@ -52,6 +52,7 @@ fn fabric() -> FabricCache {
             name: Some(name.into()),
             scope: Some("import-security".into()),
             target_dn: None,
+            is_formed: None,
         };
         Mo { class: class.to_owned(), dn, attributes }
     };

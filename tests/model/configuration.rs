@@ -212,7 +212,7 @@ fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, 
 #[test]
 fn wrong_command_lines() {
     for (words, environment, code, complaint) in [
-        ("", &[][..], 64, "missing command; the commands are run, plan, status"),
+        ("", &[][..], 64, "missing command; the commands are run, plan, check, status"),
         ("dance", &[], 64, "unknown command \"dance\""),
         ("run run", &[], 64, "unexpected argument \"run\""),
         ("run --color", &[], 64, "unknown flag --color"),
@@ -225,11 +225,12 @@ fn wrong_command_lines() {
         ("run --apic-insecure=maybe", &[], 64, "--apic-insecure: \"maybe\" is neither"),
         ("run --apic a,,b", &[], 64, "--apic: empty value"),
         ("plan --once", &[], 64, "--once is valid with run"),
+        ("check --once", &[], 64, "--once is valid with run"),
         ("version --batch 5", &[], 64, "--batch is not valid with this command"),
         ("help --apic-insecure", &[], 64, "--apic-insecure is not valid with this command"),
         ("run", &[("ACI_SYNC_LISTENS", "5")], 64, "unknown variable ACI_SYNC_LISTENS"),
         ("status --policy sync", &[], 64, "--policy is not valid with status"),
-        ("run -o json", &[], 64, "--output is valid with status only"),
+        ("run -o json", &[], 64, "--output is valid with check and status only"),
         ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
         ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),
         ("run", &[("aci_sync_policy", "observe")], 64, "unknown variable aci_sync_policy"),

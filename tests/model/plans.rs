@@ -190,6 +190,7 @@ impl World {
                     name: Some(name.into()),
                     scope: Some(scope.into()),
                     target_dn: None,
+                    is_formed: None,
                 };
                 self.mo("l3extSubnet", dn, attributes);
             }

@@ -385,3 +385,17 @@ fn what_is_built_is_not_called_missing() {
     }
     assert!(count > 10, "only {count} names were found");
 }
+
+/// T6: docs/check.md and T6 itself have every id of `check`, in the order of the table, and no other.
+#[test]
+fn every_check_is_documented() {
+    let ids: Vec<&str> = aci_sync::commands::check::CHECKS.iter().map(|it| it.id).collect();
+    let page = read("docs/check.md");
+    let rows = page.lines().filter_map(|it| it.strip_prefix("| <a id=\"")?.split_once("\"></a>`"));
+    let rows: Vec<&str> =
+        rows.inspect(|(id, rest)| assert!(rest.starts_with(&format!("{id}`")))).map(|it| it.0).collect();
+    assert_eq!(rows, ids);
+    let contract = read("docs/behavior.md");
+    let list = contract.split_once("preflight by ids: ").unwrap().1.split("`.\n").next().unwrap();
+    assert_eq!(list.split('`').skip(1).step_by(2).collect::<Vec<_>>(), ids);
+}

@@ -147,6 +147,8 @@ struct State {
     live: Mutex<HashMap<u64, TcpStream>>,
     faults: Mutex<Vec<Fault>>,
     troubled: AtomicUsize,
+    /// Answers carry the header `Date`, from a clock that is so many seconds ahead.
+    ahead: Mutex<Option<i64>>,
 }
 
 /// A running server. It stops when it is dropped.
@@ -217,6 +219,11 @@ impl Server {
     /// How many requests met with trouble so far.
     pub fn troubled(&self) -> usize {
         self.state.troubled.load(Ordering::SeqCst)
+    }
+
+    /// From now on answers carry the header `Date`, from a clock that is so many seconds ahead of ours.
+    pub fn show_date(&self, ahead: i64) {
+        *self.state.ahead.lock().unwrap() = Some(ahead);
     }
 
     /// Ends all trouble.
@@ -304,6 +311,9 @@ impl Connection {
     /// Sends a whole answer.
     pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         let mut answer = head(status, headers);
+        if let Some(ahead) = *self.state.ahead.lock().unwrap() {
+            answer += &format!("Date: {}\r\n", http_date(ahead));
+        }
         answer += &format!("Content-Length: {}\r\n\r\n", body.len());
         self.send(&[answer.as_bytes(), body].concat())
     }
@@ -498,6 +508,16 @@ impl Connection {
         self.buffer.extend_from_slice(&bytes[..read]);
         Ok(read > 0)
     }
+}
+
+/// A time so many seconds from now, as HTTP writes it.
+fn http_date(ahead: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let time = openssl::asn1::Asn1Time::from_unix(now + ahead).unwrap().to_string();
+    let parts: Vec<&str> = time.split_whitespace().collect();
+    let [month, day, clock, year, zone] = parts[..] else { panic!("{time}") };
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(now + ahead).div_euclid(86_400) as usize % 7];
+    format!("{weekday}, {day:0>2} {month} {year} {clock} {zone}")
 }
 
 fn head(status: u16, headers: &[(&str, &str)]) -> String {

@@ -88,6 +88,12 @@ impl Authority {
         Pair { certificate: certificate(names[0], &[], &key, Some(&self.0), names, 365), key }
     }
 
+    /// A server's certificate that ends after so many days.
+    pub fn server_for(&self, names: &[&str], days: i64) -> Pair {
+        let key = ec_key();
+        Pair { certificate: certificate(names[0], &[], &key, Some(&self.0), names, days), key }
+    }
+
     /// A server's certificate that has run out.
     pub fn expired_server(&self, names: &[&str]) -> Pair {
         let key = ec_key();

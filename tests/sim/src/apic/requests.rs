@@ -175,8 +175,8 @@ fn welcome(state: &State, controller: usize, session: u64, user: &str, token: St
         "sessionId": "OlhcyLnpQOmnXVk1kWu8oA==",
         "lastName": "",
         "firstName": "",
-        "changePassword": "no",
-        "version": "6.0(9c)",
+        "changePassword": if state.fabric.variants.change_password { "yes" } else { "no" },
+        "version": state.fabric.variants.version,
         "buildTime": "Wed Apr 02 20:32:27 UTC 2025",
         "node": format!("topology/pod-1/node-{}", controller + 1),
     });
@@ -184,7 +184,14 @@ fn welcome(state: &State, controller: usize, session: u64, user: &str, token: St
         attributes["urlToken"] = json!(challenge);
     }
     let domain = json!({"aaaUserDomain": {"attributes": {"name": "all", "rolesR": "admin", "rolesW": "admin"}}});
-    let body = json!({"aaaLogin": {"attributes": attributes, "children": [domain]}});
+    let mut children = vec![domain];
+    if let Some(privileges) = state.fabric.variants.write_privileges {
+        for (dn, _) in state.fabric.tree.of_class("fvTenant") {
+            let entry = json!({"dn": dn, "readPrivileges": "admin", "writePrivileges": privileges});
+            children.push(json!({"DnDomainMapEntry": {"attributes": entry}}));
+        }
+    }
+    let body = json!({"aaaLogin": {"attributes": attributes, "children": children}});
     let body = json::envelope(1, &body.to_string(), None, &state.fabric.variants);
     Reply { cookie: Some(token), ..Reply::json(body) }
 }

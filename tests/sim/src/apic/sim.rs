@@ -189,6 +189,11 @@ impl SimApic {
         self.with(controller, Server::cut_all);
     }
 
+    /// From now on answers carry the header `Date`, from clocks that are so many seconds ahead of ours.
+    pub fn show_date(&self, ahead: i64) {
+        self.servers.lock().unwrap().values().for_each(|it| it.show_date(ahead));
+    }
+
     /// Trouble with requests, at all controllers; the number of times counts at each.
     pub fn fault(&self, fault: Fault) {
         for server in self.servers.lock().unwrap().values() {

@@ -162,6 +162,12 @@ pub struct Variants {
     pub html_forbidden: bool,
     /// Whether websockets stay open and answer pings, but deliver no event.
     pub events_lost: bool,
+    /// The release that a login answers.
+    pub version: &'static str,
+    /// Whether a login answers that the password has to be changed.
+    pub change_password: bool,
+    /// `writePrivileges` of each tenant's `DnDomainMapEntry` in the answer to a login; `None`: no such entries.
+    pub write_privileges: Option<&'static str>,
 }
 
 impl Default for Variants {
@@ -211,6 +217,9 @@ impl Default for Variants {
             subscriptions_refused: false,
             html_forbidden: false,
             events_lost: false,
+            version: "6.0(9c)",
+            change_password: false,
+            write_privileges: Some("admin"),
         }
     }
 }

@@ -139,6 +139,9 @@ impl Shared {
                 return connection.respond(200, &[("Content-Type", "text/plain")], b"ok").map(|()| None).map_err(cut);
             }
             "/version" => return Ok(Some((200, json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0-sim"})))),
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" if request.method == "POST" => {
+                return self.review(request, user).map(Some);
+            }
             _ => {}
         }
         let target = target_of(path).ok_or_else(|| if is_served(path) { no_resource() } else { nowhere() })?;
@@ -178,6 +181,16 @@ impl Shared {
                 answer.map(Some)
             }
         }
+    }
+
+    /// SelfSubjectAccessReview: every authenticated user may ask, and nothing is stored.
+    fn review(&self, request: &Request, user: &str) -> Result<(u16, Value), Refused> {
+        let bad = |_| Refused::new(400, "BadRequest", "the object provided is unrecognized");
+        let mut review: Value = serde_json::from_slice(&request.body).map_err(bad)?;
+        let text = |name: &str| review["spec"]["resourceAttributes"][name].as_str().unwrap_or_default().to_owned();
+        let is_denied = self.denied.lock().unwrap().contains(&(text("verb"), text("resource")));
+        review["status"] = json!({"allowed": user != ANONYMOUS && !is_denied});
+        Ok((201, review))
     }
 
     fn check_right(&self, user: &str, verb: &str, target: &Target<'_>) -> Result<(), Refused> {

@@ -1,0 +1,162 @@
+//! The controllers: the way to each, their certificates, and one login.
+
+use std::net::{SocketAddr, TcpStream};
+
+use super::report::Outcome;
+use super::{World, compare_clocks};
+use crate::apic::{self, Controller, Error};
+use crate::daemon::apic_settings;
+use crate::net::{dial, look};
+use crate::secret::Renewable;
+
+/// How soon the end of a certificate is a warning, in days.
+const SOON: i32 = 30;
+
+/// A TCP connection to a controller.
+pub(super) struct Connection {
+    controller: Controller,
+    stream: TcpStream,
+    address: SocketAddr,
+}
+
+/// What is wrong with one of several controllers is a failure only if no controller works.
+fn one_of_many(is_any_good: bool, subject: &str, text: String, fix: &str) -> Outcome {
+    if is_any_good { Outcome::warn(subject, text, fix) } else { Outcome::fail(subject, text, fix) }
+}
+
+/// A name, an address and a TCP connection of each controller.
+pub(super) fn reach(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(config) = &world.config else { return Vec::new() };
+    let dialed: Vec<_> = config.controllers.iter().map(|it| (it.clone(), dial(&it.host, it.port))).collect();
+    let is_any_good = dialed.iter().any(|(_, result)| result.is_ok());
+    let mut outcomes = Vec::new();
+    for (controller, result) in dialed {
+        let subject = controller.to_string();
+        match result {
+            Ok((stream, address)) => {
+                outcomes.push(Outcome::ok(&subject, format!("connected to {}", address.ip())));
+                world.connections.push(Connection { controller, stream, address });
+            }
+            Err(error) => {
+                let fix = "check --apic, the name service, and the firewall on the way";
+                outcomes.push(one_of_many(is_any_good, &subject, format!("failed to connect: {error}"), fix));
+            }
+        }
+    }
+    outcomes
+}
+
+/// The certificate of each controller that can be reached.
+pub(super) fn tls(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(config) = &world.config else { return Vec::new() };
+    let settings = match apic_settings(config) {
+        Ok(settings) => settings,
+        Err(error) => return vec![Outcome::fail("", error.message, "correct --apic-ca or --apic-fingerprint")],
+    };
+    let mut looks = Vec::new();
+    for Connection { controller, stream, address } in std::mem::take(&mut world.connections) {
+        let seen = look(&settings.tls, &controller.host, stream, address, "/api/aaaListDomains.json");
+        looks.push((controller, seen));
+    }
+    world.apic = Some(settings);
+    let is_any_good = looks.iter().any(|(_, seen)| seen.is_ok());
+    let mut outcomes = Vec::new();
+    for (controller, seen) in looks {
+        let subject = controller.to_string();
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                outcomes.push(one_of_many(is_any_good, &subject, error, "see docs/configuration.md about --apic-ca"));
+                continue;
+            }
+        };
+        outcomes.push(match seen.days_left {
+            Some(days) if days < SOON => {
+                let text = format!("the certificate ends {} (in {days} days)", seen.ends);
+                Outcome::warn(&subject, text, "renew the certificate of the controller")
+            }
+            _ => Outcome::ok(&subject, format!("the certificate is accepted and ends {}", seen.ends)),
+        });
+        world.trusted.push((controller, seen.date));
+    }
+    outcomes
+}
+
+/// The clocks of the controllers against ours.
+pub(super) fn clock(world: &mut World<'_>) -> Vec<Outcome> {
+    world.trusted.iter().map(|(controller, date)| compare_clocks(&controller.to_string(), date.as_deref())).collect()
+}
+
+/// One login. A refused one is not repeated, here or at another controller: that could lock the account (W8).
+pub(super) fn login(world: &mut World<'_>) -> Vec<Outcome> {
+    let (Some(mut settings), Some(password)) = (world.apic.take(), &world.password) else { return Vec::new() };
+    settings.controllers = world.trusted.iter().map(|(controller, _)| controller.clone()).collect();
+    settings.password = Renewable::new(password.clone());
+    let session = match apic::login(&settings) {
+        Ok(session) => session,
+        Err(error @ Error::Unauthorized(_)) => {
+            let fix = "correct ACI_USERNAME or the password; run check again only after that, or the APIC may lock the \
+                       account";
+            return vec![Outcome::fail("", error.to_string(), fix)];
+        }
+        Err(error) => return vec![Outcome::fail("", error.to_string(), "wait a minute and run check again")],
+    };
+    let subject = session.controller().to_string();
+    let outcome = if session.login_answer().must_change_password {
+        let text = format!("logged in as {:?}; the APIC wants the password to be changed", settings.username);
+        Outcome::warn(&subject, text, "change the password of this user before it expires")
+    } else {
+        Outcome::ok(&subject, format!("logged in as {:?}", settings.username))
+    };
+    world.session = Some(session);
+    vec![outcome]
+}
+
+/// The release of the APIC.
+pub(super) fn version(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(session) = &world.session else { return Vec::new() };
+    let text = &session.login_answer().version;
+    let Some(version) = Release::parse(text) else {
+        let fix = "compare the release with the needs in README.md";
+        return vec![Outcome::warn("", format!("unknown APIC release {text:?}"), fix)];
+    };
+    vec![if version < Release(3, 2, 1, (1, "l")) {
+        let text = format!("APIC {text} has no annotations, by which aci-sync knows its objects");
+        Outcome::fail("", text, "upgrade to 3.2(1l) or later")
+    } else if version < Release(4, 2, 4, (0, "")) {
+        Outcome::warn("", format!("APIC {text} is older than 4.2(4)"), "upgrade to 4.2(4) or later")
+    } else {
+        Outcome::ok("", format!("APIC {text}"))
+    }]
+}
+
+/// `6.0(9c)`: numbers, then letters, of which more are later: `z`, `aa`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Release<'a>(u32, u32, u32, (usize, &'a str));
+
+impl Release<'_> {
+    fn parse(text: &str) -> Option<Release<'_>> {
+        let (major, rest) = text.split_once('.')?;
+        let (minor, rest) = rest.split_once('(')?;
+        let patch = rest.strip_suffix(')')?;
+        let letters = patch.trim_start_matches(|it: char| it.is_ascii_digit());
+        let number = &patch[..patch.len() - letters.len()];
+        Some(Release(major.parse().ok()?, minor.parse().ok()?, number.parse().ok()?, (letters.len(), letters)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T6: releases are compared by their numbers and letters.
+    #[test]
+    fn releases_are_ordered() {
+        let names =
+            ["3.1(2m)", "3.2(1l)", "3.2(1m)", "4.2(3z)", "4.2(3aa)", "4.2(4)", "4.2(4i)", "5.2(10a)", "6.0(9c)"];
+        assert!(names.map(|it| Release::parse(it).unwrap()).is_sorted());
+        for bad in ["", "6.0", "6.0(c)", "6.0(9c", "six"] {
+            assert_eq!(Release::parse(bad), None, "{bad}");
+        }
+    }
+}

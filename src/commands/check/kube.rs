@@ -1,0 +1,137 @@
+//! The Kubernetes side: the API server, our identity, our rights.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::report::Outcome;
+use super::{World, compare_clocks, rights};
+use crate::commands::plural;
+use crate::kube::{Client, Error, Pool};
+use crate::model::dn::L3outDn;
+use crate::model::inventory::Inventory;
+use crate::model::kubernetes::Kind;
+use crate::model::rules::Rules;
+
+/// The oldest minor version of Kubernetes 1 that aci-sync is tested with.
+const OLDEST: u32 = 20;
+
+const RBAC: &str = "kubectl apply -f scripts/kubernetes-rbac.yaml, and use the kubeconfig of that ServiceAccount";
+
+/// DNS, TCP, TLS and `GET /version`.
+pub(super) fn reach(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(cluster) = &world.cluster else { return Vec::new() };
+    let server = cluster.server();
+    let version = match cluster.version() {
+        Ok(version) => version,
+        // It answers; who we are is the next question.
+        Err(Error::Unauthorized | Error::Forbidden { .. }) => {
+            return vec![Outcome::ok(server, "answers; its version is not shown to us")];
+        }
+        Err(error) => {
+            let fix = "check server and certificate-authority-data of the kubeconfig, and the way to the API server";
+            return vec![Outcome::fail(server, error.to_string(), fix)];
+        }
+    };
+    world.kube_date = version.date;
+    let name = version.version;
+    vec![if is_older(&name) {
+        let text = format!("Kubernetes {name} is older than 1.{OLDEST}, the oldest that aci-sync is tested with");
+        Outcome::warn(server, text, "upgrade the cluster")
+    } else {
+        Outcome::ok(server, format!("Kubernetes {name}"))
+    }]
+}
+
+fn is_older(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map(|it| it.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(1), Some(OLDEST))
+}
+
+/// Who we are: the namespace `kube-system` gives the cluster id.
+pub(super) fn auth(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(cluster) = &world.cluster else { return Vec::new() };
+    let outcome = match (cluster.cluster_uid(), &world.cluster_id) {
+        (Ok(_), Some(id)) => Outcome::ok("", format!("accepted; cluster id {id} (--cluster-id)")),
+        (Ok(uid), None) => {
+            let outcome = Outcome::ok("", format!("accepted; cluster id {uid}"));
+            world.cluster_id = Some(uid);
+            outcome
+        }
+        (Err(Error::Forbidden { .. } | Error::NotFound), Some(id)) => {
+            Outcome::ok("", format!("accepted; cluster id {id} (--cluster-id)"))
+        }
+        (Err(error @ Error::Forbidden { .. }), None) => {
+            Outcome::fail("", format!("failed to read the cluster id: {error}"), RBAC)
+        }
+        (Err(error), _) => {
+            let fix = "renew the credentials in the kubeconfig; see docs/credentials-and-permissions.md";
+            Outcome::fail("", error.to_string(), fix)
+        }
+    };
+    vec![outcome]
+}
+
+/// Each right that these settings need, and whether there are far more.
+pub(super) fn rights(world: &mut World<'_>) -> Vec<Outcome> {
+    let (Some(cluster), Some(config)) = (&world.cluster, &world.config) else { return Vec::new() };
+    match ask_rights(cluster, &rights::needed(config)) {
+        Ok(outcomes) => outcomes,
+        Err(error) => vec![Outcome::fail("", format!("failed to ask for the rights: {error}"), RBAC)],
+    }
+}
+
+fn ask_rights(cluster: &Client, needed: &[rights::Needed<'_>]) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = Vec::new();
+    for rights::Needed { right, is_optional } in needed {
+        if cluster.has_right(right)? {
+            continue;
+        }
+        let what = rights::describe(right);
+        outcomes.push(if *is_optional {
+            Outcome::warn("", format!("denied: {what}; findings are not shown as Events"), RBAC)
+        } else {
+            Outcome::fail("", format!("denied: {what}"), RBAC)
+        });
+    }
+    if cluster.has_right(&rights::EVERYTHING)? {
+        let text = "every right on everything is allowed; aci-sync needs a few rights only";
+        outcomes.push(Outcome::warn("", text, RBAC));
+    }
+    if outcomes.is_empty() {
+        let count = needed.len();
+        outcomes.push(Outcome::ok("", format!("{count} of {count} rights; no right on everything")));
+    }
+    Ok(outcomes)
+}
+
+/// Lists and watches, which a rights review does not prove. Deployments name the L3Outs that are checked later.
+pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
+    let (Some(cluster), Some(config)) = (&world.cluster, &world.config) else { return Vec::new() };
+    for kind in Kind::ALL {
+        let version = cluster.newest_version(kind);
+        if let Err(error) = version.and_then(|version| cluster.watch(kind, &version, Duration::from_secs(1))) {
+            return vec![Outcome::fail("", format!("failed to list and watch objects of kind {kind}: {error}"), RBAC)];
+        }
+    }
+    match bound_l3outs(cluster, &config.rules) {
+        Ok(bound) => {
+            let text = format!("all three kinds; Deployments name {}", plural(bound.len(), "L3Out"));
+            world.l3outs.extend(bound);
+            vec![Outcome::ok("", text)]
+        }
+        Err(error) => vec![Outcome::fail("", format!("failed to list all Deployments: {error}"), RBAC)],
+    }
+}
+
+fn bound_l3outs(cluster: &Client, rules: &Rules) -> Result<BTreeSet<L3outDn>, Error> {
+    let (deployments, _) = cluster.list(Kind::Deployment, &mut Pool::default())?;
+    let mut inventory = Inventory::default();
+    inventory.listed(Kind::Deployment, deployments, Instant::now());
+    let epgs = inventory.managed.values().filter_map(|it| it.bound_epg(rules));
+    Ok(epgs.map(|it| it.l3out.clone()).collect())
+}
+
+/// The API server's clock against ours.
+pub(super) fn clock(world: &mut World<'_>) -> Vec<Outcome> {
+    vec![compare_clocks("", world.kube_date.as_deref())]
+}

@@ -1,0 +1,162 @@
+//! `check`: a preflight by ids, which only reads (T6). The table of ids and the order are here; what is asked is in the
+//! other files, by peer; how it is shown is in `report`.
+
+mod apic;
+mod daemon;
+mod fabric;
+mod kube;
+mod local;
+mod report;
+mod rights;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use self::report::{Outcome, Report, Status};
+use super::{Environment, print, start, wants_json};
+use crate::apic::Controller;
+use crate::cli::Invocation;
+use crate::config::Config;
+use crate::exit::{EXIT_CONFIG, ExitError};
+use crate::model::dn::{L3outDn, Name};
+use crate::secret::Secret;
+
+/// How long all checks may take before the rest is not asked any more.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// One check.
+pub struct Check {
+    /// Its id, by which documents and scripts name it.
+    pub id: &'static str,
+    /// The checks without whose success this one is skipped, each with the subject that matters; empty: any.
+    after: &'static [(&'static str, &'static str)],
+    run: fn(&mut World<'_>) -> Vec<Outcome>,
+}
+
+const fn check(
+    id: &'static str,
+    after: &'static [(&'static str, &'static str)],
+    run: fn(&mut World<'_>) -> Vec<Outcome>,
+) -> Check {
+    Check { id, after, run }
+}
+
+/// All checks, in their order. The password is sent once, and only to a controller whose certificate is trusted.
+pub const CHECKS: &[Check] = &[
+    check("config", &[], local::config),
+    check("secrets", &[], local::secrets),
+    check("kube.reach", &[("config", ""), ("secrets", local::KUBECONFIG)], kube::reach),
+    check("kube.auth", &[("kube.reach", "")], kube::auth),
+    check("kube.rights", &[("kube.auth", "")], kube::rights),
+    check("kube.lists", &[("kube.auth", "")], kube::lists),
+    check("kube.clock", &[("kube.reach", "")], kube::clock),
+    check("apic.reach", &[("config", "")], apic::reach),
+    check("apic.tls", &[("apic.reach", "")], apic::tls),
+    check("apic.clock", &[("apic.tls", "")], apic::clock),
+    check("apic.login", &[("apic.tls", ""), ("secrets", local::PASSWORD)], apic::login),
+    check("apic.version", &[("apic.login", "")], apic::version),
+    check("fabric.marks", &[("apic.login", "")], fabric::marks),
+    check("fabric.tenant", &[("apic.login", "")], fabric::tenant),
+    check("fabric.l3out", &[("apic.login", "")], fabric::l3out),
+    check("fabric.write", &[("apic.login", "")], fabric::write),
+    check("fabric.vrf", &[("apic.login", "")], fabric::vrf),
+    check("daemon", &[("config", "")], daemon::daemon),
+];
+
+/// What is known so far: later checks need what earlier ones found.
+struct World<'a> {
+    invocation: &'a Invocation,
+    environment: &'a Environment,
+    config: Option<Config>,
+    password: Option<Secret>,
+    cluster: Option<crate::kube::Client>,
+    /// By `--cluster-id` or the namespace `kube-system`.
+    cluster_id: Option<String>,
+    /// The header `Date` of the API server.
+    kube_date: Option<String>,
+    /// The connections to the controllers that can be reached, in the order of `--apic`.
+    connections: Vec<apic::Connection>,
+    apic: Option<crate::apic::Settings>,
+    /// The controllers with a trusted certificate, each with its header `Date`.
+    trusted: Vec<(Controller, Option<String>)>,
+    session: Option<crate::apic::Client>,
+    /// The L3Outs of the arguments and of Deployments.
+    l3outs: BTreeSet<L3outDn>,
+    tenants: BTreeMap<Name, bool>,
+    vrfs: BTreeMap<L3outDn, fabric::Vrf>,
+}
+
+/// Runs all checks; 0 if none failed, 78 if the settings are wrong, else 1.
+pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, ExitError> {
+    let l3outs = invocation.arguments.iter().map(|text| l3out_of(text)).collect::<Result<_, _>>()?;
+    let mut report = Report::new(wants_json(invocation)?);
+    start(invocation)?;
+    let mut world = World {
+        invocation,
+        environment,
+        config: None,
+        password: None,
+        cluster: None,
+        cluster_id: None,
+        kube_date: None,
+        connections: Vec::new(),
+        apic: None,
+        trusted: Vec::new(),
+        session: None,
+        l3outs,
+        tenants: BTreeMap::new(),
+        vrfs: BTreeMap::new(),
+    };
+    let end = Instant::now() + TIMEOUT;
+    for check in CHECKS {
+        let failed = check.after.iter().find(|(id, subject)| report.is_without(id, subject));
+        let outcomes = match failed {
+            Some((id, _)) => vec![Outcome::skip("", format!("{id} failed"))],
+            None if Instant::now() >= end => vec![late()],
+            None => (check.run)(&mut world),
+        };
+        for outcome in outcomes {
+            print(&report.add(check.id, outcome));
+        }
+    }
+    if let Some(session) = world.session {
+        session.logout();
+    }
+    print(&report.end());
+    Ok(exit_code(&report))
+}
+
+fn exit_code(report: &Report) -> u8 {
+    if report.has("config", Status::Fail) || report.has("secrets", Status::Fail) {
+        return EXIT_CONFIG;
+    }
+    u8::from(report.count(Status::Fail) > 0)
+}
+
+fn late() -> Outcome {
+    let fix = "look at the slow peer first, then run check again";
+    Outcome::fail("", format!("not asked: the checks before took more than {} s", TIMEOUT.as_secs()), fix)
+}
+
+fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
+    let invalid = |why: &str| ExitError::usage(format!("invalid argument {text:?}: {why}"));
+    let (tenant, l3out) = text.split_once('/').ok_or_else(|| invalid("it is not TENANT/L3OUT"))?;
+    let tenant = Name::tenant(tenant).map_err(|why| invalid(&format!("the tenant {why}")))?;
+    let l3out = Name::object(l3out).map_err(|why| invalid(&format!("the L3Out {why}")))?;
+    Ok(L3outDn { tenant, l3out })
+}
+
+/// The difference between a peer's clock and ours.
+fn compare_clocks(subject: &str, date: Option<&str>) -> Outcome {
+    const MAX_SECONDS: i64 = 30;
+    let Some(theirs) = date.and_then(crate::time::parse_http_date) else {
+        return Outcome::skip(subject, "the answer has no valid header Date");
+    };
+    let ahead = theirs as i64 - crate::time::unix_now() as i64;
+    if ahead.abs() <= MAX_SECONDS {
+        return Outcome::ok(subject, format!("within {MAX_SECONDS} s of ours"));
+    }
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let text = format!("{} s {direction} ours", ahead.abs());
+    Outcome::warn(subject, text, "synchronize both clocks with NTP; certificates and tokens depend on them")
+}

@@ -1,0 +1,61 @@
+//! TCP connections by name, and a look at what a TLS server presents.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+
+use openssl::asn1::Asn1Time;
+
+use super::deadline_stream::{CONNECT_TIMEOUT, DeadlineStream};
+use super::tls::Tls;
+
+/// The most addresses of a host that are tried, each with its own timeout.
+const MAX_ADDRESSES: usize = 8;
+
+/// The longest head of an answer that [`look`] reads, in bytes.
+const MAX_HEAD: u64 = 64 * 1024;
+
+/// Connects to the first address of a host that answers.
+pub fn dial(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), String> {
+    let addresses = (host, port).to_socket_addrs().map_err(|_| "host name not found".to_owned())?;
+    let mut last_error = "the host name has no address".to_owned();
+    for address in addresses.take(MAX_ADDRESSES) {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last_error = error.to_string(),
+        }
+    }
+    Err(last_error)
+}
+
+/// What a TLS server shows of itself without a login.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The days until its certificate ends, if it has one.
+    pub days_left: Option<i32>,
+    /// The end of its certificate, for people.
+    pub ends: String,
+    /// The header `Date` of its answer, if there is one.
+    pub date: Option<String>,
+}
+
+/// Makes the TLS handshake over a connection, and sends one GET without credentials.
+pub fn look(tls: &Tls, host: &str, stream: TcpStream, address: SocketAddr, path: &str) -> Result<Look, String> {
+    let stream = DeadlineStream::new(Arc::new(stream), CONNECT_TIMEOUT);
+    let mut stream = tls.connect(host, stream).map_err(|error| tls.explain(error, host, address).to_string())?;
+    let certificate = stream.ssl().peer_certificate();
+    let left = certificate.as_ref().and_then(|it| Asn1Time::days_from_now(0).ok()?.diff(it.not_after()).ok());
+    let ends = certificate.map(|it| it.not_after().to_string()).unwrap_or_default();
+    let authority = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    let mut answer = Vec::new();
+    // The certificate is what matters; without a readable answer there is no date.
+    if stream.write_all(request.as_bytes()).is_ok() {
+        let _ = stream.take(MAX_HEAD).read_to_end(&mut answer);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+    let date = head.lines().filter_map(|it| it.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("date"));
+    let date = date.map(|(_, value)| value.trim().to_owned());
+    Ok(Look { days_left: left.map(|it| it.days), ends, date })
+}
