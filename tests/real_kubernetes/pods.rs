@@ -130,9 +130,8 @@ fn an_adopted_replica_set() {
     let path = format!("/apis/apps/v1/namespaces/{}/replicasets/legacy", world.namespace);
     let is_adopted = || world.cluster.read(&path)["metadata"]["ownerReferences"][0]["kind"] == "Deployment";
     world.until("the Deployment has adopted it", is_adopted);
-    let finding =
-        format!("PodsNotFound Deployment {}/shop: status counts replicas, but no Pod was found", world.namespace);
-    let reported = || daemon.count(&finding) == 1;
+    let finding = format!("code=PodsNotFound subject=\"Deployment {}/shop\"", world.namespace);
+    let reported = || daemon.count(&format!("finding {finding}")) == 1;
     world.until_within(Duration::from_secs(150), "it is reported that no Pod was found", reported);
     world.kubectl(&["rollout", "restart", "deployment", "shop"]);
     world.until_follows("E", "shop", 1, &[]);

@@ -141,7 +141,7 @@ fn without_a_cluster_id() {
     let _without = Without::new(&world, CLUSTER, "get", "namespaces");
     let mut daemon = world.run(&[]);
     assert_eq!(daemon.wait().code(), Some(78));
-    daemon.until_logged("cannot get resource \"namespaces\"");
+    daemon.until_logged("cannot get resource \\\"namespaces\\\"");
     world.deploy("web", Some("E"), 1);
     let _daemon = world.run(&["--cluster-id", "me"]);
     world.until_follows("E", "web", 1, &[]);
