@@ -10,6 +10,11 @@ use crate::backoff::Backoff;
 /// A reconcile starts this long after the first event that it serves, so that a burst of events shares it.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
+/// While further events arrive within this time of one another, a reconcile waits for the end of the burst, up to
+/// [`MAX_BURST`] after the first of them.
+const QUIET: Duration = Duration::from_millis(5);
+const MAX_BURST: Duration = Duration::from_millis(100);
+
 /// The longest debounce. After a reconcile that only computed, the next one waits as long as that took: while a namespace
 /// changes thousands of objects one by one, at most half of the time is spent on computing (X3).
 const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -42,6 +47,8 @@ pub struct Scheduler {
     lists_due: Instant,
     backoff: Backoff,
     debounce: Duration,
+    /// The first event that the next reconcile serves.
+    burst_since: Option<Instant>,
     /// Since when the controller has served no read, and no write.
     reads: Unserved,
     writes: Unserved,
@@ -87,6 +94,7 @@ impl Scheduler {
             resync,
             lists_due: now + MAX_FIRST_LISTS,
             debounce: DEBOUNCE,
+            burst_since: None,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             reads: Unserved::default(),
             writes: Unserved::default(),
@@ -97,7 +105,16 @@ impl Scheduler {
     /// causes one check whether it still has to wait.
     pub fn reconcile_soon(&mut self, now: Instant) {
         let waits_for_lists = self.reconcile_at.take_if(|at| *at == self.lists_due).is_some();
-        self.reconcile_at.get_or_insert(if waits_for_lists { now } else { now + self.debounce });
+        match (self.reconcile_at, self.burst_since) {
+            (None, _) if waits_for_lists => self.reconcile_at = Some(now),
+            (None, _) => {
+                self.burst_since = Some(now);
+                self.reconcile_at = Some(now + self.debounce);
+            }
+            (Some(at), Some(since)) => self.reconcile_at = Some(at.max((now + QUIET).min(since + MAX_BURST))),
+            // It waits for another reason, such as a busy APIC.
+            (Some(_), None) => {}
+        }
     }
 
     /// A new session is open.
@@ -120,6 +137,7 @@ impl Scheduler {
             reconciler.request_full_sync();
         }
         self.reconcile_at = None;
+        self.burst_since = None;
         if !has_session {
             return false;
         }
@@ -322,6 +340,17 @@ mod tests {
         ] {
             let step = ended(&mut scheduler, busy(), reads, writes, start);
             assert_eq!(step, NextStep::RetryIn(pause * second), "{reads:?} {writes:?}");
+        }
+    }
+
+    /// X3: a burst of events shares one reconcile, unless it does not end.
+    #[test]
+    fn a_burst_shares_one_reconcile() {
+        let (start, milli) = (Instant::now(), Duration::from_millis(1));
+        let mut scheduler = Scheduler::new(Duration::from_secs(600), start);
+        for (at, due) in [(0, 20), (10, 20), (18, 23), (21, 26), (70, 75), (97, 100), (99, 100)] {
+            scheduler.reconcile_soon(start + at * milli);
+            assert_eq!(scheduler.deadline(|| None), start + due * milli, "after the event at {at} ms");
         }
     }
 
