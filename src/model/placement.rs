@@ -98,11 +98,14 @@ impl<'a> Placement<'a> {
     /// Why an owned subnet stays although it is not desired where it is. One whose address goes to another EPG of the VRF
     /// stays for a pause only, so what stays blocks nothing else.
     pub(super) fn retained(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Retained<'a>> {
-        let goes = || subnet.ownership != Ownership::Owned || self.target(dn, prefix).is_some_and(|it| it.is_there);
+        let target = self.target(dn, prefix);
+        let goes = || subnet.ownership != Ownership::Owned || target.is_some_and(|it| it.is_there);
         let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
         let reasons = claims.map(|it| it.retained).filter(|it| it.reason.is_pause() || !goes());
         if let Some(retained) = reasons.min_by_key(|it| it.reason) {
-            return Some(retained);
+            // As soon as its new EPG is there it goes, also if others claim the address.
+            let moves = target.is_some() && !retained.reason.is_pause();
+            return Some(if moves { Retained { reason: Reason::Moves, ..retained } } else { retained });
         }
         let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
         let stays = is_paused && !self.belongs_to_another(prefix, &subnet.name);

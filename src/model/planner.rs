@@ -46,6 +46,15 @@ struct Planner<'a> {
     holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
 }
 
+/// Whether a tag has to stay (O4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TagNeed {
+    Needed,
+    /// Until the subnets of ours in its EPG have moved, which this reconcile may do.
+    UntilMoved,
+    Needless,
+}
+
 /// What keeps an EPG that is not desired.
 #[derive(Default)]
 struct Ties {
@@ -330,7 +339,8 @@ impl<'a> Planner<'a> {
         let input = self.input;
         for (dn, tag) in input.fabric.tags() {
             let object = ObjectDn::Tag(dn.clone());
-            if self.needs_tag(&dn) || (input.is_deferred)(&object) {
+            let need = self.tag_need(&dn);
+            if need == TagNeed::Needed || (input.is_deferred)(&object) {
                 continue;
             }
             if input.blocked.contains(&object) {
@@ -338,23 +348,35 @@ impl<'a> Planner<'a> {
             } else if !input.may_delete {
                 self.plan.withheld.insert(object);
             } else {
+                // It counts (W4) also if it goes later, after moves within this reconcile.
                 self.plan.deletions.insert(object);
-                self.send(&dn, None, RequestShape::Tag, vec![Change::DeleteTag { tag: tag.into() }]);
+                if need == TagNeed::Needless {
+                    self.send(&dn, None, RequestShape::Tag, vec![Change::DeleteTag { tag: tag.into() }]);
+                }
             }
         }
     }
 
     /// A Deployment without a known valid annotation may name the EPG, or return to it, if a subnet of its own is there (D3,
     /// D5). A Deployment that names another EPG does not need a tag for one that holds nothing of its own.
-    fn needs_tag(&self, dn: &EpgDn) -> bool {
+    fn tag_need(&self, dn: &EpgDn) -> TagNeed {
         let epg = self.input.fabric.epg(dn);
-        match self.input.desired.epgs.get(dn) {
-            Some(desired) => desired.is_paused() || epg.is_none_or(Epg::is_foreign),
-            None => epg.is_some_and(|epg| {
-                let mut owned = epg.subnets.iter().filter(|(_, it)| it.ownership == Ownership::Owned);
-                owned.any(|(prefix, it)| self.placement.retained(dn, *prefix, it).is_some())
-            }),
+        if let Some(desired) = self.input.desired.epgs.get(dn) {
+            let is_needed = desired.is_paused() || epg.is_none_or(Epg::is_foreign);
+            return if is_needed { TagNeed::Needed } else { TagNeed::Needless };
         }
+        let mut need = TagNeed::Needless;
+        for (prefix, subnet) in epg.into_iter().flat_map(|epg| &epg.subnets) {
+            if subnet.ownership != Ownership::Owned {
+                continue;
+            }
+            match self.placement.retained(dn, *prefix, subnet) {
+                Some(it) if it.reason == Reason::Moves => need = TagNeed::UntilMoved,
+                Some(_) => return TagNeed::Needed,
+                None => {}
+            }
+        }
+        need
     }
 
     /// Subnets in an EPG that are not desired there: owned ones go, legacy ones go with a move, all others stay (O2, O3).
