@@ -89,7 +89,3 @@ fn cluster(file: Option<PathBuf>, context: Option<String>) -> Result<kube::Clien
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
-
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}

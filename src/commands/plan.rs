@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::one_shot::{listed_reconciler, login, reconcile};
-use super::{Setup, plural, print};
+use super::{Setup, print};
 use crate::apic::adapters::ReadOnly;
 use crate::config::Config;
 use crate::exit::ExitError;
 use crate::kube;
+use crate::model::finding::counted;
 use crate::model::plan::{Tally, describe};
 use crate::model::rules::Policy;
 
@@ -55,12 +56,12 @@ fn preview(mut config: Config, cluster: &kube::Client) -> Result<Preview, ExitEr
 /// The last line.
 fn summary(changes: Tally, blocked: usize, findings: usize, policy: Policy) -> String {
     if blocked > 0 {
-        return format!("Plan: {changes}; {} more would be blocked.\n", plural(blocked, "deletion"));
+        return format!("Plan: {changes}; {} more would be blocked.\n", counted(blocked, "deletion"));
     }
     let is_empty = (changes.created, changes.updated, changes.deleted) == (0, 0, 0);
     match (is_empty, policy) {
         (true, _) if findings == 0 => "No changes: the fabric is in sync with the cluster.\n".to_owned(),
-        (true, _) => format!("No changes; {}.\n", plural(findings, "finding")),
+        (true, _) => format!("No changes; {}.\n", counted(findings, "finding")),
         (false, Policy::Observe) => format!("Plan: {changes}. The policy is observe: a run sends none of it.\n"),
         (false, _) => format!("Plan: {changes}.\n"),
     }

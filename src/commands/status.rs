@@ -1,7 +1,7 @@
 //! `status`: asks the daemon of this machine for its state. It needs neither a kubeconfig nor a password.
 
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::logging::one_line;
 use crate::net::DeadlineStream;
 use crate::status::listen::ListenAddress;
 
-/// How long the daemon may take to answer, in all.
+/// How long the daemon may take to answer, once connected.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest answer, in bytes.
@@ -83,9 +83,7 @@ fn fetch(invocation: &Invocation, environment: &Environment, path: &str) -> Resu
 
 /// One request, whose answer is read to its end.
 fn get(address: &ListenAddress, path: &str) -> io::Result<String> {
-    let begun = Instant::now();
-    let socket = address.connect(TIMEOUT)?;
-    let mut stream = DeadlineStream::new(socket, TIMEOUT.saturating_sub(begun.elapsed()));
+    let mut stream = DeadlineStream::new(address.connect()?, TIMEOUT);
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let count = stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

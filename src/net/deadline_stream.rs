@@ -1,10 +1,13 @@
 //! A shared stream with a deadline.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
 
 /// The time limit for a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,35 +22,22 @@ pub trait Socket: Send + Sync + 'static {
     fn close(&self);
 }
 
-impl Socket for TcpStream {
+impl<S: AsFd + Send + Sync + 'static> Socket for S
+where
+    for<'a> &'a S: Read + Write,
+{
     fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
-        self.set_read_timeout(Some(timeout))?;
+        set_socket_timeout(self, Timeout::Recv, Some(timeout))?;
         (&*self).read(buffer)
     }
 
     fn write_within(&self, buffer: &[u8], timeout: Duration) -> io::Result<usize> {
-        self.set_write_timeout(Some(timeout))?;
+        set_socket_timeout(self, Timeout::Send, Some(timeout))?;
         (&*self).write(buffer)
     }
 
     fn close(&self) {
-        let _ = self.shutdown(Shutdown::Both);
-    }
-}
-
-impl Socket for UnixStream {
-    fn read_within(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
-        self.set_read_timeout(Some(timeout))?;
-        (&*self).read(buffer)
-    }
-
-    fn write_within(&self, buffer: &[u8], timeout: Duration) -> io::Result<usize> {
-        self.set_write_timeout(Some(timeout))?;
-        (&*self).write(buffer)
-    }
-
-    fn close(&self) {
-        let _ = self.shutdown(Shutdown::Both);
+        let _ = shutdown(self, Shutdown::Both);
     }
 }
 
@@ -122,7 +112,7 @@ mod tests {
         assert_eq!(limited.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "it stays over");
         limited.extend(Duration::from_secs(60));
         assert_eq!(limited.read(&mut [0]).unwrap(), 1, "until there is more time");
-        stream.shutdown(Shutdown::Both).unwrap();
+        stream.close();
         drop((limited, stream));
         drip.join().unwrap();
     }

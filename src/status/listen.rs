@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::net::Socket;
+use crate::net::{Socket, dial};
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +65,13 @@ impl ListenAddress {
     }
 
     /// Connects to a server, for the commands that ask it.
-    pub fn connect(&self, timeout: Duration) -> io::Result<Arc<dyn Socket>> {
+    pub fn connect(&self) -> io::Result<Arc<dyn Socket>> {
         match self {
             ListenAddress::Unix(path) => Ok(Arc::new(UnixStream::connect(path)?)),
             ListenAddress::Tcp(host, port) => {
                 let host = if host == "::" { "localhost" } else { host.as_str() };
-                let mut last = io::Error::new(ErrorKind::NotFound, "host name not found");
-                for address in (host, *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, timeout) {
-                        Ok(stream) => return Ok(Arc::new(stream)),
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
+                let (stream, _) = dial(host, *port).map_err(io::Error::other)?;
+                Ok(Arc::new(stream))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the status server answers: health for probes, the state as JSON, and metrics. Everything is read from the latest snapshot; no
-//! answer changes anything, and none holds a secret (T1, T2).
+//! What the status server answers: health for probes, the state as JSON, and metrics. Everything is read from the latest
+//! snapshot; no answer changes anything, and none holds a secret (T1, T2).
 
 use std::sync::Arc;
 
@@ -23,16 +23,14 @@ pub fn answer(request: &Request, publisher: &Publisher) -> Response {
         "/status.json" => Response {
             status: 200,
             content_type: "application/json",
-            headers: String::new(),
             body: json::status(publisher.identity(), &snapshot).into_bytes(),
         },
         "/metrics" => Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
-            headers: String::new(),
             body: metrics::exposition(publisher.identity(), &snapshot).into_bytes(),
         },
-        _ => Response::text(404, "not found; there are /livez, /readyz, /metrics and /status.json\n"),
+        _ => Response::text(404, "not found; there are /livez, /healthz, /readyz, /metrics and /status.json\n"),
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, after, select};
 use log::{debug, info, warn};
 
 use super::listen::{Accepted, ListenAddress, Listener};
-use super::request::{self, Head, MAX_HEAD, Request};
+use super::request::{self, Head, Request};
 use crate::backoff::stopped;
 use crate::daemon::threads::PanicReporter;
 use crate::metrics;
@@ -44,8 +44,6 @@ pub struct Response {
     pub status: u16,
     /// The content type.
     pub content_type: &'static str,
-    /// Further header lines, each ending in `\r\n`.
-    pub headers: String,
     /// The content.
     pub body: Vec<u8>,
 }
@@ -54,7 +52,7 @@ impl Response {
     /// An answer in plain text.
     pub fn text(status: u16, body: impl Into<String>) -> Response {
         let content_type = "text/plain; charset=utf-8";
-        Response { status, content_type, headers: String::new(), body: body.into().into_bytes() }
+        Response { status, content_type, body: body.into().into_bytes() }
     }
 }
 
@@ -238,7 +236,7 @@ fn serve_connection(socket: &Arc<dyn Socket>, checks_host: bool, handler: &Handl
         }
         match stream.read(&mut buffer) {
             Ok(0) | Err(_) => return socket.close(),
-            Ok(count) => head.extend_from_slice(&buffer[..count.min(MAX_HEAD)]),
+            Ok(count) => head.extend_from_slice(&buffer[..count]),
         }
     };
     head_is_complete();
@@ -254,12 +252,12 @@ fn serve_connection(socket: &Arc<dyn Socket>, checks_host: bool, handler: &Handl
 }
 
 fn write_response(stream: &mut impl Write, response: &Response, head_only: bool) -> std::io::Result<()> {
-    let Response { status, content_type, headers, body } = response;
+    let Response { status, content_type, body } = response;
     let allow = if *status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\
-         {allow}{headers}\r\n",
+         {allow}\r\n",
         reason(*status),
         body.len(),
     );

@@ -10,7 +10,7 @@ use log::info;
 
 use super::service_manager::ServiceManager;
 use crate::model::dn::{L3outDn, ObjectDn};
-use crate::model::finding::{Code, Finding};
+use crate::model::finding::{Code, Finding, counted};
 use crate::model::kubernetes::Kind;
 use crate::model::owner::Ownership;
 use crate::model::plan::Tally;
@@ -74,16 +74,10 @@ impl State {
             State::WaitingForAnswer => "waiting_for_answer",
         }
     }
-
-    /// Whether all is as it should be: in sync, or standing by for the leader.
-    pub fn is_good(self) -> bool {
-        matches!(self, State::InSync(_) | State::Standby)
-    }
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let findings = |count: usize| if count == 1 { "1 finding".to_owned() } else { format!("{count} findings") };
         match *self {
             State::WaitingForKubernetes => f.write_str("waiting for Kubernetes"),
             State::WaitingForApic => f.write_str("waiting for the APIC"),
@@ -91,7 +85,7 @@ impl fmt::Display for State {
             State::FirstSync => f.write_str("first full sync"),
             State::Syncing => f.write_str("full sync"),
             State::InSync(0) => f.write_str("in sync"),
-            State::InSync(count) => write!(f, "in sync; {} in the log", findings(count)),
+            State::InSync(count) => write!(f, "in sync; {} in the log", counted(count, "finding")),
             State::NeedsAttention(1) => f.write_str("out of sync: 1 finding needs attention"),
             State::NeedsAttention(count) => write!(f, "out of sync: {count} findings need attention"),
             State::Observing => f.write_str("observing: there are changes that the policy does not send"),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::World;
 use super::report::Outcome;
 use crate::apic::{Client, Error, Query};
-use crate::commands::plural;
 use crate::model::dn::{L3outDn, Name};
+use crate::model::finding::counted;
 use crate::model::mo::Mo;
 use crate::model::owner::{ANY_ANNOTATION, OwnerIdentity, Ownership};
 
@@ -51,9 +51,9 @@ pub(super) fn marks(world: &mut World<'_>) -> Vec<Outcome> {
     let owner = OwnerIdentity::new(id, &config.adopt_ids);
     let own = counts.remove(owner.annotation()).unwrap_or(0);
     let mut outcomes =
-        vec![Outcome::ok("", format!("{} with our owner annotation {}", plural(own, "object"), owner.annotation()))];
+        vec![Outcome::ok("", format!("{} with our owner annotation {}", counted(own, "object"), owner.annotation()))];
     for (annotation, count) in counts {
-        let text = format!("{} with the annotation {annotation}", plural(count, "object"));
+        let text = format!("{} with the annotation {annotation}", counted(count, "object"));
         match owner.classify(&annotation) {
             Ownership::Legacy => {
                 let fix = "stop the former installation before a run; aci-sync takes over what it desires itself";

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::report::Outcome;
 use super::{World, compare_clocks, rights};
-use crate::commands::plural;
 use crate::kube::{Client, Error, Pool};
 use crate::model::dn::L3outDn;
+use crate::model::finding::counted;
 use crate::model::inventory::Inventory;
 use crate::model::kubernetes::Kind;
 use crate::model::rules::Rules;
@@ -115,7 +115,7 @@ pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
     }
     match bound_l3outs(cluster, &config.rules) {
         Ok(bound) => {
-            let text = format!("all three kinds; Deployments name {}", plural(bound.len(), "L3Out"));
+            let text = format!("all three kinds; Deployments name {}", counted(bound.len(), "L3Out"));
             world.l3outs.extend(bound);
             vec![Outcome::ok("", text)]
         }
