@@ -256,6 +256,11 @@ fn batch(given: &Given) -> Result<usize, ExitError> {
     number.ok_or_else(|| given.invalid(format!("{:?} is not a number from 1 to 1000", given.values[0])))
 }
 
+/// How long `explain` waits (`--wait`).
+pub fn wait(invocation: &Invocation) -> Result<Option<Duration>, ExitError> {
+    duration(invocation.get("wait"), Duration::ZERO)
+}
+
 /// `90`, `90s`, `10m`, `1h`.
 fn duration(given: Option<&Given>, least: Duration) -> Result<Option<Duration>, ExitError> {
     let Some(given) = given else { return Ok(None) };

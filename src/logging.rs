@@ -46,14 +46,9 @@ pub enum Format {
 
 /// Starts logging. The level comes from `RUST_LOG`; libraries are silent below warnings, also when they are named
 /// there: at `trace` one of them would tell the websocket's path, which is the session's token (A4).
-/// A value that makes no sense is refused with one sentence.
-pub fn start(output: Output, format: Format) -> Result<(), ExitError> {
+/// A value that makes no sense is refused with one sentence; `default` is taken where there is none.
+pub fn start(output: Output, default: &str, format: Format) -> Result<(), ExitError> {
     let filter = std::env::var("RUST_LOG").ok().filter(|it| !it.is_empty());
-    let default = match output {
-        Output::Split => "info",
-        // `plan` prints data; its log has problems only.
-        Output::Stderr => "warn",
-    };
     let filter = filter.unwrap_or_else(|| default.to_owned());
     if !is_valid_filter(&filter) {
         let example = "use a level such as debug, or aci_sync::kube=debug";

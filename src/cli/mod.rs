@@ -16,6 +16,8 @@ pub enum Command {
     Run,
     /// Print what a run would change.
     Plan,
+    /// Print why an object is in the fabric, or why not.
+    Explain,
     /// Check settings, rights and both peers before a run.
     Check,
     /// Print the state of the running daemon.
@@ -39,6 +41,11 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
         "plan",
         Command::Plan,
         "print what a run would change and why, without writing (exit code 0: no changes, 2: changes)",
+    ),
+    (
+        "explain",
+        Command::Explain,
+        "print why SUBJECT is in the fabric or why not, without writing; SUBJECT is NAMESPACE/NAME, KIND/NAMESPACE/NAME, an address or a DN (exit code 0: as it should be, 2: not, 1: unknown)",
     ),
     (
         "check",
@@ -205,8 +212,9 @@ pub const FLAGS: &[Flag] = &[
         "output",
         Shape::One("FORMAT"),
         "`text`",
-        "With `check` and `status`, also as `-o`: `text` or `json`; with `status` also `prometheus` (the metrics).",
+        "With `check`, `explain` and `status`, also as `-o`: `text` or `json`; with `status` also `prometheus` (the metrics).",
     ),
+    flag("wait", Shape::One("DURATION"), "`0`", "With `explain`: how long to wait until the subject is in sync."),
     flag(
         "log-format",
         Shape::One("FORMAT"),
@@ -328,7 +336,9 @@ pub fn parse(
     while let Some(argument) = parser.next().map_err(|error| usage(error.to_string()))? {
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
-            lexopt::Arg::Value(word) if command == Some(Command::Check) => subjects.push(text(word)?),
+            lexopt::Arg::Value(word) if matches!(command, Some(Command::Check | Command::Explain)) => {
+                subjects.push(text(word)?)
+            }
             lexopt::Arg::Value(word) => return Err(usage(format!("unexpected argument {:?}", text(word)?))),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Invocation::of(Command::Help)),
             lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Invocation::of(Command::VersionLine)),
@@ -359,11 +369,14 @@ pub fn parse(
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once is valid with run only".to_owned()));
     }
+    if command != Command::Explain && values.contains_key("wait") {
+        return Err(usage("--wait is valid with explain only".to_owned()));
+    }
     match command {
         Command::Run | Command::Plan if values.contains_key("output") => {
-            return Err(usage("--output is valid with check and status only".to_owned()));
+            return Err(usage("--output is valid with check, explain and status only".to_owned()));
         }
-        Command::Run | Command::Plan | Command::Check => {}
+        Command::Run | Command::Plan | Command::Check | Command::Explain => {}
         Command::Status => {
             if let Some(flag) = values.keys().find(|flag| !STATUS_FLAGS.contains(flag)) {
                 return Err(usage(format!("--{flag} is not valid with status")));
@@ -423,7 +436,7 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     Ok(given)
 }
 
-const KNOWN_COMMANDS: &str = "the commands are run, plan, check, status, version and help";
+const KNOWN_COMMANDS: &str = "the commands are run, plan, explain, check, status, version and help";
 
 fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what those need that talk to a cluster: logging, the configuration, a client.
 
 pub mod check;
+pub mod explain;
 mod one_shot;
 pub mod plan;
 pub mod run;
@@ -36,6 +37,7 @@ pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, 
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
         Command::Plan => return plan::run(set_up(&invocation, environment)?),
+        Command::Explain => return explain::run(&set_up(&invocation, environment)?, &invocation),
         Command::Check => return check::run(&invocation, &environment),
         Command::Status => return status::run(&invocation, &environment),
         Command::Help => manual::help(),
@@ -71,8 +73,13 @@ fn start(invocation: &Invocation) -> Result<(), ExitError> {
         // It does not go away by starting again.
         return Err(ExitError::config(flaw));
     }
-    let output = if invocation.command == Command::Run { Output::Split } else { Output::Stderr };
-    logging::start(output, config::log_format(invocation)?)?;
+    let (output, level) = match invocation.command {
+        Command::Run => (Output::Split, "info"),
+        // It is about one subject; the findings about the others are no part of the answer.
+        Command::Explain => (Output::Stderr, "warn,aci_sync::reconcile::reporter=error"),
+        _ => (Output::Stderr, "warn"),
+    };
+    logging::start(output, level, config::log_format(invocation)?)?;
     if let Err(error) = secret::keep_out_of_core_files() {
         log::warn!(error:%; "failed to forbid core files; one could hold the password");
     }

@@ -1,4 +1,4 @@
-//! One look at both sides, without watches and without a websocket: what `plan` and `run --once` share (X5).
+//! One look at both sides, without watches and without a websocket: what `plan`, `explain` and `run --once` share (X5).
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::daemon::{apic_settings, reconciler_for};
 use crate::exit::{EXIT_CONFIG, ExitError};
 use crate::kube;
-use crate::model::kubernetes::Kind;
+use crate::model::kubernetes::{Kind, Object};
 use crate::reconcile::{Reconciler, Report};
 
 /// How often a reconcile that ended early, or left something for later, is tried again.
@@ -49,20 +49,26 @@ pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn ApicSession) -> 
     Ok(all)
 }
 
-/// A reconciler with all three lists in it.
-pub(super) fn listed_reconciler(config: &Config, cluster: &kube::Client) -> Result<Reconciler, ExitError> {
+/// A reconciler with all three lists in it, and the listed objects that no rule needs.
+pub(super) fn listed_reconciler(
+    config: &Config,
+    cluster: &kube::Client,
+) -> Result<(Reconciler, Vec<Object>), ExitError> {
     let failed = |error: kube::Error| {
         let code =
             if matches!(error, kube::Error::Unauthorized | kube::Error::Forbidden { .. }) { EXIT_CONFIG } else { 1 };
         ExitError { code, message: format!("failed to read the cluster at {}: {error}", cluster.server()) }
     };
     let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
+    let mut unneeded = Vec::new();
     for kind in Kind::ALL {
-        let (objects, _) = cluster.list(kind, &mut kube::Pool::default()).map_err(failed)?;
+        let all = cluster.list_all(kind, &mut kube::Pool::default()).map_err(failed)?;
+        let (objects, others) = all.into_iter().partition(Object::is_kept);
+        unneeded.extend::<Vec<Object>>(others);
         reconciler.cluster_changed(kube::Event::Listed { kind, objects }, Instant::now());
         reconciler.cluster_changed(kube::Event::Live { kind }, Instant::now());
     }
-    Ok(reconciler)
+    Ok((reconciler, unneeded))
 }
 
 /// A login. An APIC throttles logins (503), so a busy one is waited for, as `run` does, for a while.

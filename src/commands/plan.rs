@@ -37,7 +37,7 @@ fn preview(mut config: Config, cluster: &kube::Client) -> Result<Preview, ExitEr
         config.policy = Policy::Sync;
     }
     config.epg_grace = Duration::ZERO;
-    let mut reconciler = listed_reconciler(&config, cluster)?;
+    let (mut reconciler, _) = listed_reconciler(&config, cluster)?;
     let client = login(&config)?;
     let report = reconcile(&mut reconciler, &ReadOnly(&client));
     client.logout();

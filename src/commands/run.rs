@@ -32,7 +32,7 @@ fn once(config: &Config, cluster: &kube::Client) -> Result<bool, ExitError> {
         let why = "--once and --policy observe together do nothing; `aci-sync plan` prints what a run would change";
         return Err(ExitError::usage(why));
     }
-    let mut reconciler = listed_reconciler(config, cluster)?;
+    let (mut reconciler, _) = listed_reconciler(config, cluster)?;
     let client = login(config)?;
     let outcome = sync_and_check(&mut reconciler, &client, config.policy);
     client.logout();

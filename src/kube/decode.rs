@@ -23,10 +23,8 @@ pub const MAX_LINE: usize = 16 << 20;
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// The objects that a rule needs.
+    /// Its objects, also those that no rule needs.
     pub objects: Vec<Object>,
-    /// How many objects the page held.
-    pub total: usize,
     /// Where to watch from; the same on all pages of a list.
     pub resource_version: String,
     /// The token for the next page; empty on the last one.
@@ -116,7 +114,7 @@ fn decode_page<'de, R: serde_json::de::Read<'de>>(
         return Ok(Err(Error::Malformed(format!("not a {kind}List"))));
     }
     let next = list.metadata.next.clone().unwrap_or_default();
-    let page = |resource_version| Page { objects: list.objects, total: progress.items, resource_version, next };
+    let page = |resource_version| Page { objects: list.objects, resource_version, next };
     Ok(list.metadata.version("list").map(page))
 }
 
@@ -183,7 +181,7 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Object>, A::Error> {
-        let mut kept = Vec::new();
+        let mut objects = Vec::new();
         let mut begin = self.progress.bytes.get();
         while let Some(object) = items.next_element_seed(OfKind(self.kind))? {
             self.progress.items += 1;
@@ -193,11 +191,9 @@ impl<'de> Visitor<'de> for Items<'_> {
             if self.progress.largest.as_ref().is_none_or(|(largest, _)| *largest < size) {
                 self.progress.largest = Some((size, object.key().clone()));
             }
-            if object.is_kept() {
-                kept.push(object);
-            }
+            objects.push(object);
         }
-        Ok(kept)
+        Ok(objects)
     }
 }
 

@@ -25,20 +25,33 @@ const MAX_OBJECTS: usize = 4000 * PAGE;
 /// How often a list starts over because its continue token expired, before it counts as failed.
 const LIST_TRIES: usize = 3;
 
+/// Which objects of a list are kept.
+type Keeps = fn(&Object) -> bool;
+
 impl Client {
     /// A complete list with the version to watch from. Pages of different lists are never mixed: if a token expires, the
     /// list starts over.
+    /// Only objects that a rule needs are kept.
     pub fn list(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
+        self.list_where(kind, pool, Object::is_kept)
+    }
+
+    /// The same with every object, to explain also why one is not needed.
+    pub fn list_all(&self, kind: Kind, pool: &mut Pool) -> Result<Vec<Object>, Error> {
+        self.list_where(kind, pool, |_| true).map(|(objects, _)| objects)
+    }
+
+    fn list_where(&self, kind: Kind, pool: &mut Pool, keeps: Keeps) -> Result<(Vec<Object>, String), Error> {
         for _ in 1..LIST_TRIES {
-            match self.list_once(kind, pool) {
+            match self.list_once(kind, pool, keeps) {
                 Err(Error::Expired) => {}
                 done => return done,
             }
         }
-        self.list_once(kind, pool)
+        self.list_once(kind, pool, keeps)
     }
 
-    fn list_once(&self, kind: Kind, pool: &mut Pool) -> Result<(Vec<Object>, String), Error> {
+    fn list_once(&self, kind: Kind, pool: &mut Pool, keeps: Keeps) -> Result<(Vec<Object>, String), Error> {
         let mut listed = Vec::new();
         let mut version: Option<String> = None;
         let mut last: Option<Key> = None;
@@ -54,6 +67,8 @@ impl Client {
                 page => page?,
             };
             last = progress.last.or(last);
+            let is_empty = page.objects.is_empty();
+            page.objects.retain(keeps);
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
             }
@@ -66,7 +81,7 @@ impl Client {
                 metrics::listed(kind as usize);
                 return Ok((listed, version.unwrap_or_default()));
             }
-            if page.next == next || page.total == 0 {
+            if page.next == next || is_empty {
                 return Err(Error::Malformed("list: a page without progress".to_owned()));
             }
             next = page.next;
@@ -87,7 +102,7 @@ impl Client {
         let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
         let path = format!("{api_path}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
         let page = self.page(&path, kind, &mut Progress::default())?;
-        Ok(page.objects.into_iter().find(|it| it.key() == key))
+        Ok(page.objects.into_iter().find(|it| it.key() == key && it.is_kept()))
     }
 
     fn page(&self, path: &str, kind: Kind, progress: &mut Progress) -> Result<Page, Error> {

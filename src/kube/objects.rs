@@ -221,6 +221,7 @@ impl From<PodJson> for Pod {
             deployment,
             addresses: addresses.into(),
             unreadable,
+            host_network: json.spec.host_network,
             terminating: json.metadata.deletion_timestamp.is_some(),
             terminal,
         }

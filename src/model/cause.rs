@@ -1,4 +1,4 @@
-//! Why each change is made (R8): a closed set. How the cause of a deletion is found is in `explain`.
+//! Why each change is made (R8): a closed set. How the cause of a deletion is found is in `deletion_causes`.
 //!
 //! A cause is always true. If the present cannot distinguish several, as for a change while no aci-sync ran, the cause
 //! given is one that holds for all of them.

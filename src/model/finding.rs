@@ -215,7 +215,7 @@ impl From<&'static str> for Subject {
 
 /// The sorts of findings. Their names are also reasons of Kubernetes Events (K5), which people search for, so a name never
 /// changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Code {
     /// An annotation that is not a valid binding (D1, D3).
     InvalidAnnotation,

@@ -164,6 +164,8 @@ pub struct Pod {
     pub addresses: Box<[IpAddr]>,
     /// Its addresses that cannot be read, quoted for a finding.
     pub unreadable: Option<Box<str>>,
+    /// It has the network of its node, and so no address of its own (P2).
+    pub host_network: bool,
     /// It has a deletion timestamp (P3, P5).
     pub terminating: bool,
     /// Its phase is Succeeded or Failed.

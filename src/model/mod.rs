@@ -23,7 +23,7 @@ pub mod source;
 
 pub mod cache;
 pub mod cause;
-mod explain;
+mod deletion_causes;
 pub mod external_deletions;
 pub mod observed;
 pub mod plan;
@@ -37,4 +37,5 @@ mod placement;
 pub mod planner;
 mod retained;
 
+pub mod explain;
 pub mod notices;

@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::deletion_causes::sources_of;
 use super::desired::{DesiredEpg, Vrf};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
-use super::explain::sources_of;
 use super::kubernetes::Workload;
 use super::observed::Subnet;
 use super::owner::Ownership;
+use super::plan_findings::Holder;
 use super::plan_input::PlanInput;
 use super::retained::{Reason, Retained, block_reason};
 use super::source::Source;
@@ -110,6 +111,17 @@ impl<'a> Placement<'a> {
         let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
         let stays = is_paused && !self.belongs_to_another(prefix, &subnet.name);
         stays.then_some(Retained { workload: None, reason: Reason::EpgPaused })
+    }
+
+    /// How a subnet holds an address that is desired in another EPG of the VRF.
+    pub(super) fn holder(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Holder {
+        match subnet.ownership {
+            Ownership::Owned | Ownership::Legacy => match self.retained(dn, prefix, subnet) {
+                Some(it) if it.reason.is_pause() => Holder::Paused,
+                _ => Holder::Moves,
+            },
+            _ => Holder::Foreign,
+        }
     }
 
     /// P5: whether another Pod or Service has the address of a subnet now. The subnet then leaves also while its EPG is

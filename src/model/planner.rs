@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::cause::Cause;
+use super::deletion_causes::find_causes;
 use super::desired::{DesiredEpg, DesiredSubnet};
 use super::dn::{EpgDn, ObjectDn, Prefix};
-use super::explain::explain;
 use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
 use super::placement::Placement;
@@ -33,7 +33,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     planner.plan_needless_tags();
     let mut plan = planner.plan;
     plan.findings = planner.findings.finish(input.may_delete);
-    explain(&mut plan, input);
+    find_causes(&mut plan, input);
     plan
 }
 
@@ -76,14 +76,7 @@ impl<'a> Planner<'a> {
             let vrf = placement.vrf(&dn);
             for (prefix, subnet) in &epg.subnets {
                 if placement.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
-                    let retained = placement.retained(&dn, *prefix, subnet);
-                    let holder = match subnet.ownership {
-                        Ownership::Owned | Ownership::Legacy => match retained {
-                            Some(it) if it.reason.is_pause() => Holder::Paused,
-                            _ => Holder::Moves,
-                        },
-                        _ => Holder::Foreign,
-                    };
+                    let holder = placement.holder(&dn, *prefix, subnet);
                     holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
                 }
             }
@@ -453,7 +446,7 @@ impl<'a> Planner<'a> {
 }
 
 /// R2, O3: an owned subnet, a legacy one that is desired where it is, or one without an annotation that has our name for it.
-fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
+pub(super) fn may_repair(present: &Subnet, desired: &DesiredSubnet) -> bool {
     match present.ownership {
         Ownership::Owned | Ownership::Legacy => true,
         Ownership::Unmarked => present.was_owned || desired.source.is_named(&present.name),

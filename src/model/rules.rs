@@ -55,6 +55,11 @@ impl Rules {
         self.allow.iter().any(|it| it.admits(namespace, epg))
     }
 
+    /// The rule that admits it, as it was given; nothing without rules.
+    pub(super) fn admitted_by(&self, namespace: &str, epg: &EpgDn) -> Option<String> {
+        self.allow.iter().find(|it| it.admits(namespace, epg)).map(|it| it.to_string())
+    }
+
     /// P6: why an address is never exposed. Special addresses belong to no Pod and no Service, whatever their status says: as
     /// a subnet they would classify the traffic of others.
     pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
@@ -88,6 +93,11 @@ impl Cidr {
             return Err(format!("has bits behind its length; the block is {first}/{}", prefix.length));
         }
         Ok(Cidr(prefix))
+    }
+
+    /// The block of a prefix, whatever its host bits.
+    pub(super) fn around(prefix: Prefix) -> Cidr {
+        Cidr(Prefix { address: Cidr::masked(prefix.address, prefix.length), ..prefix })
     }
 
     /// Whether an address is in it.
@@ -169,6 +179,13 @@ impl Allow {
             && self.l3out == epg.l3out.l3out
             && self.namespace.fits(namespace)
             && self.epg.fits(epg.name.as_str())
+    }
+}
+
+impl fmt::Display for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}/{}", self.namespace.0, self.tenant, self.l3out)?;
+        if &*self.epg.0 == "*" { Ok(()) } else { write!(f, "/{}", self.epg.0) }
     }
 }
 

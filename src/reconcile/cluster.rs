@@ -58,6 +58,11 @@ impl ClusterState {
         desired
     }
 
+    /// The desired state as it was last computed.
+    pub(super) fn last_desired(&self) -> Option<&DesiredState> {
+        self.desired.as_ref().map(|(_, desired)| &**desired)
+    }
+
     /// Finds the Deployments whose Pods are not found (P1). While the views are incomplete no Pod is missing.
     pub(super) fn find_missing_pods(&mut self, rules: &Rules, now: Instant) {
         if !self.inventory.incomplete(now).is_empty() {

@@ -36,9 +36,10 @@ use crate::metrics::FullSyncCause;
 use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
+use crate::model::explain::{Explanation, Look, Subject, explain};
 use crate::model::finding::{Code, Finding};
-use crate::model::kubernetes::Kind;
-use crate::model::mo::MoChange;
+use crate::model::kubernetes::{Kind, Object};
+use crate::model::mo::{Mo, MoChange};
 use crate::model::observed::{EPG, Epg, L3out, SUBNET};
 use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::Plan;
@@ -307,8 +308,33 @@ impl Reconciler {
     }
 
     fn plan(&self, desired: &DesiredState, now: Instant) -> Plan {
+        self.with_input(desired, now, planner::plan)
+    }
+
+    /// Explains a subject by what the last reconcile looked at (T7); nothing before the first one.
+    pub fn explain(
+        &self,
+        subject: &Subject,
+        policy: Policy,
+        unneeded: &[Object],
+        subnets: &[Mo],
+        now: Instant,
+    ) -> Vec<Explanation> {
+        let Some(desired) = self.cluster.last_desired() else { return Vec::new() };
+        self.with_input(desired, now, |input| explain(&Look { input, policy, unneeded, subnets }, subject))
+    }
+
+    /// Reads an L3Out that no Deployment names, if it was not read yet.
+    pub fn look_at(&mut self, apic: &dyn ApicSession, l3out: &L3outDn, now: Instant) -> Result<(), Error> {
+        if self.fabric.cache.l3out(l3out).is_some() {
+            return Ok(());
+        }
+        self.read_l3out(&mut Run::new(apic, &|| true, now), l3out)
+    }
+
+    fn with_input<T>(&self, desired: &DesiredState, now: Instant, f: impl FnOnce(&PlanInput<'_>) -> T) -> T {
         let guards = &self.guards;
-        planner::plan(&PlanInput {
+        f(&PlanInput {
             desired,
             inventory: &self.cluster.inventory,
             fabric: &self.fabric.cache,

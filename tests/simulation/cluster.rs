@@ -196,6 +196,17 @@ impl Cluster {
         known
     }
 
+    /// All objects that no rule needs, as a list has them.
+    pub fn unneeded(&self) -> Vec<Object> {
+        let mut objects = Vec::new();
+        for kind in Kind::ALL {
+            let records = self.is.names(kind).into_iter().map(|name| (self.is.get(kind, &name), name));
+            objects.extend(records.filter_map(|(record, name)| wire(&name, &record)).map(|json| decode(kind, &json)));
+        }
+        objects.retain(|it| !it.is_kept());
+        objects
+    }
+
     /// Whether a last good annotation counts in place of a broken one (D3).
     pub fn remembers(&self) -> bool {
         let known = self.known();

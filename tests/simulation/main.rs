@@ -11,6 +11,7 @@ mod actors;
 mod apic;
 mod cluster;
 mod coverage;
+mod explanations;
 mod judge;
 mod oracle;
 mod random;

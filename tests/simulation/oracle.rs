@@ -34,7 +34,7 @@ fn dn(l3out: &str, epg: &str) -> String {
     format!("uni/tn-T/out-{l3out}/instP-{epg}")
 }
 
-fn subnet(epg: &str, ip: &IpAddr) -> String {
+pub fn subnet(epg: &str, ip: &IpAddr) -> String {
     format!("{epg}/extsubnet-[{ip}/{}]", if ip.is_ipv4() { 32 } else { 128 })
 }
 
@@ -43,7 +43,7 @@ fn l3out_of(epg: &str) -> String {
 }
 
 /// The EPG that a Deployment names, if that counts.
-fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
+pub fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
     match &it.annotation {
         Annotation::Names(l3out, epg, _) if !settings.only_a || key.0 == "a" => Some(dn(l3out, epg)),
         _ => None,
@@ -76,9 +76,10 @@ fn owner<'a>(cluster: &'a Records, key: &Name, pod: &Pod) -> Option<(Name, &'a D
 #[derive(Debug)]
 pub struct Claim {
     pub ip: IpAddr,
-    owner: Name,
+    /// Its Deployment.
+    pub owner: Name,
     /// Services come before Pods.
-    is_pod: bool,
+    pub is_pod: bool,
     pub name: String,
     /// The EPG that it belongs to, if that is known.
     pub epg: Option<String>,
@@ -278,6 +279,38 @@ pub fn may_be_called_for(cluster: &Records, settings: &Settings, is_ours: &dyn F
     all
 }
 
+/// The L3Outs that are looked at: named by a Deployment that gets something there, or with something of ours in them. The
+/// VRFs of the others are not known (S3, W6).
+fn looked_at(cluster: &Records, settings: &Settings, marks: &Marks, fabric: &Snapshot) -> BTreeSet<String> {
+    let is_ours = |dn: &str| is_ours(marks, fabric, dn);
+    let too_many = beyond(cluster, settings);
+    let gets_something = |it: &String| is_ours(it) || !too_many.contains(it);
+    let named = cluster.deployments.iter().filter_map(|(key, it)| names(settings, key, it)).filter(gets_something);
+    let mut looked_at: BTreeSet<String> = named.map(|it| l3out_of(&it)).collect();
+    looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
+    let is_tag = |it: &Attributes| it.get("key").is_some_and(|key| key.starts_with(&marks.tag_prefix));
+    let tags = fabric.iter().filter(|(_, (class, it))| class == "tagAnnotation" && is_tag(it));
+    looked_at.extend(tags.filter_map(|(dn, _)| dn.split_once("/annotationKey-")).map(|it| it.0.to_owned()));
+    looked_at
+}
+
+fn is_ours(marks: &Marks, fabric: &Snapshot, dn: &str) -> bool {
+    fabric.get(dn).and_then(|it| it.1.get("annotation")).is_some_and(|it| *it == marks.own || it == PYTHON)
+}
+
+/// What the cluster calls for, with the VRFs that are known.
+pub fn calls_for(
+    cluster: &Records,
+    settings: &Settings,
+    marks: &Marks,
+    fabric: &Snapshot,
+    vrf: &dyn Fn(&str) -> String,
+) -> CalledFor {
+    let looked_at = looked_at(cluster, settings, marks, fabric);
+    let vrf = |l3out: &str| if looked_at.contains(l3out) { vrf(l3out) } else { l3out.to_owned() };
+    called_for(cluster, settings, &vrf, &|dn| is_ours(marks, fabric, dn))
+}
+
 /// The expected end state, from the cluster and the foreign objects on the fabric.
 pub fn expected(
     cluster: &Records,
@@ -288,17 +321,8 @@ pub fn expected(
 ) -> Expected {
     let mut expected = Expected::default();
     let mark = |dn: &str| fabric.get(dn).map(|it| it.1.get("annotation").cloned().unwrap_or_default());
-    let is_ours = |dn: &str| mark(dn).is_some_and(|it| it == marks.own || it == PYTHON);
-    // The L3Outs that are looked at: named by a Deployment that gets something there, or with something of ours in
-    // them. The VRFs of the others are not known (S3, W6).
-    let too_many = beyond(cluster, settings);
-    let gets_something = |it: &String| is_ours(it) || !too_many.contains(it);
-    let named = cluster.deployments.iter().filter_map(|(key, it)| names(settings, key, it)).filter(gets_something);
-    let mut looked_at: BTreeSet<String> = named.map(|it| l3out_of(&it)).collect();
-    looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
-    let is_tag = |it: &Attributes| it.get("key").is_some_and(|key| key.starts_with(&marks.tag_prefix));
-    let tags = fabric.iter().filter(|(_, (class, it))| class == "tagAnnotation" && is_tag(it));
-    looked_at.extend(tags.filter_map(|(dn, _)| dn.split_once("/annotationKey-")).map(|it| it.0.to_owned()));
+    let is_ours = |dn: &str| is_ours(marks, fabric, dn);
+    let looked_at = looked_at(cluster, settings, marks, fabric);
     let vrf = |l3out: &str| if looked_at.contains(l3out) { vrf(l3out) } else { l3out.to_owned() };
     let called_for = called_for(cluster, settings, &vrf, &is_ours);
     let CalledFor { epgs: desired, paused, beyond, subnets, untouched, .. } = &called_for;

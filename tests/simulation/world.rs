@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic::adapters::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
+use aci_sync::model::explain::Subject;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::MoChange;
@@ -23,6 +24,7 @@ use crate::actors;
 use crate::apic::{Line, PYTHON, Trouble, event_summary, snapshot};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
+use crate::explanations;
 use crate::judge::GRACE;
 use crate::oracle::{self, Settings};
 use crate::random::Random;
@@ -579,6 +581,17 @@ impl World {
                     it.id,
                 ));
             }
+            let called_for = oracle::calls_for(&it.cluster.known(), &it.settings, &it.line.marks, &fabric, &vrf);
+            let unneeded = it.cluster.unneeded();
+            let explain = |subject: &Subject| it.reconciler.explain(subject, Policy::Sync, &unneeded, &[], self.now);
+            let world = explanations::World {
+                cluster: &it.cluster.known(),
+                settings: &it.settings,
+                called_for: &called_for,
+                fabric: &fabric,
+                coverage: &self.coverage,
+            };
+            world.check(&explain).map_err(|why| format!("T7: {} {when}: {why}", it.id))?;
         }
         Ok(())
     }

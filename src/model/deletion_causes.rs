@@ -14,7 +14,7 @@ use super::source::{MAX_NAME, Source};
 
 /// Finds the cause of each deletion in a plan that is no move. The cluster is walked through once, and only if something
 /// is deleted.
-pub(super) fn explain(plan: &mut Plan, input: &PlanInput<'_>) {
+pub(super) fn find_causes(plan: &mut Plan, input: &PlanInput<'_>) {
     let deletions = || plan.transactions.iter().flat_map(|it| &it.changes).filter(|it| it.is_delete());
     if deletions().next().is_none() {
         return;

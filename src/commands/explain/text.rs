@@ -1,0 +1,203 @@
+//! An explanation as people read it.
+
+use std::io;
+
+use super::memory::Memory;
+use crate::logging::one_line;
+use crate::model::explain::{AddressPart, AddressState, Explanation, HolderPart, ObjectPart};
+use crate::model::finding::counted;
+use crate::model::rules::Policy;
+
+/// The text of one explanation; each line ends with a line feed.
+pub(super) fn explanation(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> String {
+    let mut lines = vec![format!("{}: {} ({})", it.subject.text(), it.summary, it.verdict.name())];
+    lines.extend(chain(it, memory, policy).into_iter().map(|(label, text)| row(label, &text)));
+    lines.extend(table(it));
+    lines.extend(cluster(it));
+    lines.extend(fabric(it));
+    if it.left_out > 0 {
+        lines.push(row("", &format!("{} more not shown", it.left_out)));
+    }
+    lines.extend(daemon(it, memory));
+    lines.extend(to_do(it).map(|it| format!("To do: {it}")));
+    lines.iter().map(|line| one_line(line).trim_end().to_owned() + "\n").collect()
+}
+
+fn row(label: &str, text: &str) -> String {
+    format!("  {label:<11} {text}")
+}
+
+/// The chain from the annotation to the EPG.
+fn chain(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some(annotation) = &it.annotation {
+        let epg = annotation.epg.as_deref().unwrap_or_default();
+        let text = match &annotation.error {
+            None => format!("{}: {epg}; exposes {}", annotation.state, exposed(&annotation.expose)),
+            Some(error) => {
+                let last = memory.as_ref().ok().and_then(|memory| memory.last_valid(it));
+                let kept = last.map(|dn| format!("; the daemon keeps the last valid one: {dn}"));
+                format!("{}: {error}{}", annotation.state, kept.unwrap_or_default())
+            }
+        };
+        rows.push(("annotation", text));
+    }
+    if let Some(rule) = &it.allowed_by {
+        rows.push(("allowed", format!("by --allow {rule}")));
+    }
+    if !it.paused_by.is_empty() {
+        rows.push(("paused", it.paused_by.join(", ")));
+    }
+    if policy != Policy::Sync && it.epg.is_some() {
+        rows.push(("policy", policy.to_string()));
+    }
+    if let Some(l3out) = &it.l3out {
+        let vrf = l3out.vrf.as_ref().map(|vrf| format!("; VRF {vrf}")).unwrap_or_default();
+        rows.push(("L3Out", format!("{}: {}{vrf}", l3out.state, l3out.dn)));
+    }
+    if let Some(epg) = &it.epg {
+        let mut text = format!("{}: {}", epg.state, epg.dn);
+        if let Some(owner) = epg.owner {
+            text += &format!("; {owner}; contracts: {} provided, {} consumed", epg.provided, epg.consumed);
+        }
+        if let Some(code) = epg.code {
+            text += &format!("  {code}");
+        }
+        rows.push(("EPG", text));
+    }
+    rows
+}
+
+fn exposed(words: &[&str]) -> String {
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+}
+
+/// The addresses, and what is not exposed.
+fn table(it: &Explanation) -> Vec<String> {
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    let has_one_epg = it.epg.is_some();
+    for part in &it.addresses {
+        let from = part.from.as_ref().map_or_else(|| "-".to_owned(), |from| named(from, it));
+        let at = if has_one_epg { String::new() } else { format!(" of {}", part.epg) };
+        rows.push([part.prefix.clone(), from, state(part, &at)]);
+    }
+    for part in &it.not_exposed {
+        rows.push(["-".to_owned(), named(&part.object, it), format!("not exposed: {}", part.text)]);
+    }
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    rows.insert(0, ["ADDRESS", "FROM", "STATE"].map(str::to_owned));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let (first, second) = (width(0), width(1));
+    let mut lines = vec![String::new()];
+    lines.extend(rows.iter().map(|[prefix, from, state]| format!("  {prefix:<first$}  {from:<second$}  {state}")));
+    lines.push(String::new());
+    lines
+}
+
+/// A Pod or Service; its namespace is the Deployment's, unless the subject is of the fabric.
+fn named(object: &ObjectPart, it: &Explanation) -> String {
+    if it.annotation.is_some() {
+        format!("{} {}", object.kind, object.name)
+    } else {
+        format!("{} {}/{}", object.kind, object.namespace, object.name)
+    }
+}
+
+fn state(part: &AddressPart, at: &str) -> String {
+    let state = match part.state {
+        AddressState::Present => "in the fabric",
+        AddressState::Different => "DIFFERENT",
+        AddressState::Missing => "NOT THERE",
+        AddressState::Surplus => "SURPLUS",
+    };
+    let reason = match (&part.code, part.reason.is_empty()) {
+        (Some(code), false) => format!("  {code}: {}", part.reason),
+        (Some(code), true) => format!("  {code}"),
+        (None, false) => format!("  {}", part.reason),
+        (None, true) if part.state == AddressState::Missing => "  the next reconcile creates it".to_owned(),
+        (None, true) => String::new(),
+    };
+    format!("{state}{at}{reason}")
+}
+
+/// The Pods and Services that have an address.
+fn cluster(it: &Explanation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for claim in &it.claims {
+        let has = if claim.wins { "has it" } else { "has it too, and it does not count" };
+        let terminating = if claim.terminating { " (terminating)" } else { "" };
+        let managed = if claim.managed { "for a managed Deployment" } else { "for no managed Deployment" };
+        let ObjectPart { kind, namespace, name } = &claim.object;
+        let label = if lines.is_empty() { "cluster" } else { "" };
+        lines.push(row(label, &format!("{kind} {namespace}/{name}{terminating}: {has}, {managed}")));
+    }
+    if lines.is_empty() && matches!(it.subject, crate::model::explain::About::Address { .. }) {
+        lines.push(row("cluster", "no Pod and no LoadBalancer Service has it"));
+    }
+    lines
+}
+
+/// The EPGs that hold an address.
+fn fabric(it: &Explanation) -> Vec<String> {
+    let contracts = |holder: &HolderPart| match (holder.provided, holder.consumed) {
+        (Some(provided), Some(consumed)) => format!("; contracts: {provided} provided, {consumed} consumed"),
+        _ => String::new(),
+    };
+    let vrf = |holder: &HolderPart| holder.vrf.as_ref().map(|it| format!(" of VRF {it}")).unwrap_or_default();
+    let mut rows: Vec<String> = Vec::new();
+    for holder in &it.held_by {
+        rows.push(format!(
+            "{} in {}{} ({}){}",
+            holder.prefix,
+            holder.epg,
+            vrf(holder),
+            holder.owner,
+            contracts(holder)
+        ));
+    }
+    for holder in &it.longest_match {
+        rows.push(format!("longest match{}: {} in {} ({})", vrf(holder), holder.prefix, holder.epg, holder.owner));
+        rows.push(format!("so its traffic there is that EPG's{}", contracts(holder)));
+    }
+    if rows.is_empty() && matches!(it.subject, crate::model::explain::About::Address { .. }) {
+        rows.push("no EPG has it, and no prefix in the L3Outs that were read holds it".to_owned());
+    }
+    rows.iter().enumerate().map(|(n, text)| row(if n == 0 { "fabric" } else { "" }, text)).collect()
+}
+
+/// What the daemon remembers.
+fn daemon(it: &Explanation, memory: &io::Result<Memory>) -> Vec<String> {
+    let memory = match memory {
+        Ok(memory) => memory,
+        Err(error) => return vec![row("daemon", &error.to_string())],
+    };
+    let mut texts = Vec::new();
+    for finding in memory.findings(it) {
+        let part = |name: &str| finding[name].as_str().unwrap_or_default();
+        texts.push(format!("since {}: {} {}: {}", part("since"), part("code"), part("subject"), part("text")));
+    }
+    let blocked = memory.objects("blocked", it).len();
+    if blocked > 0 {
+        texts.push(format!("{} in this EPG until an operator approves them", counted(blocked, "blocked deletion")));
+    }
+    for deferred in memory.objects("deferred", it) {
+        let part = |name: &str| deferred[name].as_str().unwrap_or_default();
+        texts.push(format!("deferred until {}: {}", part("until"), part("dn")));
+    }
+    if let Some(until) = memory.epg(it).and_then(|it| it["grace_until"].as_str()) {
+        texts.push(format!("the EPG is in its grace until {until}"));
+    }
+    let agrees = if memory.agrees(it) { "sees the same" } else { "DISAGREES with this look" };
+    let count = if texts.is_empty() { "; it has no finding about it".to_owned() } else { String::new() };
+    texts.insert(0, format!("{} {agrees}{count}", memory.instance()));
+    texts.iter().enumerate().map(|(n, text)| row(if n == 0 { "daemon" } else { "" }, text)).collect()
+}
+
+/// What ends the worst that is wrong; nothing if nobody has to do anything.
+pub(super) fn to_do(it: &Explanation) -> Option<String> {
+    let of_epg = it.epg.as_ref().and_then(|it| it.code);
+    let code = of_epg.or_else(|| it.addresses.iter().find_map(|it| it.code))?;
+    Some(code.to_string())
+}

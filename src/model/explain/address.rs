@@ -1,0 +1,139 @@
+//! Explains an address: who has it in the cluster, which EPG has it, and if none does, which prefix classifies its traffic.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use super::epg::owner_name;
+use super::{About, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, Verdict, relations};
+use crate::model::deletion_causes::sources_of;
+use crate::model::dn::{EpgDn, L3outDn, ParsedDn, Prefix};
+use crate::model::kubernetes::{Key, Kind};
+use crate::model::observed::{Epg, Subnet};
+use crate::model::owner::Ownership;
+use crate::model::rules::Cidr;
+
+impl Explainer<'_> {
+    /// One address.
+    pub(super) fn address(&self, address: IpAddr) -> Explanation {
+        let prefix = Prefix::host(address);
+        let about = About::Address { kind: "Address", prefix: prefix.to_string() };
+        let mut it = Explanation::new(about, Verdict::InSync, "");
+        it.claims = self.claims(address);
+        for (dn, epg) in &self.input.desired.epgs {
+            if let Some(subnet) = epg.subnets.get(&prefix) {
+                it.addresses.push(self.address_part(dn, prefix, subnet));
+            }
+        }
+        let holders: Vec<(EpgDn, &Epg, &Subnet)> = self.holders(prefix).collect();
+        for (dn, _, _) in &holders {
+            it.addresses.extend(self.surplus(dn).into_iter().filter(|it| it.prefix == prefix.to_string()));
+        }
+        it.held_by =
+            holders.iter().map(|(dn, epg, subnet)| self.holder_part(dn, prefix, epg, subnet.ownership)).collect();
+        it.held_by.extend(self.elsewhere(prefix, &holders));
+        if it.held_by.is_empty() {
+            it.longest_match = self.longest_match(address);
+        }
+        let is_desired = it.addresses.iter().any(|part| part.state != super::AddressState::Surplus);
+        let verdict = it.addresses.iter().map(|it| it.verdict(self.look.policy)).max();
+        let at = match it.held_by.as_slice() {
+            [] => "not in the fabric".to_owned(),
+            [holder] => format!("in the fabric in {}", holder.epg),
+            holders => format!("in the fabric in {} EPGs", holders.len()),
+        };
+        it.verdict = verdict.unwrap_or(if it.held_by.iter().any(|it| it.owner != "owned") {
+            Verdict::NotManaged
+        } else {
+            Verdict::NotDesired
+        });
+        it.summary = match (is_desired, it.held_by.is_empty()) {
+            (true, true) => format!("desired, but {at}"),
+            (true, false) => format!("desired, and {at}"),
+            (false, true) => format!("not desired, and {at}"),
+            (false, false) => format!("not desired, but {at}"),
+        };
+        it.limited()
+    }
+
+    /// The Pods and Services that have an address now.
+    fn claims(&self, address: IpAddr) -> Vec<ClaimPart> {
+        let owners = sources_of(self.input.inventory, HashSet::from([address]));
+        let owner = owners.get(&address).and_then(|it| it.iter().find(|it| it.is_pod)).map(|it| it.key.clone());
+        let managed = &self.input.inventory.managed;
+        let mut claims = Vec::new();
+        for pod in self.pods().filter(|it| it.addresses.contains(&address)) {
+            let deployment = pod.deployment.as_ref();
+            let key = deployment.map(|name| Key { namespace: pod.key.namespace.clone(), name: name.clone() });
+            claims.push(ClaimPart {
+                object: ObjectPart::of(Kind::Pod, &pod.key),
+                terminating: pod.terminating,
+                wins: owner.as_ref() == Some(&pod.key),
+                managed: key.is_some_and(|it| managed.contains_key(&it)),
+            });
+        }
+        for service in self.services().filter(|it| it.addresses.contains(&address)) {
+            claims.push(ClaimPart {
+                object: ObjectPart::of(Kind::Service, &service.key),
+                terminating: false,
+                wins: service.load_balancer,
+                managed: service.load_balancer && !self.selected_by(service).is_empty(),
+            });
+        }
+        claims.sort_by(|a, b| (!a.wins, &a.object).cmp(&(!b.wins, &b.object)));
+        claims
+    }
+
+    /// The subnets with this prefix in the L3Outs that were read.
+    fn holders(&self, prefix: Prefix) -> impl Iterator<Item = (EpgDn, &Epg, &Subnet)> {
+        self.input.fabric.epgs().filter_map(move |(dn, epg)| Some((dn, epg, epg.subnets.get(&prefix)?)))
+    }
+
+    /// The subnets with this prefix in other L3Outs.
+    fn elsewhere(&self, prefix: Prefix, known: &[(EpgDn, &Epg, &Subnet)]) -> Vec<HolderPart> {
+        let mut parts = Vec::new();
+        for mo in self.look.subnets {
+            let Some(ParsedDn::Subnet(dn, ip)) = ParsedDn::parse(&mo.dn) else { continue };
+            if ip.parse() != Ok(prefix) || known.iter().any(|it| it.0 == dn) {
+                continue;
+            }
+            let annotation = mo.attributes.annotation.as_deref().unwrap_or_default();
+            parts.push(HolderPart {
+                prefix: prefix.to_string(),
+                epg: dn.to_string(),
+                owner: owner_name(self.input.fabric.owner().classify(annotation)),
+                vrf: self.vrf_dn(&dn.l3out),
+                provided: None,
+                consumed: None,
+            });
+        }
+        parts
+    }
+
+    /// The longest prefix that holds the address, in each VRF of the L3Outs that were read.
+    fn longest_match(&self, address: IpAddr) -> Vec<HolderPart> {
+        let mut longest: BTreeMap<usize, (u8, HolderPart)> = BTreeMap::new();
+        for (dn, epg) in self.input.fabric.epgs() {
+            let vrf = self.placement.vrf(&dn);
+            for (prefix, subnet) in &epg.subnets {
+                let is_longer = longest.get(&vrf).is_none_or(|(length, _)| *length < prefix.length);
+                if is_longer && Cidr::around(*prefix).contains(address) {
+                    let part = self.holder_part(&dn, *prefix, epg, subnet.ownership);
+                    longest.insert(vrf, (prefix.length, part));
+                }
+            }
+        }
+        longest.into_values().map(|it| it.1).collect()
+    }
+
+    fn holder_part(&self, dn: &EpgDn, prefix: Prefix, epg: &Epg, ownership: Ownership) -> HolderPart {
+        let l3out: &L3outDn = &dn.l3out;
+        HolderPart {
+            prefix: prefix.to_string(),
+            epg: dn.to_string(),
+            owner: owner_name(ownership),
+            vrf: self.vrf_dn(l3out),
+            provided: Some(relations(epg, "rsprov-")),
+            consumed: Some(relations(epg, "rscons-")),
+        }
+    }
+}

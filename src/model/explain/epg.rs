@@ -1,0 +1,290 @@
+//! Explains EPGs and the subnets in them: what is desired there, what is there, and what stands in the way.
+
+use std::collections::BTreeMap;
+
+use super::{
+    About, AddressPart, AddressState, EpgPart, Explainer, Explanation, L3outPart, ObjectPart, Verdict, relations,
+};
+use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
+use crate::model::finding::Code;
+use crate::model::observed::{Epg, L3out, Subnet};
+use crate::model::owner::Ownership;
+use crate::model::plan_findings::Holder;
+use crate::model::planner::may_repair;
+use crate::model::retained::{BlockReason, block_reason};
+use crate::model::rules::Policy;
+use crate::model::scope::IMPORT_SECURITY;
+
+impl Explainer<'_> {
+    /// An EPG with all that is desired in it, and with what is there of ours and not desired.
+    pub(super) fn epg(&self, dn: &EpgDn) -> Explanation {
+        let about = About::Fabric { kind: "EPG", dn: dn.to_string() };
+        let mut it = Explanation::new(about, Verdict::InSync, "");
+        it.l3out = Some(self.l3out_part(&dn.l3out));
+        let part = self.epg_part(dn);
+        let desired = self.input.desired.epgs.get(dn);
+        if let Some(desired) = desired {
+            it.addresses =
+                desired.subnets.iter().map(|(prefix, subnet)| self.address_part(dn, *prefix, subnet)).collect();
+        }
+        it.addresses.extend(self.surplus(dn));
+        let policy = self.look.policy;
+        let of_addresses = it.addresses.iter().map(|it| it.verdict(policy)).max().unwrap_or(Verdict::InSync);
+        (it.verdict, it.summary) = match (desired, self.input.fabric.epg(dn)) {
+            (None, None) => (Verdict::Unknown, "no Deployment names it, and the APIC does not have it".to_owned()),
+            (None, Some(epg)) if epg.ownership != Ownership::Owned => {
+                (of_addresses.max(Verdict::NotManaged), "no Deployment names it, and it is not owned".to_owned())
+            }
+            (None, Some(_)) => {
+                let verdict = if policy == Policy::Sync { Verdict::Pending } else { Verdict::Observing };
+                let text = "no Deployment names it any more; it goes after its grace, unless something keeps it";
+                (of_addresses.max(verdict), text.to_owned())
+            }
+            (Some(desired), epg) => {
+                let there = it
+                    .addresses
+                    .iter()
+                    .filter(|it| matches!(it.state, AddressState::Present | AddressState::Different));
+                let text = match epg {
+                    None => "it is not there".to_owned(),
+                    Some(_) => format!("{} of {} desired addresses are there", there.count(), desired.subnets.len()),
+                };
+                let pending = if policy == Policy::Observe { Verdict::Observing } else { Verdict::Pending };
+                let of_epg = part.code.map_or(if epg.is_none() { pending } else { Verdict::InSync }, Verdict::of);
+                (of_addresses.max(of_epg), text)
+            }
+        };
+        it.epg = Some(part);
+        it.limited()
+    }
+
+    /// One subnet of an EPG.
+    pub(super) fn subnet(&self, dn: &EpgDn, prefix: Prefix) -> Explanation {
+        let mut it = self.epg(dn);
+        it.subject = About::Fabric { kind: "Subnet", dn: dn.subnet(&prefix.to_string()) };
+        it.addresses.retain(|it| it.prefix == prefix.to_string());
+        let there = self.input.fabric.epg(dn).and_then(|it| it.subnets.get(&prefix));
+        (it.verdict, it.summary) = match (it.addresses.first(), there) {
+            (Some(part), _) => (part.verdict(self.look.policy), sentence(part)),
+            (None, Some(subnet)) => (
+                Verdict::NotManaged,
+                format!(
+                    "it is there, nothing calls for it, and aci-sync leaves it alone: {}",
+                    owner_name(subnet.ownership)
+                ),
+            ),
+            (None, None) if it.verdict == Verdict::Unknown => (Verdict::Unknown, it.summary),
+            (None, None) => (Verdict::NotDesired, "nothing calls for it, and it is not there".to_owned()),
+        };
+        it
+    }
+
+    pub(super) fn l3out_part(&self, dn: &L3outDn) -> L3outPart {
+        let state = match self.input.fabric.l3out(dn) {
+            None => "unread",
+            Some(L3out::Missing) => "missing",
+            Some(L3out::Present { .. }) => "present",
+        };
+        L3outPart { dn: dn.to_string(), state, vrf: self.vrf_dn(dn) }
+    }
+
+    pub(super) fn vrf_dn(&self, dn: &L3outDn) -> Option<String> {
+        match self.input.fabric.vrf(dn) {
+            Vrf::Known(vrf) => Some(vrf),
+            Vrf::Own(_) => None,
+        }
+    }
+
+    pub(super) fn epg_part(&self, dn: &EpgDn) -> EpgPart {
+        let (epg, desired) = (self.input.fabric.epg(dn), self.input.desired.epgs.get(dn));
+        let state = match (epg, self.input.fabric.l3out(&dn.l3out)) {
+            (Some(_), _) => "present",
+            (None, Some(_)) => "missing",
+            (None, None) => "unread",
+        };
+        let code = desired.and_then(|it| block_reason(self.input, dn, it)).map(|it| self.code_of(dn, it));
+        EpgPart {
+            dn: dn.to_string(),
+            state,
+            owner: epg.map(|it| owner_name(if it.was_owned { Ownership::Owned } else { it.ownership })),
+            deployments: desired.into_iter().flat_map(|it| &it.workloads).map(|it| it.key.to_string()).collect(),
+            provided: epg.map_or(0, |it| relations(it, "rsprov-")),
+            consumed: epg.map_or(0, |it| relations(it, "rscons-")),
+            // A pause leaves alone what is there.
+            code: code.filter(|it| *it != Code::Paused || epg.is_none()),
+        }
+    }
+
+    fn code_of(&self, dn: &EpgDn, reason: BlockReason) -> Code {
+        match reason {
+            BlockReason::BeyondQuota => Code::TooManyEpgs,
+            BlockReason::L3OutNotFound => Code::L3OutNotFound,
+            BlockReason::Paused => Code::Paused,
+            BlockReason::Refused => Code::ForeignEpgRefused,
+            BlockReason::ForeignEpgDeleted => Code::ForeignEpgDeleted,
+            BlockReason::LeftAlone if (self.input.is_throttled)(&ObjectDn::Epg(dn.clone())) => Code::WriterConflict,
+            BlockReason::LeftAlone | BlockReason::Unread => Code::Rejected,
+        }
+    }
+
+    /// The state of one desired subnet.
+    pub(super) fn address_part(&self, dn: &EpgDn, prefix: Prefix, desired: &DesiredSubnet) -> AddressPart {
+        let there = self.input.fabric.epg(dn).and_then(|it| it.subnets.get(&prefix));
+        let (state, code, holder, reason) = match there {
+            Some(subnet) => self.present(subnet, desired),
+            None => {
+                let (code, holder, reason) = self.why_missing(dn, prefix, desired);
+                (AddressState::Missing, code, holder, reason)
+            }
+        };
+        AddressPart {
+            prefix: prefix.to_string(),
+            from: Some(ObjectPart::source(&desired.source)),
+            epg: dn.to_string(),
+            state,
+            code,
+            holder: holder.map(|it| it.to_string()),
+            reason,
+        }
+    }
+
+    fn present(&self, subnet: &Subnet, desired: &DesiredSubnet) -> (AddressState, Option<Code>, Option<EpgDn>, String) {
+        if desired.paused {
+            return (AddressState::Present, None, None, String::new());
+        }
+        if !may_repair(subnet, desired) {
+            if subnet.scope.has_flag(IMPORT_SECURITY) {
+                return (AddressState::Present, None, None, "a foreign subnet serves".to_owned());
+            }
+            let text = format!("the foreign subnet lacks {IMPORT_SECURITY}");
+            return (AddressState::Different, Some(Code::ForeignScope), None, text);
+        }
+        let is_owned = subnet.ownership == Ownership::Owned;
+        let is_as_desired =
+            is_owned && desired.source.is_named(&subnet.name) && subnet.scope.has(&self.input.rules.scope);
+        if is_as_desired {
+            return (AddressState::Present, None, None, String::new());
+        }
+        (AddressState::Different, None, None, "owner annotation, name or scope differ".to_owned())
+    }
+
+    /// What stands in the way of a desired subnet.
+    fn why_missing(
+        &self,
+        dn: &EpgDn,
+        prefix: Prefix,
+        desired: &DesiredSubnet,
+    ) -> (Option<Code>, Option<EpgDn>, String) {
+        let epg = self.input.desired.epgs.get(dn);
+        if let Some(reason) = epg.and_then(|it| block_reason(self.input, dn, it)) {
+            return (Some(self.code_of(dn, reason)), None, blocked_by(reason).to_owned());
+        }
+        if desired.paused {
+            return (Some(Code::Paused), None, "its Deployment is paused".to_owned());
+        }
+        if let Some((at, holder)) = self.holder(dn, prefix) {
+            let (code, text) = match holder {
+                Holder::Foreign => (Code::ForeignSubnet, format!("{at} has it and it is foreign")),
+                Holder::Paused => (Code::MovePending, format!("{at} has it, and its Deployment is paused")),
+                Holder::Moves => (Code::MovePending, format!("{at} has it; it moves")),
+            };
+            return (Some(code), Some(at), text);
+        }
+        let object = ObjectDn::Subnet(dn.clone(), prefix);
+        if (self.input.is_throttled)(&object) {
+            return (Some(Code::WriterConflict), None, "another writer keeps deleting it".to_owned());
+        }
+        if (self.input.is_deferred)(&object) {
+            return (Some(Code::Rejected), None, "the APIC rejected it".to_owned());
+        }
+        (None, None, String::new())
+    }
+
+    /// What holds an address in another EPG of the VRF.
+    fn holder(&self, dn: &EpgDn, prefix: Prefix) -> Option<(EpgDn, Holder)> {
+        let vrf = self.placement.vrf(dn);
+        let others = self.input.fabric.epgs().filter(|(other, _)| other != dn && self.placement.vrf(other) == vrf);
+        let holders = others.filter_map(|(other, epg)| {
+            let holder = self.placement.holder(&other, prefix, epg.subnets.get(&prefix)?);
+            Some((other, holder))
+        });
+        holders.max_by_key(|it| it.1)
+    }
+
+    /// The subnets of ours in an EPG that are not desired there, each with why it is still there.
+    pub(super) fn surplus(&self, dn: &EpgDn) -> Vec<AddressPart> {
+        let desired = self.input.desired.epgs.get(dn);
+        let is_surplus = |(prefix, subnet): &(&Prefix, &Subnet)| {
+            subnet.ownership == Ownership::Owned
+                && desired.is_none_or(|it: &DesiredEpg| !it.subnets.contains_key(prefix))
+        };
+        let none = BTreeMap::new();
+        let subnets = self.input.fabric.epg(dn).map_or(&none, |it: &Epg| &it.subnets);
+        subnets.iter().filter(is_surplus).map(|(prefix, subnet)| self.surplus_part(dn, *prefix, subnet)).collect()
+    }
+
+    fn surplus_part(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> AddressPart {
+        let object = ObjectDn::Subnet(dn.clone(), prefix);
+        let target = self.placement.target(dn, prefix);
+        let (code, reason) = if let Some(retained) = self.placement.retained(dn, prefix, subnet) {
+            (Some(Code::SubnetRetained), retained.reason.to_string())
+        } else if let Some(target) = target {
+            (Some(Code::MovePending), format!("it moves to {}", target.dn))
+        } else if self.input.blocked.contains(&object) {
+            (Some(Code::DeletionsBlocked), "its deletion waits for approval".to_owned())
+        } else if (self.input.is_deferred)(&object) {
+            (Some(Code::Rejected), "the APIC rejected its deletion".to_owned())
+        } else {
+            (None, if self.look.policy == Policy::Sync { "it is deleted" } else { "kept by --policy" }.to_owned())
+        };
+        // Whose it was is in its name (O1).
+        let from = subnet.name.split_once("::").map(|(namespace, name)| ObjectPart {
+            kind: "Pod or Service".to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        });
+        AddressPart {
+            prefix: prefix.to_string(),
+            from,
+            epg: dn.to_string(),
+            state: AddressState::Surplus,
+            code,
+            holder: target.map(|it| it.dn.to_string()),
+            reason,
+        }
+    }
+}
+
+/// An ownership for people and JSON.
+pub(super) fn owner_name(ownership: Ownership) -> &'static str {
+    match ownership {
+        Ownership::Owned => "owned",
+        Ownership::Legacy => "legacy",
+        Ownership::OtherCluster => "other_cluster",
+        Ownership::Unmarked | Ownership::Foreign => "foreign",
+    }
+}
+
+fn blocked_by(reason: BlockReason) -> &'static str {
+    match reason {
+        BlockReason::BeyondQuota => "its EPG exceeds --max-epgs",
+        BlockReason::Unread => "its L3Out could not be read",
+        BlockReason::L3OutNotFound => "its L3Out is missing",
+        BlockReason::Paused => "all Deployments that name its EPG are paused",
+        BlockReason::LeftAlone => "its EPG is deferred after a rejection or a conflict",
+        BlockReason::Refused => "its EPG is foreign, and --foreign-epg is refuse",
+        BlockReason::ForeignEpgDeleted => "its EPG is foreign and was deleted",
+    }
+}
+
+/// The state of an address in one sentence.
+fn sentence(part: &AddressPart) -> String {
+    let state = match part.state {
+        AddressState::Present => "it is there as desired",
+        AddressState::Different => "it is there, not as desired",
+        AddressState::Missing => "it is desired and not there",
+        AddressState::Surplus => "it is there and not desired",
+    };
+    if part.reason.is_empty() { state.to_owned() } else { format!("{state}: {}", part.reason) }
+}

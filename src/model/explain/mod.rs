@@ -1,0 +1,505 @@
+//! Explains one subject: what is desired of it, what the fabric holds, and why the two differ (T7).
+//!
+//! A pure function of what a reconcile looked at. Looking, the daemon's memory and the text for people are in
+//! `commands::explain`.
+
+mod address;
+mod epg;
+mod sources;
+mod workload;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::address::parse as parse_address;
+use super::dn::{EpgDn, ParsedDn, Prefix};
+use super::finding::Code;
+use super::kubernetes::{Key, Kind, MAX_NAME, Object, is_dns_name};
+use super::mo::Mo;
+use super::observed::Epg;
+use super::placement::Placement;
+use super::plan_input::PlanInput;
+use super::rules::Policy;
+use super::source::Source;
+
+/// The most rows of one list in an explanation.
+pub const MAX_ROWS: usize = 1000;
+
+/// What is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Every object of this name, or the one of this kind.
+    Named(Option<Kind>, Key),
+    /// An address.
+    Address(IpAddr),
+    /// An EPG.
+    Epg(EpgDn),
+    /// A subnet of an EPG.
+    Subnet(EpgDn, Prefix),
+}
+
+impl Subject {
+    /// Reads `NAMESPACE/NAME`, `KIND/NAMESPACE/NAME`, an address with or without its length, or a DN. The error is the end of
+    /// a sentence.
+    pub fn parse(text: &str) -> Result<Subject, &'static str> {
+        if text.starts_with("uni/") {
+            return match ParsedDn::parse(text) {
+                Some(ParsedDn::Epg(dn)) => Ok(Subject::Epg(dn)),
+                Some(ParsedDn::Subnet(dn, ip)) => ip
+                    .parse()
+                    .map(|prefix| Subject::Subnet(dn, prefix))
+                    .map_err(|()| "has no ADDRESS/LENGTH in brackets"),
+                _ => Err("is not the DN of an EPG or of a subnet in one"),
+            };
+        }
+        let (address, length) = text.split_once('/').map_or((text, None), |(it, length)| (it, Some(length)));
+        if let Some(address) = parse_address(address) {
+            let host = Prefix::host(address).length.to_string();
+            let is_host = length.is_none_or(|it| it == host);
+            return if is_host { Ok(Subject::Address(address)) } else { Err("is a block; give an address") };
+        }
+        let parts: Vec<&str> = text.split('/').collect();
+        let (kind, namespace, name) = match parts.as_slice() {
+            [namespace, name] => (None, namespace, name),
+            [kind, namespace, name] => {
+                let kind = Kind::ALL.into_iter().find(|it| it.to_string().eq_ignore_ascii_case(kind));
+                (Some(kind.ok_or("has a kind that is not deployment, pod or service")?), namespace, name)
+            }
+            _ => return Err("is not NAMESPACE/NAME, KIND/NAMESPACE/NAME, an address or a DN"),
+        };
+        if !is_dns_name(namespace, 63, false) || !is_dns_name(name, MAX_NAME, true) {
+            return Err("is not a valid namespace and name");
+        }
+        Ok(Subject::Named(kind, Key::new(namespace, name)))
+    }
+}
+
+/// The answer in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All that is desired is in the fabric, and nothing else of it.
+    InSync,
+    /// No annotation binds it.
+    NotManaged,
+    /// Nothing calls for it.
+    NotDesired,
+    /// The next reconcile does it, or it waits for something that ends by itself.
+    Pending,
+    /// The policy sends nothing.
+    Observing,
+    /// It is paused (D2).
+    Paused,
+    /// Something on the fabric or a limit stands in the way.
+    Blocked,
+    /// The configuration or the APIC refuses it.
+    Refused,
+    /// Another EPG has the address, or another writer reverts it.
+    Conflict,
+    /// A foreign object stands in the way.
+    Foreign,
+    /// `--allow` does not admit it (W6).
+    NotAllowed,
+    /// The annotation is not valid (D1).
+    Invalid,
+    /// There is no such object.
+    Unknown,
+}
+
+impl Verdict {
+    /// What a finding of this code means for the object that it is about.
+    fn of(code: Code) -> Verdict {
+        match code {
+            Code::InvalidAnnotation => Verdict::Invalid,
+            Code::NotAllowed => Verdict::NotAllowed,
+            Code::Paused => Verdict::Paused,
+            Code::AddressConflict | Code::AddressClaimed | Code::WriterConflict => Verdict::Conflict,
+            Code::ForeignSubnet | Code::ForeignScope | Code::ForeignEpgDeleted => Verdict::Foreign,
+            Code::ForeignEpgRefused | Code::Rejected => Verdict::Refused,
+            Code::TooManyEpgs | Code::L3OutNotFound | Code::DeletionsBlocked | Code::EpgRetained => Verdict::Blocked,
+            _ => Verdict::Pending,
+        }
+    }
+
+    /// The exit code of `explain`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::InSync | Verdict::NotManaged | Verdict::NotDesired => 0,
+            Verdict::Unknown => 1,
+            _ => 2,
+        }
+    }
+
+    /// The word in JSON and texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::InSync => "in_sync",
+            Verdict::NotManaged => "not_managed",
+            Verdict::NotDesired => "not_desired",
+            Verdict::Pending => "pending",
+            Verdict::Observing => "observing",
+            Verdict::Paused => "paused",
+            Verdict::Blocked => "blocked",
+            Verdict::Refused => "refused",
+            Verdict::Conflict => "conflict",
+            Verdict::Foreign => "foreign",
+            Verdict::NotAllowed => "not_allowed",
+            Verdict::Invalid => "invalid",
+            Verdict::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is known of one subject. Which parts there are depends on the subject.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// What it is about.
+    pub subject: About,
+    /// The answer in one word.
+    pub verdict: Verdict,
+    /// The answer in one sentence without its subject.
+    pub summary: String,
+    /// The annotation of the Deployment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotation: Option<AnnotationPart>,
+    /// The rule of `--allow` that admits the binding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<String>,
+    /// The Deployments that name the EPG and are paused (D2).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused_by: Vec<String>,
+    /// The L3Out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3out: Option<L3outPart>,
+    /// The EPG.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epg: Option<EpgPart>,
+    /// The Pods and Services that have the address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimPart>,
+    /// Addresses that are desired, or that are there although they are not.
+    pub addresses: Vec<AddressPart>,
+    /// Pods and Services that expose nothing, or an address that is not exposed.
+    pub not_exposed: Vec<NotExposedPart>,
+    /// The EPGs that have the address as a host prefix.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<HolderPart>,
+    /// The longest prefix in each VRF that holds the address, if there is no host prefix: its EPG classifies the traffic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub longest_match: Vec<HolderPart>,
+    /// How many rows of the lists are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// What an explanation is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum About {
+    /// An object of the cluster.
+    Object {
+        /// Its kind.
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// An address.
+    Address {
+        /// Always `Address`.
+        kind: &'static str,
+        /// The address with its length.
+        prefix: String,
+    },
+    /// An object of the fabric.
+    Fabric {
+        /// `EPG` or `Subnet`.
+        kind: &'static str,
+        /// Its DN.
+        dn: String,
+    },
+}
+
+impl About {
+    fn object(kind: Kind, key: &Key) -> About {
+        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
+        About::Object { kind: kind.to_string(), namespace, name }
+    }
+
+    /// The subject as findings and people write it.
+    pub fn text(&self) -> String {
+        match self {
+            About::Object { kind, namespace, name } => format!("{kind} {namespace}/{name}"),
+            About::Address { prefix, .. } => prefix.clone(),
+            About::Fabric { dn, .. } => dn.clone(),
+        }
+    }
+}
+
+/// The annotation of a Deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AnnotationPart {
+    /// `valid`, `invalid` or `none`.
+    pub state: &'static str,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The DN of the EPG that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epg: Option<String>,
+    /// What the Deployment exposes.
+    pub expose: Vec<&'static str>,
+}
+
+/// An L3Out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct L3outPart {
+    /// Its DN.
+    pub dn: String,
+    /// `present`, `missing` or `unread`.
+    pub state: &'static str,
+    /// The DN of its VRF.
+    pub vrf: Option<String>,
+}
+
+/// An EPG.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EpgPart {
+    /// Its DN.
+    pub dn: String,
+    /// `present`, `missing` or `unread`.
+    pub state: &'static str,
+    /// Whose it is.
+    pub owner: Option<&'static str>,
+    /// The Deployments that name it.
+    pub deployments: Vec<String>,
+    /// How many contracts it provides.
+    pub provided: usize,
+    /// How many contracts it consumes.
+    pub consumed: usize,
+    /// What keeps the EPG as a whole from being as desired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+}
+
+/// One address in an EPG.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AddressPart {
+    /// The address with its length.
+    pub prefix: String,
+    /// The Pod or Service that it comes from; nothing if that is not known.
+    pub from: Option<ObjectPart>,
+    /// The DN of the EPG.
+    pub epg: String,
+    /// Whether it is there.
+    pub state: AddressState,
+    /// Why it is not as desired; nothing if the next reconcile does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// The EPG that has the address instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// Why, for people; empty if there is nothing to say.
+    pub reason: String,
+}
+
+/// Whether an address is in its EPG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressState {
+    /// It is there as desired.
+    Present,
+    /// It is there and has to be repaired, or does not classify traffic.
+    Different,
+    /// It is desired and not there.
+    Missing,
+    /// It is there and not desired.
+    Surplus,
+}
+
+impl AddressPart {
+    fn verdict(&self, policy: Policy) -> Verdict {
+        match (self.state, self.code) {
+            (AddressState::Present, _) => Verdict::InSync,
+            (_, Some(code)) => Verdict::of(code),
+            (AddressState::Surplus, None) if policy == Policy::UpsertOnly => Verdict::InSync,
+            (_, None) if policy == Policy::Observe => Verdict::Observing,
+            (_, None) => Verdict::Pending,
+        }
+    }
+}
+
+/// An object of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ObjectPart {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectPart {
+    fn of(kind: Kind, key: &Key) -> ObjectPart {
+        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
+        ObjectPart { kind: kind.to_string(), namespace, name }
+    }
+
+    fn source(source: &Source) -> ObjectPart {
+        ObjectPart::of(if source.is_pod { Kind::Pod } else { Kind::Service }, &source.key)
+    }
+}
+
+/// A Pod or Service, or one address of it, that is not exposed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotExposedPart {
+    /// The Pod or Service.
+    #[serde(flatten)]
+    pub object: ObjectPart,
+    /// The one reason.
+    pub reason: NotExposed,
+    /// The reason for people.
+    pub text: String,
+}
+
+/// Why a Pod or Service is not exposed: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotExposed {
+    /// The Pod has the addresses of its node (P2).
+    HostNetwork,
+    /// The Pod has ended (P2).
+    Phase,
+    /// It has no address yet.
+    NoAddress,
+    /// Its address cannot be read (P2, S1).
+    InvalidAddress,
+    /// The Deployment does not expose its kind (D2).
+    Expose,
+    /// The Service is of another type (S1).
+    Type,
+    /// The Service has no selector (S1).
+    NoSelector,
+    /// The selector of the Service does not select the Deployment (S1).
+    Selector,
+    /// The load balancer has a host name only (S1).
+    HostnameOnly,
+    /// The address belongs to another Pod now (P5).
+    BelongsToAnother,
+    /// The address is never exposed (P6).
+    Address,
+}
+
+/// A Pod or Service that has an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClaimPart {
+    /// The Pod or Service.
+    #[serde(flatten)]
+    pub object: ObjectPart,
+    /// The Pod is terminating.
+    pub terminating: bool,
+    /// The address belongs to it (P5).
+    pub wins: bool,
+    /// A managed Deployment exposes it.
+    pub managed: bool,
+}
+
+/// A subnet of an EPG that holds an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HolderPart {
+    /// The prefix.
+    pub prefix: String,
+    /// The DN of its EPG.
+    pub epg: String,
+    /// Whose the subnet is.
+    pub owner: &'static str,
+    /// The DN of the VRF, if it is known.
+    pub vrf: Option<String>,
+    /// How many contracts the EPG provides; nothing if the EPG was not read.
+    pub provided: Option<usize>,
+    /// How many contracts the EPG consumes.
+    pub consumed: Option<usize>,
+}
+
+/// What an explanation is made of.
+pub struct Look<'a> {
+    /// What a plan depends on.
+    pub input: &'a PlanInput<'a>,
+    /// What may be sent.
+    pub policy: Policy,
+    /// The listed objects that no rule needs: they are not exposed, and the reason is in them.
+    pub unneeded: &'a [Object],
+    /// Subnets of any L3Out that have the address asked about.
+    pub subnets: &'a [Mo],
+}
+
+/// Explains a subject: one explanation for each object that it names.
+pub fn explain(look: &Look<'_>, subject: &Subject) -> Vec<Explanation> {
+    let explainer = Explainer { look, input: look.input, placement: Placement::new(look.input) };
+    match subject {
+        Subject::Named(kind, key) => explainer.named(*kind, key),
+        Subject::Address(address) => vec![explainer.address(*address)],
+        Subject::Epg(dn) => vec![explainer.epg(dn)],
+        Subject::Subnet(dn, prefix) => vec![explainer.subnet(dn, *prefix)],
+    }
+}
+
+/// What all explanations of one look share.
+struct Explainer<'a> {
+    look: &'a Look<'a>,
+    input: &'a PlanInput<'a>,
+    placement: Placement<'a>,
+}
+
+impl Explanation {
+    fn new(subject: About, verdict: Verdict, summary: impl Into<String>) -> Explanation {
+        Explanation {
+            subject,
+            verdict,
+            summary: summary.into(),
+            annotation: None,
+            allowed_by: None,
+            paused_by: Vec::new(),
+            l3out: None,
+            epg: None,
+            claims: Vec::new(),
+            addresses: Vec::new(),
+            not_exposed: Vec::new(),
+            held_by: Vec::new(),
+            longest_match: Vec::new(),
+            left_out: 0,
+        }
+    }
+
+    /// Limits each list (X3).
+    fn limited(mut self) -> Explanation {
+        self.left_out = self.addresses.len().saturating_sub(MAX_ROWS)
+            + self.not_exposed.len().saturating_sub(MAX_ROWS)
+            + self.claims.len().saturating_sub(MAX_ROWS);
+        // What is wrong comes first.
+        self.addresses.sort_by_key(|it| it.state == AddressState::Present);
+        self.addresses.truncate(MAX_ROWS);
+        self.addresses.sort_by(|a, b| (&a.epg, a.order()).cmp(&(&b.epg, b.order())));
+        self.not_exposed.truncate(MAX_ROWS);
+        self.claims.truncate(MAX_ROWS);
+        self
+    }
+}
+
+impl AddressPart {
+    fn order(&self) -> Option<Prefix> {
+        self.prefix.parse().ok()
+    }
+}
+
+/// How many contract relations of a class an EPG has, by the beginning of their RNs.
+fn relations(epg: &Epg, begin: &str) -> usize {
+    epg.relations.iter().filter(|it| it.starts_with(begin)).count()
+}

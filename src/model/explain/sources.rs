@@ -1,0 +1,154 @@
+//! Which Pods and Services a Deployment exposes, and why it does not expose the others of its namespace that could count.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::{Explainer, NotExposed, NotExposedPart, ObjectPart};
+use crate::model::deletion_causes::sources_of;
+use crate::model::inventory::ManagedDeployment;
+use crate::model::kubernetes::{Key, Kind, Labels, Object, Pod, Service};
+use crate::model::source::Source;
+
+/// What a Deployment exposes, and what not.
+#[derive(Default)]
+pub(super) struct Sources {
+    /// Each address with the Pods and Services that it comes from.
+    pub(super) exposed: BTreeMap<IpAddr, Vec<Source>>,
+    pub(super) not_exposed: Vec<NotExposedPart>,
+}
+
+impl Sources {
+    fn refuse(&mut self, kind: Kind, key: &Key, reason: NotExposed, text: impl Into<String>) {
+        self.not_exposed.push(NotExposedPart { object: ObjectPart::of(kind, key), reason, text: text.into() });
+    }
+}
+
+impl<'a> Explainer<'a> {
+    /// The Pods of a Deployment, and the Services of its namespace that select it or could (P1 to P6, S1).
+    pub(super) fn sources(&self, managed: &ManagedDeployment) -> Sources {
+        let key = &managed.deployment.key;
+        let is_own = |pod: &&Pod| pod.key.namespace == key.namespace && pod.deployment.as_ref() == Some(&key.name);
+        let mut pods: Vec<&Pod> = self.pods().filter(is_own).collect();
+        pods.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut services: Vec<&Service> = self.services().filter(|it| it.key.namespace == key.namespace).collect();
+        services.sort_by(|a, b| a.key.cmp(&b.key));
+
+        let addresses: HashSet<IpAddr> = pods.iter().flat_map(|it| it.addresses.iter().copied()).collect();
+        let owners = sources_of(self.input.inventory, addresses);
+        let mut sources = Sources::default();
+        for pod in &pods {
+            self.add_pod(&mut sources, managed, pod, &owners);
+        }
+        let template = [&managed.deployment.template_labels];
+        let labels: Vec<&Labels> =
+            template.into_iter().chain(pods.iter().filter(|it| !it.terminal).map(|it| &it.labels)).collect();
+        for service in services {
+            self.add_service(&mut sources, managed, service, &labels);
+        }
+        sources
+    }
+
+    /// All Pods that were listed.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &'a Pod> {
+        let unneeded = self.look.unneeded.iter().filter_map(|it| match it {
+            Object::Pod(it) => Some(it),
+            _ => None,
+        });
+        self.input.inventory.pods.values().chain(unneeded)
+    }
+
+    /// All Services that were listed.
+    pub(super) fn services(&self) -> impl Iterator<Item = &'a Service> {
+        let unneeded = self.look.unneeded.iter().filter_map(|it| match it {
+            Object::Service(it) => Some(it),
+            _ => None,
+        });
+        self.input.inventory.services.values().chain(unneeded)
+    }
+
+    fn add_pod(
+        &self,
+        sources: &mut Sources,
+        managed: &ManagedDeployment,
+        pod: &Pod,
+        owners: &HashMap<IpAddr, Vec<Source>>,
+    ) {
+        let (key, rules) = (&pod.key, self.input.rules);
+        if pod.terminal {
+            return sources.refuse(Kind::Pod, key, NotExposed::Phase, "it has ended (Succeeded or Failed)");
+        }
+        if pod.host_network {
+            return sources.refuse(Kind::Pod, key, NotExposed::HostNetwork, "hostNetwork: its address is the node's");
+        }
+        if !managed.exposed(rules).pods {
+            return sources.refuse(Kind::Pod, key, NotExposed::Expose, "the Deployment does not expose its Pods");
+        }
+        if let Some(quote) = &pod.unreadable {
+            sources.refuse(Kind::Pod, key, NotExposed::InvalidAddress, format!("invalid address {quote}"));
+        } else if pod.addresses.is_empty() {
+            sources.refuse(Kind::Pod, key, NotExposed::NoAddress, "it has no address yet");
+        }
+        for address in &pod.addresses {
+            let owner = owners.get(address).and_then(|it| it.iter().find(|it| it.is_pod));
+            if let Some(owner) = owner.filter(|it| it.key != *key) {
+                let text = format!("{address} belongs to {owner} now");
+                sources.refuse(Kind::Pod, key, NotExposed::BelongsToAnother, text);
+            } else if let Some(why) = rules.refuses(*address) {
+                sources.refuse(Kind::Pod, key, NotExposed::Address, format!("{address} is never exposed: {why}"));
+            } else {
+                sources.exposed.entry(*address).or_default().push(Source::pod(key));
+            }
+        }
+    }
+
+    fn add_service(&self, sources: &mut Sources, managed: &ManagedDeployment, service: &Service, labels: &[&Labels]) {
+        let (key, rules) = (&service.key, self.input.rules);
+        let has_selector = !service.selector.is_empty();
+        let selects = has_selector && labels.iter().any(|it| service.selector.select(it));
+        if !service.load_balancer {
+            if selects {
+                sources.refuse(Kind::Service, key, NotExposed::Type, "its type is not LoadBalancer");
+            }
+            return;
+        }
+        if !has_selector {
+            return sources.refuse(Kind::Service, key, NotExposed::NoSelector, "it has no selector");
+        }
+        if !selects {
+            let text = difference(&service.selector, &managed.deployment.template_labels);
+            return sources.refuse(Kind::Service, key, NotExposed::Selector, text);
+        }
+        if !managed.exposed(rules).services {
+            return sources.refuse(
+                Kind::Service,
+                key,
+                NotExposed::Expose,
+                "the Deployment does not expose its Services",
+            );
+        }
+        if service.hostname_only {
+            sources.refuse(Kind::Service, key, NotExposed::HostnameOnly, "its load balancer has a host name only");
+        } else if let Some(quote) = &service.unreadable {
+            sources.refuse(Kind::Service, key, NotExposed::InvalidAddress, format!("invalid address {quote}"));
+        } else if service.addresses.is_empty() {
+            sources.refuse(Kind::Service, key, NotExposed::NoAddress, "its load balancer has no address yet");
+        }
+        for address in &service.addresses {
+            if let Some(why) = rules.refuses(*address) {
+                sources.refuse(Kind::Service, key, NotExposed::Address, format!("{address} is never exposed: {why}"));
+            } else {
+                sources.exposed.entry(*address).or_default().push(Source::service(key));
+            }
+        }
+    }
+}
+
+/// The first key by which a selector does not select these labels.
+fn difference(selector: &Labels, labels: &Labels) -> String {
+    let differs = selector.iter().find(|(key, value)| labels.get(key) != Some(value));
+    let Some((key, value)) = differs else { return "its selector selects no Pod of the Deployment".to_owned() };
+    match labels.get(key) {
+        Some(own) => format!("its selector wants {key}={value:?}, and the Deployment's Pods have {own:?}"),
+        None => format!("its selector wants {key}={value:?}, and the Deployment's Pods have no such label"),
+    }
+}

@@ -1,0 +1,137 @@
+//! T7: what `explain` says of each object of a world agrees with the simple description of what should be there and with
+//! what is there.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use aci_sync::model::explain::{AddressPart, AddressState, Explanation, Subject, Verdict};
+use aci_sync::model::kubernetes::{Key, Kind};
+
+use crate::apic::Snapshot;
+use crate::cluster::{Annotation, Name, Records};
+use crate::coverage::Coverage;
+use crate::oracle::{self, CalledFor, Settings};
+
+/// One side at the end of a world.
+pub struct World<'a> {
+    pub cluster: &'a Records,
+    pub settings: &'a Settings,
+    pub called_for: &'a CalledFor,
+    pub fabric: &'a Snapshot,
+    pub coverage: &'a RefCell<Coverage>,
+}
+
+type Explain<'a> = dyn Fn(&Subject) -> Vec<Explanation> + 'a;
+
+/// The desired addresses that an explanation tells, by their DNs.
+fn desired(explanation: &Explanation) -> BTreeMap<String, &AddressPart> {
+    let parts = explanation.addresses.iter().filter(|it| it.state != AddressState::Surplus);
+    parts.map(|it| (format!("{}/extsubnet-[{}]", it.epg, it.prefix), it)).collect()
+}
+
+impl World<'_> {
+    pub fn check(&self, explain: &Explain<'_>) -> Result<(), String> {
+        for name in self.cluster.deployments.keys() {
+            self.deployment(name, explain)?;
+        }
+        for name in self.cluster.pods.keys() {
+            self.source(Kind::Pod, name, explain)?;
+        }
+        for name in self.cluster.services.keys() {
+            self.source(Kind::Service, name, explain)?;
+        }
+        let of_pods = self.cluster.pods.values().flat_map(|it| &it.ips);
+        let all: BTreeSet<_> = of_pods.chain(self.cluster.services.values().flat_map(|it| &it.ips)).collect();
+        all.into_iter().try_for_each(|ip| self.address(*ip, explain))
+    }
+
+    fn cover(&self, explanation: &Explanation) {
+        let coverage = &mut self.coverage.borrow_mut();
+        coverage.count(&format!("verdict: {}", explanation.verdict.name()));
+        for part in &explanation.not_exposed {
+            coverage.count(&format!("not exposed: {:?}", part.reason));
+        }
+    }
+
+    fn explain(&self, kind: Kind, name: &Name, explain: &Explain<'_>) -> Vec<Explanation> {
+        let all = explain(&Subject::Named(Some(kind), Key::new(name.0, &name.1)));
+        all.iter().for_each(|it| self.cover(it));
+        all
+    }
+
+    /// A Deployment: the verdict, the addresses that it exposes, and which of them are there.
+    fn deployment(&self, name: &Name, explain: &Explain<'_>) -> Result<(), String> {
+        let all = self.explain(Kind::Deployment, name, explain);
+        let [explanation] = all.as_slice() else { return Err(format!("{name:?}: {} explanations", all.len())) };
+        let wrong = |why: &str| Err(format!("Deployment {name:?}: {why}: {explanation:#?}"));
+        let deployment = &self.cluster.deployments[name];
+        let epg = match (&deployment.annotation, oracle::names(self.settings, name, deployment)) {
+            (Annotation::None, _) => return expect(explanation, Verdict::NotManaged),
+            (Annotation::Broken, _) => return expect(explanation, Verdict::Invalid),
+            (_, None) => return expect(explanation, Verdict::NotAllowed),
+            (_, Some(epg)) => epg,
+        };
+        let claims = self.called_for.claims.iter().filter(|it| it.owner == *name);
+        let expected: BTreeSet<String> = claims.map(|it| oracle::subnet(&epg, &it.ip)).collect();
+        let parts = desired(explanation);
+        if expected != parts.keys().cloned().collect() {
+            return wrong(&format!("exposes {expected:#?}"));
+        }
+        self.states(&parts).or_else(|why| wrong(&why))?;
+        let is_there = self.fabric.contains_key(&epg) && expected.iter().all(|it| self.fabric.contains_key(it));
+        match explanation.verdict {
+            Verdict::InSync | Verdict::NotDesired if !is_there => wrong("it is not in sync"),
+            Verdict::Pending | Verdict::Observing | Verdict::Unknown | Verdict::NotManaged if is_there => {
+                let waits = |it: &AddressPart| it.state != AddressState::Present;
+                if explanation.addresses.iter().any(waits) { Ok(()) } else { wrong("nothing is pending") }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A Pod or Service: the addresses that it exposes, for each Deployment, and which of them are there.
+    fn source(&self, kind: Kind, name: &Name, explain: &Explain<'_>) -> Result<(), String> {
+        let all = self.explain(kind, name, explain);
+        let text = format!("{}::{}", name.0, name.1);
+        let own = self.called_for.claims.iter().filter(|it| it.name == text && it.is_pod == (kind == Kind::Pod));
+        let expected: BTreeSet<String> = own.filter_map(|it| Some(oracle::subnet(it.epg.as_ref()?, &it.ip))).collect();
+        let parts: BTreeMap<String, &AddressPart> = all.iter().flat_map(desired).collect();
+        if expected != parts.keys().cloned().collect() {
+            return Err(format!("{kind} {name:?} exposes {expected:#?}: {all:#?}"));
+        }
+        self.states(&parts).map_err(|why| format!("{kind} {name:?}: {why}: {all:#?}"))
+    }
+
+    /// An address: where it is desired, and whether it is there.
+    fn address(&self, ip: std::net::IpAddr, explain: &Explain<'_>) -> Result<(), String> {
+        let all = explain(&Subject::Address(ip));
+        let [explanation] = all.as_slice() else { return Err(format!("{ip}: {} explanations", all.len())) };
+        self.cover(explanation);
+        let is_own = |dn: &&String| {
+            dn.split_once("/extsubnet-").is_some_and(|it| oracle::ip_of(&format!("/extsubnet-{}", it.1)) == ip)
+        };
+        let expected: BTreeSet<String> = self.called_for.subnets.keys().filter(is_own).cloned().collect();
+        let parts = desired(explanation);
+        if expected != parts.keys().cloned().collect() {
+            return Err(format!("{ip} is desired in {expected:#?}: {explanation:#?}"));
+        }
+        self.states(&parts).map_err(|why| format!("{ip}: {why}: {explanation:#?}"))
+    }
+
+    fn states(&self, parts: &BTreeMap<String, &AddressPart>) -> Result<(), String> {
+        for (dn, part) in parts {
+            let says = matches!(part.state, AddressState::Present | AddressState::Different);
+            if says != self.fabric.contains_key(dn) {
+                return Err(format!("{dn} is {}there", if says { "not " } else { "" }));
+            }
+            if part.state == AddressState::Missing && part.code.is_none() {
+                return Err(format!("nobody says why {dn} is missing"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn expect(explanation: &Explanation, verdict: Verdict) -> Result<(), String> {
+    if explanation.verdict == verdict { Ok(()) } else { Err(format!("not {}: {explanation:#?}", verdict.name())) }
+}
