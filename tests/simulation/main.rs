@@ -52,6 +52,11 @@ const COVERED: &str = "
     actor: undo what aci-sync did, actor: take over an address, actor: leave mistakes,
     events: within a reconcile,
     watch: listed, watch: relist, watch: interrupted, watch: event, watch: repeated events,
+    verdict: in_sync, verdict: not_managed, verdict: not_desired, verdict: pending, verdict: paused, verdict: blocked,
+    verdict: conflict, verdict: foreign, verdict: not_allowed, verdict: invalid,
+    not exposed: Address, not exposed: BelongsToAnother, not exposed: Expose, not exposed: HostNetwork,
+    not exposed: HostnameOnly, not exposed: NoAddress, not exposed: NoSelector, not exposed: Phase,
+    not exposed: Selector, not exposed: Type,
     wrong plan: refused by the writer, wrong plan: harmless";
 
 fn setting(name: &str, default: u64) -> u64 {
