@@ -1,6 +1,6 @@
 //! The time of day as text (RFC 3339), for logs and Kubernetes objects. Deadlines do not depend on it; they are monotonic.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -9,6 +9,13 @@ fn since_epoch() -> Duration {
 /// Seconds since 1970.
 pub fn unix_now() -> u64 {
     since_epoch().as_secs()
+}
+
+/// A moment in seconds since 1970, to the nearest second, as the clock stands now.
+pub fn unix_of(moment: Instant) -> u64 {
+    let (clock, now) = (since_epoch(), Instant::now());
+    let time = (clock + moment.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(moment));
+    (time + Duration::from_millis(500)).as_secs()
 }
 
 /// Now, in seconds: `2026-11-23T05:43:51Z`.

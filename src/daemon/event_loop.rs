@@ -23,7 +23,7 @@ use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use crate::reconcile::{ReconcileContext, Reconciler, Report};
 use crate::status::service_manager::ServiceManager;
-use crate::status::{Activity, FabricView, Identity, Publisher, ReconcileEntry, Snapshot, State};
+use crate::status::{Activity, FabricView, Identity, Publisher, ReconcileEntry, Snapshot, State, Why};
 use crate::time;
 
 /// After this long a reconcile sends nothing more and leaves the rest to the next one: the view that it planned on must not
@@ -82,6 +82,8 @@ pub struct EventLoop {
     cluster_id: Arc<str>,
     /// The first change that no reconcile has served yet.
     changed_at: Option<Instant>,
+    /// Why the next reconcile runs.
+    why: Option<Why>,
 }
 
 /// What the event loop waits for.
@@ -178,6 +180,7 @@ impl EventLoop {
             activity: Arc::default(),
             synced: false,
             changed_at: None,
+            why: None,
         }
     }
 
@@ -221,6 +224,7 @@ impl EventLoop {
         self.fabric = Arc::default();
         if term.is_some() {
             info!("new term of leadership; starting with a full sync");
+            self.why = Some(Why::NewTerm);
             self.scheduler.reconcile_soon(Instant::now());
         }
     }
@@ -287,12 +291,14 @@ impl EventLoop {
                 }
                 if self.reconciler.cluster_changed(event, now) {
                     self.changed_at.get_or_insert(now);
+                    self.why.get_or_insert(Why::ClusterChanged);
                     self.scheduler.reconcile_soon(now);
                 }
             }
             Event::Fabric(event) => self.handle_fabric(event, now),
             Event::Command(Command::ApproveDeletions) => {
                 if self.reconciler.approve_deletions() {
+                    self.why.get_or_insert(Why::DeletionsApproved);
                     self.scheduler.reconcile_soon(now);
                 }
             }
@@ -314,6 +320,7 @@ impl EventLoop {
             apic::Event::Changed { subscriptions, changes } => {
                 if self.reconciler.fabric_changed(&subscriptions, &changes) {
                     self.changed_at.get_or_insert(now);
+                    self.why.get_or_insert(Why::FabricChanged);
                     self.scheduler.reconcile_soon(now);
                 }
             }
@@ -323,6 +330,7 @@ impl EventLoop {
                 self.client = Some(client);
                 self.outcome = None;
                 self.synced = false;
+                self.why = Some(Why::NewSession);
                 self.scheduler.connected(now);
             }
             apic::Event::Gap { reason } => {
@@ -330,6 +338,7 @@ impl EventLoop {
                 let session = self.client.as_ref().map(|client| Supervised { client, should_continue: &|| true });
                 self.reconciler.subscriptions_lost(session.as_ref().map(|session| session as &dyn ApicRead));
                 self.invalidate_outcome();
+                self.why = Some(Why::EventsLost);
                 self.scheduler.reconcile_soon(now);
             }
             apic::Event::Disconnected { reason } => {
@@ -360,6 +369,8 @@ impl EventLoop {
             session_event: RefCell::default(),
         };
         let had_read_everything = self.reconciler.has_read_everything();
+        let no_event = if had_read_everything { Why::WaitOver } else { Why::Resync };
+        let why = self.why.take().unwrap_or(no_event);
         let outcome = self.reconciler.reconcile(&apic, now, &context);
         let session_event = context.session_event.into_inner();
         let (reads, writes) = (apic.reads(), apic.writes());
@@ -367,7 +378,7 @@ impl EventLoop {
         let ends_full_sync = !had_read_everything && self.reconciler.has_read_everything();
         self.synced |= ends_full_sync;
         self.reconcile_ended(&client, &ended);
-        self.record(&ended, ends_full_sync);
+        self.record(&ended, why, ends_full_sync);
         if let Some(event) = session_event {
             self.handle_fabric(event, Instant::now());
         }
@@ -391,7 +402,11 @@ impl EventLoop {
             self.invalidate_outcome();
         }
         let error = ended.outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        match self.scheduler.reconcile_ended(ended, random_unit(), Instant::now()) {
+        let next = self.scheduler.reconcile_ended(ended, random_unit(), Instant::now());
+        if matches!(next, NextStep::RetryIn(_)) {
+            self.why.get_or_insert(Why::Retry);
+        }
+        match next {
             NextStep::Done => {}
             NextStep::RetryIn(_) if ended.outcome.as_ref().is_ok_and(|report| report.unread > 0) => {
                 debug!("more L3Outs are to be read; reconciling again at once");
@@ -426,7 +441,7 @@ impl EventLoop {
     }
 
     /// Notes what a reconcile did, for the snapshots.
-    fn record(&mut self, ended: &EndedReconcile<'_>, ends_full_sync: bool) {
+    fn record(&mut self, ended: &EndedReconcile<'_>, why: Why, ends_full_sync: bool) {
         let is_complete = ended.outcome.as_ref().is_ok_and(|report| !report.unfinished);
         metrics::reconcile_ended(ended.took, is_complete);
         // What a reconcile leaves is served by a later one.
@@ -441,6 +456,7 @@ impl EventLoop {
         activity.push(ReconcileEntry {
             at: now,
             took: ended.took,
+            why,
             changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
             error: ended.outcome.as_ref().err().map(ToString::to_string),
         });

@@ -27,6 +27,18 @@ pub enum Ownership {
     Foreign,
 }
 
+impl Ownership {
+    /// The name for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ownership::Owned => "owned",
+            Ownership::Legacy => "legacy",
+            Ownership::OtherCluster => "other_cluster",
+            Ownership::Unmarked | Ownership::Foreign => "foreign",
+        }
+    }
+}
+
 /// Our owner annotation, and the legacy marks.
 #[derive(Debug, Clone)]
 pub struct OwnerIdentity {

@@ -82,6 +82,11 @@ impl<K: Ord + Clone> Deferrals<K> {
 
     /// A finding for each object.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.deferred.values().map(|it| &it.finding)
+        self.ends().map(|(finding, _)| finding)
+    }
+
+    /// The same, each with the end of its pause.
+    pub fn ends(&self) -> impl Iterator<Item = (&Finding, Instant)> {
+        self.deferred.values().map(|it| (&it.finding, it.until))
     }
 }

@@ -15,6 +15,7 @@ mod reporter;
 mod run;
 pub mod scheduler;
 mod subscriptions;
+mod survey;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,20 +34,19 @@ use crate::apic::writer::Writer;
 use crate::apic::{Error, SubscriptionId};
 use crate::kube;
 use crate::metrics::FullSyncCause;
-use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
-use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::explain::{Explanation, Look, Subject, explain};
 use crate::model::finding::{Code, Finding};
 use crate::model::kubernetes::{Kind, Object};
 use crate::model::mo::{Mo, MoChange};
-use crate::model::observed::{EPG, Epg, L3out, SUBNET};
-use crate::model::owner::{OwnerIdentity, Ownership};
+use crate::model::observed::{Epg, L3out};
+use crate::model::owner::OwnerIdentity;
 use crate::model::plan::Plan;
 use crate::model::plan_input::PlanInput;
 use crate::model::planner;
 use crate::model::rules::{Policy, Rules};
-use crate::status::{FabricView, L3outView, Totals};
+use crate::status::{Deferred, FabricView, L3outView};
 
 /// How often a reconcile plans before it leaves the rest to the next one. A create, a move and a fresh read after an error
 /// need five rounds.
@@ -277,7 +277,7 @@ impl Reconciler {
         run.report.unfinished = (is_left && writes) || run.report.unread > 0;
         run.report.withheld = is_left && !writes;
         run.report.kept = if self.writer.deletes() { 0 } else { plan.withheld.len() };
-        self.reporter.totals = totals(desired, &self.fabric.cache);
+        self.reporter.survey.update(desired, &self.fabric.cache, &self.guards, run.now);
         let findings = self.collect_findings(desired, plan, run.now);
         let (inventory, cache) = (&self.cluster.inventory, &self.fabric.cache);
         run.report.notices = self.reporter.publish(findings, inventory, desired, cache, &self.guards.quota, run.now);
@@ -372,12 +372,19 @@ impl Reconciler {
             };
             L3outView { dn: dn.clone(), epgs, subscribed: subscriptions.is_subscribed(dn) }
         };
+        let deferred = |(finding, until): (&Finding, Instant)| Deferred {
+            subject: finding.subject.clone(),
+            code: finding.code,
+            until,
+        };
         FabricView {
             l3outs: cache.l3outs().map(view_of).collect(),
             blocked: self.guards.deletion.blocked().clone(),
             findings: self.findings().iter().map(|finding| (finding.clone(), since(finding))).collect(),
-            totals: self.reporter.totals.clone(),
-            deferred: self.guards.deferrals.findings().count() + self.fabric.deferred.findings().count(),
+            totals: self.reporter.survey.totals.clone(),
+            epgs: self.reporter.survey.epgs.clone(),
+            deferred: self.guards.deferrals.ends().chain(self.fabric.deferred.ends()).map(deferred).collect(),
+            conflicts: self.reporter.survey.conflicts.clone(),
             managed: self.cluster.inventory.managed.values().filter(|managed| managed.binding.is_some()).count(),
         }
     }
@@ -401,33 +408,6 @@ impl Reconciler {
             (Kind::Service, inventory.services.len()),
         ]
     }
-}
-
-/// How many EPGs and subnets are desired, owned, missing and surplus.
-fn totals(desired: &DesiredState, cache: &FabricCache) -> Vec<Totals> {
-    let mut epgs = Totals { class: EPG, desired: desired.epgs.len(), ..Totals::default() };
-    let mut subnets = Totals { class: SUBNET, ..Totals::default() };
-    for (dn, epg) in &desired.epgs {
-        let present = cache.epg(dn);
-        epgs.missing += usize::from(present.is_none());
-        subnets.desired += epg.subnets.len();
-        let is_missing = |prefix: &&Prefix| present.is_none_or(|epg| !epg.subnets.contains_key(prefix));
-        subnets.missing += epg.subnets.keys().filter(is_missing).count();
-    }
-    for (dn, epg) in cache.epgs() {
-        let desired = desired.epgs.get(&dn);
-        epgs.count(epg.ownership);
-        if epg.ownership == Ownership::Owned {
-            epgs.surplus += usize::from(desired.is_none());
-        }
-        for (prefix, subnet) in &epg.subnets {
-            subnets.count(subnet.ownership);
-            if subnet.ownership == Ownership::Owned {
-                subnets.surplus += usize::from(desired.is_none_or(|epg| !epg.subnets.contains_key(prefix)));
-            }
-        }
-    }
-    vec![epgs, subnets]
 }
 
 /// Whether a reconcile goes on after a round.

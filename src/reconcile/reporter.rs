@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::survey::Survey;
 use crate::model::cache::FabricCache;
 use crate::model::desired::DesiredState;
 use crate::model::finding::{Finding, Subject, within_limits};
@@ -14,7 +15,6 @@ use crate::model::inventory::Inventory;
 use crate::model::notices::{EventNotice, NoticeTracker, Outcome};
 use crate::model::plan::{Plan, Tally, describe};
 use crate::model::quota::Quota;
-use crate::status::Totals;
 
 /// The most lines about the findings of one namespace within [`WINDOW`].
 const MAX_LINES: usize = 100;
@@ -25,8 +25,8 @@ const WINDOW: Duration = Duration::from_secs(600);
 pub struct Reporter {
     pub(super) findings: BTreeSet<Finding>,
     pub(super) notices: NoticeTracker,
-    /// How many objects there are, as of the last reconcile.
-    pub(super) totals: Vec<Totals>,
+    /// What there is, as of the last reconcile.
+    pub(super) survey: Survey,
     shares: LogShares,
     /// The plan that the policy withheld, as it was logged last.
     last_withheld: String,

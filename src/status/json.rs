@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use super::snapshot::{Identity, Snapshot};
+use super::snapshot::{Deferred, EpgView, Identity, Snapshot};
 use crate::model::kubernetes::Kind;
+use crate::model::owner::Ownership;
 use crate::time;
 
-/// The most blocked deletions and findings that are listed; the totals count all.
+/// The most entries that a list has; the totals count all.
 const MAX_LISTED: usize = 1000;
 
 #[derive(Serialize)]
@@ -26,8 +27,14 @@ struct Status<'a> {
     apic: Apic<'a>,
     objects: Vec<Objects>,
     l3outs: Vec<L3out>,
+    epgs_total: usize,
+    epgs: Vec<Epg>,
     blocked_total: usize,
     blocked: Vec<String>,
+    deferred_total: usize,
+    deferred: Vec<DeferredEntry>,
+    conflicts_total: usize,
+    conflicts: Vec<String>,
     findings_total: usize,
     findings: Vec<FindingEntry<'a>>,
     last_reconciles: Vec<Reconcile>,
@@ -78,6 +85,26 @@ struct L3out {
 }
 
 #[derive(Serialize)]
+struct Epg {
+    dn: String,
+    owner: Option<&'static str>,
+    deployments_total: usize,
+    deployments: Vec<String>,
+    desired: usize,
+    present: usize,
+    surplus: usize,
+    contracts: usize,
+    grace_until: Option<String>,
+}
+
+#[derive(Serialize)]
+struct DeferredEntry {
+    dn: String,
+    code: String,
+    until: String,
+}
+
+#[derive(Serialize)]
 struct FindingEntry<'a> {
     code: String,
     subject: String,
@@ -90,10 +117,39 @@ struct FindingEntry<'a> {
 struct Reconcile {
     at: String,
     seconds: f64,
+    why: &'static str,
     created: usize,
     updated: usize,
     deleted: usize,
     error: Option<String>,
+}
+
+/// Those first that differ from what is desired, each part by DN: a limit leaves out what is in order.
+pub(super) fn differing_first(epgs: &[EpgView]) -> impl Iterator<Item = &EpgView> {
+    let of = |in_sync: bool| epgs.iter().filter(move |epg| epg.is_in_sync() == in_sync);
+    of(false).chain(of(true))
+}
+
+fn epg(view: &EpgView) -> Epg {
+    Epg {
+        dn: view.dn.to_string(),
+        owner: view.owner.map(Ownership::name),
+        deployments_total: view.workloads_total,
+        deployments: view.workloads.iter().map(|it| it.key.to_string()).collect(),
+        desired: view.desired,
+        present: view.present,
+        surplus: view.surplus,
+        contracts: view.contracts,
+        grace_until: view.grace_until.map(|until| time::rfc3339(time::unix_of(until))),
+    }
+}
+
+fn deferred(deferred: &Deferred) -> DeferredEntry {
+    DeferredEntry {
+        dn: deferred.subject.to_string(),
+        code: deferred.code.to_string(),
+        until: time::rfc3339(time::unix_of(deferred.until)),
+    }
 }
 
 /// The whole text.
@@ -144,8 +200,14 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
                 subscribed: it.subscribed,
             })
             .collect(),
+        epgs_total: fabric.epgs.len(),
+        epgs: differing_first(&fabric.epgs).take(MAX_LISTED).map(epg).collect(),
         blocked_total: fabric.blocked.len(),
         blocked: fabric.blocked.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
+        deferred_total: fabric.deferred.len(),
+        deferred: fabric.deferred.iter().take(MAX_LISTED).map(deferred).collect(),
+        conflicts_total: fabric.conflicts.len(),
+        conflicts: fabric.conflicts.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
         findings_total: fabric.findings.len(),
         findings: fabric
             .findings
@@ -166,6 +228,7 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
             .map(|it| Reconcile {
                 at: time::rfc3339(it.at),
                 seconds: it.took.as_secs_f64(),
+                why: it.why.name(),
                 created: it.changes.created,
                 updated: it.changes.updated,
                 deleted: it.changes.deleted,

@@ -278,7 +278,7 @@ pub static FAMILIES: &[Family] = &[
         count(view.snapshot.fabric.blocked.len())
     }),
     gauge("aci_sync_deferred_objects", &[], "Objects that are left alone for a while after a rejection.", |view| {
-        count(view.snapshot.fabric.deferred)
+        count(view.snapshot.fabric.deferred.len())
     }),
     gauge("aci_sync_watch_up", &[KIND], "1 if the view of the kind is complete: it is listed and watched.", |view| {
         let is_up = |kind| flag(!view.snapshot.incomplete.contains(&kind));

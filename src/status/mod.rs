@@ -11,4 +11,7 @@ pub mod server;
 pub mod service_manager;
 mod snapshot;
 
-pub use snapshot::{Activity, FabricView, Identity, L3outView, Publisher, ReconcileEntry, Snapshot, State, Totals};
+pub use snapshot::{
+    Activity, Deferred, EpgView, FabricView, Identity, L3outView, Publisher, ReconcileEntry, Snapshot, State, Totals,
+    Why,
+};

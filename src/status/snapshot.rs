@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::service_manager::ServiceManager;
-use crate::model::dn::{L3outDn, ObjectDn};
-use crate::model::finding::{Code, Finding, counted};
-use crate::model::kubernetes::Kind;
+use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
+use crate::model::finding::{Code, Finding, Subject, counted};
+use crate::model::kubernetes::{Kind, Workload};
 use crate::model::owner::Ownership;
 use crate::model::plan::Tally;
 use crate::time;
@@ -106,8 +106,12 @@ pub struct FabricView {
     pub findings: BTreeMap<Finding, u64>,
     /// EPGs and subnets.
     pub totals: Vec<Totals>,
-    /// How many objects are left alone for a while after a rejection.
-    pub deferred: usize,
+    /// The EPGs that are desired or hold something owned, by DN. Shared with the reconciler.
+    pub epgs: Arc<Vec<EpgView>>,
+    /// What is left alone for a while after a rejection.
+    pub deferred: Vec<Deferred>,
+    /// What another writer keeps reverting (R5).
+    pub conflicts: Vec<ObjectDn>,
     /// How many Deployments have a binding in effect.
     pub managed: usize,
 }
@@ -145,6 +149,55 @@ impl Totals {
     }
 }
 
+/// An EPG that is desired or holds something owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpgView {
+    /// Its DN.
+    pub dn: EpgDn,
+    /// Whose it is; nothing if it is not on the fabric.
+    pub owner: Option<Ownership>,
+    /// The first Deployments that name it, up to [`EpgView::MAX_WORKLOADS`].
+    pub workloads: Vec<Workload>,
+    /// How many Deployments name it.
+    pub workloads_total: usize,
+    /// How many subnets it should hold.
+    pub desired: usize,
+    /// How many of these it holds.
+    pub present: usize,
+    /// How many owned subnets it holds that are not desired.
+    pub surplus: usize,
+    /// How many contract relations it has.
+    pub contracts: usize,
+    /// When it is deleted, while its grace runs (D6).
+    pub grace_until: Option<Instant>,
+}
+
+impl EpgView {
+    /// How many Deployments are named.
+    pub const MAX_WORKLOADS: usize = 20;
+
+    /// Whether a Deployment names it.
+    pub fn is_desired(&self) -> bool {
+        self.workloads_total > 0
+    }
+
+    /// Whether the fabric holds exactly what is desired of it.
+    pub fn is_in_sync(&self) -> bool {
+        self.is_desired() && self.owner.is_some() && self.desired == self.present && self.surplus == 0
+    }
+}
+
+/// An object that is left alone for a while after a rejection (W3).
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// The object.
+    pub subject: Subject,
+    /// The sort of its finding.
+    pub code: Code,
+    /// Until when.
+    pub until: Instant,
+}
+
 /// What stays the same while the process runs.
 #[derive(Debug, Default)]
 pub struct Identity {
@@ -180,10 +233,52 @@ pub struct ReconcileEntry {
     pub at: u64,
     /// How long it took.
     pub took: Duration,
+    /// Why it ran.
+    pub why: Why,
     /// What it changed.
     pub changes: Tally,
     /// What ended it early.
     pub error: Option<String>,
+}
+
+/// Why a reconcile ran: the first cause, if there were several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// An object of the cluster changed, or a list replaced a view.
+    ClusterChanged,
+    /// Another writer changed the fabric.
+    FabricChanged,
+    /// An operator approved blocked deletions (W4).
+    DeletionsApproved,
+    /// An APIC session was established.
+    NewSession,
+    /// Events of the APIC may be lost.
+    EventsLost,
+    /// A term of leadership began (K4).
+    NewTerm,
+    /// `--resync` was over.
+    Resync,
+    /// The reconcile before left something.
+    Retry,
+    /// A grace, a pause or another wait was over.
+    WaitOver,
+}
+
+impl Why {
+    /// The name for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::ClusterChanged => "cluster_changed",
+            Why::FabricChanged => "fabric_changed",
+            Why::DeletionsApproved => "deletions_approved",
+            Why::NewSession => "new_session",
+            Why::EventsLost => "events_lost",
+            Why::NewTerm => "new_term",
+            Why::Resync => "resync",
+            Why::Retry => "retry",
+            Why::WaitOver => "wait_over",
+        }
+    }
 }
 
 impl Activity {

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::world::{E, World, output};
+use crate::world::{DN_E, E, World, output};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -33,7 +33,7 @@ fn get(port: u16, target: &str) -> String {
     ask(port, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
 }
 
-fn json(port: u16) -> Value {
+fn status_of(port: u16) -> Value {
     let answer = get(port, "/status.json");
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
@@ -57,13 +57,24 @@ fn a_daemon_reports_its_state() {
     assert!(
         get(port, "/readyz?verbose").ends_with("[+]kubernetes ok\n[+]apic ok\n[+]full-sync ok\nreadyz check passed\n")
     );
-    let status = json(port);
+    let status = status_of(port);
     assert_eq!((&status["schema"], &status["leader"]["holding"]), (&"aci-sync.status.v1".into(), &true.into()));
     assert_eq!(status["cluster_id"], "me");
     let subnets = status["objects"].as_array().unwrap().iter().find(|it| it["class"] == "l3extSubnet").unwrap();
     let counts = ["desired", "owned", "missing", "surplus"].map(|name| subnets[name].as_u64().unwrap());
     assert_eq!(counts, [3, 2, 1, 0]);
     assert_eq!(status["findings"][0]["code"], "L3OutNotFound");
+    let epg = |dn: &str, owner: Value, deployment: &str, desired: u64, present: u64| {
+        json!({"dn": dn, "owner": owner, "deployments_total": 1, "deployments": [deployment], "desired": desired,
+               "present": present, "surplus": 0, "contracts": 0, "grace_until": null})
+    };
+    let missing = epg("uni/tn-NONE/out-L/instP-E", Value::Null, "a/waits", 1, 0);
+    assert_eq!(status["epgs"], json!([missing, epg(DN_E, "owned".into(), "a/web", 2, 2)]));
+    assert_eq!(
+        (&status["epgs_total"], &status["deferred_total"], &status["conflicts"]),
+        (&json!(2), &json!(0), &json!([]))
+    );
+    assert_eq!(status["last_reconciles"][0]["why"], "new_session");
     let text = status.to_string();
     assert!(!text.contains(world.apic.password()) && !text.contains(world.apic.username()), "{text}");
 
@@ -79,8 +90,16 @@ fn a_daemon_reports_its_state() {
     let (code, text) = asked(&["-o", "json"]);
     assert!(code == Some(2) && text.starts_with("{\"schema\":\"aci-sync.status.v1\""), "{text}");
     world.kube.delete("deployments", "a", "waits");
-    world.until("it is in sync", |_| json(port)["state"] == "in_sync");
+    world.until("it is in sync", |_| status_of(port)["state"] == "in_sync");
     assert_eq!(asked(&[]).0, Some(0));
+    world.kube.delete("deployments", "a", "web");
+    world.until("the grace runs", |_| !status_of(port)["epgs"][0]["grace_until"].is_null());
+    let status = status_of(port);
+    let of = |name: &str| status["epgs"][0][name].clone();
+    let is_surplus = (of("owner"), of("deployments"), of("desired"), of("surplus"));
+    assert_eq!(is_surplus, ("owned".into(), json!([]), json!(0), json!(0)), "its subnets go at once");
+    let whys: Vec<&Value> = status["last_reconciles"].as_array().unwrap().iter().map(|it| &it["why"]).collect();
+    assert!(whys.contains(&&json!("cluster_changed")), "{whys:?}");
 
     assert_eq!(daemon.stop().0, Some(0));
     assert!(!socket.exists(), "the socket file is removed");

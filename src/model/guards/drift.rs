@@ -63,10 +63,14 @@ impl DriftThrottle {
         ends.filter(|end| *end > looked).min()
     }
 
+    /// The objects in conflict.
+    pub fn in_conflict(&self, now: Instant) -> impl Iterator<Item = &ObjectDn> {
+        self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now)).map(|(object, _)| object)
+    }
+
     /// A finding for each object in conflict.
     pub fn findings(&self, now: Instant) -> impl Iterator<Item = Finding> {
-        let in_conflict = self.repairs.iter().filter(move |(_, repairs)| is_conflict(repairs, now));
-        in_conflict.map(|(object, _)| {
+        self.in_conflict(now).map(|object| {
             let text = "another writer keeps reverting it; repairing it at most once a minute until that stops";
             Finding::new(Code::WriterConflict, object, text)
         })

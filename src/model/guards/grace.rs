@@ -53,6 +53,11 @@ impl Grace {
         self.since.contains_key(epg) && !self.is_over(epg, now)
     }
 
+    /// When the grace of an EPG ends, while it runs.
+    pub fn end(&self, epg: &EpgDn, now: Instant) -> Option<Instant> {
+        self.since.get(epg).filter(|_| !self.is_over(epg, now)).map(|since| *since + self.length)
+    }
+
     /// Whether an EPG has not been desired for long enough to go.
     pub fn is_over(&self, epg: &EpgDn, now: Instant) -> bool {
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= self.length;
@@ -88,6 +93,8 @@ mod tests {
         grace.update(&undesired, start);
         grace.update(&undesired, start + 59 * second);
         assert!(!grace.is_over(&epg, start + 59 * second));
+        assert_eq!(grace.end(&epg, start + 59 * second), Some(start + 60 * second));
+        assert_eq!(grace.end(&epg, start + 60 * second), None);
         assert_eq!(grace.next_end(), Some(start + 60 * second), "also if the reconcile takes longer than that");
         assert!(grace.is_over(&epg, start + 60 * second));
         grace.update(&undesired, start + 60 * second);
