@@ -12,6 +12,7 @@ mod check;
 mod cli;
 mod credentials;
 mod drift_repair;
+mod explain;
 mod field_inputs;
 mod guards;
 mod host_faults;

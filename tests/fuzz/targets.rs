@@ -142,7 +142,7 @@ pub fn list_page(input: &[u8]) {
         let page = decode::page(kind, input);
         let mut progress = decode::Progress::default();
         let streamed = decode::read_page(kind, BufReader::with_capacity(7, input), &mut progress);
-        let content = |page: &decode::Page| (page.objects.clone(), page.total, page.next.clone());
+        let content = |page: &decode::Page| (page.objects.clone(), page.next.clone());
         assert_eq!(page.as_ref().ok().map(content), streamed.as_ref().ok().map(content), "another page by the piece");
         let page = match page {
             Ok(page) => page,
@@ -151,14 +151,14 @@ pub fn list_page(input: &[u8]) {
                 continue;
             }
         };
-        assert!(page.objects.len() <= page.total && !page.resource_version.is_empty());
+        assert!(!page.resource_version.is_empty());
         if let Some(value) = &value {
             assert_eq!(value["kind"], format!("{kind}List"));
             assert_eq!(value["metadata"]["resourceVersion"], page.resource_version);
             assert_eq!(value["metadata"]["continue"].as_str().unwrap_or_default(), page.next);
             let none = Vec::new();
             let items = value.get("items").expect("a list has items").as_array().unwrap_or(&none);
-            assert_eq!(items.len(), page.total);
+            assert_eq!(items.len(), page.objects.len());
             let mut items = items.iter();
             for object in &page.objects {
                 assert!(items.any(|it| is_key_of(it, object)), "{:?} is not in the list", object.key());

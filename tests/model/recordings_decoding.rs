@@ -162,7 +162,7 @@ fn lists_are_decoded_fully() {
                 continue;
             }
             let page = decode::page(kind, &http.body).unwrap();
-            assert_eq!(page.total, value["items"].as_array().unwrap().len(), "{}", file.display());
+            assert_eq!(page.objects.len(), value["items"].as_array().unwrap().len(), "{}", file.display());
             assert_eq!(json!(page.resource_version), value["metadata"]["resourceVersion"]);
             assert_eq!(page.next, value["metadata"]["continue"].as_str().unwrap_or_default());
             count += 1;
@@ -218,7 +218,7 @@ fn watches_are_decoded_fully() {
 fn invalid_input_is_refused() {
     let list = |items: &str| format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"7"}}{items}}}"#);
     for empty in [r#","items":[]"#, r#","items":null"#] {
-        assert_eq!(decode::page(Kind::Pod, list(empty).as_bytes()).unwrap().total, 0);
+        assert_eq!(decode::page(Kind::Pod, list(empty).as_bytes()).unwrap().objects.len(), 0);
     }
     for body in
         [&list(""), &list(r#","items":{}"#), r#"{"kind":"Status","metadata":{"resourceVersion":"7"},"items":[]}"#]

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use super::epg::owner_name;
-use super::{About, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, Verdict, relations};
+use super::{About, AddressState, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, Verdict, relations};
 use crate::model::deletion_causes::sources_of;
-use crate::model::dn::{EpgDn, L3outDn, ParsedDn, Prefix};
+use crate::model::dn::{EpgDn, ParsedDn, Prefix};
 use crate::model::kubernetes::{Key, Kind};
 use crate::model::observed::{Epg, Subnet};
 use crate::model::owner::Ownership;
@@ -34,12 +34,14 @@ impl Explainer<'_> {
         if it.held_by.is_empty() {
             it.longest_match = self.longest_match(address);
         }
-        let is_desired = it.addresses.iter().any(|part| part.state != super::AddressState::Surplus);
+        let wanted = || it.addresses.iter().filter(|part| part.state != AddressState::Surplus);
+        let (is_desired, is_missing) =
+            (wanted().next().is_some(), wanted().any(|part| part.state == AddressState::Missing));
         let verdict = it.addresses.iter().map(|it| it.verdict(self.look.policy)).max();
-        let at = match it.held_by.as_slice() {
-            [] => "not in the fabric".to_owned(),
-            [holder] => format!("in the fabric in {}", holder.epg),
-            holders => format!("in the fabric in {} EPGs", holders.len()),
+        let place = match it.held_by.as_slice() {
+            [] => String::new(),
+            [holder] => format!("in {}", holder.epg),
+            holders => format!("in {} EPGs", holders.len()),
         };
         it.verdict = verdict.unwrap_or(if it.held_by.iter().any(|it| it.owner != "owned") {
             Verdict::NotManaged
@@ -47,10 +49,11 @@ impl Explainer<'_> {
             Verdict::NotDesired
         });
         it.summary = match (is_desired, it.held_by.is_empty()) {
-            (true, true) => format!("desired, but {at}"),
-            (true, false) => format!("desired, and {at}"),
-            (false, true) => format!("not desired, and {at}"),
-            (false, false) => format!("not desired, but {at}"),
+            (true, true) => "desired, but not in the fabric".to_owned(),
+            (true, false) if is_missing => format!("desired, but in the fabric elsewhere: {place}"),
+            (true, false) => format!("desired, and in the fabric {place}"),
+            (false, true) => "not desired, and not in the fabric".to_owned(),
+            (false, false) => format!("not desired, but in the fabric {place}"),
         };
         it.limited()
     }
@@ -126,12 +129,11 @@ impl Explainer<'_> {
     }
 
     fn holder_part(&self, dn: &EpgDn, prefix: Prefix, epg: &Epg, ownership: Ownership) -> HolderPart {
-        let l3out: &L3outDn = &dn.l3out;
         HolderPart {
             prefix: prefix.to_string(),
             epg: dn.to_string(),
             owner: owner_name(ownership),
-            vrf: self.vrf_dn(l3out),
+            vrf: self.vrf_dn(&dn.l3out),
             provided: Some(relations(epg, "rsprov-")),
             consumed: Some(relations(epg, "rscons-")),
         }
