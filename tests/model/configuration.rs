@@ -212,7 +212,7 @@ fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, 
 #[test]
 fn wrong_command_lines() {
     for (words, environment, code, complaint) in [
-        ("", &[][..], 64, "missing command; the commands are run, plan, check, status"),
+        ("", &[][..], 64, "missing command; the commands are run, plan, explain, check, status"),
         ("dance", &[], 64, "unknown command \"dance\""),
         ("run run", &[], 64, "unexpected argument \"run\""),
         ("run --color", &[], 64, "unknown flag --color"),
@@ -230,7 +230,8 @@ fn wrong_command_lines() {
         ("help --apic-insecure", &[], 64, "--apic-insecure is not valid with this command"),
         ("run", &[("ACI_SYNC_LISTENS", "5")], 64, "unknown variable ACI_SYNC_LISTENS"),
         ("status --policy sync", &[], 64, "--policy is not valid with status"),
-        ("run -o json", &[], 64, "--output is valid with check and status only"),
+        ("run -o json", &[], 64, "--output is valid with check, explain and status only"),
+        ("plan --wait 5s", &[], 64, "--wait is valid with explain only"),
         ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
         ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),
         ("run", &[("aci_sync_policy", "observe")], 64, "unknown variable aci_sync_policy"),

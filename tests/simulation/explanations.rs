@@ -3,34 +3,51 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use aci_sync::model::explain::{AddressPart, AddressState, Explanation, Subject, Verdict};
 use aci_sync::model::kubernetes::{Key, Kind};
+use aci_sync::model::rules::Policy;
 
 use crate::apic::Snapshot;
 use crate::cluster::{Annotation, Name, Records};
 use crate::coverage::Coverage;
 use crate::oracle::{self, CalledFor, Settings};
+use crate::world::Side;
+
+/// Asks about each object of one side.
+pub fn check(
+    side: &Side,
+    fabric: &Snapshot,
+    vrf: &dyn Fn(&str) -> String,
+    coverage: &RefCell<Coverage>,
+    now: Instant,
+) -> Result<(), String> {
+    let (cluster, settings, unneeded) = (side.cluster.known(), &side.settings, side.cluster.unneeded());
+    let called_for = oracle::calls_for(&cluster, settings, &side.line.marks, fabric, vrf);
+    let world = World { cluster: &cluster, settings, called_for: &called_for, fabric, coverage };
+    world.check(&|subject| side.reconciler.explain(subject, Policy::Sync, &unneeded, &[], now))
+}
 
 /// One side at the end of a world.
-pub struct World<'a> {
-    pub cluster: &'a Records,
-    pub settings: &'a Settings,
-    pub called_for: &'a CalledFor,
-    pub fabric: &'a Snapshot,
-    pub coverage: &'a RefCell<Coverage>,
+struct World<'a> {
+    cluster: &'a Records,
+    settings: &'a Settings,
+    called_for: &'a CalledFor,
+    fabric: &'a Snapshot,
+    coverage: &'a RefCell<Coverage>,
 }
 
 type Explain<'a> = dyn Fn(&Subject) -> Vec<Explanation> + 'a;
 
-/// The desired addresses that an explanation tells, by their DNs.
+/// The desired addresses of an explanation, by their DNs.
 fn desired(explanation: &Explanation) -> BTreeMap<String, &AddressPart> {
     let parts = explanation.addresses.iter().filter(|it| it.state != AddressState::Surplus);
     parts.map(|it| (format!("{}/extsubnet-[{}]", it.epg, it.prefix), it)).collect()
 }
 
 impl World<'_> {
-    pub fn check(&self, explain: &Explain<'_>) -> Result<(), String> {
+    fn check(&self, explain: &Explain<'_>) -> Result<(), String> {
         for name in self.cluster.deployments.keys() {
             self.deployment(name, explain)?;
         }
@@ -125,7 +142,7 @@ impl World<'_> {
                 return Err(format!("{dn} is {}there", if says { "not " } else { "" }));
             }
             if part.state == AddressState::Missing && part.code.is_none() {
-                return Err(format!("nobody says why {dn} is missing"));
+                return Err(format!("{dn} is missing without a reason"));
             }
         }
         Ok(())

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use aci_sync::apic::adapters::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
-use aci_sync::model::explain::Subject;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::MoChange;
@@ -37,7 +36,7 @@ pub struct Side {
     pub cluster: Cluster,
     pub settings: Settings,
     pub rules: Rules,
-    reconciler: Reconciler,
+    pub reconciler: Reconciler,
     scheduler: Scheduler,
     pub line: Line,
     /// When a new session will be open, if there is none.
@@ -411,13 +410,9 @@ impl World {
         let ended = EndedReconcile { outcome: &outcome, reads, writes, took: Duration::ZERO };
         match it.scheduler.reconcile_ended(&ended, unit, now) {
             NextStep::Done | NextStep::RetryIn(_) => {}
-            NextStep::Relogin => {
+            step => {
                 it.line.inner.borrow_mut().session = None;
-                it.connect_at = Some(now + Duration::from_secs(60));
-            }
-            NextStep::Reconnect => {
-                it.line.inner.borrow_mut().session = None;
-                it.connect_at = Some(now + Duration::from_secs(1));
+                it.connect_at = Some(now + Duration::from_secs(if step == NextStep::Relogin { 60 } else { 1 }));
             }
         }
         Ok(())
@@ -581,17 +576,8 @@ impl World {
                     it.id,
                 ));
             }
-            let called_for = oracle::calls_for(&it.cluster.known(), &it.settings, &it.line.marks, &fabric, &vrf);
-            let unneeded = it.cluster.unneeded();
-            let explain = |subject: &Subject| it.reconciler.explain(subject, Policy::Sync, &unneeded, &[], self.now);
-            let world = explanations::World {
-                cluster: &it.cluster.known(),
-                settings: &it.settings,
-                called_for: &called_for,
-                fabric: &fabric,
-                coverage: &self.coverage,
-            };
-            world.check(&explain).map_err(|why| format!("T7: {} {when}: {why}", it.id))?;
+            let checked = explanations::check(it, &fabric, &vrf, &self.coverage, self.now);
+            checked.map_err(|why| format!("T7: {} {when}: {why}", it.id))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the running daemon remembers of a subject, and no fresh look can know: since when, what is blocked, deferred or in
 //! its grace.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use serde_json::{Value, json};
@@ -61,12 +62,17 @@ impl Memory {
         }
     }
 
-    /// The findings about a subject, its EPG or its L3Out.
+    /// The findings about a subject, its EPG or its L3Out. One that names addresses concerns it if one of its own is named.
     pub(super) fn findings(&self, explanation: &Explanation) -> Vec<&Value> {
-        let subjects = subjects(explanation);
+        let (own, subjects) = (explanation.subject.text(), subjects(explanation));
         let all = self.0["findings"].as_array().into_iter().flatten();
-        all.filter(|it| it["subject"].as_str().is_some_and(|subject| subjects.iter().any(|own| own == subject)))
-            .collect()
+        let concerns = |it: &&Value| {
+            let (subject, text) = (it["subject"].as_str().unwrap_or_default(), it["text"].as_str().unwrap_or_default());
+            let names_addresses = text.contains("/32") || text.contains("/128");
+            let names_own = || explanation.addresses.iter().any(|it| text.contains(&it.prefix));
+            subject == own || subjects.contains(subject) && (!names_addresses || names_own() || text.contains(" more"))
+        };
+        all.filter(concerns).collect()
     }
 
     /// The entries of a list that are about the EPG of a subject or what is in it.
@@ -103,9 +109,8 @@ fn epgs(explanation: &Explanation) -> Vec<&str> {
 }
 
 /// What findings about it have as their subject.
-fn subjects(explanation: &Explanation) -> Vec<String> {
-    let mut subjects = vec![explanation.subject.text()];
-    subjects.extend(epgs(explanation).into_iter().map(str::to_owned));
+fn subjects(explanation: &Explanation) -> BTreeSet<String> {
+    let mut subjects: BTreeSet<String> = epgs(explanation).into_iter().map(str::to_owned).collect();
     subjects.extend(explanation.l3out.as_ref().map(|it| it.dn.clone()));
     subjects.extend(explanation.addresses.iter().map(|it| format!("{}/extsubnet-[{}]", it.epg, it.prefix)));
     // A Pod's and a Service's findings are mostly its Deployment's.

@@ -195,7 +195,7 @@ fn daemon(it: &Explanation, memory: &io::Result<Memory>) -> Vec<String> {
     texts.iter().enumerate().map(|(n, text)| row(if n == 0 { "daemon" } else { "" }, text)).collect()
 }
 
-/// What ends the worst that is wrong; nothing if nobody has to do anything.
+/// What ends the worst that is wrong; nothing if no person has to act.
 pub(super) fn to_do(it: &Explanation) -> Option<String> {
     let of_epg = it.epg.as_ref().and_then(|it| it.code);
     let code = of_epg.or_else(|| it.addresses.iter().find_map(|it| it.code))?;
