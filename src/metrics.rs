@@ -49,6 +49,15 @@ pub const HTTP_PATHS: [&str; 7] = ["/", "/healthz", "/livez", "/metrics", "/read
 /// The HTTP statuses of its answers.
 pub const HTTP_CODES: [&str; 9] = ["200", "400", "404", "405", "414", "421", "431", "503", "other"];
 
+/// The credentials whose ends are known.
+pub const CREDENTIALS: [&str; 5] = [
+    "apic_certificate",
+    "kubernetes_ca",
+    "kubernetes_server_certificate",
+    "kubernetes_client_certificate",
+    "kubernetes_token",
+];
+
 /// The upper bounds of a histogram's buckets: as they are printed, in seconds, and in microseconds.
 pub const BOUNDS: [(&str, u64); 9] = [
     ("0.005", 5_000),
@@ -145,6 +154,21 @@ pub enum Queue {
     Log,
 }
 
+/// A credential that ends, in the order of [`CREDENTIALS`].
+#[derive(Debug, Clone, Copy)]
+pub enum Credential {
+    /// The certificate of the controller.
+    ApicCertificate,
+    /// Of the certificates that the API server's was verified with, the one that ends first.
+    KubernetesCa,
+    /// The certificate of the API server.
+    KubernetesServerCertificate,
+    /// Our certificate for the API server.
+    KubernetesClientCertificate,
+    /// Our bearer token.
+    KubernetesToken,
+}
+
 /// A distribution of durations.
 #[derive(Debug)]
 pub struct Histogram {
@@ -213,6 +237,8 @@ pub static HEARTBEAT_TIME: [AtomicU64; 1] = zeros();
 pub static QUEUE_LENGTHS: [AtomicU64; QUEUES.len()] = zeros();
 /// What was dropped, by queue.
 pub static QUEUE_DROPS: [AtomicU64; QUEUES.len()] = zeros();
+/// When credentials end, in seconds since 1970; 0: unused or endless.
+pub static CREDENTIAL_ENDS: [AtomicU64; CREDENTIALS.len()] = zeros();
 /// Log messages by level.
 pub static LOG_MESSAGES: [AtomicU64; LEVELS.len()] = zeros();
 /// Answers of the status server by path and code.
@@ -339,6 +365,11 @@ pub fn dequeued(queue: Queue) {
 /// A queue was full.
 pub fn dropped(queue: Queue) {
     add(&QUEUE_DROPS, queue as usize, 1);
+}
+
+/// A credential ends then, in seconds since 1970; nothing if it is unused or endless.
+pub fn credential_ends(credential: Credential, end: Option<u64>) {
+    CREDENTIAL_ENDS[credential as usize].store(end.unwrap_or_default(), Ordering::Relaxed);
 }
 
 /// A message is logged.

@@ -93,9 +93,44 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
     parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
+/// The end of something in seconds since 1970, at least 1; nothing from the last second of 9999 on, by which certificates
+/// say that they never end (RFC 5280).
+pub fn valid_end(seconds: u64) -> Option<u64> {
+    (seconds < 253_402_300_799).then_some(seconds.max(1))
+}
+
+/// How far away a time is, for people.
+pub fn distance(to: u64, now: u64) -> String {
+    let days = match to.abs_diff(now) / 86_400 {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    if to > now { format!("in {days}") } else { format!("{days} ago") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// T10: how far away an end is, and the end of certificates that never end.
+    #[test]
+    fn ends() {
+        let now = 100 * 86_400;
+        for (to, text) in [
+            (now + 3 * 86_400, "in 3 days"),
+            (now + 2 * 86_400 - 1, "in 1 day"),
+            (now + 1, "in less than a day"),
+            (now - 86_399, "less than a day ago"),
+            (1, "99 days ago"),
+        ] {
+            assert_eq!(distance(to, now), text);
+        }
+        assert_eq!(
+            [0, 7, 253_402_300_798, 253_402_300_799, u64::MAX].map(valid_end),
+            [Some(1), Some(7), Some(253_402_300_798), None, None]
+        );
+    }
 
     #[test]
     fn timestamps() {

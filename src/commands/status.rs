@@ -12,6 +12,7 @@ use crate::exit::ExitError;
 use crate::logging::one_line;
 use crate::net::DeadlineStream;
 use crate::status::listen::ListenAddress;
+use crate::time;
 
 /// How long the daemon may take to answer, once connected.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,6 +172,16 @@ fn text(status: &Value) -> String {
         lines.push(format!(
             "blocked     deletions: {blocked}; see docs/troubleshooting.md before SIGUSR2 approves them"
         ));
+    }
+    let ends = list(&status["credentials"]);
+    let ends = ends.iter().filter_map(|it| Some((time::parse_rfc3339(it["ends"].as_str()?)?, word(&it["name"]))));
+    let mut ends: Vec<(u64, String)> = ends.collect();
+    ends.sort();
+    if !ends.is_empty() {
+        let now = time::unix_now();
+        let ends: Vec<String> =
+            ends.iter().map(|(end, name)| format!("{name} {}", time::distance(*end, now))).collect();
+        lines.push(format!("ends        {}", ends.join(", ")));
     }
     for finding in list(&status["findings"]) {
         let part = |name: &str| word(&finding[name]);

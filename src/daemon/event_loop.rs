@@ -23,7 +23,9 @@ use crate::model::plan::Tally;
 use crate::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
 use crate::reconcile::{ReconcileContext, Reconciler, Report};
 use crate::status::service_manager::ServiceManager;
-use crate::status::{Activity, FabricView, Identity, Publisher, ReconcileEntry, Snapshot, State, Why};
+use crate::status::{
+    Activity, CredentialEnds, EndWarnings, FabricView, Identity, Publisher, ReconcileEntry, Snapshot, State, Why,
+};
 use crate::time;
 
 /// After this long a reconcile sends nothing more and leaves the rest to the next one: the view that it planned on must not
@@ -80,6 +82,7 @@ pub struct EventLoop {
     /// A full sync has read everything in this session.
     synced: bool,
     cluster_id: Arc<str>,
+    end_warnings: EndWarnings,
     /// The first change that no reconcile has served yet.
     changed_at: Option<Instant>,
     /// Why the next reconcile runs.
@@ -179,6 +182,7 @@ impl EventLoop {
             fabric: Arc::default(),
             activity: Arc::default(),
             synced: false,
+            end_warnings: EndWarnings::default(),
             changed_at: None,
             why: None,
         }
@@ -245,7 +249,12 @@ impl EventLoop {
             activity: self.activity.clone(),
             synced: self.synced,
             cluster_id: Some(self.cluster_id.clone()),
+            credentials: self.credential_ends(),
         });
+    }
+
+    fn credential_ends(&self) -> CredentialEnds {
+        CredentialEnds::now(self.leadership.is_leader())
     }
 
     /// What the last reconcile came to may not hold any more.
@@ -310,6 +319,7 @@ impl EventLoop {
             Event::Beat => {
                 self.update_fabric_view();
                 self.note_in_sync(now);
+                self.end_warnings.log(&self.credential_ends(), time::unix_now());
             }
             Event::Leadership | Event::Stop => {}
         }

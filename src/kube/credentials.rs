@@ -13,8 +13,9 @@ use log::{info, warn};
 use super::error::ConfigError;
 use super::kubeconfig::ClusterConfig;
 use super::plugin::{Credential, Plugin};
-use super::token::{Token, read_token};
+use super::token::{Token, end_of, read_token};
 use crate::backoff::Backoff;
+use crate::metrics;
 use crate::net::{Tls, TlsSettings};
 use crate::secret::Secret;
 
@@ -82,6 +83,7 @@ impl Credentials {
             Some(Token::Plugin(_)) => (None, Some(now)),
         };
         let (config, settings, auth) = (config.clone(), config.tls.clone(), Auth { tls, token, number: 0 });
+        note_ends(&config, &auth);
         let (close, closed) = bounded(0);
         Ok(Credentials {
             reload,
@@ -219,6 +221,7 @@ impl Credentials {
             let tls = new.unwrap_or_else(|| known.auth.tls.clone());
             known.auth = Auth { tls, token, number: known.auth.number + 1 };
         }
+        note_ends(&config, &known.auth);
         (known.config, known.settings, known.until) = (config, settings, until);
         Ok(known.auth.clone())
     }
@@ -256,6 +259,15 @@ impl Renewal {
         }
         done.map(Some)
     }
+}
+
+/// T10: the ends of credentials that no program renews by itself, as an exec plugin does.
+fn note_ends(config: &ClusterConfig, auth: &Auth) {
+    let is_renewed = matches!(config.token, Some(Token::Plugin(_)));
+    let certificate = auth.tls.own_end().filter(|_| !is_renewed);
+    metrics::credential_ends(metrics::Credential::KubernetesClientCertificate, certificate);
+    let token = auth.token.as_ref().zip(config.token.as_ref()).and_then(|(token, source)| end_of(token, source));
+    metrics::credential_ends(metrics::Credential::KubernetesToken, token);
 }
 
 fn tls(settings: &TlsSettings) -> Result<Tls, ConfigError> {

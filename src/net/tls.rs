@@ -13,8 +13,9 @@ use openssl::x509::X509;
 use openssl::x509::verify::X509VerifyFlags;
 
 use super::deadline_stream::{CONNECT_TIMEOUT, DeadlineStream};
-use super::settings::{Roots, TlsError, TlsSettings, Verify};
+use super::settings::{Peer, Roots, TlsError, TlsSettings, Verify};
 use super::trust::{self, OwnCertificate, TlsRejection, bundle, identity};
+use crate::metrics::{self, Credential};
 
 /// A stream with TLS on it.
 pub type TlsStream<S> = openssl::ssl::SslStream<S>;
@@ -127,7 +128,30 @@ impl Tls {
             let why = format!("none of the trusted fingerprints; the server presented {presented}");
             return Err(ConnectError::Untrusted(TlsRejection::Fingerprint, why));
         }
+        self.note_ends(stream.ssl());
         Ok(stream)
+    }
+
+    /// T10: the ends of the certificates that a trusted peer has just presented. Of those that are not verified nothing
+    /// depends.
+    fn note_ends(&self, ssl: &SslRef) {
+        let Inner { settings, .. } = &*self.0;
+        let is_verified = !matches!(settings.verify, Verify::Nothing);
+        let leaf = ssl.peer_certificate().filter(|_| is_verified).and_then(|it| trust::end_of(&it));
+        match settings.peer {
+            Peer::Unnamed => {}
+            Peer::Apic => metrics::credential_ends(Credential::ApicCertificate, leaf),
+            Peer::Kubernetes => {
+                let issuers = ssl.verified_chain().filter(|_| is_verified).into_iter().flatten().skip(1);
+                metrics::credential_ends(Credential::KubernetesCa, issuers.filter_map(trust::end_of).min());
+                metrics::credential_ends(Credential::KubernetesServerCertificate, leaf);
+            }
+        }
+    }
+
+    /// When our own certificate ends.
+    pub fn own_end(&self) -> Option<u64> {
+        self.0.identity.as_ref().and_then(OwnCertificate::end)
     }
 
     /// The certificate that an address presents, for the decision whether to trust it (A2). Only a handshake is sent, without

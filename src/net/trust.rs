@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{SslConnectorBuilder, SslRef};
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509NameRef, X509VerifyResult};
+use openssl::x509::{X509, X509NameRef, X509Ref, X509VerifyResult};
 
 use super::settings::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
+use crate::time;
 
 /// Where systems keep their root certificates, which a static OpenSSL does not know; `SSL_CERT_FILE` and `SSL_CERT_DIR`
 /// take precedence. The paths are those of Go's crypto/x509 (`root_linux.go`).
@@ -92,6 +94,11 @@ pub fn identity(identity: &ClientIdentity) -> Result<OwnCertificate, TlsError> {
 }
 
 impl OwnCertificate {
+    /// When it ends.
+    pub(super) fn end(&self) -> Option<u64> {
+        end_of(&self.leaf)
+    }
+
     /// Sends it if the peer asks for it.
     pub(super) fn put(&self, builder: &mut SslConnectorBuilder) -> Result<(), openssl::error::ErrorStack> {
         builder.set_certificate(&self.leaf)?;
@@ -131,6 +138,13 @@ fn openssl_clear_errors() {
 /// The SHA-256 of a certificate's DER.
 pub(super) fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {
     certificate.digest(MessageDigest::sha256()).ok()?.as_ref().try_into().ok()
+}
+
+/// When a certificate ends, in seconds since 1970, at least 1; nothing if it never does.
+pub(super) fn end_of(certificate: &X509Ref) -> Option<u64> {
+    let left = Asn1Time::from_unix(0).ok()?.diff(certificate.not_after()).ok()?;
+    let seconds = i64::from(left.days) * 86_400 + i64::from(left.secs);
+    time::valid_end(seconds.max(0).unsigned_abs())
 }
 
 /// A text out of a certificate, as a part of a message.
@@ -242,4 +256,24 @@ impl TlsRejection {
 pub(super) fn is_pinned(leaf: Option<&X509>, verify: &Verify) -> bool {
     let Verify::Fingerprints(trusted) = verify else { return true };
     leaf.and_then(fingerprint).is_some_and(|it| trusted.contains(&it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T10: ends of certificates, also of those that never end or have ended before 1970.
+    #[test]
+    fn ends_of_certificates() {
+        for (text, expected) in [
+            ("20261123054351Z", Some(1_795_412_631)),
+            ("99991231235958Z", Some(253_402_300_798)),
+            ("99991231235959Z", None),
+            ("19500101000000Z", Some(1)),
+        ] {
+            let mut builder = X509::builder().unwrap();
+            builder.set_not_after(&Asn1Time::from_str(text).unwrap()).unwrap();
+            assert_eq!(end_of(&builder.build()), expected, "{text}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ struct Status<'a> {
     conflicts: Vec<String>,
     findings_total: usize,
     findings: Vec<FindingEntry<'a>>,
+    credentials: Vec<Credential>,
     last_reconciles: Vec<Reconcile>,
 }
 
@@ -111,6 +112,12 @@ struct FindingEntry<'a> {
     text: &'a str,
     since: String,
     open: bool,
+}
+
+#[derive(Serialize)]
+struct Credential {
+    name: &'static str,
+    ends: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -220,6 +227,11 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
                 since: time::rfc3339(*since),
                 open: finding.code.is_open(),
             })
+            .collect(),
+        credentials: snapshot
+            .credentials
+            .iter()
+            .map(|(name, end)| Credential { name, ends: end.map(time::rfc3339) })
             .collect(),
         last_reconciles: snapshot
             .activity

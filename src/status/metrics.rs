@@ -331,6 +331,12 @@ pub static FAMILIES: &[Family] = &[
         count(view.snapshot.fabric.l3outs.iter().filter(|l3out| l3out.subscribed).count())
     }),
     counter("aci_sync_apic_events_total", &[], "Changes that the APIC's events reported.", &counters::APIC_EVENTS),
+    gauge(
+        "aci_sync_credential_expiry_timestamp_seconds",
+        &[Label { name: "credential", values: &counters::CREDENTIALS }],
+        "When a credential ends, as last presented or read; 0: unused, endless, or renewed by an exec plugin or the like.",
+        |view| by("credential", view.snapshot.credentials.iter().map(|(name, end)| (name, end.unwrap_or(0) as f64))),
+    ),
     Family {
         name: "aci_sync_queue_length",
         kind: "gauge",

@@ -1,6 +1,7 @@
 //! What the daemon says of itself. Everything here reads the [`Snapshot`] that the event loop publishes; nothing asks the
 //! reconciler, so answers come while a reconcile hangs.
 
+mod credentials;
 mod json;
 pub mod listen;
 pub mod metrics;
@@ -11,6 +12,7 @@ pub mod server;
 pub mod service_manager;
 mod snapshot;
 
+pub use credentials::{CredentialEnds, EndWarnings};
 pub use snapshot::{
     Activity, Deferred, EpgView, FabricView, Identity, L3outView, Publisher, ReconcileEntry, Snapshot, State, Totals,
     Why,

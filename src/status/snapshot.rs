@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
+use super::credentials::CredentialEnds;
 use super::service_manager::ServiceManager;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::finding::{Code, Finding, Subject, counted};
@@ -328,6 +329,8 @@ pub struct Snapshot {
     pub synced: bool,
     /// This cluster's id, as soon as it is known (O1).
     pub cluster_id: Option<Arc<str>>,
+    /// When credentials end (T10).
+    pub credentials: CredentialEnds,
 }
 
 impl Snapshot {
@@ -344,6 +347,7 @@ impl Snapshot {
             activity: Arc::default(),
             synced: false,
             cluster_id: None,
+            credentials: CredentialEnds::default(),
         }
     }
 

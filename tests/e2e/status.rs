@@ -1,10 +1,15 @@
 //! T1, T2, T3, T4, T5: the status server of a running daemon, and the command that asks it.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use aci_sync::time::parse_rfc3339;
 use serde_json::{Value, json};
+use sim::kube::{Credential, TOKEN};
+use sim::pki::KeyForm;
+use sim::{apic, kube};
 
 use crate::world::{DN_E, E, World, output};
 
@@ -105,6 +110,69 @@ fn a_daemon_reports_its_state() {
     assert!(!socket.exists(), "the socket file is removed");
     let (code, text) = asked(&[]);
     assert!(code == Some(1) && text.contains("no daemon answers"), "{text}");
+}
+
+/// The ends that the daemon knows, in days from now; one that it does not know is absent.
+fn ends(port: u16) -> BTreeMap<String, i64> {
+    let now = aci_sync::time::unix_now() as i64;
+    let days = |end: u64| (end as i64 - now + 43_200).div_euclid(86_400);
+    let status = json(port);
+    let all = status["credentials"].as_array().unwrap().iter();
+    let end = |it: &Value| Some((it["name"].as_str()?.to_owned(), days(parse_rfc3339(it["ends"].as_str()?)?)));
+    all.filter_map(end).collect()
+}
+
+/// T10: the ends of certificates and tokens are in the state, the text, the metrics and the log, and follow a renewal.
+#[test]
+fn ends_of_credentials_are_shown() {
+    let authority = sim::pki::Authority::new("our-ca");
+    let identity = Some(authority.server_for(&["127.0.0.1"], 20));
+    let fabric = apic::Options { authority: Some(authority), identity, ..apic::Options::default() };
+    let world = World::with(kube::Options::default(), fabric);
+    let (port, token) = (free_port(), sim::pki::jwt(212));
+    world.kube.accept_tokens(&[&token]);
+    world.folder.file("kubeconfig", &world.kube.kubeconfig(Credential::Token).replace(TOKEN, &token));
+    let listen = format!("127.0.0.1:{port}");
+    let mut daemon = world.run(&["--listen", &listen]);
+    daemon.until_logged("status server listening");
+    let known = |token: &str, days: i64| {
+        let [server, ca] = [("kubernetes_server_certificate", 365), ("kubernetes_ca", 3650)];
+        BTreeMap::from(
+            [(token, days), server, ca, ("apic_certificate", 20)].map(|(name, days)| (name.to_owned(), days)),
+        )
+    };
+    world.until("all ends are known", |_| ends(port) == known("kubernetes_token", 212));
+    daemon.until_logged("credential ends soon credential=apic_certificate ends=");
+    let done = world.output(&["status", "--listen", &listen]);
+    let text = String::from_utf8(done.stdout).unwrap();
+    let line = text.lines().find(|it| it.starts_with("ends ")).unwrap();
+    let expected =
+        ["apic_certificate in 19 days, ", "kubernetes_token in 211 days, kubernetes_server_certificate in 36"];
+    assert!(expected.iter().all(|it| line.contains(it)), "{text}");
+    let metrics = get(port, "/metrics");
+    let end =
+        |name: &str| value(&metrics, &format!("aci_sync_credential_expiry_timestamp_seconds{{credential=\"{name}\"}}"));
+    assert_eq!(end("kubernetes_client_certificate"), 0.0);
+    assert!(end("apic_certificate") < end("kubernetes_token"), "{metrics}");
+
+    let certificate = Credential::Certificate(KeyForm::Sec1);
+    world.folder.file("kubeconfig", &world.kube.kubeconfig(certificate));
+    daemon.signal("HUP");
+    world.until("the renewed ones are known", |_| ends(port) == known("kubernetes_client_certificate", 365));
+    assert_eq!(daemon.count("credential ends soon"), 1, "once a day");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// T10, A2: what an untrusted server presents is not believed.
+#[test]
+fn an_untrusted_certificate_has_no_end() {
+    let world = World::new();
+    world.folder.file("apic-ca.pem", &world.kube.ca_pem());
+    let port = free_port();
+    let daemon = world.run(&["--listen", &format!("127.0.0.1:{port}")]);
+    daemon.until_logged("certificate not trusted");
+    world.until("the API server's is known", |_| ends(port).contains_key("kubernetes_server_certificate"));
+    assert!(!ends(port).contains_key("apic_certificate"));
 }
 
 /// The value of a series.
