@@ -105,27 +105,33 @@ impl Client {
     /// Reads objects and subscribes to their changes. The answer is the snapshot that the events follow.
     pub fn subscribe(&self, query: &Query, should_send: &ShouldSend<'_>) -> Result<(SubscriptionId, Vec<Mo>), Error> {
         let since = Instant::now();
-        let (id, mos, life) = self.name_controller(self.subscribe_once(query, should_send))?;
+        let (id, mos, life) = self.name_controller(self.subscribe_once(query, EXTENDED_LIFE, should_send))?;
         self.report(SubscriptionChange::Made { id: id.clone(), life, since });
         Ok((id, mos))
+    }
+
+    /// Makes a subscription that is not refreshed, and so ends within a minute (`check`).
+    pub(super) fn try_subscription(&self, query: &Query) -> Result<(), Error> {
+        self.name_controller(self.subscribe_once(query, DEFAULT_LIFE, &|| true).map(drop))
     }
 
     fn subscribe_once(
         &self,
         query: &Query,
+        longest: Duration,
         should_send: &ShouldSend<'_>,
     ) -> Result<(SubscriptionId, Vec<Mo>, Duration), Error> {
         let plain = "subscription=yes".to_owned();
         let get = |target: &str| self.0.http.get(target, should_send, Retry::IfNotServed);
         if self.0.extends.load(Ordering::Relaxed) {
-            let longer = format!("refresh-timeout={}", EXTENDED_LIFE.as_secs());
+            let longer = format!("refresh-timeout={}", longest.as_secs());
             match get(&query.target(&[plain.clone(), longer])) {
                 // Releases before 3.2(3) do not know the parameter. If the request is rejected without it too, the cause is
                 // another one.
                 Err(Error::Rejected { .. }) => {}
                 answer => {
                     let (id, mos) = reading::snapshot(answer?)?;
-                    return Ok((id, mos, EXTENDED_LIFE));
+                    return Ok((id, mos, longest));
                 }
             }
         }

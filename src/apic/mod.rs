@@ -30,6 +30,7 @@ mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -49,6 +50,7 @@ pub use subscription::SubscriptionId;
 #[cfg(test)]
 pub(crate) use client::tests::session as test_session;
 use event_sender::EventSender;
+use websocket::EventSocket;
 
 use crate::leadership::Leadership;
 
@@ -66,6 +68,26 @@ pub fn session_threads(
     let refresher = Refresher::new(tasks, events, stop.clone(), handle.clone(), event_sender.overflow());
     let manager = SessionManager::new(settings, leadership, event_sender, task_sender, stop, handle.clone());
     (handle, manager, refresher)
+}
+
+/// The pause between logins at several controllers; an APIC takes two a second.
+const LOGIN_PAUSE: Duration = Duration::from_millis(600);
+
+/// Logs in at one more controller, a while after the last login, and out again (`check`).
+pub fn try_login(settings: &Settings, controller: &Controller) -> Result<(), Error> {
+    settings.pacer.wait(LOGIN_PAUSE, &|| true)?;
+    let session = Client::login(settings, controller, settings.tls.agent(), None, Arc::default())?;
+    session.logout();
+    Ok(())
+}
+
+/// Opens the websocket of a session, subscribes to an object for a minute if there is one, and closes it (`check`).
+pub fn try_events(settings: &Settings, session: &Client, object: Option<&Query>) -> Result<(), Error> {
+    settings.pacer.wait_after_login()?;
+    let socket = EventSocket::open(&settings.tls, session.controller(), &session.token(), &|_| Ok(()))?;
+    let result = object.map_or(Ok(()), |query| session.try_subscription(query));
+    drop(socket);
+    result
 }
 
 /// Makes one session without a websocket, for `plan` and `run --once`. The controllers are tried in turn, and the last error

@@ -15,6 +15,7 @@ use super::election::{ElectionState, Lease, Write};
 use super::error::Error;
 use crate::backoff::{Backoff, random_unit, stopped, stopped_within};
 use crate::leadership::Leadership;
+use crate::net::CONNECT_TIMEOUT;
 use crate::time::micro_now;
 
 /// How long the release may take at the stop (X2).
@@ -46,6 +47,12 @@ impl LeaseLock {
 
     fn path(&self) -> String {
         format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+    }
+
+    /// The identity of the process that holds it; empty if it is free.
+    pub fn holder(&self) -> Result<String, Error> {
+        let lease = self.read(CONNECT_TIMEOUT)?;
+        Ok(lease.spec.holder_identity.unwrap_or_default().chars().take(MAX_IDENTITY).collect())
     }
 
     fn read(&self, limit: Duration) -> Result<Lease, Error> {

@@ -4,10 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
-use openssl::asn1::Asn1Time;
-
 use super::deadline_stream::{CONNECT_TIMEOUT, DeadlineStream};
 use super::tls::Tls;
+use super::trust::end_of;
 
 /// The most addresses of a host that are tried, each with its own timeout.
 const MAX_ADDRESSES: usize = 8;
@@ -31,10 +30,8 @@ pub fn dial(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), String> {
 /// What a TLS server shows of itself without a login.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// The days until its certificate ends, if it has one.
-    pub days_left: Option<i32>,
-    /// The end of its certificate, for people.
-    pub ends: String,
+    /// When its certificate ends, in seconds since 1970.
+    pub end: Option<u64>,
     /// The header `Date` of its answer, if there is one.
     pub date: Option<String>,
 }
@@ -43,9 +40,7 @@ pub struct Look {
 pub fn look(tls: &Tls, host: &str, stream: TcpStream, address: SocketAddr, path: &str) -> Result<Look, String> {
     let stream = DeadlineStream::new(Arc::new(stream), CONNECT_TIMEOUT);
     let mut stream = tls.connect(host, stream).map_err(|error| tls.explain(error, host, address).to_string())?;
-    let certificate = stream.ssl().peer_certificate();
-    let left = certificate.as_ref().and_then(|it| Asn1Time::days_from_now(0).ok()?.diff(it.not_after()).ok());
-    let ends = certificate.map(|it| it.not_after().to_string()).unwrap_or_default();
+    let end = stream.ssl().peer_certificate().and_then(|it| end_of(&it));
     let authority = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     let mut answer = Vec::new();
@@ -57,5 +52,5 @@ pub fn look(tls: &Tls, host: &str, stream: TcpStream, address: SocketAddr, path:
     let head = answer.split("\r\n\r\n").next().unwrap_or_default();
     let date = head.lines().filter_map(|it| it.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("date"));
     let date = date.map(|(_, value)| value.trim().to_owned());
-    Ok(Look { days_left: left.map(|it| it.days), ends, date })
+    Ok(Look { end, date })
 }

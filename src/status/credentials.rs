@@ -7,8 +7,8 @@ use log::warn;
 use crate::metrics::{CREDENTIAL_ENDS, CREDENTIALS, Credential};
 use crate::time;
 
-/// An end so near is logged once a day.
-const NEAR: u64 = 30 * 86_400;
+/// An end so near, in seconds, is logged once a day.
+pub const NEAR: u64 = 30 * 86_400;
 
 /// The end of each of [`CREDENTIALS`], in seconds since 1970; 0: unused or endless.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ pub mod server;
 pub mod service_manager;
 mod snapshot;
 
-pub use credentials::{CredentialEnds, EndWarnings};
+pub use credentials::{CredentialEnds, EndWarnings, NEAR};
 pub use snapshot::{
     Activity, Deferred, EpgView, FabricView, Identity, L3outView, Publisher, ReconcileEntry, Snapshot, State, Totals,
     Why,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aci_sync::commands::check::CHECKS;
 use serde_json::{Value, json};
+use sim::kube::{Credential, TOKEN};
 use sim::net::{Fault, Trouble};
 use sim::{apic, kube};
 
@@ -35,6 +36,19 @@ fn only_reads(world: &World) {
     }
 }
 
+/// A Lease that another process holds; a free one if the identity is empty.
+fn lease(world: &World, holder: &str) {
+    let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 15});
+    world.kube.apply("leases", json!({"metadata": {"namespace": "kube-system", "name": "aci-sync"}, "spec": spec}));
+}
+
+/// A kubeconfig with a token that ends so many days from now.
+fn token(world: &World, days: i64) {
+    let token = sim::pki::jwt(days);
+    world.kube.accept_tokens(&[&token]);
+    world.folder.file("kubeconfig", &world.kube.kubeconfig(Credential::Token).replace(TOKEN, &token));
+}
+
 fn logins(world: &World) -> usize {
     world.apic.journal().iter().filter(|it| it.path == "/api/aaaLogin.json").count()
 }
@@ -44,6 +58,9 @@ fn logins(world: &World) -> usize {
 fn a_good_world_is_all_ok() {
     World::both(|world| {
         world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+        lease(world, "master-1_1");
+        world.apic.deploy_l3out("uni/tn-T/out-L").unwrap();
+        world.apic.deploy_l3out("uni/tn-T/out-M").unwrap();
         world.kube.server().show_date(0);
         world.apic.show_date(0);
         let listen = format!("unix:{}", world.folder.path().join("aci-sync.sock").display());
@@ -62,12 +79,16 @@ fn a_good_world_is_all_ok() {
         ids.dedup();
         assert_eq!(ids, CHECKS.iter().map(|it| it.id).collect::<Vec<_>>());
         for line in [
-            "ok    kube.rights    10 of 10 rights; no right on everything",
-            "ok    kube.lists     all three kinds; Deployments name 1 L3Out",
-            "ok    apic.version   APIC 6.0(9c)",
-            "ok    fabric.write   uni/tn-T: write privilege admin",
-            "ok    fabric.vrf     uni/tn-T/out-L: uni/tn-T/ctx-V",
-            "ok    fabric.vrf     uni/tn-T/out-M: uni/tn-T/ctx-V",
+            "ok    kube.rights     10 of 10 rights; no right on everything",
+            "ok    kube.lists      all three kinds; Deployments name 1 L3Out",
+            "ok    apic.version    APIC 6.0(9c)",
+            "ok    fabric.write    uni/tn-T: write privilege admin",
+            "ok    fabric.vrf      uni/tn-T/out-L: uni/tn-T/ctx-V",
+            "ok    fabric.vrf      uni/tn-T/out-M: uni/tn-T/ctx-V",
+            "ok    apic.others     there is no other controller",
+            "ok    fabric.deployed uni/tn-T/out-L: 1 path, 1 floating SVI, 2 BGP peers",
+            "ok    fabric.faults   no fault F0467 about 1 EPG",
+            "ok    daemon          Lease kube-system/aci-sync: held by master-1_1",
         ] {
             assert!(lines.contains(&line), "{line}\n{text}");
         }
@@ -114,6 +135,11 @@ const CASES: &[Case] = &[
     case("warn  kube.rights", "denied: create events.events.k8s.io", 0, |it, _| it.kube.deny("create", "events")),
     case("warn  kube.rights", "every right on everything", 0, |it, _| it.kube.allow("*", "*")),
     case("FAIL  kube.lists", "failed to list and watch objects of kind Service", 1, |it, _| it.kube.fault(answer("/services?", 403, &json!({"kind": "Status", "code": 403, "message": "no"})))),
+    case("FAIL  kube.credential", "kubernetes_token: ended ", 1, |it, _| token(it, -3)),
+    case("warn  kube.credential", "kubernetes_token: ends ", 0, |it, _| token(it, 29)),
+    case("ok    kube.credential", "kubernetes_token: ends ", 0, |it, _| token(it, 365)),
+    case("ok    kube.credential", "kubernetes_client_certificate: ends ", 0, |_, _| {}),
+    case("ok    kube.credential", "no end is known", 0, |it, _| drop(it.folder.file("kubeconfig", &it.kube.kubeconfig(Credential::Token)))),
     case("skip  kube.clock", "no valid header Date", 0, |_, _| {}),
     case("warn  kube.clock", "s ahead of ours", 0, |it, _| it.kube.server().show_date(120)),
     case("FAIL  apic.reach", "failed to connect", 1, |it, _| it.apic.stop(0)),
@@ -123,6 +149,10 @@ const CASES: &[Case] = &[
     case("warn  apic.clock", "s behind ours", 0, |it, _| it.apic.show_date(-120)),
     case("FAIL  apic.login", "Username or password is incorrect", 1, |it, _| it.apic.set_password("admin", "another")),
     case("warn  apic.login", "the APIC wants the password to be changed", 0, |it, _| it.apic.variants(|it| it.change_password = true)),
+    case("FAIL  apic.websocket", "the APIC answers HTTP 405", 1, |it, _| it.apic.fault(Fault::on("/socket", Trouble::Answer(405, "text/html", String::new())))),
+    case("FAIL  apic.websocket", "rejected by the APIC", 1, |it, _| it.apic.variants(|it| it.subscriptions_refused = true)),
+    case("ok    apic.websocket", "opened; subscribed to uni/tn-T/out-L", 0, |it, _| it.apic.variants(|it| it.refresh_timeout_known = false)),
+    Case { words: &[], ..case("ok    apic.websocket", "opened; there is no L3Out to subscribe to", 0, |_, _| {}) },
     case("FAIL  apic.version", "APIC 3.1(2m) has no annotations", 1, |it, _| it.apic.variants(|it| it.version = "3.1(2m)")),
     case("warn  apic.version", "APIC 4.2(3l) is older than 4.2(4)", 0, |it, _| it.apic.variants(|it| it.version = "4.2(3l)")),
     case("warn  apic.version", "unknown APIC release \"simsim\"", 0, |it, _| it.apic.variants(|it| it.version = "simsim")),
@@ -138,11 +168,27 @@ const CASES: &[Case] = &[
     case("ok    fabric.write", "write privilege tenant-ext-connectivity", 0, |it, _| it.apic.variants(|it| it.write_privileges = Some("ops|tenant-ext-connectivity"))),
     case("warn  fabric.write", "does not say whether the user may write", 0, |it, _| it.apic.variants(|it| it.write_privileges = None)),
     case("warn  fabric.vrf", "uni/tn-T/out-L: ", 0, |it, _| it.apic.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "NONE")]).unwrap()),
+    case("warn  fabric.deployed", "uni/tn-T/out-L: no path, no floating SVI and no BGP peer", 0, |_, _| {}),
+    case("warn  fabric.faults", "uni/tn-T/out-L/instP-E: fault F0467 (1 time)", 0, |it, _| fault(it)),
+    case("skip  fabric.faults", "no Deployment names an EPG", 0, |_, _| {}),
+    case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |it, command| { lease(it, ""); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
+    case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |_, command| { command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
+    case("ok    daemon", "Lease kube-system/aci-sync: held by other", 0, |it, command| { lease(it, "other"); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("warn  daemon", "no daemon answers", 0, |_, _| {}),
 ];
 
 fn mark(world: &World, annotation: &str) {
     world.apic.set("uni/tn-T/out-L/instP-X", "l3extInstP", &[("annotation", annotation)]).unwrap();
+}
+
+/// The EPG that a Deployment names has a prefix that another EPG had first.
+fn fault(world: &World) {
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    for name in ["X", "E"] {
+        let subnet = json!({"l3extSubnet": {"attributes": {"ip": "10.0.0.1/32"}}});
+        let epg = json!({"l3extInstP": {"attributes": {"name": name}, "children": [subnet]}});
+        world.apic.admin_post("uni/tn-T/out-L", &epg).unwrap();
+    }
 }
 
 /// T6, A4: each id finds its flaw, says so in one line, and with a fix if something is to be done. One login at most is
@@ -169,7 +215,8 @@ fn each_id_finds_its_flaw() {
         std::thread::scope(|scope| cases.iter().for_each(|case| drop(scope.spawn(|| examine(case)))));
     }
     let flawed = CASES.iter().filter(|it| it.line.starts_with("FAIL") || it.line.starts_with("warn"));
-    let ids: BTreeSet<&str> = flawed.map(|it| it.line[6..].trim()).collect();
+    let mut ids: BTreeSet<&str> = flawed.map(|it| it.line[6..].trim()).collect();
+    ids.insert("apic.others"); // It needs several controllers: below.
     assert_eq!(ids, CHECKS.iter().map(|it| it.id).collect(), "each id fails or warns at least once");
 }
 
@@ -195,6 +242,40 @@ fn a_refused_login_is_not_tried_elsewhere() {
     assert_eq!(logins(&world), 1);
     let tried: BTreeSet<usize> = world.apic.journal().iter().map(|it| it.controller).collect();
     assert_eq!(tried.len(), 3, "all three were looked at");
+}
+
+/// T6: one that has ended is a failure, as the daemon would not trust it, and with its fingerprint a warning.
+#[test]
+fn a_certificate_that_has_ended_fails() {
+    let authority = sim::pki::Authority::new("our-ca");
+    let identity = Some(authority.expired_server(&["127.0.0.1"]));
+    let fabric = apic::Options { authority: Some(authority), identity, ..apic::Options::default() };
+    let world = World::with(kube::Options::default(), fabric);
+    let (text, code) = check(&world, &["T/L"], |_| {});
+    assert!(code == Some(1) && text.contains("FAIL  apic.tls "), "{text}");
+    let (text, code) = check(&world, &["T/L"], |command| {
+        command.env_remove("ACI_SYNC_APIC_CA").env("ACI_SYNC_APIC_FINGERPRINT", world.apic.fingerprint());
+    });
+    assert!(code == Some(0) && text.contains("certificate accepted; it ended "), "{text}");
+}
+
+/// T6, W8: the other controllers are logged in at, apart from one another, and no login follows a refused one.
+#[test]
+fn other_controllers_are_tried_once() {
+    let world = World::with(kube::Options::default(), apic::Options { controllers: 4, ..apic::Options::default() });
+    let (text, code) = check(&world, &["T/L"], |_| {});
+    assert_eq!((code, text.matches("ok    apic.others ").count()), (Some(0), 3), "{text}");
+    let journal = world.apic.journal();
+    let logins_at: Vec<Instant> = journal.iter().filter(|it| it.path == "/api/aaaLogin.json").map(|it| it.at).collect();
+    assert!(logins_at.windows(2).all(|it| it[1] - it[0] >= Duration::from_millis(600)), "{logins_at:?}");
+
+    let refusal =
+        json!({"imdata": [{"error": {"attributes": {"code": "401", "text": "Username or password is incorrect"}}}]});
+    world.apic.fault_at(2, answer("aaaLogin", 401, &refusal));
+    let (text, code) = check(&world, &["T/L"], |_| {});
+    let lines: Vec<&str> = text.lines().filter(|it| it.contains(" apic.others ")).map(|it| &it[..4]).collect();
+    assert_eq!((code, lines), (Some(0), vec!["ok  ", "warn", "skip"]), "{text}");
+    assert_eq!((world.apic.troubled(), logins(&world)), (1, 4 + 2), "{text}");
 }
 
 /// T6, X3: a controller that makes the TLS handshake and then says nothing costs ten seconds.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::e2e_world::Daemon;
 use crate::world::World;
 
 const CLUSTER: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/aci-sync";
@@ -34,7 +35,11 @@ fn only_granted_requests_are_sent() {
     world.until_follows("E", "web", 2, &[]);
     assert_eq!(daemon.stop().0, Some(0));
     assert_eq!(daemon.count("permission denied"), 0, "{}", daemon.log());
-    let used: BTreeSet<(String, String)> = world.cluster.requests().into_iter().collect();
+    let mut used: BTreeSet<(String, String)> = world.cluster.requests().into_iter().collect();
+    // `check` also sends what every user may send: system:basic-user and system:public-info-viewer.
+    for of_every_user in [("create", "selfsubjectaccessreviews"), ("get", "")] {
+        used.remove(&pair(of_every_user));
+    }
     let always = [("get", "namespaces"), ("get", "leases"), ("update", "leases"), ("create", "events")];
     let lists = ["deployments", "pods", "services"].into_iter().flat_map(|of| [("list", of), ("watch", of)]);
     let always: BTreeSet<(String, String)> = lists.chain(always).map(pair).collect();
@@ -132,6 +137,43 @@ fn one_missing_permission_of_the_others() {
         assert_eq!(daemon.count(&format!("cannot {verb} resource")), 1, "{}", daemon.log());
         assert_eq!(daemon.stop().0, Some(0));
     }
+}
+
+/// T6: `check` passes with exactly the rights of the manifest, and finds each one that is missing: by the server's own
+/// review, and, because that is no proof, by what is refused.
+#[test]
+fn check_finds_a_missing_right() {
+    let world = World::new();
+    world.deploy("web", Some("E"), 1);
+    let check = || {
+        let kubeconfig = world.cluster.file("service-account.kubeconfig");
+        let mut program = Daemon::start(world.command(kubeconfig, &["check", "--leader-elect"]));
+        (program.wait().code(), program.text("out"))
+    };
+    let (code, text) = check();
+    assert_eq!(code, Some(0), "{text}");
+    for line in
+        ["ok    kube.rights     11 of 11 rights; no right on everything", "ok    kube.lists      all three kinds"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    for (role, verb, resource, code, lines) in [
+        (CLUSTER, "watch", "pods", 1, ["FAIL  kube.rights     denied: watch pods", "FAIL  kube.lists "]),
+        (CLUSTER, "list", "services", 1, ["FAIL  kube.rights     denied: list services", "FAIL  kube.lists "]),
+        (CLUSTER, "get", "namespaces", 1, ["FAIL  kube.auth ", "skip  kube.rights "]),
+        (NAMESPACE, "update", "leases", 1, ["FAIL  kube.rights     denied: update leases", "ok    kube.lists "]),
+        (CLUSTER, "create", "events", 0, ["warn  kube.rights     denied: create events", "ok    kube.lists "]),
+    ] {
+        let without = Without::new(&world, role, verb, resource);
+        // The server takes a moment to see the change.
+        world.until(&format!("{lines:?}"), || {
+            let (found, text) = check();
+            found == Some(code) && lines.iter().all(|line| text.contains(line))
+        });
+        drop(without);
+        world.until("all is well again", || check().1.contains("11 of 11 rights"));
+    }
+    assert!(world.apic.writes().is_empty());
 }
 
 /// O1: who may not read the namespace kube-system has to give a cluster id.

@@ -3,14 +3,11 @@
 use std::net::{SocketAddr, TcpStream};
 
 use super::report::Outcome;
-use super::{World, compare_clocks};
-use crate::apic::{self, Controller, Error};
+use super::{World, compare_clocks, judge_end};
+use crate::apic::{self, Controller, Error, Query};
 use crate::daemon::apic_settings;
 use crate::net::{dial, look};
 use crate::secret::Renewable;
-
-/// How soon the end of a certificate is a warning, in days.
-const SOON: i32 = 30;
 
 /// A TCP connection to a controller.
 pub(super) struct Connection {
@@ -70,13 +67,11 @@ pub(super) fn tls(world: &mut World<'_>) -> Vec<Outcome> {
                 continue;
             }
         };
-        outcomes.push(match seen.days_left {
-            Some(days) if days < SOON => {
-                let text = format!("the certificate ends {} (in {days} days)", seen.ends);
-                Outcome::warn(&subject, text, "renew the certificate of the controller")
-            }
-            _ => Outcome::ok(&subject, format!("the certificate is accepted and ends {}", seen.ends)),
-        });
+        let what = "certificate accepted; it ";
+        // One in the past is trusted by its fingerprint, or not verified at all: a run works.
+        let fix = "renew the certificate of the controller";
+        let outcome = seen.end.map(|end| judge_end(&subject, what, end, fix, Outcome::warn));
+        outcomes.push(outcome.unwrap_or_else(|| Outcome::ok(&subject, format!("{what}never ends"))));
         world.trusted.push((controller, seen.date));
     }
     outcomes
@@ -89,10 +84,10 @@ pub(super) fn clock(world: &mut World<'_>) -> Vec<Outcome> {
 
 /// One login. A refused one is not repeated, here or at another controller: that could lock the account (W8).
 pub(super) fn login(world: &mut World<'_>) -> Vec<Outcome> {
-    let (Some(mut settings), Some(password)) = (world.apic.take(), &world.password) else { return Vec::new() };
+    let (Some(settings), Some(password)) = (&mut world.apic, &world.password) else { return Vec::new() };
     settings.controllers = world.trusted.iter().map(|(controller, _)| controller.clone()).collect();
     settings.password = Renewable::new(password.clone());
-    let session = match apic::login(&settings) {
+    let session = match apic::login(settings) {
         Ok(session) => session,
         Err(error @ Error::Unauthorized(_)) => {
             let fix = "correct ACI_USERNAME or the password; run check again only after that, or the APIC may lock the \
@@ -110,6 +105,47 @@ pub(super) fn login(world: &mut World<'_>) -> Vec<Outcome> {
     };
     world.session = Some(session);
     vec![outcome]
+}
+
+/// The controllers that were not logged in at: the daemon uses them if the first one is away. No login follows a refused
+/// one.
+pub(super) fn others(world: &mut World<'_>) -> Vec<Outcome> {
+    let (Some(settings), Some(session)) = (&world.apic, &world.session) else { return Vec::new() };
+    let mut outcomes = Vec::new();
+    let mut is_refused = false;
+    for controller in settings.controllers.iter().filter(|it| *it != session.controller()) {
+        let subject = controller.to_string();
+        if is_refused {
+            outcomes
+                .push(Outcome::skip(&subject, "not tried after a refused login, because that could lock the account"));
+            continue;
+        }
+        outcomes.push(match apic::try_login(settings, controller) {
+            Ok(()) => Outcome::ok(&subject, "logged in and out"),
+            Err(error) => {
+                is_refused = matches!(error, Error::Unauthorized(_) | Error::Forbidden(_));
+                let fix = "compare this controller with the others; the daemon uses it if they are away";
+                Outcome::warn(&subject, error.to_string(), fix)
+            }
+        });
+    }
+    if outcomes.is_empty() { vec![Outcome::ok("", "there is no other controller")] } else { outcomes }
+}
+
+/// The websocket of the session, by which the APIC reports changes, and a subscription.
+pub(super) fn websocket(world: &mut World<'_>) -> Vec<Outcome> {
+    let (Some(settings), Some(session)) = (&world.apic, &world.session) else { return Vec::new() };
+    let l3out = world.l3outs.first();
+    let query = l3out.map(|l3out| Query::object(l3out).subtree(&["l3extOut", "l3extInstP", "l3extSubnet"]));
+    let subject = session.controller().to_string();
+    vec![match (apic::try_events(settings, session, query.as_ref()), l3out) {
+        (Ok(()), Some(l3out)) => Outcome::ok(&subject, format!("opened; subscribed to {l3out}")),
+        (Ok(()), None) => Outcome::ok(&subject, "opened; there is no L3Out to subscribe to"),
+        (Err(error), _) => {
+            let fix = "let proxies and firewalls pass websockets (GET /socket... with Upgrade), and the user subscribe";
+            Outcome::fail(&subject, error.to_string(), fix)
+        }
+    }]
 }
 
 /// The release of the APIC.

@@ -13,6 +13,9 @@ use crate::model::owner::{ANY_ANNOTATION, OwnerIdentity, Ownership};
 /// The privileges either of which lets aci-sync write external EPGs.
 const PRIVILEGES: [&str; 2] = ["admin", "tenant-ext-connectivity"];
 
+/// The fault "prefix entry already used in another EPG".
+const PREFIX_IN_USE: &str = "F0467";
+
 const NO_L3OUT: &str = "no Deployment names an L3Out; give TENANT/L3OUT as an argument";
 
 /// The VRF of an L3Out.
@@ -167,4 +170,61 @@ pub(super) fn vrf(world: &mut World<'_>) -> Vec<Outcome> {
         });
     }
     or_none(outcomes)
+}
+
+/// What deploys an L3Out on leaves, and what people call it.
+const INTERFACES: [(&str, &str); 3] =
+    [("l3extRsPathL3OutAtt", "path"), ("l3extVirtualLIfP", "floating SVI"), ("bgpPeerP", "BGP peer")];
+
+/// Whether each L3Out is on any leaf.
+pub(super) fn deployed(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(session) = &world.session else { return Vec::new() };
+    let mut outcomes = Vec::new();
+    for l3out in &world.l3outs {
+        let dn = l3out.to_string();
+        if !world.vrfs.contains_key(l3out) {
+            outcomes.push(Outcome::skip(&dn, "fabric.l3out failed"));
+            continue;
+        }
+        let found = match read(session, &Query::object(l3out).subtree(&INTERFACES.map(|it| it.0))) {
+            Ok(found) => found,
+            Err(error) => {
+                outcomes.push(Outcome::warn(&dn, error.to_string(), "let the user read this tenant"));
+                continue;
+            }
+        };
+        let counts = INTERFACES.map(|(class, name)| (found.iter().filter(|it| it.class == class).count(), name));
+        let parts: Vec<String> = counts.into_iter().filter(|it| it.0 > 0).map(|(n, name)| counted(n, name)).collect();
+        outcomes.push(if parts.is_empty() {
+            let text = "no path, no floating SVI and no BGP peer: its EPGs are on no leaf";
+            Outcome::warn(&dn, text, "give the L3Out a node profile with an interface")
+        } else {
+            Outcome::ok(&dn, parts.join(", "))
+        });
+    }
+    or_none(outcomes)
+}
+
+/// Faults about prefixes that two EPGs of a VRF have, for the EPGs that Deployments name.
+pub(super) fn faults(world: &mut World<'_>) -> Vec<Outcome> {
+    let Some(session) = &world.session else { return Vec::new() };
+    if world.epgs.is_empty() {
+        return vec![Outcome::skip("", "no Deployment names an EPG")];
+    }
+    let faults = match read(session, &Query::class("faultInst").with_value("code", PREFIX_IN_USE)) {
+        Ok(faults) => faults,
+        Err(error) => return vec![Outcome::warn("", format!("failed to read: {error}"), "let the user read faults")],
+    };
+    let mut outcomes = Vec::new();
+    for epg in &world.epgs {
+        let about = format!("/rtd-[{epg}]/");
+        let count = faults.iter().filter(|it| it.dn.contains(&about)).count();
+        if count > 0 {
+            let text = format!("fault F0467 ({}): another EPG of the VRF has a prefix of it", counted(count, "time"));
+            let fix = "look at the fault in the APIC's GUI, and remove the prefix from the other EPG";
+            outcomes.push(Outcome::warn(&epg.to_string(), text, fix));
+        }
+    }
+    let none = || vec![Outcome::ok("", format!("no fault F0467 about {}", counted(world.epgs.len(), "EPG")))];
+    if outcomes.is_empty() { none() } else { outcomes }
 }

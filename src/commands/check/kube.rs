@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::report::Outcome;
-use super::{World, compare_clocks, rights};
+use super::{World, compare_clocks, judge_end, rights};
 use crate::kube::{Client, Error, Pool};
-use crate::model::dn::L3outDn;
+use crate::model::dn::{EpgDn, L3outDn};
 use crate::model::finding::counted;
 use crate::model::inventory::Inventory;
 use crate::model::kubernetes::Kind;
 use crate::model::rules::Rules;
+use crate::status::CredentialEnds;
 
 /// The oldest minor version of Kubernetes 1 that aci-sync is tested with.
 const OLDEST: u32 = 20;
 
-const RBAC: &str = "kubectl apply -f scripts/kubernetes-rbac.yaml, and use the kubeconfig of that ServiceAccount";
+pub(super) const RBAC: &str =
+    "kubectl apply -f scripts/kubernetes-rbac.yaml, and use the kubeconfig of that ServiceAccount";
 
 /// DNS, TCP, TLS and `GET /version`.
 pub(super) fn reach(world: &mut World<'_>) -> Vec<Outcome> {
@@ -68,6 +70,7 @@ pub(super) fn auth(world: &mut World<'_>) -> Vec<Outcome> {
             Outcome::fail("", error.to_string(), fix)
         }
     };
+    world.is_accepted = outcome.is_ok();
     vec![outcome]
 }
 
@@ -113,9 +116,11 @@ pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
             return vec![Outcome::fail("", format!("failed to list and watch objects of kind {kind}: {error}"), RBAC)];
         }
     }
-    match bound_l3outs(cluster, &config.rules) {
-        Ok(bound) => {
+    match bound_epgs(cluster, &config.rules) {
+        Ok(epgs) => {
+            let bound: BTreeSet<L3outDn> = epgs.iter().map(|it| it.l3out.clone()).collect();
             let text = format!("all three kinds; Deployments name {}", counted(bound.len(), "L3Out"));
+            world.epgs = epgs;
             world.l3outs.extend(bound);
             vec![Outcome::ok("", text)]
         }
@@ -123,12 +128,24 @@ pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
     }
 }
 
-fn bound_l3outs(cluster: &Client, rules: &Rules) -> Result<BTreeSet<L3outDn>, Error> {
+fn bound_epgs(cluster: &Client, rules: &Rules) -> Result<BTreeSet<EpgDn>, Error> {
     let (deployments, _) = cluster.list(Kind::Deployment, &mut Pool::default())?;
     let mut inventory = Inventory::default();
     inventory.listed(Kind::Deployment, deployments, Instant::now());
-    let epgs = inventory.managed.values().filter_map(|it| it.bound_epg(rules));
-    Ok(epgs.map(|it| it.l3out.clone()).collect())
+    Ok(inventory.managed.values().filter_map(|it| it.bound_epg(rules)).cloned().collect())
+}
+
+/// The ends of our client certificate and token, as they are in the kubeconfig.
+pub(super) fn credential(_: &mut World<'_>) -> Vec<Outcome> {
+    let fix = "renew it; see docs/credentials-and-permissions.md";
+    let known = CredentialEnds::now(false);
+    let own = known.iter().filter(|(name, _)| matches!(*name, "kubernetes_client_certificate" | "kubernetes_token"));
+    let ends = own.filter_map(|(name, end)| Some(judge_end(name, "", end?, fix, Outcome::fail)));
+    let outcomes: Vec<Outcome> = ends.collect();
+    if outcomes.is_empty() {
+        return vec![Outcome::ok("", "no end is known, or a program renews it in time")];
+    }
+    outcomes
 }
 
 /// The API server's clock against ours.

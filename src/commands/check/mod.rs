@@ -18,8 +18,10 @@ use crate::apic::Controller;
 use crate::cli::Invocation;
 use crate::config::Config;
 use crate::exit::{EXIT_CONFIG, ExitError};
-use crate::model::dn::{L3outDn, Name};
+use crate::model::dn::{EpgDn, L3outDn, Name};
 use crate::secret::Secret;
+use crate::status::NEAR;
+use crate::time;
 
 /// How long all checks may take before the rest is not asked any more.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -49,17 +51,22 @@ pub const CHECKS: &[Check] = &[
     check("kube.auth", &[("kube.reach", "")], kube::auth),
     check("kube.rights", &[("kube.auth", "")], kube::rights),
     check("kube.lists", &[("kube.auth", "")], kube::lists),
+    check("kube.credential", &[("secrets", local::KUBECONFIG)], kube::credential),
     check("kube.clock", &[("kube.reach", "")], kube::clock),
     check("apic.reach", &[("config", "")], apic::reach),
     check("apic.tls", &[("apic.reach", "")], apic::tls),
     check("apic.clock", &[("apic.tls", "")], apic::clock),
     check("apic.login", &[("apic.tls", ""), ("secrets", local::PASSWORD)], apic::login),
+    check("apic.others", &[("apic.login", "")], apic::others),
     check("apic.version", &[("apic.login", "")], apic::version),
+    check("apic.websocket", &[("apic.login", "")], apic::websocket),
     check("fabric.marks", &[("apic.login", "")], fabric::marks),
     check("fabric.tenant", &[("apic.login", "")], fabric::tenant),
     check("fabric.l3out", &[("apic.login", "")], fabric::l3out),
     check("fabric.write", &[("apic.login", "")], fabric::write),
     check("fabric.vrf", &[("apic.login", "")], fabric::vrf),
+    check("fabric.deployed", &[("apic.login", "")], fabric::deployed),
+    check("fabric.faults", &[("apic.login", "")], fabric::faults),
     check("daemon", &[("config", "")], daemon::daemon),
 ];
 
@@ -72,6 +79,8 @@ struct World<'a> {
     cluster: Option<crate::kube::Client>,
     /// By `--cluster-id` or the namespace `kube-system`.
     cluster_id: Option<String>,
+    /// The API server takes our credentials.
+    is_accepted: bool,
     /// The header `Date` of the API server.
     kube_date: Option<String>,
     /// The connections to the controllers that can be reached, in the order of `--apic`.
@@ -82,6 +91,8 @@ struct World<'a> {
     session: Option<crate::apic::Client>,
     /// The L3Outs of the arguments and of Deployments.
     l3outs: BTreeSet<L3outDn>,
+    /// The external EPGs that Deployments name.
+    epgs: BTreeSet<EpgDn>,
     tenants: BTreeMap<Name, bool>,
     vrfs: BTreeMap<L3outDn, fabric::Vrf>,
 }
@@ -98,12 +109,14 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
         password: None,
         cluster: None,
         cluster_id: None,
+        is_accepted: false,
         kube_date: None,
         connections: Vec::new(),
         apic: None,
         trusted: Vec::new(),
         session: None,
         l3outs,
+        epgs: BTreeSet::new(),
         tenants: BTreeMap::new(),
         vrfs: BTreeMap::new(),
     };
@@ -146,13 +159,24 @@ fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
     Ok(L3outDn { tenant, l3out })
 }
 
+/// The end of a credential, which is a warning within 30 days; `ended` is for one in the past.
+fn judge_end(subject: &str, what: &str, end: u64, fix: &str, ended: fn(&str, String, &str) -> Outcome) -> Outcome {
+    let now = time::unix_now();
+    let (when, distance) = (time::rfc3339(end), time::distance(end, now));
+    if end <= now {
+        return ended(subject, format!("{what}ended {when} ({distance})"), fix);
+    }
+    let text = format!("{what}ends {when} ({distance})");
+    if end < now + NEAR { Outcome::warn(subject, text, fix) } else { Outcome::ok(subject, text) }
+}
+
 /// The difference between a peer's clock and ours.
 fn compare_clocks(subject: &str, date: Option<&str>) -> Outcome {
     const MAX_SECONDS: i64 = 30;
-    let Some(theirs) = date.and_then(crate::time::parse_http_date) else {
+    let Some(theirs) = date.and_then(time::parse_http_date) else {
         return Outcome::skip(subject, "the answer has no valid header Date");
     };
-    let ahead = theirs as i64 - crate::time::unix_now() as i64;
+    let ahead = theirs as i64 - time::unix_now() as i64;
     if ahead.abs() <= MAX_SECONDS {
         return Outcome::ok(subject, format!("within {MAX_SECONDS} s of ours"));
     }

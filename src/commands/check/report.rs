@@ -138,7 +138,7 @@ fn line(id: &str, outcome: &Outcome) -> String {
     let Outcome { status, subject, text, fix } = outcome;
     let word = if *status == Status::Fail { "FAIL" } else { status.word() };
     let subject = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-    let mut lines = format!("{word:<5} {id:<14} {subject}{text}\n");
+    let mut lines = format!("{word:<5} {id:<15} {subject}{text}\n");
     if !fix.is_empty() {
         lines += &format!("      fix: {fix}\n");
     }

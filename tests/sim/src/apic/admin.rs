@@ -75,6 +75,21 @@ impl AdminApi {
         self.admin_post("uni", &json!({"fvTenant": {"attributes": {"name": tenant}, "children": children}}))
     }
 
+    /// Puts an L3Out on a leaf: a routed port, a floating SVI, and a BGP peer below each.
+    pub fn deploy_l3out(&self, l3out: &str) -> Result<(), ApiError> {
+        let peer = |addr: &str| json!({"bgpPeerP": {"attributes": {"addr": addr}}});
+        let port =
+            json!({"tDn": "topology/pod-1/paths-101/pathep-[eth1/1]", "addr": "10.9.0.1/24", "ifInstT": "l3-port"});
+        let svi = json!({"nodeDn": "topology/pod-1/node-101", "encap": "vlan-100", "addr": "10.9.1.1/24", "ifInstT": "ext-svi"});
+        let interfaces = json!({"l3extLIfP": {"attributes": {"name": "I"}, "children": [
+            {"l3extRsPathL3OutAtt": {"attributes": port, "children": [peer("10.9.0.5")]}},
+            {"l3extVirtualLIfP": {"attributes": svi, "children": [peer("10.9.1.0/24")]}},
+        ]}});
+        let node =
+            json!({"l3extRsNodeL3OutAtt": {"attributes": {"tDn": "topology/pod-1/node-101", "rtrId": "10.9.9.1"}}});
+        self.admin_post(l3out, &json!({"l3extLNodeP": {"attributes": {"name": "N"}, "children": [node, interfaces]}}))
+    }
+
     /// The properties of an object, its `dn` included.
     pub fn get(&self, dn: &str) -> Option<Value> {
         let state = self.cluster.look();

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::applications::APPLICATIONS;
+use super::interfaces::INTERFACES;
 use super::rules::Rule;
 
 /// How the relative name of an object is made.
@@ -18,7 +19,12 @@ pub enum Rn {
     Named(&'static str, &'static str),
     /// A prefix, then the value of the naming property in brackets.
     Bracketed(&'static str, &'static str),
+    /// A prefix, then the values of two naming properties, each in brackets.
+    Paired(&'static str, &'static str, &'static str),
 }
+
+/// What is between the two values of [`Rn::Paired`], which count as one text.
+const BETWEEN: &str = "]-[";
 
 /// A property: name, value of a new object, what may be written to it.
 #[derive(Debug)]
@@ -179,7 +185,7 @@ static CLASSES: &[Class] = &[
             "l3extOut",
             "L3 Outside",
             Rn::Named("out-", "name"),
-            &["l3extInstP", "l3extRsEctx", "tagAnnotation", "tagTag"],
+            &["l3extInstP", "l3extLNodeP", "l3extRsEctx", "tagAnnotation", "tagTag"],
             &[
                 key("name", NAME_64),
                 ANNOTATION,
@@ -384,7 +390,7 @@ static KNOWN: LazyLock<HashSet<&str>> =
 impl Class {
     /// All classes that can have objects here.
     pub fn all() -> impl Iterator<Item = &'static Class> {
-        CLASSES.iter().chain(APPLICATIONS)
+        CLASSES.iter().chain(APPLICATIONS).chain(INTERFACES)
     }
 
     /// The class of this name.
@@ -397,11 +403,33 @@ impl Class {
         Class::named(name).is_some() || KNOWN.contains(name)
     }
 
-    /// The property that names its objects.
+    /// The property that names its objects; of two the first.
     pub fn naming(&self) -> Option<&'static str> {
         match self.rn {
             Rn::Fixed(_) => None,
-            Rn::Named(_, prop) | Rn::Bracketed(_, prop) => Some(prop),
+            Rn::Named(_, prop) | Rn::Bracketed(_, prop) | Rn::Paired(_, prop, _) => Some(prop),
+        }
+    }
+
+    /// The properties that name an object, with their values.
+    pub fn names<'a>(&self, value: &'a str) -> Vec<(&'static str, &'a str)> {
+        match self.rn {
+            Rn::Paired(_, first, second) => {
+                let (one, other) = value.split_once(BETWEEN).unwrap_or((value, ""));
+                vec![(first, one), (second, other)]
+            }
+            _ => self.naming().map(|prop| (prop, value)).into_iter().collect(),
+        }
+    }
+
+    /// The value that names an object with these properties; the name of one that is not given.
+    pub fn value_of(&self, get: impl Fn(&str) -> Option<String>) -> Result<String, &'static str> {
+        match self.rn {
+            Rn::Fixed(_) => Ok(String::new()),
+            Rn::Named(_, prop) | Rn::Bracketed(_, prop) => get(prop).ok_or(prop),
+            Rn::Paired(_, first, second) => {
+                Ok(format!("{}{BETWEEN}{}", get(first).ok_or(first)?, get(second).ok_or(second)?))
+            }
         }
     }
 
@@ -410,7 +438,7 @@ impl Class {
         match self.rn {
             Rn::Fixed(rn) => rn.to_owned(),
             Rn::Named(prefix, _) => format!("{prefix}{value}"),
-            Rn::Bracketed(prefix, _) => format!("{prefix}[{value}]"),
+            Rn::Bracketed(prefix, _) | Rn::Paired(prefix, ..) => format!("{prefix}[{value}]"),
         }
     }
 
@@ -428,6 +456,10 @@ impl Class {
                 let value = rn.strip_prefix(prefix)?;
                 let inner = value.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
                 if self.name == "tagAnnotation" { Some(inner.unwrap_or(value)) } else { inner }
+            }
+            Rn::Paired(prefix, ..) => {
+                let inner = rn.strip_prefix(prefix)?.strip_prefix('[')?.strip_suffix(']')?;
+                inner.contains(BETWEEN).then_some(inner)
             }
         }
     }

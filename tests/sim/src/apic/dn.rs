@@ -67,7 +67,6 @@ const UNSIMULATED: &[&str] = &[
     "lDevVip-",
     "ldevCtx-",
     "leakroutes",
-    "lnodep-",
     "mgmtp-",
     "monepg-",
     "oobbrc-",
@@ -202,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_is_not_simulated_differs_from_what_cannot_be() {
-        for dn in ["topology/pod-1", "uni/infra", "uni/tn-T/flt-F/e-E", "uni/tn-T/out-L/lnodep-N/lifp-I"] {
+        for dn in ["topology/pod-1", "uni/infra", "uni/tn-T/flt-F/e-E", "uni/tn-T/out-L/bgpExtP"] {
             assert!(is_unsimulated(dn), "{dn}");
         }
         for dn in ["uni", "uni/tn-T/out-L", "uni/x-T", "xyz/tn-T", "uni/[x"] {
@@ -238,6 +237,11 @@ mod tests {
             ),
             ("uni/tn-T/out-L/annotationKey-a:b", "tagAnnotation", "uni/tn-T/out-L/annotationKey-[a:b]"),
             ("uni/tn-T/out-L/instP-E/rscons-C", "fvRsCons", "uni/tn-T/out-L/instP-E/rscons-C"),
+            (
+                "uni/tn-T/out-L/lnodep-N/lifp-I/vlifp-[topology/pod-1/node-101]-[vlan-100]/peerP-[10.1.1.11]",
+                "bgpPeerP",
+                "uni/tn-T/out-L/lnodep-N/lifp-I/vlifp-[topology/pod-1/node-101]-[vlan-100]/peerP-[10.1.1.11]",
+            ),
         ];
         for (dn, class, canonical) in table {
             let place = place(dn, &Variants::default()).unwrap();

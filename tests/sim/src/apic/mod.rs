@@ -18,6 +18,7 @@ mod fabric;
 mod filter;
 mod front;
 mod in_memory;
+mod interfaces;
 mod json;
 mod lab;
 mod query;

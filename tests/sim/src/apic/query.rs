@@ -257,7 +257,7 @@ impl Query {
         match self.shown {
             Shown::All => true,
             Shown::Configured => class.prop(property).is_some_and(writable),
-            Shown::Naming => class.naming() == Some(property),
+            Shown::Naming => class.names("").iter().any(|(name, _)| *name == property),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::body::Node;
-use super::classes::{Class, Rn};
+use super::classes::Class;
 use super::dn::{self, Place};
 use super::error::ApiError;
 use super::rules::{Refusal, Rule};
@@ -83,9 +83,9 @@ impl Edit<'_> {
     fn child(&self, parent: &Place, node: &Node) -> Result<Place, ApiError> {
         let above = class_of(parent)?;
         let class = node.class;
-        let value = class.naming().and_then(|name| node.get(name));
+        let value = class.value_of(|name| node.get(name).map(str::to_owned));
         if !above.children.contains(&class.name) {
-            let rn = node.given("rn").map_or_else(|| class.rn(value.unwrap_or_default()), str::to_owned);
+            let rn = node.given("rn").map_or_else(|| class.rn(&value.unwrap_or_default()), str::to_owned);
             return Err(ApiError::misplaced(&rn, &parent.dn));
         }
         if let Some(own) = node.given("dn") {
@@ -97,21 +97,14 @@ impl Edit<'_> {
             let place = dn::place(&format!("{}/{rn}", parent.dn), self.variants)?;
             return if place.class == class.name { Ok(place) } else { Err(ApiError::bad_rn(rn)) };
         }
-        let value = match class.rn {
-            Rn::Fixed(_) => "",
-            Rn::Named(_, name) | Rn::Bracketed(_, name) => {
-                value.ok_or_else(|| ApiError::naming_missing(class.name, name))?
-            }
-        };
-        self.check_name(class, &parent.dn, value)?;
-        Ok(dn::below(&parent.dn, class, value, self.variants))
+        let value = value.map_err(|name| ApiError::naming_missing(class.name, name))?;
+        self.check_name(class, &parent.dn, &value)?;
+        Ok(dn::below(&parent.dn, class, &value, self.variants))
     }
 
     fn check_name(&self, class: &'static Class, parent: &str, value: &str) -> Result<(), ApiError> {
-        match class.naming() {
-            Some(name) => self.stored(class, &format!("{parent}/{}", class.rn(value)), name, value).map(drop),
-            None => Ok(()),
-        }
+        let dn = format!("{parent}/{}", class.rn(value));
+        class.names(value).into_iter().try_for_each(|(name, value)| self.stored(class, &dn, name, value).map(drop))
     }
 
     fn apply(&mut self, place: &Place, node: &Node) -> Result<(), ApiError> {
@@ -153,9 +146,7 @@ impl Edit<'_> {
         self.check_name(class, parent, &place.value)?;
         let (parent, rn) = (parent.to_owned(), rn.to_owned());
         let mut attributes: Attributes = class.all_props().map(|it| (it.name, it.default.to_owned())).collect();
-        if let Some(name) = class.naming() {
-            attributes.insert(name, place.value.clone());
-        }
+        attributes.extend(class.names(&place.value).into_iter().map(|(name, value)| (name, value.to_owned())));
         *self.sequence += 1;
         let (sequence, born, transaction) = (*self.sequence, self.now, self.number);
         self.tx.put(&place.dn, Mo { class, parent, rn, attributes, sequence, born, transaction });
@@ -174,8 +165,8 @@ impl Edit<'_> {
             }
             let prop = class.prop(name).ok_or_else(|| ApiError::unknown_attribute(name, class.name, self.variants))?;
             let stored = self.stored(class, &place.dn, prop.name, value)?;
-            if class.naming() == Some(prop.name) {
-                if stored != place.value {
+            if let Some((_, own)) = class.names(&place.value).into_iter().find(|(name, _)| *name == prop.name) {
+                if stored != own {
                     // The URL is taken for the parent then.
                     return Err(ApiError::misplaced(&class.rn(&stored), &place.dn));
                 }

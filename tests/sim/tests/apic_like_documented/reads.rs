@@ -34,6 +34,28 @@ fn top_level_objects_carry_dn_and_children_rn() {
     assert_eq!((&first["scope"], &first["ip"]), (&json!("import-security"), &json!("10.0.0.1/32")));
 }
 
+/// apic-wire, L3Outs behind a node: one query for what deploys the L3Outs of a tenant, and the forms of the DNs.
+#[test]
+fn interfaces_and_peers_of_an_l3out_are_found() {
+    let apic = apic(|_| {});
+    apic.deploy_l3out("uni/tn-T/out-L").unwrap();
+    let client = Client::logged_in(&apic);
+    let classes = "l3extRsPathL3OutAtt,l3extMember,l3extIp,l3extVirtualLIfP,l3extRsDynPathAtt,bgpPeerP";
+    let answer = client.get(&format!("/api/mo/uni/tn-T.json?query-target=subtree&target-subtree-class={classes}"));
+    let below = "uni/tn-T/out-L/lnodep-N/lifp-I";
+    let path = format!("{below}/rspathL3OutAtt-[topology/pod-1/paths-101/pathep-[eth1/1]]");
+    let svi = format!("{below}/vlifp-[topology/pod-1/node-101]-[vlan-100]");
+    let peers = [format!("{path}/peerP-[10.9.0.5]"), format!("{svi}/peerP-[10.9.1.0/24]")];
+    assert_eq!(answer.dns(), [path.as_str(), &peers[0], &svi, &peers[1]]);
+    let svi = &answer.json()["imdata"][2]["l3extVirtualLIfP"]["attributes"];
+    assert_eq!((&svi["nodeDn"], &svi["encap"]), (&json!("topology/pod-1/node-101"), &json!("vlan-100")));
+    let peers = client.get("/api/class/bgpPeerP.json?order-by=bgpPeerP.dn&page=0&page-size=10000").json();
+    assert_eq!(
+        (&peers["totalCount"], &peers["imdata"][0]["bgpPeerP"]["attributes"]["addr"]),
+        (&json!("2"), &json!("10.9.0.5"))
+    );
+}
+
 #[test]
 fn query_targets_have_the_documented_scope() {
     let apic = apic(|_| {});
