@@ -60,6 +60,15 @@ impl EndWarnings {
 mod tests {
     use super::*;
 
+    /// T10: a standby does not show what it knew of the APIC as a leader.
+    #[test]
+    fn a_standby_has_no_certificate_of_the_apic() {
+        crate::metrics::credential_ends(Credential::ApicCertificate, Some(7));
+        crate::metrics::credential_ends(Credential::KubernetesCa, Some(8));
+        let known = |is_leader| CredentialEnds::now(is_leader).iter().take(2).map(|it| it.1).collect::<Vec<_>>();
+        assert_eq!((known(true), known(false)), (vec![Some(7), Some(8)], vec![None, Some(8)]));
+    }
+
     /// T10: an end within 30 days is logged at once and then once a day, until the credential is renewed.
     #[test]
     fn near_ends_are_logged_once_a_day() {

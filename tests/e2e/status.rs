@@ -11,7 +11,7 @@ use sim::kube::{Credential, TOKEN};
 use sim::pki::KeyForm;
 use sim::{apic, kube};
 
-use crate::world::{DN_E, E, World, output};
+use crate::world::{DN_E, Daemon, E, World, output};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -116,7 +116,7 @@ fn a_daemon_reports_its_state() {
 fn ends(port: u16) -> BTreeMap<String, i64> {
     let now = aci_sync::time::unix_now() as i64;
     let days = |end: u64| (end as i64 - now + 43_200).div_euclid(86_400);
-    let status = json(port);
+    let status = status_of(port);
     let all = status["credentials"].as_array().unwrap().iter();
     let end = |it: &Value| Some((it["name"].as_str()?.to_owned(), days(parse_rfc3339(it["ends"].as_str()?)?)));
     all.filter_map(end).collect()
@@ -173,6 +173,28 @@ fn an_untrusted_certificate_has_no_end() {
     daemon.until_logged("certificate not trusted");
     world.until("the API server's is known", |_| ends(port).contains_key("kubernetes_server_certificate"));
     assert!(!ends(port).contains_key("apic_certificate"));
+}
+
+/// T10: nothing depends on the end of a certificate that is not verified, and a plugin renews its token itself.
+#[test]
+fn an_end_that_does_not_matter_is_not_shown() {
+    let world = World::new();
+    let (port, token) = (free_port(), sim::pki::jwt(1));
+    world.kube.accept_tokens(&[&token]);
+    let answer =
+        json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": token}});
+    let file = world.folder.file("answer", &answer.to_string());
+    let mut config: Value = serde_json::from_str(&world.kube.kubeconfig(Credential::Nothing)).unwrap();
+    config["users"][0]["user"] = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1",
+        "interactiveMode": "Never", "command": "/bin/cat", "args": [file]}});
+    world.folder.file("kubeconfig", &config.to_string());
+    let mut command = world.command(&["run", "--listen", &format!("127.0.0.1:{port}")]);
+    command.env_remove("ACI_SYNC_APIC_CA").env("ACI_SYNC_APIC_INSECURE", "true");
+    let daemon = Daemon::start(command);
+    daemon.until_logged("status server listening");
+    world.until("it is in sync", |_| status_of(port)["state"] == "in_sync");
+    let known = ends(port);
+    assert_eq!(known.keys().collect::<Vec<_>>(), ["kubernetes_ca", "kubernetes_server_certificate"]);
 }
 
 /// The value of a series.
