@@ -563,24 +563,6 @@ mod tests {
         }
     }
 
-    /// T4: every state of the daemon has its series.
-    #[test]
-    fn every_state_has_a_series() {
-        let states = [
-            State::WaitingForKubernetes,
-            State::WaitingForApic,
-            State::Standby,
-            State::FirstSync,
-            State::Syncing,
-            State::InSync(2),
-            State::NeedsAttention(2),
-            State::Observing,
-            State::Retrying,
-            State::WaitingForAnswer,
-        ];
-        assert_eq!(states.map(State::name), State::NAMES);
-    }
-
     /// T4: what would end a label or a line is escaped.
     #[test]
     fn labels_are_escaped() {

@@ -439,3 +439,26 @@ impl Publisher {
         errors.iter().map(finding_of).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T4: every state of the daemon has its series.
+    #[test]
+    fn every_state_has_a_series() {
+        let states = [
+            State::WaitingForKubernetes,
+            State::WaitingForApic,
+            State::Standby,
+            State::FirstSync,
+            State::Syncing,
+            State::InSync(2),
+            State::NeedsAttention(2),
+            State::Observing,
+            State::Retrying,
+            State::WaitingForAnswer,
+        ];
+        assert_eq!(states.map(State::name), State::NAMES);
+    }
+}
