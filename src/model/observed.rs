@@ -18,6 +18,10 @@ pub const SUBNET: &str = "l3extSubnet";
 pub const TAG: &str = "tagAnnotation";
 /// The class that ties an L3Out to its VRF.
 pub const VRF_RELATION: &str = "l3extRsEctx";
+/// The class of faults.
+pub const FAULT: &str = "faultInst";
+/// The code of the fault that another EPG of the VRF has a prefix of an EPG (S3).
+pub const PREFIX_IN_USE: &str = "F0467";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
 
@@ -177,6 +181,12 @@ pub fn relation(mo: &Mo) -> Box<str> {
     let rn = mo.dn.rsplit('/').next().unwrap_or_default();
     let is_plain = rn.len() <= 128 && rn.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.:-".contains(&it));
     (if is_plain { rn } else { &mo.class }).into()
+}
+
+/// How many of these faults are about an EPG. They hang below its deployment on a leaf, whose DN names it.
+pub fn faults_about(faults: &[Mo], dn: &EpgDn) -> usize {
+    let about = format!("/rtd-[{dn}]/");
+    faults.iter().filter(|it| it.dn.contains(&about)).count()
 }
 
 /// The DN of the VRF of an L3Out.

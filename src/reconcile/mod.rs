@@ -36,10 +36,10 @@ use crate::kube;
 use crate::metrics::FullSyncCause;
 use crate::model::desired::DesiredState;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
-use crate::model::explain::{Explanation, Look, Subject, explain};
+use crate::model::explain::{Explanation, LookedAt, Subject, explain};
 use crate::model::finding::{Code, Finding};
-use crate::model::kubernetes::{Kind, Object};
-use crate::model::mo::{Mo, MoChange};
+use crate::model::kubernetes::Kind;
+use crate::model::mo::MoChange;
 use crate::model::observed::{Epg, L3out};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::Plan;
@@ -312,16 +312,9 @@ impl Reconciler {
     }
 
     /// Explains a subject by what the last reconcile looked at (T7); nothing before the first one.
-    pub fn explain(
-        &self,
-        subject: &Subject,
-        policy: Policy,
-        unneeded: &[Object],
-        subnets: &[Mo],
-        now: Instant,
-    ) -> Vec<Explanation> {
+    pub fn explain(&self, subject: &Subject, more: &LookedAt<'_>, now: Instant) -> Vec<Explanation> {
         let Some(desired) = self.cluster.last_desired() else { return Vec::new() };
-        self.with_input(desired, now, |input| explain(&Look { input, policy, unneeded, subnets }, subject))
+        self.with_input(desired, now, |input| explain(input, more, subject))
     }
 
     /// Reads an L3Out that no Deployment names, if it was not read yet.

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::world::{DN_E, DN_F, Daemon, E, F, World};
+use sim::net::{Fault, Trouble};
 
 /// What `explain` printed to stdout, and its exit code. It must have sent nothing but reads, logins and logouts.
 fn explain(world: &World, words: &[&str]) -> (String, Option<i32>) {
@@ -184,4 +185,23 @@ fn the_daemon_remembers() {
     assert_eq!(code, Some(2), "{text}");
     let line = format!("  annotation  invalid: tenant is missing; the daemon keeps the last valid one: {DN_E}");
     assert!(text.lines().any(|it| it == line), "{text}");
+}
+
+/// T7, S3: a fault of the APIC about the EPG is shown, and if faults may not be read, that is.
+#[test]
+fn faults_are_shown() {
+    let world = World::new();
+    // In an L3Out that no Deployment names, so aci-sync does not see it.
+    world.apic.set("uni/tn-T/out-M/instP-OLD", "l3extInstP", &[]).unwrap();
+    world.apic.set("uni/tn-T/out-M/instP-OLD/extsubnet-[10.0.0.1/32]", "l3extSubnet", &[]).unwrap();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    assert_eq!(world.output(&["run", "--once"]).status.code(), Some(0));
+    // The fabric finds it a moment later.
+    world.until("there is a fault", |it| !it.apic.class("faultInst").is_empty());
+    let (text, code) = explain(&world, &["a/web"]);
+    assert!(text.contains("; 1 fault F0467: another EPG of the VRF has a prefix of it\n"), "{text}");
+    assert_eq!(code, Some(0), "{text}");
+    world.apic.fault(Fault::on("faultInst", Trouble::Answer(403, "application/json", String::new())));
+    let (text, _) = explain(&world, &["a/web"]);
+    assert!(text.contains("; faults could not be read\n"), "{text}");
 }

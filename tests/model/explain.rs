@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aci_sync::kube::{Event, objects};
-use aci_sync::model::explain::{Explanation, NotExposed, Subject, Verdict};
+use aci_sync::model::explain::{Explanation, LookedAt, NotExposed, Subject, Verdict};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::{Policy, Rules};
@@ -30,7 +30,7 @@ fn explained(apic: &InMemoryApic, rules: Rules, policy: Policy, pod: &Value, sub
     reconciler.reconcile(&session, now, &session).unwrap();
     assert!(session.writes.borrow().is_empty());
     let subject = Subject::parse(subject).unwrap();
-    let mut all = reconciler.explain(&subject, policy, &[], &[], now);
+    let mut all = reconciler.explain(&subject, &LookedAt { policy, unneeded: &[], subnets: &[], faults: None }, now);
     assert_eq!(all.len(), 1);
     all.remove(0)
 }

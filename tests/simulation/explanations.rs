@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use aci_sync::model::explain::{AddressPart, AddressState, Explanation, Subject, Verdict};
+use aci_sync::model::explain::{AddressPart, AddressState, Explanation, LookedAt, Subject, Verdict};
 use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::rules::Policy;
 
@@ -26,7 +26,8 @@ pub fn check(
     let (cluster, settings, unneeded) = (side.cluster.known(), &side.settings, side.cluster.unneeded());
     let called_for = oracle::calls_for(&cluster, settings, &side.line.marks, fabric, vrf);
     let world = World { cluster: &cluster, settings, called_for: &called_for, fabric, coverage };
-    world.check(&|subject| side.reconciler.explain(subject, Policy::Sync, &unneeded, &[], now))
+    let more = LookedAt { policy: Policy::Sync, unneeded: &unneeded, subnets: &[], faults: None };
+    world.check(&|subject| side.reconciler.explain(subject, &more, now))
 }
 
 /// One side at the end of a world.

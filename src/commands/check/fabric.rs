@@ -8,13 +8,11 @@ use crate::apic::{Client, Error, Query};
 use crate::model::dn::{L3outDn, Name};
 use crate::model::finding::counted;
 use crate::model::mo::Mo;
+use crate::model::observed::{FAULT, PREFIX_IN_USE, faults_about};
 use crate::model::owner::{ANY_ANNOTATION, OwnerIdentity, Ownership};
 
 /// The privileges either of which lets aci-sync write external EPGs.
 const PRIVILEGES: [&str; 2] = ["admin", "tenant-ext-connectivity"];
-
-/// The fault "prefix entry already used in another EPG".
-const PREFIX_IN_USE: &str = "F0467";
 
 const NO_L3OUT: &str = "no Deployment names an L3Out; give TENANT/L3OUT as an argument";
 
@@ -211,14 +209,13 @@ pub(super) fn faults(world: &mut World<'_>) -> Vec<Outcome> {
     if world.epgs.is_empty() {
         return vec![Outcome::skip("", "no Deployment names an EPG")];
     }
-    let faults = match read(session, &Query::class("faultInst").with_value("code", PREFIX_IN_USE)) {
+    let faults = match read(session, &Query::class(FAULT).with_value("code", PREFIX_IN_USE)) {
         Ok(faults) => faults,
         Err(error) => return vec![Outcome::warn("", format!("failed to read: {error}"), "let the user read faults")],
     };
     let mut outcomes = Vec::new();
     for epg in &world.epgs {
-        let about = format!("/rtd-[{epg}]/");
-        let count = faults.iter().filter(|it| it.dn.contains(&about)).count();
+        let count = faults_about(&faults, epg);
         if count > 0 {
             let text = format!("fault F0467 ({}): another EPG of the VRF has a prefix of it", counted(count, "time"));
             let fix = "look at the fault in the APIC's GUI, and remove the prefix from the other EPG";

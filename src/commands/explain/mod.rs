@@ -19,8 +19,8 @@ use crate::cli::Invocation;
 use crate::config;
 use crate::exit::ExitError;
 use crate::model::dn::Prefix;
-use crate::model::explain::{Explanation, Subject, Verdict};
-use crate::model::observed::SUBNET;
+use crate::model::explain::{Explanation, LookedAt, Subject, Verdict};
+use crate::model::observed::{FAULT, PREFIX_IN_USE, SUBNET};
 use crate::model::rules::Policy;
 
 /// The pause between two questions to the daemon, and the least pause between two looks, with `--wait`.
@@ -109,7 +109,11 @@ fn look(setup: &Setup, subject: &Subject) -> Result<Vec<Explanation>, ExitError>
             }
             Subject::Named(..) => {}
         }
-        Ok(reconciler.explain(subject, setup.config.policy, &unneeded, &subnets, Instant::now()))
+        // Faults are an extra: a user who may not read them gets the rest.
+        let faults = session.read(&Query::class(FAULT).with_value("code", PREFIX_IN_USE)).ok();
+        let (policy, faults) = (setup.config.policy, faults.as_deref());
+        let more = LookedAt { policy, unneeded: &unneeded, subnets: &subnets, faults };
+        Ok(reconciler.explain(subject, &more, Instant::now()))
     };
     let explanations = look();
     client.logout();

@@ -60,6 +60,13 @@ fn chain(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> Vec<(
         if let Some(owner) = epg.owner {
             text += &format!("; {owner}; contracts: {} provided, {} consumed", epg.provided, epg.consumed);
         }
+        match epg.faults {
+            None => text += "; faults could not be read",
+            Some(0) => {}
+            Some(count) => {
+                text += &format!("; {} F0467: another EPG of the VRF has a prefix of it", counted(count, "fault"))
+            }
+        }
         if let Some(code) = epg.code {
             text += &format!("  {code}");
         }

@@ -283,6 +283,8 @@ pub struct EpgPart {
     pub provided: usize,
     /// How many contracts it consumes.
     pub consumed: usize,
+    /// How many faults F0467 it has: another EPG of the VRF has a prefix of it. Nothing if faults could not be read.
+    pub faults: Option<usize>,
     /// What keeps the EPG as a whole from being as desired.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
@@ -428,21 +430,21 @@ pub struct HolderPart {
     pub consumed: Option<usize>,
 }
 
-/// What an explanation is made of.
-pub struct Look<'a> {
-    /// What a plan depends on.
-    pub input: &'a PlanInput<'a>,
+/// What an explanation is made of besides what a plan depends on.
+pub struct LookedAt<'a> {
     /// What may be sent.
     pub policy: Policy,
     /// The listed objects that no rule needs: they are not exposed, and the reason is in them.
     pub unneeded: &'a [Object],
     /// Subnets of any L3Out that have the address asked about.
     pub subnets: &'a [Mo],
+    /// All faults F0467, if they could be read.
+    pub faults: Option<&'a [Mo]>,
 }
 
 /// Explains a subject: one explanation for each object that it names.
-pub fn explain(look: &Look<'_>, subject: &Subject) -> Vec<Explanation> {
-    let explainer = Explainer { look, input: look.input, placement: Placement::new(look.input) };
+pub fn explain(input: &PlanInput<'_>, look: &LookedAt<'_>, subject: &Subject) -> Vec<Explanation> {
+    let explainer = Explainer { look, input, placement: Placement::new(input) };
     match subject {
         Subject::Named(kind, key) => explainer.named(*kind, key),
         Subject::Address(address) => vec![explainer.address(*address)],
@@ -453,7 +455,7 @@ pub fn explain(look: &Look<'_>, subject: &Subject) -> Vec<Explanation> {
 
 /// What all explanations of one look share.
 struct Explainer<'a> {
-    look: &'a Look<'a>,
+    look: &'a LookedAt<'a>,
     input: &'a PlanInput<'a>,
     placement: Placement<'a>,
 }
