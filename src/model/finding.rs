@@ -323,6 +323,47 @@ impl Code {
         Code::ListenFailed,
     ];
 
+    /// What to do about it. The same is in `docs/observability.md`.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Code::InvalidAnnotation => "Correct the annotation.",
+            Code::UnknownKey => "Correct the spelling, or remove the key.",
+            Code::NotAllowed => "Name an allowed EPG, or extend --allow.",
+            Code::TooManyEpgs => "Raise --max-epgs, or name fewer EPGs.",
+            Code::Paused => "Remove the pause annotation when you are done.",
+            Code::HostnameOnly => "Use a load balancer that sets ip, or \"expose\":[\"pods\"].",
+            Code::InvalidAddress => "Look at the CNI or load balancer that wrote it.",
+            Code::PodsNotFound => "kubectl rollout restart makes a ReplicaSet with the label pod-template-hash.",
+            Code::AddressConflict => "Let the Service select one Deployment, or name one EPG in both.",
+            Code::AddressClaimed => "Nothing if the Pod terminates; else look at the CNI.",
+            Code::AddressNotExposed => "Nothing, or extend --addresses.",
+            Code::ForeignSubnet => "Remove that subnet, or leave it: aci-sync leaves it alone.",
+            Code::ForeignScope => "Add import-security to that subnet, or delete it.",
+            Code::L3OutNotFound => "Create the tenant and L3Out, or correct the annotation.",
+            Code::ForeignEpgRefused => "Name another EPG, or allow --foreign-epg use.",
+            Code::ForeignEpgDeleted => "Create the EPG again, or delete the tag that the line names.",
+            Code::TagWriteFailed => "Give the APIC user the right to write tagAnnotation.",
+            Code::OtherClusterObjects => "Nothing, or --adopt-id.",
+            Code::MovePending => "Mostly nothing: it ends with the deletion in the other EPG.",
+            Code::SubnetRetained => "The reason at the end of the line says what has to change.",
+            Code::EpgRetained => "Remove these subnets or contract relations if the EPG may go.",
+            Code::EpgInGrace => "Deploy again within the grace to keep the EPG with its contract relations.",
+            Code::ContractsLost => "Add the contract relations that are still needed.",
+            Code::LegacyObject => "Delete it if it is not needed; see migrating from Python.",
+            Code::OwnerMarkLost => "Delete it if it is not needed.",
+            Code::WriterConflict => "Find the other writer (the audit log of the APIC), and stop it.",
+            Code::DeletionsBlocked => "Check that this is the right, complete cluster, then approve them.",
+            Code::Rejected => {
+                "Look at the APIC's code and text. The object is tried again after 10 s, doubling to 10 min."
+            }
+            Code::NoEvents => "Look at the subscriptions and the load of the APIC.",
+            Code::Unavailable => "Give the APIC user the right to the class query.",
+            Code::ListenFailed => {
+                "Another process uses the address, or the folder does not exist; change --listen or end that process."
+            }
+        }
+    }
+
     /// Whether it only says what goes on, and needs no attention.
     pub fn is_notice(self) -> bool {
         self == Code::EpgInGrace

@@ -132,7 +132,7 @@ struct Reconcile {
 }
 
 /// Those first that differ from what is desired, each part by DN: a limit leaves out what is in order.
-pub(super) fn differing_first(epgs: &[EpgView]) -> impl Iterator<Item = &EpgView> {
+fn differing_first(epgs: &[EpgView]) -> impl Iterator<Item = &EpgView> {
     let of = |in_sync: bool| epgs.iter().filter(move |epg| epg.is_in_sync() == in_sync);
     of(false).chain(of(true))
 }
@@ -250,4 +250,43 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
     };
     // Nothing in it can fail to be written as JSON.
     serde_json::to_string(&status).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::model::dn::{L3outDn, Name};
+    use crate::model::kubernetes::{Key, Workload};
+    use crate::status::FabricView;
+
+    /// T8: a list has a limit and a total, and what is left out is in order.
+    #[test]
+    fn lists_have_an_end() {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        let epg = |number: usize| EpgView {
+            dn: l3out.epg(Name::object(&format!("E{number:04}")).unwrap()),
+            owner: (number < MAX_LISTED).then_some(Ownership::Owned),
+            workloads: vec![Workload { kind: Kind::Deployment, key: Key::new("shop", "web") }],
+            workloads_total: 1,
+            desired: 0,
+            present: 0,
+            surplus: 0,
+            contracts: 0,
+            grace_until: None,
+        };
+        let epgs = Arc::new((0..=MAX_LISTED).map(epg).collect());
+        let fabric = Arc::new(FabricView { epgs, ..FabricView::default() });
+        let text = status(&Identity::default(), &Snapshot { fabric, ..Snapshot::empty() });
+        let status: Value = serde_json::from_str(&text).unwrap();
+        let epgs = status["epgs"].as_array().unwrap();
+        assert_eq!((&status["epgs_total"], epgs.len()), (&1001.into(), 1000));
+        assert_eq!(
+            ["uni/tn-T/out-L/instP-E1000", "uni/tn-T/out-L/instP-E0000"],
+            [&epgs[0]["dn"], &epgs[1]["dn"]].map(|it| it.as_str().unwrap())
+        );
+    }
 }

@@ -5,6 +5,7 @@ mod credentials;
 mod json;
 pub mod listen;
 pub mod metrics;
+mod page;
 mod process;
 pub mod request;
 pub mod routes;

@@ -1,4 +1,4 @@
-//! What the status server answers: health for probes, the state as JSON, and metrics. Everything is read from the latest
+//! What the status server answers: health for probes, the state as a page and as JSON, and metrics. Everything is read from the latest
 //! snapshot; no answer changes anything, and none holds a secret (T1, T2).
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::request::Request;
 use super::server::Response;
 use super::snapshot::{Publisher, Snapshot};
-use super::{json, metrics};
+use super::{json, metrics, page};
 
 /// One condition of a health endpoint.
 struct Check {
@@ -20,17 +20,10 @@ pub fn answer(request: &Request, publisher: &Publisher) -> Response {
     match request.path.as_str() {
         "/livez" | "/healthz" => health(request, "livez", &liveness(publisher)),
         "/readyz" => health(request, "readyz", &readiness(&snapshot)),
-        "/status.json" => Response {
-            status: 200,
-            content_type: "application/json",
-            body: json::status(publisher.identity(), &snapshot).into_bytes(),
-        },
-        "/metrics" => Response {
-            status: 200,
-            content_type: metrics::CONTENT_TYPE,
-            body: metrics::exposition(publisher.identity(), &snapshot).into_bytes(),
-        },
-        _ => Response::text(404, "not found; there are /livez, /healthz, /readyz, /metrics and /status.json\n"),
+        "/" => page::answer(request, publisher),
+        "/status.json" => Response::new(200, "application/json", json::status(publisher.identity(), &snapshot)),
+        "/metrics" => Response::new(200, metrics::CONTENT_TYPE, metrics::exposition(publisher.identity(), &snapshot)),
+        _ => Response::text(404, "not found; there are /, /livez, /healthz, /readyz, /metrics and /status.json\n"),
     }
 }
 

@@ -44,15 +44,21 @@ pub struct Response {
     pub status: u16,
     /// The content type.
     pub content_type: &'static str,
+    /// Further header fields.
+    pub headers: Vec<(&'static str, String)>,
     /// The content.
     pub body: Vec<u8>,
 }
 
 impl Response {
+    /// An answer without further header fields.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
+        Response { status, content_type, headers: Vec::new(), body: body.into() }
+    }
+
     /// An answer in plain text.
     pub fn text(status: u16, body: impl Into<String>) -> Response {
-        let content_type = "text/plain; charset=utf-8";
-        Response { status, content_type, body: body.into().into_bytes() }
+        Response::new(status, "text/plain; charset=utf-8", body.into())
     }
 }
 
@@ -252,12 +258,13 @@ fn serve_connection(socket: &Arc<dyn Socket>, checks_host: bool, handler: &Handl
 }
 
 fn write_response(stream: &mut impl Write, response: &Response, head_only: bool) -> std::io::Result<()> {
-    let Response { status, content_type, body } = response;
+    let Response { status, content_type, headers, body } = response;
     let allow = if *status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\
-         {allow}\r\n",
+         {allow}{headers}\r\n",
         reason(*status),
         body.len(),
     );
