@@ -206,5 +206,5 @@ fn daemon(it: &Explanation, memory: &io::Result<Memory>) -> Vec<String> {
 pub(super) fn to_do(it: &Explanation) -> Option<String> {
     let of_epg = it.epg.as_ref().and_then(|it| it.code);
     let code = of_epg.or_else(|| it.addresses.iter().find_map(|it| it.code))?;
-    Some(code.to_string())
+    Some(code.remedy().to_owned())
 }
