@@ -2,6 +2,7 @@
 //! reconciler, so answers come while a reconcile hangs.
 
 mod credentials;
+mod exposition;
 mod json;
 pub mod listen;
 pub mod metrics;
