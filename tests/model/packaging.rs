@@ -44,3 +44,24 @@ fn the_environment_file_shows_the_defaults() {
     }
     cli::parse([OsString::from("run")], &settings).unwrap();
 }
+
+/// T4: the archive has what the user documents name below `deploy/` and `systemd/`.
+#[test]
+fn the_archive_has_what_the_documents_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(root.join("scripts/dist")).unwrap();
+    let words = script.split("git ls-files -z -- ").nth(1).unwrap().split('|').next().unwrap();
+    let packed: Vec<&str> = words.split_whitespace().filter(|it| !it.contains('{')).collect();
+    let documents = std::fs::read_dir(root.join("docs")).unwrap().map(|it| it.unwrap().path());
+    let mut count = 0;
+    for document in documents.filter(|it| it.is_file()).chain([root.join("README.md")]) {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for path in text.split(|it: char| it.is_whitespace() || matches!(it, '`' | '(' | ')')) {
+            let Some((folder @ ("deploy" | "systemd"), _)) = path.split_once('/') else { continue };
+            let path = path.trim_end_matches([',', '.', ';', ':']);
+            assert!(packed.contains(&folder) && root.join(path).exists(), "{}: {path}", document.display());
+            count += 1;
+        }
+    }
+    assert!(count > 4, "only {count} paths were found");
+}
