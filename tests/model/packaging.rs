@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aci_sync::cli::{self, FLAGS};
 
@@ -54,7 +54,8 @@ fn the_archive_has_what_the_documents_name() {
     let packed: Vec<&str> = words.split_whitespace().filter(|it| !it.contains('{')).collect();
     let documents = std::fs::read_dir(root.join("docs")).unwrap().map(|it| it.unwrap().path());
     let mut count = 0;
-    for document in documents.filter(|it| it.is_file()).chain([root.join("README.md")]) {
+    let is_text = |it: &PathBuf| it.extension().is_some_and(|it| it == "md");
+    for document in documents.filter(is_text).chain([root.join("README.md")]) {
         let text = std::fs::read_to_string(&document).unwrap();
         for path in text.split(|it: char| it.is_whitespace() || matches!(it, '`' | '(' | ')')) {
             let Some((folder @ ("deploy" | "systemd"), _)) = path.split_once('/') else { continue };
