@@ -267,6 +267,8 @@ pub enum Code {
     LegacyObject,
     /// An object that lost our owner annotation (R2).
     OwnerMarkLost,
+    /// The APIC has a fault about an EPG: another EPG of the VRF has a prefix of it (S3).
+    FabricFault,
     /// Another writer keeps reverting an object (R5).
     WriterConflict,
     /// Deletions that wait for an operator's approval (W4).
@@ -289,7 +291,7 @@ impl fmt::Display for Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 31] = [
+    pub const ALL: [Code; 32] = [
         Code::InvalidAnnotation,
         Code::UnknownKey,
         Code::NotAllowed,
@@ -315,6 +317,7 @@ impl Code {
         Code::ContractsLost,
         Code::LegacyObject,
         Code::OwnerMarkLost,
+        Code::FabricFault,
         Code::WriterConflict,
         Code::DeletionsBlocked,
         Code::Rejected,
@@ -344,6 +347,7 @@ impl Code {
             Code::ForeignEpgDeleted => "Create the EPG again, or delete the tag that the line names.",
             Code::TagWriteFailed => "Give the APIC user the right to write tagAnnotation.",
             Code::OtherClusterObjects => "Nothing, or --adopt-id.",
+            Code::FabricFault => "Look at the fault in the APIC's GUI, and remove the prefix from the other EPG.",
             Code::MovePending => "Mostly nothing: it ends with the deletion in the other EPG.",
             Code::SubnetRetained => "The reason at the end of the line says what has to change.",
             Code::EpgRetained => "Remove these subnets or contract relations if the EPG may go.",

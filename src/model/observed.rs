@@ -183,10 +183,16 @@ pub fn relation(mo: &Mo) -> Box<str> {
     (if is_plain { rn } else { &mo.class }).into()
 }
 
-/// How many of these faults are about an EPG. They hang below its deployment on a leaf, whose DN names it.
-pub fn faults_about(faults: &[Mo], dn: &EpgDn) -> usize {
-    let about = format!("/rtd-[{dn}]/");
-    faults.iter().filter(|it| it.dn.contains(&about)).count()
+/// How many of these faults there are about each EPG. They hang below its deployment on a leaf, whose DN names it.
+pub fn faults_by_epg(faults: &[Mo]) -> BTreeMap<EpgDn, usize> {
+    let mut counts = BTreeMap::new();
+    for mo in faults {
+        let deployed = mo.dn.split_once("/rtd-[").and_then(|(_, rest)| rest.split_once("]/"));
+        if let Some(ParsedDn::Epg(dn)) = deployed.and_then(|(dn, _)| ParsedDn::parse(dn)) {
+            *counts.entry(dn).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// The DN of the VRF of an L3Out.

@@ -33,6 +33,8 @@ pub struct FabricState {
     pub(super) with_annotation: BTreeSet<L3outDn>,
     /// Why the APIC could not be asked for everything that is ours, in whatever L3Out (R4).
     pub(super) ownership_query_error: Option<String>,
+    /// How many faults F0467 each EPG had at the last full sync (S3).
+    pub(super) faults: BTreeMap<EpgDn, usize>,
     /// The next reconcile reads everything (R4); the first cause of that.
     pub(super) full_sync_due: Option<FullSyncCause>,
     /// Everything was read since the last full sync began, perhaps except L3Outs that were named later.
@@ -85,6 +87,7 @@ impl FabricState {
             subscriptions: Subscriptions::default(),
             with_annotation: BTreeSet::new(),
             ownership_query_error: None,
+            faults: BTreeMap::new(),
             full_sync_due: Some(cause),
             all_read: false,
             stale_l3outs: BTreeSet::new(),

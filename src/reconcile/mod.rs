@@ -37,7 +37,7 @@ use crate::metrics::FullSyncCause;
 use crate::model::desired::DesiredState;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::explain::{Explanation, LookedAt, Subject, explain};
-use crate::model::finding::{Code, Finding};
+use crate::model::finding::{Code, Finding, counted};
 use crate::model::kubernetes::Kind;
 use crate::model::mo::MoChange;
 use crate::model::observed::{Epg, L3out};
@@ -291,6 +291,14 @@ impl Reconciler {
         findings.extend(self.fabric.deferred.findings().cloned());
         findings.extend(self.fabric.subscriptions.findings());
         findings.extend(self.cluster.missing_pods.findings(now));
+        for (dn, count) in self.fabric.faults.iter().filter(|(dn, _)| desired.epgs.contains_key(dn)) {
+            let text = format!(
+                "{} F0467 at the last full sync: another EPG of the VRF has a prefix of this one, so leaves may not \
+                 classify its traffic",
+                counted(*count, "fault")
+            );
+            findings.insert(Finding::new(Code::FabricFault, dn, text));
+        }
         if let Some(error) = &self.fabric.ownership_query_error {
             let text = format!(
                 "failed to query owned objects: {error}; those in L3Outs that no Deployment names may stay until it succeeds"
@@ -378,6 +386,7 @@ impl Reconciler {
             epgs: self.reporter.survey.epgs.clone(),
             deferred: self.guards.deferrals.ends().chain(self.fabric.deferred.ends()).map(deferred).collect(),
             conflicts: self.reporter.survey.conflicts.clone(),
+            faults: self.fabric.faults.values().sum(),
             managed: self.cluster.inventory.managed.values().filter(|managed| managed.binding.is_some()).count(),
         }
     }

@@ -12,7 +12,9 @@ use crate::model::desired::named_l3outs;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Finding};
 use crate::model::mo::Mo;
-use crate::model::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION};
+use crate::model::observed::{
+    CONTRACTS, EPG, FAULT, L3OUT, L3out, PREFIX_IN_USE, SUBNET, TAG, VRF_RELATION, faults_by_epg,
+};
 use crate::model::plan::Plan;
 
 /// If this many EPGs of one L3Out are to be read, one request for the whole L3Out reads them: an APIC serves a limited number
@@ -59,6 +61,10 @@ impl Reconciler {
     /// R4: everything that is ours or named is read again.
     fn begin_full_sync(&mut self, run: &Run<'_>) -> Result<(), Error> {
         self.fabric.with_annotation = self.find_ours(run)?;
+        // Faults are an extra that a user may not be allowed to read: whatever goes wrong here, the next read shows it.
+        if let Ok(faults) = run.apic.read(&Query::class(FAULT).with_value("code", PREFIX_IN_USE)) {
+            self.fabric.faults = faults_by_epg(&faults);
+        }
         let known: Vec<L3outDn> =
             self.fabric.with_annotation.iter().chain(self.fabric.cache.l3outs()).cloned().collect();
         known.into_iter().for_each(|dn| self.fabric.queue_read(dn));

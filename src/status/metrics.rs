@@ -10,6 +10,7 @@ use super::snapshot::{Identity, Snapshot, State, Totals};
 use crate::metrics::{self as counters, Histogram};
 use crate::model::finding::Code;
 use crate::model::kubernetes::Kind;
+use crate::model::observed::PREFIX_IN_USE;
 
 /// A family of series.
 pub struct Family {
@@ -278,6 +279,12 @@ pub static FAMILIES: &[Family] = &[
     gauge("aci_sync_deferred_objects", &[], "Objects that are left alone for a while after a rejection.", |view| {
         count(view.snapshot.fabric.deferred.len())
     }),
+    gauge(
+        "aci_sync_fabric_faults",
+        &[Label { name: "code", values: &[PREFIX_IN_USE] }],
+        "Faults of the APIC about desired EPGs, at the last full sync.",
+        |view| by("code", [(PREFIX_IN_USE, view.snapshot.fabric.faults as f64)]),
+    ),
     gauge("aci_sync_watch_up", &[KIND], "1 if the view of the kind is complete: it is listed and watched.", |view| {
         let is_up = |kind| flag(!view.snapshot.incomplete.contains(&kind));
         by("kind", Kind::ALL.map(|kind| (name_of(kind), is_up(kind))))

@@ -113,6 +113,8 @@ pub struct FabricView {
     pub deferred: Vec<Deferred>,
     /// What another writer keeps reverting (R5).
     pub conflicts: Vec<ObjectDn>,
+    /// How many faults F0467 about EPGs there were at the last full sync.
+    pub faults: usize,
     /// How many Deployments have a binding in effect.
     pub managed: usize,
 }

@@ -187,7 +187,7 @@ fn the_daemon_remembers() {
     assert!(text.lines().any(|it| it == line), "{text}");
 }
 
-/// T7, S3: a fault of the APIC about the EPG is shown, and if faults may not be read, that is.
+/// T7, S3, R4: a fault of the APIC about the EPG is shown and a finding; if faults may not be read, that is shown.
 #[test]
 fn faults_are_shown() {
     let world = World::new();
@@ -201,7 +201,10 @@ fn faults_are_shown() {
     let (text, code) = explain(&world, &["a/web"]);
     assert!(text.contains("; 1 fault F0467: another EPG of the VRF has a prefix of it\n"), "{text}");
     assert_eq!(code, Some(0), "{text}");
+    let daemon = world.run(&["--events=false"]);
+    daemon.until_logged("code=FabricFault subject=uni/tn-T/out-L/instP-E text=\"1 fault F0467 at the last full sync");
     world.apic.fault(Fault::on("faultInst", Trouble::Answer(403, "application/json", String::new())));
-    let (text, _) = explain(&world, &["a/web"]);
+    let (text, code) = explain(&world, &["a/web"]);
+    assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("; faults could not be read\n"), "{text}");
 }

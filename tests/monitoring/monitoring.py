@@ -55,6 +55,7 @@ MUTANTS = [
     ("AciSyncNeedsAttention", "|ForeignEpgRefused", ""),
     ("AciSyncNeedsAttention", "|L3OutNotFound", ""),
     ("AciSyncNeedsAttention", "|WriterConflict", ""),
+    ("AciSyncNeedsAttention", "|FabricFault", ""),
     ("AciSyncNeedsAttention", "|WriterConflict", "|.*"),
     ("AciSyncCredentialExpires", "min by", "max by"),
     ("AciSyncCredentialExpires", "by (job, credential)", "by (job)"),

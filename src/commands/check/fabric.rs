@@ -8,7 +8,7 @@ use crate::apic::{Client, Error, Query};
 use crate::model::dn::{L3outDn, Name};
 use crate::model::finding::counted;
 use crate::model::mo::Mo;
-use crate::model::observed::{FAULT, PREFIX_IN_USE, faults_about};
+use crate::model::observed::{FAULT, PREFIX_IN_USE, faults_by_epg};
 use crate::model::owner::{ANY_ANNOTATION, OwnerIdentity, Ownership};
 
 /// The privileges either of which lets aci-sync write external EPGs.
@@ -214,8 +214,9 @@ pub(super) fn faults(world: &mut World<'_>) -> Vec<Outcome> {
         Err(error) => return vec![Outcome::warn("", format!("failed to read: {error}"), "let the user read faults")],
     };
     let mut outcomes = Vec::new();
+    let faults = faults_by_epg(&faults);
     for epg in &world.epgs {
-        let count = faults_about(&faults, epg);
+        let count = faults.get(epg).copied().unwrap_or_default();
         if count > 0 {
             let text = format!("fault F0467 ({}): another EPG of the VRF has a prefix of it", counted(count, "time"));
             let fix = "look at the fault in the APIC's GUI, and remove the prefix from the other EPG";

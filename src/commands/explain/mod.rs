@@ -20,7 +20,7 @@ use crate::config;
 use crate::exit::ExitError;
 use crate::model::dn::Prefix;
 use crate::model::explain::{Explanation, LookedAt, Subject, Verdict};
-use crate::model::observed::{FAULT, PREFIX_IN_USE, SUBNET};
+use crate::model::observed::{FAULT, PREFIX_IN_USE, SUBNET, faults_by_epg};
 use crate::model::rules::Policy;
 
 /// The pause between two questions to the daemon, and the least pause between two looks, with `--wait`.
@@ -111,7 +111,8 @@ fn look(setup: &Setup, subject: &Subject) -> Result<Vec<Explanation>, ExitError>
         }
         // Faults are an extra: a user who may not read them gets the rest.
         let faults = session.read(&Query::class(FAULT).with_value("code", PREFIX_IN_USE)).ok();
-        let (policy, faults) = (setup.config.policy, faults.as_deref());
+        let faults = faults.map(|it| faults_by_epg(&it));
+        let (policy, faults) = (setup.config.policy, faults.as_ref());
         let more = LookedAt { policy, unneeded: &unneeded, subnets: &subnets, faults };
         Ok(reconciler.explain(subject, &more, Instant::now()))
     };

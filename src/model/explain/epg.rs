@@ -8,7 +8,7 @@ use super::{
 use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use crate::model::finding::Code;
-use crate::model::observed::{Epg, L3out, Subnet, faults_about};
+use crate::model::observed::{Epg, L3out, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::plan_findings::Holder;
 use crate::model::planner::may_repair;
@@ -111,7 +111,7 @@ impl Explainer<'_> {
             deployments: desired.into_iter().flat_map(|it| &it.workloads).map(|it| it.key.to_string()).collect(),
             provided: epg.map_or(0, |it| relations(it, "rsprov-")),
             consumed: epg.map_or(0, |it| relations(it, "rscons-")),
-            faults: self.look.faults.map(|it| faults_about(it, dn)),
+            faults: self.look.faults.map(|it| it.get(dn).copied().unwrap_or_default()),
             // A pause leaves alone what is there.
             code: code.filter(|it| *it != Code::Paused || epg.is_none()),
         }

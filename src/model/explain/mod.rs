@@ -8,6 +8,7 @@ mod epg;
 mod sources;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -438,8 +439,8 @@ pub struct LookedAt<'a> {
     pub unneeded: &'a [Object],
     /// Subnets of any L3Out that have the address asked about.
     pub subnets: &'a [Mo],
-    /// All faults F0467, if they could be read.
-    pub faults: Option<&'a [Mo]>,
+    /// How many faults F0467 each EPG has, if they could be read.
+    pub faults: Option<&'a BTreeMap<EpgDn, usize>>,
 }
 
 /// Explains a subject: one explanation for each object that it names.
