@@ -1,6 +1,6 @@
 //! The sessions that the daemon and the commands hand to the reconciler, each around a [`Client`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::client::Client;
 use super::error::Error;
@@ -136,22 +136,38 @@ impl ApicWrite for WithoutEvents<'_> {
 }
 
 /// A session that counts every write as done without sending it, so that `plan` runs a whole reconcile.
-pub struct ReadOnly<'a>(pub &'a Client);
+pub struct ReadOnly<'a> {
+    client: &'a Client,
+    requests: RefCell<Vec<WriteRequest>>,
+}
+
+impl<'a> ReadOnly<'a> {
+    /// A session around a client.
+    pub fn new(client: &'a Client) -> Self {
+        ReadOnly { client, requests: RefCell::default() }
+    }
+
+    /// What was not sent, in order.
+    pub fn requests(&self) -> Vec<WriteRequest> {
+        self.requests.take()
+    }
+}
 
 impl ApicRead for ReadOnly<'_> {
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
-        WithoutEvents(self.0).read(query)
+        WithoutEvents(self.client).read(query)
     }
 
     fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
-        WithoutEvents(self.0).subscribe(query)
+        WithoutEvents(self.client).subscribe(query)
     }
 
     fn unsubscribe(&self, _: &SubscriptionId) {}
 }
 
 impl ApicWrite for ReadOnly<'_> {
-    fn write(&self, _: &WriteRequest, _: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+    fn write(&self, request: &WriteRequest, _: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
+        self.requests.borrow_mut().push(request.clone());
         Ok(WriteAnswer::Assumed)
     }
 }

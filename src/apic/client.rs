@@ -11,6 +11,7 @@ use ureq::Agent;
 
 use super::auth::{Lifetimes, token_in};
 use super::controller::Controller;
+use super::decode;
 use super::envelope::Login;
 use super::error::Error;
 use super::http::{Http, Retry};
@@ -19,6 +20,7 @@ use super::reading;
 use super::settings::Settings;
 use super::subscription::{DEFAULT_LIFE, EXTENDED_LIFE, SubscriptionChange, SubscriptionId};
 use super::traits::ShouldSend;
+use super::writer::Body;
 use super::writer::request::WriteRequest;
 use crate::model::mo::{Mo, MoChange};
 use crate::secret::{Renewable, Secret};
@@ -99,6 +101,13 @@ impl Client {
     /// Reads objects; children come flattened, with their DNs.
     pub fn read(&self, query: &Query, should_send: &ShouldSend<'_>) -> Result<Vec<Mo>, Error> {
         let result = reading::read(query, &mut |target| self.0.http.get(target, should_send, Retry::IfNotServed));
+        self.name_controller(result)
+    }
+
+    /// Reads the configuration of an object and of all that is below it; nothing if it is not there.
+    pub fn configuration(&self, dn: &str) -> Result<Option<Body>, Error> {
+        let target = Query::object(&dn).configuration().target(&[]);
+        let result = self.0.http.get_as(&target, &|| true, Retry::IfNotServed, decode::configuration);
         self.name_controller(result)
     }
 

@@ -2,6 +2,7 @@
 
 use super::envelope::{self, Envelope, Login, Node};
 use super::error::Error;
+use super::writer::Body;
 use crate::model::mo::{Mo, MoChange};
 use crate::net::wrong_peer;
 use crate::secret::Secret;
@@ -69,6 +70,18 @@ pub fn read_hiding(http: u16, body: &[u8], secrets: &[Secret]) -> Result<Answer,
         return Err(refusal_hiding(http, body, false, secrets));
     }
     answer_hiding(body, secrets)
+}
+
+/// The answer to a read of one object's configuration; nothing if the object is not there.
+pub(super) fn configuration(http: u16, body: &[u8], secrets: &[Secret]) -> Result<Option<Body>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Objects {
+        imdata: Vec<Body>,
+    }
+    read_hiding(http, body, secrets)?;
+    let objects: Objects =
+        serde_json::from_slice(body).map_err(|_| Error::Malformed("not the configuration of an object".to_owned()))?;
+    Ok(objects.imdata.into_iter().next().map(Body::configured))
 }
 
 /// The answer to a write: what it created, changed and deleted, if it says so. An answer that cannot be decoded counts as

@@ -47,6 +47,9 @@ pub(super) struct Http {
     pub(super) token: Renewable,
 }
 
+/// How an answer is decoded: its HTTP status, its body, and the secrets that its errors must not repeat.
+type Decode<T> = fn(u16, &[u8], &[Secret]) -> Result<T, Error>;
+
 /// When a request is sent again. A write whose outcome is unknown never is: it is read what became of it (W7).
 #[derive(Clone, Copy)]
 pub(super) enum Retry {
@@ -73,7 +76,7 @@ impl Http {
         self.with_retries(Method::Post, &|| true, Retry::IfBusy, &|| {
             let request = self.agent.post(self.url("/api/aaaLogin.json"));
             let response = bounded(request, REQUEST_TIMEOUT).send(&body);
-            self.read_answer(response).map_err(Failure::of_login)
+            self.read_answer(response, decode::read_hiding).map_err(Failure::of_login)
         })
     }
 
@@ -84,7 +87,7 @@ impl Http {
         let sent = Instant::now();
         let response = bounded(request, LOGOUT_TIMEOUT).send(auth::logout_body(&self.settings).to_string());
         let controller = &self.controller;
-        let answer = self.read_answer(response);
+        let answer = self.read_answer(response, decode::read_hiding);
         metrics::apic_request(Method::Post, status_of(&answer), sent.elapsed());
         match answer {
             Ok(_) => debug!(controller:%; "logged out"),
@@ -94,9 +97,20 @@ impl Http {
 
     /// Sends a GET.
     pub(super) fn get(&self, target: &str, should_send: &ShouldSend<'_>, retry: Retry) -> Result<Answer, Error> {
+        self.get_as(target, should_send, retry, decode::read_hiding)
+    }
+
+    /// Sends a GET whose answer is decoded in this way.
+    pub(super) fn get_as<T>(
+        &self,
+        target: &str,
+        should_send: &ShouldSend<'_>,
+        retry: Retry,
+        decode: Decode<T>,
+    ) -> Result<T, Error> {
         self.with_retries(Method::Get, should_send, retry, &|| {
             let request = self.agent.get(self.url(target)).header("Cookie", self.cookie());
-            self.read_answer(bounded(request, REQUEST_TIMEOUT).call())
+            self.read_answer(bounded(request, REQUEST_TIMEOUT).call(), decode)
         })
     }
 
@@ -163,7 +177,7 @@ impl Http {
     }
 
     /// The answer to a request that changes nothing on the fabric.
-    fn read_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Answer, Failure> {
+    fn read_answer<T>(&self, response: Result<Response<Body>, ureq::Error>, decode: Decode<T>) -> Result<T, Failure> {
         let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
         let secrets = self.secrets();
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
@@ -176,7 +190,7 @@ impl Http {
             ureq::Error::BodyExceedsLimit(_) => Error::Malformed(describe_error(&error)),
             error => Error::Unreachable(describe_error(&error)),
         })?;
-        decode::read_hiding(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
+        decode(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 
     fn read_write_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<MoChange>, Failure> {

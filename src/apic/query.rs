@@ -42,6 +42,13 @@ impl Query {
         self
     }
 
+    /// The object with everything below it, of both the configurable attributes only: what can be posted again.
+    pub fn configuration(mut self) -> Query {
+        self.parameters.push("rsp-subtree=full".to_owned());
+        self.parameters.push("rsp-prop-include=config-only".to_owned());
+        self
+    }
+
     /// Restricts a class query to objects whose property has exactly this value, which must not hold a quote.
     pub fn with_value(mut self, property: &str, value: &str) -> Query {
         if let Some(class) = self.class {

@@ -16,6 +16,7 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "success"),
     ("1", "failure"),
     ("2", "plan found changes; status found the daemon neither in sync nor a standby"),
+    ("3", "plan found nothing that can be changed, although something desired is missing"),
     ("64", "invalid command line"),
     (
         "78",

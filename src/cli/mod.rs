@@ -40,7 +40,7 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
     (
         "plan",
         Command::Plan,
-        "print what a run would change and why, without writing (exit code 0: no changes, 2: changes)",
+        "print what a run would change and why, without writing (exit code 0: no changes, 2: changes, 3: none, but something desired is missing)",
     ),
     (
         "explain",
@@ -212,7 +212,7 @@ pub const FLAGS: &[Flag] = &[
         "output",
         Shape::One("FORMAT"),
         "`text`",
-        "With `check`, `explain` and `status`, also as `-o`: `text` or `json`; with `status` also `prometheus` (the metrics).",
+        "With `check`, `explain`, `plan` and `status`, also as `-o`: `text` or `json`; with `plan` also `apic` (the requests of a run, and their undo), with `status` also `prometheus` (the metrics).",
     ),
     flag("wait", Shape::One("DURATION"), "`0`", "With `explain`: how long to wait until the subject is in sync."),
     flag(
@@ -373,8 +373,8 @@ pub fn parse(
         return Err(usage("--wait is valid with explain only".to_owned()));
     }
     match command {
-        Command::Run | Command::Plan if values.contains_key("output") => {
-            return Err(usage("--output is valid with check, explain and status only".to_owned()));
+        Command::Run if values.contains_key("output") => {
+            return Err(usage("--output is valid with check, explain, plan and status only".to_owned()));
         }
         Command::Run | Command::Plan | Command::Check | Command::Explain => {}
         Command::Status => {

@@ -36,7 +36,7 @@ pub struct Setup {
 pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, ExitError> {
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
-        Command::Plan => return plan::run(set_up(&invocation, environment)?),
+        Command::Plan => return plan::run(&invocation, environment),
         Command::Explain => return explain::run(&set_up(&invocation, environment)?, &invocation),
         Command::Check => return check::run(&invocation, &environment),
         Command::Status => return status::run(&invocation, &environment),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
+use crate::apic::adapters::{ReadOnly, WithoutEvents};
 use crate::apic::traits::ApicSession;
 use crate::apic::{self, Client};
 use crate::backoff::Backoff;
@@ -12,6 +13,7 @@ use crate::daemon::{apic_settings, reconciler_for};
 use crate::exit::{EXIT_CONFIG, ExitError};
 use crate::kube;
 use crate::model::kubernetes::{Kind, Object};
+use crate::model::plan::Transaction;
 use crate::reconcile::{Reconciler, Report};
 
 /// How often a reconcile that ended early, or left something for later, is tried again.
@@ -22,8 +24,27 @@ const MAX_LOGIN: Duration = Duration::from_secs(30);
 const FIRST_LOGIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_LOGIN_PAUSE: Duration = Duration::from_secs(8);
 
-/// A reconcile, and further ones while the APIC is busy or something is left for later.
-pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn ApicSession) -> Result<Report, ExitError> {
+/// A reconcile with its writes, and further ones while the APIC is busy or something is left for later.
+pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &WithoutEvents<'_>) -> Result<Report, ExitError> {
+    reconcile_with(reconciler, apic, &|_, _| {})
+}
+
+/// The same without writes. If a read fails after something counted as done, it starts over: nothing was sent, and the
+/// report that would have had it is lost.
+pub(super) fn preview(reconciler: &mut Reconciler, apic: &ReadOnly<'_>) -> Result<Report, ExitError> {
+    reconcile_with(reconciler, apic, &|reconciler, done| {
+        if !apic.requests().is_empty() {
+            reconciler.start_over();
+            done.clear();
+        }
+    })
+}
+
+fn reconcile_with(
+    reconciler: &mut Reconciler,
+    apic: &dyn ApicSession,
+    on_failure: &dyn Fn(&mut Reconciler, &mut Vec<Transaction>),
+) -> Result<Report, ExitError> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
     let mut tries_left = TRIES;
@@ -42,7 +63,10 @@ pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &dyn ApicSession) -> 
                 }
             }
             Err(error) if tries_left == 0 => return Err(apic_failure(&error)),
-            Err(error) => warn!(error:%; "reconcile failed; retrying"),
+            Err(error) => {
+                warn!(error:%; "reconcile failed; retrying");
+                on_failure(reconciler, &mut all.done);
+            }
         }
         std::thread::park_timeout(backoff.pause());
     }
@@ -91,7 +115,7 @@ pub(super) fn login(config: &Config) -> Result<Client, ExitError> {
     }
 }
 
-fn apic_failure(error: &apic::Error) -> ExitError {
+pub(super) fn apic_failure(error: &apic::Error) -> ExitError {
     let code = if matches!(error, apic::Error::Unauthorized(_)) { EXIT_CONFIG } else { 1 };
     ExitError { code, message: format!("APIC: {error}") }
 }

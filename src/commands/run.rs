@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::info;
 
 use super::Setup;
-use super::one_shot::{listed_reconciler, login, reconcile};
+use super::one_shot::{listed_reconciler, login, preview, reconcile};
 use crate::apic::Client;
 use crate::apic::adapters::{ReadOnly, WithoutEvents};
 use crate::cli::Invocation;
@@ -52,7 +52,7 @@ fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) 
         std::thread::park_timeout(pause);
     }
     reconciler.request_full_sync();
-    let left = reconcile(reconciler, &ReadOnly(client))?;
+    let left = preview(reconciler, &ReadOnly::new(client))?;
     let open = reconciler.open_findings();
     let Tally { created, updated, deleted } = written;
     let remaining = Tally::of(&left.done);

@@ -488,7 +488,7 @@ impl EventLoop {
             let Tally { created, updated, deleted } = Tally::of(&report.done);
             info!(created, updated, deleted; "reconciled");
         } else if !report.unfinished && !report.withheld && view_is_complete && self.outcome.is_none() {
-            match (self.reconciler.blocked_deletions(), report.kept) {
+            match (self.reconciler.blocked_deletions().len(), report.kept) {
                 (0, 0) => info!("full sync complete: up to date"),
                 (0, kept) => info!(count = kept; "full sync complete: objects kept by --policy upsert-only"),
                 (blocked, _) => info!(count = blocked; "full sync complete: deletions blocked"),

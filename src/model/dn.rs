@@ -220,6 +220,12 @@ impl ParsedDn {
     }
 }
 
+/// The DN of the parent.
+pub fn parent(dn: &str) -> &str {
+    let rn = split_rns(dn).pop().unwrap_or_default();
+    dn.strip_suffix(rn).map_or("", |it| it.trim_end_matches('/'))
+}
+
 /// Splits a DN into its RNs. A slash inside brackets belongs to the RN: `extsubnet-[10.0.0.1/32]`.
 fn split_rns(dn: &str) -> Vec<&str> {
     let mut rns = Vec::new();

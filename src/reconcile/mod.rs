@@ -189,9 +189,14 @@ impl Reconciler {
         approved > 0
     }
 
-    /// How many deletions are blocked (W4).
-    pub fn blocked_deletions(&self) -> usize {
-        self.guards.deletion.blocked().len()
+    /// The blocked deletions (W4).
+    pub fn blocked_deletions(&self) -> &BTreeSet<ObjectDn> {
+        self.guards.deletion.blocked()
+    }
+
+    /// By which objects are recognized as ours.
+    pub fn owner(&self) -> &OwnerIdentity {
+        self.fabric.cache.owner()
     }
 
     /// When the next grace ends that was still running at the last reconcile (D6).

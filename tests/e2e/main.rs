@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod other_writers;
 mod plan_and_once;
+mod plan_output;
 mod prototype_defects;
 mod safety;
 mod service_manager;

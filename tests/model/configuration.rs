@@ -230,7 +230,7 @@ fn wrong_command_lines() {
         ("help --apic-insecure", &[], 64, "--apic-insecure is not valid with this command"),
         ("run", &[("ACI_SYNC_LISTENS", "5")], 64, "unknown variable ACI_SYNC_LISTENS"),
         ("status --policy sync", &[], 64, "--policy is not valid with status"),
-        ("run -o json", &[], 64, "--output is valid with check, explain and status only"),
+        ("run -o json", &[], 64, "--output is valid with check, explain, plan and status only"),
         ("plan --wait 5s", &[], 64, "--wait is valid with explain only"),
         ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
         ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),

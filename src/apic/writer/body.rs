@@ -2,35 +2,37 @@
 //! (reference: "tag 'attributes' must be specified first"). It also demands strings for all values: of a number it loses
 //! the first digit. Both hold here by construction.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// `{class: {"attributes": {...}, "children": [...]}}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
-    class: &'static str,
-    inner: Inner,
+    pub(super) class: Cow<'static, str>,
+    pub(super) inner: Inner,
 }
 
 /// The fields are written in this order.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-struct Inner {
-    attributes: BTreeMap<&'static str, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    children: Vec<Body>,
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Inner {
+    pub(super) attributes: BTreeMap<Cow<'static, str>, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) children: Vec<Body>,
 }
 
 impl Body {
     /// An object of this class without attributes.
     pub fn new(class: &'static str) -> Body {
-        Body { class, inner: Inner::default() }
+        Body { class: Cow::Borrowed(class), inner: Inner::default() }
     }
 
     /// The same with one more attribute.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Body {
-        self.inner.attributes.insert(name, value.into());
+        self.inner.attributes.insert(Cow::Borrowed(name), value.into());
         self
     }
 
@@ -49,10 +51,21 @@ impl Body {
     }
 }
 
+/// An object as the APIC answers it.
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Body, D::Error> {
+        let mut objects = BTreeMap::<Cow<'static, str>, Inner>::deserialize(deserializer)?.into_iter();
+        match (objects.next(), objects.next()) {
+            (Some((class, inner)), None) => Ok(Body { class, inner }),
+            _ => Err(D::Error::custom("not one object")),
+        }
+    }
+}
+
 impl Serialize for Body {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.class, &self.inner)?;
+        map.serialize_entry(&*self.class, &self.inner)?;
         map.end()
     }
 }

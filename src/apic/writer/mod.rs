@@ -5,9 +5,11 @@ mod answer;
 mod body;
 mod check;
 pub mod request;
+mod undo;
 
 pub use answer::{Accepted, Confirmation};
 pub use body::Body;
+pub use undo::{Undo, undo};
 
 use self::request::WriteRequest;
 use super::error::Error;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use self::memory::Memory;
-use super::one_shot::{listed_reconciler, login, reconcile};
+use super::one_shot::{listed_reconciler, login, preview};
 use super::{Setup, print, wants_json};
 use crate::apic::Query;
 use crate::apic::adapters::ReadOnly;
@@ -94,9 +94,9 @@ fn look(setup: &Setup, subject: &Subject) -> Result<Vec<Explanation>, ExitError>
     config.policy = Policy::Observe;
     let (mut reconciler, unneeded) = listed_reconciler(&config, &setup.cluster)?;
     let client = login(&config)?;
-    let session = ReadOnly(&client);
+    let session = ReadOnly::new(&client);
     let mut look = || {
-        reconcile(&mut reconciler, &session)?;
+        preview(&mut reconciler, &session)?;
         let failed = |error| ExitError::failed(format!("APIC: {error}"));
         let mut subnets = Vec::new();
         match subject {
