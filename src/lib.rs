@@ -11,6 +11,7 @@ pub mod leadership;
 pub mod metrics;
 pub mod net;
 pub mod secret;
+pub mod service_settings;
 pub mod time;
 
 pub mod apic;

@@ -35,7 +35,10 @@ const SIGNALS: &[(&str, &str)] = &[
 ];
 
 const FILES: &[(&str, &str)] = &[
-    ("/etc/aci-sync/aci-sync.env", "The settings of the systemd service, one variable a line."),
+    (
+        "/etc/aci-sync/aci-sync.env",
+        "The settings of the systemd service, one variable a line. As root `plan`, `explain`, `check` and `status` take them, too.",
+    ),
     (
         "/etc/aci-sync/apic-password, kubeconfig, apic-ca.pem",
         "The secrets of the systemd service, which gets them as systemd credentials. Restart it after a change.",

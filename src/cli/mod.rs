@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::exit::ExitError;
 
@@ -265,6 +266,8 @@ pub struct Invocation {
     pub command: Command,
     /// The words after the command.
     pub arguments: Vec<String>,
+    /// The file of the service's settings, if they count.
+    pub settings_file: Option<PathBuf>,
     values: BTreeMap<&'static str, Given>,
 }
 
@@ -289,12 +292,21 @@ impl Given {
 
 impl Invocation {
     fn of(command: Command) -> Invocation {
-        Invocation { command, arguments: Vec::new(), values: BTreeMap::new() }
+        Invocation { command, arguments: Vec::new(), settings_file: None, values: BTreeMap::new() }
     }
 
     /// The values given for a flag.
     pub fn get(&self, flag: &str) -> Option<&Given> {
         self.values.get(flag)
+    }
+
+    /// Takes the values of variables for the flags that have none. `origin` is what an error says before a variable's name.
+    pub fn add_variables(
+        &mut self,
+        variables: &BTreeMap<String, String>,
+        origin: &dyn Fn(&str) -> String,
+    ) -> Result<(), ExitError> {
+        from_variables(variables, origin, &mut self.values)
     }
 
     /// Whether a switch is on.
@@ -389,24 +401,26 @@ pub fn parse(
             };
         }
     }
-    from_environment(environment, &mut values)?;
-    Ok(Invocation { command, arguments: subjects, values })
+    let mut invocation = Invocation { arguments: subjects, values, ..Invocation::of(command) };
+    invocation.add_variables(environment, &|_| String::new())?;
+    Ok(invocation)
 }
 
-fn from_environment(
+fn from_variables(
     environment: &BTreeMap<String, String>,
+    origin: &dyn Fn(&str) -> String,
     values: &mut BTreeMap<&'static str, Given>,
 ) -> Result<(), ExitError> {
     for name in environment.keys() {
         let upper = name.to_ascii_uppercase();
         let is_known = FLAGS.iter().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
         if upper.starts_with("ACI_SYNC_") && !is_known {
-            return Err(ExitError::usage(format!("unknown variable {name}; see aci-sync help")));
+            return Err(ExitError::usage(format!("{}unknown variable {name}; see aci-sync help", origin(name))));
         }
         // ACI_POLICY is meant for aci-sync: ignoring it would silently use the default.
         let meant = FLAGS.iter().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
         if let Some(meant) = meant.filter(|_| !is_known) {
-            return Err(ExitError::usage(format!("unknown variable {name}; did you mean {meant}?")));
+            return Err(ExitError::usage(format!("{}unknown variable {name}; did you mean {meant}?", origin(name))));
         }
     }
     for flag in FLAGS {
@@ -414,7 +428,7 @@ fn from_environment(
         for name in names.into_iter().flatten() {
             let Some(value) = environment.get(&name).filter(|it| !it.is_empty()) else { continue };
             if !values.contains_key(flag.name) {
-                values.insert(flag.name, read(flag, &name, false, value)?);
+                values.insert(flag.name, read(flag, &(origin(&name) + &name), false, value)?);
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::cli::{Command, Invocation, manual};
 use crate::config::{self, Config};
 use crate::exit::ExitError;
 use crate::logging::{self, Output};
-use crate::{kube, secret};
+use crate::{kube, secret, service_settings};
 
 /// Variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -33,7 +33,8 @@ pub struct Setup {
 }
 
 /// Runs a command; its exit code.
-pub fn dispatch(invocation: Invocation, environment: Environment) -> Result<u8, ExitError> {
+pub fn dispatch(mut invocation: Invocation, mut environment: Environment) -> Result<u8, ExitError> {
+    service_settings::add(&mut invocation, &mut environment)?;
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
         Command::Plan => return plan::run(&invocation, environment),

@@ -29,6 +29,7 @@ mod plan_output;
 mod prototype_defects;
 mod safety;
 mod service_manager;
+mod service_settings;
 mod shutdown;
 mod stale_watch;
 mod status;

@@ -156,7 +156,8 @@ pub fn side_by_side(stories: &[&(dyn Fn() + Sync)]) {
 pub fn bare_command(words: &[&str]) -> Command {
     let program = std::env::var("ACI_SYNC_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_aci-sync").to_owned());
     let mut command = Command::new(program);
-    command.args(words).env_clear().stdin(Stdio::null());
+    // A service on the machine that tests is not meant.
+    command.args(words).env_clear().env("CONFIGURATION_DIRECTORY", "/nonexistent").stdin(Stdio::null());
     for name in ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

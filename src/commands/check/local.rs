@@ -27,7 +27,9 @@ pub(super) fn config(world: &mut World<'_>) -> Vec<Outcome> {
         outcomes.push(Outcome::warn("", text, "replace --apic-insecure by --apic-ca or --apic-fingerprint"));
     }
     if outcomes.is_empty() {
-        outcomes.push(Outcome::ok("", "all settings are valid"));
+        let file = world.invocation.settings_file.as_ref();
+        let from = file.map(|file| format!("; those of the service are in {}", file.display()));
+        outcomes.push(Outcome::ok("", format!("all settings are valid{}", from.unwrap_or_default())));
     }
     world.cluster_id.clone_from(&config.cluster_id);
     world.config = Some(config);
