@@ -224,6 +224,7 @@ mod tests {
         for (reason, name, sort) in [
             (EventReason::Synced, "Synced", "Normal"),
             (EventReason::Released, "Released", "Normal"),
+            (EventReason::Resolved, "Resolved", "Normal"),
             (EventReason::Finding(Code::Paused), "Paused", "Normal"),
             (EventReason::Finding(Code::HostnameOnly), "HostnameOnly", "Warning"),
         ] {

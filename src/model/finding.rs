@@ -99,11 +99,12 @@ pub fn counted(number: usize, noun: &str) -> String {
 
 /// X3: limits findings to a number that people can read, whatever one namespace does: of each namespace the first ones of
 /// each code, and the number of the others. A finding about several namespaces is kept if one of them has room.
-/// `namespaces_of` says which namespaces a subject concerns.
+/// `namespaces_of` says which namespaces a subject concerns. Also returns what is left out: it holds all the same.
 pub fn within_limits(
     findings: BTreeSet<Finding>,
     namespaces_of: impl Fn(&Subject) -> Vec<Arc<str>>,
-) -> BTreeSet<Finding> {
+) -> (BTreeSet<Finding>, BTreeSet<(Code, Subject)>) {
+    let mut left_out = BTreeSet::new();
     let mut shares: HashMap<(Code, Arc<str>), Share> = HashMap::new();
     let mut ranked: Vec<(usize, Finding)> = Vec::new();
     for finding in findings {
@@ -116,12 +117,14 @@ pub fn within_limits(
         }
         if is_kept {
             ranked.push((rank, finding));
+        } else {
+            left_out.insert((finding.code, finding.subject));
         }
     }
     // The first ones of all namespaces before the second ones of any.
     let all = ranked.len();
     ranked.sort();
-    ranked.truncate(MAX_TOTAL);
+    left_out.extend(ranked.drain(MAX_TOTAL.min(all)..).map(|(_, it)| (it.code, it.subject)));
     let mut kept: BTreeSet<Finding> = ranked.into_iter().map(|it| it.1).collect();
     for ((code, namespace), share) in shares.into_iter().filter(|(_, it)| it.left_out > 0) {
         let text = format!("{} of this kind not shown", counted(share.left_out, "more finding"));
@@ -134,7 +137,7 @@ pub fn within_limits(
             format!("{} not shown", counted(all - MAX_TOTAL, "more finding")),
         ));
     }
-    kept
+    (kept, left_out)
 }
 
 /// How many findings of one code a namespace has.
@@ -425,13 +428,16 @@ mod tests {
             _ => Vec::new(),
         };
         let texts = |all: BTreeSet<Finding>| -> Vec<String> {
-            within_limits(all, namespaces_of).iter().map(ToString::to_string).collect()
+            within_limits(all, namespaces_of).0.iter().map(ToString::to_string).collect()
         };
         let mut all: BTreeSet<Finding> = (0..20).map(|n| of(Code::UnknownKey, "evil", n)).collect();
         assert_eq!(texts(all.clone()).len(), 20);
         all.extend((20..3000).map(|n| of(Code::UnknownKey, "evil", n)));
         all.insert(of(Code::UnknownKey, "shop", 0));
         all.insert(of(Code::Paused, "evil", 0));
+        let left_out = within_limits(all.clone(), namespaces_of).1;
+        assert_eq!(left_out.len(), 2980);
+        assert!(left_out.contains(&(Code::UnknownKey, of(Code::UnknownKey, "evil", 20).subject)));
         let kept = texts(all);
         assert_eq!(kept.len(), 20 + 1 + 2, "{kept:#?}");
         assert!(kept.contains(&"UnknownKey Namespace evil: 2980 more findings of this kind not shown".to_owned()));

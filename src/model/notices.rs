@@ -6,6 +6,8 @@
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cache::FabricCache;
 use super::desired::{DesiredEpg, DesiredState};
@@ -45,6 +47,8 @@ pub enum EventReason {
     Synced,
     /// Nothing of what the Deployment had is left on the fabric.
     Released,
+    /// A finding that was sent as a warning no longer holds.
+    Resolved,
     /// There is a finding.
     Finding(Code),
 }
@@ -69,16 +73,68 @@ impl fmt::Display for EventReason {
 /// deleted.
 const MAX_TRACKED: usize = 16_384;
 
+/// A warning that lasts is sent again after this long: an API server keeps Events for an hour, by default.
+const REPEAT: Duration = Duration::from_secs(1800);
+
+/// The most notices within [`WINDOW`], of one namespace and in all. What is over is due in the next one, so nothing is lost.
+/// The queue of Events has room for more, and sends more in that time.
+const WINDOW: Duration = Duration::from_secs(60);
+const MAX_OF_NAMESPACE: usize = 100;
+const MAX_TOTAL: usize = 500;
+
 /// What was reported before, so that nothing is reported twice.
 #[derive(Debug, Default)]
 pub struct NoticeTracker {
-    /// The findings about each object. A finding about the object itself has its text here: a new text is a new notice,
-    /// because the object was changed. The text of a finding about an EPG changes with each Pod, so it does not count.
-    findings: BTreeMap<(ObjectRef, Code), String>,
+    /// The findings that were reported on each object. A tracker that is new knows none, and so resolves none.
+    reported: BTreeMap<(ObjectRef, Code), Reported>,
     /// Each managed Deployment's way onto the fabric and off it.
     presences: BTreeMap<ObjectRef, Presence>,
     /// The EPGs that were written to since the end of the last reconcile.
     written: BTreeSet<EpgDn>,
+    /// Notices of what happened once that wait for their turn.
+    waiting: Vec<EventNotice>,
+    share: Share,
+    /// When a notice is due although nothing has changed.
+    due: Option<Instant>,
+}
+
+/// A finding as it was reported on an object; those of one code share a notice.
+#[derive(Debug)]
+struct Reported {
+    /// The text of findings about the object itself: a new text is a new notice, because the object was changed. The text of
+    /// a finding about an EPG changes with each Pod, so it does not count.
+    text: String,
+    /// What the findings were about.
+    subjects: Vec<Subject>,
+    at: Instant,
+}
+
+/// The findings of one code that concern an object.
+type Holding<'a> = BTreeMap<(ObjectRef, Code), Vec<&'a Finding>>;
+
+/// How many notices there were in the present window.
+#[derive(Debug, Default)]
+struct Share {
+    begun: Option<Instant>,
+    of_namespace: BTreeMap<Arc<str>, usize>,
+    total: usize,
+    /// One has found no room since the last reconcile began.
+    is_short: bool,
+}
+
+impl Share {
+    /// Makes room for one more notice about an object, or says that it has to wait.
+    fn take(&mut self, about: &ObjectRef, now: Instant) -> bool {
+        if self.begun.is_none_or(|begun| now.saturating_duration_since(begun) >= WINDOW) {
+            *self = Share { begun: Some(now), is_short: self.is_short, ..Share::default() };
+        }
+        let count = self.of_namespace.entry(about.key.namespace.clone()).or_default();
+        let has_room = *count < MAX_OF_NAMESPACE && self.total < MAX_TOTAL;
+        *count += usize::from(has_room);
+        self.total += usize::from(has_room);
+        self.is_short |= !has_room;
+        has_room
+    }
 }
 
 /// A Deployment's time in an EPG.
@@ -100,8 +156,10 @@ pub struct Outcome<'a> {
     pub desired: &'a DesiredState,
     /// What the fabric holds.
     pub fabric: &'a FabricCache,
-    /// All findings.
+    /// All findings within the limits.
     pub findings: &'a BTreeSet<Finding>,
+    /// The findings beyond the limits (X3): they hold, and are not shown.
+    pub left_out: &'a BTreeSet<(Code, Subject)>,
 }
 
 impl NoticeTracker {
@@ -110,34 +168,92 @@ impl NoticeTracker {
         self.written.insert(epg.clone());
     }
 
-    /// What is new at the end of a reconcile.
-    pub fn reconcile_ended(&mut self, outcome: Outcome<'_>) -> Vec<EventNotice> {
-        let mut notices = self.new_findings(outcome);
+    /// When a notice is due although nothing has changed: a warning is to be repeated, or one waits for its turn.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What is new at the end of a reconcile, and what is to be said again.
+    pub fn reconcile_ended(&mut self, outcome: Outcome<'_>, now: Instant) -> Vec<EventNotice> {
+        self.share.is_short = false;
+        let holding = holding(outcome);
+        let mut notices = self.ended_findings(outcome, &holding, now);
+        notices.extend(self.new_findings(&holding, now));
         let mut former = std::mem::take(&mut self.presences);
-        notices.extend(self.arrivals(outcome, &mut former));
-        notices.extend(self.departures(outcome, former));
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend(self.arrivals(outcome, &mut former));
+        waiting.extend(self.departures(outcome, former));
+        waiting.truncate(MAX_TRACKED);
+        for notice in waiting {
+            let has_room = self.share.take(&notice.about, now);
+            if has_room { &mut notices } else { &mut self.waiting }.push(notice);
+        }
+        notices.extend(self.lasting_findings(&holding, now));
+        let warnings = self.reported.iter().filter(|((_, code), _)| EventReason::Finding(*code).is_warning());
+        let repeats = warnings.map(|(_, reported)| reported.at + REPEAT).filter(|at| *at > now);
+        let next_window = self.share.begun.filter(|_| self.share.is_short).map(|begun| begun + WINDOW);
+        self.due = repeats.chain(next_window).min();
         notices
     }
 
-    /// Findings that an object did not have before. Those of one code share a notice.
-    fn new_findings(&mut self, Outcome { inventory, desired, findings, .. }: Outcome<'_>) -> Vec<EventNotice> {
-        let mut notes: BTreeMap<(ObjectRef, Code), Vec<String>> = BTreeMap::new();
-        let mut now: BTreeMap<(ObjectRef, Code), String> = BTreeMap::new();
-        for finding in findings {
-            let (note, own_text) = match &finding.subject {
-                Subject::Cluster(..) => (finding.note().to_owned(), finding.note()),
-                subject => (format!("{subject}: {}", finding.note()), ""),
+    /// Findings that no longer hold on an object. A finding that only found no room within the limits does (X3).
+    fn ended_findings(&mut self, outcome: Outcome<'_>, holding: &Holding<'_>, now: Instant) -> Vec<EventNotice> {
+        let mut notices = Vec::new();
+        let share = &mut self.share;
+        self.reported.retain(|(about, code), reported| {
+            let is_left_out = |subject: &Subject| {
+                outcome.left_out.contains(&(*code, subject.clone()))
+                    && affected(subject, outcome.inventory, outcome.desired).contains(about)
             };
-            for about in affected(&finding.subject, inventory, desired) {
-                now.entry((about.clone(), finding.code)).or_default().push_str(own_text);
-                notes.entry((about, finding.code)).or_default().push(note.clone());
+            if holding.contains_key(&(about.clone(), *code)) || reported.subjects.iter().any(is_left_out) {
+                return true;
+            }
+            if !EventReason::Finding(*code).is_warning() {
+                return false;
+            }
+            let has_room = share.take(about, now);
+            if has_room {
+                let note = format!("{code} no longer holds");
+                notices.push(EventNotice { about: about.clone(), reason: EventReason::Resolved, note });
+            }
+            !has_room
+        });
+        notices
+    }
+
+    /// Findings that an object did not have before.
+    fn new_findings(&mut self, holding: &Holding<'_>, now: Instant) -> Vec<EventNotice> {
+        let mut notices = Vec::new();
+        for ((about, code), findings) in holding {
+            let own = findings.iter().filter(|it| matches!(it.subject, Subject::Cluster(..)));
+            let text: String = own.map(|it| it.note()).collect();
+            let reported = self.reported.get_mut(&(about.clone(), *code));
+            let subjects = || findings.iter().map(|it| it.subject.clone()).collect();
+            match reported {
+                Some(reported) if reported.text == text => reported.subjects = subjects(),
+                _ if !self.share.take(about, now) => {}
+                _ => {
+                    notices.push(notice(about, *code, findings));
+                    self.reported.insert((about.clone(), *code), Reported { text, subjects: subjects(), at: now });
+                }
             }
         }
-        let before = std::mem::replace(&mut self.findings, now);
-        notes.retain(|it, _| before.get(it) != self.findings.get(it));
+        notices
+    }
+
+    /// Warnings that have lasted for a while since they were sent.
+    fn lasting_findings(&mut self, holding: &Holding<'_>, now: Instant) -> Vec<EventNotice> {
         let mut notices = Vec::new();
-        for ((about, code), notes) in notes {
-            notices.push(EventNotice { about, reason: EventReason::Finding(code), note: notes.join("; ") });
+        for ((about, code), reported) in &mut self.reported {
+            let is_due = now.saturating_duration_since(reported.at) >= REPEAT;
+            if is_due
+                && EventReason::Finding(*code).is_warning()
+                && let Some(findings) = holding.get(&(about.clone(), *code))
+                && self.share.take(about, now)
+            {
+                reported.at = now;
+                notices.push(notice(about, *code, findings));
+            }
         }
         notices
     }
@@ -186,6 +302,26 @@ impl NoticeTracker {
         }
         notices
     }
+}
+
+/// The findings by the objects that they are about.
+fn holding<'a>(outcome: Outcome<'a>) -> Holding<'a> {
+    let mut holding = Holding::new();
+    for finding in outcome.findings {
+        for about in affected(&finding.subject, outcome.inventory, outcome.desired) {
+            holding.entry((about, finding.code)).or_default().push(finding);
+        }
+    }
+    holding
+}
+
+fn notice(about: &ObjectRef, code: Code, findings: &[&Finding]) -> EventNotice {
+    let note = |finding: &&Finding| match &finding.subject {
+        Subject::Cluster(..) => finding.note().to_owned(),
+        subject => format!("{subject}: {}", finding.note()),
+    };
+    let note = findings.iter().map(note).collect::<Vec<_>>().join("; ");
+    EventNotice { about: about.clone(), reason: EventReason::Finding(code), note }
 }
 
 /// The objects of the cluster that a finding is about.

@@ -179,7 +179,8 @@ impl Reconciler {
     /// When a reconcile is due although no event has arrived.
     pub fn next_wake(&self) -> Option<Instant> {
         let cluster = [self.cluster.inventory.next_complete(), self.cluster.missing_pods.next_end()];
-        cluster.into_iter().chain([self.guards.next_wake(), self.fabric.next_wake()]).flatten().min()
+        let others = [self.guards.next_wake(), self.fabric.next_wake(), self.reporter.notices.next_due()];
+        cluster.into_iter().chain(others).flatten().min()
     }
 
     /// An operator approves the blocked deletions (W4). True if there are any.

@@ -51,10 +51,11 @@ impl Reporter {
             }
             (namespaces, _) => namespaces,
         };
-        let findings = within_limits(findings, namespaces_of);
+        let (findings, left_out) = within_limits(findings, namespaces_of);
         self.shares.log_changes(&self.findings, &findings, namespaces_of, now);
         self.findings = findings;
-        self.notices.reconcile_ended(Outcome { inventory, desired, fabric: cache, findings: &self.findings })
+        let findings = &self.findings;
+        self.notices.reconcile_ended(Outcome { inventory, desired, fabric: cache, findings, left_out: &left_out }, now)
     }
 
     /// Logs a plan that the policy `observe` does not send, if it is another one than the last.

@@ -122,6 +122,36 @@ fn findings_are_reported() {
     assert!(requests(&world).iter().all(|it| it.starts_with("POST ")));
 }
 
+/// K5: a finding that no longer holds is reported on the object, once, and by the process that has warned of it.
+#[test]
+fn the_end_of_a_finding_is_reported() {
+    let world = World::new();
+    let mut daemon = world.run(&[]);
+    let later = r#"{"tenant":"T","l3out":"LATER","epg":"E"}"#;
+    world.kube.deploy("a", "web", Some(later), &["10.0.0.1"]);
+    world.kube.deploy("a", "typo", Some("{"), &[]);
+    until("both were reported", || {
+        event(&world, "L3OutNotFound", "web").is_some() && event(&world, "InvalidAnnotation", "typo").is_some()
+    });
+    world.kube.annotate("a", "typo", Some(E));
+    until("the correction was reported", || event(&world, "Resolved", "typo").is_some());
+    let resolved = event(&world, "Resolved", "typo").unwrap();
+    assert_eq!((&resolved["type"], &resolved["note"]), (&json!("Normal"), &json!("InvalidAnnotation no longer holds")));
+
+    // The next process knows of the missing L3Out by itself, and so of its end, but of nothing that ended before.
+    assert_eq!(daemon.stop().0, Some(0));
+    world.kube.annotate("a", "typo", Some("{"));
+    let _daemon = world.run(&[]);
+    until("it was reported again", || {
+        reported(&world, "a").iter().filter(|it| *it == "L3OutNotFound Deployment web").count() == 2
+    });
+    world.apic.setup_tenant("T", "V", &["LATER"]).unwrap();
+    until("the end was reported", || event(&world, "Resolved", "web").is_some());
+    until_sent(&world, "marker");
+    let resolved: Vec<_> = reported(&world, "a").into_iter().filter(|it| it.starts_with("Resolved")).collect();
+    assert_eq!(resolved, ["Resolved Deployment typo", "Resolved Deployment web"]);
+}
+
 /// K5: without the right there is one line, one try for each namespace, and all else goes on.
 #[test]
 fn a_missing_events_permission_is_one_line() {
