@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use log::{debug, error, info, warn};
+use log::{error, info, warn};
 
 use super::run::Run;
 use super::{MAX_REJECTIONS, Reconciler};
@@ -11,7 +11,7 @@ use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::metrics::{self, Action, Class};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
-use crate::model::plan::{Change, RequestShape, Tally, Transaction};
+use crate::model::plan::{Change, RequestShape, Transaction};
 use crate::model::plan_input::TagFailure;
 use crate::model::staleness::Staleness;
 
@@ -118,7 +118,7 @@ impl Reconciler {
             warn!(epg:% = dn, objects:%; "EPG deleted with objects that another writer had created in it a moment before");
             run.report.swept.extend(swept.iter().map(|object| format!("{dn}: {object}")));
         }
-        log_done(&transaction);
+        self.reporter.log_done(&transaction, &self.guards.quota, run.now);
         count_done(&transaction);
         self.fabric.cache.apply(&transaction);
         if confirmation == Confirmation::Recreated {
@@ -277,24 +277,6 @@ fn count_done(transaction: &Transaction) {
             Change::DeleteSubnet { .. } => metrics::changed(Class::Subnet, Action::Delete, 1),
             Change::CreateTag => metrics::changed(Class::Tag, Action::Create, 1),
             Change::DeleteTag { .. } => metrics::changed(Class::Tag, Action::Delete, 1),
-        }
-    }
-}
-
-/// Logs what was written: each change of a small transaction, the numbers of a large one.
-fn log_done(transaction: &Transaction) {
-    const MAX_LINES: usize = 20;
-    let dn = &transaction.epg;
-    let is_large = transaction.changes.len() > MAX_LINES;
-    if is_large {
-        let changes = Tally::of([transaction]);
-        info!(epg:% = dn, created = changes.created, updated = changes.updated, deleted = changes.deleted; "written");
-    }
-    for change in &transaction.changes {
-        if is_large {
-            debug!(epg:% = dn, change:%; "written");
-        } else {
-            info!(epg:% = dn, change:%; "written");
         }
     }
 }

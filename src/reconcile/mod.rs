@@ -277,7 +277,7 @@ impl Reconciler {
     fn finish(&mut self, run: &mut Run<'_>, desired: &DesiredState, plan: Plan) {
         let writes = self.writer.writes();
         if !writes {
-            self.reporter.log_withheld(&plan);
+            self.reporter.log_withheld(&plan, &self.guards.quota, run.now);
         }
         let is_left = !plan.transactions.is_empty();
         run.report.unfinished = (is_left && writes) || run.report.unread > 0;
