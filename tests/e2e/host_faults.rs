@@ -105,7 +105,7 @@ fn closed_or_full_outputs_do_not_stop_the_daemon() {
 }
 
 /// F25: no deadline depends on the time of day, which may jump; only log lines show it, and a plugin's credential ends
-/// at one, which is made a span of time as soon as it is read. `check` says when certificates end.
+/// at one, which is made a span of time as soon as it is read. The ends of certificates are only shown.
 #[test]
 fn deadlines_ignore_clock_jumps() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -113,7 +113,7 @@ fn deadlines_ignore_clock_jumps() {
         for path in std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if !["time.rs", "plugin.rs", "dial.rs"].iter().any(|it| path.ends_with(it)) {
+            } else if !["time.rs", "plugin.rs", "dial.rs", "trust.rs"].iter().any(|it| path.ends_with(it)) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 for word in ["SystemTime", "UNIX_EPOCH", "Asn1Time"] {
                     assert!(!text.contains(word), "{} uses {word}", path.display());
