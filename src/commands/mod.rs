@@ -76,8 +76,8 @@ fn start(invocation: &Invocation) -> Result<(), ExitError> {
     }
     let (output, level) = match invocation.command {
         Command::Run => (Output::Split, "info"),
-        // It is about one subject; the findings about the others are no part of the answer.
-        Command::Explain => (Output::Stderr, "warn,aci_sync::reconcile::reporter=error"),
+        // `plan` prints the findings itself, and `explain` is about one subject.
+        Command::Explain | Command::Plan => (Output::Stderr, "warn,aci_sync::reconcile::reporter=error"),
         _ => (Output::Stderr, "warn"),
     };
     logging::start(output, level, config::log_format(invocation)?)?;

@@ -261,6 +261,13 @@ fn service_claims<'a>(
     claims
 }
 
+/// The same selection for all managed Deployments, by their place in the inventory.
+pub(super) fn selection_in<'a>(inventory: &'a Inventory, rules: &Rules) -> Selection<'a> {
+    let claimants = Claimants::new(inventory, rules, &[]);
+    let pods = inventory.pods.values().map(|pod| OwnedPod { owner: claimants.owner(pod), pod });
+    selection(&pods.collect::<Vec<_>>(), &claimants)
+}
+
 /// The labels by which Services select Deployments. The Pods of a Deployment mostly have the same labels, so each set is
 /// taken once.
 fn selection<'a>(pods: &[OwnedPod<'a>], claimants: &Claimants<'a>) -> Selection<'a> {

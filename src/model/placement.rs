@@ -113,8 +113,23 @@ impl<'a> Placement<'a> {
         stays.then_some(Retained { workload: None, reason: Reason::EpgPaused })
     }
 
+    /// For each address of a VRF that goes to one EPG, the other EPGs that hold it.
+    pub(super) fn holders(&self) -> HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> {
+        let mut holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> = HashMap::new();
+        for (dn, epg) in self.input.fabric.epgs() {
+            let vrf = self.vrf(&dn);
+            for (prefix, subnet) in &epg.subnets {
+                if self.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
+                    let holder = self.holder(&dn, *prefix, subnet);
+                    holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
+                }
+            }
+        }
+        holders
+    }
+
     /// How a subnet holds an address that is desired in another EPG of the VRF.
-    pub(super) fn holder(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Holder {
+    fn holder(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Holder {
         match subnet.ownership {
             Ownership::Owned | Ownership::Legacy => match self.retained(dn, prefix, subnet) {
                 Some(it) if it.reason.is_pause() => Holder::Paused,

@@ -71,16 +71,7 @@ struct Ties {
 impl<'a> Planner<'a> {
     fn new(input: &'a PlanInput<'a>) -> Self {
         let placement = Placement::new(input);
-        let mut holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> = HashMap::new();
-        for (dn, epg) in input.fabric.epgs() {
-            let vrf = placement.vrf(&dn);
-            for (prefix, subnet) in &epg.subnets {
-                if placement.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
-                    let holder = placement.holder(&dn, *prefix, subnet);
-                    holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
-                }
-            }
-        }
+        let holders = placement.holders();
         Planner { input, plan: Plan::default(), findings: PlanFindings::default(), placement, holders }
     }
 

@@ -101,6 +101,11 @@ impl<'a> Selection<'a> {
         service.selector.iter().map(|(label, value)| self.list_of.get(&(namespace, label, value)).copied()).collect()
     }
 
+    /// The indices of the Deployments that a Service selects, ascending.
+    pub(super) fn selected(&self, service: &Service) -> Vec<usize> {
+        self.lists(service).map(|lists| self.common(&lists)).unwrap_or_default()
+    }
+
     /// The indices of the Deployments that are in all of these lists, ascending. Without a list there are none.
     pub(super) fn common(&self, lists: &BTreeSet<usize>) -> Vec<usize> {
         let mut lists: Vec<&List> = lists.iter().map(|it| &self.lists[*it]).collect();

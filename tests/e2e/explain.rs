@@ -1,7 +1,7 @@
 //! T7, T8: `explain`: what it says about each sort of subject, with a daemon and without one, its exit codes, and that it
 //! only reads.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::world::{DN_E, DN_F, Daemon, E, F, World};
 use sim::net::{Fault, Trouble};
@@ -89,7 +89,7 @@ fn a_missing_address_is_explained() {
         let it = &document["explanations"][0];
         assert_eq!((it["verdict"].as_str(), code), (Some("foreign"), Some(2)));
         assert_eq!(it["epg"]["deployments"][0], "shop/web");
-        assert_eq!(it["addresses"][1]["holder"], "uni/tn-T/out-M/instP-OLD");
+        assert_eq!(it["addresses"][0]["holder"], "uni/tn-T/out-M/instP-OLD", "what is wrong comes first");
         assert_eq!(
             (&it["daemon"]["agrees"], it["daemon"]["findings"][0]["code"].as_str()),
             (&true.into(), Some("ForeignSubnet"))
@@ -117,7 +117,7 @@ fn an_address_without_a_deployment_is_explained() {
     assert_eq!(code, Some(0), "{text}");
     for line in [
         "10.7.7.7/32: not desired, and not in the fabric (not_desired)",
-        "  cluster     Pod a/plain-646c8dfd75-0: has it, for no managed Deployment",
+        "  cluster     Pod a/plain-646c8dfd75-0 has it and no annotated Deployment exposes it",
         "  fabric      longest match of VRF uni/tn-T/ctx-V: 10.7.0.0/16 in uni/tn-T/out-L/instP-ALL (foreign)",
         "              so its traffic there is that EPG's; contracts: 0 provided, 1 consumed",
     ] {
@@ -134,9 +134,7 @@ fn unknown_subjects() {
     let world = World::new();
     let (text, code) = explain(&world, &["shop/web"]);
     assert!(
-        text.starts_with(
-            "Deployment shop/web: no Deployment, Pod or Service of this name in the namespace shop (unknown)\n"
-        ),
+        text.starts_with("shop/web: no Deployment, Pod or Service of this name in the namespace shop (unknown)\n"),
         "{text}"
     );
     assert_eq!(code, Some(1));
@@ -156,20 +154,45 @@ fn unknown_subjects() {
     assert_eq!(explain(&world, &["a/b", "c/d"]).1, Some(64));
 }
 
-/// T7: `--wait` returns as soon as the subject is in sync, and with 2 at the end of the time.
+/// T7: `--wait` returns as soon as what is managed is in sync, whatever else has the name, and with 2 at the end of the time.
 #[test]
 fn wait_for_the_verdict() {
     let world = World::new();
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("a", "plain", None, &["10.0.0.2"]);
     assert_eq!(explain(&world, &["a/web", "--wait", "1s"]).1, Some(2), "no daemon does it");
+    let (text, code) = explain(&world, &["a/plain", "--wait", "1s"]);
+    assert!(text.contains("(not_managed)") && code == Some(2), "whoever waits wants it in the fabric: {text}");
+    let service = json!({"metadata": {"namespace": "a", "name": "web"},
+        "spec": {"type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    world.kube.apply("services", service);
     let (daemon, listen) = daemon(&world);
     daemon.until_logged("APIC session established");
-    let (text, code) = explain_beside_writes(&world, &["a/web", "--wait", "60s", "--listen", &listen]);
-    assert_eq!(code, Some(0), "{text}");
+    let wait = |limit: &str| explain_beside_writes(&world, &["a/web", "--wait", limit, "--listen", &listen]);
+    let (text, code) = wait("60s");
+    assert!(text.contains("not exposed: its type is not LoadBalancer") && code == Some(0), "{text}");
     world.kube.annotate("a", "web", Some(F));
-    let (text, code) = explain_beside_writes(&world, &["a/web", "--wait", "60s", "--listen", &listen]);
+    let (text, code) = wait("60s");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(DN_F), "{text}");
+    let logins = || world.apic.journal().iter().filter(|it| it.path == "/api/aaaLogin.json").count();
+    let before = logins();
+    assert_eq!(wait("60s").1, Some(0));
+    assert_eq!(logins(), before + 1, "it is in sync at the first look");
+}
+
+/// T7, W4: what the daemon has blocked is no disagreement.
+#[test]
+fn blocked_deletions_are_shown() {
+    let world = World::new();
+    let addresses: Vec<String> = (0..20).map(|n| format!("10.0.0.{n}")).collect();
+    world.kube.deploy("a", "web", Some(E), &addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(world.output(&["run", "--once"]).status.code(), Some(0));
+    world.kube.delete("deployments", "a", "web");
+    let (blocking, listen) = daemon(&world);
+    blocking.until_logged("code=DeletionsBlocked");
+    let (text, _) = explain(&world, &[DN_E, "--listen", &listen]);
+    assert!(text.contains(" sees the same\n") && text.contains("21 blocked deletions in this EPG"), "{text}");
 }
 
 /// T7, D3: what no fresh look can know: the last valid annotation that the daemon keeps.
@@ -200,11 +223,11 @@ fn faults_are_shown() {
     world.until("there is a fault", |it| !it.apic.class("faultInst").is_empty());
     let (text, code) = explain(&world, &["a/web"]);
     assert!(text.contains("; 1 fault F0467: another EPG of the VRF has a prefix of it\n"), "{text}");
-    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("(conflict)\n") && code == Some(2), "{text}");
     let daemon = world.run(&["--events=false"]);
     daemon.until_logged("code=FabricFault subject=uni/tn-T/out-L/instP-E text=\"1 fault F0467 at the last full sync");
     world.apic.fault(Fault::on("faultInst", Trouble::Answer(403, "application/json", String::new())));
-    let (text, code) = explain(&world, &["a/web"]);
+    let (text, code) = explain_beside_writes(&world, &["a/web"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("; faults could not be read\n"), "{text}");
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use aci_sync::model::explain::{AddressPart, AddressState, Explanation, LookedAt, Subject, Verdict};
+use aci_sync::model::explain::{AddressPart, AddressState, Explanation, LookedAt, NotExposed, Subject, Verdict};
 use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::rules::Policy;
 
@@ -101,7 +101,8 @@ impl World<'_> {
             Verdict::InSync | Verdict::NotDesired if !is_there => wrong("it is not in sync"),
             Verdict::Pending | Verdict::Observing | Verdict::Unknown | Verdict::NotManaged if is_there => {
                 let waits = |it: &AddressPart| it.state != AddressState::Present;
-                if explanation.addresses.iter().any(waits) { Ok(()) } else { wrong("nothing is pending") }
+                let has_none = explanation.not_exposed.iter().any(|it| it.reason == NotExposed::NoAddress);
+                if has_none || explanation.addresses.iter().any(waits) { Ok(()) } else { wrong("nothing is pending") }
             }
             _ => Ok(()),
         }

@@ -23,9 +23,18 @@ use crate::model::explain::{Explanation, LookedAt, Subject, Verdict};
 use crate::model::observed::{FAULT, PREFIX_IN_USE, SUBNET, faults_by_epg};
 use crate::model::rules::Policy;
 
-/// The pause between two questions to the daemon, and the least pause between two looks, with `--wait`.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// The pause between two questions to the daemon, with `--wait`.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The pauses between two looks: each lists the whole cluster, and logs in.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// The part of a pause after which a look follows if the daemon knows of nothing that is wrong.
+const EARLY: u32 = 5;
+
+/// The exit code if the time of `--wait` is over.
+const NOT_IN_SYNC: u8 = 2;
 
 /// Prints the explanations; the exit code is that of the worst verdict.
 pub fn run(setup: &Setup, invocation: &Invocation) -> Result<u8, ExitError> {
@@ -35,15 +44,20 @@ pub fn run(setup: &Setup, invocation: &Invocation) -> Result<u8, ExitError> {
     };
     let subject = Subject::parse(argument);
     let subject = subject.map_err(|why| ExitError::usage(format!("invalid subject {argument:?}: it {why}")))?;
-    let end = Instant::now() + config::wait(invocation)?.unwrap_or_default();
+    let wait = config::wait(invocation)?;
+    let end = Instant::now() + wait.unwrap_or_default();
+    let mut pause = FIRST_PAUSE;
     let (explanations, memory) = loop {
         let looked = Instant::now();
-        let explanations = look(setup, &subject)?;
-        let memory = memory::ask(invocation, &setup.environment);
-        if worst(&explanations) == Verdict::InSync || Instant::now() >= end {
+        let (explanations, cluster_id) = look(setup, &subject)?;
+        let memory = memory::ask(invocation, &setup.environment, &cluster_id);
+        if is_in_sync(&explanations) || Instant::now() >= end {
             break (explanations, memory);
         }
-        wait(setup, invocation, &explanations, looked, end);
+        pause_before_next_look(&explanations, looked, pause.min(end.saturating_duration_since(looked)), &|| {
+            memory::ask(invocation, &setup.environment, &cluster_id)
+        });
+        pause = (pause * 2).min(MAX_PAUSE);
     };
     let verdict = worst(&explanations);
     if as_json {
@@ -55,7 +69,16 @@ pub fn run(setup: &Setup, invocation: &Invocation) -> Result<u8, ExitError> {
             explanations.iter().map(|it| text::explanation(it, &memory, setup.config.policy)).collect();
         print(&texts.join("\n"));
     }
-    Ok(verdict.exit_code())
+    // Whoever waits asked for `in_sync`.
+    let is_late = wait.is_some() && verdict.exit_code() == 0 && !is_in_sync(&explanations);
+    Ok(if is_late { NOT_IN_SYNC } else { verdict.exit_code() })
+}
+
+/// Whether what is managed is in sync. That a Service of the same name exposes nothing does not matter.
+fn is_in_sync(explanations: &[Explanation]) -> bool {
+    let matters = |it: &&Explanation| !matches!(it.verdict, Verdict::NotManaged | Verdict::NotDesired);
+    let mut verdicts = explanations.iter().filter(matters).map(|it| it.verdict).peekable();
+    verdicts.peek().is_some() && verdicts.all(|it| it == Verdict::InSync)
 }
 
 fn worst(explanations: &[Explanation]) -> Verdict {
@@ -65,30 +88,33 @@ fn worst(explanations: &[Explanation]) -> Verdict {
 fn object(explanation: &Explanation, memory: &io::Result<Memory>) -> Value {
     let mut object = serde_json::to_value(explanation).unwrap_or_default();
     object["daemon"] = memory.as_ref().map_or(Value::Null, |it| it.about(explanation));
-    object["to_do"] = text::to_do(explanation).map_or(Value::Null, Value::from);
+    object["to_do"] = text::to_do(explanation, memory).map_or(Value::Null, Value::from);
     object
 }
 
-/// Waits until another look may show more: until the daemon knows of nothing open about the subjects, or for a while.
-fn wait(setup: &Setup, invocation: &Invocation, explanations: &[Explanation], looked: Instant, end: Instant) {
+/// Waits for the next look: for the pause, or for a part of it if the daemon then knows of nothing that is wrong.
+fn pause_before_next_look(
+    explanations: &[Explanation],
+    looked: Instant,
+    pause: Duration,
+    ask: &dyn Fn() -> io::Result<Memory>,
+) {
+    let (early, end) = (looked + pause / EARLY, looked + pause);
     loop {
-        std::thread::park_timeout(PAUSE.min(end.saturating_duration_since(Instant::now())));
         let now = Instant::now();
         if now >= end {
             return;
         }
-        let is_settled = match memory::ask(invocation, &setup.environment) {
-            Ok(memory) => memory.is_settled() && explanations.iter().all(|it| memory.knows_nothing_of(it)),
-            Err(_) => true,
-        };
-        if is_settled && now >= looked + PAUSE_BETWEEN_LOOKS {
+        std::thread::park_timeout(POLL.min(end - now));
+        let is_settled = |memory: Memory| explanations.iter().all(|it| memory.is_settled(it));
+        if Instant::now() >= early && ask().is_ok_and(is_settled) {
             return;
         }
     }
 }
 
-/// One look at both sides, which sends nothing but reads.
-fn look(setup: &Setup, subject: &Subject) -> Result<Vec<Explanation>, ExitError> {
+/// One look at both sides, which sends nothing but reads; and the cluster id.
+fn look(setup: &Setup, subject: &Subject) -> Result<(Vec<Explanation>, String), ExitError> {
     // Under this policy a reconcile reads everything and leaves what it read as it is.
     let mut config = setup.config.clone();
     config.policy = Policy::Observe;
@@ -114,7 +140,7 @@ fn look(setup: &Setup, subject: &Subject) -> Result<Vec<Explanation>, ExitError>
         let faults = faults.map(|it| faults_by_epg(&it));
         let (policy, faults) = (setup.config.policy, faults.as_ref());
         let more = LookedAt { policy, unneeded: &unneeded, subnets: &subnets, faults };
-        Ok(reconciler.explain(subject, &more, Instant::now()))
+        Ok((reconciler.explain(subject, &more, Instant::now()), reconciler.cluster_id().to_owned()))
     };
     let explanations = look();
     client.logout();

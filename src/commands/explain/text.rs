@@ -4,9 +4,17 @@ use std::io;
 
 use super::memory::Memory;
 use crate::logging::one_line;
-use crate::model::explain::{AddressPart, AddressState, Explanation, HolderPart, ObjectPart};
-use crate::model::finding::counted;
+use crate::model::explain::{
+    About, AddressPart, AddressState, EpgPart, Explanation, HolderPart, NotExposed, NotExposedPart, ObjectPart, Verdict,
+};
+use crate::model::finding::{Code, counted};
 use crate::model::rules::Policy;
+
+/// The most Services that are shown one by one although they select other Pods.
+const MAX_OTHERS: usize = 3;
+
+/// The widest column, in characters; a peer may name things at any length.
+const MAX_WIDTH: usize = 60;
 
 /// The text of one explanation; each line ends with a line feed.
 pub(super) fn explanation(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> String {
@@ -19,7 +27,7 @@ pub(super) fn explanation(it: &Explanation, memory: &io::Result<Memory>, policy:
         lines.push(row("", &format!("{} more not shown", it.left_out)));
     }
     lines.extend(daemon(it, memory));
-    lines.extend(to_do(it).map(|it| format!("To do: {it}")));
+    lines.extend(to_do(it, memory).map(|it| format!("To do: {it}")));
     lines.iter().map(|line| one_line(line).trim_end().to_owned() + "\n").collect()
 }
 
@@ -30,6 +38,9 @@ fn row(label: &str, text: &str) -> String {
 /// The chain from the annotation to the EPG.
 fn chain(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
+    if let Some(deployment) = &it.deployment {
+        rows.push(("Deployment", deployment.clone()));
+    }
     if let Some(annotation) = &it.annotation {
         let epg = annotation.epg.as_deref().unwrap_or_default();
         let text = match &annotation.error {
@@ -85,17 +96,26 @@ fn table(it: &Explanation) -> Vec<String> {
     let has_one_epg = it.epg.is_some();
     for part in &it.addresses {
         let from = part.from.as_ref().map_or_else(|| "-".to_owned(), |from| named(from, it));
-        let at = if has_one_epg { String::new() } else { format!(" of {}", part.epg) };
+        let at = if has_one_epg { String::new() } else { format!(" in {}", part.epg) };
         rows.push([part.prefix.clone(), from, state(part, &at)]);
     }
-    for part in &it.not_exposed {
+    let is_other = |it: &&NotExposedPart| it.reason == NotExposed::Selector;
+    let others = it.not_exposed.iter().filter(is_other).count();
+    let shown = it.not_exposed.iter().filter(|it| others <= MAX_OTHERS || !is_other(it));
+    for part in shown {
         rows.push(["-".to_owned(), named(&part.object, it), format!("not exposed: {}", part.text)]);
     }
     if rows.is_empty() {
         return Vec::new();
     }
     rows.insert(0, ["ADDRESS", "FROM", "STATE"].map(str::to_owned));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    if others > MAX_OTHERS {
+        rows.push(["-".to_owned(), format!("{others} Services"), "not exposed: they select other Pods".to_owned()]);
+    }
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default().min(MAX_WIDTH)
+    };
     let (first, second) = (width(0), width(1));
     let mut lines = vec![String::new()];
     lines.extend(rows.iter().map(|[prefix, from, state]| format!("  {prefix:<first$}  {from:<second$}  {state}")));
@@ -114,7 +134,8 @@ fn named(object: &ObjectPart, it: &Explanation) -> String {
 
 fn state(part: &AddressPart, at: &str) -> String {
     let state = match part.state {
-        AddressState::Present => "in the fabric",
+        AddressState::Present if at.is_empty() => "in the fabric",
+        AddressState::Present => "is",
         AddressState::Different => "DIFFERENT",
         AddressState::Missing => "NOT THERE",
         AddressState::Surplus => "SURPLUS",
@@ -133,14 +154,14 @@ fn state(part: &AddressPart, at: &str) -> String {
 fn cluster(it: &Explanation) -> Vec<String> {
     let mut lines = Vec::new();
     for claim in &it.claims {
-        let has = if claim.wins { "has it" } else { "has it too, and it does not count" };
+        let has = if claim.wins { "has it" } else { "has it too, which does not count," };
         let terminating = if claim.terminating { " (terminating)" } else { "" };
-        let managed = if claim.managed { "for a managed Deployment" } else { "for no managed Deployment" };
+        let managed = if claim.managed { "and exposes it" } else { "and no annotated Deployment exposes it" };
         let ObjectPart { kind, namespace, name } = &claim.object;
         let label = if lines.is_empty() { "cluster" } else { "" };
-        lines.push(row(label, &format!("{kind} {namespace}/{name}{terminating}: {has}, {managed}")));
+        lines.push(row(label, &format!("{kind} {namespace}/{name}{terminating} {has} {managed}")));
     }
-    if lines.is_empty() && matches!(it.subject, crate::model::explain::About::Address { .. }) {
+    if lines.is_empty() && matches!(it.subject, About::Address { .. }) {
         lines.push(row("cluster", "no Pod and no LoadBalancer Service has it"));
     }
     lines
@@ -168,7 +189,7 @@ fn fabric(it: &Explanation) -> Vec<String> {
         rows.push(format!("longest match{}: {} in {} ({})", vrf(holder), holder.prefix, holder.epg, holder.owner));
         rows.push(format!("so its traffic there is that EPG's{}", contracts(holder)));
     }
-    if rows.is_empty() && matches!(it.subject, crate::model::explain::About::Address { .. }) {
+    if rows.is_empty() && matches!(it.subject, About::Address { .. }) {
         rows.push("no EPG has it, and no prefix in the L3Outs that were read holds it".to_owned());
     }
     rows.iter().enumerate().map(|(n, text)| row(if n == 0 { "fabric" } else { "" }, text)).collect()
@@ -196,15 +217,59 @@ fn daemon(it: &Explanation, memory: &io::Result<Memory>) -> Vec<String> {
     if let Some(until) = memory.epg(it).and_then(|it| it["grace_until"].as_str()) {
         texts.push(format!("the EPG is in its grace until {until}"));
     }
-    let agrees = if memory.agrees(it) { "sees the same" } else { "DISAGREES with this look" };
-    let count = if texts.is_empty() { "; it has no finding about it".to_owned() } else { String::new() };
+    if it.verdict == Verdict::Unknown {
+        return Vec::new();
+    }
+    let agrees = match memory.agrees(it) {
+        Some(true) => "sees the same",
+        Some(false) => "DISAGREES: it knows something else than this command saw",
+        None => "cannot say: it has not looked at this fabric, or leaves findings out",
+    };
+    let count = if texts.is_empty() { "; it has no finding about it" } else { "" };
     texts.insert(0, format!("{} {agrees}{count}", memory.instance()));
     texts.iter().enumerate().map(|(n, text)| row(if n == 0 { "daemon" } else { "" }, text)).collect()
 }
 
 /// What ends the worst that is wrong; nothing if no person has to act.
-pub(super) fn to_do(it: &Explanation) -> Option<String> {
-    let of_epg = it.epg.as_ref().and_then(|it| it.code);
-    let code = of_epg.or_else(|| it.addresses.iter().find_map(|it| it.code))?;
-    Some(code.remedy().to_owned())
+pub(super) fn to_do(it: &Explanation, memory: &io::Result<Memory>) -> Option<String> {
+    let without_contracts = |it: &EpgPart| it.state == "present" && it.provided + it.consumed == 0;
+    match it.code() {
+        Some(Code::SubnetRetained) => {
+            let part = it.addresses.iter().find(|it| it.code == Some(Code::SubnetRetained))?;
+            Some(format!("It is kept until this ends: {}.", part.reason))
+        }
+        Some(code) => Some(code.remedy().to_owned()),
+        None if it.verdict == Verdict::Pending && memory.is_err() => {
+            Some("Start aci-sync: no daemon answers.".to_owned())
+        }
+        None if it.verdict == Verdict::InSync && it.epg.as_ref().is_some_and(without_contracts) => {
+            Some("Give the EPG a contract if traffic does not pass: it has none.".to_owned())
+        }
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T7, X3: a name of any length widens no other row, and is no panic.
+    #[test]
+    fn names_of_any_length() {
+        let about = About::Address { kind: "Address", prefix: "10.0.0.1/32".to_owned() };
+        let mut it = Explanation::new(about, Verdict::Pending, "");
+        for name in ["short", &"x".repeat(100_000)] {
+            it.addresses.push(AddressPart {
+                prefix: "10.0.0.1/32".to_owned(),
+                from: Some(ObjectPart { kind: "Pod".to_owned(), namespace: "a".to_owned(), name: name.to_owned() }),
+                epg: "uni/tn-T/out-L/instP-E".to_owned(),
+                state: AddressState::Surplus,
+                code: None,
+                holder: None,
+                reason: String::new(),
+            });
+        }
+        let lines = table(&it);
+        assert!(lines[2].len() < 160, "{}", lines[2]);
+    }
 }

@@ -7,10 +7,11 @@ use super::epg::owner_name;
 use super::{About, AddressState, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, Verdict, relations};
 use crate::model::deletion_causes::sources_of;
 use crate::model::dn::{EpgDn, ParsedDn, Prefix};
+use crate::model::inventory::ManagedDeployment;
 use crate::model::kubernetes::{Key, Kind};
 use crate::model::observed::{Epg, Subnet};
-use crate::model::owner::Ownership;
-use crate::model::rules::Cidr;
+use crate::model::rules::{Cidr, Exposed};
+use crate::model::scope::{IMPORT_SECURITY, Scope};
 
 impl Explainer<'_> {
     /// One address.
@@ -28,10 +29,9 @@ impl Explainer<'_> {
         for (dn, _, _) in &holders {
             it.addresses.extend(self.surplus(dn).into_iter().filter(|it| it.prefix == prefix.to_string()));
         }
-        it.held_by =
-            holders.iter().map(|(dn, epg, subnet)| self.holder_part(dn, prefix, epg, subnet.ownership)).collect();
+        it.held_by = holders.iter().map(|(dn, epg, subnet)| self.holder_part(dn, prefix, epg, subnet)).collect();
         it.held_by.extend(self.elsewhere(prefix, &holders));
-        if it.held_by.is_empty() {
+        if !it.held_by.iter().any(|it| it.classifies) {
             it.longest_match = self.longest_match(address);
         }
         let wanted = || it.addresses.iter().filter(|part| part.state != AddressState::Surplus);
@@ -43,10 +43,12 @@ impl Explainer<'_> {
             [holder] => format!("in {}", holder.epg),
             holders => format!("in {} EPGs", holders.len()),
         };
-        it.verdict = verdict.unwrap_or(if it.held_by.iter().any(|it| it.owner != "owned") {
-            Verdict::NotManaged
+        let of_claims = self.of_claims(address).unwrap_or(Verdict::NotDesired);
+        let of_parts = verdict.map(|it| it.max(if of_claims == Verdict::NotDesired { it } else { of_claims }));
+        it.verdict = of_parts.unwrap_or(if it.held_by.iter().any(|it| it.owner != "owned") {
+            of_claims.max(Verdict::NotManaged)
         } else {
-            Verdict::NotDesired
+            of_claims
         });
         it.summary = match (is_desired, it.held_by.is_empty()) {
             (true, true) => "desired, but not in the fabric".to_owned(),
@@ -56,6 +58,23 @@ impl Explainer<'_> {
             (false, false) => format!("not desired, but in the fabric {place}"),
         };
         it.limited()
+    }
+
+    /// What keeps the Deployments that have an address from naming an EPG; nothing if none has it, or if all do.
+    fn of_claims(&self, address: IpAddr) -> Option<Verdict> {
+        let inventory = self.input.inventory;
+        let sources = sources_of(inventory, HashSet::from([address])).remove(&address).unwrap_or_default();
+        let mut verdicts = Vec::new();
+        for source in sources {
+            if source.is_pod {
+                let name = inventory.pods.get(&source.key).and_then(|it| it.deployment.clone());
+                let key = name.map(|name| Key { namespace: source.key.namespace.clone(), name });
+                verdicts.extend(key.and_then(|it| inventory.managed.get(&it)).and_then(|it| self.unbound(it)));
+            } else if let Some(service) = inventory.services.get(&source.key) {
+                verdicts.extend(self.selected_by(service).filter_map(|it| self.unbound(it)));
+            }
+        }
+        verdicts.into_iter().max()
     }
 
     /// The Pods and Services that have an address now.
@@ -71,7 +90,7 @@ impl Explainer<'_> {
                 object: ObjectPart::of(Kind::Pod, &pod.key),
                 terminating: pod.terminating,
                 wins: owner.as_ref() == Some(&pod.key),
-                managed: key.is_some_and(|it| managed.contains_key(&it)),
+                managed: key.and_then(|it| managed.get(&it)).is_some_and(|it| self.exposes(it).pods),
             });
         }
         for service in self.services().filter(|it| it.addresses.contains(&address)) {
@@ -79,11 +98,16 @@ impl Explainer<'_> {
                 object: ObjectPart::of(Kind::Service, &service.key),
                 terminating: false,
                 wins: service.load_balancer,
-                managed: service.load_balancer && !self.selected_by(service).is_empty(),
+                managed: service.load_balancer && self.selected_by(service).any(|it| self.exposes(it).services),
             });
         }
         claims.sort_by(|a, b| (!a.wins, &a.object).cmp(&(!b.wins, &b.object)));
         claims
+    }
+
+    /// What a Deployment with a valid binding exposes; nothing without one.
+    fn exposes(&self, managed: &ManagedDeployment) -> Exposed {
+        if self.unbound(managed).is_some() { Exposed::default() } else { managed.exposed(self.input.rules) }
     }
 
     /// The subnets with this prefix in the L3Outs that were read.
@@ -104,6 +128,7 @@ impl Explainer<'_> {
                 prefix: prefix.to_string(),
                 epg: dn.to_string(),
                 owner: owner_name(self.input.fabric.owner().classify(annotation)),
+                classifies: Scope::parse(mo.attributes.scope.as_deref().unwrap_or_default()).has_flag(IMPORT_SECURITY),
                 vrf: self.vrf_dn(&dn.l3out),
                 provided: None,
                 consumed: None,
@@ -112,15 +137,15 @@ impl Explainer<'_> {
         parts
     }
 
-    /// The longest prefix that holds the address, in each VRF of the L3Outs that were read.
+    /// The longest prefix that holds the address and classifies traffic, in each VRF of the L3Outs that were read.
     fn longest_match(&self, address: IpAddr) -> Vec<HolderPart> {
         let mut longest: BTreeMap<usize, (u8, HolderPart)> = BTreeMap::new();
         for (dn, epg) in self.input.fabric.epgs() {
             let vrf = self.placement.vrf(&dn);
             for (prefix, subnet) in &epg.subnets {
                 let is_longer = longest.get(&vrf).is_none_or(|(length, _)| *length < prefix.length);
-                if is_longer && Cidr::around(*prefix).contains(address) {
-                    let part = self.holder_part(&dn, *prefix, epg, subnet.ownership);
+                if is_longer && subnet.scope.has_flag(IMPORT_SECURITY) && Cidr::around(*prefix).contains(address) {
+                    let part = self.holder_part(&dn, *prefix, epg, subnet);
                     longest.insert(vrf, (prefix.length, part));
                 }
             }
@@ -128,11 +153,12 @@ impl Explainer<'_> {
         longest.into_values().map(|it| it.1).collect()
     }
 
-    fn holder_part(&self, dn: &EpgDn, prefix: Prefix, epg: &Epg, ownership: Ownership) -> HolderPart {
+    fn holder_part(&self, dn: &EpgDn, prefix: Prefix, epg: &Epg, subnet: &Subnet) -> HolderPart {
         HolderPart {
             prefix: prefix.to_string(),
             epg: dn.to_string(),
-            owner: owner_name(ownership),
+            owner: owner_name(subnet.ownership),
+            classifies: subnet.scope.has_flag(IMPORT_SECURITY),
             vrf: self.vrf_dn(&dn.l3out),
             provided: Some(relations(epg, "rsprov-")),
             consumed: Some(relations(epg, "rscons-")),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    About, AddressPart, AddressState, EpgPart, Explainer, Explanation, L3outPart, ObjectPart, Verdict, relations,
+    About, AddressPart, AddressState, EpgPart, Explainer, Explanation, L3outPart, MAX_NAMED, ObjectPart, Verdict,
+    relations,
 };
 use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
@@ -15,6 +16,7 @@ use crate::model::planner::may_repair;
 use crate::model::retained::{BlockReason, block_reason};
 use crate::model::rules::Policy;
 use crate::model::scope::IMPORT_SECURITY;
+use crate::model::source::MAX_NAME;
 
 impl Explainer<'_> {
     /// An EPG with all that is desired in it, and with what is there of ours and not desired.
@@ -22,7 +24,7 @@ impl Explainer<'_> {
         let about = About::Fabric { kind: "EPG", dn: dn.to_string() };
         let mut it = Explanation::new(about, Verdict::InSync, "");
         it.l3out = Some(self.l3out_part(&dn.l3out));
-        let part = self.epg_part(dn);
+        let mut part = self.epg_part(dn);
         let desired = self.input.desired.epgs.get(dn);
         if let Some(desired) = desired {
             it.addresses =
@@ -36,47 +38,77 @@ impl Explainer<'_> {
             (None, Some(epg)) if epg.ownership != Ownership::Owned => {
                 (of_addresses.max(Verdict::NotManaged), "no Deployment names it, and it is not owned".to_owned())
             }
-            (None, Some(_)) => {
-                let verdict = if policy == Policy::Sync { Verdict::Pending } else { Verdict::Observing };
-                let text = "no Deployment names it any more; it goes after its grace, unless something keeps it";
-                (of_addresses.max(verdict), text.to_owned())
-            }
+            (None, Some(epg)) => self.left_epg(&mut part, epg),
             (Some(desired), epg) => {
-                let there = it
-                    .addresses
-                    .iter()
-                    .filter(|it| matches!(it.state, AddressState::Present | AddressState::Different));
+                let there = it.addresses.iter().filter(|it| it.is_there()).count();
                 let text = match epg {
                     None => "it is not there".to_owned(),
-                    Some(_) => format!("{} of {} desired addresses are there", there.count(), desired.subnets.len()),
+                    Some(_) => format!("{there} of {} desired addresses are there", desired.subnets.len()),
                 };
-                let pending = if policy == Policy::Observe { Verdict::Observing } else { Verdict::Pending };
-                let of_epg = part.code.map_or(if epg.is_none() { pending } else { Verdict::InSync }, Verdict::of);
-                (of_addresses.max(of_epg), text)
+                (of_addresses.max(self.epg_verdict(&part)), text)
             }
         };
         it.epg = Some(part);
         it.limited()
     }
 
+    /// An owned EPG that no Deployment names any more (D6).
+    fn left_epg(&self, part: &mut EpgPart, epg: &Epg) -> (Verdict, String) {
+        let is_foreign = |it: &Subnet| !matches!(it.ownership, Ownership::Owned | Ownership::Legacy);
+        let foreign = epg.unreadable > 0 || epg.subnets.values().any(is_foreign);
+        let has_contracts = self.input.rules.keep_contracted && !epg.relations.is_empty();
+        let text = "no Deployment names it any more; ";
+        if foreign || has_contracts {
+            part.code = Some(Code::EpgRetained);
+            let kept =
+                if foreign { "foreign subnets in it keep it" } else { "its contracts keep it (--keep-contracted)" };
+            return (Verdict::of(Code::EpgRetained), format!("{text}{kept}"));
+        }
+        match self.look.policy {
+            Policy::UpsertOnly => (Verdict::NotDesired, format!("{text}--policy upsert-only keeps it")),
+            _ => (self.pending(), format!("{text}it goes after its grace, unless something keeps it")),
+        }
+    }
+
+    /// What an EPG that is desired means for its Deployments.
+    pub(super) fn epg_verdict(&self, epg: &EpgPart) -> Verdict {
+        let fault = if epg.faults.is_some_and(|it| it > 0) { Verdict::of(Code::FabricFault) } else { Verdict::InSync };
+        let own = match epg.code {
+            Some(code) => Verdict::of(code),
+            None if epg.state != "present" => self.pending(),
+            None => Verdict::InSync,
+        };
+        own.max(fault)
+    }
+
     /// One subnet of an EPG.
     pub(super) fn subnet(&self, dn: &EpgDn, prefix: Prefix) -> Explanation {
-        let mut it = self.epg(dn);
-        it.subject = About::Fabric { kind: "Subnet", dn: dn.subnet(&prefix.to_string()) };
-        it.addresses.retain(|it| it.prefix == prefix.to_string());
-        let there = self.input.fabric.epg(dn).and_then(|it| it.subnets.get(&prefix));
-        (it.verdict, it.summary) = match (it.addresses.first(), there) {
+        let about = About::Fabric { kind: "Subnet", dn: dn.subnet(&prefix.to_string()) };
+        let mut it = Explanation::new(about, Verdict::InSync, "");
+        (it.l3out, it.epg) = (Some(self.l3out_part(&dn.l3out)), Some(self.epg_part(dn)));
+        let epg = self.input.fabric.epg(dn);
+        let there = epg.and_then(|it| it.subnets.get(&prefix));
+        let desired = self.input.desired.epgs.get(dn).and_then(|it| it.subnets.get(&prefix));
+        let part = match (desired, there) {
+            (Some(desired), _) => Some(self.address_part(dn, prefix, desired)),
+            (None, Some(subnet)) if subnet.ownership == Ownership::Owned => Some(self.surplus_part(dn, prefix, subnet)),
+            _ => None,
+        };
+        (it.verdict, it.summary) = match (&part, there) {
             (Some(part), _) => (part.verdict(self.look.policy), sentence(part)),
-            (None, Some(subnet)) => (
-                Verdict::NotManaged,
-                format!(
-                    "it is there, nothing calls for it, and aci-sync leaves it alone: {}",
-                    owner_name(subnet.ownership)
-                ),
-            ),
-            (None, None) if it.verdict == Verdict::Unknown => (Verdict::Unknown, it.summary),
+            (None, Some(subnet)) => {
+                let owner = owner_name(subnet.ownership);
+                (
+                    Verdict::NotManaged,
+                    format!("it is there and {owner}, and nothing calls for it; aci-sync leaves it alone"),
+                )
+            }
+            (None, None) if epg.is_none() && !self.input.desired.epgs.contains_key(dn) => {
+                (Verdict::Unknown, "no Deployment names its EPG, and the APIC does not have that".to_owned())
+            }
             (None, None) => (Verdict::NotDesired, "nothing calls for it, and it is not there".to_owned()),
         };
+        it.addresses.extend(part);
         it
     }
 
@@ -98,23 +130,33 @@ impl Explainer<'_> {
 
     pub(super) fn epg_part(&self, dn: &EpgDn) -> EpgPart {
         let (epg, desired) = (self.input.fabric.epg(dn), self.input.desired.epgs.get(dn));
+        let is_ours_by_mark = |it: &Epg| it.ownership == Ownership::Owned || !it.belongs_to_us();
         let state = match (epg, self.input.fabric.l3out(&dn.l3out)) {
-            (Some(_), _) => "present",
+            (Some(epg), _) if desired.is_none() || is_ours_by_mark(epg) => "present",
+            (Some(_), _) => "different",
             (None, Some(_)) => "missing",
             (None, None) => "unread",
         };
-        let code = desired.and_then(|it| block_reason(self.input, dn, it)).map(|it| self.code_of(dn, it));
+        let code = self.block(dn).map(|it| it.0);
+        let workloads = desired.map_or(&[][..], |it| &it.workloads);
         EpgPart {
             dn: dn.to_string(),
             state,
             owner: epg.map(|it| owner_name(if it.was_owned { Ownership::Owned } else { it.ownership })),
-            deployments: desired.into_iter().flat_map(|it| &it.workloads).map(|it| it.key.to_string()).collect(),
+            deployments: workloads.iter().take(MAX_NAMED).map(|it| it.key.to_string()).collect(),
+            deployments_total: workloads.len(),
             provided: epg.map_or(0, |it| relations(it, "rsprov-")),
             consumed: epg.map_or(0, |it| relations(it, "rscons-")),
             faults: self.look.faults.map(|it| it.get(dn).copied().unwrap_or_default()),
             // A pause leaves alone what is there.
             code: code.filter(|it| *it != Code::Paused || epg.is_none()),
         }
+    }
+
+    /// What keeps a desired EPG from being used (D5).
+    pub(super) fn block(&self, dn: &EpgDn) -> Option<(Code, &'static str)> {
+        let desired = self.input.desired.epgs.get(dn)?;
+        block_reason(self.input, dn, desired).map(|it| (self.code_of(dn, it), blocked_by(it)))
     }
 
     fn code_of(&self, dn: &EpgDn, reason: BlockReason) -> Code {
@@ -151,9 +193,6 @@ impl Explainer<'_> {
     }
 
     fn present(&self, subnet: &Subnet, desired: &DesiredSubnet) -> (AddressState, Option<Code>, Option<EpgDn>, String) {
-        if desired.paused {
-            return (AddressState::Present, None, None, String::new());
-        }
         if !may_repair(subnet, desired) {
             if subnet.scope.has_flag(IMPORT_SECURITY) {
                 return (AddressState::Present, None, None, "a foreign subnet serves".to_owned());
@@ -167,7 +206,12 @@ impl Explainer<'_> {
         if is_as_desired {
             return (AddressState::Present, None, None, String::new());
         }
-        (AddressState::Different, None, None, "owner annotation, name or scope differ".to_owned())
+        let classifies = subnet.scope.has_flag(IMPORT_SECURITY);
+        match desired.paused {
+            true if classifies => (AddressState::Present, None, None, String::new()),
+            true => (AddressState::Different, Some(Code::Paused), None, format!("it lacks {IMPORT_SECURITY}")),
+            false => (AddressState::Different, None, None, "owner annotation, name or scope differ".to_owned()),
+        }
     }
 
     /// What stands in the way of a desired subnet.
@@ -177,9 +221,8 @@ impl Explainer<'_> {
         prefix: Prefix,
         desired: &DesiredSubnet,
     ) -> (Option<Code>, Option<EpgDn>, String) {
-        let epg = self.input.desired.epgs.get(dn);
-        if let Some(reason) = epg.and_then(|it| block_reason(self.input, dn, it)) {
-            return (Some(self.code_of(dn, reason)), None, blocked_by(reason).to_owned());
+        if let Some((code, reason)) = self.block(dn) {
+            return (Some(code), None, reason.to_owned());
         }
         if desired.paused {
             return (Some(Code::Paused), None, "its Deployment is paused".to_owned());
@@ -204,13 +247,8 @@ impl Explainer<'_> {
 
     /// What holds an address in another EPG of the VRF.
     fn holder(&self, dn: &EpgDn, prefix: Prefix) -> Option<(EpgDn, Holder)> {
-        let vrf = self.placement.vrf(dn);
-        let others = self.input.fabric.epgs().filter(|(other, _)| other != dn && self.placement.vrf(other) == vrf);
-        let holders = others.filter_map(|(other, epg)| {
-            let holder = self.placement.holder(&other, prefix, epg.subnets.get(&prefix)?);
-            Some((other, holder))
-        });
-        holders.max_by_key(|it| it.1)
+        let holders = self.holders.get(&(self.placement.vrf(dn), prefix))?;
+        holders.iter().max_by_key(|it| it.1).cloned()
     }
 
     /// The subnets of ours in an EPG that are not desired there, each with why it is still there.
@@ -240,7 +278,8 @@ impl Explainer<'_> {
             (None, if self.look.policy == Policy::Sync { "it is deleted" } else { "kept by --policy" }.to_owned())
         };
         // Whose it was is in its name (O1).
-        let from = subnet.name.split_once("::").map(|(namespace, name)| ObjectPart {
+        let name: String = subnet.name.chars().take(MAX_NAME).collect();
+        let from = name.split_once("::").map(|(namespace, name)| ObjectPart {
             kind: "Pod or Service".to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),

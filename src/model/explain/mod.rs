@@ -8,24 +8,31 @@ mod epg;
 mod sources;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::address::parse as parse_address;
+use super::claims::selection_in;
 use super::dn::{EpgDn, ParsedDn, Prefix};
 use super::finding::Code;
+use super::inventory::ManagedDeployment;
 use super::kubernetes::{Key, Kind, MAX_NAME, Object, is_dns_name};
 use super::mo::Mo;
 use super::observed::Epg;
 use super::placement::Placement;
+use super::plan_findings::Holder;
 use super::plan_input::PlanInput;
 use super::rules::Policy;
+use super::selection::Selection;
 use super::source::Source;
 
 /// The most rows of one list in an explanation.
-pub const MAX_ROWS: usize = 1000;
+const MAX_ROWS: usize = 1000;
+
+/// The most Deployments that are named of an EPG.
+const MAX_NAMED: usize = 20;
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,10 +122,16 @@ impl Verdict {
             Code::InvalidAnnotation => Verdict::Invalid,
             Code::NotAllowed => Verdict::NotAllowed,
             Code::Paused => Verdict::Paused,
-            Code::AddressConflict | Code::AddressClaimed | Code::WriterConflict => Verdict::Conflict,
+            Code::AddressConflict | Code::AddressClaimed | Code::WriterConflict | Code::FabricFault => {
+                Verdict::Conflict
+            }
             Code::ForeignSubnet | Code::ForeignScope | Code::ForeignEpgDeleted => Verdict::Foreign,
             Code::ForeignEpgRefused | Code::Rejected => Verdict::Refused,
-            Code::TooManyEpgs | Code::L3OutNotFound | Code::DeletionsBlocked | Code::EpgRetained => Verdict::Blocked,
+            Code::TooManyEpgs
+            | Code::L3OutNotFound
+            | Code::DeletionsBlocked
+            | Code::EpgRetained
+            | Code::InvalidAddress => Verdict::Blocked,
             _ => Verdict::Pending,
         }
     }
@@ -161,6 +174,9 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The answer in one sentence without its subject.
     pub summary: String,
+    /// The Deployment by which a Pod or Service is explained, as `NAMESPACE/NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
     /// The annotation of the Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<AnnotationPart>,
@@ -204,7 +220,7 @@ fn is_zero(number: &usize) -> bool {
 pub enum About {
     /// An object of the cluster.
     Object {
-        /// Its kind.
+        /// Its kind; empty for one that is not there.
         kind: String,
         /// Its namespace.
         namespace: String,
@@ -236,6 +252,7 @@ impl About {
     /// The subject as findings and people write it.
     pub fn text(&self) -> String {
         match self {
+            About::Object { kind, namespace, name } if kind.is_empty() => format!("{namespace}/{name}"),
             About::Object { kind, namespace, name } => format!("{kind} {namespace}/{name}"),
             About::Address { prefix, .. } => prefix.clone(),
             About::Fabric { dn, .. } => dn.clone(),
@@ -274,12 +291,14 @@ pub struct L3outPart {
 pub struct EpgPart {
     /// Its DN.
     pub dn: String,
-    /// `present`, `missing` or `unread`.
+    /// `present`, `different` (its owner annotation has to be written), `missing` or `unread`.
     pub state: &'static str,
     /// Whose it is.
     pub owner: Option<&'static str>,
-    /// The Deployments that name it.
+    /// The first of the Deployments that name it.
     pub deployments: Vec<String>,
+    /// How many Deployments name it.
+    pub deployments_total: usize,
     /// How many contracts it provides.
     pub provided: usize,
     /// How many contracts it consumes.
@@ -327,6 +346,11 @@ pub enum AddressState {
 }
 
 impl AddressPart {
+    /// Whether a subnet for it is there.
+    fn is_there(&self) -> bool {
+        matches!(self.state, AddressState::Present | AddressState::Different)
+    }
+
     fn verdict(&self, policy: Policy) -> Verdict {
         match (self.state, self.code) {
             (AddressState::Present, _) => Verdict::InSync,
@@ -370,6 +394,18 @@ pub struct NotExposedPart {
     pub reason: NotExposed,
     /// The reason for people.
     pub text: String,
+    /// The code of the finding about it, if it is more than how things are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// It gets its address by itself, a little later.
+    #[serde(skip)]
+    is_pending: bool,
+}
+
+impl NotExposedPart {
+    fn verdict(&self) -> Verdict {
+        self.code.map_or(if self.is_pending { Verdict::Pending } else { Verdict::InSync }, Verdict::of)
+    }
 }
 
 /// Why a Pod or Service is not exposed: a closed set.
@@ -410,7 +446,7 @@ pub struct ClaimPart {
     pub terminating: bool,
     /// The address belongs to it (P5).
     pub wins: bool,
-    /// A managed Deployment exposes it.
+    /// A Deployment with a valid binding exposes it.
     pub managed: bool,
 }
 
@@ -423,6 +459,8 @@ pub struct HolderPart {
     pub epg: String,
     /// Whose the subnet is.
     pub owner: &'static str,
+    /// It classifies traffic: it has the scope flag `import-security`.
+    pub classifies: bool,
     /// The DN of the VRF, if it is known.
     pub vrf: Option<String>,
     /// How many contracts the EPG provides; nothing if the EPG was not read.
@@ -445,7 +483,7 @@ pub struct LookedAt<'a> {
 
 /// Explains a subject: one explanation for each object that it names.
 pub fn explain(input: &PlanInput<'_>, look: &LookedAt<'_>, subject: &Subject) -> Vec<Explanation> {
-    let explainer = Explainer { look, input, placement: Placement::new(input) };
+    let explainer = Explainer::new(input, look);
     match subject {
         Subject::Named(kind, key) => explainer.named(*kind, key),
         Subject::Address(address) => vec![explainer.address(*address)],
@@ -459,14 +497,41 @@ struct Explainer<'a> {
     look: &'a LookedAt<'a>,
     input: &'a PlanInput<'a>,
     placement: Placement<'a>,
+    /// What holds an address that goes to another EPG of the VRF.
+    holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
+    /// In which EPGs of a VRF an address is desired: one, and those beyond the quota.
+    desired_in: HashMap<(usize, Prefix), Vec<&'a EpgDn>>,
+    /// Which managed Deployments a Service selects (S1).
+    selection: Selection<'a>,
+    managed: Vec<&'a ManagedDeployment>,
+}
+
+impl<'a> Explainer<'a> {
+    fn new(input: &'a PlanInput<'a>, look: &'a LookedAt<'a>) -> Self {
+        let placement = Placement::new(input);
+        let mut desired_in: HashMap<(usize, Prefix), Vec<&EpgDn>> = HashMap::new();
+        for (dn, epg) in &input.desired.epgs {
+            let vrf = placement.vrf(dn);
+            epg.subnets.keys().for_each(|prefix| desired_in.entry((vrf, *prefix)).or_default().push(dn));
+        }
+        let (holders, selection) = (placement.holders(), selection_in(input.inventory, input.rules));
+        let managed = input.inventory.managed.values().collect();
+        Explainer { look, input, placement, holders, desired_in, selection, managed }
+    }
+
+    /// What the next reconcile will do is pending, unless the policy sends nothing.
+    fn pending(&self) -> Verdict {
+        if self.look.policy == Policy::Observe { Verdict::Observing } else { Verdict::Pending }
+    }
 }
 
 impl Explanation {
-    fn new(subject: About, verdict: Verdict, summary: impl Into<String>) -> Explanation {
+    pub(crate) fn new(subject: About, verdict: Verdict, summary: impl Into<String>) -> Explanation {
         Explanation {
             subject,
             verdict,
             summary: summary.into(),
+            deployment: None,
             annotation: None,
             allowed_by: None,
             paused_by: Vec::new(),
@@ -483,17 +548,36 @@ impl Explanation {
 
     /// Limits each list (X3).
     fn limited(mut self) -> Explanation {
-        self.left_out = self.addresses.len().saturating_sub(MAX_ROWS)
-            + self.not_exposed.len().saturating_sub(MAX_ROWS)
-            + self.claims.len().saturating_sub(MAX_ROWS);
         // What is wrong comes first.
-        self.addresses.sort_by_key(|it| it.state == AddressState::Present);
-        self.addresses.truncate(MAX_ROWS);
-        self.addresses.sort_by(|a, b| (&a.epg, a.order()).cmp(&(&b.epg, b.order())));
-        self.not_exposed.truncate(MAX_ROWS);
-        self.claims.truncate(MAX_ROWS);
+        self.addresses.sort_by_cached_key(|it| (it.state == AddressState::Present, it.epg.clone(), it.order()));
+        let mut left_out = limit(&mut self.addresses) + limit(&mut self.not_exposed) + limit(&mut self.claims);
+        left_out += limit(&mut self.held_by) + limit(&mut self.longest_match);
+        self.left_out += left_out;
         self
     }
+
+    /// The code that the verdict comes from.
+    pub fn code(&self) -> Option<Code> {
+        let of_verdict = match self.verdict {
+            Verdict::Invalid => Some(Code::InvalidAnnotation),
+            Verdict::NotAllowed => Some(Code::NotAllowed),
+            Verdict::Paused => Some(Code::Paused),
+            _ => None,
+        };
+        let epg = self.epg.as_ref();
+        let fault = epg.is_some_and(|it| it.faults.is_some_and(|it| it > 0)).then_some(Code::FabricFault);
+        let of_parts = self.addresses.iter().filter_map(|it| it.code);
+        let of_parts = of_parts.chain(self.not_exposed.iter().filter_map(|it| it.code));
+        let all = of_verdict.into_iter().chain(epg.and_then(|it| it.code)).chain(of_parts).chain(fault);
+        all.filter(|it| Verdict::of(*it) == self.verdict).min()
+    }
+}
+
+/// How many rows of a list are left out.
+fn limit<T>(rows: &mut Vec<T>) -> usize {
+    let left_out = rows.len().saturating_sub(MAX_ROWS);
+    rows.truncate(MAX_ROWS);
+    left_out
 }
 
 impl AddressPart {

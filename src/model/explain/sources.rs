@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::workload::Shown;
 use super::{Explainer, NotExposed, NotExposedPart, ObjectPart};
 use crate::model::deletion_causes::sources_of;
+use crate::model::finding::Code;
 use crate::model::inventory::ManagedDeployment;
 use crate::model::kubernetes::{Key, Kind, Labels, Object, Pod, Service};
 use crate::model::source::Source;
@@ -19,18 +21,27 @@ pub(super) struct Sources {
 
 impl Sources {
     fn refuse(&mut self, kind: Kind, key: &Key, reason: NotExposed, text: impl Into<String>) {
-        self.not_exposed.push(NotExposedPart { object: ObjectPart::of(kind, key), reason, text: text.into() });
+        let (object, text) = (ObjectPart::of(kind, key), text.into());
+        let code = (reason == NotExposed::InvalidAddress).then_some(Code::InvalidAddress);
+        let is_pending = reason == NotExposed::NoAddress;
+        self.not_exposed.push(NotExposedPart { object, reason, text, code, is_pending });
     }
 }
 
 impl<'a> Explainer<'a> {
     /// The Pods of a Deployment, and the Services of its namespace that select it or could (P1 to P6, S1).
-    pub(super) fn sources(&self, managed: &ManagedDeployment) -> Sources {
+    pub(super) fn sources(&self, managed: &ManagedDeployment, shown: Shown<'_>) -> Sources {
         let key = &managed.deployment.key;
         let is_own = |pod: &&Pod| pod.key.namespace == key.namespace && pod.deployment.as_ref() == Some(&key.name);
-        let mut pods: Vec<&Pod> = self.pods().filter(is_own).collect();
+        let (mut pods, mut services): (Vec<&Pod>, Vec<&Service>) = match shown {
+            Shown::All => {
+                let services = self.services().filter(|it| it.key.namespace == key.namespace);
+                (self.pods().filter(is_own).collect(), services.collect())
+            }
+            Shown::Pod(pod) => (vec![pod], Vec::new()),
+            Shown::Service(service) => (Vec::new(), vec![service]),
+        };
         pods.sort_by(|a, b| a.key.cmp(&b.key));
-        let mut services: Vec<&Service> = self.services().filter(|it| it.key.namespace == key.namespace).collect();
         services.sort_by(|a, b| a.key.cmp(&b.key));
 
         let addresses: HashSet<IpAddr> = pods.iter().flat_map(|it| it.addresses.iter().copied()).collect();
@@ -39,11 +50,8 @@ impl<'a> Explainer<'a> {
         for pod in &pods {
             self.add_pod(&mut sources, managed, pod, &owners);
         }
-        let template = [&managed.deployment.template_labels];
-        let labels: Vec<&Labels> =
-            template.into_iter().chain(pods.iter().filter(|it| !it.terminal).map(|it| &it.labels)).collect();
         for service in services {
-            self.add_service(&mut sources, managed, service, &labels);
+            self.add_service(&mut sources, managed, service);
         }
         sources
     }
@@ -85,7 +93,7 @@ impl<'a> Explainer<'a> {
         }
         if let Some(quote) = &pod.unreadable {
             sources.refuse(Kind::Pod, key, NotExposed::InvalidAddress, format!("invalid address {quote}"));
-        } else if pod.addresses.is_empty() {
+        } else if pod.addresses.is_empty() && !pod.terminating {
             sources.refuse(Kind::Pod, key, NotExposed::NoAddress, "it has no address yet");
         }
         for address in &pod.addresses {
@@ -93,6 +101,15 @@ impl<'a> Explainer<'a> {
             if let Some(owner) = owner.filter(|it| it.key != *key) {
                 let text = format!("{address} belongs to {owner} now");
                 sources.refuse(Kind::Pod, key, NotExposed::BelongsToAnother, text);
+                let is_own = self
+                    .input
+                    .inventory
+                    .pods
+                    .get(&owner.key)
+                    .is_some_and(|it| it.key.namespace == key.namespace && it.deployment == pod.deployment);
+                if !is_own && !pod.terminating {
+                    sources.not_exposed.last_mut().into_iter().for_each(|it| it.code = Some(Code::AddressClaimed));
+                }
             } else if let Some(why) = rules.refuses(*address) {
                 sources.refuse(Kind::Pod, key, NotExposed::Address, format!("{address} is never exposed: {why}"));
             } else {
@@ -101,10 +118,10 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    fn add_service(&self, sources: &mut Sources, managed: &ManagedDeployment, service: &Service, labels: &[&Labels]) {
+    fn add_service(&self, sources: &mut Sources, managed: &ManagedDeployment, service: &Service) {
         let (key, rules) = (&service.key, self.input.rules);
         let has_selector = !service.selector.is_empty();
-        let selects = has_selector && labels.iter().any(|it| service.selector.select(it));
+        let selects = self.selected_by(service).any(|it| it.deployment.key == managed.deployment.key);
         if !service.load_balancer {
             if selects {
                 sources.refuse(Kind::Service, key, NotExposed::Type, "its type is not LoadBalancer");

@@ -1,15 +1,16 @@
 //! Explains Deployments, and Pods and Services by their place in the Deployments that expose them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::sources::Sources;
-use super::{About, AddressPart, AddressState, AnnotationPart, Explainer, Explanation, ObjectPart, Verdict};
+use super::{
+    About, AddressPart, AddressState, AnnotationPart, Explainer, Explanation, NotExposedPart, ObjectPart, Verdict,
+};
 use crate::model::dn::{EpgDn, Prefix};
 use crate::model::finding::Code;
 use crate::model::inventory::ManagedDeployment;
-use crate::model::kubernetes::{Key, Kind, Labels, Object, Pod, Service};
-use crate::model::rules::Policy;
+use crate::model::kubernetes::{Key, Kind, Object, Pod, Service};
 use crate::model::source::Source;
 
 /// The most Deployments that a Service is explained for.
@@ -31,7 +32,10 @@ impl Explainer<'_> {
         if all.is_empty() {
             let what = kind.map_or("Deployment, Pod or Service".to_owned(), |it| it.to_string());
             let summary = format!("no {what} of this name in the namespace {}", key.namespace);
-            let about = About::object(kind.unwrap_or(Kind::Deployment), key);
+            let mut about = About::object(kind.unwrap_or(Kind::Deployment), key);
+            if let (None, About::Object { kind, .. }) = (kind, &mut about) {
+                kind.clear();
+            }
             all.push(Explanation::new(about, Verdict::Unknown, summary));
         }
         all
@@ -40,7 +44,7 @@ impl Explainer<'_> {
     fn deployment(&self, key: &Key) -> Option<Explanation> {
         let about = About::object(Kind::Deployment, key);
         if let Some(managed) = self.input.inventory.managed.get(key) {
-            return Some(self.workload(about, managed, &|_| true));
+            return Some(self.workload(about, managed, Shown::All));
         }
         let is_unneeded = |it: &Object| it.kind() == Kind::Deployment && it.key() == key;
         let is_listed =
@@ -55,48 +59,51 @@ impl Explainer<'_> {
         };
         let key = Key { namespace: pod.key.namespace.clone(), name: name.clone() };
         let Some(managed) = self.input.inventory.managed.get(&key) else {
-            let summary = format!("its Deployment {key} is gone or not annotated");
+            let state = if self.deployment(&key).is_some() { "has no binding annotation" } else { "is gone" };
+            let summary = format!("its Deployment {key} {state}");
             return Explanation::new(about, Verdict::NotManaged, summary);
         };
-        let own = ObjectPart::of(Kind::Pod, &pod.key);
-        self.workload(about, managed, &|it| *it == own)
+        self.workload(about, managed, Shown::Pod(pod))
     }
 
-    /// One explanation for each managed Deployment that the Service selects.
+    /// One explanation for each managed Deployment that the Service selects, the worst first.
     fn service(&self, service: &Service) -> Vec<Explanation> {
         let about = About::object(Kind::Service, &service.key);
-        let selected = self.selected_by(service);
-        let own = ObjectPart::of(Kind::Service, &service.key);
-        if selected.is_empty() {
-            return vec![Explanation::new(about, Verdict::NotManaged, "it selects no managed Deployment")];
+        let shown = Shown::Service(service);
+        let mut all: Vec<Explanation> =
+            self.selected_by(service).map(|it| self.workload(about.clone(), it, shown)).collect();
+        if all.is_empty() {
+            let selector: Vec<String> = service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let selector = if selector.is_empty() { "it has no selector".to_owned() } else { selector.join(",") };
+            let summary = format!("it selects no Deployment with the annotation: {selector}");
+            return vec![Explanation::new(about, Verdict::NotManaged, summary)];
         }
-        selected.iter().take(MAX_WORKLOADS).map(|it| self.workload(about.clone(), it, &|it| *it == own)).collect()
+        all.sort_by_key(|it| Reverse(it.verdict));
+        let left_out = all.len().saturating_sub(MAX_WORKLOADS);
+        all.truncate(MAX_WORKLOADS);
+        all.last_mut().into_iter().for_each(|it| it.left_out += left_out);
+        all
     }
 
     /// The managed Deployments that a Service selects (S1), whatever its type.
-    pub(super) fn selected_by(&self, service: &Service) -> Vec<&ManagedDeployment> {
-        if service.selector.is_empty() {
-            return Vec::new();
+    pub(super) fn selected_by(&self, service: &Service) -> impl Iterator<Item = &ManagedDeployment> {
+        self.selection.selected(service).into_iter().map(|it| self.managed[it])
+    }
+
+    /// What a Deployment's own state means for its addresses; nothing if they are exposed in an EPG.
+    pub(super) fn unbound(&self, managed: &ManagedDeployment) -> Option<Verdict> {
+        match &managed.binding {
+            None => Some(Verdict::Invalid),
+            Some(_) if managed.bound_epg(self.input.rules).is_none() => Some(Verdict::NotAllowed),
+            Some(_) => None,
         }
-        let namespace = &service.key.namespace;
-        let selects = |labels: &Labels| service.selector.select(labels);
-        let pods =
-            self.input.inventory.pods.values().filter(|it| it.key.namespace == *namespace && selects(&it.labels));
-        let owners: std::collections::HashSet<&str> = pods.filter_map(|it| it.deployment.as_deref()).collect();
-        let all = self.input.inventory.managed.values().filter(|it| it.deployment.key.namespace == *namespace);
-        all.filter(|it| selects(&it.deployment.template_labels) || owners.contains(&*it.deployment.key.name)).collect()
     }
 
     /// The chain of a Deployment, in the order in which it can break: annotation, allowed, L3Out, EPG, addresses.
-    /// `is_shown` narrows it to one Pod or Service.
-    fn workload(
-        &self,
-        about: About,
-        managed: &ManagedDeployment,
-        is_shown: &dyn Fn(&ObjectPart) -> bool,
-    ) -> Explanation {
+    fn workload(&self, about: About, managed: &ManagedDeployment, shown: Shown<'_>) -> Explanation {
         let (key, rules) = (&managed.deployment.key, self.input.rules);
         let mut it = Explanation::new(about, Verdict::InSync, "");
+        it.deployment = (!matches!(shown, Shown::All)).then(|| key.to_string());
         let exposed = managed.exposed(rules);
         let words = [(exposed.pods, "pods"), (exposed.services, "services")];
         it.annotation = Some(AnnotationPart {
@@ -120,30 +127,21 @@ impl Explainer<'_> {
         }
         it.l3out = Some(self.l3out_part(&dn.l3out));
         it.epg = Some(self.epg_part(dn));
-        let sources = self.sources(managed);
-        self.add_addresses(&mut it, managed, dn, sources, is_shown);
+        self.add_addresses(&mut it, managed, dn, shown);
         self.conclude(&mut it, managed);
         it.limited()
     }
 
-    fn add_addresses(
-        &self,
-        it: &mut Explanation,
-        managed: &ManagedDeployment,
-        dn: &EpgDn,
-        sources: Sources,
-        is_shown: &dyn Fn(&ObjectPart) -> bool,
-    ) {
+    fn add_addresses(&self, it: &mut Explanation, managed: &ManagedDeployment, dn: &EpgDn, shown: Shown<'_>) {
+        let sources = self.sources(managed, shown);
         for (address, from) in &sources.exposed {
-            if let Some(source) = from.iter().find(|it| is_shown(&ObjectPart::source(it))) {
-                it.addresses.push(self.desired_address(dn, *address, source));
-            }
+            it.addresses.extend(from.first().map(|source| self.desired_address(dn, *address, source)));
         }
-        it.not_exposed = sources.not_exposed.into_iter().filter(|it| is_shown(&it.object)).collect();
+        it.not_exposed = sources.not_exposed;
         // Subnets in the EPG that were made for Pods and Services of this namespace, and that nothing calls for now.
         let namespace = &managed.deployment.key.namespace;
         let exposed: BTreeSet<String> = it.addresses.iter().map(|it| it.prefix.clone()).collect();
-        let is_own = |from: &ObjectPart| from.namespace == **namespace && is_shown(from);
+        let is_own = |from: &ObjectPart| from.namespace == **namespace && shown.has(&from.name);
         let mut surplus = self.surplus(dn);
         surplus.retain(|it| it.from.as_ref().is_some_and(is_own) && !exposed.contains(&it.prefix));
         it.addresses.extend(surplus);
@@ -156,16 +154,18 @@ impl Explainer<'_> {
         if let Some(subnet) = desired.and_then(|it| it.subnets.get(&prefix)) {
             return AddressPart { from: Some(ObjectPart::source(source)), ..self.address_part(dn, prefix, subnet) };
         }
-        // S3: an older Deployment has it in another EPG of the VRF.
-        let vrf = self.placement.vrf(dn);
-        let others = self.input.desired.epgs.iter().filter(|(other, _)| self.placement.vrf(other) == vrf);
-        let winner = others.filter_map(|(other, it)| Some((other, it.subnets.get(&prefix)?))).next();
-        let (code, holder, reason) = match winner {
-            Some((other, subnet)) => {
-                let text = format!("older {} has it in {other} (same VRF)", subnet.workload);
+        // S3: another Deployment has it in another EPG of the VRF.
+        let others = self.desired_in.get(&(self.placement.vrf(dn), prefix)).into_iter().flatten();
+        let winner = others
+            .filter_map(|other| Some((*other, self.input.desired.epgs.get(*other)?.subnets.get(&prefix)?)))
+            .next();
+        let (code, holder, reason) = match (self.block(dn), winner) {
+            (Some((code, reason)), _) => (Some(code), None, reason.to_owned()),
+            (None, Some((other, subnet))) => {
+                let text = format!("{} has it in {other} (same VRF)", subnet.workload);
                 (Some(Code::AddressConflict), Some(other.to_string()), text)
             }
-            None => (None, None, String::new()),
+            (None, None) => (None, None, String::new()),
         };
         let is_there = self.input.fabric.epg(dn).is_some_and(|it| it.subnets.contains_key(&prefix));
         AddressPart {
@@ -182,19 +182,14 @@ impl Explainer<'_> {
     /// The verdict and the sentence, from the parts.
     fn conclude(&self, it: &mut Explanation, managed: &ManagedDeployment) {
         let wanted = it.addresses.iter().filter(|it| it.state != AddressState::Surplus);
-        let (all, there) = (
-            wanted.clone().count(),
-            wanted.filter(|it| matches!(it.state, AddressState::Present | AddressState::Different)).count(),
-        );
-        let policy = self.look.policy;
-        let of_addresses = it.addresses.iter().map(|it| it.verdict(policy)).max().unwrap_or(Verdict::InSync);
-        let of_epg = match &it.epg {
-            Some(epg) if epg.code.is_some() => epg.code.map_or(Verdict::InSync, Verdict::of),
-            Some(epg) if epg.state != "present" && policy == Policy::Observe => Verdict::Observing,
-            Some(epg) if epg.state != "present" => Verdict::Pending,
-            _ => Verdict::InSync,
-        };
-        it.verdict = of_addresses.max(of_epg);
+        let (all, there) = (wanted.clone().count(), wanted.filter(|it| it.state != AddressState::Missing).count());
+        // What is left of others in a shared EPG is not about this one.
+        let is_shared = it.epg.as_ref().is_some_and(|it| it.deployments_total > 1);
+        let counts = |it: &&AddressPart| !is_shared || it.state != AddressState::Surplus;
+        let of_addresses = it.addresses.iter().filter(counts).map(|it| it.verdict(self.look.policy)).max();
+        let of_others = it.not_exposed.iter().map(NotExposedPart::verdict).max();
+        let of_epg = it.epg.as_ref().map_or(Verdict::InSync, |epg| self.epg_verdict(epg));
+        it.verdict = of_epg.max(of_addresses.unwrap_or(Verdict::InSync)).max(of_others.unwrap_or(Verdict::InSync));
         if managed.deployment.paused && it.verdict != Verdict::InSync {
             it.verdict = Verdict::Paused;
         }
@@ -204,9 +199,35 @@ impl Explainer<'_> {
             (1, _) => format!("its address is {}in the fabric", if there == 1 { "" } else { "not " }),
             _ => format!("{there} of {all} addresses are in the fabric"),
         };
-        // A Pod or Service that exposes nothing, and whose Deployment is in sync otherwise, calls for nothing.
-        if all == 0 && it.verdict == Verdict::InSync && !it.not_exposed.is_empty() {
-            it.verdict = Verdict::NotDesired;
+        if all == 0 && it.verdict == Verdict::InSync {
+            // Pods that it should have are not found yet (P1), or it exposes nothing, and so calls for nothing.
+            it.verdict = if managed.deployment.has_replicas
+                && it.not_exposed.is_empty()
+                && managed.exposed(self.input.rules).pods
+            {
+                self.pending()
+            } else {
+                Verdict::NotDesired
+            };
+        }
+    }
+}
+
+/// What an explanation of a Deployment is narrowed to.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    All,
+    Pod(&'a Pod),
+    Service(&'a Service),
+}
+
+impl Shown<'_> {
+    /// Whether a Pod or Service of this name is shown.
+    fn has(self, name: &str) -> bool {
+        match self {
+            Shown::All => true,
+            Shown::Pod(it) => *it.key.name == *name,
+            Shown::Service(it) => *it.key.name == *name,
         }
     }
 }
