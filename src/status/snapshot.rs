@@ -86,7 +86,7 @@ impl fmt::Display for State {
             State::FirstSync => f.write_str("first full sync"),
             State::Syncing => f.write_str("full sync"),
             State::InSync(0) => f.write_str("in sync"),
-            State::InSync(count) => write!(f, "in sync; {} in the log", counted(count, "finding")),
+            State::InSync(count) => write!(f, "in sync; {}", counted(count, "finding")),
             State::NeedsAttention(1) => f.write_str("out of sync: 1 finding needs attention"),
             State::NeedsAttention(count) => write!(f, "out of sync: {count} findings need attention"),
             State::Observing => f.write_str("observing: there are changes that the policy does not send"),

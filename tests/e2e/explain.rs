@@ -162,7 +162,7 @@ fn wait_for_the_verdict() {
     world.kube.deploy("a", "plain", None, &["10.0.0.2"]);
     assert_eq!(explain(&world, &["a/web", "--wait", "1s"]).1, Some(2), "no daemon does it");
     let (text, code) = explain(&world, &["a/plain", "--wait", "1s"]);
-    assert!(text.contains("(not_managed)") && code == Some(2), "whoever waits wants it in the fabric: {text}");
+    assert!(text.contains("(not_managed)") && code == Some(2), "a wait is for in_sync: {text}");
     let service = json!({"metadata": {"namespace": "a", "name": "web"},
         "spec": {"type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     world.kube.apply("services", service);

@@ -69,7 +69,7 @@ pub fn run(setup: &Setup, invocation: &Invocation) -> Result<u8, ExitError> {
             explanations.iter().map(|it| text::explanation(it, &memory, setup.config.policy)).collect();
         print(&texts.join("\n"));
     }
-    // Whoever waits asked for `in_sync`.
+    // A wait is for `in_sync`, and a script must notice that it was in vain.
     let is_late = wait.is_some() && verdict.exit_code() == 0 && !is_in_sync(&explanations);
     Ok(if is_late { NOT_IN_SYNC } else { verdict.exit_code() })
 }
