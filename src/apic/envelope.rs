@@ -22,6 +22,12 @@ pub(super) const PRIVILEGES: &str = "DnDomainMapEntry";
 /// The class of an L3Out's relation to its VRF.
 const VRF_RELATION: &str = "l3extRsEctx";
 
+/// The class of faults.
+const FAULT: &str = "faultInst";
+
+/// The cause of a fault that another EPG of the VRF has a prefix of an EPG (S3).
+const PREFIX_IN_USE: &str = "prefix-entry-already-in-use";
+
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
 pub const MAX_OBJECTS: usize = 200_000;
 
@@ -311,6 +317,11 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                 }
                 (PRIVILEGES, "writePrivileges") => node.write_privileges = Some(map.next_value_seed(Text)?.into()),
                 (VRF_RELATION, "state") => node.attributes.is_formed = Some(map.next_value_seed(Text)? == "formed"),
+                (FAULT, "changeSet" | "descr") => {
+                    node.attributes.is_prefix_in_use |= map.next_value_seed(Text)?.contains(PREFIX_IN_USE);
+                }
+                (FAULT, "severity") => node.attributes.is_over |= map.next_value_seed(Text)? == "cleared",
+                (FAULT, "lc") => node.attributes.is_over |= map.next_value_seed(Text)? == "retaining",
                 (LOGIN, "maximumLifetimeSeconds") => {
                     node.login.get_or_insert_default().maximum_lifetime = map.next_value_seed(Text)?.parse().ok();
                 }

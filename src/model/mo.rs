@@ -26,6 +26,10 @@ pub struct Attributes {
     pub target_dn: Option<Box<str>>,
     /// Whether `state` is `formed`: of an L3Out's relation to its VRF.
     pub is_formed: Option<bool>,
+    /// Whether `changeSet` or `descr` has `prefix-entry-already-in-use`: of a fault.
+    pub is_prefix_in_use: bool,
+    /// Whether `severity` is `cleared` or `lc` is `retaining`: of a fault that is over, and kept for people to see.
+    pub is_over: bool,
 }
 
 /// What a websocket event says happened to an object.

@@ -20,7 +20,7 @@ pub const TAG: &str = "tagAnnotation";
 pub const VRF_RELATION: &str = "l3extRsEctx";
 /// The class of faults.
 pub const FAULT: &str = "faultInst";
-/// The code of the fault that another EPG of the VRF has a prefix of an EPG (S3).
+/// The code of the fault that another EPG of the VRF has a prefix of an EPG; it has other causes, too (S3).
 pub const PREFIX_IN_USE: &str = "F0467";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
@@ -183,10 +183,11 @@ pub fn relation(mo: &Mo) -> Box<str> {
     (if is_plain { rn } else { &mo.class }).into()
 }
 
-/// How many of these faults there are about each EPG. They hang below its deployment on a leaf, whose DN names it.
+/// How many of these faults say that another EPG of the VRF has a prefix of an EPG, and are not over, for each EPG (S3).
+/// They hang below its deployment on a leaf, whose DN names it.
 pub fn faults_by_epg(faults: &[Mo]) -> BTreeMap<EpgDn, usize> {
     let mut counts = BTreeMap::new();
-    for mo in faults {
+    for mo in faults.iter().filter(|mo| mo.attributes.is_prefix_in_use && !mo.attributes.is_over) {
         let deployed = mo.dn.split_once("/rtd-[").and_then(|(_, rest)| rest.split_once("]/"));
         if let Some(ParsedDn::Epg(dn)) = deployed.and_then(|(dn, _)| ParsedDn::parse(dn)) {
             *counts.entry(dn).or_default() += 1;

@@ -170,6 +170,8 @@ const CASES: &[Case] = &[
     case("warn  fabric.vrf", "uni/tn-T/out-L: ", 0, |it, _| it.apic.set("uni/tn-T/out-L/rsectx", "l3extRsEctx", &[("tnFvCtxName", "NONE")]).unwrap()),
     case("warn  fabric.deployed", "uni/tn-T/out-L: no path, no floating SVI and no BGP peer", 0, |_, _| {}),
     case("warn  fabric.faults", "uni/tn-T/out-L/instP-E: fault F0467 (1 time)", 0, |it, _| fault(it)),
+    case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| ended_fault(it)),
+    case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| other_fault(it)),
     case("skip  fabric.faults", "no Deployment names an EPG", 0, |_, _| {}),
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |it, command| { lease(it, ""); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |_, command| { command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
@@ -189,6 +191,20 @@ fn fault(world: &World) {
         let epg = json!({"l3extInstP": {"attributes": {"name": name}, "children": [subnet]}});
         world.apic.admin_post("uni/tn-T/out-L", &epg).unwrap();
     }
+}
+
+/// It had, and the fabric still shows the fault.
+fn ended_fault(world: &World) {
+    world.apic.variants(|it| it.faults_retained = true);
+    fault(world);
+    world.apic.admin_delete("uni/tn-T/out-L/instP-X").unwrap();
+    assert_eq!(world.apic.class("faultInst").len(), 1);
+}
+
+/// A fault of the same code with another cause.
+fn other_fault(world: &World) {
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.apic.raise_fault("uni/tn-T/out-L/instP-E", "encap-already-in-use", "Encap Already Used in Another EPG");
 }
 
 /// T6, A4: each id finds its flaw, says so in one line, and with a fix if something is to be done. One login at most is

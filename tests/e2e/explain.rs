@@ -226,6 +226,12 @@ fn faults_are_shown() {
     assert!(text.contains("(conflict)\n") && code == Some(2), "{text}");
     let daemon = world.run(&["--events=false"]);
     daemon.until_logged("code=FabricFault subject=uni/tn-T/out-L/instP-E text=\"1 fault F0467 at the last full sync");
+    // It is over when the other EPG has gone, although the fabric goes on showing the fault.
+    world.apic.variants(|it| it.faults_retained = true);
+    world.apic.admin_delete("uni/tn-T/out-M/instP-OLD").unwrap();
+    let (text, code) = explain(&world, &["a/web"]);
+    assert!(code == Some(0) && !text.contains("F0467"), "{text}");
+    assert_eq!(world.apic.class("faultInst").len(), 1);
     world.apic.fault(Fault::on("faultInst", Trouble::Answer(403, "application/json", String::new())));
     let (text, code) = explain_beside_writes(&world, &["a/web"]);
     assert_eq!(code, Some(0), "{text}");

@@ -4,6 +4,7 @@ use aci_sync::apic::Error;
 use aci_sync::apic::decode::*;
 use aci_sync::apic::envelope::{self, Login};
 use aci_sync::model::mo::{Attributes, Status};
+use aci_sync::model::observed::faults_by_epg;
 use aci_sync::secret::Secret;
 
 /// T6: what the answer to a login says about the APIC and the user, in the shape of captured answers.
@@ -232,7 +233,7 @@ fn json_layout_does_not_matter() {
         name: Some("8".into()),
         scope: Some("null".into()),
         target_dn: Some("t".into()),
-        is_formed: None,
+        ..Attributes::default()
     };
     assert_eq!(answer(body.as_bytes()).unwrap().mos[0].attributes, expected);
     for bad in [
@@ -245,6 +246,34 @@ fn json_layout_does_not_matter() {
         r#"{"imdata":[]} x"#,
     ] {
         assert!(matches!(answer(bad.as_bytes()), Err(Error::Malformed(_))), "{bad}");
+    }
+}
+
+/// S3: F0467 has many causes, and stays for a while when it is over. It counts if `changeSet` or `descr` names the prefix and
+/// nothing says that it is over. Both texts of Cisco's examples count: older releases have no debug message.
+#[test]
+fn only_a_standing_fault_about_a_prefix_counts() {
+    const OLD: &str =
+        r#""changeSet":"configQual:prefix-entry-already-in-use, configSt:failed-to-apply, temporaryError:no""#;
+    const NEW: &str = r#""descr":"Configuration failed for uni/tn-T/out-L/instP-E due to Prefix Entry Already Used in Another EPG, debug message: prefix-entry-already-in-use: Prefix entry sys/ctx-[vxlan-2621440]/pfx-[10.0.0.1/32] is in use;""#;
+    let other = OLD.replace("prefix-entry", "encap");
+    for (attributes, counts) in [
+        (OLD.to_owned(), true),
+        (NEW.to_owned(), true),
+        (format!(r#"{OLD},{NEW},"severity":"minor","lc":"raised""#), true),
+        (format!(r#""lc":"soaking",{OLD},"descr":"""#), true),
+        (format!(r#"{OLD},"severity":"minor","lc":"raised-clearing""#), true),
+        (format!(r#"{OLD},"severity":"cleared","lc":"retaining""#), false),
+        (format!(r#""severity":"cleared",{NEW}"#), false),
+        (format!(r#"{NEW},"lc":"retaining""#), false),
+        (other, false),
+        (r#""severity":"minor","lc":"raised""#.to_owned(), false),
+    ] {
+        let dn = "topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[uni/tn-T/out-L/instP-E]/nwissues";
+        let object = format!(r#"{{"faultInst":{{"attributes":{{"dn":"{dn}/fault-F0467",{attributes}}}}}}}"#);
+        let answer = answer(format!(r#"{{"imdata":[{object}]}}"#).as_bytes()).unwrap();
+        let found = faults_by_epg(&answer.mos).into_values().sum::<usize>();
+        assert_eq!(found, usize::from(counts), "{attributes}");
     }
 }
 

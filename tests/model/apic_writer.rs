@@ -51,8 +51,7 @@ fn fabric() -> FabricCache {
             annotation: Some(annotation.into()),
             name: Some(name.into()),
             scope: Some("import-security".into()),
-            target_dn: None,
-            is_formed: None,
+            ..Attributes::default()
         };
         Mo { class: class.to_owned(), dn, attributes }
     };

@@ -189,8 +189,7 @@ impl World {
                     annotation: Some(annotation(options).into()),
                     name: Some(name.into()),
                     scope: Some(scope.into()),
-                    target_dn: None,
-                    is_formed: None,
+                    ..Attributes::default()
                 };
                 self.mo("l3extSubnet", dn, attributes);
             }

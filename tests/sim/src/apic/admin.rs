@@ -175,6 +175,14 @@ impl AdminApi {
         self.cluster.look().fabric.conflicts().standing()
     }
 
+    /// Raises F0467 about an EPG for another cause than a prefix in use, such as `encap-already-in-use`.
+    pub fn raise_fault(&self, epg: &str, cause: &str, words: &str) {
+        self.cluster.change(|state| {
+            let changes = state.fabric.raise_fault(epg, cause, words);
+            state.announce(&changes);
+        });
+    }
+
     /// Turns switches.
     pub fn variants(&self, turn: impl FnOnce(&mut Variants)) {
         self.cluster.change(|state| turn(&mut state.fabric.variants));

@@ -72,7 +72,7 @@ fn target(tree: &Tree, dn: &str, property: &str, prefix: &str) -> String {
 
 impl Conflicts {
     /// Raises and clears F0467 after what was touched. Nothing may fail after this.
-    pub fn update(&mut self, tx: &mut Transaction<'_>, sequence: &mut u64) {
+    pub fn update(&mut self, tx: &mut Transaction<'_>, retains: bool, sequence: &mut u64) {
         let touched: Vec<String> = tx.touched().map(str::to_owned).collect();
         let mut prefixes = BTreeSet::new();
         let mut bindings_changed = false;
@@ -101,7 +101,7 @@ impl Conflicts {
             changed.extend(self.judge(tx.tree(), prefix));
         }
         for epg in changed {
-            self.publish(tx, &epg, sequence);
+            self.publish(tx, &epg, retains, sequence);
         }
     }
 
@@ -147,33 +147,45 @@ impl Conflicts {
         changed
     }
 
-    /// One `faultInst` an EPG, as long as there is a prefix that it cannot have.
-    fn publish(&self, tx: &mut Transaction<'_>, epg: &str, sequence: &mut u64) {
-        let parent = format!("topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[{epg}]/nwissues");
-        let dn = format!("{parent}/fault-F0467");
+    /// One `faultInst` an EPG, as long as there is a prefix that it cannot have; then it goes, or is retained.
+    fn publish(&self, tx: &mut Transaction<'_>, epg: &str, retains: bool, sequence: &mut u64) {
+        let dn = fault_dn(epg);
         let Some(prefix) = self.raised.get(epg).and_then(|it| it.first()) else {
-            tx.remove(&dn);
+            if retains {
+                tx.set(&dn, "severity", "cleared".to_owned());
+                tx.set(&dn, "lc", "retaining".to_owned());
+            } else {
+                tx.remove(&dn);
+            }
             return;
         };
-        let descr = format!(
-            "Configuration failed for {epg} due to Prefix Entry Already Used in Another EPG, debug message: \
-             prefix-entry-already-in-use: Prefix entry sys/ctx-[vxlan-2621440]/pfx-[{prefix}] is in use;"
-        );
-        if tx.tree().get(&dn).is_some() {
-            tx.set(&dn, "descr", descr);
-            return;
-        }
-        let Some(class) = Class::named("faultInst") else { return };
-        let mut attributes: Attributes = class.all_props().map(|it| (it.name, it.default.to_owned())).collect();
-        attributes.insert("code", "F0467".to_owned());
-        attributes.insert("descr", descr);
-        *sequence += 1;
-        let rn = "fault-F0467".to_owned();
-        tx.put(
-            &dn,
-            Mo { class, parent, rn, attributes, sequence: *sequence, born: Default::default(), transaction: 0 },
-        );
+        let detail = format!("Prefix entry sys/ctx-[vxlan-2621440]/pfx-[{prefix}] is in use;");
+        raise(tx, epg, "prefix-entry-already-in-use", "Prefix Entry Already Used in Another EPG", &detail, sequence);
     }
+}
+
+/// The DN of an EPG's fault on a leaf. All causes share it: `configuration failed` is one fault.
+fn fault_dn(epg: &str) -> String {
+    format!("topology/pod-1/node-101/local/svc-policyelem-id-0/uni/epp/rtd-[{epg}]/nwissues/fault-F0467")
+}
+
+/// Raises F0467, whose texts are those of the examples in Cisco's ACI-Pre-Upgrade-Validation-Script.
+pub fn raise(tx: &mut Transaction<'_>, epg: &str, cause: &str, words: &str, detail: &str, sequence: &mut u64) {
+    let dn = fault_dn(epg);
+    let (Some(class), Some((parent, rn))) = (Class::named("faultInst"), dn.rsplit_once('/')) else { return };
+    let mut attributes: Attributes = class.all_props().map(|it| (it.name, it.default.to_owned())).collect();
+    attributes.insert("code", "F0467".to_owned());
+    let debug = format!("debugMessage:{cause}: {detail}");
+    attributes.insert("changeSet", format!("configQual:{cause}, configSt:failed-to-apply, {debug}, temporaryError:no"));
+    attributes
+        .insert("descr", format!("Configuration failed for {epg} due to {words}, debug message: {cause}: {detail}"));
+    if tx.tree().get(&dn).is_some() {
+        attributes.into_iter().for_each(|(name, value)| tx.set(&dn, name, value));
+        return;
+    }
+    *sequence += 1;
+    let (parent, rn) = (parent.to_owned(), rn.to_owned());
+    tx.put(&dn, Mo { class, parent, rn, attributes, sequence: *sequence, born: Default::default(), transaction: 0 });
 }
 
 /// The prefix that a subnet classifies by: with `import-security`, in one spelling.

@@ -88,6 +88,13 @@ impl Fabric {
         self.edit(now, author, |edit| edit.delete(dn)).map(|it| it.1)
     }
 
+    /// Raises F0467 about an EPG for another cause than a prefix in use: what changed.
+    pub fn raise_fault(&mut self, epg: &str, cause: &str, words: &str) -> Vec<Change> {
+        let mut tx = Transaction::new(&mut self.tree);
+        conflicts::raise(&mut tx, epg, cause, words, "", &mut self.sequence);
+        tx.commit(&timestamp(), "")
+    }
+
     fn edit<T>(
         &mut self,
         now: Duration,
@@ -108,7 +115,7 @@ impl Fabric {
         let done = work(&mut edit)?;
         let Edit { mut tx, sequence, .. } = edit;
         conflicts::resolve_relations(&mut tx);
-        self.conflicts.update(&mut tx, sequence);
+        self.conflicts.update(&mut tx, self.variants.faults_retained, sequence);
         let changes = tx.commit(&timestamp(), author.uid);
         if let Some(delay) = self.variants.late_changes {
             let new = |it: &Change| match it {

@@ -97,6 +97,9 @@ pub struct Variants {
     pub settle: Duration,
     /// After so long the fabric sets `configSt` and `pcTag` of a new EPG by itself, announced; `None`: never.
     pub late_changes: Option<Duration>,
+    /// Whether a fault whose condition has gone stays for a while, `cleared` and `retaining`, or goes at once. An APIC
+    /// keeps it for the retention interval, an hour by default.
+    pub faults_retained: bool,
     /// Whether the fabric makes children of its own (`fvRsCustQosPol`, `fvRsTenantMonPol`).
     pub implicit_children: bool,
     /// Whether `status=modified` on an absent object creates it, or is an error.
@@ -186,6 +189,7 @@ impl Default for Variants {
             deleted_order: Order::ParentsFirst,
             settle: Duration::ZERO,
             late_changes: Some(Duration::from_millis(30)),
+            faults_retained: false,
             implicit_children: true,
             modified_upserts: true,
             missing_parent_code: 102,

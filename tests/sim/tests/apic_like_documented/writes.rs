@@ -273,10 +273,34 @@ fn one_prefix_in_two_epgs_of_a_vrf_is_accepted_and_faulted() {
             .starts_with(&format!("Configuration failed for {second} due to Prefix Entry Already Used in Another EPG"))
     );
     assert_eq!((&fault["severity"], &fault["code"]), (&json!("minor"), &json!("F0467")));
+    let detail = "prefix-entry-already-in-use: Prefix entry sys/ctx-[vxlan-2621440]/pfx-[10.0.0.1/32] is in use;";
+    assert!(fault["descr"].as_str().unwrap().ends_with(&format!(", debug message: {detail}")));
+    let cause = "configQual:prefix-entry-already-in-use, configSt:failed-to-apply";
+    assert_eq!(fault["changeSet"], format!("{cause}, debugMessage:{detail}, temporaryError:no"));
     // It goes with its cause; that it was there is remembered.
     client.delete(&format!("/api/mo/{EPG}.json"));
     assert_eq!(client.get("/api/class/faultInst.json").dns(), Vec::<String>::new());
     assert_eq!((apic.faults_standing().len(), apic.faults_raised().len()), (0, 1));
+}
+
+#[test]
+fn a_fault_that_is_over_may_be_retained() {
+    let apic = apic(|it| it.faults_retained = true);
+    let client = Client::logged_in(&apic);
+    for (l3out, name) in [("L", "E"), ("M", "F")] {
+        client.post(&format!("/api/mo/uni/tn-T/out-{l3out}.json"), &epg(name, &["10.0.0.1/32"]));
+    }
+    let state = || {
+        let fault = client.get("/api/class/faultInst.json").json()["imdata"][0]["faultInst"]["attributes"].take();
+        (fault["severity"].clone(), fault["lc"].clone())
+    };
+    assert_eq!(state(), (json!("minor"), json!("raised")));
+    client.delete(&format!("/api/mo/{EPG}.json"));
+    assert_eq!(state(), (json!("cleared"), json!("retaining")));
+    client.delete("/api/mo/uni/tn-T/out-M/instP-F.json");
+    client.post("/api/mo/uni/tn-T/out-L.json", &epg("E", &["10.0.0.1/32"]));
+    client.post("/api/mo/uni/tn-T/out-M.json", &epg("F", &["10.0.0.1/32"]));
+    assert_eq!(state(), (json!("minor"), json!("raised")), "it comes back");
 }
 
 #[test]
