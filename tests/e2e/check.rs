@@ -294,6 +294,24 @@ fn other_controllers_are_tried_once() {
     assert_eq!((world.apic.troubled(), logins(&world)), (1, 4 + 2), "{text}");
 }
 
+/// T6, W8: a login whose answer is lost is sent once, and the login at the next controller is the session.
+#[test]
+fn a_login_without_an_answer_is_not_repeated() {
+    let world = World::with(kube::Options::default(), apic::Options { controllers: 3, ..apic::Options::default() });
+    let lost = |trouble| Fault { times: Some(1), ..Fault::on("aaaLogin", trouble) };
+    for trouble in [Trouble::LoseAnswer, Trouble::CutAfter(60)] {
+        world.apic.clear_journal();
+        world.apic.fault_at(0, lost(trouble));
+        let text = String::from_utf8(world.output(&["check", "T/L"]).stdout).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|it| it.contains(" apic.others ")).collect();
+        assert!(lines.len() == 2 && lines[0].starts_with("warn ") && lines[1].starts_with("ok   "), "{text}");
+        assert!(lines[0].ends_with("no valid answer to the login of apic.login; not tried again"), "{text}");
+        let journal = world.apic.journal();
+        let logins = journal.iter().filter(|it| it.path == "/api/aaaLogin.json").map(|it| it.controller);
+        assert_eq!(logins.collect::<Vec<_>>(), [0, 1, 2], "{text}");
+    }
+}
+
 /// T6, X3: a controller that makes the TLS handshake and then says nothing costs ten seconds.
 #[test]
 fn a_silent_controller_holds_nothing_up() {
