@@ -294,6 +294,33 @@ fn other_controllers_are_tried_once() {
     assert_eq!((world.apic.troubled(), logins(&world)), (1, 4 + 2), "{text}");
 }
 
+/// T6: one namespace that names very many L3Outs costs requests for 20 of them, those that others name are looked at all the
+/// same, and one line has the number of the rest.
+#[test]
+fn one_namespace_cannot_make_it_long() {
+    let world = World::new();
+    let invented = |n: usize| format!(r#"{{"tenant":"A{n:02}","l3out":"L","epg":"E"}}"#);
+    (0..60).for_each(|n| drop(world.kube.deploy("loud", &format!("web{n}"), Some(&invented(n)), &[])));
+    world.kube.deploy("quiet", "web", Some(E), &[]);
+    let (text, code) = check(&world, &["A50/L", "A05/L"], |_| {});
+    assert_eq!(code, Some(1), "{text}");
+    for line in [
+        "ok    kube.lists      all three kinds; Deployments name 61 L3Outs",
+        "warn  kube.lists      39 L3Outs not looked at: at most 20 of a namespace are, and namespace loud names 60",
+        "ok    fabric.l3out    uni/tn-T/out-L: found",
+        "FAIL  fabric.tenant   uni/tn-A19: not found",
+        "FAIL  fabric.tenant   uni/tn-A50: not found",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    let lines_of = |id: &str| text.lines().filter(|it| it.split_whitespace().nth(1) == Some(id)).count();
+    for id in ["fabric.tenant", "fabric.l3out", "fabric.write", "fabric.vrf", "fabric.deployed"] {
+        assert_eq!(lines_of(id), 22, "{id}\n{text}");
+    }
+    let asked = world.apic.journal().iter().filter(|it| it.path.starts_with("/api/mo/uni/tn-A")).count();
+    assert!(asked <= 22 + 1, "one read a tenant, and the subscription: {asked}");
+}
+
 /// T6, W8: a login whose answer is lost is sent once, and the login at the next controller is the session.
 #[test]
 fn a_login_without_an_answer_is_not_repeated() {

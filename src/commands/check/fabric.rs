@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
 use super::report::Outcome;
+use super::{World, each, passed};
 use crate::apic::{Client, Error, Query};
 use crate::model::dn::{L3outDn, Name};
 use crate::model::finding::counted;
@@ -75,8 +75,7 @@ pub(super) fn marks(world: &mut World<'_>) -> Vec<Outcome> {
 pub(super) fn tenant(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(session) = &world.session else { return Vec::new() };
     let tenants: BTreeSet<Name> = world.l3outs.iter().map(|it| it.tenant.clone()).collect();
-    let mut outcomes = Vec::new();
-    for tenant in tenants {
+    or_none(each(passed(world.end), tenants, |tenant| {
         let dn = format!("uni/tn-{tenant}");
         let outcome = match read(session, &Query::object(&dn)) {
             Ok(mos) if mos.is_empty() => Outcome::fail(&dn, "not found", "create the tenant, or correct its name"),
@@ -84,9 +83,8 @@ pub(super) fn tenant(world: &mut World<'_>) -> Vec<Outcome> {
             Err(error) => Outcome::fail(&dn, error.to_string(), "let the user read this tenant"),
         };
         world.tenants.insert(tenant, outcome.is_ok());
-        outcomes.push(outcome);
-    }
-    or_none(outcomes)
+        outcome
+    }))
 }
 
 fn or_none(outcomes: Vec<Outcome>) -> Vec<Outcome> {
@@ -96,23 +94,20 @@ fn or_none(outcomes: Vec<Outcome>) -> Vec<Outcome> {
 /// Each L3Out, with the VRF that a later check looks at.
 pub(super) fn l3out(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(session) = &world.session else { return Vec::new() };
-    let mut outcomes = Vec::new();
-    for l3out in &world.l3outs {
+    or_none(each(passed(world.end), &world.l3outs, |l3out| {
         let dn = l3out.to_string();
         if !world.tenants.get(&l3out.tenant).is_some_and(|is_good| *is_good) {
-            outcomes.push(Outcome::skip(&dn, "fabric.tenant failed"));
-            continue;
+            return Outcome::skip(&dn, "fabric.tenant failed");
         }
-        outcomes.push(match read_vrf(session, l3out) {
+        match read_vrf(session, l3out) {
             Ok(Some(vrf)) => {
                 world.vrfs.insert(l3out.clone(), vrf);
                 Outcome::ok(&dn, "found")
             }
             Ok(None) => Outcome::fail(&dn, "not found", "create the L3Out, or correct its name"),
             Err(error) => Outcome::fail(&dn, error.to_string(), "let the user read this tenant"),
-        });
-    }
-    or_none(outcomes)
+        }
+    }))
 }
 
 /// The VRF of an L3Out; nothing if there is no such L3Out.
@@ -177,30 +172,24 @@ const INTERFACES: [(&str, &str); 3] =
 /// Whether each L3Out is on any leaf.
 pub(super) fn deployed(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(session) = &world.session else { return Vec::new() };
-    let mut outcomes = Vec::new();
-    for l3out in &world.l3outs {
+    or_none(each(passed(world.end), &world.l3outs, |l3out| {
         let dn = l3out.to_string();
         if !world.vrfs.contains_key(l3out) {
-            outcomes.push(Outcome::skip(&dn, "fabric.l3out failed"));
-            continue;
+            return Outcome::skip(&dn, "fabric.l3out failed");
         }
         let found = match read(session, &Query::object(l3out).subtree(&INTERFACES.map(|it| it.0))) {
             Ok(found) => found,
-            Err(error) => {
-                outcomes.push(Outcome::warn(&dn, error.to_string(), "let the user read this tenant"));
-                continue;
-            }
+            Err(error) => return Outcome::warn(&dn, error.to_string(), "let the user read this tenant"),
         };
         let counts = INTERFACES.map(|(class, name)| (found.iter().filter(|it| it.class == class).count(), name));
         let parts: Vec<String> = counts.into_iter().filter(|it| it.0 > 0).map(|(n, name)| counted(n, name)).collect();
-        outcomes.push(if parts.is_empty() {
+        if parts.is_empty() {
             let text = "no path, no floating SVI and no BGP peer: its EPGs are on no leaf";
             Outcome::warn(&dn, text, "give the L3Out a node profile with an interface")
         } else {
             Outcome::ok(&dn, parts.join(", "))
-        });
-    }
-    or_none(outcomes)
+        }
+    }))
 }
 
 /// Faults about prefixes that two EPGs of a VRF have, for the EPGs that Deployments name.

@@ -1,6 +1,6 @@
 //! The Kubernetes side: the API server, our identity, our rights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::report::Outcome;
@@ -15,6 +15,9 @@ use crate::status::CredentialEnds;
 
 /// The oldest minor version of Kubernetes 1 that aci-sync is tested with.
 const OLDEST: u32 = 20;
+
+/// The L3Outs of one namespace that are looked at: what one tenant of the cluster writes must not make the answer long.
+const MAX_L3OUTS: usize = 20;
 
 pub(super) const RBAC: &str =
     "kubectl apply -f scripts/kubernetes-rbac.yaml, and use the kubeconfig of that ServiceAccount";
@@ -117,22 +120,48 @@ pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
         }
     }
     match bound_epgs(cluster, &config.rules) {
-        Ok(epgs) => {
-            let bound: BTreeSet<L3outDn> = epgs.iter().map(|it| it.l3out.clone()).collect();
-            let text = format!("all three kinds; Deployments name {}", counted(bound.len(), "L3Out"));
-            world.epgs = epgs;
-            world.l3outs.extend(bound);
-            vec![Outcome::ok("", text)]
-        }
+        Ok(epgs_by_namespace) => name_l3outs(world, epgs_by_namespace),
         Err(error) => vec![Outcome::fail("", format!("failed to list all Deployments: {error}"), RBAC)],
     }
 }
 
-fn bound_epgs(cluster: &Client, rules: &Rules) -> Result<BTreeSet<EpgDn>, Error> {
+fn bound_epgs(cluster: &Client, rules: &Rules) -> Result<BTreeMap<String, BTreeSet<EpgDn>>, Error> {
     let (deployments, _) = cluster.list(Kind::Deployment, &mut Pool::default())?;
     let mut inventory = Inventory::default();
     inventory.listed(Kind::Deployment, deployments, Instant::now());
-    Ok(inventory.managed.values().filter_map(|it| it.bound_epg(rules)).cloned().collect())
+    let mut bound: BTreeMap<String, BTreeSet<EpgDn>> = BTreeMap::new();
+    for managed in inventory.managed.values() {
+        if let Some(epg) = managed.bound_epg(rules) {
+            bound.entry(managed.deployment.key.namespace.to_string()).or_default().insert(epg.clone());
+        }
+    }
+    Ok(bound)
+}
+
+/// The EPGs, and the first L3Outs of each namespace, are looked at.
+fn name_l3outs(world: &mut World<'_>, epgs_by_namespace: BTreeMap<String, BTreeSet<EpgDn>>) -> Vec<Outcome> {
+    let (mut named, mut most) = (BTreeSet::new(), (0, String::new()));
+    for (namespace, epgs) in epgs_by_namespace {
+        let l3outs: BTreeSet<L3outDn> = epgs.iter().map(|it| it.l3out.clone()).collect();
+        world.l3outs.extend(l3outs.iter().take(MAX_L3OUTS).cloned());
+        world.epgs.extend(epgs);
+        most = most.max((l3outs.len(), namespace));
+        named.extend(l3outs);
+    }
+    let text = format!("all three kinds; Deployments name {}", counted(named.len(), "L3Out"));
+    let mut outcomes = vec![Outcome::ok("", text)];
+    let rest = named.difference(&world.l3outs).count();
+    if rest > 0 {
+        let (count, namespace) = most;
+        let text = format!(
+            "{} not looked at: at most {MAX_L3OUTS} of a namespace are, and namespace {namespace} names {count}",
+            counted(rest, "L3Out")
+        );
+        let fix =
+            "correct the annotations in that namespace, limit it with --allow, or give TENANT/L3OUT as an argument";
+        outcomes.push(Outcome::warn("", text, fix));
+    }
+    outcomes
 }
 
 /// The ends of our client certificate and token, as they are in the kubeconfig.

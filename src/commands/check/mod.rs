@@ -72,6 +72,8 @@ pub const CHECKS: &[Check] = &[
 
 /// What is known so far: later checks need what earlier ones found.
 struct World<'a> {
+    /// When nothing more is asked.
+    end: Instant,
     invocation: &'a Invocation,
     environment: &'a Environment,
     config: Option<Config>,
@@ -89,7 +91,7 @@ struct World<'a> {
     /// The controllers with a trusted certificate, each with its header `Date`.
     trusted: Vec<(Controller, Option<String>)>,
     session: Option<crate::apic::Client>,
-    /// The L3Outs of the arguments and of Deployments.
+    /// The L3Outs of the arguments, and those of Deployments that are looked at.
     l3outs: BTreeSet<L3outDn>,
     /// The external EPGs that Deployments name.
     epgs: BTreeSet<EpgDn>,
@@ -103,6 +105,7 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     let mut report = Report::new(wants_json(invocation)?);
     start(invocation)?;
     let mut world = World {
+        end: Instant::now() + TIMEOUT,
         invocation,
         environment,
         config: None,
@@ -120,12 +123,11 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
         tenants: BTreeMap::new(),
         vrfs: BTreeMap::new(),
     };
-    let end = Instant::now() + TIMEOUT;
     for check in CHECKS {
         let failed = check.after.iter().find(|(id, subject)| report.is_without(id, subject));
         let outcomes = match failed {
             Some((id, _)) => vec![Outcome::skip("", format!("{id} failed"))],
-            None if Instant::now() >= end => vec![late()],
+            None if passed(world.end)() => vec![late()],
             None => (check.run)(&mut world),
         };
         for outcome in outcomes {
@@ -146,9 +148,33 @@ fn exit_code(report: &Report) -> u8 {
     u8::from(report.count(Status::Fail) > 0)
 }
 
+/// Whether a moment has passed.
+fn passed(end: Instant) -> impl Fn() -> bool {
+    move || Instant::now() >= end
+}
+
+const SLOW_PEER: &str = "look at the slow peer first, then run check again";
+
 fn late() -> Outcome {
-    let fix = "look at the slow peer first, then run check again";
-    Outcome::fail("", format!("not asked: the checks before took more than {} s", TIMEOUT.as_secs()), fix)
+    Outcome::fail("", format!("not asked: the checks before took more than {} s", TIMEOUT.as_secs()), SLOW_PEER)
+}
+
+/// One outcome for each of these, until it is late: one warning has the number of the rest.
+fn each<T>(
+    is_late: impl Fn() -> bool,
+    of: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+    mut look: impl FnMut(T) -> Outcome,
+) -> Vec<Outcome> {
+    let (mut left, mut outcomes) = (of.into_iter(), Vec::new());
+    while let Some(next) = left.next() {
+        if is_late() {
+            let text = format!("{} more not asked: the checks took more than {} s", left.len() + 1, TIMEOUT.as_secs());
+            outcomes.push(Outcome::warn("", text, SLOW_PEER));
+            break;
+        }
+        outcomes.push(look(next));
+    }
+    outcomes
 }
 
 fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
@@ -183,4 +209,33 @@ fn compare_clocks(subject: &str, date: Option<&str>) -> Outcome {
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     let text = format!("{} s {direction} ours", ahead.abs());
     Outcome::warn(subject, text, "synchronize both clocks with NTP; certificates and tokens depend on them")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// T6: the time limit ends a check between two of its requests, and one outcome says how many were not asked.
+    #[test]
+    fn time_ends_a_loop() {
+        for (asked, expected) in [(0, "5 more not asked"), (3, "2 more not asked"), (4, "1 more not asked"), (5, "")] {
+            let count = Cell::new(0);
+            let outcomes = each(
+                || count.get() >= asked,
+                0..5,
+                |it: usize| {
+                    assert_eq!(it, count.get());
+                    count.set(it + 1);
+                    Outcome::ok("", "found")
+                },
+            );
+            let texts: Vec<String> = outcomes.into_iter().map(|it| Report::new(false).add("id", it)).collect();
+            assert_eq!(texts.iter().filter(|it| it.starts_with("ok ")).count(), asked);
+            let rest: Vec<_> = texts.iter().skip(asked).collect();
+            assert_eq!(rest.len(), usize::from(!expected.is_empty()), "{texts:?}");
+            assert!(rest.iter().all(|it| it.starts_with("warn") && it.contains(expected)), "{texts:?}");
+        }
+    }
 }
