@@ -30,12 +30,13 @@ impl CredentialEnds {
     }
 }
 
-/// The day on which each end was last logged.
+/// When each credential was last logged, and its end then; both are days since 1970.
 #[derive(Debug, Default)]
 pub struct EndWarnings([Option<(u64, u64)>; CREDENTIALS.len()]);
 
 impl EndWarnings {
-    /// Logs each end that is near or past and was not logged today.
+    /// Logs each end that is near or past, unless that credential was logged today with an end that was as near: peers
+    /// behind one address may present different certificates by turns.
     pub fn log(&mut self, ends: &CredentialEnds, now: u64) {
         for (credential, end) in self.due(ends, now) {
             warn!(credential, ends = time::rfc3339(end); "credential ends soon");
@@ -46,9 +47,10 @@ impl EndWarnings {
         let mut due = Vec::new();
         for ((credential, end), logged) in ends.iter().zip(&mut self.0) {
             let Some(end) = end.filter(|it| *it < now + NEAR) else { continue };
-            let key = Some((end, now / 86_400));
-            if *logged != key {
-                *logged = key;
+            let today = now / 86_400;
+            let last_day = today.max(end / 86_400);
+            if logged.is_none_or(|(on, nearest)| on != today || last_day < nearest) {
+                *logged = Some((today, last_day));
                 due.push((credential, end));
             }
         }
@@ -81,5 +83,26 @@ mod tests {
         assert_eq!(due([near, 0, far, 0, past], now + 5), []);
         assert_eq!(due([near, 0, 0, 0, far], now + DAY), [("apic_certificate", near)]);
         assert_eq!(due([far + DAY, 0, 0, 0, 0], now + DAY), []);
+    }
+
+    /// T10: ends that alternate are logged once a day, and once more for one that is nearer by days.
+    #[test]
+    fn alternating_ends_are_logged_once_a_day() {
+        const DAY: u64 = 86_400;
+        let now = 20_000 * DAY + 100;
+        let mut warnings = EndWarnings::default();
+        let mut logged = |days: &[u64], now| -> Vec<u64> {
+            let due = days.iter().flat_map(|day| warnings.due(&CredentialEnds([now + day * DAY, 0, 0, 0, 0]), now));
+            due.map(|(_, end)| (end - now) / DAY).collect()
+        };
+        assert_eq!(logged(&[20, 25, 20, 25], now), [20]);
+        assert_eq!(logged(&[25, 20, 25, 5, 20, 5], now + 5), [5]);
+        assert_eq!(logged(&[25, 20, 25, 20, 25], now + DAY), [25, 20]);
+        let mut past = |end| warnings.due(&CredentialEnds([end, 0, 0, 0, 0]), now + 2 * DAY).len();
+        assert_eq!(
+            [now - DAY, now - 2 * DAY, now - 3 * DAY].map(&mut past),
+            [1, 0, 0],
+            "no end is nearer than one past"
+        );
     }
 }
