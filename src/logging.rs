@@ -240,15 +240,21 @@ impl Log for Lines {
 pub fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     for character in message.chars() {
-        if character.is_control()
-            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if is_invisible(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// Characters that a terminal does not show but obeys, or that hide in a name: controls, separators of lines, and Unicode's
+/// format characters, such as those that turn the direction of what follows.
+pub fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn priority(level: Level) -> u8 {
@@ -271,6 +277,12 @@ mod tests {
         let values =
             [("kind", "Pod".into()), ("deleted", 3.into()), ("error", "a \"b\" =c".into()), ("none", "".into())];
         pairs.0.extend(values.map(|(key, value)| (key.to_owned(), value)));
+        for character in
+            ['\0', '\u{7f}', '\u{9b}', '\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{202e}', '\u{2066}']
+        {
+            assert_eq!(one_line(&format!("a{character}b")), format!("a{}b", character.escape_default()));
+        }
+        assert_eq!(one_line("\u{e9}\u{5d0}\u{20ac} \u{1f600}"), "\u{e9}\u{5d0}\u{20ac} \u{1f600}");
         assert_eq!(quoted("x\\\" code=Y \\"), r#""x\\\" code=Y \\""#, "an escape in a value ends no value");
         let layout = |format| Layout { format, journal: true };
         assert_eq!(

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use crate::cli::{Command, Invocation, manual};
 use crate::config::{self, Config};
 use crate::exit::ExitError;
-use crate::logging::{self, Output};
+use crate::logging::{self, Output, is_invisible};
 use crate::{kube, secret, service_settings};
 
 /// Variables by name.
@@ -93,7 +93,48 @@ fn cluster(file: Option<PathBuf>, context: Option<String>) -> Result<kube::Clien
     kube::Client::renewable(Box::new(read))
 }
 
-/// A closed output is no reason to fail.
+/// Prints, also to a terminal, which must not obey what a peer names. A closed output is no reason to fail.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = std::io::stdout().write_all(for_terminal(text).as_bytes());
+}
+
+/// Escapes invisible characters as JSON does. Lines of text have none (`logging::one_line`), and in JSON they can only be in
+/// strings, but for white space.
+fn for_terminal(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            '\0'..' ' => shown.push(' '),
+            _ if is_invisible(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    shown.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            _ => shown.push(character),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// T8: JSON on a terminal has nothing that the terminal obeys, and is the same JSON.
+    #[test]
+    fn json_is_safe_on_a_terminal() {
+        let document =
+            json!({"a\u{9b}": "\u{1b}[2J \u{9b}31m \u{7f} \u{202e} \u{200f} \u{61c} \u{e0041} \u{e9} \u{1f600}\n\t"});
+        let text = format!("\r{}\r\n", serde_json::to_string_pretty(&document).unwrap());
+        let shown = for_terminal(&text);
+        assert!(!shown.chars().any(|it| is_invisible(it) && it != '\n'), "{shown:?}");
+        assert!(
+            shown.contains("\\u009b31m \\u007f \\u202e \\u200f \\u061c \\udb40\\udc41 \u{e9} \u{1f600}"),
+            "{shown}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), document);
+    }
 }

@@ -20,6 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
 
+/// The most entries of a list, and the most characters of a line, that the text has. A daemon sends no more.
+const MAX_LISTED: usize = 1000;
+const MAX_LINE: usize = 2000;
+
 /// The exit code if the daemon is neither in sync nor a standby.
 const NOT_IN_SYNC: u8 = 2;
 
@@ -54,9 +58,12 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     show(&fetch(invocation, environment, format.path())?, format)
 }
 
-/// The state of the daemon, decoded.
+/// The state of the daemon, decoded. Its lists have an end, whatever answers.
 pub(super) fn ask(invocation: &Invocation, environment: &Environment) -> Result<Value, ExitError> {
-    decoded(&fetch(invocation, environment, "/status.json")?)
+    let mut status = decoded(&fetch(invocation, environment, "/status.json")?)?;
+    let lists = status.as_object_mut().into_iter().flatten().filter_map(|(_, it)| it.as_array_mut());
+    lists.for_each(|list| list.truncate(MAX_LISTED));
+    Ok(status)
 }
 
 /// The answer of the first address of `--listen` that answers.
@@ -124,11 +131,12 @@ fn decoded(answer: &str) -> Result<Value, ExitError> {
 
 fn text(status: &Value) -> String {
     let word = |value: &Value| match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => text.chars().take(MAX_LINE).collect(),
         Value::Null => "none".to_owned(),
         other => other.to_string(),
     };
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let list =
+        |value: &Value| -> Vec<Value> { value.as_array().into_iter().flatten().take(MAX_LISTED).cloned().collect() };
     let mut lines = vec![format!(
         "aci-sync {} on {}: {}   ({} s old)",
         word(&status["version"]),
@@ -187,6 +195,31 @@ fn text(status: &Value) -> String {
         let part = |name: &str| word(&finding[name]);
         lines.push(format!("finding     {}  {}  {}: {}", part("since"), part("code"), part("subject"), part("text")));
     }
-    // Texts of findings may come from the APIC.
-    lines.iter().map(|line| one_line(line) + "\n").collect()
+    // Texts of findings may come from the APIC, and something else than a daemon may have answered.
+    let cut = |line: &String| line.chars().take(MAX_LINE).collect::<String>();
+    lines.iter().map(|line| one_line(&cut(line)) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// T5: whatever answers, the text has an end: of each list the first entries, of each line the beginning.
+    #[test]
+    fn text_has_an_end() {
+        let long = "x".repeat(3000);
+        let entry = json!({"since": long, "code": long, "subject": long, "text": {"a": long}, "class": long, "kind": long,
+            "name": "n", "ends": "2030-01-01T00:00:00Z", "desired": [long]});
+        let list = vec![entry; MAX_LISTED + 1];
+        let status = json!({"version": long, "summary": long, "kubernetes": {"kinds": list}, "objects": list,
+            "findings": list, "credentials": list});
+        let text = text(&status);
+        let longest = text.lines().map(str::len).max().unwrap();
+        assert_eq!(
+            (longest, text.matches("\nfinding ").count(), text.matches("\nobjects ").count()),
+            (2000, 1000, 1000)
+        );
+    }
 }

@@ -345,3 +345,43 @@ fn an_address_in_use_is_retried() {
     assert!(get(port, "/livez").ends_with("ok"));
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+/// T5, T8, X6: what another program answers in the place of the daemon is neither obeyed by the terminal nor without an end.
+#[test]
+fn a_hostile_answer_is_shown_as_text() {
+    let world = World::new();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    let dangerous = "\u{1b}[2J \u{9b}31m \u{202e} \u{200f} \u{61c} end\nTo do";
+    let finding = json!({"code": "X", "subject": "Deployment a/web", "text": dangerous, "since": "x", "open": true});
+    let body = json!({"schema": "aci-sync.status.v1", "instance": dangerous, "summary": dangerous, "cluster_id": "me",
+        "findings": vec![finding; 50_000]});
+    let socket = world.folder.path().join("other.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let answer = format!("HTTP/1.1 200 OK\r\n\r\n\r{body}\r\n");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let listen = format!("unix:{}", socket.display());
+    for words in [
+        &["status"][..],
+        &["status", "-o", "json"],
+        &["explain", "a/web"],
+        &["explain", "a/web", "-o", "json"],
+        &["check"],
+        &["check", "-o", "json"],
+    ] {
+        let done = world.output(&[words, &["--listen", &listen]].concat());
+        let text = String::from_utf8(done.stdout).unwrap();
+        let obeyed = |it: &char| it.is_control() && *it != '\n' || ['\u{202e}', '\u{200f}', '\u{61c}'].contains(it);
+        assert_eq!(text.chars().find(obeyed), None, "{words:?}");
+        assert!(!text.is_empty() && !text.lines().any(|it| it == "To do"), "{words:?}");
+        if words.contains(&"json") {
+            serde_json::from_str::<Value>(&text).unwrap();
+        } else {
+            assert!(text.len() < 1 << 20, "{words:?}: {} bytes", text.len());
+        }
+    }
+}

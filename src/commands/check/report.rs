@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::logging::one_line;
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -40,7 +42,7 @@ pub struct Outcome {
 impl Outcome {
     fn new(status: Status, subject: &str, text: impl Into<String>, fix: &str) -> Outcome {
         // A line break of a peer must not become one in the output.
-        let line = |text: &str| text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        let line = |text: &str| one_line(&text.replace(char::is_control, " "));
         Outcome { status, subject: line(subject), text: line(&text.into()), fix: line(fix) }
     }
 
