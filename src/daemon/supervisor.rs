@@ -121,8 +121,9 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     spawn("reconciler", Box::new(event_loop))?;
     let listeners = Arc::new(Listeners::default());
     let connections = Arc::new(Connections::default());
+    let handler = routes::handler(publisher.clone());
     for address in listen {
-        let handler = routes::handler(publisher.clone());
+        let handler = handler.clone();
         let (name, errors) = (address.to_string(), publisher.clone());
         let on_bind = Box::new(move |error| errors.set_listen_error(&name, error));
         let server = Server::new(

@@ -65,7 +65,7 @@ impl DesiredEpg {
     }
 
     /// The namespaces of the Deployments that name it, each once.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         let namespaces: BTreeSet<&Arc<str>> = self.workloads.iter().map(|it| &it.key.namespace).collect();
         namespaces.into_iter()
     }

@@ -283,7 +283,7 @@ impl Reconciler {
         run.report.unfinished = (is_left && writes) || run.report.unread > 0;
         run.report.withheld = is_left && !writes;
         run.report.kept = if self.writer.deletes() { 0 } else { plan.withheld.len() };
-        self.reporter.survey.update(desired, &self.fabric.cache, &self.guards, run.now);
+        self.reporter.survey.update(&self.cluster.inventory, desired, &self.fabric.cache, &self.guards, run.now);
         let findings = self.collect_findings(desired, plan, run.now);
         let (inventory, cache) = (&self.cluster.inventory, &self.fabric.cache);
         run.report.notices = self.reporter.publish(findings, inventory, desired, cache, &self.guards.quota, run.now);

@@ -10,6 +10,9 @@ use crate::time;
 /// The most entries that a list has; the totals count all.
 const MAX_LISTED: usize = 1000;
 
+/// The most Deployments of an EPG; the total counts all.
+const MAX_WORKLOADS: usize = 3;
+
 #[derive(Serialize)]
 struct Status<'a> {
     schema: &'static str,
@@ -26,6 +29,7 @@ struct Status<'a> {
     kubernetes: Kubernetes<'a>,
     apic: Apic<'a>,
     objects: Vec<Objects>,
+    l3outs_total: usize,
     l3outs: Vec<L3out>,
     epgs_total: usize,
     epgs: Vec<Epg>,
@@ -131,18 +135,12 @@ struct Reconcile {
     error: Option<String>,
 }
 
-/// Those first that differ from what is desired, each part by DN: a limit leaves out what is in order.
-fn differing_first(epgs: &[EpgView]) -> impl Iterator<Item = &EpgView> {
-    let of = |in_sync: bool| epgs.iter().filter(move |epg| epg.is_in_sync() == in_sync);
-    of(false).chain(of(true))
-}
-
 fn epg(view: &EpgView) -> Epg {
     Epg {
         dn: view.dn.to_string(),
         owner: view.owner.map(Ownership::name),
         deployments_total: view.workloads_total,
-        deployments: view.workloads.iter().map(|it| it.key.to_string()).collect(),
+        deployments: view.workloads.iter().take(MAX_WORKLOADS).map(|it| it.key.to_string()).collect(),
         desired: view.desired,
         present: view.present,
         surplus: view.surplus,
@@ -197,9 +195,11 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
                 surplus: it.surplus,
             })
             .collect(),
+        l3outs_total: fabric.l3outs.len(),
         l3outs: fabric
             .l3outs
             .iter()
+            .take(MAX_LISTED)
             .map(|it| L3out {
                 dn: it.dn.to_string(),
                 present: it.epgs.is_some(),
@@ -208,7 +208,7 @@ pub fn status(identity: &Identity, snapshot: &Snapshot) -> String {
             })
             .collect(),
         epgs_total: fabric.epgs.len(),
-        epgs: differing_first(&fabric.epgs).take(MAX_LISTED).map(epg).collect(),
+        epgs: fabric.epgs.iter().take(MAX_LISTED).map(epg).collect(),
         blocked_total: fabric.blocked.len(),
         blocked: fabric.blocked.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
         deferred_total: fabric.deferred.len(),
@@ -261,17 +261,19 @@ mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
     use crate::model::kubernetes::{Key, Workload};
-    use crate::status::FabricView;
+    use crate::status::{FabricView, L3outView};
 
-    /// T8: a list has a limit and a total, and what is left out is in order.
+    /// T8: a list has a limit and a total.
     #[test]
     fn lists_have_an_end() {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
         let epg = |number: usize| EpgView {
             dn: l3out.epg(Name::object(&format!("E{number:04}")).unwrap()),
-            owner: (number < MAX_LISTED).then_some(Ownership::Owned),
-            workloads: vec![Workload { kind: Kind::Deployment, key: Key::new("shop", "web") }],
-            workloads_total: 1,
+            owner: Some(Ownership::Owned),
+            workloads: (0..5)
+                .map(|it| Workload { kind: Kind::Deployment, key: Key::new("shop", &format!("d{it}")) })
+                .collect(),
+            workloads_total: 7,
             desired: 0,
             present: 0,
             surplus: 0,
@@ -279,13 +281,17 @@ mod tests {
             grace_until: None,
         };
         let epgs = Arc::new((0..=MAX_LISTED).map(epg).collect());
-        let fabric = Arc::new(FabricView { epgs, ..FabricView::default() });
+        let l3outs = (0..=MAX_LISTED).map(|_| L3outView { dn: l3out.clone(), epgs: None, subscribed: false }).collect();
+        let fabric = Arc::new(FabricView { epgs, l3outs, ..FabricView::default() });
         let text = status(&Identity::default(), &Snapshot { fabric, ..Snapshot::empty() });
         let status: Value = serde_json::from_str(&text).unwrap();
         let epgs = status["epgs"].as_array().unwrap();
         assert_eq!((&status["epgs_total"], epgs.len()), (&1001.into(), 1000));
+        assert_eq!((&status["l3outs_total"], status["l3outs"].as_array().unwrap().len()), (&1001.into(), 1000));
+        let deployments = serde_json::json!(["shop/d0", "shop/d1", "shop/d2"]);
+        assert_eq!((&epgs[0]["deployments_total"], &epgs[0]["deployments"]), (&7.into(), &deployments));
         assert_eq!(
-            ["uni/tn-T/out-L/instP-E1000", "uni/tn-T/out-L/instP-E0000"],
+            ["uni/tn-T/out-L/instP-E0000", "uni/tn-T/out-L/instP-E0001"],
             [&epgs[0]["dn"], &epgs[1]["dn"]].map(|it| it.as_str().unwrap())
         );
     }

@@ -1,7 +1,8 @@
 //! What the status server answers: health for probes, the state as a page and as JSON, and metrics. Everything is read from the latest
 //! snapshot; no answer changes anything, and none holds a secret (T1, T2).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::request::Request;
 use super::server::Response;
@@ -14,14 +15,39 @@ struct Check {
     failure: Option<&'static str>,
 }
 
+/// A state as JSON is large from this size on, and is then sent to all who ask within this time. Clients that do not read
+/// keep it in memory until the server gives them up.
+const LARGE: usize = 256 << 10;
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// The last large state as JSON, and when it was made.
+#[derive(Debug, Default)]
+pub struct Large(Mutex<Option<(Instant, Arc<Vec<u8>>)>>);
+
+impl Large {
+    /// The last one while it is shared, or another one. One at a time is made.
+    fn get_or(&self, make: impl FnOnce() -> String) -> Arc<Vec<u8>> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, body)) = last.as_ref().filter(|(made, _)| made.elapsed() < SHARED_FOR) {
+            return body.clone();
+        }
+        let body = Arc::new(make().into_bytes());
+        *last = Some((Instant::now(), body.clone())).filter(|_| body.len() >= LARGE);
+        body
+    }
+}
+
 /// Answers one request.
-pub fn answer(request: &Request, publisher: &Publisher) -> Response {
+pub fn answer(request: &Request, publisher: &Publisher, large: &Large) -> Response {
     let snapshot = publisher.latest();
     match request.path.as_str() {
         "/livez" | "/healthz" => health(request, "livez", &liveness(publisher)),
         "/readyz" => health(request, "readyz", &readiness(&snapshot)),
         "/" => page::answer(request, publisher),
-        "/status.json" => Response::new(200, "application/json", json::status(publisher.identity(), &snapshot)),
+        "/status.json" => {
+            let body = large.get_or(|| json::status(publisher.identity(), &snapshot));
+            Response { body, ..Response::new(200, "application/json", Vec::new()) }
+        }
         "/metrics" => Response::new(200, metrics::CONTENT_TYPE, metrics::exposition(publisher.identity(), &snapshot)),
         _ => Response::text(404, "not found; there are /, /livez, /healthz, /readyz, /metrics and /status.json\n"),
     }
@@ -29,7 +55,8 @@ pub fn answer(request: &Request, publisher: &Publisher) -> Response {
 
 /// A handler for the server.
 pub fn handler(publisher: Publisher) -> Arc<super::server::Handler> {
-    Arc::new(move |request| answer(request, &publisher))
+    let large = Large::default();
+    Arc::new(move |request| answer(request, &publisher, &large))
 }
 
 /// Alive while the event loop makes progress, with or without peers.
@@ -78,8 +105,8 @@ mod tests {
     fn get(publisher: &Publisher, target: &str) -> (u16, String) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let request = Request { path: path.to_owned(), query: query.to_owned(), head_only: false };
-        let response = answer(&request, publisher);
-        (response.status, String::from_utf8(response.body).unwrap())
+        let response = answer(&request, publisher, &Large::default());
+        (response.status, String::from_utf8(response.body.to_vec()).unwrap())
     }
 
     /// T3: liveness depends on no peer, readiness on the views and, for the leader, on the session.
@@ -111,5 +138,18 @@ mod tests {
         let (status, text) = get(&publisher, "/livez");
         assert_eq!((status, text.as_str()), (503, "[-]event-loop failed: no progress for 60 s\nlivez check failed\n"));
         assert_eq!(get(&publisher, "/../etc/passwd").0, 404);
+    }
+
+    /// T2: a large state is made once for all who ask at the same time, a small one for each.
+    #[test]
+    fn a_large_state_is_shared() {
+        let large = Large::default();
+        let of = |size: usize, first: &str| large.get_or(|| first.repeat(size));
+        assert_eq!((of(LARGE - 1, "a")[0], of(LARGE, "b")[0], of(LARGE, "c")[0]), (b'a', b'b', b'b'));
+        assert!(Arc::ptr_eq(&of(1, "d"), &of(1, "e")));
+        let made = Instant::now().checked_sub(SHARED_FOR).unwrap();
+        large.0.lock().unwrap().as_mut().unwrap().0 = made;
+        assert_eq!(of(1, "f")[0], b'f');
+        assert!(large.0.lock().unwrap().is_none(), "nothing is kept");
     }
 }

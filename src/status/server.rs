@@ -46,14 +46,14 @@ pub struct Response {
     pub content_type: &'static str,
     /// Further header fields.
     pub headers: Vec<(&'static str, String)>,
-    /// The content.
-    pub body: Vec<u8>,
+    /// The content. Several answers may share it.
+    pub body: Arc<Vec<u8>>,
 }
 
 impl Response {
     /// An answer without further header fields.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
-        Response { status, content_type, headers: Vec::new(), body: body.into() }
+        Response { status, content_type, headers: Vec::new(), body: Arc::new(body.into()) }
     }
 
     /// An answer in plain text.

