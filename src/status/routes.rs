@@ -1,5 +1,5 @@
-//! What the status server answers: health for probes, the state as a page and as JSON, and metrics. Everything is read from the latest
-//! snapshot; no answer changes anything, and none holds a secret (T1, T2).
+//! What the status server answers: health for probes, the state as a page and as JSON, and metrics. Everything is read
+//! from the latest snapshot; no answer changes anything, and none holds a secret (T1, T2).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -184,3 +184,29 @@ fn the_exit_code_goes_with_the_object() {
         assert!(failed["summary"].as_str().unwrap().contains("cannot list resource"), "{failed}");
     }
 }
+
+/// The blocks of code in `docs/plan.md` that begin with these words.
+fn documented(begin: &str) -> String {
+    let text = std::fs::read_to_string("docs/plan.md").unwrap();
+    let mut blocks = text.split("\n```").skip(1).step_by(2).filter_map(|it| it.split_once('\n')).map(|it| it.1);
+    blocks.find(|it| it.starts_with(begin)).unwrap().to_owned()
+}
+
+/// T8: docs/plan.md shows what `plan` prints.
+#[test]
+fn the_document_shows_a_real_plan() {
+    let world = World::new();
+    world.apic.setup_tenant("TEN_SHOP", "VRF", &["L3O_SHOP"]).unwrap();
+    let epg = |name: &str| json!({"tenant": "TEN_SHOP", "l3out": "L3O_SHOP", "epg": name}).to_string();
+    world.kube.deploy("shop", "web", Some(&epg("EPG_WEB")), &["10.244.1.14"]);
+    let id = ["--cluster-id", "prod-1"];
+    assert_eq!(world.output(&[&["run", "--once"], &id[..]].concat()).status.code(), Some(0));
+    world.kube.annotate("shop", "web", Some(&epg("EPG_FRONT")));
+    world.kube.deploy("shop", "later", Some(r#"{"tenant":"TEN_LATER","l3out":"L3O_SHOP","epg":"X"}"#), &[]);
+    let done = world.output(&[&["plan"], &id[..]].concat());
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(text.trim_end(), documented("$ aci-sync plan\n").strip_prefix("$ aci-sync plan\n").unwrap());
+    let changes = plan(&world, &[&["-o", "json"], &id[..]].concat(), 2)["changes"].take();
+    let shown: Value = serde_json::from_str(&documented("{\n  \"action\": \"move\"")).unwrap();
+    assert!(changes.as_array().unwrap().contains(&shown), "{changes:#}");
+}
