@@ -27,8 +27,8 @@ fn large_objects_do_not_block_other_namespaces() {
     }
     let daemon = world.run(&[]);
     world.until_holds("E", &["10.0.0.1"]);
-    daemon
-        .until_logged("list page too large; requesting smaller pages kind=Deployment reason=\"500 objects: larger than 64 MiB; largest object: b/large-");
+    // Because of its size, or on a slow machine because of its time.
+    daemon.until_logged("list page too large; requesting smaller pages kind=Deployment");
     let lists = asked(&world.kube, "/deployments?limit=").len();
     for n in 0..6 {
         let changed = json!({"metadata": {"labels": {"n": n.to_string()}}});
