@@ -13,7 +13,7 @@ use sim::kube::{Options, SimKube, TOKEN};
 use sim::net::{Fault, Trouble};
 
 /// How long anything may take before a test gives up: a guard against hanging, not a measure.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// The content type.
 pub const JSON: &str = "application/json";
