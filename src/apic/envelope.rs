@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use super::error::Error;
 use crate::model::mo::{Attributes, Status};
+use crate::model::observed::{FAULT, VRF_RELATION};
 use crate::net::wrong_peer;
 use crate::secret::Secret;
 
@@ -19,14 +20,8 @@ const LOGIN: &str = "aaaLogin";
 /// The class of what a user may do below a DN, in the answer to a login.
 pub(super) const PRIVILEGES: &str = "DnDomainMapEntry";
 
-/// The class of an L3Out's relation to its VRF.
-const VRF_RELATION: &str = "l3extRsEctx";
-
-/// The class of faults.
-const FAULT: &str = "faultInst";
-
 /// The cause of a fault that another EPG of the VRF has a prefix of an EPG (S3).
-const PREFIX_IN_USE: &str = "prefix-entry-already-in-use";
+const PREFIX_IN_USE_CAUSE: &str = "prefix-entry-already-in-use";
 
 /// The most objects that an answer or a message may hold; an APIC itself refuses to send about 100,000.
 pub const MAX_OBJECTS: usize = 200_000;
@@ -318,7 +313,7 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                 (PRIVILEGES, "writePrivileges") => node.write_privileges = Some(map.next_value_seed(Text)?.into()),
                 (VRF_RELATION, "state") => node.attributes.is_formed = Some(map.next_value_seed(Text)? == "formed"),
                 (FAULT, "changeSet" | "descr") => {
-                    node.attributes.is_prefix_in_use |= map.next_value_seed(Text)?.contains(PREFIX_IN_USE);
+                    node.attributes.is_prefix_in_use |= map.next_value_seed(Text)?.contains(PREFIX_IN_USE_CAUSE);
                 }
                 (FAULT, "severity") => node.attributes.is_over |= map.next_value_seed(Text)? == "cleared",
                 (FAULT, "lc") => node.attributes.is_over |= map.next_value_seed(Text)? == "retaining",

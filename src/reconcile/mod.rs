@@ -297,11 +297,11 @@ impl Reconciler {
         findings.extend(self.fabric.deferred.findings().cloned());
         findings.extend(self.fabric.subscriptions.findings());
         findings.extend(self.cluster.missing_pods.findings(now));
-        for (dn, count) in self.fabric.faults.iter().filter(|(dn, _)| desired.epgs.contains_key(dn)) {
+        for (dn, count) in self.desired_faults() {
             let text = format!(
                 "{} F0467 at the last full sync: another EPG of the VRF has a prefix of this one, so leaves may not \
                  classify its traffic",
-                counted(*count, "fault")
+                counted(count, "fault")
             );
             findings.insert(Finding::new(Code::FabricFault, dn, text));
         }
@@ -312,6 +312,12 @@ impl Reconciler {
             findings.insert(Finding::new(Code::Unavailable, "APIC", text));
         }
         findings
+    }
+
+    /// How many faults F0467 each desired EPG had at the last full sync.
+    fn desired_faults(&self) -> impl Iterator<Item = (&EpgDn, usize)> {
+        let is_desired = |dn: &EpgDn| self.cluster.last_desired().is_some_and(|it| it.epgs.contains_key(dn));
+        self.fabric.faults.iter().filter(move |(dn, _)| is_desired(dn)).map(|(dn, count)| (dn, *count))
     }
 
     fn desired(&mut self, run: &Run<'_>) -> Arc<DesiredState> {
@@ -392,7 +398,7 @@ impl Reconciler {
             epgs: self.reporter.survey.epgs.clone(),
             deferred: self.guards.deferrals.ends().chain(self.fabric.deferred.ends()).map(deferred).collect(),
             conflicts: self.reporter.survey.conflicts.clone(),
-            faults: self.fabric.faults.values().sum(),
+            faults: self.desired_faults().map(|(_, count)| count).sum(),
             managed: self.cluster.inventory.managed.values().filter(|managed| managed.binding.is_some()).count(),
         }
     }

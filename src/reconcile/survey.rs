@@ -1,4 +1,5 @@
-//! What a reconcile has come to, for those who look at the daemon: how many objects there are, and each EPG. It decides nothing.
+//! What a reconcile has come to, for those who look at the daemon: how many objects there are, and each EPG. It decides
+//! nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,9 +10,6 @@ use crate::time;
 /// The most entries that a list has; the totals count all.
 const MAX_LISTED: usize = 1000;
 
-/// The most Deployments of an EPG; the total counts all.
-const MAX_WORKLOADS: usize = 3;
-
 #[derive(Serialize)]
 struct Status<'a> {
     schema: &'static str,
@@ -140,7 +137,7 @@ fn epg(view: &EpgView) -> Epg {
         dn: view.dn.to_string(),
         owner: view.owner.map(Ownership::name),
         deployments_total: view.workloads_total,
-        deployments: view.workloads.iter().take(MAX_WORKLOADS).map(|it| it.key.to_string()).collect(),
+        deployments: view.workloads.iter().map(|it| it.key.to_string()).collect(),
         desired: view.desired,
         present: view.present,
         surplus: view.surplus,
@@ -270,7 +267,7 @@ mod tests {
         let epg = |number: usize| EpgView {
             dn: l3out.epg(Name::object(&format!("E{number:04}")).unwrap()),
             owner: Some(Ownership::Owned),
-            workloads: (0..5)
+            workloads: (0..3)
                 .map(|it| Workload { kind: Kind::Deployment, key: Key::new("shop", &format!("d{it}")) })
                 .collect(),
             workloads_total: 7,

@@ -177,7 +177,7 @@ pub struct EpgView {
 
 impl EpgView {
     /// How many Deployments are named.
-    pub const MAX_WORKLOADS: usize = 20;
+    pub const MAX_WORKLOADS: usize = 3;
 
     /// Whether a Deployment names it.
     pub fn is_desired(&self) -> bool {

@@ -224,14 +224,18 @@ fn faults_are_shown() {
     let (text, code) = explain(&world, &["a/web"]);
     assert!(text.contains("; 1 fault F0467: another EPG of the VRF has a prefix of it\n"), "{text}");
     assert!(text.contains("(conflict)\n") && code == Some(2), "{text}");
-    let daemon = world.run(&["--events=false"]);
+    // One about an EPG that no Deployment names is not counted.
+    world.apic.raise_fault("uni/tn-T/out-M/instP-OLD", "prefix-entry-already-in-use", "");
+    let (daemon, listen) = daemon(&world);
     daemon.until_logged("code=FabricFault subject=uni/tn-T/out-L/instP-E text=\"1 fault F0467 at the last full sync");
+    let metrics = world.output(&["status", "-o", "prometheus", "--listen", &listen]).stdout;
+    assert!(String::from_utf8(metrics).unwrap().contains("aci_sync_fabric_faults{code=\"F0467\"} 1\n"));
     // It is over when the other EPG has gone, although the fabric goes on showing the fault.
     world.apic.variants(|it| it.faults_retained = true);
     world.apic.admin_delete("uni/tn-T/out-M/instP-OLD").unwrap();
     let (text, code) = explain(&world, &["a/web"]);
     assert!(code == Some(0) && !text.contains("F0467"), "{text}");
-    assert_eq!(world.apic.class("faultInst").len(), 1);
+    assert_eq!(world.apic.class("faultInst").len(), 2);
     world.apic.fault(Fault::on("faultInst", Trouble::Answer(403, "application/json", String::new())));
     let (text, code) = explain_beside_writes(&world, &["a/web"]);
     assert_eq!(code, Some(0), "{text}");

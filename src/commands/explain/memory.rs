@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Invocation;
 use crate::commands::{Environment, status};
-use crate::model::explain::{About, Explanation, Verdict};
+use crate::model::explain::{Explanation, ObjectPart, SubjectPart, Verdict};
 
 /// The state of the daemon.
 pub(super) struct Memory {
@@ -121,7 +121,7 @@ impl Memory {
 
     /// The EPG that the daemon still uses for a Deployment whose annotation is not valid any more (D3).
     pub(super) fn last_valid(&self, explanation: &Explanation) -> Option<&str> {
-        let About::Object { namespace, name, .. } = &explanation.subject else { return None };
+        let SubjectPart::Object(ObjectPart { namespace, name, .. }) = &explanation.subject else { return None };
         let key = format!("{namespace}/{name}");
         let epgs = self.status["epgs"].as_array()?.iter();
         let names_it = |it: &&Value| it["deployments"].as_array().is_some_and(|all| all.iter().any(|it| *it == key));

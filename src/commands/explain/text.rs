@@ -5,7 +5,8 @@ use std::io;
 use super::memory::Memory;
 use crate::logging::one_line;
 use crate::model::explain::{
-    About, AddressPart, AddressState, EpgPart, Explanation, HolderPart, NotExposed, NotExposedPart, ObjectPart, Verdict,
+    AddressPart, AddressState, EpgPart, Explanation, HolderPart, NotExposed, NotExposedPart, ObjectPart, SubjectPart,
+    Verdict,
 };
 use crate::model::finding::{Code, counted};
 use crate::model::rules::Policy;
@@ -161,7 +162,7 @@ fn cluster(it: &Explanation) -> Vec<String> {
         let label = if lines.is_empty() { "cluster" } else { "" };
         lines.push(row(label, &format!("{kind} {namespace}/{name}{terminating} {has} {managed}")));
     }
-    if lines.is_empty() && matches!(it.subject, About::Address { .. }) {
+    if lines.is_empty() && matches!(it.subject, SubjectPart::Address { .. }) {
         lines.push(row("cluster", "no Pod and no LoadBalancer Service has it"));
     }
     lines
@@ -189,7 +190,7 @@ fn fabric(it: &Explanation) -> Vec<String> {
         rows.push(format!("longest match{}: {} in {} ({})", vrf(holder), holder.prefix, holder.epg, holder.owner));
         rows.push(format!("so its traffic there is that EPG's{}", contracts(holder)));
     }
-    if rows.is_empty() && matches!(it.subject, About::Address { .. }) {
+    if rows.is_empty() && matches!(it.subject, SubjectPart::Address { .. }) {
         rows.push("no EPG has it, and no prefix in the L3Outs that were read holds it".to_owned());
     }
     rows.iter().enumerate().map(|(n, text)| row(if n == 0 { "fabric" } else { "" }, text)).collect()
@@ -256,7 +257,7 @@ mod tests {
     /// T7, X3: a name of any length widens no other row, and is no panic.
     #[test]
     fn names_of_any_length() {
-        let about = About::Address { kind: "Address", prefix: "10.0.0.1/32".to_owned() };
+        let about = SubjectPart::Address { kind: "Address", prefix: "10.0.0.1/32".to_owned() };
         let mut it = Explanation::new(about, Verdict::Pending, "");
         for name in ["short", &"x".repeat(100_000)] {
             it.addresses.push(AddressPart {

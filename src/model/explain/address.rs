@@ -3,31 +3,34 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use super::epg::owner_name;
-use super::{About, AddressState, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, Verdict, relations};
+use super::{AddressState, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, SubjectPart, Verdict, relations};
 use crate::model::deletion_causes::sources_of;
 use crate::model::dn::{EpgDn, ParsedDn, Prefix};
 use crate::model::inventory::ManagedDeployment;
 use crate::model::kubernetes::{Key, Kind};
 use crate::model::observed::{Epg, Subnet};
+use crate::model::owner::Ownership;
 use crate::model::rules::{Cidr, Exposed};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
+use crate::model::source::Source;
 
 impl Explainer<'_> {
     /// One address.
     pub(super) fn address(&self, address: IpAddr) -> Explanation {
         let prefix = Prefix::host(address);
-        let about = About::Address { kind: "Address", prefix: prefix.to_string() };
+        let about = SubjectPart::Address { kind: "Address", prefix: prefix.to_string() };
         let mut it = Explanation::new(about, Verdict::InSync, "");
-        it.claims = self.claims(address);
+        let sources = sources_of(self.input.inventory, HashSet::from([address])).remove(&address).unwrap_or_default();
+        it.claims = self.claims(address, &sources);
         for (dn, epg) in &self.input.desired.epgs {
             if let Some(subnet) = epg.subnets.get(&prefix) {
                 it.addresses.push(self.address_part(dn, prefix, subnet));
             }
         }
         let holders: Vec<(EpgDn, &Epg, &Subnet)> = self.holders(prefix).collect();
-        for (dn, _, _) in &holders {
-            it.addresses.extend(self.surplus(dn).into_iter().filter(|it| it.prefix == prefix.to_string()));
+        for (dn, _, subnet) in holders.iter().filter(|it| it.2.ownership == Ownership::Owned) {
+            let is_desired = self.input.desired.epgs.get(dn).is_some_and(|it| it.subnets.contains_key(&prefix));
+            it.addresses.extend((!is_desired).then(|| self.surplus_part(dn, prefix, subnet)));
         }
         it.held_by = holders.iter().map(|(dn, epg, subnet)| self.holder_part(dn, prefix, epg, subnet)).collect();
         it.held_by.extend(self.elsewhere(prefix, &holders));
@@ -43,7 +46,7 @@ impl Explainer<'_> {
             [holder] => format!("in {}", holder.epg),
             holders => format!("in {} EPGs", holders.len()),
         };
-        let of_claims = self.of_claims(address).unwrap_or(Verdict::NotDesired);
+        let of_claims = self.of_claims(&sources).unwrap_or(Verdict::NotDesired);
         let of_parts = verdict.map(|it| it.max(if of_claims == Verdict::NotDesired { it } else { of_claims }));
         it.verdict = of_parts.unwrap_or(if it.held_by.iter().any(|it| it.owner != "owned") {
             of_claims.max(Verdict::NotManaged)
@@ -61,9 +64,8 @@ impl Explainer<'_> {
     }
 
     /// What keeps the Deployments that have an address from naming an EPG; nothing if none has it, or if all do.
-    fn of_claims(&self, address: IpAddr) -> Option<Verdict> {
+    fn of_claims(&self, sources: &[Source]) -> Option<Verdict> {
         let inventory = self.input.inventory;
-        let sources = sources_of(inventory, HashSet::from([address])).remove(&address).unwrap_or_default();
         let mut verdicts = Vec::new();
         for source in sources {
             if source.is_pod {
@@ -77,10 +79,9 @@ impl Explainer<'_> {
         verdicts.into_iter().max()
     }
 
-    /// The Pods and Services that have an address now.
-    fn claims(&self, address: IpAddr) -> Vec<ClaimPart> {
-        let owners = sources_of(self.input.inventory, HashSet::from([address]));
-        let owner = owners.get(&address).and_then(|it| it.iter().find(|it| it.is_pod)).map(|it| it.key.clone());
+    /// The Pods and Services that have an address now; those in `sources` count.
+    fn claims(&self, address: IpAddr, sources: &[Source]) -> Vec<ClaimPart> {
+        let owner = sources.iter().find(|it| it.is_pod).map(|it| &it.key);
         let managed = &self.input.inventory.managed;
         let mut claims = Vec::new();
         for pod in self.pods().filter(|it| it.addresses.contains(&address)) {
@@ -89,7 +90,7 @@ impl Explainer<'_> {
             claims.push(ClaimPart {
                 object: ObjectPart::of(Kind::Pod, &pod.key),
                 terminating: pod.terminating,
-                wins: owner.as_ref() == Some(&pod.key),
+                wins: owner == Some(&pod.key),
                 managed: key.and_then(|it| managed.get(&it)).is_some_and(|it| self.exposes(it).pods),
             });
         }
@@ -127,7 +128,7 @@ impl Explainer<'_> {
             parts.push(HolderPart {
                 prefix: prefix.to_string(),
                 epg: dn.to_string(),
-                owner: owner_name(self.input.fabric.owner().classify(annotation)),
+                owner: self.input.fabric.owner().classify(annotation).name(),
                 classifies: Scope::parse(mo.attributes.scope.as_deref().unwrap_or_default()).has_flag(IMPORT_SECURITY),
                 vrf: self.vrf_dn(&dn.l3out),
                 provided: None,
@@ -157,7 +158,7 @@ impl Explainer<'_> {
         HolderPart {
             prefix: prefix.to_string(),
             epg: dn.to_string(),
-            owner: owner_name(subnet.ownership),
+            owner: subnet.ownership.name(),
             classifies: subnet.scope.has_flag(IMPORT_SECURITY),
             vrf: self.vrf_dn(&dn.l3out),
             provided: Some(relations(epg, "rsprov-")),

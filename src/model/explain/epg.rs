@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    About, AddressPart, AddressState, EpgPart, Explainer, Explanation, L3outPart, MAX_NAMED, ObjectPart, Verdict,
+    AddressPart, AddressState, EpgPart, Explainer, Explanation, L3outPart, MAX_NAMED, ObjectPart, SubjectPart, Verdict,
     relations,
 };
 use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
@@ -21,7 +21,7 @@ use crate::model::source::MAX_NAME;
 impl Explainer<'_> {
     /// An EPG with all that is desired in it, and with what is there of ours and not desired.
     pub(super) fn epg(&self, dn: &EpgDn) -> Explanation {
-        let about = About::Fabric { kind: "EPG", dn: dn.to_string() };
+        let about = SubjectPart::Fabric { kind: "EPG", dn: dn.to_string() };
         let mut it = Explanation::new(about, Verdict::InSync, "");
         it.l3out = Some(self.l3out_part(&dn.l3out));
         let mut part = self.epg_part(dn);
@@ -83,7 +83,7 @@ impl Explainer<'_> {
 
     /// One subnet of an EPG.
     pub(super) fn subnet(&self, dn: &EpgDn, prefix: Prefix) -> Explanation {
-        let about = About::Fabric { kind: "Subnet", dn: dn.subnet(&prefix.to_string()) };
+        let about = SubjectPart::Fabric { kind: "Subnet", dn: dn.subnet(&prefix.to_string()) };
         let mut it = Explanation::new(about, Verdict::InSync, "");
         (it.l3out, it.epg) = (Some(self.l3out_part(&dn.l3out)), Some(self.epg_part(dn)));
         let epg = self.input.fabric.epg(dn);
@@ -97,7 +97,7 @@ impl Explainer<'_> {
         (it.verdict, it.summary) = match (&part, there) {
             (Some(part), _) => (part.verdict(self.look.policy), sentence(part)),
             (None, Some(subnet)) => {
-                let owner = owner_name(subnet.ownership);
+                let owner = subnet.ownership.name();
                 (
                     Verdict::NotManaged,
                     format!("it is there and {owner}, and nothing calls for it; aci-sync leaves it alone"),
@@ -142,7 +142,7 @@ impl Explainer<'_> {
         EpgPart {
             dn: dn.to_string(),
             state,
-            owner: epg.map(|it| owner_name(if it.was_owned { Ownership::Owned } else { it.ownership })),
+            owner: epg.map(|it| (if it.was_owned { Ownership::Owned } else { it.ownership }).name()),
             deployments: workloads.iter().take(MAX_NAMED).map(|it| it.key.to_string()).collect(),
             deployments_total: workloads.len(),
             provided: epg.map_or(0, |it| relations(it, "rsprov-")),
@@ -263,7 +263,7 @@ impl Explainer<'_> {
         subnets.iter().filter(is_surplus).map(|(prefix, subnet)| self.surplus_part(dn, *prefix, subnet)).collect()
     }
 
-    fn surplus_part(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> AddressPart {
+    pub(super) fn surplus_part(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> AddressPart {
         let object = ObjectDn::Subnet(dn.clone(), prefix);
         let target = self.placement.target(dn, prefix);
         let (code, reason) = if let Some(retained) = self.placement.retained(dn, prefix, subnet) {
@@ -293,16 +293,6 @@ impl Explainer<'_> {
             holder: target.map(|it| it.dn.to_string()),
             reason,
         }
-    }
-}
-
-/// An ownership for people and JSON.
-pub(super) fn owner_name(ownership: Ownership) -> &'static str {
-    match ownership {
-        Ownership::Owned => "owned",
-        Ownership::Legacy => "legacy",
-        Ownership::OtherCluster => "other_cluster",
-        Ownership::Unmarked | Ownership::Foreign => "foreign",
     }
 }
 

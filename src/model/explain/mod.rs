@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 pub use self::parts::{
-    About, AddressPart, AddressState, AnnotationPart, ClaimPart, EpgPart, HolderPart, L3outPart, NotExposed,
-    NotExposedPart, ObjectPart,
+    AddressPart, AddressState, AnnotationPart, ClaimPart, EpgPart, HolderPart, L3outPart, NotExposed, NotExposedPart,
+    ObjectPart, SubjectPart,
 };
 
 use super::address::parse as parse_address;
@@ -174,7 +174,7 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     /// What it is about.
-    pub subject: About,
+    pub subject: SubjectPart,
     /// The answer in one word.
     pub verdict: Verdict,
     /// The answer in one sentence without its subject.
@@ -276,7 +276,7 @@ impl<'a> Explainer<'a> {
 }
 
 impl Explanation {
-    pub(crate) fn new(subject: About, verdict: Verdict, summary: impl Into<String>) -> Explanation {
+    pub(crate) fn new(subject: SubjectPart, verdict: Verdict, summary: impl Into<String>) -> Explanation {
         Explanation {
             subject,
             verdict,

@@ -12,16 +12,9 @@ use crate::model::source::Source;
 /// What an explanation is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum About {
+pub enum SubjectPart {
     /// An object of the cluster.
-    Object {
-        /// Its kind; empty for one that is not there.
-        kind: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    Object(ObjectPart),
     /// An address.
     Address {
         /// Always `Address`.
@@ -38,19 +31,20 @@ pub enum About {
     },
 }
 
-impl About {
-    pub(super) fn object(kind: Kind, key: &Key) -> About {
-        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
-        About::Object { kind: kind.to_string(), namespace, name }
+impl SubjectPart {
+    pub(super) fn object(kind: Kind, key: &Key) -> SubjectPart {
+        SubjectPart::Object(ObjectPart::of(kind, key))
     }
 
     /// The subject as findings and people write it.
     pub fn text(&self) -> String {
         match self {
-            About::Object { kind, namespace, name } if kind.is_empty() => format!("{namespace}/{name}"),
-            About::Object { kind, namespace, name } => format!("{kind} {namespace}/{name}"),
-            About::Address { prefix, .. } => prefix.clone(),
-            About::Fabric { dn, .. } => dn.clone(),
+            SubjectPart::Object(ObjectPart { kind, namespace, name }) if kind.is_empty() => {
+                format!("{namespace}/{name}")
+            }
+            SubjectPart::Object(ObjectPart { kind, namespace, name }) => format!("{kind} {namespace}/{name}"),
+            SubjectPart::Address { prefix, .. } => prefix.clone(),
+            SubjectPart::Fabric { dn, .. } => dn.clone(),
         }
     }
 }
@@ -164,7 +158,7 @@ impl AddressPart {
 /// An object of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ObjectPart {
-    /// Its kind.
+    /// Its kind; empty for one that was asked about and is not there.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{
-    About, AddressPart, AddressState, AnnotationPart, Explainer, Explanation, NotExposedPart, ObjectPart, Verdict,
+    AddressPart, AddressState, AnnotationPart, Explainer, Explanation, NotExposedPart, ObjectPart, SubjectPart, Verdict,
 };
 use crate::model::dn::{EpgDn, Prefix};
 use crate::model::finding::Code;
@@ -32,9 +32,9 @@ impl Explainer<'_> {
         if all.is_empty() {
             let what = kind.map_or("Deployment, Pod or Service".to_owned(), |it| it.to_string());
             let summary = format!("no {what} of this name in the namespace {}", key.namespace);
-            let mut about = About::object(kind.unwrap_or(Kind::Deployment), key);
-            if let (None, About::Object { kind, .. }) = (kind, &mut about) {
-                kind.clear();
+            let mut about = SubjectPart::object(kind.unwrap_or(Kind::Deployment), key);
+            if let (None, SubjectPart::Object(object)) = (kind, &mut about) {
+                object.kind.clear();
             }
             all.push(Explanation::new(about, Verdict::Unknown, summary));
         }
@@ -42,7 +42,7 @@ impl Explainer<'_> {
     }
 
     fn deployment(&self, key: &Key) -> Option<Explanation> {
-        let about = About::object(Kind::Deployment, key);
+        let about = SubjectPart::object(Kind::Deployment, key);
         if let Some(managed) = self.input.inventory.managed.get(key) {
             return Some(self.workload(about, managed, Shown::All));
         }
@@ -53,7 +53,7 @@ impl Explainer<'_> {
     }
 
     fn pod(&self, pod: &Pod) -> Explanation {
-        let about = About::object(Kind::Pod, &pod.key);
+        let about = SubjectPart::object(Kind::Pod, &pod.key);
         let Some(name) = &pod.deployment else {
             return Explanation::new(about, Verdict::NotManaged, "it belongs to no Deployment");
         };
@@ -68,7 +68,7 @@ impl Explainer<'_> {
 
     /// One explanation for each managed Deployment that the Service selects, the worst first.
     fn service(&self, service: &Service) -> Vec<Explanation> {
-        let about = About::object(Kind::Service, &service.key);
+        let about = SubjectPart::object(Kind::Service, &service.key);
         let shown = Shown::Service(service);
         let mut all: Vec<Explanation> =
             self.selected_by(service).map(|it| self.workload(about.clone(), it, shown)).collect();
@@ -100,7 +100,7 @@ impl Explainer<'_> {
     }
 
     /// The chain of a Deployment, in the order in which it can break: annotation, allowed, L3Out, EPG, addresses.
-    fn workload(&self, about: About, managed: &ManagedDeployment, shown: Shown<'_>) -> Explanation {
+    fn workload(&self, about: SubjectPart, managed: &ManagedDeployment, shown: Shown<'_>) -> Explanation {
         let (key, rules) = (&managed.deployment.key, self.input.rules);
         let mut it = Explanation::new(about, Verdict::InSync, "");
         it.deployment = (!matches!(shown, Shown::All)).then(|| key.to_string());

@@ -163,12 +163,7 @@ impl Page<'_> {
     fn header(&self, page: &mut Html, (class, sign): Tone) {
         page.within("<h1>aci-sync on ", &self.identity.instance, "</h1>\n");
         page.within("<div class='state ", class, "'><span aria-hidden='true'>").text(sign).raw("</span><div>");
-        match self.snapshot.state {
-            State::InSync(count) if count > 0 => {
-                page.within("<strong>in sync; ", counted(count, "finding"), "</strong>")
-            }
-            state => page.within("<strong>", state, "</strong>"),
-        };
+        page.within("<strong>", self.snapshot.state, "</strong>");
         self.age(page);
         page.raw("</div></div>\n<div class='bar'>\n<nav aria-label='Sections'><ul>");
         page.within("<li><a href='#findings'>Findings (", self.fabric().findings.len(), ")</a></li>");

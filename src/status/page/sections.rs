@@ -113,12 +113,11 @@ impl Page<'_> {
         page.within("</span></code></th><td class='number'>", epg.present, " of ").text(epg.desired);
         page.within("</td><td class='number'>", epg.contracts, "</td><td>");
         page.text(epg.owner.map_or("\u{2013}", |owner| owner.name()).replace('_', " ")).raw("</td><td class='wide'>");
-        const SHOWN: usize = 3;
-        for (index, workload) in epg.workloads.iter().take(SHOWN).enumerate() {
+        for (index, workload) in epg.workloads.iter().enumerate() {
             page.raw(if index == 0 { "" } else { ", " }).within("<code>", &workload.key, "</code>");
         }
-        if epg.workloads_total > SHOWN {
-            page.within(" and ", epg.workloads_total - SHOWN, " more");
+        if epg.workloads_total > epg.workloads.len() {
+            page.within(" and ", epg.workloads_total - epg.workloads.len(), " more");
         }
         page.raw("</td></tr>\n");
     }
