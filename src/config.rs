@@ -63,6 +63,8 @@ pub struct Config {
     pub resync: Duration,
     /// The maximum of requests per second to the APIC; `None`: no limit.
     pub apic_rate: Option<u32>,
+    /// How many requests may be in flight together (W9).
+    pub parallel: usize,
     /// Namespace and name of the Lease that a writer must hold, with leader election.
     pub lease: Option<(String, String)>,
     /// Whether Kubernetes Events are written.
@@ -140,6 +142,7 @@ pub fn load_without_password(
         policy,
         resync: duration(get("resync"), Duration::from_secs(10))?.unwrap_or(Duration::from_secs(600)),
         apic_rate: get("apic-rate").map_or(Ok(Some(APIC_RATE)), |it| number_or_off(it, 1, 1000))?,
+        parallel: get("parallel").map_or(Ok(PARALLEL), |it| number(it, 1, 8))?,
         lease: lease(invocation, policy)?,
         events: get("events").is_none() || invocation.is_on("events"),
         listen: listen(invocation, environment)?,
@@ -184,7 +187,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
         use_foreign: get("foreign-epg").map_or(Ok(default.use_foreign), use_foreign)?,
         scope: get("subnet-scope").map_or(Ok(default.scope), scope)?,
         keep_contracted: invocation.is_on("keep-contracted"),
-        batch: get("batch").map_or(Ok(default.batch), batch)?,
+        batch: get("batch").map_or(Ok(default.batch), |it| number(it, 1, 1000))?,
         max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
         max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), |it| number_or_off(it, 1, 100_000))?,
     })
@@ -251,9 +254,12 @@ fn policy(given: &Given) -> Result<Policy, ExitError> {
 /// Below the throttle of 30 requests per second that Cisco recommends for an APIC (W8).
 const APIC_RATE: u32 = 20;
 
-fn batch(given: &Given) -> Result<usize, ExitError> {
-    let number = given.values[0].parse().ok().filter(|it| (1..=1000).contains(it));
-    number.ok_or_else(|| given.invalid(format!("{:?} is not a number from 1 to 1000", given.values[0])))
+/// A web server of an APIC serves that many together without refusing any (W9).
+const PARALLEL: usize = 4;
+
+fn number(given: &Given, least: usize, most: usize) -> Result<usize, ExitError> {
+    let number = given.values[0].parse().ok().filter(|it| (least..=most).contains(it));
+    number.ok_or_else(|| given.invalid(format!("{:?} is not a number from {least} to {most}", given.values[0])))
 }
 
 /// How long `explain` waits (`--wait`).

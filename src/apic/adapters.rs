@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use super::client::Client;
 use super::error::Error;
+use super::parallel::send_all;
 use super::query::Query;
 use super::subscription::SubscriptionId;
-use super::traits::{ApicRead, ApicSession, ApicWrite, ShouldSend, WriteAnswer};
+use super::traits::{ApicRead, ApicSession, ApicWrite, Read, ShouldSend, ShouldWrite, Subscribed, WriteAnswer};
 use super::writer::request::WriteRequest;
 use crate::model::mo::Mo;
 
@@ -66,11 +67,19 @@ fn count<T>(outcomes: &Cell<Outcomes>, result: Result<T, Error>) -> Result<T, Er
 }
 
 impl ApicRead for Counted<'_> {
+    fn at_once(&self) -> usize {
+        self.apic.at_once()
+    }
+
+    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
+        self.apic.read_all(reads).into_iter().map(|answer| count(&self.reads, answer)).collect()
+    }
+
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         count(&self.reads, self.apic.read(query))
     }
 
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+    fn subscribe(&self, query: &Query) -> Result<Subscribed, Error> {
         count(&self.reads, self.apic.subscribe(query))
     }
 
@@ -82,6 +91,10 @@ impl ApicRead for Counted<'_> {
 impl ApicWrite for Counted<'_> {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         count(&self.writes, self.apic.write(request, should_send))
+    }
+
+    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
+        self.apic.write_all(requests, should_send).into_iter().map(|answer| count(&self.writes, answer)).collect()
     }
 }
 
@@ -95,11 +108,26 @@ pub struct Supervised<'a> {
 }
 
 impl ApicRead for Supervised<'_> {
+    fn at_once(&self) -> usize {
+        self.client.at_once()
+    }
+
+    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
+        let client = self.client;
+        send_all(reads, &|_| (self.should_continue)(), |Read { query, subscribe }, may_send| {
+            if *subscribe {
+                client.subscribe(query, may_send).map(|(id, mos)| (Some(id), mos))
+            } else {
+                Ok((None, client.read(query, may_send)?))
+            }
+        })
+    }
+
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         self.client.read(query, self.should_continue)
     }
 
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+    fn subscribe(&self, query: &Query) -> Result<Subscribed, Error> {
         self.client.subscribe(query, self.should_continue).map(|(id, mos)| (Some(id), mos))
     }
 
@@ -112,17 +140,32 @@ impl ApicWrite for Supervised<'_> {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         self.client.write(request, &|| (self.should_continue)() && should_send()).map(WriteAnswer::Changes)
     }
+
+    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
+        let client = self.client;
+        send_all(requests, &|request| (self.should_continue)() && should_send(request), |request, may_send| {
+            client.write(request, may_send).map(WriteAnswer::Changes)
+        })
+    }
 }
 
 /// A session without a websocket, which only reads what it is asked to subscribe to (`run --once`, X5).
 pub struct WithoutEvents<'a>(pub &'a Client);
 
 impl ApicRead for WithoutEvents<'_> {
+    fn at_once(&self) -> usize {
+        self.0.at_once()
+    }
+
+    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
+        send_all(reads, &|_| true, |read, may_send| Ok((None, self.0.read(&read.query, may_send)?)))
+    }
+
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         self.0.read(query, &|| true)
     }
 
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+    fn subscribe(&self, query: &Query) -> Result<Subscribed, Error> {
         Ok((None, self.read(query)?))
     }
 
@@ -132,6 +175,10 @@ impl ApicRead for WithoutEvents<'_> {
 impl ApicWrite for WithoutEvents<'_> {
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error> {
         self.0.write(request, should_send).map(WriteAnswer::Changes)
+    }
+
+    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
+        send_all(requests, should_send, |request, may_send| self.0.write(request, may_send).map(WriteAnswer::Changes))
     }
 }
 
@@ -154,11 +201,19 @@ impl<'a> ReadOnly<'a> {
 }
 
 impl ApicRead for ReadOnly<'_> {
+    fn at_once(&self) -> usize {
+        self.client.at_once()
+    }
+
+    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
+        WithoutEvents(self.client).read_all(reads)
+    }
+
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         WithoutEvents(self.client).read(query)
     }
 
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+    fn subscribe(&self, query: &Query) -> Result<Subscribed, Error> {
         WithoutEvents(self.client).subscribe(query)
     }
 

@@ -98,6 +98,11 @@ impl Client {
         self.0.http.token.get()
     }
 
+    /// How many requests may be sent together now (W9).
+    pub(super) fn at_once(&self) -> usize {
+        self.0.http.settings.pacer.at_once()
+    }
+
     /// Reads objects; children come flattened, with their DNs.
     pub fn read(&self, query: &Query, should_send: &ShouldSend<'_>) -> Result<Vec<Mo>, Error> {
         let result = reading::read(query, &mut |target| self.0.http.get(target, should_send, Retry::IfNotServed));
@@ -215,7 +220,7 @@ pub(crate) mod tests {
             tls: tls.clone(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("hunter2")),
-            pacer: RequestPacer::new(None),
+            pacer: RequestPacer::new(None, 1),
         };
         let http = Http {
             settings,

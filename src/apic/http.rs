@@ -159,10 +159,10 @@ impl Http {
                 }
                 Err(failure) => failure,
             };
-            if failure.is_throttled() {
-                pacer.refused()
-            } else {
-                pacer.answered()
+            match &failure.error {
+                _ if failure.is_throttled() => pacer.refused(),
+                Error::Unreachable(_) | Error::AnswerLost(_) => pacer.unanswered(),
+                _ => pacer.answered(),
             }
             let pause = failure.retry_after.unwrap_or_else(|| backoff.pause());
             let is_over = attempt == MAX_ATTEMPTS || begun.elapsed() + pause > MAX_RETRY;

@@ -18,6 +18,7 @@ mod handle;
 mod http;
 mod login_backoff;
 mod pacer;
+mod parallel;
 mod query;
 mod rate;
 mod refresh_schedule;

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, never};
 use log::info;
 
 use super::error::Error;
+use super::parallel::Parallel;
 use super::rate::RateLimit;
 use super::traits::ShouldSend;
 use crate::backoff::stopped_within;
@@ -18,22 +19,33 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// take for one burst.
 const AFTER_LOGIN: Duration = Duration::from_millis(250);
 
+/// Requests that are sent together wait for their turns at most this long: what they were decided on must not get old (W7).
+const LONGEST_TURN: Duration = Duration::from_millis(250);
+
 /// The pace of all requests of this process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RequestPacer {
     limit: Arc<RateLimit>,
+    parallel: Arc<Parallel>,
     stop: Receiver<()>,
 }
 
 impl RequestPacer {
-    /// At most this many requests a second, or no limit.
-    pub fn new(per_second: Option<u32>) -> Self {
-        RequestPacer { limit: Arc::new(RateLimit::new(per_second, Instant::now())), stop: never() }
+    /// At most this many requests a second, or no limit, and at most `at_once` of a reconcile in flight.
+    pub fn new(per_second: Option<u32>, at_once: usize) -> Self {
+        let limit = Arc::new(RateLimit::new(per_second, Instant::now()));
+        RequestPacer { limit, parallel: Arc::new(Parallel::new(at_once)), stop: never() }
     }
 
     /// The same pace; its waits end when the program stops.
     pub fn until(self, stop: Receiver<()>) -> Self {
         RequestPacer { stop, ..self }
+    }
+
+    /// How many requests may be sent together now: as many as may be in flight, if their turns come soon.
+    pub(super) fn at_once(&self) -> usize {
+        let now = Instant::now();
+        self.limit.turns_within(LONGEST_TURN, now).clamp(1, self.parallel.at_once(now))
     }
 
     /// Waits for the turn of one request.
@@ -65,9 +77,16 @@ impl RequestPacer {
 
     /// A request was refused with 503 or 429.
     pub(super) fn refused(&self) {
+        self.parallel.not_served(Instant::now());
         if let Some(rate) = self.limit.refused(Instant::now()) {
             info!(rate:% = format_args!("{rate:.1}/s"); "requests throttled by the APIC (503 or 429); sending fewer, without bursts");
         }
+    }
+
+    /// A request was not answered in time, or at all.
+    pub(super) fn unanswered(&self) {
+        self.parallel.not_served(Instant::now());
+        self.limit.answered();
     }
 
     /// A request was answered otherwise.

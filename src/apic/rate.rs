@@ -75,11 +75,18 @@ impl RateLimit {
         let Some(configured) = self.configured else { return Duration::ZERO };
         let bucket = &mut *self.bucket();
         bucket.recover(configured, now);
-        let capacity = if bucket.refused.is_some() { 1.0 } else { BURST };
-        let gained = now.saturating_duration_since(bucket.counted).as_secs_f64() * bucket.rate;
-        bucket.tokens = (bucket.tokens + gained).min(capacity) - 1.0;
+        bucket.tokens = bucket.tokens_at(now) - 1.0;
         bucket.counted = now;
         Duration::from_secs_f64((-bucket.tokens / bucket.rate).max(0.0))
+    }
+
+    /// How many turns come within this time.
+    pub fn turns_within(&self, time: Duration, now: Instant) -> usize {
+        let Some(configured) = self.configured else { return usize::MAX };
+        let bucket = &mut *self.bucket();
+        bucket.recover(configured, now);
+        let tokens = bucket.tokens_at(now) + time.as_secs_f64() * bucket.rate;
+        tokens.max(0.0) as usize
     }
 
     /// A request was refused with 503 or 429. Returns the new rate if that, or the end of bursts, is new.
@@ -108,6 +115,12 @@ impl RateLimit {
 }
 
 impl Bucket {
+    fn tokens_at(&self, now: Instant) -> f64 {
+        let capacity = if self.refused.is_some() { 1.0 } else { BURST };
+        let gained = now.saturating_duration_since(self.counted).as_secs_f64() * self.rate;
+        (self.tokens + gained).min(capacity)
+    }
+
     fn recover(&mut self, configured: f64, now: Instant) {
         let Some((at, rate)) = self.refused else { return };
         let Some(calm) = now.checked_duration_since(at + CALM) else { return };

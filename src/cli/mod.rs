@@ -135,6 +135,12 @@ pub const FLAGS: &[Flag] = &[
         "The maximum of requests per second to the APIC, 1-1000, after a burst of 20; `off`: no limit.",
     ),
     flag(
+        "parallel",
+        Shape::One("N"),
+        "`4`",
+        "The maximum of requests to the APIC that are in flight at the same time, 1-8, each about another EPG or L3Out.",
+    ),
+    flag(
         "password-file",
         Shape::One("FILE"),
         "`$CREDENTIALS_DIRECTORY/apic-password`, `ACI_PASSWORD`",

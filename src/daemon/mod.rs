@@ -42,6 +42,6 @@ pub(crate) fn apic_settings(config: &Config) -> Result<apic::Settings, ExitError
         tls: Tls::new(&config.apic_tls).map_err(failed)?,
         username: config.username.clone(),
         password: Renewable::new(config.password.clone()),
-        pacer: apic::RequestPacer::new(config.apic_rate),
+        pacer: apic::RequestPacer::new(config.apic_rate, config.parallel),
     })
 }

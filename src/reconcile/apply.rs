@@ -1,12 +1,12 @@
 //! How a plan is sent, and what follows if the APIC does not accept it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-
 use log::{error, info, warn};
 
+use super::outgoing::Outgoing;
 use super::run::Run;
 use super::{MAX_REJECTIONS, Reconciler};
 use crate::apic::Error;
+use crate::apic::writer::request::WriteRequest;
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::metrics::{self, Action, Class};
 use crate::model::dn::{EpgDn, ObjectDn};
@@ -16,6 +16,7 @@ use crate::model::plan_input::TagFailure;
 use crate::model::staleness::Staleness;
 
 /// What becomes of the rest of a plan after one transaction.
+#[derive(PartialEq)]
 enum Next {
     /// It goes on.
     Continue,
@@ -44,41 +45,65 @@ impl Reconciler {
     }
 
     fn send_all(&mut self, run: &mut Run<'_>, transactions: Vec<Transaction>) -> Result<(), Error> {
-        let mut dropped: BTreeSet<EpgDn> = BTreeSet::new();
+        let quota = &self.guards.quota;
+        let mut outgoing = Outgoing::new(transactions, |epg| quota.named_by(epg).map(|namespace| &**namespace));
         let mut changed_meanwhile: Vec<Staleness> = Vec::new();
-        let mut queue = self.in_turns(transactions);
-        while let Some(transaction) = queue.pop_front() {
+        loop {
             let context = run.context;
             context.drain_events(&mut |subscriptions, changes| {
                 changed_meanwhile.extend(self.fabric.receive(subscriptions, changes).stale);
             });
             run.now = context.now().unwrap_or(run.now);
-            let epg = transaction.epg.clone();
-            if dropped.contains(&epg) {
-                continue;
+            let mut together = outgoing.next(run.apic.at_once());
+            if together.is_empty() {
+                return Ok(());
             }
-            let deletes = transaction.changes.iter().any(Change::is_delete);
-            let is_overtaken = || changed_meanwhile.iter().any(|by| self.is_overtaken(&transaction, by));
-            if (deletes && !context.may_delete()) || is_overtaken() {
-                dropped.insert(epg);
-                continue;
-            }
-            match self.send(run, transaction)? {
-                Next::Continue => {}
-                Next::DropEpg => drop(dropped.insert(epg)),
-                Next::DropL3out => queue.retain(|transaction| transaction.epg.l3out != epg.l3out),
-                Next::Split(parts) => parts.into_iter().rev().for_each(|part| queue.push_front(part)),
-                Next::Stop => return Ok(()),
+            together.retain(|transaction| {
+                let deletes = transaction.changes.iter().any(Change::is_delete);
+                let is_overtaken = || changed_meanwhile.iter().any(|by| self.is_overtaken(transaction, by));
+                let is_dropped = (deletes && !context.may_delete()) || is_overtaken();
+                if is_dropped {
+                    outgoing.drop(|epg| *epg == transaction.epg);
+                }
+                !is_dropped
+            });
+            if self.send(run, together, &mut outgoing)? == Next::Stop {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn send(&mut self, run: &mut Run<'_>, transaction: Transaction) -> Result<Next, Error> {
+    /// Sends transactions together. What the APIC accepted is noted before anything is read again for what it did not.
+    fn send(&mut self, run: &mut Run<'_>, together: Vec<Transaction>, outgoing: &mut Outgoing) -> Result<Next, Error> {
         let context = run.context;
-        let deletes = transaction.changes.iter().any(Change::is_delete);
-        let may_send = || context.should_continue() && (!deletes || context.may_delete());
-        match self.writer.send(run.apic, &self.fabric.cache, &transaction, &may_send) {
+        let may_send =
+            |request: &WriteRequest| context.should_continue() && (!request.deletes() || context.may_delete());
+        let answers = self.writer.send_together(run.apic, &self.fabric.cache, &together, &may_send);
+        let (accepted, refused): (Vec<_>, Vec<_>) = together.into_iter().zip(answers).partition(|(_, it)| it.is_ok());
+        let mut result = Ok(Next::Continue);
+        for (transaction, answer) in accepted.into_iter().chain(refused) {
+            let epg = transaction.epg.clone();
+            match self.answered(run, transaction, answer) {
+                Ok(Next::Continue) => {}
+                Ok(Next::DropEpg) => outgoing.drop(|it| *it == epg),
+                Ok(Next::DropL3out) => outgoing.drop(|it| it.l3out == epg.l3out),
+                Ok(Next::Split(parts)) => outgoing.split(parts),
+                Ok(Next::Stop) => result = result.and(Ok(Next::Stop)),
+                // The others are answered, too, and what they came to is noted.
+                Err(error) => result = result.and(Err(error)),
+            }
+            outgoing.done(&epg);
+        }
+        result
+    }
+
+    fn answered(
+        &mut self,
+        run: &mut Run<'_>,
+        transaction: Transaction,
+        answer: Result<Accepted, Refusal>,
+    ) -> Result<Next, Error> {
+        match answer {
             Ok(accepted) => Ok(self.accepted(run, transaction, accepted)),
             Err(Refusal::Apic(error)) if transaction.shape == RequestShape::Tag => {
                 self.tag_rejected(run, &transaction, error)
@@ -163,21 +188,6 @@ impl Reconciler {
         }
         let is_epg = rejected.contains(&ObjectDn::Epg(transaction.epg.clone()));
         if is_epg { Next::DropEpg } else { Next::Continue }
-    }
-
-    /// Namespaces take turns, so that none waits for the writes that another one has caused (X3). The order within one EPG
-    /// stays.
-    fn in_turns(&self, transactions: Vec<Transaction>) -> VecDeque<Transaction> {
-        let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
-        let mut turns = Vec::with_capacity(transactions.len());
-        for transaction in transactions {
-            let namespace = self.guards.quota.named_by(&transaction.epg).map(|namespace| &**namespace);
-            let turn = counts.entry(namespace).or_default();
-            *turn += 1;
-            turns.push((*turn, transaction));
-        }
-        turns.sort_by_key(|(turn, _)| *turn);
-        turns.into_iter().map(|(_, transaction)| transaction).collect()
     }
 
     /// Whether a change by another writer makes a transaction one that would not be planned any more. A writer that changes

@@ -11,6 +11,7 @@ mod deferrals;
 mod fabric;
 mod guards;
 mod observe;
+mod outgoing;
 mod reporter;
 mod run;
 pub mod scheduler;

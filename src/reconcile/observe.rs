@@ -6,6 +6,7 @@ use log::{debug, info};
 
 use super::Reconciler;
 use super::run::Run;
+use crate::apic::traits::{Read, Subscribed};
 use crate::apic::{Error, Query};
 use crate::metrics::{self, Class, Drift};
 use crate::model::desired::named_l3outs;
@@ -86,8 +87,8 @@ impl Reconciler {
         let named = self.named(run);
         self.fabric.unread.retain(|dn| named.contains(dn));
         let next = self.next_in_turn(MAX_NEW);
-        for dn in &next {
-            self.read_l3out(run, dn)?;
+        for together in next.chunks(run.apic.at_once()) {
+            self.read_l3outs(run, together)?;
             if run.left_one_out {
                 break;
             }
@@ -129,31 +130,28 @@ impl Reconciler {
     pub(super) fn read_stale(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
         if !self.fabric.stale_l3outs.is_empty() {
             let needed: BTreeSet<L3outDn> = self.named(run).into_iter().chain(self.fabric.with_ours()).collect();
-            while let Some(dn) = self.fabric.stale_l3outs.first().cloned() {
-                if needed.contains(&dn) {
-                    self.read_l3out(run, &dn)?;
-                } else {
-                    self.forget(run, &dn);
-                }
+            let (stale, unneeded): (Vec<L3outDn>, Vec<L3outDn>) =
+                self.fabric.stale_l3outs.iter().cloned().partition(|dn| needed.contains(dn));
+            for dn in unneeded {
+                self.forget(run, &dn);
                 self.fabric.stale_l3outs.remove(&dn);
             }
+            self.read_l3outs(run, &stale)?;
         }
         self.read_stale_epgs(run)
     }
 
     fn read_stale_epgs(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
-        while let Some(dn) = self.fabric.stale_epgs.first().cloned() {
-            let of_its_l3out = self.fabric.stale_epgs.iter().filter(|epg| epg.l3out == dn.l3out).count();
-            if of_its_l3out >= READ_TOGETHER {
-                // Also if the read fails: what could not be read as a whole is not read one by one.
-                self.fabric.stale_epgs.retain(|epg| epg.l3out != dn.l3out);
-                self.fabric.stale_l3outs.insert(dn.l3out.clone());
-                self.read_l3out(run, &dn.l3out)?;
-            } else {
-                self.read_epg(run, &dn)?;
-            }
-        }
-        Ok(())
+        let mut epgs: BTreeMap<&L3outDn, usize> = BTreeMap::new();
+        self.fabric.stale_epgs.iter().for_each(|epg| *epgs.entry(&epg.l3out).or_default() += 1);
+        let whole: Vec<L3outDn> =
+            epgs.into_iter().filter(|(_, count)| *count >= READ_TOGETHER).map(|(dn, _)| dn.clone()).collect();
+        // Also if the read fails: what could not be read as a whole is not read one by one.
+        self.fabric.stale_l3outs.extend(whole.iter().cloned());
+        self.fabric.stale_epgs.retain(|epg| !whole.contains(&epg.l3out));
+        self.read_l3outs(run, &whole)?;
+        let rest: Vec<EpgDn> = self.fabric.stale_epgs.iter().cloned().collect();
+        self.read_epgs(run, &rest)
     }
 
     /// Reads what a plan needs to be sure of (W7).
@@ -183,9 +181,10 @@ impl Reconciler {
         };
         let mut l3outs = BTreeSet::new();
         let mut refused = None;
-        for query in queries {
-            match run.apic.read(&query) {
-                Ok(mos) => l3outs.extend(mos.iter().filter_map(l3out_of)),
+        let reads: Vec<Read> = queries.into_iter().map(|query| Read { query, subscribe: false }).collect();
+        for answer in reads.chunks(run.apic.at_once()).flat_map(|together| run.apic.read_all(together)) {
+            match answer {
+                Ok((_, mos)) => l3outs.extend(mos.iter().filter_map(l3out_of)),
                 Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => refused = Some(error.to_string()),
                 Err(error) => return Err(error),
             }
@@ -194,10 +193,59 @@ impl Reconciler {
         Ok(l3outs)
     }
 
-    /// Reads an L3Out whole. If the APIC refuses that, the L3Out is left alone and stops no other: nothing is written to what
-    /// was not read.
+    /// Reads an L3Out whole.
     pub(super) fn read_l3out(&mut self, run: &mut Run<'_>, dn: &L3outDn) -> Result<(), Error> {
-        match self.subscribe_and_read(run, dn) {
+        self.read_l3outs(run, std::slice::from_ref(dn))
+    }
+
+    /// Reads L3Outs whole, several at a time (W9).
+    fn read_l3outs(&mut self, run: &mut Run<'_>, dns: &[L3outDn]) -> Result<(), Error> {
+        let mut rest = dns;
+        while !rest.is_empty() {
+            let all_were_served = !run.left_one_out;
+            let (together, later) = rest.split_at(run.apic.at_once().min(rest.len()));
+            rest = later;
+            let reads: Vec<Read> = together.iter().map(|dn| self.read_of(dn)).collect();
+            let answers = run.apic.read_all(&reads);
+            let mut result = Ok(());
+            for ((dn, read), answer) in together.iter().zip(reads).zip(answers) {
+                let is_first = !run.left_one_out;
+                match self.l3out_answered(run, dn, read, answer) {
+                    // It was asked for before it was known that another one is not served: it keeps its turn.
+                    Err(error) if all_were_served && !is_first && self.keeps_its_turn(dn, &error) => {}
+                    done => result = result.and(done),
+                }
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    fn keeps_its_turn(&self, dn: &L3outDn, error: &Error) -> bool {
+        is_not_served(error) && self.fabric.unread.contains(dn)
+    }
+
+    /// How an L3Out is read whole. If it is not subscribed yet, the answer to the subscription is what is read (R3).
+    ///
+    /// The contract relations of an EPG have to be known before another writer deletes it (R7). As classes of the same
+    /// subscription they cost no request, and in the cache a short name each. To read them EPG by EPG would cost a request
+    /// for each EPG after each change.
+    fn read_of(&self, dn: &L3outDn) -> Read {
+        let mut classes = vec![L3OUT, EPG, SUBNET, TAG, VRF_RELATION];
+        classes.extend(CONTRACTS);
+        Read { query: Query::object(dn).subtree(&classes), subscribe: !self.fabric.subscriptions.is_served(dn) }
+    }
+
+    /// Takes the answer to the read of an L3Out. If the APIC refuses that, the L3Out is left alone and stops no other:
+    /// nothing is written to what was not read.
+    fn l3out_answered(
+        &mut self,
+        run: &mut Run<'_>,
+        dn: &L3outDn,
+        read: Read,
+        answer: Result<Subscribed, Error>,
+    ) -> Result<(), Error> {
+        match self.put_l3out(run, dn, read, answer) {
             Ok(()) => {
                 self.fabric.read_done(dn);
                 if self.fabric.deferred.is_known(dn) {
@@ -228,26 +276,33 @@ impl Reconciler {
     fn may_be_left_out(&self, run: &Run<'_>, dn: &L3outDn, error: &Error) -> bool {
         match error {
             error if is_refusal(error) => true,
-            Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_) => {
-                !run.left_one_out && !self.fabric.with_ours().contains(dn)
-            }
-            _ => false,
+            error => is_not_served(error) && !run.left_one_out && !self.fabric.with_ours().contains(dn),
         }
     }
 
-    /// Reads an L3Out whole. If it is not subscribed yet, the answer to the subscription is what is read (R3). If the APIC
-    /// refuses the subscription the L3Out is read without (A6).
-    fn subscribe_and_read(&mut self, run: &mut Run<'_>, dn: &L3outDn) -> Result<(), Error> {
-        // The contract relations of an EPG have to be known before another writer deletes it (R7). As classes of the same
-        // subscription they cost no request, and in the cache a short name each. To read them EPG by EPG would cost a
-        // request for each EPG after each change.
-        let mut classes = vec![L3OUT, EPG, SUBNET, TAG, VRF_RELATION];
-        classes.extend(CONTRACTS);
-        let query = Query::object(dn).subtree(&classes);
-        let mos = if self.fabric.subscriptions.is_served(dn) {
-            run.apic.read(&query)?
-        } else {
-            self.subscribe(run, dn, &query)?
+    /// Puts what was read into the cache. If the APIC refuses the subscription the L3Out is read without (A6).
+    fn put_l3out(
+        &mut self,
+        run: &mut Run<'_>,
+        dn: &L3outDn,
+        read: Read,
+        answer: Result<Subscribed, Error>,
+    ) -> Result<(), Error> {
+        let mos = match answer {
+            Err(error) if read.subscribe && is_refusal(&error) => {
+                let mos = run.apic.read(&read.query)?;
+                self.fabric.subscriptions.refused(dn, &error.to_string(), run.now);
+                mos
+            }
+            answer => {
+                let (id, mos) = answer?;
+                match id {
+                    Some(id) => self.fabric.subscriptions.subscribed(dn, id),
+                    None if read.subscribe => self.fabric.subscriptions.read_without_websocket(dn),
+                    None => {}
+                }
+                mos
+            }
         };
         self.fabric.subscriptions.was_read(dn, run.now);
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
@@ -276,39 +331,38 @@ impl Reconciler {
         self.guards.drift.reverted(objects);
     }
 
-    fn subscribe(&mut self, run: &Run<'_>, dn: &L3outDn, query: &Query) -> Result<Vec<Mo>, Error> {
-        match run.apic.subscribe(query) {
-            Ok((Some(id), mos)) => {
-                self.fabric.subscriptions.subscribed(dn, id);
-                Ok(mos)
-            }
-            Ok((None, mos)) => {
-                self.fabric.subscriptions.read_without_websocket(dn);
-                Ok(mos)
-            }
-            Err(error) if is_refusal(&error) => {
-                let mos = run.apic.read(query)?;
-                self.fabric.subscriptions.refused(dn, &error.to_string(), run.now);
-                Ok(mos)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// Reads one EPG whole, with its contract relations (W7).
     pub(super) fn read_epg(&mut self, run: &mut Run<'_>, dn: &EpgDn) -> Result<(), Error> {
+        self.read_epgs(run, std::slice::from_ref(dn))
+    }
+
+    fn read_epgs(&mut self, run: &mut Run<'_>, dns: &[EpgDn]) -> Result<(), Error> {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
-        self.fabric.stale_epgs.insert(dn.clone());
-        match run.apic.read(&Query::object(dn).with_children(&classes)) {
-            Ok(mos) => {
-                let reverted = self.fabric.cache.put_epg(dn, &mos);
-                self.reverted(reverted);
+        self.fabric.stale_epgs.extend(dns.iter().cloned());
+        let mut rest = dns;
+        while !rest.is_empty() {
+            let (together, later) = rest.split_at(run.apic.at_once().min(rest.len()));
+            rest = later;
+            let read = |dn| Read { query: Query::object(dn).with_children(&classes), subscribe: false };
+            let reads: Vec<Read> = together.iter().map(read).collect();
+            let mut result = Ok(());
+            for (dn, answer) in together.iter().zip(run.apic.read_all(&reads)) {
+                match answer {
+                    Ok((_, mos)) => {
+                        let reverted = self.fabric.cache.put_epg(dn, &mos);
+                        self.reverted(reverted);
+                    }
+                    Err(error) if is_refusal(&error) => self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now),
+                    Err(error) => {
+                        result = result.and(Err(error));
+                        continue;
+                    }
+                }
+                self.fabric.stale_epgs.remove(dn);
             }
-            Err(error) if is_refusal(&error) => self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now),
-            Err(error) => return Err(error),
+            result?;
         }
-        self.fabric.stale_epgs.remove(dn);
         Ok(())
     }
 
@@ -332,4 +386,9 @@ impl Reconciler {
 /// The APIC has understood the request and does not do it.
 fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Forbidden(_) | Error::Rejected { .. })
+}
+
+/// The APIC did not serve the request, or not in a form that can be read.
+fn is_not_served(error: &Error) -> bool {
+    matches!(error, Error::Busy(_) | Error::Unreachable(_) | Error::Malformed(_))
 }

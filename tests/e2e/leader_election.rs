@@ -467,7 +467,7 @@ fn the_end_of_a_term_stops_the_next_write() {
         tls: Tls::new(&tls).unwrap(),
         username: world.apic.username().to_owned(),
         password: Renewable::new(Secret::new(world.apic.password())),
-        pacer: apic::RequestPacer::new(None),
+        pacer: apic::RequestPacer::new(None, 1),
     };
     let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));
     let ((cluster_sender, cluster_events), (fabric_sender, fabric_events)) = (bounded(64), bounded(64));

@@ -101,7 +101,7 @@ fn endless_answers_of_the_apic_are_cut_off() {
         tls: Tls::new(&tls).unwrap(),
         username: fabric.username().to_owned(),
         password: Renewable::new(Secret::new(fabric.password())),
-        pacer: apic::RequestPacer::new(None),
+        pacer: apic::RequestPacer::new(None, 1),
     });
     let client = client.unwrap();
     let dn = "uni/tn-T/out-L";
@@ -232,7 +232,7 @@ fn websocket_messages_are_bounded() {
             tls: Tls::new(&tls).unwrap(),
             username: "admin".to_owned(),
             password: Renewable::new(Secret::new("secret")),
-            pacer: apic::RequestPacer::new(None),
+            pacer: apic::RequestPacer::new(None, 1),
         };
         let (events, said) = bounded(8);
         let (stop, stopped) = bounded(0);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
+use aci_sync::apic::traits::{ApicRead, ApicWrite, Read, ShouldSend, ShouldWrite, Subscribed, WriteAnswer};
 use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
@@ -65,6 +65,8 @@ pub struct Inner {
     pub session: Option<ApicSession>,
     pub random: Random,
     pub trouble: Trouble,
+    /// How many requests are in flight together (W9); which of them reaches the APIC first is a matter of chance.
+    pub at_once: usize,
     /// The process was killed at a request.
     pub dead: bool,
     /// Nothing may be deleted now (W1).
@@ -178,6 +180,7 @@ impl Line {
             session: None,
             random,
             trouble: Trouble::default(),
+            at_once: 1,
             dead: false,
             may_delete: false,
             requests: 0,
@@ -271,6 +274,21 @@ impl Line {
         }
     }
 
+    /// Sends requests in an order of chance; the answers come in the order of the requests.
+    fn in_any_order<R, T>(&self, requests: &[R], send: impl Fn(&R) -> T) -> Vec<T> {
+        let mut left: Vec<usize> = (0..requests.len()).collect();
+        let mut answers: BTreeMap<usize, T> = BTreeMap::new();
+        while !left.is_empty() {
+            let at = if left.len() == 1 { 0 } else { self.inner.borrow_mut().random.below(left.len() as u64) as usize };
+            let at = left.swap_remove(at);
+            answers.insert(at, send(&requests[at]));
+        }
+        if requests.len() > 1 {
+            self.covered("requests in flight together");
+        }
+        answers.into_values().collect()
+    }
+
     fn get(&self, target: &str) -> Result<Answer, Error> {
         self.before()?;
         let mut inner = self.inner.borrow_mut();
@@ -346,11 +364,22 @@ pub fn snapshot(admin: &AdminApi) -> Snapshot {
 }
 
 impl ApicRead for Line {
+    fn at_once(&self) -> usize {
+        self.inner.borrow().at_once
+    }
+
+    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
+        assert!(reads.len() <= self.at_once(), "too many reads in flight");
+        self.in_any_order(reads, |read| {
+            if read.subscribe { self.subscribe(&read.query) } else { Ok((None, self.read(&read.query)?)) }
+        })
+    }
+
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
         reading::read(query, &mut |target| self.get(target))
     }
 
-    fn subscribe(&self, query: &Query) -> Result<(Option<SubscriptionId>, Vec<Mo>), Error> {
+    fn subscribe(&self, query: &Query) -> Result<Subscribed, Error> {
         let (id, mos) = reading::snapshot(self.get(&query.target(&["subscription=yes".to_owned()]))?)?;
         Ok((Some(id), mos))
     }
@@ -365,5 +394,10 @@ impl ApicWrite for Line {
         }
         let body = request.body().map(ToString::to_string).unwrap_or_default();
         self.send_write(request.method(), &request.target(), &body).map(WriteAnswer::Changes)
+    }
+
+    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
+        assert!(requests.len() <= self.at_once(), "too many writes in flight");
+        self.in_any_order(requests, |request| self.write(request, &|| should_send(request)))
     }
 }

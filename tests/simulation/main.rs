@@ -2,7 +2,8 @@
 //! clock that only the simulation moves. The promises are checked after each step, and in the end the fabric is
 //! compared with what a deliberately simple function says.
 //!
-//! `SIMULATION_SEEDS` says how many seeds (200), `SIMULATION_FROM` from which on (0); `scripts/simulate` does more.
+//! `SIMULATION_SEEDS` says how many seeds (200), `SIMULATION_FROM` from which on (0), `SIMULATION_PARALLEL` how many requests
+//! are in flight together (1, 2, 4 or 8, by seed); `scripts/simulate` does more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 #![allow(clippy::print_stdout, reason = "the summary is for developers")]
@@ -50,7 +51,7 @@ const COVERED: &str = "
     actor: make an EPG, actor: make a subnet, actor: change a scope, actor: change a name, actor: change a mark,
     actor: describe, actor: contract, actor: delete within a reconcile, actor: create within a reconcile,
     actor: undo what aci-sync did, actor: take over an address, actor: leave mistakes,
-    events: within a reconcile,
+    events: within a reconcile, requests in flight together,
     watch: listed, watch: relist, watch: interrupted, watch: event, watch: repeated events,
     verdict: in_sync, verdict: not_managed, verdict: not_desired, verdict: pending, verdict: paused, verdict: blocked,
     verdict: conflict, verdict: foreign, verdict: not_allowed, verdict: invalid,

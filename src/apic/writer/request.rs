@@ -14,6 +14,7 @@ pub struct WriteRequest {
     dn: String,
     /// `None`: a DELETE.
     body: Option<Body>,
+    deletes: bool,
 }
 
 impl WriteRequest {
@@ -27,6 +28,11 @@ impl WriteRequest {
         self.body.as_ref()
     }
 
+    /// Whether it deletes anything.
+    pub fn deletes(&self) -> bool {
+        self.deletes
+    }
+
     /// The HTTP method.
     pub fn method(&self) -> &'static str {
         if self.body.is_some() { "POST" } else { "DELETE" }
@@ -38,14 +44,6 @@ impl WriteRequest {
         format!("/api/mo/{}.json{query}", self.dn)
     }
 
-    fn post(dn: String, body: Body) -> WriteRequest {
-        WriteRequest { dn, body: Some(body) }
-    }
-
-    fn delete(dn: String) -> WriteRequest {
-        WriteRequest { dn, body: None }
-    }
-
     /// The request for a transaction; nothing if its shape cannot hold its changes.
     ///
     /// Changes of an owned EPG are one POST rooted at the `l3extInstP` and sent to the L3Out's URL, so a missing L3Out is
@@ -55,23 +53,27 @@ impl WriteRequest {
     /// Whatever a request can create carries the owner annotation, even an object believed present: another writer may
     /// delete it after the read, and what the request then creates must not be left without an owner (O2).
     pub(super) fn of(owner: &OwnerIdentity, transaction: &Transaction) -> Option<WriteRequest> {
-        let dn = &transaction.epg;
-        if transaction.shape == RequestShape::EpgTree {
-            return Some(WriteRequest::post(dn.l3out.to_string(), epg_tree(owner, transaction)));
+        let (dn, body) = form(owner, transaction)?;
+        Some(WriteRequest { dn, body, deletes: transaction.changes.iter().any(Change::is_delete) })
+    }
+}
+
+/// Where a transaction is sent to, and what is posted there.
+fn form(owner: &OwnerIdentity, transaction: &Transaction) -> Option<(String, Option<Body>)> {
+    let dn = &transaction.epg;
+    if transaction.shape == RequestShape::EpgTree {
+        return Some((dn.l3out.to_string(), Some(epg_tree(owner, transaction))));
+    }
+    let [change] = transaction.changes.as_slice() else { return None };
+    match change {
+        Change::DeleteSubnet { before, .. } => Some((dn.subnet(&before.ip), None)),
+        Change::DeleteTag { tag } => Some((tag.to_string(), None)),
+        Change::CreateTag => {
+            let tag =
+                Body::new(TAG).with("key", owner.tag_key(&dn.name)).with("value", TAG_VALUE).with("status", "created");
+            Some((dn.l3out.to_string(), Some(tag)))
         }
-        let [change] = transaction.changes.as_slice() else { return None };
-        match change {
-            Change::DeleteSubnet { before, .. } => Some(WriteRequest::delete(dn.subnet(&before.ip))),
-            Change::DeleteTag { tag } => Some(WriteRequest::delete(tag.to_string())),
-            Change::CreateTag => {
-                let tag = Body::new(TAG)
-                    .with("key", owner.tag_key(&dn.name))
-                    .with("value", TAG_VALUE)
-                    .with("status", "created");
-                Some(WriteRequest::post(dn.l3out.to_string(), tag))
-            }
-            other => Some(WriteRequest::post(dn.to_string(), subnet(owner, other)?)),
-        }
+        other => Some((dn.to_string(), Some(subnet(owner, other)?))),
     }
 }
 

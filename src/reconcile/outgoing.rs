@@ -1,0 +1,89 @@
+//! In which order the transactions of a plan are sent, and which of them may be in flight together. How they are sent and
+//! what follows from the answers is [`super::apply`]'s.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::model::dn::EpgDn;
+use crate::model::plan::{Change, Transaction};
+
+/// When the next transaction of an EPG is sent: what makes addresses reachable comes first (W9), and namespaces take turns,
+/// so that none waits for the writes that another one has caused (X3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    only_removes: bool,
+    turn: usize,
+}
+
+/// The transactions that are still to be sent. Those of one EPG keep their order.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    by_epg: BTreeMap<EpgDn, VecDeque<(Rank, Transaction)>>,
+    /// The EPGs of which no transaction is in flight, each at the rank of its next one.
+    ready: BTreeSet<(Rank, EpgDn)>,
+}
+
+impl Outgoing {
+    /// All transactions of a plan. `namespace` says who named an EPG.
+    pub(super) fn new<'a>(transactions: Vec<Transaction>, namespace: impl Fn(&EpgDn) -> Option<&'a str>) -> Outgoing {
+        let mut outgoing = Outgoing::default();
+        let mut turns: HashMap<Option<&str>, usize> = HashMap::new();
+        for transaction in transactions {
+            let turn = turns.entry(namespace(&transaction.epg)).or_default();
+            *turn += 1;
+            let rank = Rank { only_removes: only_removes(&transaction), turn: *turn };
+            outgoing.by_epg.entry(transaction.epg.clone()).or_default().push_back((rank, transaction));
+        }
+        for (epg, transactions) in &mut outgoing.by_epg {
+            // What precedes a creation in its EPG must not hold it up.
+            let mut follows_creation = false;
+            for (rank, _) in transactions.iter_mut().rev() {
+                follows_creation |= !rank.only_removes;
+                rank.only_removes = !follows_creation;
+            }
+            outgoing.ready.extend(transactions.front().map(|(rank, _)| (*rank, epg.clone())));
+        }
+        outgoing
+    }
+
+    /// The next transactions, at most so many, each of another EPG. Nothing more of these EPGs is sent until
+    /// [`Outgoing::done`].
+    pub(super) fn next(&mut self, most: usize) -> Vec<Transaction> {
+        let mut next = Vec::new();
+        while next.len() < most
+            && let Some((_, epg)) = self.ready.pop_first()
+        {
+            let transactions = self.by_epg.get_mut(&epg);
+            next.extend(transactions.and_then(VecDeque::pop_front).map(|(_, transaction)| transaction));
+        }
+        next
+    }
+
+    /// The transaction of this EPG that was in flight is answered.
+    pub(super) fn done(&mut self, epg: &EpgDn) {
+        if let Some((rank, _)) = self.by_epg.get(epg).and_then(VecDeque::front) {
+            self.ready.insert((*rank, epg.clone()));
+        }
+    }
+
+    /// The transaction that was in flight is sent in these parts instead; before [`Outgoing::done`].
+    pub(super) fn split(&mut self, parts: [Transaction; 2]) {
+        for part in parts.into_iter().rev() {
+            let at_once = Rank { only_removes: false, turn: 0 };
+            self.by_epg.entry(part.epg.clone()).or_default().push_front((at_once, part));
+        }
+    }
+
+    /// Nothing more is sent of the EPGs for which this holds.
+    pub(super) fn drop(&mut self, is_dropped: impl Fn(&EpgDn) -> bool) {
+        self.by_epg.retain(|epg, _| !is_dropped(epg));
+        self.ready.retain(|(_, epg)| !is_dropped(epg));
+    }
+}
+
+/// Whether a transaction makes nothing reachable. The deletions of a move are followed by its creations.
+fn only_removes(transaction: &Transaction) -> bool {
+    transaction.changes.iter().all(|change| match change {
+        Change::DeleteSubnet { moves_to, .. } => moves_to.is_none(),
+        other => other.is_delete(),
+    })
+}
