@@ -87,3 +87,82 @@ fn only_removes(transaction: &Transaction) -> bool {
         other => other.is_delete(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cause::Cause;
+    use crate::model::dn::{L3outDn, Name};
+    use crate::model::plan::RequestShape;
+
+    fn epg(name: &str) -> EpgDn {
+        let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };
+        l3out.epg(Name::object(name).unwrap())
+    }
+
+    /// `+` creates, `-` deletes; then the name of the EPG, whose first letter is its namespace.
+    fn transactions(all: &[&str]) -> Vec<Transaction> {
+        let transaction = |it: &&str| {
+            let (sign, name) = it.split_at(1);
+            let change = match sign {
+                "+" => Change::CreateTag,
+                _ => Change::DeleteEpg { subnets: 0, why: Cause::Unnamed },
+            };
+            Transaction { epg: epg(name), shape: RequestShape::EpgTree, changes: vec![change] }
+        };
+        all.iter().map(transaction).collect()
+    }
+
+    fn outgoing(all: &[&str]) -> Outgoing {
+        Outgoing::new(transactions(all), |epg| Some(if epg.name.as_str().starts_with('a') { "a" } else { "b" }))
+    }
+
+    /// What is sent together, so many at once.
+    fn sent(mut outgoing: Outgoing, at_once: usize) -> Vec<String> {
+        let mut sent = Vec::new();
+        loop {
+            let together = outgoing.next(at_once);
+            if together.is_empty() {
+                return sent;
+            }
+            let name = |it: &Transaction| {
+                format!("{}{}", if it.changes.iter().any(Change::is_delete) { '-' } else { '+' }, it.epg.name)
+            };
+            sent.push(together.iter().map(name).collect::<Vec<_>>().join(" "));
+            together.iter().for_each(|it| outgoing.done(&it.epg));
+        }
+    }
+
+    /// W9: what makes addresses reachable goes before what only deletes, and before a creation of its EPG goes what
+    /// precedes it there.
+    #[test]
+    fn creations_go_before_deletions() {
+        assert_eq!(sent(outgoing(&["-a1", "+a2", "-a3", "+a4"]), 1), ["+a2", "+a4", "-a1", "-a3"]);
+        assert_eq!(sent(outgoing(&["-a1", "+a1", "-a1", "+a2"]), 1), ["-a1", "+a1", "+a2", "-a1"]);
+    }
+
+    /// W9: never two of one EPG together.
+    #[test]
+    fn an_epg_has_one_request_in_flight() {
+        assert_eq!(sent(outgoing(&["+a1", "+a1", "+a1", "+a2", "+a3"]), 3), ["+a1 +a2 +a3", "+a1", "+a1"]);
+        assert_eq!(sent(outgoing(&["+a1", "+a2", "-a3", "+b4"]), 8), ["+a1 +b4 +a2 -a3"]);
+    }
+
+    /// X3: namespaces take turns.
+    #[test]
+    fn namespaces_take_turns() {
+        assert_eq!(sent(outgoing(&["+a1", "+a2", "+a3", "+b4", "+b5"]), 1), ["+a1", "+b4", "+a2", "+b5", "+a3"]);
+    }
+
+    /// W3: the parts of a rejected transaction go next in their EPG; what is dropped goes no more.
+    #[test]
+    fn parts_and_dropped_ones() {
+        let mut all = outgoing(&["+a1", "-a1", "+a2"]);
+        assert_eq!(all.next(1).len(), 1);
+        let parts = transactions(&["-a1", "+a1"]);
+        all.split([parts[0].clone(), parts[1].clone()]);
+        all.done(&epg("a1"));
+        all.drop(|it| *it == epg("a2"));
+        assert_eq!(sent(all, 8), ["-a1", "+a1", "-a1"]);
+    }
+}

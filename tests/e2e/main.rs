@@ -24,6 +24,7 @@ mod leader_election;
 mod lifecycle;
 mod limits;
 mod other_writers;
+mod parallel_requests;
 mod plan_and_once;
 mod plan_output;
 mod prototype_defects;

@@ -120,6 +120,11 @@ fn seeds_replay() {
     }
 }
 
+/// How many requests of a seed's daemons are in flight together (W9).
+fn at_once(seed: u64) -> usize {
+    setting("SIMULATION_PARALLEL", [1, 2, 4, 8][(seed / 4 % 4) as usize]) as usize
+}
+
 /// One seed: what it covered, and the broken promise with the story that led to it.
 fn live(seed: u64) -> (Coverage, Option<String>) {
     let mut world = World::new(seed);

@@ -119,8 +119,7 @@ impl World {
                 ..Rules::default()
             };
             let line = Line::new(apic.clone(), id, coverage.clone(), Random::new(random.next()), now);
-            let by_seed = [1, 2, 4, 8][(seed / 4 % 4) as usize];
-            line.inner.borrow_mut().at_once = crate::setting("SIMULATION_PARALLEL", by_seed) as usize;
+            line.inner.borrow_mut().at_once = crate::at_once(seed);
             sides.push(Side {
                 id,
                 cluster: Cluster::new(),

@@ -262,6 +262,16 @@ impl AdminApi {
         self.cluster.look().front.requests()
     }
 
+    /// The most requests that were in flight together, websockets not counted.
+    pub fn most_in_flight(&self) -> usize {
+        self.cluster.look().front.most_in_flight()
+    }
+
+    /// Counts them from now on.
+    pub fn forget_most_in_flight(&self) {
+        self.cluster.change(|state| state.front.forget_most_in_flight());
+    }
+
     /// How many of them `request_throttle`, `refuse_every` or `fail_share` refused.
     pub fn refused(&self) -> usize {
         self.cluster.look().front.refused()

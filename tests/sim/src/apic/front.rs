@@ -17,6 +17,9 @@ pub struct Front {
     refused: usize,
     /// Requests that failed by `fail_share`.
     failed: usize,
+    /// Requests that are not answered yet, and the most at any time.
+    in_flight: usize,
+    most_in_flight: usize,
     /// How many more requests get a JSON 503.
     busy: usize,
     /// Requests that each controller would still take at once, and when that was counted.
@@ -32,6 +35,27 @@ impl Front {
     /// Requests that were refused so far.
     pub fn refused(&self) -> usize {
         self.refused
+    }
+
+    /// A request arrived that is not answered yet.
+    pub fn began(&mut self) {
+        self.in_flight += 1;
+        self.most_in_flight = self.most_in_flight.max(self.in_flight);
+    }
+
+    /// It is answered, or its connection has ended.
+    pub fn ended(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    /// The most requests that were in flight together.
+    pub fn most_in_flight(&self) -> usize {
+        self.most_in_flight
+    }
+
+    /// Counts the most that are in flight together from now on.
+    pub fn forget_most_in_flight(&mut self) {
+        self.most_in_flight = self.in_flight;
     }
 
     /// This number of requests from now on get a JSON 503.

@@ -328,8 +328,11 @@ impl Service for Controller {
             connection.wait(latency)?;
             return self.websocket(&request, connection);
         }
+        self.admin.cluster.change(|state| state.front.began());
         let reply = refusal.unwrap_or_else(|| self.answer(&request));
-        connection.wait(latency)?;
+        let waited = connection.wait(latency);
+        self.admin.cluster.change(|state| state.front.ended());
+        waited?;
         let cookie = reply.cookie.map(|it| format!("APIC-cookie={it}; path=/; HttpOnly; Secure"));
         let mut headers = vec![("Server", "Cisco APIC"), ("Content-Type", reply.kind)];
         headers.extend(cookie.as_deref().map(|it| ("Set-Cookie", it)));

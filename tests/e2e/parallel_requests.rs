@@ -1,0 +1,69 @@
+//! Several requests to the APIC in flight together (W9).
+
+use std::time::Duration;
+
+use crate::world::World;
+use serde_json::json;
+use sim::apic::Throttle;
+
+const EPGS: usize = 16;
+
+/// A world with EPGs in four L3Outs, and an APIC that takes its time for each answer.
+fn slow_world() -> World {
+    let world = World::new();
+    world.apic.setup_tenant("P", "V", &["L0", "L1", "L2", "L3"]).unwrap();
+    for n in 0..EPGS {
+        let annotation = json!({"tenant": "P", "l3out": format!("L{}", n % 4), "epg": format!("E{n}")}).to_string();
+        world.kube.deploy("a", &format!("app-{n}"), Some(&annotation), &[&format!("10.0.1.{n}")]);
+    }
+    world.apic.variants(|it| it.latency = Duration::from_millis(150));
+    world
+}
+
+fn is_served(world: &World) -> bool {
+    world.apic.count("l3extInstP") == EPGS && world.apic.count("l3extSubnet") == EPGS
+}
+
+/// W9: up to `--parallel` requests are in flight, and with 1 never two.
+#[test]
+fn so_many_requests_are_in_flight_as_configured() {
+    for (flags, most) in [(&[][..], 4), (&["--parallel", "2"][..], 2), (&["--parallel", "1"][..], 1)] {
+        let world = slow_world();
+        let _daemon = world.run(flags);
+        world.until("all is served", is_served);
+        assert_eq!(world.apic.most_in_flight(), most, "{flags:?}");
+        assert_eq!(world.apic.writes().len(), EPGS, "{flags:?}: each EPG is written once");
+    }
+}
+
+/// W9, X5: `run --once` sends several requests, too.
+#[test]
+fn a_single_reconcile_sends_several() {
+    let world = slow_world();
+    let output = world.output(&["run", "--once", "--parallel", "8"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_served(&world));
+    assert_eq!(world.apic.most_in_flight(), 8);
+}
+
+/// W9, W8: a refusal halves the number for a minute; nothing is lost by it.
+#[test]
+fn a_refusal_halves_the_number() {
+    let world = slow_world();
+    world.apic.variants(|it| it.request_throttle = Some(Throttle { per_second: 20.0, burst: 1, retry_after: false }));
+    let _daemon = world.run(&[]);
+    world.until("a request was refused", |world| world.apic.refused() > 0);
+    world.apic.variants(|it| it.request_throttle = None);
+    world.until("all is served", is_served);
+    world.apic.forget_most_in_flight();
+    for n in 0..EPGS {
+        world.kube.deploy(
+            "b",
+            &format!("more-{n}"),
+            Some(&json!({"tenant": "P", "l3out": "L0", "epg": format!("F{n}")}).to_string()),
+            &[],
+        );
+    }
+    world.until("the others are served, too", |world| world.apic.count("l3extInstP") == 2 * EPGS);
+    assert_eq!(world.apic.most_in_flight(), 2);
+}
