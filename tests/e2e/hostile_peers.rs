@@ -291,8 +291,8 @@ fn objects_that_were_not_asked_for_are_not_touched() {
         let lie = Trouble::Answer(200, "application/json", lie.clone());
         world.apic.fault(Fault::on(target, lie).method("GET").times(1));
     }
-    // The next full sync sees what is there after all.
-    let _daemon = world.run(&["--epg-grace", "0", "--resync", "10s"]);
+    // The next full sync sees what is there after all. One request at a time, so that each lie answers the one it is for.
+    let _daemon = world.run(&["--epg-grace", "0", "--resync", "10s", "--parallel", "1"]);
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     world.settle();
