@@ -4,6 +4,7 @@ mod daemon;
 mod floor;
 mod hostile;
 mod measure;
+mod parallel;
 mod throttle;
 mod world;
 
@@ -17,7 +18,7 @@ const HELP: &str = "\
 bench --daemon PROGRAM --dir DIR [--pods N]...    measures PROGRAM; DIR is for its files
   --pods N      only this size, perhaps several; else 1000, 10000 and 50000
   --hostile     only this: time against size of what one namespace can do to the others
-  --only WHAT   only one of: sync, latency, healing, idle, throttle;
+  --only WHAT   only one of: sync, latency, healing, idle, parallel, throttle;
                 with --hostile: labels, services, deletions, keys, l3outs
 ";
 
@@ -80,6 +81,9 @@ impl Plan {
         }
         if is_desired("idle") {
             self.bench.idle()?;
+        }
+        if is_desired("parallel") {
+            parallel::table(&self.bench.program, &self.bench.dir)?;
         }
         if is_desired("throttle") {
             throttle::table(&self.bench.program, &self.bench.dir)?;

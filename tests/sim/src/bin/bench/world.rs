@@ -1,5 +1,7 @@
 //! The world that is measured: a cluster of so many Pods, and the fabric it hangs off.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use sim::apic::{self, SimApic};
 use sim::kube::{self, SimKube};
@@ -20,6 +22,8 @@ pub struct World {
     pub epgs: usize,
     /// How many subnets.
     pub subnets: usize,
+    /// How many Pods the cluster has.
+    pods: usize,
 }
 
 impl World {
@@ -43,7 +47,7 @@ impl World {
         kube.compact();
         kube.render();
         let epgs = (0..deployments).filter(|n| is_enrolled(*n)).count();
-        World { lab: Lab { apic: fabric(), kube }, epgs, subnets }
+        World { lab: Lab { apic: fabric(), kube }, epgs, subnets, pods }
     }
 
     /// One more Pod in an enrolled Deployment; the version of the change.
@@ -53,6 +57,30 @@ impl World {
         pod["status"]["podIPs"] = json!([{"ip": address}]);
         let made = self.lab.kube.apply("pods", pod);
         made["metadata"]["resourceVersion"].as_str().and_then(|it| it.parse().ok()).unwrap_or_default()
+    }
+
+    /// A tenth of all Pods is replaced at once; the new addresses that are exposed.
+    pub fn node_goes(&self) -> Vec<String> {
+        let mut exposed = Vec::new();
+        for n in (0..self.pods).step_by(10) {
+            let of = n / PODS_EACH;
+            let old = pod(n, of);
+            let mut new = pod(self.pods + n, of);
+            let address = address(13, n);
+            new["status"]["podIP"] = address.clone().into();
+            new["status"]["podIPs"] = json!([{"ip": address}]);
+            self.lab.kube.delete("pods", NAMESPACE, old["metadata"]["name"].as_str().unwrap_or_default());
+            self.lab.kube.apply("pods", new);
+            exposed.extend(is_enrolled(of).then_some(format!("[{address}/32]")));
+        }
+        exposed
+    }
+
+    /// Whether these addresses are on the fabric.
+    pub fn are_in(&self, addresses: &[String]) -> bool {
+        let subnets = self.lab.apic.class("l3extSubnet");
+        let there: BTreeSet<&str> = subnets.keys().filter_map(|dn| Some(&dn[dn.rfind('[')?..])).collect();
+        addresses.iter().all(|it| there.contains(&**it))
     }
 
     /// One more Pod in the first Deployment.
