@@ -40,9 +40,14 @@ need() { # PROGRAM:PACKAGE...
     [ ${#missing[@]} -eq 0 ] || fail "missing programs; Debian: apt-get install ${missing[*]}"
 }
 
-# Packs the folder DIR/NAME: sorted, with one owner, one time and plain modes, without name and time in the gzip header.
-pack() { # DIR NAME FILE
+# Prints a tar archive of these files below DIR: sorted, with one owner, one time and plain modes.
+tarball() { # DIR NAME...
     tar --create --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
-        --mtime="@$SOURCE_DATE_EPOCH" --directory="$1" "$2" | gzip --no-name --best >"$3.part"
+        --mtime="@$SOURCE_DATE_EPOCH" --directory="$1" "${@:2}"
+}
+
+# Packs the folder DIR/NAME, without name and time in the gzip header.
+pack() { # DIR NAME FILE
+    tarball "$1" "$2" | gzip --no-name --best >"$3.part"
     mv "$3.part" "$3"
 }

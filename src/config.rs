@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -370,9 +370,18 @@ pub fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) ->
     }
 }
 
-/// Whether a file can be read by its group or by other users.
+/// Whether a file can be read by users who need not read it: others, or its group, unless the group is how we read a file
+/// of another user. So a Secret that the kubelet mounts for `fsGroup` is as it should be.
 pub fn is_readable_by_others(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o077 != 0)
+    let us = rustix::process::geteuid();
+    std::fs::metadata(file).is_ok_and(|it| {
+        let needs_group = !us.is_root() && it.uid() != us.as_raw();
+        it.is_file() && is_open(it.mode(), needs_group)
+    })
+}
+
+fn is_open(mode: u32, needs_group: bool) -> bool {
+    mode & if needs_group { 0o007 } else { 0o077 } != 0
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
@@ -390,4 +399,23 @@ fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
         return Err(failed("has more than one line; the password must be the only one"));
     }
     if password.is_empty() { Err(failed("is empty")) } else { Ok(Secret::new(password)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A1: the warning about a password file is for modes that are wider than needed.
+    #[test]
+    fn modes_that_are_wider_than_needed() {
+        for (mode, needs_group, expected) in [
+            (0o100_600, false, false),
+            (0o100_440, false, true),
+            (0o100_440, true, false),
+            (0o100_444, true, true),
+            (0o100_604, false, true),
+        ] {
+            assert_eq!(is_open(mode, needs_group), expected, "{mode:o}");
+        }
+    }
 }

@@ -42,6 +42,7 @@ impl Lab {
         folder.write("kube-ca.pem", &self.kube.ca_pem())?;
         folder.write("kube-client.crt", &client.certificate_pem())?;
         folder.write("kube-client.key", &client.key_pem(KeyForm::Pkcs8))?;
+        folder.write("kube-token", kube::TOKEN)?;
         folder.write("kubeconfig", &self.kube.kubeconfig(Credential::Certificate(KeyForm::Sec1)))?;
         let _ = fs::remove_file(folder.0.join("apic-token"));
         let file = |name: &str| fs::canonicalize(&folder.0).map(|it| it.join(name).display().to_string());
