@@ -79,7 +79,7 @@ fn example_manifest() -> String {
 pub fn help() -> String {
     let mut text = format!("aci-sync {ABOUT}.\n\nUsage: aci-sync COMMAND [FLAGS]\n\nCommands:\n");
     for (name, _, help) in COMMANDS.iter().filter(|(.., help)| !help.is_empty()) {
-        text += &format!("  {name:<8}  {help}\n");
+        text += &format!("  {name:<11}  {help}\n");
     }
     text += "\nExample: an external EPG for a Deployment\n";
     for line in example_command() {
@@ -105,7 +105,8 @@ pub fn help() -> String {
     text + &format!("\nExit codes: {}.\n", codes.join("; "))
 }
 
-fn plain(text: &str) -> String {
+/// Text without the marks of code.
+pub(super) fn plain(text: &str) -> String {
     text.replace('`', "")
 }
 

@@ -1,5 +1,5 @@
 //! The one table of commands, flags and variables, and the parser of the command line. The texts that are made from the
-//! table (help, man page, `docs/configuration.md`) are in `manual`; values are checked in `config`.
+//! table are in `manual` (help, man page, `docs/configuration.md`) and `completions`; values are checked in `config`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::exit::ExitError;
 
+pub mod completions;
 pub mod manual;
 
 /// The program's commands.
@@ -31,6 +32,8 @@ pub enum Command {
     Help,
     /// Print the man page.
     Man,
+    /// Print the completions of a shell.
+    Completions,
     /// Check that this build can be trusted.
     SelfTest,
 }
@@ -60,7 +63,8 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
     ),
     ("version", Command::Version, "print version, commit, target, compiler and OpenSSL"),
     ("help", Command::Help, "print this help"),
-    ("man", Command::Man, ""),
+    ("man", Command::Man, "print the man page"),
+    ("completions", Command::Completions, "print completions for a shell: bash, zsh or fish"),
     ("self-test", Command::SelfTest, ""),
 ];
 
@@ -91,10 +95,27 @@ pub struct Flag {
     pub default: &'static str,
     /// What it does, in one sentence.
     pub help: &'static str,
+    /// All values, if they are a closed set.
+    pub values: &'static [&'static str],
+}
+
+impl Flag {
+    const fn values(self, values: &'static [&'static str]) -> Flag {
+        Flag { values, ..self }
+    }
+
+    /// The values of a closed set that a command takes.
+    pub fn values_with(&self, command: Command) -> impl Iterator<Item = &'static str> {
+        self.values.iter().copied().filter(move |value| match *value {
+            "apic" => command == Command::Plan,
+            "prometheus" => command == Command::Status,
+            _ => true,
+        })
+    }
 }
 
 const fn flag(name: &'static str, shape: Shape, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, shape, older: None, default, help }
+    Flag { name, shape, older: None, default, help, values: &[] }
 }
 
 /// All flags, in the order of the help.
@@ -163,14 +184,14 @@ pub const FLAGS: &[Flag] = &[
         Shape::Many("WHAT"),
         "`pods,services`",
         "Whose addresses are exposed if the annotation has no `expose`: `pods`, `services`.",
-    ),
+    ).values(&["pods", "services"]),
     flag(
         "addresses",
         Shape::Many("CIDR"),
         "all others",
         "The address ranges that may be exposed. Loopback, link-local, multicast and other special addresses never are.",
     ),
-    flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags of owned subnets."),
+    flag("subnet-scope", Shape::Many("FLAG"), "`import-security`", "The scope flags of owned subnets.").values(&["export-rtctrl", "import-security", "import-rtctrl", "shared-rtctrl", "shared-security"]),
     flag(
         "epg-grace",
         Shape::One("DURATION"),
@@ -183,7 +204,7 @@ pub const FLAGS: &[Flag] = &[
         Shape::One("POLICY"),
         "`sync`",
         "`sync`: create, update and delete; `upsert-only`: never delete; `observe`: never write, log what would change.",
-    ),
+    ).values(&["sync", "upsert-only", "observe"]),
     flag(
         "max-deletes",
         Shape::One("LIMIT"),
@@ -207,7 +228,7 @@ pub const FLAGS: &[Flag] = &[
         Shape::One("HOW"),
         "`use`",
         "An EPG that aci-sync does not own: `use`: Deployments may put their subnets into it; `refuse`: they may not.",
-    ),
+    ).values(&["use", "refuse"]),
     flag("batch", Shape::One("N"), "`500`", "The maximum of objects in one write request, 1-1000."),
     flag(
         "listen",
@@ -220,14 +241,14 @@ pub const FLAGS: &[Flag] = &[
         Shape::One("FORMAT"),
         "`text`",
         "With `check`, `explain`, `plan` and `status`, also as `-o`: `text` or `json`; with `plan` also `apic` (the requests of a run, and their undo), with `status` also `prometheus` (the metrics).",
-    ),
+    ).values(&["text", "json", "apic", "prometheus"]),
     flag("wait", Shape::One("DURATION"), "`0`", "With `explain`: how long to wait until the subject is in sync."),
     flag(
         "log-format",
         Shape::One("FORMAT"),
         "`text`",
         "`text`: a sentence and key=value pairs; `json`: one object a line, with `time`, `level`, `message` and the keys.",
-    ),
+    ).values(&["text", "json"]),
     flag(
         "resync",
         Shape::One("DURATION"),
@@ -354,7 +375,9 @@ pub fn parse(
     while let Some(argument) = parser.next().map_err(|error| usage(error.to_string()))? {
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
-            lexopt::Arg::Value(word) if matches!(command, Some(Command::Check | Command::Explain)) => {
+            lexopt::Arg::Value(word)
+                if matches!(command, Some(Command::Check | Command::Completions | Command::Explain)) =>
+            {
                 subjects.push(text(word)?)
             }
             lexopt::Arg::Value(word) => return Err(usage(format!("unexpected argument {:?}", text(word)?))),
@@ -382,7 +405,7 @@ pub fn parse(
         }
     }
     let Some(command) = command else {
-        return Err(ExitError::usage(format!("missing command; {KNOWN_COMMANDS}")));
+        return Err(ExitError::usage(format!("missing command; {}", known_commands())));
     };
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once is valid with run only".to_owned()));
@@ -403,7 +426,7 @@ pub fn parse(
         command => {
             return match values.keys().next() {
                 Some(flag) => Err(usage(format!("--{flag} is not valid with this command"))),
-                None => Ok(Invocation::of(command)),
+                None => Ok(Invocation { arguments: subjects, ..Invocation::of(command) }),
             };
         }
     }
@@ -456,9 +479,14 @@ fn read(flag: &Flag, origin: &str, by_flag: bool, value: &str) -> Result<Given, 
     Ok(given)
 }
 
-const KNOWN_COMMANDS: &str = "the commands are run, plan, explain, check, status, version and help";
+/// The commands that people type, as a sentence.
+fn known_commands() -> String {
+    let names: Vec<&str> = COMMANDS.iter().filter(|(.., help)| !help.is_empty()).map(|it| it.0).collect();
+    let (last, others) = names.split_last().unwrap_or((&"", &[]));
+    format!("the commands are {} and {last}", others.join(", "))
+}
 
 fn command_of(word: &str) -> Result<Command, ExitError> {
     let found = COMMANDS.iter().find(|(name, ..)| *name == word).map(|(_, command, _)| *command);
-    found.ok_or_else(|| ExitError::usage(format!("unknown command {word:?}; {KNOWN_COMMANDS}")))
+    found.ok_or_else(|| ExitError::usage(format!("unknown command {word:?}; {}", known_commands())))
 }

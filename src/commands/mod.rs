@@ -1,6 +1,7 @@
 //! The commands, one file each, and what those need that talk to a cluster: logging, the configuration, a client.
 
 pub mod check;
+pub mod completions;
 pub mod explain;
 mod one_shot;
 pub mod plan;
@@ -43,6 +44,7 @@ pub fn dispatch(mut invocation: Invocation, mut environment: Environment) -> Res
         Command::Status => return status::run(&invocation, &environment),
         Command::Help => manual::help(),
         Command::Man => manual::man(),
+        Command::Completions => completions::text(&invocation)?,
         Command::Version => version::text(),
         Command::VersionLine => version::line().to_owned(),
         Command::SelfTest => self_test::run().map_err(ExitError::failed)? + "\n",

@@ -1,0 +1,212 @@
+//! Completions for shells, made from the table of commands and flags. Which command takes a flag is asked of the parser.
+
+use std::collections::BTreeMap;
+
+use super::manual::plain;
+use super::{COMMANDS, Command, FLAGS, Flag, Shape, parse};
+
+/// A shell, with what makes its completions.
+pub type Shell = (&'static str, fn() -> String);
+
+/// All shells.
+pub const SHELLS: [Shell; 3] = [("bash", bash), ("zsh", zsh), ("fish", fish)];
+
+/// What can follow a flag.
+enum Value {
+    /// One of these words.
+    Word(String),
+    /// A comma list of these words.
+    List(String),
+    /// A file.
+    File,
+    /// Anything.
+    Free,
+    /// Nothing, or a word after an equals sign.
+    Switch,
+}
+
+const SWITCH: &str = "true false";
+
+/// The commands that people type, each with its help.
+fn commands() -> impl Iterator<Item = (&'static str, Command, &'static str)> {
+    COMMANDS.iter().copied().filter(|(.., help)| !help.is_empty())
+}
+
+/// The flags that a command takes, each with what follows it.
+fn flags(name: &str, command: Command) -> impl Iterator<Item = (&'static Flag, Value)> {
+    let takes = move |flag: &&Flag| {
+        let words = [name.to_owned(), format!("--{}=true", flag.name)];
+        parse(words.map(Into::into), &BTreeMap::new()).is_ok()
+    };
+    let value = move |flag: &Flag| match flag.shape {
+        Shape::Switch => Value::Switch,
+        Shape::One("FILE") => Value::File,
+        _ if flag.values.is_empty() => Value::Free,
+        Shape::One(_) => Value::Word(flag.values_with(command).collect::<Vec<_>>().join(" ")),
+        Shape::Many(_) => Value::List(flag.values_with(command).collect::<Vec<_>>().join(" ")),
+    };
+    FLAGS.iter().filter(takes).map(move |flag| (flag, value(flag)))
+}
+
+/// The short form of a flag, if it has one.
+fn short(flag: &Flag) -> Option<&'static str> {
+    (flag.name == "output").then_some("o")
+}
+
+/// The words after a command, separated by spaces, if they are known.
+fn arguments(command: Command) -> String {
+    if command == Command::Completions { SHELLS.map(|it| it.0).join(" ") } else { String::new() }
+}
+
+/// The beginning of a help text, for a line in a menu.
+fn summary(help: &str) -> String {
+    let first = help.split(" (").next().and_then(|it| it.split(". ").next()).unwrap_or_default();
+    plain(first.trim_end_matches('.'))
+}
+
+/// Text as one word of a shell.
+fn quoted(text: &str, quote: &str) -> String {
+    format!("'{}'", text.replace('\'', quote))
+}
+
+fn bash() -> String {
+    let switches = FLAGS.iter().filter(|it| it.shape == Shape::Switch).map(|it| format!("--{}", it.name));
+    let (mut names, mut cases) = (Vec::new(), String::new());
+    for (name, command, _) in commands() {
+        let mut words = vec![arguments(command)];
+        for (flag, value) in flags(name, command) {
+            let forms = [Some(format!("--{}", flag.name)), short(flag).map(|it| format!("-{it}"))];
+            let pattern: Vec<String> = forms.iter().flatten().map(|it| format!("{name}:{it}")).collect();
+            let sets = match value {
+                Value::Word(words) => format!("words='{words}'"),
+                Value::List(words) => format!("words='{words}' list=yes"),
+                Value::File => "files=yes".to_owned(),
+                Value::Free => "".to_owned(),
+                Value::Switch => format!("words='{SWITCH}'"),
+            };
+            cases += &format!("        {}) {sets} ;;\n", pattern.join(" | "));
+            words.extend(forms.into_iter().flatten());
+        }
+        cases += &format!("        {name}:) words='{}' ;;\n", words.join(" ").trim());
+        names.push(name);
+    }
+    let switches = switches.collect::<Vec<_>>().join(" | ");
+    let names = names.join(" ");
+    format!(
+        r#"# Completions of aci-sync for bash, printed by `aci-sync completions bash`.
+_aci_sync() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} word command= flag= words= list= files= before= at
+    # bash splits --flag=value into three words.
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        word=${{COMP_WORDS[at]}}
+        case $word in
+            =) ;;
+            {switches})
+                if [ "${{COMP_WORDS[at + 1]}}" = = ]; then flag=$word; else flag=; fi ;;
+            -*) flag=$word ;;
+            *) if [ -n "$flag" ]; then flag=; else command=${{command:-$word}}; fi ;;
+        esac
+    done
+    if [ "$cur" = = ]; then cur=; fi
+    case $command:$flag in
+        :) words='{names}' ;;
+{cases}    esac
+    if [ -n "$files" ]; then
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+    fi
+    if [ -n "$list" ] && [[ $cur == *,* ]]; then
+        before=${{cur%,*}},
+    fi
+    mapfile -t COMPREPLY < <(compgen -P "$before" -W "$words" -- "${{cur#"$before"}}")
+}}
+complete -F _aci_sync aci-sync
+"#
+    )
+}
+
+fn zsh() -> String {
+    let (mut menu, mut cases) = (String::new(), String::new());
+    for (name, command, help) in commands() {
+        menu += &format!("    {}\n", quoted(&format!("{name}:{}", summary(help)), "'\\''"));
+        let mut specs = Vec::new();
+        for (flag, value) in flags(name, command) {
+            let (several, meta) = match flag.shape {
+                Shape::Switch => ("", "value"),
+                Shape::One(meta) => ("", meta),
+                Shape::Many(meta) => ("*", meta),
+            };
+            let (equals, action) = match value {
+                Value::Word(words) => ("=", format!("({words})")),
+                Value::List(words) => ("=", format!(" _values -s , value {words}")),
+                Value::File => ("=", "_files".to_owned()),
+                Value::Free => ("=", " ".to_owned()),
+                Value::Switch => ("=-", format!(":({SWITCH})")),
+            };
+            let help = summary(flag.help).replace('[', "\\[").replace(']', "\\]");
+            let meta = meta.replace(':', "\\:");
+            // The value of a switch is optional: two colons before it.
+            let (colon, action) = action.strip_prefix(':').map_or((":", &*action), |action| ("::", action));
+            let forms = [Some(format!("--{}{equals}", flag.name)), short(flag).map(|it| format!("-{it}"))];
+            let spec = |form: &String| quoted(&format!("{several}{form}[{help}]{colon}{meta}:{action}"), "'\\''");
+            specs.extend(forms.iter().flatten().map(spec));
+        }
+        match arguments(command) {
+            words if !words.is_empty() => specs.push(format!("'1:argument:({words})'")),
+            _ if specs.is_empty() => continue,
+            _ => specs.push("'*:argument: '".to_owned()),
+        }
+        cases += &format!("    {name})\n      _arguments \\\n        {}\n      ;;\n", specs.join(" \\\n        "));
+    }
+    format!(
+        r#"#compdef aci-sync
+# Completions of aci-sync for zsh, printed by `aci-sync completions zsh`.
+_aci-sync() {{
+  local -a commands=(
+{menu}  )
+  if (( CURRENT == 2 )); then
+    _describe command commands
+    return
+  fi
+  local command=$words[2]
+  shift words
+  (( CURRENT-- ))
+  case $command in
+{cases}  esac
+}}
+if [ "$funcstack[1]" = _aci-sync ]; then
+  _aci-sync "$@"
+else
+  compdef _aci-sync aci-sync
+fi
+"#
+    )
+}
+
+fn fish() -> String {
+    let mut page = "# Completions of aci-sync for fish, printed by `aci-sync completions fish`.\n\
+                    complete -c aci-sync -f\n"
+        .to_owned();
+    for (name, command, help) in commands() {
+        let described = |help| quoted(&summary(help), "\\'");
+        page += &format!("complete -c aci-sync -n __fish_use_subcommand -a {name} -d {}\n", described(help));
+        let line = format!("complete -c aci-sync -n '__fish_seen_subcommand_from {name}'");
+        let words = arguments(command);
+        if !words.is_empty() {
+            page += &format!("{line} -a '{words}'\n");
+        }
+        for (flag, value) in flags(name, command) {
+            let short = short(flag).map(|it| format!(" -s {it}")).unwrap_or_default();
+            let takes = match value {
+                Value::Word(words) => format!(" -x -a '{words}'"),
+                Value::List(words) => format!(" -x -a '(__fish_append , {words})'"),
+                Value::File => " -r -F".to_owned(),
+                Value::Free => " -x".to_owned(),
+                Value::Switch => String::new(),
+            };
+            page += &format!("{line}{short} -l {}{takes} -d {}\n", flag.name, described(flag.help));
+        }
+    }
+    page
+}
