@@ -32,12 +32,13 @@ fn commands() -> impl Iterator<Item = (&'static str, Command, &'static str)> {
     COMMANDS.iter().copied().filter(|(.., help)| !help.is_empty())
 }
 
+/// Whether a command takes a word.
+fn takes(name: &str, word: &str) -> bool {
+    parse([name, word].map(Into::into), &BTreeMap::new()).is_ok()
+}
+
 /// The flags that a command takes, each with what follows it.
 fn flags(name: &str, command: Command) -> impl Iterator<Item = (&'static Flag, Value)> {
-    let takes = move |flag: &&Flag| {
-        let words = [name.to_owned(), format!("--{}=true", flag.name)];
-        parse(words.map(Into::into), &BTreeMap::new()).is_ok()
-    };
     let value = move |flag: &Flag| match flag.shape {
         Shape::Switch => Value::Switch,
         Shape::One("FILE") => Value::File,
@@ -45,7 +46,8 @@ fn flags(name: &str, command: Command) -> impl Iterator<Item = (&'static Flag, V
         Shape::One(_) => Value::Word(flag.values_with(command).collect::<Vec<_>>().join(" ")),
         Shape::Many(_) => Value::List(flag.values_with(command).collect::<Vec<_>>().join(" ")),
     };
-    FLAGS.iter().filter(takes).map(move |flag| (flag, value(flag)))
+    let flags = FLAGS.iter().filter(move |flag| takes(name, &format!("--{}=true", flag.name)));
+    flags.map(move |flag| (flag, value(flag)))
 }
 
 /// The short form of a flag, if it has one.
@@ -60,8 +62,13 @@ fn arguments(command: Command) -> String {
 
 /// The beginning of a help text, for a line in a menu.
 fn summary(help: &str) -> String {
-    let first = help.split(" (").next().and_then(|it| it.split(". ").next()).unwrap_or_default();
-    plain(first.trim_end_matches('.'))
+    let ends = ["; ", " (", ". "].iter().filter_map(|it| help.find(it));
+    plain(help[..ends.min().unwrap_or(help.len())].trim_end_matches('.'))
+}
+
+/// The same for a flag; of one with a closed set the help explains the values, and all of it counts.
+fn about(flag: &Flag) -> String {
+    if flag.values.is_empty() { summary(flag.help) } else { plain(flag.help.trim_end_matches('.')) }
 }
 
 /// Text as one word of a shell.
@@ -71,24 +78,30 @@ fn quoted(text: &str, quote: &str) -> String {
 
 fn bash() -> String {
     let switches = FLAGS.iter().filter(|it| it.shape == Shape::Switch).map(|it| format!("--{}", it.name));
-    let (mut names, mut cases) = (Vec::new(), String::new());
+    // What follows a flag, with the patterns of that flag and its commands; and what follows a command.
+    let (mut values, mut cases): (BTreeMap<String, Vec<String>>, String) = Default::default();
+    let mut names = Vec::new();
     for (name, command, _) in commands() {
         let mut words = vec![arguments(command)];
         for (flag, value) in flags(name, command) {
             let forms = [Some(format!("--{}", flag.name)), short(flag).map(|it| format!("-{it}"))];
-            let pattern: Vec<String> = forms.iter().flatten().map(|it| format!("{name}:{it}")).collect();
             let sets = match value {
-                Value::Word(words) => format!("words='{words}'"),
-                Value::List(words) => format!("words='{words}' list=yes"),
-                Value::File => "files=yes".to_owned(),
-                Value::Free => "".to_owned(),
-                Value::Switch => format!("words='{SWITCH}'"),
+                Value::Word(words) => Some(format!("words='{words}'")),
+                Value::List(words) => Some(format!("words='{words}' list=yes")),
+                Value::File => Some("files=yes".to_owned()),
+                Value::Switch => Some(format!("words='{SWITCH}'")),
+                Value::Free => None,
             };
-            cases += &format!("        {}) {sets} ;;\n", pattern.join(" | "));
+            if let Some(sets) = sets {
+                values.entry(sets).or_default().extend(forms.iter().flatten().map(|it| format!("{name}:{it}")));
+            }
             words.extend(forms.into_iter().flatten());
         }
         cases += &format!("        {name}:) words='{}' ;;\n", words.join(" ").trim());
         names.push(name);
+    }
+    for (sets, patterns) in values {
+        cases += &format!("        {}) {sets} ;;\n", patterns.join(" | "));
     }
     let switches = switches.collect::<Vec<_>>().join(" | ");
     let names = names.join(" ");
@@ -144,7 +157,7 @@ fn zsh() -> String {
                 Value::Free => ("=", " ".to_owned()),
                 Value::Switch => ("=-", format!(":({SWITCH})")),
             };
-            let help = summary(flag.help).replace('[', "\\[").replace(']', "\\]");
+            let help = about(flag).replace('[', "\\[").replace(']', "\\]");
             let meta = meta.replace(':', "\\:");
             // The value of a switch is optional: two colons before it.
             let (colon, action) = action.strip_prefix(':').map_or((":", &*action), |action| ("::", action));
@@ -154,8 +167,9 @@ fn zsh() -> String {
         }
         match arguments(command) {
             words if !words.is_empty() => specs.push(format!("'1:argument:({words})'")),
+            _ if takes(name, "x") => specs.push("'*:argument: '".to_owned()),
             _ if specs.is_empty() => continue,
-            _ => specs.push("'*:argument: '".to_owned()),
+            _ => {}
         }
         cases += &format!("    {name})\n      _arguments \\\n        {}\n      ;;\n", specs.join(" \\\n        "));
     }
@@ -189,8 +203,8 @@ fn fish() -> String {
                     complete -c aci-sync -f\n"
         .to_owned();
     for (name, command, help) in commands() {
-        let described = |help| quoted(&summary(help), "\\'");
-        page += &format!("complete -c aci-sync -n __fish_use_subcommand -a {name} -d {}\n", described(help));
+        let described = |text: &str| quoted(text, "\\'");
+        page += &format!("complete -c aci-sync -n __fish_use_subcommand -a {name} -d {}\n", described(&summary(help)));
         let line = format!("complete -c aci-sync -n '__fish_seen_subcommand_from {name}'");
         let words = arguments(command);
         if !words.is_empty() {
@@ -205,7 +219,7 @@ fn fish() -> String {
                 Value::Free => " -x".to_owned(),
                 Value::Switch => String::new(),
             };
-            page += &format!("{line}{short} -l {}{takes} -d {}\n", flag.name, described(flag.help));
+            page += &format!("{line}{short} -l {}{takes} -d {}\n", flag.name, described(&about(flag)));
         }
     }
     page

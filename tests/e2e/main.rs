@@ -10,6 +10,7 @@ mod apic_session;
 mod apic_session_faults;
 mod check;
 mod cli;
+mod completions;
 mod credentials;
 mod drift_repair;
 mod explain;

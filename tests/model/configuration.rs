@@ -319,3 +319,45 @@ fn the_help_has_every_flag_and_an_example() {
     assert!(manual::help().contains(&annotation));
     assert!(manual::man().contains(&annotation.replace('\'', "\\(aq")));
 }
+
+/// Each shell's completions have every command and flag that people type, and no other command.
+#[test]
+fn the_completions_are_complete() {
+    for (shell, make) in cli::completions::SHELLS {
+        let text = make();
+        let words: Vec<&str> = text.split(|it: char| !it.is_alphanumeric() && it != '-').collect();
+        for flag in cli::FLAGS {
+            let form = if shell == "fish" { format!(" -l {} ", flag.name) } else { format!("--{}", flag.name) };
+            assert!(text.contains(&form), "{shell}: {}", flag.name);
+            assert!(flag.values.iter().all(|it| words.contains(it)), "{shell}: {:?}", flag.values);
+        }
+        for (name, _, help) in cli::COMMANDS {
+            assert_eq!(words.contains(name), !help.is_empty(), "{shell}: {name}");
+        }
+    }
+}
+
+/// The closed sets in the table are those that are accepted: each value is, and an error names no other.
+/// Those of `--output` are tested with the commands, in `tests/e2e/completions.rs`.
+#[test]
+fn the_table_has_the_values_that_are_accepted() {
+    let environment: BTreeMap<String, String> = [("ACI_USERNAME", "a"), ("ACI_PASSWORD", "b"), ("ACI_APIC", "c")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+    let mut count = 0;
+    for flag in cli::FLAGS.iter().filter(|it| !it.values.is_empty() && it.name != "output") {
+        let load = |value: &str| {
+            let words = ["run".to_owned(), format!("--{}={value}", flag.name)].map(OsString::from);
+            let invocation = cli::parse(words, &environment).unwrap();
+            config::log_format(&invocation).and_then(|_| config::load(&invocation, &environment))
+        };
+        let values = flag.values.join(",");
+        let several = matches!(flag.shape, cli::Shape::Many(_));
+        let accepted = if several { vec![values.as_str()] } else { flag.values.to_vec() };
+        assert!(accepted.into_iter().all(|it| load(it).is_ok()), "{}", flag.name);
+        let why = load("nonsense").unwrap_err().message;
+        assert!(flag.values.iter().all(|it| why.contains(it)), "{why}");
+        count += 1;
+    }
+    assert_eq!(count, 5);
+}
