@@ -69,8 +69,12 @@ impl ListenAddress {
         match self {
             ListenAddress::Unix(path) => Ok(Arc::new(UnixStream::connect(path)?)),
             ListenAddress::Tcp(host, port) => {
-                let host = if host == "::" { "localhost" } else { host.as_str() };
-                let (stream, _) = dial(host, *port).map_err(io::Error::other)?;
+                let dialed = match host.as_str() {
+                    // All addresses. The name localhost is unknown in a container without /etc/hosts.
+                    "::" => dial("127.0.0.1", *port).or_else(|_| dial("::1", *port)),
+                    host => dial(host, *port),
+                };
+                let (stream, _) = dialed.map_err(io::Error::other)?;
                 Ok(Arc::new(stream))
             }
         }
@@ -174,6 +178,17 @@ mod tests {
             ["", "9847", "host", "host:0", "host:65536", "host:x", "[::1:9847", "::1:9847", "a/b:1", "unix:x", "unix:"]
         {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// T5: a daemon on all addresses is asked on a loopback address, of either kind.
+    #[test]
+    fn all_addresses_are_reached_by_loopback() {
+        for bound in ["127.0.0.1", "::1", "::"] {
+            // A machine without IPv6.
+            let Ok(listener) = TcpListener::bind((bound, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            assert!(ListenAddress::parse(&format!(":{port}")).unwrap().connect().is_ok(), "{bound}");
         }
     }
 }
