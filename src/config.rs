@@ -164,6 +164,10 @@ fn lease(invocation: &Invocation, policy: Policy) -> Result<Option<(String, Stri
         }
     };
     let lease = (name("lease-namespace", "kube-system", 63, false)?, name("lease-name", "aci-sync", 253, true)?);
+    if invocation.command == Command::Purge {
+        // It takes the Lease so that daemons stand by, whether they take part in an election or not (T11).
+        return Ok(Some(lease));
+    }
     let elect = invocation.get("leader-elect").filter(|_| invocation.is_on("leader-elect"));
     match elect {
         Some(given) if invocation.command == Command::Run && invocation.is_on("once") => Err(given.invalid(

@@ -29,8 +29,10 @@ const FILES: [&str; 3] = ["kubeconfig", "apic-ca", "password-file"];
 
 /// Adds the settings of the service below those of the command line and the environment, unless these name a peer.
 pub fn add(invocation: &mut Invocation, environment: &mut BTreeMap<String, String>) -> Result<(), ExitError> {
-    let is_for_people =
-        matches!(invocation.command, Command::Plan | Command::Explain | Command::Check | Command::Status);
+    let is_for_people = matches!(
+        invocation.command,
+        Command::Plan | Command::Explain | Command::Check | Command::Status | Command::Purge
+    );
     let names_peer = PEERS.iter().any(|flag| invocation.get(flag).is_some())
         || ["ACI_USERNAME", "ACI_PASSWORD"].iter().any(|name| environment.get(*name).is_some_and(|it| !it.is_empty()));
     if !is_for_people || names_peer {

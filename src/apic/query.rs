@@ -14,18 +14,19 @@ pub struct Query {
     path: String,
     parameters: Vec<String>,
     class: Option<&'static str>,
+    is_strict: bool,
 }
 
 impl Query {
     /// One object by its DN.
     pub fn object(dn: &impl fmt::Display) -> Query {
-        Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), class: None }
+        Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), class: None, is_strict: false }
     }
 
     /// All objects of a class, anywhere. Read page by page.
     pub fn class(class: &'static str) -> Query {
         let parameters = vec![format!("order-by={class}.dn")];
-        Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class) }
+        Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class), is_strict: false }
     }
 
     /// The object and everything below it, of these classes, as a flat list.
@@ -64,6 +65,17 @@ impl Query {
             self.parameters.push(format!("query-target-filter=wcard({class}.{property},%22{text}%22)"));
         }
         self
+    }
+
+    /// A class query that fails unless its pages hold as many objects as the APIC counts (T11).
+    pub fn strict(mut self) -> Query {
+        self.is_strict = true;
+        self
+    }
+
+    /// Whether its pages must hold as many objects as the APIC counts.
+    pub fn is_strict(&self) -> bool {
+        self.is_strict
     }
 
     /// Whether it is read page by page.

@@ -21,6 +21,9 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
         if answer.top_level == 0 || seen >= answer.total {
             mos.sort_by(|a, b| a.dn.cmp(&b.dn));
             mos.dedup_by(|a, b| a.dn == b.dn);
+            if query.is_strict() && mos.len() < answer.total {
+                return Err(incomplete(mos.len(), answer.total));
+            }
             return Ok(mos);
         }
     }
@@ -38,7 +41,11 @@ pub fn snapshot(answer: Answer) -> Result<(SubscriptionId, Vec<Mo>), Error> {
 /// An answer that holds fewer objects than it counts must not be planned on: what it leaves out is not absent.
 fn complete(answer: Answer) -> Result<Answer, Error> {
     if answer.total > answer.top_level {
-        return Err(Error::Malformed(format!("incomplete, with {} of {} objects", answer.top_level, answer.total)));
+        return Err(incomplete(answer.top_level, answer.total));
     }
     Ok(answer)
+}
+
+fn incomplete(got: usize, total: usize) -> Error {
+    Error::Malformed(format!("incomplete, with {got} of {total} objects"))
 }

@@ -14,8 +14,8 @@ const EXAMPLE_NOTES: [&str; 2] = [
 
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "success"),
-    ("1", "failure"),
-    ("2", "plan found changes; status found the daemon neither in sync nor a standby"),
+    ("1", "failure; purge was refused or left something"),
+    ("2", "plan found changes; purge had no consent; status found the daemon neither in sync nor a standby"),
     ("3", "plan found nothing that can be changed, although something desired is missing"),
     ("64", "invalid command line"),
     (
@@ -37,7 +37,7 @@ const SIGNALS: &[(&str, &str)] = &[
 const FILES: &[(&str, &str)] = &[
     (
         "/etc/aci-sync/aci-sync.env",
-        "The settings of the systemd service, one variable a line. As root `plan`, `explain`, `check` and `status` take them, too.",
+        "The settings of the systemd service, one variable a line. As root `plan`, `explain`, `check`, `status` and `purge` take them, too.",
     ),
     (
         "/etc/aci-sync/apic-password, kubeconfig, apic-ca.pem",
@@ -55,8 +55,8 @@ const DESCRIPTION: &[&str] = &[
      never changes or deletes an object that it does not own, and never writes contracts.",
     "The annotation `aci.haystacknetworks.com/pause` with the value `true` pauses a Deployment: aci-sync adds, removes \
      and repairs nothing for it.",
-    "Each flag is also a variable: `ACI_SYNC_` and the flag's name in capitals, such as `ACI_SYNC_CLUSTER_ID` for \
-     `--cluster-id`.",
+    "Each flag but `--yes` and `--legacy` is also a variable: `ACI_SYNC_` and the flag's name in capitals, such as \
+     `ACI_SYNC_CLUSTER_ID` for `--cluster-id`.",
 ];
 
 /// The lines of a command that annotates a Deployment.
@@ -88,7 +88,7 @@ pub fn help() -> String {
     for note in EXAMPLE_NOTES {
         text += &format!("  {}\n", plain(note));
     }
-    text += "\nFlags (each is also a variable, such as ACI_SYNC_CLUSTER_ID for --cluster-id):\n";
+    text += "\nFlags (each but --yes and --legacy is also a variable, such as ACI_SYNC_CLUSTER_ID for --cluster-id):\n";
     for flag in FLAGS {
         let left = match flag.shape {
             Shape::Switch => format!("--{}", flag.name),
@@ -151,7 +151,11 @@ pub fn man() -> String {
             Shape::One(value) => format!("{name} {}", italic(value)),
             Shape::Many(value) => format!("{name} {},...", italic(value)),
         };
-        let text = format!("{} The default is {}. The variable is `{}`.", flag.help, flag.default, variable(flag.name));
+        let variable = match flag.has_variable {
+            true => format!("The variable is `{}`.", variable(flag.name)),
+            false => "It has no variable.".to_owned(),
+        };
+        let text = format!("{} The default is {}. {variable}", flag.help, flag.default);
         entry(&mut page, &left, &text);
     }
     let tables = [("ENVIRONMENT", VARIABLES), ("SIGNALS", SIGNALS), ("FILES", FILES), ("EXIT STATUS", EXIT_CODES)];

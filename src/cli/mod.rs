@@ -22,6 +22,8 @@ pub enum Command {
     Explain,
     /// Check settings, rights and both peers before a run.
     Check,
+    /// Delete what carries the owner annotation.
+    Purge,
     /// Print the state of the running daemon.
     Status,
     /// Print the version and the build.
@@ -61,6 +63,11 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
         Command::Status,
         "print the state of the running daemon (exit code 0: in sync or standby, 2: neither, 1: no daemon answers)",
     ),
+    (
+        "purge",
+        Command::Purge,
+        "delete the EPGs and subnets with our owner annotation, and our tags, after a plan and the number of objects as consent; TENANT/L3OUT ... narrows it (exit code 0: nothing left, 1: something is left, or refused, 2: planned only)",
+    ),
     ("version", Command::Version, "print version, commit, target, compiler and OpenSSL"),
     ("help", Command::Help, "print this help"),
     ("man", Command::Man, "print the man page"),
@@ -91,6 +98,8 @@ pub struct Flag {
     pub shape: Shape,
     /// An older variable with the same meaning.
     pub older: Option<&'static str>,
+    /// Whether it has a variable, too. What must be typed each time has none.
+    pub has_variable: bool,
     /// The default, as the help shows it.
     pub default: &'static str,
     /// What it does, in one sentence.
@@ -115,7 +124,7 @@ impl Flag {
 }
 
 const fn flag(name: &'static str, shape: Shape, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, shape, older: None, default, help, values: &[] }
+    Flag { name, shape, older: None, has_variable: true, default, help, values: &[] }
 }
 
 /// All flags, in the order of the help.
@@ -240,7 +249,7 @@ pub const FLAGS: &[Flag] = &[
         "output",
         Shape::One("FORMAT"),
         "`text`",
-        "With `check`, `explain`, `plan` and `status`, also as `-o`: `text` or `json`; with `plan` also `apic` (the requests of a run, and their undo), with `status` also `prometheus` (the metrics).",
+        "With `check`, `explain`, `plan`, `purge` and `status`, also as `-o`: `text` or `json` (with `purge` the undo file); with `plan` also `apic` (the requests of a run, and their undo), with `status` also `prometheus` (the metrics).",
     ).values(&["text", "json", "apic", "prometheus"]),
     flag("wait", Shape::One("DURATION"), "`0`", "With `explain`: how long to wait until the subject is in sync."),
     flag(
@@ -275,6 +284,19 @@ pub const FLAGS: &[Flag] = &[
         "false",
         "With `run`: one full sync with its writes, then exit; exit code 0 if nothing is left to do.",
     ),
+    Flag {
+        has_variable: false,
+        ..flag("yes", Shape::Switch, "false", "With `purge`: the consent to the plan, without a question.")
+    },
+    Flag {
+        has_variable: false,
+        ..flag(
+            "legacy",
+            Shape::Switch,
+            "false",
+            "With `purge TENANT/L3OUT ...`: also what carries the mark `orchestrator:aci-k8-haystack` or the owner annotation of an `--adopt-id`.",
+        )
+    },
 ];
 
 /// Variables that belong to no flag, each with its help.
@@ -376,7 +398,10 @@ pub fn parse(
         match argument {
             lexopt::Arg::Value(word) if command.is_none() => command = Some(command_of(&text(word)?)?),
             lexopt::Arg::Value(word)
-                if matches!(command, Some(Command::Check | Command::Completions | Command::Explain)) =>
+                if matches!(
+                    command,
+                    Some(Command::Check | Command::Completions | Command::Explain | Command::Purge)
+                ) =>
             {
                 subjects.push(text(word)?)
             }
@@ -410,14 +435,17 @@ pub fn parse(
     if command != Command::Run && values.contains_key("once") {
         return Err(usage("--once is valid with run only".to_owned()));
     }
+    if let Some(flag) = ["yes", "legacy"].iter().find(|it| command != Command::Purge && values.contains_key(**it)) {
+        return Err(usage(format!("--{flag} is valid with purge only")));
+    }
     if command != Command::Explain && values.contains_key("wait") {
         return Err(usage("--wait is valid with explain only".to_owned()));
     }
     match command {
         Command::Run if values.contains_key("output") => {
-            return Err(usage("--output is valid with check, explain, plan and status only".to_owned()));
+            return Err(usage("--output is valid with check, explain, plan, purge and status only".to_owned()));
         }
-        Command::Run | Command::Plan | Command::Check | Command::Explain => {}
+        Command::Run | Command::Plan | Command::Check | Command::Explain | Command::Purge => {}
         Command::Status => {
             if let Some(flag) = values.keys().find(|flag| !STATUS_FLAGS.contains(flag)) {
                 return Err(usage(format!("--{flag} is not valid with status")));
@@ -435,6 +463,11 @@ pub fn parse(
     Ok(invocation)
 }
 
+/// The flags that have a variable.
+pub fn with_variables() -> impl Iterator<Item = &'static Flag> {
+    FLAGS.iter().filter(|flag| flag.has_variable)
+}
+
 fn from_variables(
     environment: &BTreeMap<String, String>,
     origin: &dyn Fn(&str) -> String,
@@ -442,17 +475,18 @@ fn from_variables(
 ) -> Result<(), ExitError> {
     for name in environment.keys() {
         let upper = name.to_ascii_uppercase();
-        let is_known = FLAGS.iter().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
+        let is_known =
+            with_variables().any(|flag| variable(flag.name) == *name || flag.older.is_some_and(|it| it == name));
         if upper.starts_with("ACI_SYNC_") && !is_known {
             return Err(ExitError::usage(format!("{}unknown variable {name}; see aci-sync help", origin(name))));
         }
         // ACI_POLICY is meant for aci-sync: ignoring it would silently use the default.
-        let meant = FLAGS.iter().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
+        let meant = with_variables().map(|flag| variable(flag.name)).find(|it| it.replace("_SYNC_", "_") == upper);
         if let Some(meant) = meant.filter(|_| !is_known) {
             return Err(ExitError::usage(format!("{}unknown variable {name}; did you mean {meant}?", origin(name))));
         }
     }
-    for flag in FLAGS {
+    for flag in with_variables() {
         let names = [Some(variable(flag.name)), flag.older.map(str::to_owned)];
         for name in names.into_iter().flatten() {
             let Some(value) = environment.get(&name).filter(|it| !it.is_empty()) else { continue };

@@ -5,12 +5,13 @@ pub mod completions;
 pub mod explain;
 mod one_shot;
 pub mod plan;
+pub mod purge;
 pub mod run;
 pub mod self_test;
 pub mod status;
 pub mod version;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ use crate::cli::{Command, Invocation, manual};
 use crate::config::{self, Config};
 use crate::exit::ExitError;
 use crate::logging::{self, Output, is_invisible};
+use crate::model::dn::{L3outDn, Name};
 use crate::{kube, secret, service_settings};
 
 /// Variables by name.
@@ -39,6 +41,7 @@ pub fn dispatch(mut invocation: Invocation, mut environment: Environment) -> Res
     let text = match invocation.command {
         Command::Run => return run::run(set_up(&invocation, environment)?, invocation),
         Command::Plan => return plan::run(&invocation, environment),
+        Command::Purge => return purge::run(&invocation, &environment),
         Command::Explain => return explain::run(&set_up(&invocation, environment)?, &invocation),
         Command::Check => return check::run(&invocation, &environment),
         Command::Status => return status::run(&invocation, &environment),
@@ -60,6 +63,19 @@ fn wants_json(invocation: &Invocation) -> Result<bool, ExitError> {
         Some((_, "json")) => Ok(true),
         Some((given, other)) => Err(given.invalid(format!("{other:?} is neither text nor json"))),
     }
+}
+
+/// The L3Outs of the arguments.
+fn l3outs(invocation: &Invocation) -> Result<BTreeSet<L3outDn>, ExitError> {
+    invocation.arguments.iter().map(|text| l3out_of(text)).collect()
+}
+
+fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
+    let invalid = |why: &str| ExitError::usage(format!("invalid argument {text:?}: {why}"));
+    let (tenant, l3out) = text.split_once('/').ok_or_else(|| invalid("it is not TENANT/L3OUT"))?;
+    let tenant = Name::tenant(tenant).map_err(|why| invalid(&format!("the tenant {why}")))?;
+    let l3out = Name::object(l3out).map_err(|why| invalid(&format!("the L3Out {why}")))?;
+    Ok(L3outDn { tenant, l3out })
 }
 
 fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, ExitError> {

@@ -1,18 +1,21 @@
 //! One look at both sides, without watches and without a websocket: what `plan`, `explain` and `run --once` share (X5).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use log::warn;
 
 use crate::apic::adapters::{ReadOnly, WithoutEvents};
 use crate::apic::traits::ApicSession;
-use crate::apic::{self, Client};
+use crate::apic::{self, Client, Query};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::daemon::{apic_settings, reconciler_for};
 use crate::exit::{EXIT_CONFIG, ExitError};
 use crate::kube;
 use crate::model::kubernetes::{Kind, Object};
+use crate::model::observed::{EPG, SUBNET};
+use crate::model::owner::ANY_ANNOTATION;
 use crate::model::plan::Transaction;
 use crate::reconcile::{Reconciler, Report};
 
@@ -113,6 +116,19 @@ pub(super) fn login(config: &Config) -> Result<Client, ExitError> {
             done => return done.map_err(|error| apic_failure(&error)),
         }
     }
+}
+
+/// The objects on the fabric with an annotation of aci-sync, of whatever cluster, or of the Python application: how many have
+/// each.
+pub(super) fn count_annotations(client: &Client) -> Result<BTreeMap<Box<str>, usize>, apic::Error> {
+    let mut counts: BTreeMap<Box<str>, usize> = BTreeMap::new();
+    for class in [EPG, SUBNET] {
+        let query = Query::class(class).with_text("annotation", ANY_ANNOTATION);
+        for annotation in client.read(&query, &|| true)?.into_iter().filter_map(|it| it.attributes.annotation) {
+            *counts.entry(annotation).or_default() += 1;
+        }
+    }
+    Ok(counts)
 }
 
 pub(super) fn apic_failure(error: &apic::Error) -> ExitError {

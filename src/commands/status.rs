@@ -1,6 +1,7 @@
 //! `status`: asks the daemon of this machine for its state. It needs neither a kubeconfig nor a password.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,7 +11,7 @@ use crate::cli::Invocation;
 use crate::config;
 use crate::exit::ExitError;
 use crate::logging::one_line;
-use crate::net::DeadlineStream;
+use crate::net::{DeadlineStream, Socket};
 use crate::status::listen::ListenAddress;
 use crate::time;
 
@@ -66,21 +67,48 @@ pub(super) fn ask(invocation: &Invocation, environment: &Environment) -> Result<
     Ok(status)
 }
 
-/// The answer of the first address of `--listen` that answers.
-fn fetch(invocation: &Invocation, environment: &Environment, path: &str) -> Result<String, ExitError> {
+/// The state of every daemon that answers. What serves an address and cannot be asked is an error: it may be one (T11).
+pub(super) fn ask_all(invocation: &Invocation, environment: &Environment) -> Result<Vec<Value>, ExitError> {
+    let mut all = Vec::new();
+    for address in addresses(invocation, environment)? {
+        let stream = match address.connect() {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ExitError::failed(denied(&address, &error)));
+            }
+            Err(_) => continue,
+        };
+        let failed = |why: String| ExitError::failed(format!("{address}: a daemon may run there: {why}"));
+        let answer = get(stream, "/status.json").map_err(|error| failed(error.to_string()))?;
+        all.push(decoded(&answer).map_err(|error| failed(error.message))?);
+    }
+    Ok(all)
+}
+
+fn denied(address: &ListenAddress, error: &io::Error) -> String {
+    format!("failed to connect to {address}: {error}; run it as root, such as with sudo")
+}
+
+/// The addresses of `--listen`, or else where the service listens.
+fn addresses(invocation: &Invocation, environment: &Environment) -> Result<Vec<ListenAddress>, ExitError> {
     let mut addresses = config::listen(invocation, environment)?;
     if addresses.is_empty() && invocation.get("listen").is_none() {
         addresses.push(ListenAddress::Unix("/run/aci-sync/aci-sync.sock".into()));
     }
     // A socket file belongs to this machine's daemon, whatever answers on a port.
     addresses.sort_by_key(|address| !matches!(address, ListenAddress::Unix(_)));
+    Ok(addresses)
+}
+
+/// The answer of the first address of `--listen` that answers.
+fn fetch(invocation: &Invocation, environment: &Environment, path: &str) -> Result<String, ExitError> {
+    let addresses = addresses(invocation, environment)?;
     let mut errors = Vec::new();
     for address in &addresses {
-        match get(address, path) {
+        match address.connect().and_then(|stream| get(stream, path)) {
             Ok(answer) => return Ok(answer),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let message = format!("failed to connect to {address}: {error}; run it as root, such as with sudo");
-                return Err(ExitError::failed(message));
+                return Err(ExitError::failed(denied(address, &error)));
             }
             Err(error) => errors.push(format!("{address}: {error}")),
         }
@@ -90,8 +118,8 @@ fn fetch(invocation: &Invocation, environment: &Environment, path: &str) -> Resu
 }
 
 /// One request, whose answer is read to its end.
-fn get(address: &ListenAddress, path: &str) -> io::Result<String> {
-    let mut stream = DeadlineStream::new(address.connect()?, TIMEOUT);
+fn get(stream: Arc<dyn Socket>, path: &str) -> io::Result<String> {
+    let mut stream = DeadlineStream::new(stream, TIMEOUT);
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let count = stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

@@ -99,6 +99,11 @@ impl ElectionState {
         ElectionState { identity, seen: None, leads_until: None }
     }
 
+    /// The Lease was looked at before, and its record has not changed since then.
+    pub fn saw(&mut self, lease: Lease, since: Instant) {
+        self.seen = Some((lease, since));
+    }
+
     /// Until when this process leads; `None` if it does not.
     pub fn leads_until(&self) -> Option<Instant> {
         self.leads_until

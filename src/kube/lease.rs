@@ -55,6 +55,15 @@ impl LeaseLock {
         Ok(lease.spec.holder_identity.unwrap_or_default().chars().take(MAX_IDENTITY).collect())
     }
 
+    /// The Lease as it is; `None` if there is none.
+    pub fn look(&self) -> Result<Option<Lease>, Error> {
+        match self.read(CONNECT_TIMEOUT) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read(&self, limit: Duration) -> Result<Lease, Error> {
         decode::lease(&self.client.get_object(&format!("{}/{}", self.path(), self.name), limit)?)
     }
@@ -124,6 +133,18 @@ impl LeaderElector {
         let election = ElectionState::new(lock.identity.clone());
         let refusals = Backoff::new(Duration::from_secs(4), Duration::from_secs(30));
         LeaderElector { lock, election, leadership, stop, refusals, logged: None, was_conflict: false }
+    }
+
+    /// The same, after a look at the Lease: this is how it has been since then.
+    pub fn having_seen(mut self, lease: Lease, since: Instant) -> LeaderElector {
+        self.election.saw(lease, since);
+        self
+    }
+
+    /// One try before [`LeaderElector::run`]; whether it made this process the leader.
+    pub fn acquire(&mut self) -> Result<bool, Error> {
+        self.try_acquire_or_renew(&|_| {})?;
+        Ok(self.leadership.is_leader())
     }
 
     /// Takes part until the program stops. `lost` is called at the end of each term.

@@ -57,6 +57,10 @@ pub enum Cause {
     Undesired,
     /// Deleted: no valid annotation names the EPG. It was removed or changed, or its Deployment is gone (D6).
     Unnamed,
+    /// Deleted by `purge`: it carries our owner annotation (T11).
+    Purge,
+    /// Deleted by `purge --legacy`: it carries a legacy mark (T11).
+    PurgeLegacy,
 }
 
 impl fmt::Display for Cause {
@@ -83,6 +87,8 @@ impl fmt::Display for Cause {
             Cause::Refused(why) => write!(f, "address is never exposed: {why}"),
             Cause::Undesired => f.write_str("no Deployment that names this EPG exposes the address"),
             Cause::Unnamed => f.write_str("no valid annotation names the EPG any more"),
+            Cause::Purge => f.write_str("purge"),
+            Cause::PurgeLegacy => f.write_str("purge of a legacy object"),
         }
     }
 }

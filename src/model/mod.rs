@@ -35,6 +35,7 @@ pub mod guards;
 pub mod missing_pods;
 mod placement;
 pub mod planner;
+pub mod purge;
 mod retained;
 
 pub mod explain;

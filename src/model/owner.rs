@@ -46,6 +46,8 @@ pub struct OwnerIdentity {
     /// What the keys of our tags begin with; the first is our own, the others are those of adopted ids (O3).
     tag_prefixes: Vec<String>,
     legacy: Vec<String>,
+    /// Legacy objects may be deleted like owned ones: `purge --legacy` (T11).
+    deletes_legacy: bool,
 }
 
 impl OwnerIdentity {
@@ -62,12 +64,34 @@ impl OwnerIdentity {
             annotation: annotation_of(cluster_id),
             tag_prefixes: vec![tags_of(cluster_id)],
             legacy: vec![LEGACY_ANNOTATION.to_owned()],
+            deletes_legacy: false,
         };
         for id in adopted.iter().filter(|id| *id != cluster_id) {
             owner.legacy.push(annotation_of(id));
             owner.tag_prefixes.push(tags_of(id));
         }
         owner
+    }
+
+    /// The owner as `purge` deletes for it: with `legacy` also the objects of the Python application and of the adopted ids,
+    /// else nothing but what carries its own annotation and its own tags (T11).
+    pub fn purging(cluster_id: &str, adopted: &[String], legacy: bool) -> Self {
+        let adopted = if legacy { adopted } else { &[] };
+        OwnerIdentity { deletes_legacy: legacy, ..OwnerIdentity::new(cluster_id, adopted) }
+    }
+
+    /// Whether an object of this ownership may be deleted for its own sake.
+    pub fn may_delete(&self, ownership: Ownership) -> bool {
+        match ownership {
+            Ownership::Owned => true,
+            Ownership::Legacy => self.deletes_legacy,
+            Ownership::Unmarked | Ownership::OtherCluster | Ownership::Foreign => false,
+        }
+    }
+
+    /// The annotations of what may be deleted for its own sake.
+    pub fn deletable_annotations(&self) -> impl Iterator<Item = &str> {
+        self.all_annotations().take(if self.deletes_legacy { usize::MAX } else { 1 })
     }
 
     /// The key of the tag that marks an EPG of its L3Out as foreign (O4).
@@ -116,7 +140,12 @@ impl OwnerIdentity {
     }
 }
 
+/// The cluster id in the owner annotation of any aci-sync.
+pub fn id_in(annotation: &str) -> Option<&str> {
+    annotation.strip_prefix(ANNOTATION_PREFIX)
+}
+
 /// The cluster id in another aci-sync's owner annotation.
 pub fn other_cluster(annotation: &str, ownership: Ownership) -> Option<Box<str>> {
-    annotation.strip_prefix(ANNOTATION_PREFIX).filter(|_| ownership == Ownership::OtherCluster).map(Into::into)
+    id_in(annotation).filter(|_| ownership == Ownership::OtherCluster).map(Into::into)
 }

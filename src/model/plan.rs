@@ -270,6 +270,11 @@ impl fmt::Display for Tally {
 
 /// Transactions for people: by L3Out and EPG, each change with its reason.
 pub fn describe(transactions: &[Transaction]) -> String {
+    describe_with(transactions, &|_| Vec::new())
+}
+
+/// The same, with further lines about each EPG.
+pub fn describe_with(transactions: &[Transaction], more: &dyn Fn(&EpgDn) -> Vec<String>) -> String {
     let mut by_l3out: BTreeMap<&L3outDn, BTreeMap<&EpgDn, Vec<&Change>>> = BTreeMap::new();
     for transaction in transactions {
         let epgs = by_l3out.entry(&transaction.epg.l3out).or_default();
@@ -282,6 +287,9 @@ pub fn describe(transactions: &[Transaction]) -> String {
             text += &format!("  EPG {}\n", epg.name);
             for change in changes {
                 text += &format!("    {change}\n");
+            }
+            for line in more(epg) {
+                text += &format!("    {line}\n");
             }
         }
     }

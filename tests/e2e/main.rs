@@ -29,6 +29,8 @@ mod parallel_requests;
 mod plan_and_once;
 mod plan_output;
 mod prototype_defects;
+mod purge;
+mod purge_refusals;
 mod safety;
 mod service_manager;
 mod service_settings;

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use sim::client::Client;
 
 /// An administrator with a shell and an HTTP client.
-struct Hand {
+pub struct Hand {
     client: Client,
     cookie: String,
 }
 
 impl Hand {
-    fn of(world: &World) -> Hand {
+    pub fn of(world: &World) -> Hand {
         let (user, password) = (world.apic.username(), world.apic.password());
         let client = Client::new(&world.apic.apic(), world.apic.ca_pem().as_bytes(), None).unwrap();
         let login = json!({"aaaUser": {"attributes": {"name": user, "pwd": password}}}).to_string();
@@ -30,7 +30,7 @@ impl Hand {
 
     /// Sends what a document lists, in its order.
     #[track_caller]
-    fn post(&self, requests: &Value) {
+    pub fn post(&self, requests: &Value) {
         for request in requests.as_array().unwrap() {
             let word = |name: &str| request[name].as_str().unwrap();
             let body = request.get("body").map(Value::to_string).unwrap_or_default();
@@ -39,7 +39,7 @@ impl Hand {
     }
 
     /// All that can be configured in the tenant, as the APIC itself saves it.
-    fn configuration(&self) -> Value {
+    pub fn configuration(&self) -> Value {
         let mut all = self.send("GET", "/api/mo/uni/tn-T.json?rsp-subtree=full&rsp-prop-include=config-only", "");
         all["imdata"].take()
     }

@@ -46,6 +46,8 @@ fn the_settings_of_the_service_are_used() {
 
     let (code, explained, err) = run(typed(&world, &["explain", "a/web"]));
     assert!(code == Some(2) && explained.starts_with("Deployment a/web"), "{explained}{err}");
+    let (code, purge, err) = run(typed(&world, &["purge"]));
+    assert_eq!((code, &*purge), (Some(0), "Nothing to delete, and nothing is left.\n"), "{err}");
     let (code, check, _) = run(typed(&world, &["check"]));
     assert_eq!(code, Some(0), "{check}");
     let from = format!("all settings are valid; those of the service are in {}", world.folder.path().display());

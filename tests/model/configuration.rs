@@ -212,7 +212,7 @@ fn parsed(words: &str, environment: &[(&str, &str)]) -> Result<Invocation, (u8, 
 #[test]
 fn wrong_command_lines() {
     for (words, environment, code, complaint) in [
-        ("", &[][..], 64, "missing command; the commands are run, plan, explain, check, status"),
+        ("", &[][..], 64, "missing command; the commands are run, plan, explain, check, status, purge"),
         ("dance", &[], 64, "unknown command \"dance\""),
         ("run run", &[], 64, "unexpected argument \"run\""),
         ("run --color", &[], 64, "unknown flag --color"),
@@ -230,7 +230,12 @@ fn wrong_command_lines() {
         ("help --apic-insecure", &[], 64, "--apic-insecure is not valid with this command"),
         ("run", &[("ACI_SYNC_LISTENS", "5")], 64, "unknown variable ACI_SYNC_LISTENS"),
         ("status --policy sync", &[], 64, "--policy is not valid with status"),
-        ("run -o json", &[], 64, "--output is valid with check, explain, plan and status only"),
+        ("run -o json", &[], 64, "--output is valid with check, explain, plan, purge and status only"),
+        ("run --yes", &[], 64, "--yes is valid with purge only"),
+        ("plan --legacy", &[], 64, "--legacy is valid with purge only"),
+        ("status --yes", &[], 64, "--yes is valid with purge only"),
+        ("purge", &[("ACI_SYNC_YES", "true")], 64, "unknown variable ACI_SYNC_YES"),
+        ("purge", &[("ACI_YES", "true"), ("ACI_SYNC_LEGACY", "true")], 64, "unknown variable ACI_SYNC_LEGACY"),
         ("plan --wait 5s", &[], 64, "--wait is valid with explain only"),
         ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
         ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),

@@ -22,6 +22,7 @@ mod missing_events;
 mod names;
 mod packaging;
 mod plans;
+mod purge;
 mod reconcile;
 mod recordings_decoding;
 mod structure;

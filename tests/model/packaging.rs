@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use aci_sync::cli::{self, FLAGS};
+use aci_sync::cli;
 
 /// Every setting of the file, whether commented out or not.
 fn settings() -> BTreeMap<String, String> {
@@ -23,7 +23,7 @@ fn settings() -> BTreeMap<String, String> {
 /// A password in there would be in the environment of every plugin.
 #[test]
 fn the_environment_file_has_every_setting() {
-    let mut names: Vec<String> = FLAGS.iter().map(|it| cli::variable(it.name)).collect();
+    let mut names: Vec<String> = cli::with_variables().map(|it| cli::variable(it.name)).collect();
     names.extend(["ACI_APIC", "ACI_USERNAME", "KUBECONFIG", "RUST_LOG"].map(str::to_owned));
     names.sort();
     assert_eq!(settings().into_keys().collect::<Vec<_>>(), names);
@@ -33,7 +33,7 @@ fn the_environment_file_has_every_setting() {
 #[test]
 fn the_environment_file_shows_the_defaults() {
     let settings = settings();
-    for flag in FLAGS {
+    for flag in cli::with_variables() {
         let shown = &settings[&cli::variable(flag.name)];
         let quoted = flag.default.strip_prefix('`').and_then(|it| it.strip_suffix('`'));
         if let Some(default) = quoted.or(Some(flag.default).filter(|it| matches!(*it, "true" | "false")))

@@ -4,7 +4,7 @@
 use crate::model::cache::FabricCache;
 use crate::model::dn::Prefix;
 use crate::model::observed::{Epg, Subnet};
-use crate::model::owner::Ownership;
+use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::{Change, RequestShape, Transaction};
 
 /// Fails with the reason for which a transaction must not be sent.
@@ -13,10 +13,10 @@ pub(super) fn check(fabric: &FabricCache, transaction: &Transaction) -> Result<(
     let changes = transaction.changes.as_slice();
     match transaction.shape {
         RequestShape::Tag => return check_tag(fabric, transaction),
-        RequestShape::EpgTree => check_epg_tree(epg, changes)?,
+        RequestShape::EpgTree => check_epg_tree(fabric, epg, changes)?,
         RequestShape::OneSubnet => check_one_subnet(epg, changes)?,
     }
-    changes.iter().try_for_each(|change| check_change(epg, change))
+    changes.iter().try_for_each(|change| check_change(fabric.owner(), epg, change))
 }
 
 /// A tag is owned by its key: only one that the cache holds with our prefix is deleted (O4).
@@ -29,13 +29,16 @@ fn check_tag(fabric: &FabricCache, transaction: &Transaction) -> Result<(), Stri
     }
 }
 
-/// The request carries the owner annotation for the EPG, so the EPG must be owned or become so by a planned change.
-fn check_epg_tree(epg: Option<&Epg>, changes: &[Change]) -> Result<(), String> {
+/// The request carries the owner annotation for the EPG, so the EPG must be owned or become so by a planned change. One
+/// that deletes the EPG carries none.
+fn check_epg_tree(fabric: &FabricCache, epg: Option<&Epg>, changes: &[Change]) -> Result<(), String> {
     let sets_owner = |change: &Change| matches!(change, Change::CreateEpg { .. } | Change::SetEpgOwner { .. });
     if changes.iter().any(sets_owner) {
         return Ok(());
     }
+    let deletes_epg = changes.iter().any(Change::deletes_epg);
     match epg {
+        Some(epg) if deletes_epg => require(fabric.owner().may_delete(epg.ownership), "the EPG is not owned"),
         Some(epg) => require(epg.ownership == Ownership::Owned, "the EPG is not owned"),
         // The request would create it.
         None => Err("the EPG is not present".into()),
@@ -47,7 +50,7 @@ fn check_one_subnet(epg: Option<&Epg>, changes: &[Change]) -> Result<(), String>
     require(changes.len() == 1, "more than one change at once")
 }
 
-fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
+fn check_change(owner: &OwnerIdentity, epg: Option<&Epg>, change: &Change) -> Result<(), String> {
     if matches!(change, Change::CreateTag | Change::DeleteTag { .. }) {
         return Err("a tag is not part of an EPG".into());
     }
@@ -61,9 +64,9 @@ fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
             require(epg.is_ours() || epg.ownership == Ownership::Legacy, "the EPG is not owned")
         }
         Change::DeleteEpg { .. } => {
-            let is_owned = |subnet: &Subnet| subnet.ownership == Ownership::Owned;
-            require(epg.ownership == Ownership::Owned, "the EPG is not owned")?;
-            require(epg.subnets.values().all(is_owned) && epg.unreadable == 0, "the EPG holds foreign subnets")
+            let may_go = |subnet: &Subnet| owner.may_delete(subnet.ownership);
+            require(owner.may_delete(epg.ownership), "the EPG is not owned")?;
+            require(epg.subnets.values().all(may_go) && epg.unreadable == 0, "the EPG holds foreign subnets")
         }
         Change::CreateSubnet { prefix, .. } => {
             require(!epg.subnets.contains_key(prefix), &format!("{prefix} is present"))
@@ -75,7 +78,7 @@ fn check_change(epg: Option<&Epg>, change: &Change) -> Result<(), String> {
         }),
         Change::DeleteSubnet { prefix, moves_to, .. } => check_subnet(epg, prefix, |subnet| {
             let is_moving_legacy = subnet.ownership == Ownership::Legacy && moves_to.is_some();
-            subnet.ownership == Ownership::Owned || is_moving_legacy
+            owner.may_delete(subnet.ownership) || is_moving_legacy
         }),
         Change::CreateTag | Change::DeleteTag { .. } => Ok(()),
     }

@@ -1,15 +1,16 @@
 //! The fabric's objects: marks of aci-sync, and the tenants and L3Outs that Deployments or arguments name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::report::Outcome;
 use super::{World, each, passed};
 use crate::apic::{Client, Error, Query};
+use crate::commands::one_shot::count_annotations;
 use crate::model::dn::{L3outDn, Name};
 use crate::model::finding::counted;
 use crate::model::mo::Mo;
 use crate::model::observed::{FAULT, PREFIX_IN_USE, faults_by_epg};
-use crate::model::owner::{ANY_ANNOTATION, OwnerIdentity, Ownership};
+use crate::model::owner::{OwnerIdentity, Ownership};
 
 /// The privileges either of which lets aci-sync write external EPGs.
 const PRIVILEGES: [&str; 2] = ["admin", "tenant-ext-connectivity"];
@@ -35,20 +36,13 @@ pub(super) fn marks(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(id) = &world.cluster_id else {
         return vec![Outcome::skip("", "the cluster id is unknown: kube.auth failed, and there is no --cluster-id")];
     };
-    let mut counts: BTreeMap<Box<str>, usize> = BTreeMap::new();
-    for class in ["l3extInstP", "l3extSubnet"] {
-        match read(session, &Query::class(class).with_text("annotation", ANY_ANNOTATION)) {
-            Ok(mos) => {
-                for annotation in mos.into_iter().filter_map(|it| it.attributes.annotation) {
-                    *counts.entry(annotation).or_default() += 1;
-                }
-            }
-            Err(error) => {
-                let fix = "let the user read all tenants that Deployments name";
-                return vec![Outcome::fail("", format!("failed to find owned objects: {error}"), fix)];
-            }
+    let mut counts = match count_annotations(session) {
+        Ok(counts) => counts,
+        Err(error) => {
+            let fix = "let the user read all tenants that Deployments name";
+            return vec![Outcome::fail("", format!("failed to find owned objects: {error}"), fix)];
         }
-    }
+    };
     let owner = OwnerIdentity::new(id, &config.adopt_ids);
     let own = counts.remove(owner.annotation()).unwrap_or(0);
     let mut outcomes =

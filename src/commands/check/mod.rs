@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use self::report::{Outcome, Report, Status};
-use super::{Environment, print, start, wants_json};
+use super::{Environment, l3outs, print, start, wants_json};
 use crate::apic::Controller;
 use crate::cli::Invocation;
 use crate::config::Config;
@@ -101,7 +101,7 @@ struct World<'a> {
 
 /// Runs all checks; 0 if none failed, 78 if the settings are wrong, else 1.
 pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, ExitError> {
-    let l3outs = invocation.arguments.iter().map(|text| l3out_of(text)).collect::<Result<_, _>>()?;
+    let l3outs = l3outs(invocation)?;
     let mut report = Report::new(wants_json(invocation)?);
     start(invocation)?;
     let mut world = World {
@@ -175,14 +175,6 @@ fn each<T>(
         outcomes.push(look(next));
     }
     outcomes
-}
-
-fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
-    let invalid = |why: &str| ExitError::usage(format!("invalid argument {text:?}: {why}"));
-    let (tenant, l3out) = text.split_once('/').ok_or_else(|| invalid("it is not TENANT/L3OUT"))?;
-    let tenant = Name::tenant(tenant).map_err(|why| invalid(&format!("the tenant {why}")))?;
-    let l3out = Name::object(l3out).map_err(|why| invalid(&format!("the L3Out {why}")))?;
-    Ok(L3outDn { tenant, l3out })
 }
 
 /// The end of a credential, which is a warning within 30 days; `ended` is for one in the past.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::Seen;
+use crate::model::cause::Cause;
 use crate::model::dn::{EpgDn, Prefix};
 use crate::model::observed::{EPG, SUBNET, Subnet, TAG};
 use crate::model::owner::{OwnerIdentity, Ownership};
@@ -20,8 +21,7 @@ const MAX_LISTED: usize = 1000;
 pub(super) fn plan(seen: &Seen) -> String {
     let (verdict, tally) = (seen.verdict(), Tally::of(&seen.transactions));
     let moves = Moves::of(&seen.transactions);
-    let in_order = seen.transactions.iter().flat_map(|it| it.changes.iter().map(move |change| (&it.epg, change)));
-    let changes: Vec<Value> = in_order.filter_map(|(epg, change)| entry(&seen.owner, &moves, epg, change)).collect();
+    let changes = entries(&seen.owner, &moves, &seen.transactions);
     let findings = seen.findings.iter().map(|finding| {
         json!({"code": finding.code.to_string(), "subject": finding.subject.to_string(), "text": finding.text,
             "open": finding.code.is_open()})
@@ -49,8 +49,18 @@ pub(super) fn plan(seen: &Seen) -> String {
     format!("{object}\n")
 }
 
+/// The changes of a plan that moves nothing, as `purge` shows them.
+pub(in crate::commands) fn deletions(owner: &OwnerIdentity, transactions: &[Transaction]) -> Vec<Value> {
+    entries(owner, &Moves::of(transactions), transactions)
+}
+
+fn entries(owner: &OwnerIdentity, moves: &Moves<'_>, transactions: &[Transaction]) -> Vec<Value> {
+    let in_order = transactions.iter().flat_map(|it| it.changes.iter().map(move |change| (&it.epg, change)));
+    in_order.filter_map(|(epg, change)| entry(owner, moves, epg, change)).collect()
+}
+
 /// What is printed if there is no plan.
-pub(super) fn failure(schema: &str, message: &str) -> String {
+pub(in crate::commands) fn failure(schema: &str, message: &str) -> String {
     let object = json!({"schema": schema, "result": "failed", "summary": message});
     format!("{object}\n")
 }
@@ -94,7 +104,10 @@ fn entry(owner: &OwnerIdentity, moves: &Moves<'_>, epg: &EpgDn, change: &Change)
             form("repair", EPG, dn, why.to_string(), json!(known(owner, *from)), json!({"annotation": annotation}))
         }
         Change::DeleteEpg { subnets, why } => {
-            let before = json!({"name": epg.name.as_str(), "annotation": annotation});
+            let ownership = if *why == Cause::PurgeLegacy { Ownership::Legacy } else { Ownership::Owned };
+            let mut before = known(owner, ownership);
+            before.insert("name".to_owned(), json!(epg.name.as_str()));
+            let before = before.into();
             with(form("delete", EPG, dn, why.to_string(), before, nothing), "subnets", json!(subnets))
         }
         Change::CreateSubnet { prefix, .. } if moves.0.contains_key(&(epg, *prefix)) => return None,

@@ -1,8 +1,8 @@
 //! `plan`: what a run would change, and why. It sends nothing but reads. The text is here; the last sentence and the exit
 //! code are in `verdict`, `-o json` in `json`, and `-o apic` in `requests`.
 
-mod json;
-mod requests;
+pub(super) mod json;
+pub(super) mod requests;
 mod verdict;
 
 use std::collections::BTreeSet;

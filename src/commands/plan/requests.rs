@@ -30,6 +30,7 @@ fn request(request: &WriteRequest) -> Value {
     form
 }
 
-fn undo(Undo { dn, body }: &Undo) -> Value {
+/// A POST that takes back a request.
+pub(in crate::commands) fn undo(Undo { dn, body }: &Undo) -> Value {
     json!({"method": "POST", "path": format!("/api/mo/{dn}.json"), "body": body})
 }
