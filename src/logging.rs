@@ -59,8 +59,7 @@ pub fn start(output: Output, default: &str, format: Format) -> Result<(), ExitEr
     let filter = if bare { format!("warn,aci_sync={filter}") } else { filter };
     let filter = env_logger::Builder::new().parse_filters(&filter).build();
     let level = filter.filter();
-    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    let journal = [is_stream(&std::io::stdout(), &stream), is_stream(&std::io::stderr(), &stream)];
+    let journal = [is_journal(&std::io::stdout()), is_journal(&std::io::stderr())];
     let (queue, waiting) = bounded(QUEUE);
     let lost = Arc::new(AtomicUsize::new(0));
     let counted = lost.clone();
@@ -198,7 +197,8 @@ fn quoted(value: &str) -> String {
 
 /// Whether an output is the journal's, named as systemd does: device, colon, inode (systemd.exec(5)). That the
 /// variable is set says little: whatever a service starts inherits it, with outputs of its own.
-fn is_stream(output: &impl AsFd, stream: &str) -> bool {
+fn is_journal(output: &impl AsFd) -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     let file = output.as_fd().try_clone_to_owned().map(File::from);
     file.and_then(|it| it.metadata()).is_ok_and(|it| format!("{}:{}", it.dev(), it.ino()) == stream)
 }
@@ -234,6 +234,12 @@ impl Log for Lines {
             let _ = flushed.recv_deadline(deadline);
         }
     }
+}
+
+/// The line for stderr about the error that ends the program. It may come before logging has started.
+pub fn last_line(error: &str) -> String {
+    let begin = if is_journal(&std::io::stderr()) { format!("<{}>", priority(Level::Error)) } else { String::new() };
+    format!("{begin}aci-sync: {}\n", one_line(error))
 }
 
 /// Names from a cluster or a fabric can hold anything; a control character in one must not become a line of its own.

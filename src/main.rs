@@ -19,6 +19,6 @@ fn run() -> Result<u8, ExitError> {
 }
 
 fn report(error: &ExitError) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "aci-sync: {}", logging::one_line(&error.message));
+    let _ = std::io::stderr().write_all(logging::last_line(&error.message).as_bytes());
     ExitCode::from(error.code)
 }

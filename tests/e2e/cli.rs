@@ -172,6 +172,23 @@ fn lines_have_the_prefix_that_their_reader_expects() {
     }
 }
 
+/// X6: in the journal the error that ends the program has the priority of an error.
+#[test]
+fn the_last_line_has_the_priority_of_an_error() {
+    let world = World::new();
+    let path = world.folder.file("log", "");
+    let file = File::options().append(true).open(&path).unwrap();
+    let inode = file.metadata().map(|it| format!("{}:{}", it.dev(), it.ino())).unwrap();
+    for (stream, begin) in [(inode.as_str(), "<3>aci-sync: "), ("1:1", "aci-sync: ")] {
+        std::fs::write(&path, "").unwrap();
+        let mut command = world.command(&["run", "--apic-ca", "/no-such-file"]);
+        command.env("JOURNAL_STREAM", stream).stderr(file.try_clone().unwrap());
+        assert_eq!(command.status().unwrap().code(), Some(78));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(begin) && text.lines().count() == 1, "{text}");
+    }
+}
+
 /// X6: `RUST_LOG` sets the level; X4: an invalid one is an error.
 #[test]
 fn levels() {
