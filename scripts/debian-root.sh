@@ -19,7 +19,8 @@ make_root() { # DIR
         rm -rf "$cached.work"
         for try in 1 2 3; do
             echo "making a Debian root from the machine's apt source (attempt $try of 3) ..."
-            if debootstrap --variant=minbase --include=systemd bookworm "$cached.work" "$mirror" >"$cache/debian-12.log" 2>&1 &&
+            # An interruption leaves no mount of debootstrap behind: they are in a namespace of its own.
+            if unshare --mount debootstrap --variant=minbase --include=systemd bookworm "$cached.work" "$mirror" >"$cache/debian-12.log" 2>&1 &&
                 rm -f "$cached.work"/var/cache/apt/archives/*.deb &&
                 tar --create --numeric-owner --file="$cached.part" --directory="$cached.work" . &&
                 mv "$cached.part" "$cached"; then

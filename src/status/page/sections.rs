@@ -66,7 +66,7 @@ impl Page<'_> {
         );
         page.raw("Nothing of them is sent until you approve. Check that this is the right, complete cluster; then ");
         page.raw("approve on this machine with</p>\n<pre tabindex='0'><code>");
-        page.raw("sudo kill -USR2 \"$(systemctl show --property=MainPID --value aci-sync)\"</code></pre>\n");
+        page.raw("sudo systemctl kill --kill-who=main --signal=USR2 aci-sync</code></pre>\n");
         if listed.is_empty() {
             page.raw(NO_MATCH);
         } else {
