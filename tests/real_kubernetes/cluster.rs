@@ -129,6 +129,20 @@ impl Cluster {
         assert!(output.status.success(), "{word} {part}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The ServiceAccount and its rights are as after the start, also if they were deleted.
+    pub fn restore_rights(&self) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        self.kubectl(&["apply", "--filename", root.join("scripts/kubernetes-rbac.yaml").to_str().unwrap()]);
+        let path = std::env::join_paths([self.file("bin"), PathBuf::from("/usr/bin"), PathBuf::from("/bin")]).unwrap();
+        let mut command = Command::new(root.join("scripts/make-kubeconfig"));
+        let output = command.env("KUBECONFIG", self.file("admin.kubeconfig")).env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        std::fs::write(self.file("service-account.kubeconfig"), &text).unwrap();
+        let token = text.lines().find_map(|it| it.trim().strip_prefix("token: ")).unwrap();
+        std::fs::write(self.file("service-account.token"), format!("{token}\n")).unwrap();
+    }
+
     /// etcd forgets its history up to now.
     pub fn compact(&self) {
         let url = read(&self.file("etcd.url"));

@@ -7,10 +7,13 @@
 #![allow(clippy::print_stdout, reason = "a seed and a summary are for developers")]
 
 mod cluster;
+mod container;
 #[allow(dead_code, reason = "these stories use a part of it")]
 #[path = "../e2e/world.rs"]
 mod e2e_world;
+mod kubelet;
 mod node;
+mod site;
 mod world;
 
 mod api_server_faults;
@@ -18,9 +21,11 @@ mod bindings;
 mod churn;
 mod credentials;
 mod hostile_tenant;
+mod in_cluster_document;
 mod kubernetes_events;
 mod leader_election;
 mod lifecycle;
+mod manifests;
 mod pods;
 mod rights;
 mod services;

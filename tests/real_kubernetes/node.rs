@@ -1,6 +1,7 @@
 //! Scheduler, CNI and kubelet of a node that is not there: Pods are bound, get their addresses, run, and end, through
 //! the same subresources that the real ones use. An address is given out again as soon as its Pod begins to end, the
 //! one that came back last first: a CNI does no better.
+//! No process runs. Those of the namespace kube-system are left to `kubelet.rs`, where the processes run.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::kubelet;
 
 /// A Pod with this annotation is left to the story.
 pub const BY_HAND: &str = "suite/by-hand";
@@ -76,6 +78,9 @@ impl Node {
         loop {
             for mut event in self.cluster.watch("/api/v1/pods") {
                 let pod = event["object"].take();
+                if pod["metadata"]["namespace"] == kubelet::NAMESPACE {
+                    continue;
+                }
                 let uid = uid(&pod);
                 if event["type"] == "DELETED" {
                     self.addresses.lock().unwrap().release(&uid);
