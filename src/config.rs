@@ -361,16 +361,19 @@ pub fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) ->
         }
         return Ok(password);
     }
-    if let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") {
-        let file = Path::new(folder).join("apic-password");
+    let credential = environment.get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(folder).join("apic-password"));
+    if let Some(file) = &credential {
         // A credential that exists but cannot be read is an error, not a reason to use the environment.
         if file.try_exists().unwrap_or(true) {
-            return password_in(&file, "the credential apic-password");
+            return password_in(file, "the credential apic-password");
         }
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
-        None => Err(ExitError::config("missing APIC password; set --password-file or ACI_PASSWORD")),
+        None => {
+            let file = credential.map_or(String::new(), |file| format!("write it into {}, or ", file.display()));
+            Err(ExitError::config(format!("missing APIC password; {file}set --password-file or ACI_PASSWORD")))
+        }
     }
 }
 

@@ -48,6 +48,12 @@ fn the_settings_of_the_service_are_used() {
     assert!(code == Some(2) && explained.starts_with("Deployment a/web"), "{explained}{err}");
     let (code, purge, err) = run(typed(&world, &["purge"]));
     assert_eq!((code, &*purge), (Some(0), "Nothing to delete, and nothing is left.\n"), "{err}");
+    let password = world.folder.path().join("apic-password");
+    std::fs::remove_file(&password).unwrap();
+    let (code, _, err) = run(typed(&world, &["plan"]));
+    let missing = format!("missing APIC password; write it into {}, or set", password.display());
+    assert!(code == Some(78) && err.contains(&missing), "{err}");
+    world.folder.file("apic-password", world.apic.password());
     let (code, check, _) = run(typed(&world, &["check"]));
     assert_eq!(code, Some(0), "{check}");
     let from = format!("all settings are valid; those of the service are in {}", world.folder.path().display());
