@@ -83,6 +83,11 @@ impl Reconciler {
         let mut result = Ok(Next::Continue);
         for (transaction, answer) in accepted.into_iter().chain(refused) {
             let epg = transaction.epg.clone();
+            if result.is_err() && answer.as_ref().is_err_and(Refusal::needs_a_read) {
+                // The session may have ended: what became of this one is read in the next reconcile.
+                self.fabric.stale_l3outs.insert(epg.l3out);
+                continue;
+            }
             match self.answered(run, transaction, answer) {
                 Ok(Next::Continue) => {}
                 Ok(Next::DropEpg) => outgoing.drop(|it| *it == epg),

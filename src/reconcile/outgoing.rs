@@ -26,19 +26,23 @@ impl Outgoing {
     /// All transactions of a plan. `namespace` says who named an EPG.
     pub(super) fn new<'a>(transactions: Vec<Transaction>, namespace: impl Fn(&EpgDn) -> Option<&'a str>) -> Outgoing {
         let mut outgoing = Outgoing::default();
-        let mut turns: HashMap<Option<&str>, usize> = HashMap::new();
         for transaction in transactions {
-            let turn = turns.entry(namespace(&transaction.epg)).or_default();
-            *turn += 1;
-            let rank = Rank { only_removes: only_removes(&transaction), turn: *turn };
+            let rank = Rank { only_removes: only_removes(&transaction), turn: 0 };
             outgoing.by_epg.entry(transaction.epg.clone()).or_default().push_back((rank, transaction));
         }
+        // A namespace's deletions do not put off its creations.
+        let mut turns: HashMap<(Option<&str>, bool), usize> = HashMap::new();
         for (epg, transactions) in &mut outgoing.by_epg {
             // What precedes a creation in its EPG must not hold it up.
             let mut follows_creation = false;
             for (rank, _) in transactions.iter_mut().rev() {
                 follows_creation |= !rank.only_removes;
                 rank.only_removes = !follows_creation;
+            }
+            for (rank, _) in transactions.iter_mut() {
+                let turn = turns.entry((namespace(epg), rank.only_removes)).or_default();
+                *turn += 1;
+                rank.turn = *turn;
             }
             outgoing.ready.extend(transactions.front().map(|(rank, _)| (*rank, epg.clone())));
         }
@@ -152,6 +156,12 @@ mod tests {
     #[test]
     fn namespaces_take_turns() {
         assert_eq!(sent(outgoing(&["+a1", "+a2", "+a3", "+b4", "+b5"]), 1), ["+a1", "+b4", "+a2", "+b5", "+a3"]);
+    }
+
+    /// X3, W9: the deletions of a namespace do not hold up its creation behind all of another one.
+    #[test]
+    fn deletions_take_no_turns_of_creations() {
+        assert_eq!(sent(outgoing(&["-a1", "-a2", "-a3", "+a4", "+b5", "+b6", "+b7"]), 1)[..2], ["+a4", "+b5"]);
     }
 
     /// W3: the parts of a rejected transaction go next in their EPG; what is dropped goes no more.

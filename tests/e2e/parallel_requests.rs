@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::world::World;
 use serde_json::json;
 use sim::apic::Throttle;
+use sim::net::{Fault, Trouble};
 
 const EPGS: usize = 16;
 
@@ -66,4 +67,21 @@ fn a_refusal_halves_the_number() {
     }
     world.until("the others are served, too", |world| world.apic.count("l3extInstP") == 2 * EPGS);
     assert_eq!(world.apic.most_in_flight(), 2);
+}
+
+/// W9, W7: several answers are lost together, and the first read after that shows that the controller is gone: the others are
+/// not read, one after the other, from a controller that does not answer.
+#[test]
+fn a_dead_controller_is_left_at_once() {
+    let world = World::new();
+    world.apic.setup_tenant("P", "V", &["L0", "L1", "L2", "L3"]).unwrap();
+    for n in 0..4 {
+        let epg = json!({"tenant": "P", "l3out": format!("L{n}"), "epg": "E"}).to_string();
+        world.kube.deploy("a", &format!("app-{n}"), Some(&epg), &[]);
+    }
+    world.apic.fault(Fault::on("/api/mo/uni/tn-P", Trouble::LoseAnswer).method("POST"));
+    world.apic.fault(Fault::on("instP-E.json", Trouble::Cut).method("GET"));
+    let daemon = world.run(&[]);
+    daemon.until_logged("reconcile failed");
+    assert_eq!(daemon.count("reading the EPG again"), 1, "{}", daemon.log());
 }

@@ -32,6 +32,13 @@ pub enum Refusal {
     Apic(Error),
 }
 
+impl Refusal {
+    /// Whether it has to be read what became of the transaction, or what was taken for absent or present.
+    pub fn needs_a_read(&self) -> bool {
+        matches!(self, Refusal::Apic(Error::AnswerLost(_) | Error::Rejected { code: 102 | 103, .. }))
+    }
+}
+
 /// Sends transactions.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer {
