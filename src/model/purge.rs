@@ -51,17 +51,14 @@ impl EpgPurge {
     }
 }
 
-/// What is deleted of all L3Outs that were read, EPG by EPG. The first one tests whether another aci-sync restores it: the
-/// smallest EPG, of those that a Deployment names if there are any, because nothing else is restored.
-pub fn plan(fabric: &FabricCache, rules: &Rules, is_named: impl Fn(&EpgDn) -> bool) -> Vec<EpgPurge> {
+/// What is deleted of all L3Outs that were read, EPG by EPG. The first one that can be deleted tests whether another aci-sync
+/// restores it. So those that a daemon restores come first, then EPGs before subnets, then the smaller ones.
+pub fn plan(fabric: &FabricCache, rules: &Rules, is_restored: impl Fn(&EpgDn) -> bool) -> Vec<EpgPurge> {
     let epgs: BTreeSet<EpgDn> = fabric.epgs().map(|it| it.0).chain(fabric.tags().map(|it| it.0)).collect();
     let all = epgs.iter().map(|dn| plan_epg(fabric, rules, dn));
     let mut all: Vec<EpgPurge> = all.filter(|it| !it.objects.is_empty() || it.stays.is_some()).collect();
     let size = |it: &EpgPurge| (it.objects.len(), it.relations.len());
-    let first = |it: &EpgPurge| (it.objects.is_empty(), !it.deletes_epg(), !is_named(&it.epg), size(it));
-    if let Some(at) = (0..all.len()).min_by_key(|at| first(&all[*at])) {
-        all[..=at].rotate_right(1);
-    }
+    all.sort_by_cached_key(|it| (it.objects.is_empty(), !is_restored(&it.epg), !it.deletes_epg(), size(it)));
     all
 }
 

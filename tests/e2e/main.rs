@@ -30,6 +30,7 @@ mod plan_and_once;
 mod plan_output;
 mod prototype_defects;
 mod purge;
+mod purge_canary;
 mod purge_refusals;
 mod safety;
 mod service_manager;

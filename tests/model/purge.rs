@@ -173,7 +173,7 @@ fn what_goes_and_what_stays() {
     }
 }
 
-/// T11: the smallest EPG goes first, of those that Deployments name; without an EPG that goes, one subnet alone.
+/// T11: what a daemon restores goes first: the smallest EPG, without an EPG that goes one subnet alone.
 #[test]
 fn the_first_deletion_is_the_smallest() {
     let canary = |world: &str, named: &str| {
@@ -187,7 +187,8 @@ fn the_first_deletion_is_the_smallest() {
     for (world, named, expected) in [
         ("A own: own own\nB own: own\nC own: own own own", "", "POST L B deleted 0"),
         ("A own: own own\nB own: own\nC own: own own own", "AC", "POST L A deleted 0"),
-        ("A none: own\nB own: own own", "A", "POST L B deleted 0"),
+        ("A none: own\nB own: own own", "A", "DELETE L A [10.0.0.0/32]"),
+        ("A none: own\nB own: own own", "", "POST L B deleted 0"),
         ("A none: own own own\nB none: own own", "", "DELETE L B [10.0.0.0/32]"),
         ("A own: own own none", "", "DELETE L A [10.0.0.0/32]"),
         ("A own: none\nB none: own", "A", "DELETE L B [10.0.0.0/32]"),

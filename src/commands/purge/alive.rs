@@ -38,15 +38,16 @@ pub(super) fn look(setup: &Setup<'_>, who: &Who, ids: &[&str], report: &Report) 
         let instance: String = daemon["instance"].as_str().unwrap_or_default().chars().take(MAX_NAME).collect();
         return Err(format!("aci-sync runs on {instance} with this cluster id; stop it everywhere first"));
     }
+    if let Some(daemon) = daemons.iter().find(|it| it["cluster_id"].is_null()) {
+        let instance: String = daemon["instance"].as_str().unwrap_or_default().chars().take(MAX_NAME).collect();
+        return Err(format!("aci-sync runs on {instance} and does not know its cluster id yet; stop it first"));
+    }
     let unseen = |why: &str| {
         report.note(&format!("the Lease cannot be looked at: {why}"));
         Looked { lock: None, lease: None }
     };
     let (client, (namespace, name)) = match (&who.cluster, &setup.config.lease) {
         (Ok(client), Some(lease)) => (client, lease),
-        (Err(why), _) if setup.config.cluster_id.is_none() => {
-            return Err(format!("the API server stopped answering: {why}"));
-        }
         (Err(why), _) => return Ok(unseen(why)),
         (Ok(_), None) => return Ok(unseen("it has no name")),
     };
@@ -54,6 +55,9 @@ pub(super) fn look(setup: &Setup<'_>, who: &Who, ids: &[&str], report: &Report) 
     let (since, first) = match (Instant::now(), lock.look()) {
         (since, Ok(Some(lease))) => (since, lease),
         (_, Ok(None)) => return Ok(Looked { lock: Some(lock), lease: None }),
+        (_, Err(error)) if who.has_answered && !is_refusal(&error) => {
+            return Err(format!("the API server stopped answering: {error}"));
+        }
         (_, Err(error)) => return Ok(unseen(&error.to_string())),
     };
     let holder: String = first.spec.holder_identity.iter().flat_map(|it| it.chars()).take(MAX_NAME).collect();
@@ -71,6 +75,11 @@ pub(super) fn look(setup: &Setup<'_>, who: &Who, ids: &[&str], report: &Report) 
         }
     }
     Ok(Looked { lock: Some(lock), lease: Some((first, since)) })
+}
+
+/// The API server has understood the request and does not do it.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Forbidden { .. } | Error::Unauthorized)
 }
 
 impl Looked {

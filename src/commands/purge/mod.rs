@@ -90,8 +90,8 @@ fn purge_of(
 ) -> Result<Outcome, ExitError> {
     let rules = &setup.config.rules;
     let naming = who.naming(rules, report);
-    let plan = purge::plan(&fabric.cache, rules, |epg| naming.contains_key(epg));
-    let named = plan.iter().filter_map(|it| naming.get(&it.epg)).sum();
+    let plan = purge::plan(&fabric.cache, rules, |epg| naming.get(epg).is_some_and(|it| it.is_restored));
+    let named = plan.iter().filter_map(|it| naming.get(&it.epg)).map(|it| it.deployments).sum();
     report.plan(&fabric.cache, setup.config.policy, &plan, named)?;
     let tally = Tally::of(plan.iter().flat_map(|it| &it.transactions));
     if tally.deleted == 0 {

@@ -36,12 +36,13 @@ const YOUNG: Duration = Duration::from_secs(1);
 const MAX_LOST: usize = 3;
 
 /// Writes the undo of what would be sent; nothing is sent.
-pub(super) fn preview(fabric: &Fabric<'_>, plan: &[EpgPurge], report: &Report) -> Result<(), String> {
+pub(super) fn preview(fabric: &mut Fabric<'_>, plan: &[EpgPurge], report: &Report) -> Result<(), String> {
     if !report.is_json() {
         return Ok(());
     }
-    let session = ReadOnly::new(fabric.client());
     for transaction in plan.iter().flat_map(|it| &it.transactions) {
+        fabric.keep_session().map_err(|error| error.message)?;
+        let session = ReadOnly::new(fabric.client());
         let sent = Writer::new(Policy::Sync).send(&session, &fabric.cache, transaction, &|| true);
         sent.map_err(|refusal| refused(refusal, &transaction.epg))?;
         for undo in undo(&session.requests(), |dn| fabric.client().configuration(dn)).map_err(|it| it.to_string())? {
@@ -97,6 +98,8 @@ struct Done {
     doubtful: BTreeSet<ObjectDn>,
     lost: usize,
     read: Option<Instant>,
+    /// It was the first deletion, and a daemon had its time to restore it.
+    watched: bool,
 }
 
 /// Why no more is sent.
@@ -126,8 +129,6 @@ impl<'a, 'f> Deletion<'a, 'f> {
     /// Deletes what is there of the plan; the error says why it ended early.
     pub(super) fn run(&mut self, plan: &[EpgPurge]) -> Result<(), String> {
         for shown in plan.iter().filter(|it| !it.objects.is_empty()) {
-            self.go_on()?;
-            self.fabric.keep_session().map_err(|error| error.message)?;
             let mut done = Done::default();
             let end = self.purge_epg(shown, &mut done);
             self.report.line(&line(shown, &done));
@@ -175,8 +176,12 @@ impl<'a, 'f> Deletion<'a, 'f> {
         let with_tag = shown.objects.contains(&ObjectDn::Tag(shown.epg.clone()));
         loop {
             self.go_on().map_err(End::All)?;
+            self.fabric.keep_session().map_err(|error| End::All(error.message))?;
             if done.read.is_none_or(|it| it.elapsed() >= YOUNG) {
-                self.fabric.read_again(&shown.epg, with_tag).map_err(end)?;
+                let read = self.fabric.read_again(&shown.epg, with_tag);
+                // Without it the first deletion proves nothing.
+                let unknown = |error| if done.watched && !self.is_proven { unwatched(&error) } else { end(error) };
+                read.map_err(unknown)?;
                 done.read = Some(Instant::now());
             }
             let now = plan_epg(&self.fabric.cache, self.rules, &shown.epg);
@@ -187,6 +192,7 @@ impl<'a, 'f> Deletion<'a, 'f> {
                 let lost = if done.relations > 0 { format!(" without {relations}") } else { String::new() };
                 return Err(End::All(why + &lost));
             }
+            self.is_proven |= done.watched;
             let gone: BTreeSet<ObjectDn> = done.doubtful.difference(&now.objects).cloned().collect();
             done.doubtful.clear();
             done.objects.extend(gone);
@@ -215,7 +221,7 @@ impl<'a, 'f> Deletion<'a, 'f> {
             self.go_on()?;
             std::thread::park_timeout(TICK);
         }
-        self.is_proven = true;
+        done.watched = true;
         done.read = None;
         Ok(())
     }
@@ -264,6 +270,11 @@ fn end(error: Error) -> End {
         Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => End::Epg(error.to_string()),
         _ => End::All(format!("APIC: {error}")),
     }
+}
+
+/// The first deletion cannot be read again.
+fn unwatched(error: &Error) -> End {
+    End::All(format!("whether another aci-sync restores what is deleted is unknown: {error}"))
 }
 
 fn refused(refusal: Refusal, epg: &EpgDn) -> String {

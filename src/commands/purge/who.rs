@@ -8,7 +8,7 @@ use super::report::Report;
 use crate::commands::cluster;
 use crate::commands::one_shot::{count_annotations, login};
 use crate::exit::ExitError;
-use crate::kube::{Client, Error, Pool};
+use crate::kube::{Client, Pool};
 use crate::model::dn::EpgDn;
 use crate::model::finding::counted;
 use crate::model::inventory::Inventory;
@@ -22,6 +22,17 @@ pub(super) struct Who {
     pub id: String,
     /// Its API server, or why it cannot be asked.
     pub cluster: Result<Client, String>,
+    /// The API server has answered.
+    pub has_answered: bool,
+}
+
+/// The Deployments that name an EPG.
+#[derive(Debug, Default)]
+pub(super) struct Naming {
+    /// How many.
+    pub deployments: usize,
+    /// A daemon would restore it: one of them is not paused (D2).
+    pub is_restored: bool,
 }
 
 /// By `--cluster-id`, else by the namespace `kube-system`. If the cluster is gone, the error lists the ids on the fabric.
@@ -29,14 +40,14 @@ pub(super) fn identify(setup: &Setup<'_>) -> Result<Who, ExitError> {
     let config = &setup.config;
     let client = cluster(config.kubeconfig.clone(), config.context.clone()).map_err(|error| error.to_string());
     if let Some(id) = &config.cluster_id {
-        return Ok(Who { id: id.clone(), cluster: client });
+        return Ok(Who { id: id.clone(), cluster: client, has_answered: false });
     }
     let id = client.as_ref().map_err(Clone::clone).and_then(|client| {
         let failed = |error| format!("failed to read it from the cluster at {}: {error}", client.server());
         client.cluster_uid().map_err(failed)
     });
     match id {
-        Ok(id) => Ok(Who { id, cluster: client }),
+        Ok(id) => Ok(Who { id, cluster: client, has_answered: true }),
         Err(why) => Err(ExitError::config(unknown(setup, &why)?)),
     }
 }
@@ -62,25 +73,25 @@ fn unknown(setup: &Setup<'_>, why: &str) -> Result<String, ExitError> {
 }
 
 impl Who {
-    /// How many Deployments name each EPG; nothing if the cluster cannot be asked. One that does not answer is not asked
-    /// again.
-    pub(super) fn naming(&mut self, rules: &Rules, report: &Report) -> BTreeMap<EpgDn, usize> {
+    /// The Deployments that name each EPG; nothing if the cluster cannot be asked.
+    pub(super) fn naming(&mut self, rules: &Rules, report: &Report) -> BTreeMap<EpgDn, Naming> {
         let mut naming = BTreeMap::new();
         let Ok(client) = &self.cluster else { return naming };
         let deployments = match client.list_all(Kind::Deployment, &mut Pool::default()) {
             Ok(deployments) => deployments,
             Err(error) => {
                 report.note(&format!("the Deployments that name EPGs are not known: {error}"));
-                if matches!(error, Error::Unreachable(_)) {
-                    self.cluster = Err(error.to_string());
-                }
                 return naming;
             }
         };
+        self.has_answered = true;
         let mut inventory = Inventory::default();
         inventory.listed(Kind::Deployment, deployments, Instant::now());
-        for epg in inventory.managed.values().filter_map(|it| it.bound_epg(rules)) {
-            *naming.entry(epg.clone()).or_default() += 1;
+        for managed in inventory.managed.values() {
+            let Some(epg) = managed.bound_epg(rules) else { continue };
+            let naming = naming.entry(epg.clone()).or_default();
+            naming.deployments += 1;
+            naming.is_restored |= !managed.deployment.paused;
         }
         naming
     }
