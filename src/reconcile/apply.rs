@@ -1,5 +1,7 @@
 //! How a plan is sent, and what follows if the APIC does not accept it.
 
+use std::collections::BTreeSet;
+
 use log::{error, info, warn};
 
 use super::outgoing::Outgoing;
@@ -81,6 +83,7 @@ impl Reconciler {
         let answers = self.writer.send_together(run.apic, &self.fabric.cache, &together, &may_send);
         let (accepted, refused): (Vec<_>, Vec<_>) = together.into_iter().zip(answers).partition(|(_, it)| it.is_ok());
         let mut result = Ok(Next::Continue);
+        let mut read_again = BTreeSet::new();
         for (transaction, answer) in accepted.into_iter().chain(refused) {
             let epg = transaction.epg.clone();
             if result.is_err() && answer.as_ref().is_err_and(Refusal::needs_a_read) {
@@ -91,7 +94,12 @@ impl Reconciler {
             match self.answered(run, transaction, answer) {
                 Ok(Next::Continue) => {}
                 Ok(Next::DropEpg) => outgoing.drop(|it| *it == epg),
-                Ok(Next::DropL3out) => outgoing.drop(|it| it.l3out == epg.l3out),
+                Ok(Next::DropL3out) => {
+                    outgoing.drop(|it| it.l3out == epg.l3out);
+                    read_again.insert(epg.l3out.clone());
+                }
+                // What was sent together with the cause of that was planned on the same view.
+                Ok(Next::Split(_)) if read_again.contains(&epg.l3out) => {}
                 Ok(Next::Split(parts)) => outgoing.split(parts),
                 Ok(Next::Stop) => result = result.and(Ok(Next::Stop)),
                 // The others are answered, too, and what they came to is noted.

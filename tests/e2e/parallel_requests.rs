@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::purge::in_sync;
 use crate::world::World;
 use serde_json::json;
-use sim::apic::Throttle;
+use sim::apic::{ApiError, Throttle};
 use sim::net::{Fault, Trouble};
 
 const EPGS: usize = 16;
@@ -84,4 +85,27 @@ fn a_dead_controller_is_left_at_once() {
     let daemon = world.run(&[]);
     daemon.until_logged("reconcile failed");
     assert_eq!(daemon.count("reading the EPG again"), 1, "{}", daemon.log());
+}
+
+/// W9, W3: of two requests in flight one is rejected because the L3Out is gone, the other for its content. Its parts are not
+/// sent to an L3Out that was read again meanwhile.
+#[test]
+fn parts_of_an_l3out_that_is_gone_are_not_sent() {
+    let world = World::new();
+    in_sync(&world);
+    let daemon = world.run(&[]);
+    daemon.until_logged("full sync complete");
+    // No event says it earlier.
+    world.apic.set_deaf(true);
+    world.apic.reject("\"F\"", ApiError::bad(120, "no"), None);
+    world.apic.reject("\"E\"", ApiError::bad(102, "no parent"), None);
+    world.apic.then("POST", "out-L.json", |apic| apic.admin_delete("uni/tn-T/out-L").unwrap());
+    // A slow APIC brings them together.
+    world.apic.variants(|it| it.latency = Duration::from_millis(200));
+    for (name, address) in [("web", "10.0.0.7"), ("web", "10.0.0.8"), ("front", "10.0.1.7"), ("front", "10.0.1.8")] {
+        world.kube.pod("a", name, &address[7..], &[address]);
+    }
+    daemon.until_logged("a parent is missing");
+    daemon.until_logged("code=L3OutNotFound");
+    assert_eq!(daemon.count("bug:"), 0);
 }
