@@ -188,7 +188,12 @@ impl Client {
 
     /// Sends a write; what it created, changed and deleted, if the APIC shows it.
     pub fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
-        self.name_controller(self.0.http.write(request, should_send))
+        self.name_controller(self.0.http.write(request, should_send, Retry::IfNotServed))
+    }
+
+    /// The same, but a write that is not served is not sent again (`purge`, which reads again first).
+    pub fn write_once(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
+        self.name_controller(self.0.http.write(request, should_send, Retry::Never))
     }
 
     /// Logs out. It is short, and nothing depends on it.

@@ -2,6 +2,7 @@
 //! (W8). Errors do not name the controller here.
 
 use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -38,6 +39,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
+/// Of answers that are larger, one at a time is in memory: several requests are in flight together (W9), and the service
+/// has a limit.
+const LARGE_ANSWER: u64 = 4 << 20;
+static ONE_LARGE_ANSWER: Mutex<()> = Mutex::new(());
+
 /// Requests of one session.
 pub(super) struct Http {
     pub(super) settings: Settings,
@@ -53,6 +59,8 @@ type Decode<T> = fn(u16, &[u8], &[Secret]) -> Result<T, Error>;
 /// When a request is sent again. A write whose outcome is unknown never is: it is read what became of it (W7).
 #[derive(Clone, Copy)]
 pub(super) enum Retry {
+    /// Never: the caller looks first whether it is still to be sent.
+    Never,
     /// If the controller is busy. If it cannot be reached, the caller may try another controller, or another time.
     IfBusy,
     /// If the controller is busy or cannot be reached.
@@ -62,7 +70,7 @@ pub(super) enum Retry {
 impl Retry {
     fn applies_to(self, error: &Error) -> bool {
         match error {
-            Error::Busy(_) => true,
+            Error::Busy(_) => !matches!(self, Retry::Never),
             Error::Unreachable(_) => matches!(self, Retry::IfNotServed),
             _ => false,
         }
@@ -115,9 +123,14 @@ impl Http {
     }
 
     /// Sends a write.
-    pub(super) fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<Vec<MoChange>, Error> {
+    pub(super) fn write(
+        &self,
+        request: &WriteRequest,
+        should_send: &ShouldSend<'_>,
+        retry: Retry,
+    ) -> Result<Vec<MoChange>, Error> {
         let method = if request.body().is_some() { Method::Post } else { Method::Delete };
-        let answer = self.with_retries(method, should_send, Retry::IfNotServed, &|| {
+        let answer = self.with_retries(method, should_send, retry, &|| {
             let (url, cookie) = (self.url(&request.target()), self.cookie());
             let response = match request.body() {
                 Some(body) => {
@@ -190,14 +203,14 @@ impl Http {
             ureq::Error::BodyExceedsLimit(_) => Error::Malformed(describe_error(&error)),
             error => Error::Unreachable(describe_error(&error)),
         })?;
-        decode(http, &body, &secrets).map_err(|error| Failure { error, http, retry_after })
+        decode(http, &body.bytes, &secrets).map_err(|error| Failure { error, http, retry_after })
     }
 
     fn read_write_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<MoChange>, Failure> {
         let response = response.map_err(|error| unanswered_write(&error))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
         let body = read_body(response).map_err(|error| Error::AnswerLost(describe_error(&error)))?;
-        decode::written_hiding(http, &body, &self.secrets()).map_err(|error| Failure { error, http, retry_after })
+        decode::written_hiding(http, &body.bytes, &self.secrets()).map_err(|error| Failure { error, http, retry_after })
     }
 
     fn url(&self, target: &str) -> String {
@@ -262,11 +275,20 @@ fn bounded<T>(request: RequestBuilder<T>, timeout: Duration) -> RequestBuilder<T
     request.config().timeout_global(Some(timeout)).build()
 }
 
-fn read_body(response: Response<Body>) -> Result<Vec<u8>, ureq::Error> {
-    let mut body = Vec::new();
+/// The body of an answer. A large one keeps others from being read until it is decoded.
+struct AnswerBody {
+    bytes: Vec<u8>,
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+fn read_body(response: Response<Body>) -> Result<AnswerBody, ureq::Error> {
+    let mut bytes = Vec::new();
     let mut reader = response.into_body().into_with_config().limit(MAX_ANSWER).reader();
-    reader.read_to_end(&mut body)?;
-    Ok(body)
+    reader.by_ref().take(LARGE_ANSWER).read_to_end(&mut bytes)?;
+    let is_large = u64::try_from(bytes.len()).is_ok_and(|length| length >= LARGE_ANSWER);
+    let turn = is_large.then(|| ONE_LARGE_ANSWER.lock().unwrap_or_else(PoisonError::into_inner));
+    reader.read_to_end(&mut bytes)?;
+    Ok(AnswerBody { bytes, _turn: turn })
 }
 
 /// A write without an answer may have been taken, unless there was no connection.

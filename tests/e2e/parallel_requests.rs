@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::purge::in_sync;
-use crate::world::World;
+use crate::world::{World, peak};
 use serde_json::json;
 use sim::apic::{ApiError, Throttle};
 use sim::net::{Fault, Trouble};
@@ -108,4 +108,44 @@ fn parts_of_an_l3out_that_is_gone_are_not_sent() {
     daemon.until_logged("a parent is missing");
     daemon.until_logged("code=L3OutNotFound");
     assert_eq!(daemon.count("bug:"), 0);
+}
+
+/// A world with as many L3Outs as requests may be in flight, each with an EPG to serve.
+fn eight_l3outs(world: &World) {
+    let names: Vec<String> = (0..8).map(|n| format!("L{n}")).collect();
+    world.apic.setup_tenant("P", "V", &names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    for name in &names {
+        let epg = json!({"tenant": "P", "l3out": name, "epg": "E"}).to_string();
+        world.kube.deploy("a", &name.to_lowercase(), Some(&epg), &[]);
+    }
+}
+
+/// X2: a stop with many requests in flight that are never answered.
+#[test]
+fn a_stop_waits_for_no_request() {
+    let world = World::new();
+    let mut daemon = world.run(&["--parallel", "8"]);
+    daemon.until_logged("full sync complete");
+    world.apic.variants(|it| it.latency = Duration::from_secs(20));
+    eight_l3outs(&world);
+    world.until("many are in flight", |world| world.apic.most_in_flight() >= 5);
+    let (code, time) = daemon.stop();
+    assert!(code == Some(0) && time < Duration::from_secs(2), "{code:?} {time:?}");
+}
+
+/// X3, W9: large answers to requests that are in flight together do not add up.
+#[test]
+fn large_answers_do_not_add_up() {
+    let world = World::new();
+    let daemon = world.run(&["--parallel", "8"]);
+    daemon.until_logged("full sync complete");
+    let unused = format!(r#"{{"a":{{"attributes":{{"x":"{}"}}}}}},"#, "x".repeat(1000));
+    let unused = unused.repeat((30 << 20) / unused.len());
+    let body = format!(r#"{{"totalCount":"1","imdata":[{}]}}"#, unused.trim_end_matches(','));
+    let large = Trouble::Answer(200, "application/json", body);
+    world.apic.fault(Fault::on("/api/mo/uni/tn-P/out-L", large).method("GET").times(8));
+    eight_l3outs(&world);
+    world.until("all is served", |world| world.apic.count("l3extInstP") == 8);
+    let peak = peak(daemon.id());
+    assert!(peak < 160 << 10, "{peak} kB");
 }

@@ -155,6 +155,35 @@ fn a_subnet_is_the_canary() {
     assert!(world.apic.bearing(MARK).is_empty() && world.apic.get(DN_E).is_some());
 }
 
+/// T11, W7: a deletion that a busy APIC refuses is decided again on what is there then.
+fn a_busy_apic_is_looked_at_again() {
+    let world = World::new();
+    in_sync(&world);
+    world.kube.deny("get", "leases");
+    let busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    world.apic.fault(Fault::on("out-L.json", Trouble::Bytes(busy.into())).method("POST").times(4));
+    let mut run = Daemon::start(world.command(&["purge", "--yes", "-o", "json"]));
+    let reads =
+        |it: &sim::apic::Entry| it.method == "GET" && it.target.contains("instP-F") && it.target.contains("config");
+    world.until("the first deletion was refused", |world| {
+        world.apic.journal().iter().filter(|it| reads(it)).count() > 1
+    });
+    let foreign = format!("{DN_F}/extsubnet-[10.77.0.0/16]");
+    world.apic.set(&foreign, "l3extSubnet", &[("descr", "by hand")]).unwrap();
+    assert_eq!(run.wait().code(), Some(1), "{}", run.log());
+    assert!(world.apic.get(&foreign).is_some(), "{}", run.log());
+}
+
+/// T11: nothing is deleted that people cannot see.
+fn nothing_is_deleted_unseen() {
+    let world = World::new();
+    in_sync(&world);
+    world.kube.deny("get", "leases");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let done = world.command(&["purge", "--yes"]).stdout(full).output().unwrap();
+    assert_eq!((done.status.code(), world.apic.writes().len()), (Some(1), 0), "{}", stderr(&done));
+}
+
 /// T11: each sign of life, and what is done without one.
 #[test]
 fn a_living_aci_sync_is_noticed() {
@@ -165,5 +194,7 @@ fn a_living_aci_sync_is_noticed() {
         &a_lease_is_held_to_the_end,
         &a_daemon_that_restores,
         &a_subnet_is_the_canary,
+        &a_busy_apic_is_looked_at_again,
+        &nothing_is_deleted_unseen,
     ]);
 }

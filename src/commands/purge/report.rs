@@ -10,8 +10,8 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::apic::writer::Undo;
+use crate::commands::for_terminal;
 use crate::commands::plan::{json, requests};
-use crate::commands::{for_terminal, print};
 use crate::exit::ExitError;
 use crate::logging::one_line;
 use crate::model::cache::FabricCache;
@@ -136,11 +136,13 @@ pub(super) struct Report {
     as_json: bool,
     /// How many undos are in the object so far.
     undos: Cell<usize>,
+    /// A line for people could not be written.
+    lost: Cell<bool>,
 }
 
 impl Report {
     pub(super) fn new(as_json: bool) -> Report {
-        Report { as_json, undos: Cell::new(0) }
+        Report { as_json, undos: Cell::new(0), lost: Cell::new(false) }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -231,15 +233,24 @@ impl Report {
         if self.as_json {
             let _ = std::io::stderr().write_all(for_terminal(text).as_bytes());
         } else {
-            print(text);
+            self.lost.set(self.lost.get() | write_stdout(text).is_err());
         }
     }
 
-    fn json(&self, text: &str) -> Result<(), String> {
-        let mut stdout = std::io::stdout();
-        let written = stdout.write_all(for_terminal(text).as_bytes()).and_then(|()| stdout.flush());
-        written.map_err(|error| format!("failed to write the undo file: {error}"))
+    /// Whether people can no longer see what is done.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get()
     }
+
+    fn json(&self, text: &str) -> Result<(), String> {
+        write_stdout(text).map_err(|error| format!("failed to write the undo file: {error}"))
+    }
+}
+
+fn write_stdout(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(for_terminal(text).as_bytes())?;
+    stdout.flush()
 }
 
 /// The plan for people, as `plan` prints it, with what goes with each EPG.

@@ -17,6 +17,7 @@ use crate::apic::traits::{ApicWrite, ShouldSend, WriteAnswer};
 use crate::apic::writer::request::WriteRequest;
 use crate::apic::writer::{Refusal, Writer, undo};
 use crate::apic::{Client, Error};
+use crate::backoff::Backoff;
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Few, counted};
 use crate::model::plan::{Change, Transaction};
@@ -34,6 +35,12 @@ const YOUNG: Duration = Duration::from_secs(1);
 
 /// How many lost answers in one EPG are followed by another try.
 const MAX_LOST: usize = 3;
+
+/// How often in one EPG a busy APIC is asked again, and the pauses before: about half a minute in all. The EPG is read again
+/// after each.
+const MAX_BUSY: usize = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 
 /// Writes the undo of what would be sent; nothing is sent.
 pub(super) fn preview(fabric: &mut Fabric<'_>, plan: &[EpgPurge], report: &Report) -> Result<(), String> {
@@ -70,7 +77,7 @@ impl ApicWrite for Recorded<'_> {
                 }
             }
         }
-        self.client.write(request, should_send).map(WriteAnswer::Changes)
+        self.client.write_once(request, should_send).map(WriteAnswer::Changes)
     }
 }
 
@@ -97,6 +104,8 @@ struct Done {
     /// Sent, and its answer was lost.
     doubtful: BTreeSet<ObjectDn>,
     lost: usize,
+    busy: usize,
+    backoff: Option<Backoff>,
     read: Option<Instant>,
     /// It was the first deletion, and a daemon had its time to restore it.
     watched: bool,
@@ -166,6 +175,9 @@ impl<'a, 'f> Deletion<'a, 'f> {
         if self.stop.load(Ordering::SeqCst) {
             return Err("a signal".to_owned());
         }
+        if self.report.is_lost() {
+            return Err("stdout cannot be written".to_owned());
+        }
         match self.lease {
             Some(lease) if !lease.is_held() => Err("the Lease was lost, so another aci-sync may run".to_owned()),
             _ => Ok(()),
@@ -216,13 +228,18 @@ impl<'a, 'f> Deletion<'a, 'f> {
     fn wait_for_restoring(&mut self, shown: &EpgPurge, done: &mut Done) -> Result<(), String> {
         let text = format!("the first deletion is done, in {}; waiting {} s", shown.epg, CANARY.as_secs());
         self.report.note(&format!("{text} to see whether another aci-sync restores it"));
-        let end = Instant::now() + CANARY;
+        self.wait(CANARY)?;
+        done.watched = true;
+        done.read = None;
+        Ok(())
+    }
+
+    fn wait(&self, pause: Duration) -> Result<(), String> {
+        let end = Instant::now() + pause;
         while Instant::now() < end {
             self.go_on()?;
             std::thread::park_timeout(TICK);
         }
-        done.watched = true;
-        done.read = None;
         Ok(())
     }
 
@@ -253,6 +270,14 @@ impl<'a, 'f> Deletion<'a, 'f> {
                 done.doubtful.extend(objects);
                 done.read = None;
                 Ok(())
+            }
+            // What is there may change while a busy APIC is waited for.
+            Err(Refusal::Apic(Error::Busy(_) | Error::Unreachable(_))) if done.busy < MAX_BUSY => {
+                let backoff = done.backoff.get_or_insert_with(|| Backoff::new(FIRST_PAUSE, MAX_PAUSE));
+                let pause = backoff.pause();
+                done.busy += 1;
+                done.read = None;
+                self.wait(pause).map_err(End::All)
             }
             Err(Refusal::Apic(error)) => Err(end(error)),
             Err(Refusal::TooLate) => {
