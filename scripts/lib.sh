@@ -28,7 +28,8 @@ build_daemon() { # [PROFILE]
     if [ -n "$daemon" ]; then return; fi
     cargo build --quiet --locked --profile "$profile" --package aci-sync --bin aci-sync "${features[@]}"
     mkdir -p "$target/daemon-$folder"
-    cp "$target/$folder/aci-sync" "$target/daemon-$folder/aci-sync"
+    # The old one may still run.
+    cp --remove-destination "$target/$folder/aci-sync" "$target/daemon-$folder/aci-sync"
     daemon=$target/daemon-$folder/aci-sync
 }
 
@@ -36,6 +37,6 @@ build_daemon() { # [PROFILE]
 build_lab() {
     cargo build --quiet --locked --package sim --bin lab "${features[@]}"
     mkdir -p "$target/lab"
-    cp "$target/debug/lab" "$target/lab/lab"
+    cp --remove-destination "$target/debug/lab" "$target/lab/lab"
     lab="$target/lab/lab"
 }

@@ -32,6 +32,16 @@ clean() {
     [ -z "$status" ]
 }
 
+# A binary of another commit must not be packed as this one.
+need_own() { # BINARY
+    [ -x "$1" ] || fail "binary not found: $1; run scripts/build-static"
+    local commit
+    commit=$("$1" version | sed -n 's/^commit *//p')
+    if [ -e .git ] && [ "${commit%-dirty}" != "$(git rev-parse HEAD)" ]; then
+        fail "$1 is of commit $commit; run scripts/build-static"
+    fi
+}
+
 need() { # PROGRAM:PACKAGE...
     local each missing=()
     for each in "$@"; do

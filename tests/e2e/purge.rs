@@ -86,7 +86,7 @@ fn without_consent_there_is_a_plan() {
     let text = stdout(&purge(&world, &[], 2));
     assert_eq!(text, format!("{plan}there is no terminal to ask for consent, and no --yes.\n"));
     let text = stdout(&purge(&world, &["--yes", "--policy", "observe"], 2));
-    assert_eq!(text, format!("{plan}the policy is observe.\n"));
+    assert_eq!(text, format!("{plan}the policy is observe; give --policy sync.\n"));
     let refused = purge(&world, &["--yes", "--policy", "upsert-only"], 78);
     assert!(stderr(&refused).contains("--policy is upsert-only"), "{}", stderr(&refused));
 
@@ -97,6 +97,8 @@ fn without_consent_there_is_a_plan() {
         assert!(done.status.code() == Some(64) && stderr(&done).contains("unknown variable"), "{}", stderr(&done));
     }
     assert_eq!(world.output(&["run", "--yes"]).status.code(), Some(64));
+    let typo = stderr(&purge(&world, &["T/TYPO"], 0));
+    assert!(typo.contains("warning: L3Out uni/tn-T/out-TYPO does not exist"), "{typo}");
     let none = purge_json(&world, &["T/M"], 0);
     assert_eq!((&none["result"], &none["undo"], &none["changes"]), (&json!("purged"), &json!([]), &json!([])));
     assert_eq!(writes(&world), [""; 0]);

@@ -11,7 +11,7 @@ use crate::exit::ExitError;
 use crate::model::cache::FabricCache;
 use crate::model::dn::{EpgDn, L3outDn, ParsedDn};
 use crate::model::mo::Mo;
-use crate::model::observed::{CONTRACTS, EPG, L3OUT, SUBNET, TAG};
+use crate::model::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG};
 use crate::model::owner::OwnerIdentity;
 
 /// A session at the APIC, and what was read in it.
@@ -49,10 +49,16 @@ impl<'a> Fabric<'a> {
         Ok(())
     }
 
-    /// Reads each L3Out with something to delete.
+    /// The named L3Outs that do not exist.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &L3outDn> {
+        self.l3outs.iter().filter(|dn| self.cache.l3out(dn) == Some(&L3out::Missing))
+    }
+
+    /// Reads each L3Out with something to delete, and those that are named.
     pub(super) fn read_all(&mut self) -> Result<(), ExitError> {
         let marked = self.find_marked()?;
-        let l3outs: BTreeSet<L3outDn> = marked.into_iter().filter_map(|(_, l3out)| l3out).collect();
+        let mut l3outs: BTreeSet<L3outDn> = marked.into_iter().filter_map(|(_, l3out)| l3out).collect();
+        l3outs.extend(self.l3outs.iter().cloned());
         l3outs.iter().try_for_each(|dn| self.read_l3out(dn)).map_err(|error| apic_failure(&error))
     }
 

@@ -20,6 +20,7 @@ use crate::cli::Invocation;
 use crate::config::{self, Config};
 use crate::exit::ExitError;
 use crate::model::dn::L3outDn;
+use crate::model::finding::Few;
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::Tally;
 use crate::model::purge;
@@ -88,6 +89,10 @@ fn purge_of(
     who: &mut who::Who,
     fabric: &mut Fabric<'_>,
 ) -> Result<Outcome, ExitError> {
+    fabric.missing().for_each(|dn| report.note(&format!("warning: L3Out {dn} does not exist")));
+    if !setup.l3outs.is_empty() {
+        report.note(&format!("only in {}", Few::of(&setup.l3outs)));
+    }
     let rules = &setup.config.rules;
     let naming = who.naming(rules, report);
     let plan = purge::plan(&fabric.cache, rules, |epg| naming.get(epg).is_some_and(|it| it.is_restored));

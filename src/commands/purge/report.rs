@@ -123,7 +123,7 @@ impl fmt::Display for Outcome {
                 match missing {
                     Missing::Consent => f.write_str("there is no terminal to ask for consent, and no --yes."),
                     Missing::Number(answer) => write!(f, "{answer:?} is not the number of objects."),
-                    Missing::Policy => f.write_str("the policy is observe."),
+                    Missing::Policy => f.write_str("the policy is observe; give --policy sync."),
                 }
             }
             Outcome::Refused { why } => write!(f, "Refused; nothing was deleted: {why}."),
