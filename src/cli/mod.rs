@@ -66,7 +66,7 @@ pub const COMMANDS: &[(&str, Command, &str)] = &[
     (
         "purge",
         Command::Purge,
-        "delete the EPGs and subnets with our owner annotation, and our tags, after a plan and the number of objects as consent; TENANT/L3OUT ... narrows it (exit code 0: nothing left, 1: something is left, or refused, 2: planned only)",
+        "delete the EPGs and subnets that carry the owner annotation of this cluster, and its tags, after a plan and your consent; TENANT/L3OUT ... narrows it (exit code 0: nothing left, 1: something is left, or refused, 2: planned only)",
     ),
     ("version", Command::Version, "print version, commit, target, compiler and OpenSSL"),
     ("help", Command::Help, "print this help"),

@@ -63,8 +63,15 @@ fn endless_answers_of_the_api_server_are_cut_off() {
         kube.fault(Fault::on("pods", trouble));
         client.list(Kind::Pod, &mut Pool::default()).map(|_| ()).unwrap_err()
     };
-    for (trouble, complaint) in [(flood(), "one Pod: larger than 64 MiB"), (long_head(), "head is larger than")] {
-        let (Error::Unreachable(why) | Error::TooLarge(why)) = answer(trouble) else { panic!() };
+    for (trouble, complaint) in
+        [(flood as fn() -> Trouble, "one Pod: larger than 64 MiB"), (long_head, "head is larger than")]
+    {
+        let complaint_of = || match answer(trouble()) {
+            Error::Unreachable(why) | Error::TooLarge(why) => why,
+            other => panic!("{other:?}"),
+        };
+        // A busy machine may not bring 64 MiB within the time of a request.
+        let why = (0..5).map(|_| complaint_of()).find(|why| !why.contains("no answer in time")).unwrap();
         assert!(why.contains(complaint), "{why}");
     }
     for (length, expected) in [(60_000, "x".repeat(300)), (70_000, "no message".to_owned())] {

@@ -140,12 +140,12 @@ fn large_answers_do_not_add_up() {
     let daemon = world.run(&["--parallel", "8"]);
     daemon.until_logged("full sync complete");
     let unused = format!(r#"{{"a":{{"attributes":{{"x":"{}"}}}}}},"#, "x".repeat(1000));
-    let unused = unused.repeat((30 << 20) / unused.len());
+    let unused = unused.repeat((15 << 20) / unused.len());
     let body = format!(r#"{{"totalCount":"1","imdata":[{}]}}"#, unused.trim_end_matches(','));
     let large = Trouble::Answer(200, "application/json", body);
     world.apic.fault(Fault::on("/api/mo/uni/tn-P/out-L", large).method("GET").times(8));
     eight_l3outs(&world);
     world.until("all is served", |world| world.apic.count("l3extInstP") == 8);
     let peak = peak(daemon.id());
-    assert!(peak < 160 << 10, "{peak} kB");
+    assert!(peak < 120 << 10, "{peak} kB");
 }
