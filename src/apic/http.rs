@@ -305,3 +305,23 @@ fn unanswered_write(error: &ureq::Error) -> Error {
     };
     if not_sent { Error::Unreachable(describe_error(error)) } else { Error::AnswerLost(describe_error(error)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(size: u64) -> Response<Body> {
+        Response::new(Body::builder().data(vec![b' '; usize::try_from(size).unwrap()]))
+    }
+
+    /// X3, W9: a large answer keeps other large ones from being read until it is decoded, and small ones are read meanwhile.
+    #[test]
+    fn one_large_answer_is_read_at_a_time() {
+        let large = read_body(answer(LARGE_ANSWER + 1)).unwrap();
+        assert_eq!(large.bytes.len() as u64, LARGE_ANSWER + 1);
+        assert!(ONE_LARGE_ANSWER.try_lock().is_err());
+        assert_eq!(read_body(answer(LARGE_ANSWER - 1)).unwrap().bytes.len() as u64, LARGE_ANSWER - 1);
+        drop(large);
+        assert!(ONE_LARGE_ANSWER.try_lock().is_ok());
+    }
+}

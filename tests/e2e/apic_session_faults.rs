@@ -42,7 +42,9 @@ fn a_token_may_expire_during_a_reconcile() {
         let daemon = world.run(&[]);
         world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
         world.until_holds("F", &["10.0.1.1"]);
+        // Writes that were in flight together may all be done before it is noticed.
         daemon.until_logged("APIC session lost");
+        world.until("it has logged in again", |world| logins(world) > 1);
         assert_eq!(logins(&world), 2, "{method} {target}");
         let taken = world.apic.writes().iter().filter(|it| it.status == 200).count();
         assert_eq!(taken, 2, "{method} {target}: one write for each EPG");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::purge::in_sync;
-use crate::world::{World, peak};
+use crate::world::World;
 use serde_json::json;
 use sim::apic::{ApiError, Throttle};
 use sim::net::{Fault, Trouble};
@@ -131,21 +131,4 @@ fn a_stop_waits_for_no_request() {
     world.until("many are in flight", |world| world.apic.most_in_flight() >= 5);
     let (code, time) = daemon.stop();
     assert!(code == Some(0) && time < Duration::from_secs(2), "{code:?} {time:?}");
-}
-
-/// X3, W9: large answers to requests that are in flight together do not add up.
-#[test]
-fn large_answers_do_not_add_up() {
-    let world = World::new();
-    let daemon = world.run(&["--parallel", "8"]);
-    daemon.until_logged("full sync complete");
-    let unused = format!(r#"{{"a":{{"attributes":{{"x":"{}"}}}}}},"#, "x".repeat(1000));
-    let unused = unused.repeat((15 << 20) / unused.len());
-    let body = format!(r#"{{"totalCount":"1","imdata":[{}]}}"#, unused.trim_end_matches(','));
-    let large = Trouble::Answer(200, "application/json", body);
-    world.apic.fault(Fault::on("/api/mo/uni/tn-P/out-L", large).method("GET").times(8));
-    eight_l3outs(&world);
-    world.until("all is served", |world| world.apic.count("l3extInstP") == 8);
-    let peak = peak(daemon.id());
-    assert!(peak < 120 << 10, "{peak} kB");
 }
