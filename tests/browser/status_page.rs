@@ -121,7 +121,11 @@ fn the_page_shows_the_state() {
     assert!(findings.iter().any(|it| parts.iter().all(|part| it.contains(part))), "{findings:#?}");
     let blocked = list(&browser, "[aria-labelledby=blocked] li");
     assert_eq!(blocked, ["EPG_OLD_API", "EPG_OLD_REPORTS"].map(|it| format!("uni/tn-TEN_K8/out-L3O_K8/instP-{it}")));
-    assert!(browser.text("document.querySelector('pre').textContent").starts_with("sudo kill -USR2 "));
+    assert!(
+        browser
+            .text("document.querySelector('pre').textContent")
+            .starts_with("sudo systemctl kill --kill-who=main --signal=USR2 aci-sync")
+    );
     let rows = list(&browser, "[aria-labelledby=epgs] tbody tr");
     assert!(
         rows.iter()
