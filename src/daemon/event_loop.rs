@@ -32,9 +32,9 @@ use crate::time;
 /// get old (W1).
 const MAX_RECONCILE: Duration = Duration::from_secs(30);
 
-/// If the APIC serves so few requests a second that the reads of a reconcile take that long, this many writes are sent
-/// anyway, up to [`MAX_READING`]: otherwise such a reconcile would read again and again, and never write. Deletions are not
-/// among them, because the view of the cluster that they were planned on is as old (W1).
+/// If the APIC serves so few requests a second that the reads of a reconcile take that long, this many groups of writes are
+/// sent anyway, up to [`MAX_READING`]: otherwise such a reconcile would read again and again, and never write. Deletions are
+/// not among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
 const MAX_READING: Duration = Duration::from_secs(120);
 
@@ -110,7 +110,7 @@ struct LiveContext<'a> {
     /// The term of the view that is reconciled.
     term: Option<u64>,
     begun: Instant,
-    /// How many writes were about to be sent.
+    /// How many groups of writes were about to be sent.
     writes: Cell<usize>,
     session_event: RefCell<Option<apic::Event>>,
 }

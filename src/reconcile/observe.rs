@@ -274,10 +274,7 @@ impl Reconciler {
     /// If the L3Out may hold something of ours nothing goes on: an address must not be created elsewhere in the VRF before
     /// it is known to be gone there (W2).
     fn may_be_left_out(&self, run: &Run<'_>, dn: &L3outDn, error: &Error) -> bool {
-        match error {
-            error if is_refusal(error) => true,
-            error => is_not_served(error) && !run.left_one_out && !self.fabric.with_ours().contains(dn),
-        }
+        is_refusal(error) || (is_not_served(error) && !run.left_one_out && !self.fabric.with_ours().contains(dn))
     }
 
     /// Puts what was read into the cache. If the APIC refuses the subscription the L3Out is read without (A6).
