@@ -179,6 +179,9 @@ class Prometheus:
             with self.opener.open(f"{self.url}/api/v1/{path}?{query}", timeout=10) as answer:
                 answer = json.load(answer)
         except urllib.error.HTTPError as error:
+            if error.code == 503:
+                # It listens, and is not ready yet: it still reads its storage.
+                return None
             fail(f"{path} {parameters}: {error}: {error.read(1000)}")
         except OSError:
             # It does not listen yet.
@@ -224,9 +227,9 @@ def peace(url, instances):
     for variable in json.loads(read(DASHBOARD))["templating"]["list"]:
         if variable["type"] == "query":
             selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
-            values = prometheus.get(f"label/{label}/values", **{"match[]": selector.replace("$job", "aci-sync")})
-            if not values:
-                fail(f"the variable {variable['name']} has no values")
+            match = {"match[]": selector.replace("$job", "aci-sync")}
+            has_values = lambda label=label, match=match: prometheus.get(f"label/{label}/values", **match)
+            prometheus.until(f"the variable {variable['name']} has values", has_values)
 
     expected = {*re.findall(r"^ *- alert: (\w+)", read(RULES), flags=re.MULTILINE)}
     prometheus.until("the rules have been evaluated", lambda: {*prometheus.alerts()} == expected)
