@@ -124,6 +124,31 @@ impl FabricCache {
         }
     }
 
+    /// A plan has found nothing to do and nothing to say about these EPGs, so those to come leave them out until they change.
+    pub fn settle(&mut self, epgs: &[EpgDn]) {
+        for dn in epgs {
+            if let Some(epg) = self.epg_mut(dn) {
+                epg.settled = true;
+            }
+        }
+    }
+
+    /// Something else is desired in this EPG.
+    pub fn unsettle(&mut self, dn: &EpgDn) {
+        if let Some(epg) = self.epg_mut(dn) {
+            epg.settled = false;
+        }
+    }
+
+    /// Something else is desired, perhaps everywhere.
+    pub fn unsettle_all(&mut self) {
+        for l3out in self.l3outs.values_mut() {
+            if let L3out::Present { epgs, .. } = l3out {
+                epgs.values_mut().for_each(|it| it.settled = false);
+            }
+        }
+    }
+
     /// Forgets an L3Out that is not relevant any more.
     pub fn forget(&mut self, dn: &L3outDn) {
         self.l3outs.remove(dn);
@@ -143,6 +168,7 @@ impl FabricCache {
     pub fn recreated(&mut self, dn: &EpgDn) {
         if let Some(epg) = self.epg_mut(dn) {
             epg.deleted = true;
+            epg.settled = false;
         }
     }
 
@@ -194,13 +220,16 @@ impl FabricCache {
             Some(ParsedDn::Epg(dn)) => {
                 if let Some(epg) = self.epg_mut(&dn) {
                     epg.deleted();
+                    epg.settled = false;
                 }
             }
             Some(ParsedDn::Subnet(epg, _)) => {
                 if let Some(prefix) = prefix_of(dn)
-                    && let Some(subnet) = self.epg_mut(&epg).and_then(|it| it.subnets.get_mut(&prefix))
+                    && let Some(epg) = self.epg_mut(&epg)
+                    && let Some(subnet) = epg.subnets.get_mut(&prefix)
                 {
                     subnet.was_owned = false;
+                    epg.settled = false;
                 }
             }
             _ => {}
@@ -216,6 +245,9 @@ impl FabricCache {
 
     fn apply_change(&mut self, dn: &EpgDn, change: &Change) {
         let Some(L3out::Present { epgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        if let Some(epg) = epgs.get_mut(&dn.name) {
+            epg.settled = false;
+        }
         match change {
             Change::CreateEpg { .. } => {
                 self.lost.restored(&ObjectDn::Epg(dn.clone()));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::dn::{EpgDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject, counted};
 use super::inventory::{Inventory, ManagedDeployment};
-use super::kubernetes::{Key, Kind, Labels, Pod};
+use super::kubernetes::{Deployment, Key, Kind, Labels, Pod, Service};
 use super::rules::{Exposed, Rules};
 use super::selection::Selection;
 use super::source::Source;
@@ -48,6 +48,33 @@ pub(super) struct Claim<'a> {
     /// The Pod or Service.
     pub(super) key: &'a Key,
     pub(super) group: Group,
+}
+
+/// What claims come to.
+#[derive(Default)]
+pub(super) struct Claims<'a> {
+    /// Sorted by address and source (S4).
+    pub(super) all: Vec<Claim<'a>>,
+    /// What is said of addresses that are not claimed, and of Services.
+    pub(super) findings: Vec<Finding>,
+    /// The addresses that these findings are about.
+    pub(super) with_findings: BTreeSet<IpAddr>,
+}
+
+/// Which addresses are looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    All,
+    These(&'a BTreeSet<IpAddr>),
+}
+
+impl Which<'_> {
+    fn has(self, address: &IpAddr) -> bool {
+        match self {
+            Which::All => true,
+            Which::These(addresses) => addresses.contains(address),
+        }
+    }
 }
 
 /// A Pod, and the index of the managed Deployment that owns it.
@@ -117,31 +144,34 @@ impl Claim<'_> {
     }
 }
 
-/// All claims, sorted by address and source (S4), and findings about addresses that are not claimed.
+/// The claims to these addresses.
 pub(super) fn claims<'a>(
     inventory: &'a Inventory,
     rules: &Rules,
     claimants: &Claimants<'a>,
-) -> (Vec<Claim<'a>>, Vec<Finding>) {
-    let pods: Vec<OwnedPod<'a>> =
-        inventory.pods.values().map(|pod| OwnedPod { owner: claimants.owner(pod), pod }).collect();
-    let addresses = by_address(&pods);
-    let mut findings = lost_addresses(&addresses, claimants);
-    findings.extend(unreadable_addresses(&pods, claimants));
-    let mut claims = pod_claims(&addresses, claimants);
-    claims.extend(service_claims(inventory, &pods, claimants, &mut findings));
-    findings.extend(drop_refused(&mut claims, rules, claimants));
-    claims.sort_unstable_by(|a, b| {
+    which: Which<'_>,
+) -> Claims<'a> {
+    let addresses = by_address(inventory, claimants, which);
+    let mut claims = Claims { all: pod_claims(&addresses, claimants), ..Claims::default() };
+    claims.find_lost(&addresses, claimants);
+    if matches!(which, Which::All) {
+        claims.findings.extend(unreadable_addresses(inventory, claimants));
+    }
+    claims.claim_for_services(inventory, claimants, which);
+    claims.drop_refused(rules, claimants);
+    claims.all.sort_unstable_by(|a, b| {
         (a.prefix, a.is_pod, a.key, a.group.epg).cmp(&(b.prefix, b.is_pod, b.key, b.group.epg))
     });
-    (claims, findings)
+    claims
 }
 
-/// All addresses of Pods; of those with the same address the Pod that it belongs to comes last (P5).
-fn by_address<'a>(pods: &[OwnedPod<'a>]) -> Vec<PodAddress<'a>> {
-    let mut addresses = Vec::with_capacity(pods.len());
-    for by in pods {
-        addresses.extend(by.pod.addresses.iter().map(|address| PodAddress { address: *address, by: *by }));
+/// The addresses of Pods; of those with the same address the Pod that it belongs to comes last (P5).
+fn by_address<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>, which: Which<'_>) -> Vec<PodAddress<'a>> {
+    let mut addresses = Vec::new();
+    for pod in inventory.pods.values() {
+        for address in pod.addresses.iter().filter(|it| which.has(it)) {
+            addresses.push(PodAddress { address: *address, by: OwnedPod { owner: claimants.owner(pod), pod } });
+        }
     }
     addresses.sort_unstable_by_key(|it| (it.address, it.by.pod.precedence()));
     addresses
@@ -161,36 +191,12 @@ fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Ve
     claims
 }
 
-/// P5: addresses that Pods of a Deployment have lost to Pods that are not of it.
-fn lost_addresses(addresses: &[PodAddress<'_>], claimants: &Claimants<'_>) -> Vec<Finding> {
-    let mut lost: BTreeMap<usize, (Few, Few)> = BTreeMap::new();
-    for same in addresses.chunk_by(|a, b| a.address == b.address) {
-        let Some((winner, others)) = same.split_last() else { continue };
-        for PodAddress { address, by } in others {
-            let Some(owner) = by.owner.filter(|it| Some(*it) != winner.by.owner) else { continue };
-            let Claimant { epg, exposed, .. } = &claimants.all[owner];
-            if epg.is_some() && exposed.pods {
-                let (texts, notes) = lost.entry(owner).or_default();
-                texts.push(format_args!("{address} of Pod {} (now Pod {})", by.pod.key, winner.by.pod.key));
-                notes.push(format_args!("{address} of Pod {}", by.pod.key));
-            }
-        }
-    }
-    let say = |all: Few| format!("addresses not exposed because other Pods have them now: {all}");
-    let mut findings = Vec::new();
-    for (owner, (texts, notes)) in lost {
-        let finding = Finding::new(Code::AddressClaimed, &claimants.get(owner).workload(), say(texts));
-        findings.push(finding.with_note(say(notes)));
-    }
-    findings
-}
-
 /// P2: addresses of a Deployment's Pods that cannot be read. One finding a Deployment, about its first such Pod.
-fn unreadable_addresses(pods: &[OwnedPod<'_>], claimants: &Claimants<'_>) -> Vec<Finding> {
+fn unreadable_addresses(inventory: &Inventory, claimants: &Claimants<'_>) -> Vec<Finding> {
     let mut unreadable: BTreeMap<usize, (&Pod, usize)> = BTreeMap::new();
-    for OwnedPod { owner, pod } in pods.iter().filter(|it| it.pod.unreadable.is_some()) {
-        let Some(owner) = owner.filter(|it| claimants.all[*it].exposed.pods) else { continue };
-        let (first, count) = unreadable.entry(owner).or_insert((*pod, 0));
+    for pod in inventory.pods.values().filter(|it| it.unreadable.is_some()) {
+        let Some(owner) = claimants.owner(pod).filter(|it| claimants.all[*it].exposed.pods) else { continue };
+        let (first, count) = unreadable.entry(owner).or_insert((pod, 0));
         *count += 1;
         if pod.key < first.key {
             *first = pod;
@@ -215,96 +221,105 @@ struct Selected {
     groups: Vec<Group>,
 }
 
-/// S1: a LoadBalancer Service exposes its addresses for every Deployment that it selects, by the labels of its template
-/// or of one of its Pods.
-fn service_claims<'a>(
-    inventory: &'a Inventory,
-    pods: &[OwnedPod<'a>],
-    claimants: &Claimants<'a>,
-    findings: &mut Vec<Finding>,
-) -> Vec<Claim<'a>> {
-    if inventory.services.is_empty() {
-        return Vec::new();
-    }
-    let selection = selection(pods, claimants);
-    // Many Services select the same Deployments.
-    let mut known: HashMap<BTreeSet<usize>, Selected> = HashMap::new();
-    let mut claims = Vec::new();
-    for service in inventory.services.values() {
-        // One that has nothing to expose yet costs nothing: a namespace may have thousands of them (X3).
-        if service.addresses.is_empty() && service.unreadable.is_none() && !service.hostname_only {
-            continue;
+impl<'a> Claims<'a> {
+    /// P5: addresses that Pods of a Deployment have lost to Pods that are not of it.
+    fn find_lost(&mut self, addresses: &[PodAddress<'_>], claimants: &Claimants<'_>) {
+        let mut lost: BTreeMap<usize, (Few, Few)> = BTreeMap::new();
+        for same in addresses.chunk_by(|a, b| a.address == b.address) {
+            let Some((winner, others)) = same.split_last() else { continue };
+            for PodAddress { address, by } in others {
+                let Some(owner) = by.owner.filter(|it| Some(*it) != winner.by.owner) else { continue };
+                let Claimant { epg, exposed, .. } = &claimants.all[owner];
+                if epg.is_some() && exposed.pods {
+                    let (texts, notes) = lost.entry(owner).or_default();
+                    texts.push(format_args!("{address} of Pod {} (now Pod {})", by.pod.key, winner.by.pod.key));
+                    notes.push(format_args!("{address} of Pod {}", by.pod.key));
+                    self.with_findings.insert(*address);
+                }
+            }
         }
-        let Some(lists) = selection.lists(service) else { continue };
-        let selected = known.entry(lists).or_insert_with_key(|lists| {
-            let selected = selection.common(lists);
-            Selected { is_empty: selected.is_empty(), groups: claimants.groups_of_service(&selected) }
+        let say = |all: Few| format!("addresses not exposed because other Pods have them now: {all}");
+        for (owner, (texts, notes)) in lost {
+            let finding = Finding::new(Code::AddressClaimed, &claimants.get(owner).workload(), say(texts));
+            self.findings.push(finding.with_note(say(notes)));
+        }
+    }
+
+    /// S1: a LoadBalancer Service exposes its addresses for every Deployment that it selects, by the labels of its template
+    /// or of one of its Pods.
+    fn claim_for_services(&mut self, inventory: &'a Inventory, claimants: &Claimants<'a>, which: Which<'_>) {
+        let is_looked_at = |service: &&Service| match which {
+            // One that has nothing to expose yet costs nothing: a namespace may have thousands of them (X3).
+            Which::All => !service.addresses.is_empty() || service.unreadable.is_some() || service.hostname_only,
+            Which::These(_) => service.addresses.iter().any(|it| which.has(it)),
+        };
+        let mut services = inventory.services.values().filter(is_looked_at).peekable();
+        if services.peek().is_none() {
+            return;
+        }
+        let selection = selection(inventory, claimants);
+        // Many Services select the same Deployments.
+        let mut known: HashMap<BTreeSet<usize>, Selected> = HashMap::new();
+        for service in services {
+            let Some(lists) = selection.lists(service) else { continue };
+            let selected = known.entry(lists).or_insert_with_key(|lists| {
+                let selected = selection.common(lists);
+                Selected { is_empty: selected.is_empty(), groups: claimants.groups_of_service(&selected) }
+            });
+            if selected.is_empty {
+                continue;
+            }
+            for address in service.addresses.iter().filter(|it| which.has(it)) {
+                let prefix = Prefix::host(*address);
+                let claim = |group: &Group| Claim { prefix, is_pod: false, key: &service.key, group: *group };
+                self.all.extend(selected.groups.iter().map(claim));
+            }
+            let subject = (Kind::Service, &service.key);
+            if let Some(quote) = &service.unreadable {
+                let text = format!("invalid address not exposed: {quote}");
+                self.findings.push(Finding::new(Code::InvalidAddress, subject, text));
+            }
+            if service.hostname_only {
+                let text = "load balancer has a host name and no IP address; nothing to expose until it gets one";
+                self.findings.push(Finding::new(Code::HostnameOnly, subject, text));
+            }
+        }
+    }
+
+    /// P6: drops claims to addresses that are never exposed.
+    fn drop_refused(&mut self, rules: &Rules, claimants: &Claimants<'_>) {
+        let mut refused: BTreeMap<Subject, BTreeSet<String>> = BTreeMap::new();
+        self.all.retain(|claim| {
+            let Some(why) = rules.refuses(claim.prefix.address) else { return true };
+            if claim.group.epg.is_some() {
+                let subject = if claim.is_pod {
+                    Subject::from(&claimants.get(claim.group.oldest).workload())
+                } else {
+                    Subject::from((Kind::Service, claim.key))
+                };
+                let text = format!("{} of {} ({why})", claim.prefix.address, claim.source());
+                refused.entry(subject).or_default().insert(text);
+                self.with_findings.insert(claim.prefix.address);
+            }
+            false
         });
-        if selected.is_empty {
-            continue;
-        }
-        for address in &service.addresses {
-            let prefix = Prefix::host(*address);
-            let claim = |group: &Group| Claim { prefix, is_pod: false, key: &service.key, group: *group };
-            claims.extend(selected.groups.iter().map(claim));
-        }
-        let subject = (Kind::Service, &service.key);
-        if let Some(quote) = &service.unreadable {
-            let text = format!("invalid address not exposed: {quote}");
-            findings.push(Finding::new(Code::InvalidAddress, subject, text));
-        }
-        if service.hostname_only {
-            let text = "load balancer has a host name and no IP address; nothing to expose until it gets one";
-            findings.push(Finding::new(Code::HostnameOnly, subject, text));
+        for (subject, texts) in refused {
+            let text = format!("addresses not exposed: {}", Few::of(texts));
+            self.findings.push(Finding::new(Code::AddressNotExposed, subject, text));
         }
     }
-    claims
 }
 
 /// The same selection for all managed Deployments, by their place in the inventory.
 pub(super) fn selection_in<'a>(inventory: &'a Inventory, rules: &Rules) -> Selection<'a> {
-    let claimants = Claimants::new(inventory, rules, &[]);
-    let pods = inventory.pods.values().map(|pod| OwnedPod { owner: claimants.owner(pod), pod });
-    selection(&pods.collect::<Vec<_>>(), &claimants)
+    selection(inventory, &Claimants::new(inventory, rules, &[]))
 }
 
-/// The labels by which Services select Deployments. The Pods of a Deployment mostly have the same labels, so each set is
-/// taken once.
-fn selection<'a>(pods: &[OwnedPod<'a>], claimants: &Claimants<'a>) -> Selection<'a> {
-    let template = |it: &Claimant<'a>| HashSet::from([&it.managed.deployment.template_labels]);
-    let mut labels: Vec<HashSet<&Labels>> = claimants.all.iter().map(template).collect();
-    for OwnedPod { owner, pod } in pods {
-        if let Some(owner) = *owner {
-            labels[owner].insert(&pod.labels);
-        }
-    }
-    let namespaces = claimants.all.iter().map(|it| &*it.managed.deployment.key.namespace);
-    Selection::new(namespaces.zip(labels))
-}
-
-/// P6: drops claims to addresses that are never exposed.
-fn drop_refused(claims: &mut Vec<Claim<'_>>, rules: &Rules, claimants: &Claimants<'_>) -> Vec<Finding> {
-    let mut refused: BTreeMap<Subject, BTreeSet<String>> = BTreeMap::new();
-    claims.retain(|claim| {
-        let Some(why) = rules.refuses(claim.prefix.address) else { return true };
-        if claim.group.epg.is_some() {
-            let subject = if claim.is_pod {
-                Subject::from(&claimants.get(claim.group.oldest).workload())
-            } else {
-                Subject::from((Kind::Service, claim.key))
-            };
-            let text = format!("{} of {} ({why})", claim.prefix.address, claim.source());
-            refused.entry(subject).or_default().insert(text);
-        }
-        false
-    });
-    let mut findings = Vec::new();
-    for (subject, texts) in refused {
-        findings.push(Finding::new(
-            Code::AddressNotExposed,
-            subject,
-            format!("addresses not exposed: {}", Few::of(texts)),
-        ));
-    }
-    findings
+/// The labels by which Services select Deployments: those of their templates and of their Pods.
+fn selection<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>) -> Selection<'a> {
+    Selection::new(claimants.all.iter().map(|it| {
+        let Deployment { key, template_labels, .. } = &it.managed.deployment;
+        let sets: HashSet<&Labels> = inventory.labels_of_pods(key).chain([template_labels]).collect();
+        (&*key.namespace, sets)
+    }))
 }

@@ -3,10 +3,11 @@
 //! A pure function of the inventory, the rules and the VRF of each L3Out. What the fabric holds does not matter here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::annotations::{annotation_findings, unknown_annotations};
-use super::claims::{Claim, Claimants, claims};
+use super::claims::{Claim, Claimants, Which, claims};
 use super::dn::{EpgDn, L3outDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::Inventory;
@@ -15,7 +16,7 @@ use super::rules::Rules;
 use super::source::Source;
 
 /// The EPGs and subnets that should be there.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredState {
     /// Each EPG that a Deployment names, also without addresses (D4).
     pub epgs: BTreeMap<EpgDn, DesiredEpg>,
@@ -24,9 +25,78 @@ pub struct DesiredState {
     pub unplaced: BTreeMap<Prefix, Vec<Unplaced>>,
     /// What is wrong with objects of the cluster.
     pub findings: Vec<Finding>,
+    /// The addresses that these findings are about.
+    with_findings: BTreeSet<IpAddr>,
 }
 
 impl DesiredState {
+    /// Follows a change of Pods that can have changed nothing but which EPG has these addresses. Returns the EPGs that have
+    /// or had one of them. All other arguments are those that it was computed with.
+    ///
+    /// Nothing where findings may have changed: a finding says something of many addresses. It is to be computed as a whole
+    /// then.
+    pub fn update(
+        &mut self,
+        inventory: &Inventory,
+        rules: &Rules,
+        vrf_of: &dyn Fn(&L3outDn) -> Vrf,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<BTreeSet<EpgDn>> {
+        if addresses.iter().any(|it| self.with_findings.contains(it)) {
+            return None;
+        }
+        self.unplaced.retain(|prefix, _| !addresses.contains(&prefix.address));
+        let mut changed = BTreeSet::new();
+        for (dn, epg) in &mut self.epgs {
+            let before = epg.subnets.len();
+            if addresses.len() < before {
+                addresses.iter().for_each(|it| drop(epg.subnets.remove(&Prefix::host(*it))));
+            } else {
+                epg.subnets.retain(|prefix, _| !addresses.contains(&prefix.address));
+            }
+            if epg.subnets.len() < before {
+                changed.insert(dn.clone());
+            }
+        }
+        let findings = self.findings.len();
+        changed.extend(self.assign(inventory, rules, vrf_of, Which::These(addresses)));
+        (self.findings.len() == findings).then_some(changed)
+    }
+
+    /// Puts addresses into EPGs, none of which has one of them yet. Returns the EPGs that get any.
+    fn assign(
+        &mut self,
+        inventory: &Inventory,
+        rules: &Rules,
+        vrf_of: &dyn Fn(&L3outDn) -> Vrf,
+        which: Which<'_>,
+    ) -> BTreeSet<EpgDn> {
+        // From here on an EPG is its index in this order: names are long, and there is a claim for each Pod.
+        let epgs: Vec<(&EpgDn, &mut DesiredEpg)> = self.epgs.iter_mut().collect();
+        let dns: Vec<&EpgDn> = epgs.iter().map(|(dn, _)| *dn).collect();
+        let claimants = Claimants::new(inventory, rules, &dns);
+        let claims = claims(inventory, rules, &claimants, which);
+        self.findings.extend(claims.findings);
+        self.with_findings.extend(claims.with_findings);
+        let vrfs = numbered(dns.iter().map(|dn| vrf_of(&dn.l3out)));
+        let (conflicts, changed) = (BTreeMap::new(), BTreeSet::new());
+        let mut assignment = Assignment { claimants: &claimants, vrfs, epgs, conflicts, changed };
+        for claims in claims.all.chunk_by(|a, b| a.prefix == b.prefix) {
+            let unplaced = unplaced(claims, &claimants);
+            if !unplaced.is_empty() {
+                self.unplaced.insert(claims[0].prefix, unplaced);
+            }
+            if assignment.assign(claims) {
+                self.with_findings.insert(claims[0].prefix.address);
+            }
+        }
+        for (workload, conflict) in assignment.conflicts {
+            let finding = Finding::new(Code::AddressConflict, &workload, conflict.texts.to_string());
+            self.findings.push(finding.with_note(conflict.notes.to_string()));
+        }
+        assignment.changed
+    }
+
     /// The namespaces that a finding counts for (X3): of an EPG or L3Out those of the Deployments that name it.
     pub fn namespaces(&self) -> impl Fn(&Subject) -> Vec<Arc<str>> {
         let mut l3outs: HashMap<&L3outDn, BTreeSet<&Arc<str>>> = HashMap::new();
@@ -46,7 +116,7 @@ impl DesiredState {
 }
 
 /// One desired EPG.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredEpg {
     /// The Deployments that name it.
     pub workloads: Vec<Workload>,
@@ -131,26 +201,7 @@ pub fn desired_state(
         let subject = (Kind::Deployment, key);
         desired.findings.push(Finding::new(Code::UnknownKey, subject, unknown_annotations(&it.unknown_keys)));
     }
-    // From here on an EPG is its index in this order: names are long, and there is a claim for each Pod.
-    let dns: Vec<&EpgDn> = desired.epgs.keys().collect();
-    let claimants = Claimants::new(inventory, rules, &dns);
-    let (claims, findings) = claims(inventory, rules, &claimants);
-    desired.findings.extend(findings);
-    let vrfs = numbered(dns.iter().map(|dn| vrf_of(&dn.l3out)));
-    let epgs = std::mem::take(&mut desired.epgs).into_iter().collect();
-    let mut assignment = Assignment { claimants: &claimants, vrfs, epgs, conflicts: BTreeMap::new() };
-    for claims in claims.chunk_by(|a, b| a.prefix == b.prefix) {
-        let unplaced = unplaced(claims, &claimants);
-        if !unplaced.is_empty() {
-            desired.unplaced.insert(claims[0].prefix, unplaced);
-        }
-        assignment.assign(claims);
-    }
-    for (workload, conflict) in assignment.conflicts {
-        let finding = Finding::new(Code::AddressConflict, &workload, conflict.texts.to_string());
-        desired.findings.push(finding.with_note(conflict.notes.to_string()));
-    }
-    desired.epgs = assignment.epgs.into_iter().collect();
+    desired.assign(inventory, rules, vrf_of, Which::All);
     desired.findings.sort();
     desired.findings.dedup();
     desired
@@ -195,8 +246,10 @@ struct Conflict {
 struct Assignment<'a> {
     claimants: &'a Claimants<'a>,
     vrfs: Vec<usize>,
-    epgs: Vec<(EpgDn, DesiredEpg)>,
+    epgs: Vec<(&'a EpgDn, &'a mut DesiredEpg)>,
     conflicts: BTreeMap<Workload, Conflict>,
+    /// The EPGs that got an address.
+    changed: BTreeSet<EpgDn>,
 }
 
 /// The EPG that gets an address in a VRF, and the oldest Deployment there that claims it.
@@ -207,8 +260,9 @@ struct Winner {
 }
 
 impl Assignment<'_> {
-    /// Puts one address, which all these claims are about, into the EPGs that may have it. The claims are sorted.
-    fn assign(&mut self, claims: &[Claim<'_>]) {
+    /// Puts one address, which all these claims are about, into the EPGs that may have it. The claims are sorted. True if
+    /// one does not get it.
+    fn assign(&mut self, claims: &[Claim<'_>]) -> bool {
         let mut by_epg: BTreeMap<usize, Vec<&Claim<'_>>> = BTreeMap::new();
         for claim in claims {
             if let Some(epg) = claim.group.epg {
@@ -216,12 +270,17 @@ impl Assignment<'_> {
             }
         }
         let winners = self.winners(&by_epg);
+        let mut is_lost = false;
         for (epg, claims) in by_epg {
             match winners.get(&self.vrfs[epg]).filter(|it| it.epg != epg) {
-                Some(winner) => self.lose(epg, &claims, *winner),
+                Some(winner) => {
+                    is_lost = true;
+                    self.lose(epg, &claims, *winner);
+                }
                 None => self.put(epg, &claims),
             }
         }
+        is_lost
     }
 
     /// S3: in one VRF an address can be in one EPG only; the EPG of the oldest Deployment among the claimants gets it. An
@@ -250,7 +309,11 @@ impl Assignment<'_> {
         let source = first.source();
         let also = claims.iter().map(|it| it.source()).filter(|it| *it != source).collect();
         let (workload, paused) = (self.claimants.get(index).workload(), first.group.active.is_none());
-        self.epgs[epg].1.subnets.insert(first.prefix, DesiredSubnet { source, also, workload, paused });
+        let (dn, desired) = &mut self.epgs[epg];
+        desired.subnets.insert(first.prefix, DesiredSubnet { source, also, workload, paused });
+        if !self.changed.contains(*dn) {
+            self.changed.insert(dn.clone());
+        }
     }
 
     /// S3: an older Deployment has the address in another EPG of the VRF.
@@ -260,7 +323,7 @@ impl Assignment<'_> {
         if desired.beyond_quota {
             return;
         }
-        let (what, elsewhere) = (format!("{} ({})", first.prefix, first.source()), &self.epgs[winner.epg].0);
+        let (what, elsewhere) = (format!("{} ({})", first.prefix, first.source()), self.epgs[winner.epg].0);
         let older = self.claimants.get(winner.oldest).workload();
         let conflict = self.conflicts.entry(self.claimants.get(loser).workload()).or_default();
         conflict

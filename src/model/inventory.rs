@@ -1,11 +1,13 @@
 //! The cluster as the three watches reported it, and whether that view is complete (W1).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::binding::{self, Binding};
 use super::dn::EpgDn;
-use super::kubernetes::{Deployment, Key, Kind, Object, Pod, Service, Workload};
+use super::kubernetes::{Deployment, Key, Kind, Labels, Object, Pod, Service, Workload};
 use super::rules::{Exposed, Rules};
 
 /// How long a view without an open watch still counts as complete (W1).
@@ -71,6 +73,24 @@ enum View {
     Closed(Instant),
 }
 
+/// What an event can change in the desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// Nothing.
+    Nothing,
+    /// Only which EPG has these addresses: a Pod of a known sort came, went or changed. That happens all the time, and costs
+    /// no look at all the others.
+    Addresses(Vec<IpAddr>),
+    /// Anything.
+    Everything,
+}
+
+impl Changed {
+    fn everything_if(it: bool) -> Changed {
+        if it { Changed::Everything } else { Changed::Nothing }
+    }
+}
+
 /// Deployments, Pods and Services by namespace and name.
 #[derive(Debug)]
 pub struct Inventory {
@@ -82,6 +102,8 @@ pub struct Inventory {
     pub pods: HashMap<Key, Pod>,
     /// The Services of type LoadBalancer that have a selector.
     pub services: BTreeMap<Key, Service>,
+    /// For each Deployment that owns Pods (P1) the different sets of labels that they have, and how many have each.
+    labels: HashMap<Key, HashMap<Labels, usize>>,
     views: BTreeMap<Kind, View>,
     listed: BTreeMap<Kind, bool>,
 }
@@ -93,6 +115,7 @@ impl Default for Inventory {
             misannotated: BTreeMap::new(),
             pods: HashMap::new(),
             services: BTreeMap::new(),
+            labels: HashMap::new(),
             views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
             listed: Kind::ALL.map(|kind| (kind, false)).into(),
         }
@@ -110,6 +133,7 @@ impl Inventory {
             }
             Kind::Pod => {
                 self.pods = HashMap::with_capacity(objects.len());
+                self.labels.clear();
                 BTreeMap::new()
             }
             Kind::Service => {
@@ -130,6 +154,7 @@ impl Inventory {
                     self.managed.insert(it.key.clone(), managed(it, before));
                 }
                 Object::Pod(it) => {
+                    self.add_labels(&it);
                     self.pods.insert(it.key.clone(), it);
                 }
                 Object::Service(it) => {
@@ -141,39 +166,44 @@ impl Inventory {
         self.listed.insert(kind, true);
     }
 
-    /// An object was added or changed. True if that can change what is desired.
-    pub fn upsert(&mut self, object: Object) -> bool {
+    /// An object was added or changed.
+    pub fn upsert(&mut self, object: Object) -> Changed {
         if !object.is_kept() {
             return self.gone(object.kind(), object.key());
         }
         match object {
             Object::Deployment(it) if it.annotation.is_none() => {
                 if self.misannotated.get(&it.key) == Some(&it) {
-                    return false;
+                    return Changed::Nothing;
                 }
                 self.managed.remove(&it.key);
                 self.misannotated.insert(it.key.clone(), it);
-                true
+                Changed::Everything
             }
             Object::Deployment(it) => {
                 self.misannotated.remove(&it.key);
                 let before = self.managed.get(&it.key);
                 if before.is_some_and(|before| before.deployment == it) {
-                    return false;
+                    return Changed::Nothing;
                 }
                 let managed = managed(it, before);
                 self.managed.insert(managed.deployment.key.clone(), managed);
-                true
+                Changed::Everything
             }
             Object::Pod(it) => {
-                let is_new = self.pods.get(&it.key) != Some(&it);
-                self.pods.insert(it.key.clone(), it);
-                is_new
+                let key = it.key.clone();
+                if self.pods.get(&key) == Some(&it) {
+                    return Changed::Nothing;
+                }
+                let before = self.pods.remove(&key);
+                let changed = self.pod_changed(before.as_ref(), Some(&it));
+                self.pods.insert(key, it);
+                changed
             }
             Object::Service(it) => {
                 let is_new = self.services.get(&it.key) != Some(&it);
                 self.services.insert(it.key.clone(), it);
-                is_new
+                Changed::everything_if(is_new)
             }
         }
     }
@@ -186,22 +216,73 @@ impl Inventory {
         }
     }
 
-    /// An object is gone, or no rule needs it any more. True if that can change what is desired.
-    pub fn gone(&mut self, kind: Kind, key: &Key) -> bool {
+    /// An object is gone, or no rule needs it any more.
+    pub fn gone(&mut self, kind: Kind, key: &Key) -> Changed {
         match kind {
-            Kind::Deployment => self.managed.remove(key).is_some() | self.misannotated.remove(key).is_some(),
-            Kind::Pod => self.pods.remove(key).is_some(),
-            Kind::Service => self.services.remove(key).is_some(),
+            Kind::Deployment => {
+                let was_known = self.managed.remove(key).is_some() | self.misannotated.remove(key).is_some();
+                Changed::everything_if(was_known)
+            }
+            Kind::Pod => match self.pods.remove(key) {
+                Some(before) => self.pod_changed(Some(&before), None),
+                None => Changed::Nothing,
+            },
+            Kind::Service => Changed::everything_if(self.services.remove(key).is_some()),
         }
+    }
+
+    /// What a different Pod changes: its addresses, before and after; more if Services may select other Deployments now
+    /// (S1), or if it has addresses that cannot be read.
+    fn pod_changed(&mut self, before: Option<&Pod>, after: Option<&Pod>) -> Changed {
+        // In this order a Pod that keeps its labels makes no set new.
+        let is_new_set = after.is_some_and(|it| self.add_labels(it));
+        let was_last_of_set = before.is_some_and(|it| self.remove_labels(it));
+        let pods = || before.into_iter().chain(after);
+        let has_service = |pod: &Pod| {
+            let first = Key { namespace: pod.key.namespace.clone(), name: "".into() };
+            let next = self.services.range(first..).next();
+            next.is_some_and(|(key, _)| key.namespace == pod.key.namespace)
+        };
+        let can_select_others = (is_new_set || was_last_of_set) && pods().any(has_service);
+        if can_select_others || pods().any(|it| it.unreadable.is_some()) {
+            return Changed::Everything;
+        }
+        Changed::Addresses(pods().flat_map(|it| &it.addresses).copied().collect())
+    }
+
+    /// True if no other Pod of its Deployment has the same labels.
+    fn add_labels(&mut self, pod: &Pod) -> bool {
+        let Some(owner) = pod.owner() else { return false };
+        let count = self.labels.entry(owner).or_default().entry(pod.labels.clone()).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// The same for a Pod that is gone.
+    fn remove_labels(&mut self, pod: &Pod) -> bool {
+        let Some(owner) = pod.owner() else { return false };
+        let Entry::Occupied(mut sets) = self.labels.entry(owner) else { return false };
+        let Some(count) = sets.get_mut().get_mut(&pod.labels) else { return false };
+        *count -= 1;
+        if *count > 0 {
+            return false;
+        }
+        sets.get_mut().remove(&pod.labels);
+        if sets.get().is_empty() {
+            sets.remove();
+        }
+        true
+    }
+
+    /// The different sets of labels that the Pods of a Deployment have (P1).
+    pub(super) fn labels_of_pods(&self, deployment: &Key) -> impl Iterator<Item = &Labels> {
+        self.labels.get(deployment).into_iter().flat_map(HashMap::keys)
     }
 
     /// The Deployments whose status counts replicas while no Pod of theirs is known (P1), if they pass the filter.
     pub fn missing_pods(&self, filter: impl Fn(&ManagedDeployment) -> bool) -> BTreeSet<Key> {
-        let owners: HashSet<(&str, &str)> =
-            self.pods.values().filter_map(|pod| Some((&*pod.key.namespace, pod.deployment.as_deref()?))).collect();
         let has_no_pods = |managed: &&ManagedDeployment| {
-            let key = &managed.deployment.key;
-            managed.deployment.has_replicas && !owners.contains(&(&*key.namespace, &*key.name)) && filter(managed)
+            managed.deployment.has_replicas && !self.labels.contains_key(&managed.deployment.key) && filter(managed)
         };
         self.managed.values().filter(has_no_pods).map(|it| it.deployment.key.clone()).collect()
     }

@@ -173,6 +173,12 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// The key of the Deployment that owns it by P1, whether that exists or not.
+    pub(super) fn owner(&self) -> Option<Key> {
+        let name = self.deployment.clone()?;
+        Some(Key { namespace: self.key.namespace.clone(), name })
+    }
+
     /// P5: of several Pods with one address it belongs to the one that is not terminating, then to the younger one. That
     /// one comes last.
     pub(super) fn precedence(&self) -> (bool, &str, &str) {

@@ -101,6 +101,8 @@ pub struct Epg {
     pub deleted: bool,
     /// It was read or created in this reconcile (W7).
     pub fresh: bool,
+    /// A plan found nothing to do and nothing to say about it, and neither it nor what is desired there has changed since.
+    pub settled: bool,
 }
 
 impl Epg {
@@ -121,6 +123,7 @@ impl Epg {
             may_have_held: true,
             deleted: false,
             fresh: true,
+            settled: false,
         }
     }
 

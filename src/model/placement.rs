@@ -3,7 +3,7 @@
 //! A subnet stays for a Deployment that has its address now (P5) and whose Pod or Service gave it its name; never for
 //! its address alone. Another Deployment could have got that address, and would inherit the contracts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::deletion_causes::sources_of;
@@ -34,6 +34,8 @@ struct Claim<'a> {
 /// Where addresses go, and for which Deployments subnets stay.
 pub(super) struct Placement<'a> {
     input: &'a PlanInput<'a>,
+    /// The addresses that are placed; nothing if all are.
+    in_question: Option<HashSet<Prefix>>,
     /// A number for each VRF, so that an address in a VRF is cheap to look up.
     vrfs: HashMap<L3outDn, usize>,
     targets: HashMap<(usize, Prefix), Target<'a>>,
@@ -44,11 +46,13 @@ pub(super) struct Placement<'a> {
 }
 
 impl<'a> Placement<'a> {
-    pub(super) fn new(input: &'a PlanInput<'a>) -> Self {
-        let sources = sources_of(input.inventory, addresses_in_question(input));
-        let (targets, claims) = (HashMap::new(), HashMap::new());
-        let mut placement = Placement { input, vrfs: numbered_vrfs(input), targets, claims, sources };
-        for (prefix, unplaced) in &input.desired.unplaced {
+    /// Only what is asked about these addresses can be answered. Most of the addresses are where they are desired, and there is
+    /// nothing to ask about them.
+    pub(super) fn new(input: &'a PlanInput<'a>, in_question: Option<HashSet<Prefix>>) -> Self {
+        let (targets, claims, sources) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut placement = Placement { input, in_question, vrfs: numbered_vrfs(input), targets, claims, sources };
+        placement.sources = sources_of(input.inventory, placement.with_sources());
+        for (prefix, unplaced) in placement.those_in_question(&input.desired.unplaced) {
             for it in unplaced {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
                 placement.claim(*prefix, &it.source, &it.workload, reason);
@@ -60,6 +64,26 @@ impl<'a> Placement<'a> {
         placement
     }
 
+    /// Those of some addresses that are in question.
+    fn those_in_question<'m, T>(&self, all: &'m BTreeMap<Prefix, T>) -> Vec<(&'m Prefix, &'m T)> {
+        match &self.in_question {
+            None => all.iter().collect(),
+            Some(some) if some.len() < all.len() => some.iter().filter_map(|it| all.get_key_value(it)).collect(),
+            Some(some) => all.iter().filter(|(prefix, _)| some.contains(prefix)).collect(),
+        }
+    }
+
+    /// The addresses in paused EPGs, and those whose deletion is blocked.
+    fn with_sources(&self) -> HashSet<IpAddr> {
+        let mut addresses = HashSet::new();
+        for (dn, _) in self.input.desired.epgs.iter().filter(|(_, it)| it.is_paused()) {
+            let subnets = self.input.fabric.epg(dn).into_iter().flat_map(|it| self.those_in_question(&it.subnets));
+            addresses.extend(subnets.map(|(prefix, _)| prefix.address));
+        }
+        addresses.extend(self.input.blocked.iter().filter_map(ObjectDn::prefix).map(|it| it.address));
+        addresses
+    }
+
     /// The addresses of one EPG go there if it can be used. Until they do, subnets elsewhere stay for them.
     fn place(&mut self, dn: &'a EpgDn, epg: &'a DesiredEpg) {
         let (vrf, is_there) = (self.vrf(dn), self.input.fabric.epg(dn).is_some());
@@ -69,7 +93,7 @@ impl<'a> Placement<'a> {
             None if !is_there => Some(Reason::Moves),
             None => None,
         };
-        for (prefix, subnet) in epg.subnets.iter().filter(|(_, it)| !it.paused) {
+        for (prefix, subnet) in self.those_in_question(&epg.subnets).into_iter().filter(|(_, it)| !it.paused) {
             if block_reason.is_none() {
                 self.targets.insert((vrf, *prefix), Target { dn, is_there });
             }
@@ -118,7 +142,7 @@ impl<'a> Placement<'a> {
         let mut holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> = HashMap::new();
         for (dn, epg) in self.input.fabric.epgs() {
             let vrf = self.vrf(&dn);
-            for (prefix, subnet) in &epg.subnets {
+            for (prefix, subnet) in self.those_in_question(&epg.subnets) {
                 if self.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
                     let holder = self.holder(&dn, *prefix, subnet);
                     holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
@@ -156,15 +180,4 @@ fn numbered_vrfs(input: &PlanInput<'_>) -> HashMap<L3outDn, usize> {
         vrfs.insert(dn.clone(), *numbers.entry(input.fabric.vrf(dn)).or_insert(next));
     }
     vrfs
-}
-
-/// The addresses in paused EPGs, and those whose deletion is blocked.
-fn addresses_in_question(input: &PlanInput<'_>) -> HashSet<IpAddr> {
-    let mut addresses = HashSet::new();
-    for (dn, _) in input.desired.epgs.iter().filter(|(_, it)| it.is_paused()) {
-        let subnets = input.fabric.epg(dn).into_iter().flat_map(|it| it.subnets.keys());
-        addresses.extend(subnets.map(|it| it.address));
-    }
-    addresses.extend(input.blocked.iter().filter_map(ObjectDn::prefix).map(|it| it.address));
-    addresses
 }

@@ -32,6 +32,21 @@ pub struct Plan {
     pub blocked: BTreeSet<ObjectDn>,
     /// What it would delete if deletions were possible now (W1, W5).
     pub withheld: BTreeSet<ObjectDn>,
+    /// The EPGs that it looked at, and about which there is nothing to do and nothing to say. As long as neither they nor what
+    /// is desired there changes, no other plan has to look at them: whether anything is to be done in an EPG does not depend
+    /// on others, only what it is.
+    pub settled: Vec<EpgDn>,
+}
+
+impl Plan {
+    /// Whether both ask for the same, however many EPGs each has looked at (R6).
+    pub fn is_same(&self, other: &Plan) -> bool {
+        let Plan { reads, transactions, findings, undesired, untagged, deletions, blocked, withheld, settled: _ } =
+            self;
+        let of_epgs = (reads, undesired, untagged) == (&other.reads, &other.undesired, &other.untagged);
+        let of_objects = (deletions, blocked, withheld) == (&other.deletions, &other.blocked, &other.withheld);
+        of_epgs && of_objects && (transactions, findings) == (&other.transactions, &other.findings)
+    }
 }
 
 /// Changes in one EPG that are sent as one request. The APIC does all of them or none.

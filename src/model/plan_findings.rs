@@ -167,6 +167,11 @@ impl<'a> PlanFindings<'a> {
         self.add(Code::TagWriteFailed, dn, text);
     }
 
+    /// How much was found so far about EPGs that are there. An L3Out that is missing has none.
+    pub(super) fn count(&self) -> usize {
+        self.findings.len() + self.waiting.len() + self.retained.len()
+    }
+
     /// All findings, sorted. `may_delete` says whether moves can go on now.
     pub(super) fn finish(self, may_delete: bool) -> Vec<Finding> {
         let mut findings = self.findings;

@@ -31,6 +31,8 @@ pub struct PlanInput<'a> {
     pub is_throttled: &'a dyn Fn(&ObjectDn) -> bool,
     /// What must not be deleted until an operator approves (W4).
     pub blocked: &'a BTreeSet<ObjectDn>,
+    /// Whether settled EPGs are looked at, too. That makes no difference.
+    pub whole: bool,
     /// The foreign EPGs that only this process remembers (O4).
     pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
 }

@@ -1,6 +1,7 @@
 //! Makes the plan: desired state against what the fabric holds. The result depends on the input and on nothing else (R6).
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use super::cause::Cause;
@@ -21,14 +22,10 @@ use super::scope::IMPORT_SECURITY;
 /// A move is not one step: this plan deletes the address where it is, and the create follows in the plan that is made
 /// once the cache shows the address free. So a reconcile plans and sends until nothing is left (W2).
 pub fn plan(input: &PlanInput<'_>) -> Plan {
-    let mut planner = Planner::new(input);
-    for (dn, desired) in &input.desired.epgs {
-        planner.plan_desired(dn, desired);
-    }
-    for (dn, epg) in input.fabric.epgs() {
-        if !input.desired.epgs.contains_key(&dn) {
-            planner.plan_undesired(dn, epg);
-        }
+    let epgs = epgs_to_plan(input);
+    let mut planner = Planner::new(input, &epgs);
+    for (dn, desired, present) in &epgs {
+        planner.plan_epg(dn, *desired, *present);
     }
     planner.plan_needless_tags();
     let mut plan = planner.plan;
@@ -37,10 +34,38 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     plan
 }
 
+/// An EPG with what is desired in it and what it holds.
+type EpgToPlan<'a> = (Cow<'a, EpgDn>, Option<&'a DesiredEpg>, Option<&'a Epg>);
+
+/// The EPGs that are not settled: those that are desired, and then the others.
+fn epgs_to_plan<'a>(input: &PlanInput<'a>) -> Vec<EpgToPlan<'a>> {
+    let is_looked_at = |epg: Option<&Epg>| input.whole || epg.is_none_or(|it| !it.settled);
+    let desired = input.desired.epgs.iter().map(|(dn, it)| (Cow::Borrowed(dn), Some(it), input.fabric.epg(dn)));
+    let others = input.fabric.epgs().filter(|(dn, _)| !input.desired.epgs.contains_key(dn));
+    let others = others.map(|(dn, epg)| (Cow::Owned(dn), None, Some(epg)));
+    desired.chain(others).filter(|(_, _, epg)| is_looked_at(*epg)).collect()
+}
+
+/// The addresses that are desired in one of these EPGs and not there, or the other way round.
+fn in_question(epgs: &[EpgToPlan<'_>]) -> HashSet<Prefix> {
+    let mut prefixes = HashSet::new();
+    for (_, desired, present) in epgs {
+        let (desired, present) = (desired.map(|it| &it.subnets), present.map(|it| &it.subnets));
+        let absent =
+            desired.into_iter().flat_map(|it| it.keys()).filter(|it| present.is_none_or(|all| !all.contains_key(it)));
+        let surplus =
+            present.into_iter().flat_map(|it| it.keys()).filter(|it| desired.is_none_or(|all| !all.contains_key(it)));
+        prefixes.extend(absent.chain(surplus));
+    }
+    prefixes
+}
+
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
     plan: Plan,
     findings: PlanFindings<'a>,
+    /// Something is left alone for now in the EPG that is looked at.
+    has_left_alone: bool,
     placement: Placement<'a>,
     /// For each address of a VRF that is desired in one EPG, the other EPGs that hold it.
     holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
@@ -69,14 +94,45 @@ struct Ties {
 }
 
 impl<'a> Planner<'a> {
-    fn new(input: &'a PlanInput<'a>) -> Self {
-        let placement = Placement::new(input);
+    fn new(input: &'a PlanInput<'a>, epgs: &[EpgToPlan<'a>]) -> Self {
+        let placement = Placement::new(input, Some(in_question(epgs)));
         let holders = placement.holders();
-        Planner { input, plan: Plan::default(), findings: PlanFindings::default(), placement, holders }
+        let (plan, findings) = (Plan::default(), PlanFindings::default());
+        Planner { input, plan, findings, has_left_alone: false, placement, holders }
     }
 
-    fn is_left_alone(&self, object: &ObjectDn) -> bool {
-        (self.input.is_deferred)(object) || (self.input.is_throttled)(object)
+    fn is_left_alone(&mut self, object: &ObjectDn) -> bool {
+        let is_left_alone = (self.input.is_deferred)(object) || (self.input.is_throttled)(object);
+        self.has_left_alone |= is_left_alone;
+        is_left_alone
+    }
+
+    fn is_deferred(&mut self, object: &ObjectDn) -> bool {
+        let is_deferred = (self.input.is_deferred)(object);
+        self.has_left_alone |= is_deferred;
+        is_deferred
+    }
+
+    fn plan_epg(&mut self, dn: &'a EpgDn, desired: Option<&'a DesiredEpg>, present: Option<&'a Epg>) {
+        self.has_left_alone = false;
+        let before = self.extent();
+        match (desired, present) {
+            (Some(desired), _) => self.plan_desired(dn, desired),
+            (None, Some(epg)) => self.plan_undesired(dn.clone(), epg),
+            (None, None) => {}
+        }
+        if present.is_some() && !self.has_left_alone && self.extent() == before {
+            self.plan.settled.push(dn.clone());
+        }
+    }
+
+    /// How much was planned and found so far.
+    fn extent(&self) -> usize {
+        let Plan { reads, transactions, findings, undesired, untagged, deletions, blocked, withheld, settled: _ } =
+            &self.plan;
+        let epgs = reads.len() + undesired.len() + untagged.len();
+        let objects = deletions.len() + blocked.len() + withheld.len();
+        transactions.len() + findings.len() + epgs + objects + self.findings.count()
     }
 
     fn plan_desired(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg) {
@@ -145,7 +201,7 @@ impl<'a> Planner<'a> {
         if is_owned && self.input.blocked.contains(&object) {
             self.plan.blocked.insert(object.clone());
         }
-        if (self.input.is_deferred)(&object) {
+        if self.is_deferred(&object) {
             self.plan.undesired.extend(is_owned.then_some(dn));
         } else if is_owned {
             self.plan_undesired_owned(dn, epg, changes);
@@ -239,7 +295,7 @@ impl<'a> Planner<'a> {
     }
 
     /// R2: the name, the required scope flags and the owner annotation are put back; everything else stays as it is.
-    fn repair(&self, dn: &EpgDn, prefix: Prefix, present: &Subnet, desired: &DesiredSubnet) -> Option<Change> {
+    fn repair(&mut self, dn: &EpgDn, prefix: Prefix, present: &Subnet, desired: &DesiredSubnet) -> Option<Change> {
         let required = &self.input.rules.scope;
         let set_owner = present.ownership != Ownership::Owned;
         let name = (!desired.source.is_named(&present.name)).then(|| desired.source.subnet_name());
@@ -275,7 +331,7 @@ impl<'a> Planner<'a> {
         let fabric = self.input.fabric;
         match reason {
             // The reconciler has the finding about that, since it knows the error.
-            BlockReason::Unread | BlockReason::LeftAlone => {}
+            BlockReason::Unread | BlockReason::LeftAlone => self.has_left_alone = true,
             BlockReason::L3OutNotFound => self.findings.l3out_not_found(&dn.l3out, &desired.workloads),
             BlockReason::ForeignEpgDeleted => self.findings.foreign_epg_deleted(dn, fabric.tag(dn)),
             BlockReason::Paused => {
@@ -405,7 +461,7 @@ impl<'a> Planner<'a> {
             self.plan.blocked.insert(object);
             return None;
         }
-        if (self.input.is_deferred)(&object) {
+        if self.is_deferred(&object) {
             return None;
         }
         if !self.input.may_delete {

@@ -2,13 +2,14 @@
 //! a take-over (K4) keeps it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Rules;
 use crate::model::desired::{DesiredState, Vrf, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn};
-use crate::model::inventory::{Inventory, ManagedDeployment};
+use crate::model::inventory::{Changed, Inventory, ManagedDeployment};
 use crate::model::missing_pods::MissingPods;
 
 /// What the watches have delivered, and what is computed from it.
@@ -16,11 +17,36 @@ use crate::model::missing_pods::MissingPods;
 pub struct ClusterState {
     /// The objects, and how complete the view of them is.
     pub(super) inventory: Inventory,
-    /// The desired state, until something that it was computed from changes.
+    /// The desired state as it was last computed.
     desired: Option<(Basis, Arc<DesiredState>)>,
+    /// What of it is out of date since then.
+    outdated: Outdated,
     /// Deployments whose Pods are not found (P1).
     pub(super) missing_pods: MissingPods,
     missing_pods_are_current: bool,
+}
+
+/// How much of the desired state is out of date.
+#[derive(Debug, PartialEq, Eq)]
+enum Outdated {
+    /// Which EPG has these addresses.
+    Addresses(BTreeSet<IpAddr>),
+    Everything,
+}
+
+impl Default for Outdated {
+    fn default() -> Self {
+        Outdated::Addresses(BTreeSet::new())
+    }
+}
+
+/// Which EPGs a new desired state is different for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Renewed {
+    /// At most these.
+    Epgs(BTreeSet<EpgDn>),
+    /// Perhaps all.
+    All,
 }
 
 /// What the desired state depends on besides the inventory and the rules.
@@ -31,31 +57,56 @@ struct Basis {
 }
 
 impl ClusterState {
-    /// An object has changed: what was computed is out of date.
-    pub(super) fn changed(&mut self) {
-        self.desired = None;
+    /// An object has changed: what was computed is out of date. False if it is not.
+    pub(super) fn changed(&mut self, by: Changed) -> bool {
+        match (by, &mut self.outdated) {
+            (Changed::Nothing, _) => return false,
+            (Changed::Addresses(more), Outdated::Addresses(addresses)) => addresses.extend(more),
+            (Changed::Addresses(_) | Changed::Everything, outdated) => *outdated = Outdated::Everything,
+        }
         self.missing_pods_are_current = false;
+        true
     }
 
-    /// The desired state (R6). It is computed only if something that it depends on has changed. `beyond_quota`: the EPGs
-    /// that are not served.
+    /// The desired state (R6), and for which EPGs it is another one than the last. Only what is out of date is computed.
+    /// `beyond_quota`: the EPGs that are not served.
     pub(super) fn desired(
         &mut self,
         rules: &Rules,
         vrf_of: &dyn Fn(&L3outDn) -> Vrf,
         beyond_quota: BTreeSet<EpgDn>,
-    ) -> Arc<DesiredState> {
+    ) -> (Arc<DesiredState>, Renewed) {
         let named = named_l3outs(&self.inventory, rules, &BTreeSet::new());
         let vrfs = named.into_iter().map(|dn| (dn.clone(), vrf_of(&dn))).collect();
         let basis = Basis { vrfs, beyond_quota };
+        let outdated = std::mem::take(&mut self.outdated);
+        let last = self.desired.take().filter(|(of, _)| *of == basis).map(|(_, desired)| desired);
         let compute = || desired_state(&self.inventory, rules, vrf_of, &basis.beyond_quota);
-        if let Some((_, desired)) = self.desired.as_ref().filter(|(of, _)| *of == basis) {
-            debug_assert_eq!(**desired, compute(), "R6");
-            return desired.clone();
-        }
-        let desired = Arc::new(compute());
+        let (desired, renewed) = match last.and_then(|it| self.updated(it, rules, vrf_of, &outdated)) {
+            Some((desired, epgs)) => {
+                debug_assert_eq!(*desired, compute(), "R6");
+                (desired, Renewed::Epgs(epgs))
+            }
+            None => (Arc::new(compute()), Renewed::All),
+        };
         self.desired = Some((basis, desired.clone()));
-        desired
+        (desired, renewed)
+    }
+
+    /// The last desired state with these changes; nothing if it is to be computed as a whole.
+    fn updated(
+        &self,
+        mut desired: Arc<DesiredState>,
+        rules: &Rules,
+        vrf_of: &dyn Fn(&L3outDn) -> Vrf,
+        outdated: &Outdated,
+    ) -> Option<(Arc<DesiredState>, BTreeSet<EpgDn>)> {
+        let Outdated::Addresses(addresses) = outdated else { return None };
+        if addresses.is_empty() {
+            return Some((desired, BTreeSet::new()));
+        }
+        let epgs = Arc::make_mut(&mut desired).update(&self.inventory, rules, vrf_of, addresses)?;
+        Some((desired, epgs))
     }
 
     /// The desired state as it was last computed.

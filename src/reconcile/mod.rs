@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use self::cluster::ClusterState;
+use self::cluster::{ClusterState, Renewed};
 use self::fabric::{FabricState, Received};
 use self::guards::Guards;
 use self::reporter::Reporter;
@@ -39,6 +39,7 @@ use crate::model::desired::DesiredState;
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::explain::{Explanation, LookedAt, Subject, explain};
 use crate::model::finding::{Code, Finding, counted};
+use crate::model::inventory::Changed;
 use crate::model::kubernetes::Kind;
 use crate::model::mo::MoChange;
 use crate::model::observed::{Epg, L3out};
@@ -118,7 +119,7 @@ impl Reconciler {
                 if kind == Kind::Deployment {
                     self.guards.restart_graces(&self.rules, inventory.managed.values());
                 }
-                true
+                Changed::Everything
             }
             kube::Event::Upsert(object) => {
                 let deployment = (object.kind() == Kind::Deployment).then(|| object.key().clone());
@@ -147,10 +148,7 @@ impl Reconciler {
                 return false;
             }
         };
-        if changed {
-            self.cluster.changed();
-        }
-        changed
+        self.cluster.changed(changed)
     }
 
     /// Whether all kinds were listed at least once.
@@ -250,7 +248,7 @@ impl Reconciler {
             self.read_for(run, &plan)?;
             return Ok(Round::Next);
         }
-        let owned = self.fabric.cache.count_owned();
+        let owned = || self.fabric.cache.count_owned();
         if self.may_delete(now) && self.guards.deletion.check(&plan, owned, self.rules.max_deletes) {
             return Ok(Round::Next);
         }
@@ -325,11 +323,22 @@ impl Reconciler {
         let cache = &self.fabric.cache;
         let is_served = |dn: &&EpgDn| cache.epg(dn).is_some_and(Epg::belongs_to_us);
         let beyond_quota = run.beyond_quota.iter().filter(|dn| !is_served(dn)).cloned().collect();
-        self.cluster.desired(&self.rules, &|l3out| cache.vrf(l3out), beyond_quota)
+        let (desired, renewed) = self.cluster.desired(&self.rules, &|l3out| cache.vrf(l3out), beyond_quota);
+        match renewed {
+            Renewed::Epgs(epgs) => epgs.iter().for_each(|epg| self.fabric.cache.unsettle(epg)),
+            Renewed::All => self.fabric.cache.unsettle_all(),
+        }
+        desired
     }
 
-    fn plan(&self, desired: &DesiredState, now: Instant) -> Plan {
-        self.with_input(desired, now, planner::plan)
+    /// The plan on what is known now. It leaves out the EPGs about which the last one had nothing to say, unless they have
+    /// changed (R6).
+    fn plan(&mut self, desired: &DesiredState, now: Instant) -> Plan {
+        let plan = self.with_input(desired, now, planner::plan);
+        let whole = || self.with_input(desired, now, |input| planner::plan(&PlanInput { whole: true, ..*input }));
+        debug_assert!(plan.is_same(&whole()), "R6: {plan:?}\nis not {:?}", whole());
+        self.fabric.cache.settle(&plan.settled);
+        plan
     }
 
     /// Explains a subject by what the last reconcile looked at (T7); nothing before the first one.
@@ -359,6 +368,7 @@ impl Reconciler {
             is_deferred: &|object| guards.deferrals.is_deferred(object, now),
             is_throttled: &|object| guards.drift.is_throttled(object, now),
             blocked: guards.deletion.blocked(),
+            whole: false,
             tag_failures: &guards.tag_failures,
         })
     }

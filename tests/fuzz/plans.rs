@@ -74,7 +74,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
     for round in 0.. {
         let desired = desired_state(inventory, rules, &|dn| fabric.vrf(dn), &beyond);
-        let plan = plan(&PlanInput {
+        let input = PlanInput {
             desired: &desired,
             inventory,
             fabric: &fabric,
@@ -85,13 +85,18 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             is_deferred: &|_| false,
             is_throttled: &|_| false,
             blocked: &held,
+            whole: false,
             tag_failures: &untagged,
-        });
+        };
+        let (plan, whole) = (plan(&input), plan(&PlanInput { whole: true, ..input }));
+        assert!(plan.is_same(&whole), "R6: {plan:?}\nis not {whole:?}");
+
         for finding in desired.findings.iter().chain(&plan.findings) {
             check_text(&finding.to_string(), MAX_LENGTH + 512);
             check_text(finding.note(), MAX_LENGTH);
         }
         assert!(describe(&plan.transactions).lines().all(|line| !line.contains(char::is_control)));
+        fabric.settle(&plan.settled);
         if plan.transactions.is_empty() {
             break;
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use aci_sync::kube::objects;
-use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Inventory, WATCH_PROVEN};
+use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Changed, Inventory, WATCH_PROVEN};
 use aci_sync::model::kubernetes::{Key, Kind, Object};
 use serde_json::json;
 
@@ -118,13 +118,16 @@ fn pauses_and_misannotated_keys() {
     let key = Key::new("n", "d");
     let mut inventory = Inventory::default();
     let mistaken = || decode(json!({"aci.haystacknetworks.com/l3out": VALID, "other.example/l3o": VALID}));
-    assert!(inventory.upsert(mistaken()) && !inventory.upsert(mistaken()));
+    assert_eq!([inventory.upsert(mistaken()), inventory.upsert(mistaken())], [Changed::Everything, Changed::Nothing]);
     assert_eq!(inventory.misannotated[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
-    assert!(inventory.upsert(deployment("1", VALID)) && inventory.misannotated.is_empty());
-    assert!(inventory.upsert(mistaken()) && inventory.managed.is_empty());
+    assert_eq!(inventory.upsert(deployment("1", VALID)), Changed::Everything);
+    assert!(inventory.misannotated.is_empty());
+    assert_eq!(inventory.upsert(mistaken()), Changed::Everything);
+    assert!(inventory.managed.is_empty());
     inventory.listed(Kind::Deployment, vec![mistaken()], Instant::now());
     assert!(inventory.managed.is_empty() && inventory.misannotated.len() == 1);
-    assert!(inventory.gone(Kind::Deployment, &key) && !inventory.gone(Kind::Deployment, &key));
+    let mut gone = || inventory.gone(Kind::Deployment, &key);
+    assert_eq!([gone(), gone()], [Changed::Everything, Changed::Nothing]);
 }
 
 /// X3: what has no name that an API server accepts is no object.
@@ -150,8 +153,8 @@ fn names_are_those_of_kubernetes() {
 #[test]
 fn equal_records_change_nothing() {
     let mut inventory = Inventory::default();
-    assert!(inventory.upsert(deployment("1", VALID)));
-    assert!(!inventory.upsert(deployment("1", VALID)));
-    assert!(inventory.gone(Kind::Deployment, &Key::new("n", "d")));
-    assert!(!inventory.gone(Kind::Deployment, &Key::new("n", "d")));
+    assert_eq!(inventory.upsert(deployment("1", VALID)), Changed::Everything);
+    assert_eq!(inventory.upsert(deployment("1", VALID)), Changed::Nothing);
+    assert_eq!(inventory.gone(Kind::Deployment, &Key::new("n", "d")), Changed::Everything);
+    assert_eq!(inventory.gone(Kind::Deployment, &Key::new("n", "d")), Changed::Nothing);
 }

@@ -268,7 +268,7 @@ impl World {
             let mut beyond = Quota::default().beyond(&self.inventory, &self.rules, |_| false);
             beyond.retain(|dn| !fabric.epg(dn).is_some_and(Epg::belongs_to_us));
             let desired = desired_state(&self.inventory, &self.rules, &|dn| fabric.vrf(dn), &beyond);
-            let plan = plan(&PlanInput {
+            let input = PlanInput {
                 desired: &desired,
                 inventory: &self.inventory,
                 fabric: &fabric,
@@ -279,12 +279,16 @@ impl World {
                 is_deferred: &|it| self.deferred.contains(it),
                 is_throttled: &|it| self.throttled.contains(it),
                 blocked: deletion_guard.blocked(),
+                whole: false,
                 tag_failures: &self.tag_failures,
-            });
+            };
+            let (plan, whole) = (plan(&input), plan(&PlanInput { whole: true, ..input }));
+            assert!(plan.is_same(&whole), "R6: {plan:?}\nis not {whole:?}");
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
-            if deletion_guard.check(&plan, fabric.count_owned(), self.rules.max_deletes) {
+            if deletion_guard.check(&plan, || fabric.count_owned(), self.rules.max_deletes) {
                 continue;
             }
+            fabric.settle(&plan.settled);
             if plan.transactions.is_empty() {
                 deletion_guard.keep(&plan, |_| false);
                 break desired.findings.into_iter().chain(plan.findings).chain(deletion_guard.finding()).collect();

@@ -10,7 +10,7 @@ use aci_sync::kube::election::{ElectionState, Write};
 use aci_sync::kube::{Error, Status};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
-use aci_sync::model::inventory::Inventory;
+use aci_sync::model::inventory::{Changed, Inventory};
 use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::rules::Rules;
 use serde_json::{Value, json};
@@ -345,7 +345,7 @@ fn the_recorded_deployment_leads_to_the_expected_subnets() {
             match decode::line(kind, line).unwrap() {
                 WatchLine::Changed { object, deleted: true, .. } => inventory.gone(kind, object.key()),
                 WatchLine::Changed { object, .. } => inventory.upsert(object),
-                _ => false,
+                _ => Changed::Nothing,
             };
             events += 1;
         }

@@ -258,7 +258,7 @@ struct Explainer<'a> {
 
 impl<'a> Explainer<'a> {
     fn new(input: &'a PlanInput<'a>, look: &'a LookedAt<'a>) -> Self {
-        let placement = Placement::new(input);
+        let placement = Placement::new(input, None);
         let mut desired_in: HashMap<(usize, Prefix), Vec<&EpgDn>> = HashMap::new();
         for (dn, epg) in &input.desired.epgs {
             let vrf = placement.vrf(dn);

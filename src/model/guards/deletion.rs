@@ -34,10 +34,13 @@ impl DeletionGuard {
     }
 
     /// Counts a plan if that is due, before anything of it is sent. True if its deletions are blocked now: the plan has to be
-    /// made again.
-    pub fn check(&mut self, plan: &Plan, objects: usize, most: MaxDeletes) -> bool {
+    /// made again. `objects` counts the owned ones.
+    pub fn check(&mut self, plan: &Plan, objects: impl FnOnce() -> usize, most: MaxDeletes) -> bool {
+        if !std::mem::take(&mut self.check_next) {
+            return false;
+        }
         let deletions: BTreeSet<&ObjectDn> = plan.deletions.iter().filter(|it| !self.approved.contains(it)).collect();
-        let exceeded = std::mem::take(&mut self.check_next) && most.is_exceeded(deletions.len(), objects);
+        let exceeded = most.is_exceeded(deletions.len(), objects());
         if exceeded {
             self.blocked.extend(deletions.into_iter().cloned());
         }
@@ -90,14 +93,14 @@ mod tests {
         let plan = Plan { deletions: BTreeSet::from([object("A"), object("B")]), ..Plan::default() };
         let most = MaxDeletes::Number(1);
         let mut deletion_guard = DeletionGuard::default();
-        assert!(deletion_guard.check(&plan, 9, most) && deletion_guard.blocked().len() == 2);
+        assert!(deletion_guard.check(&plan, || 9, most) && deletion_guard.blocked().len() == 2);
         assert_eq!(deletion_guard.approve(), 2);
         deletion_guard.keep(&plan, |_| false);
         deletion_guard.check_next();
-        assert!(!deletion_guard.check(&plan, 9, most) && deletion_guard.blocked().is_empty());
+        assert!(!deletion_guard.check(&plan, || 9, most) && deletion_guard.blocked().is_empty());
         deletion_guard.keep(&Plan::default(), |_| false);
-        assert!(!deletion_guard.check(&plan, 9, most), "an event alone is not counted");
+        assert!(!deletion_guard.check(&plan, || 9, most), "an event alone is not counted");
         deletion_guard.check_next();
-        assert!(deletion_guard.check(&plan, 9, most));
+        assert!(deletion_guard.check(&plan, || 9, most));
     }
 }
