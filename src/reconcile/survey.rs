@@ -111,8 +111,11 @@ fn view(
         contracts: present.map_or(0, |epg| epg.relations.len()),
         grace_until,
     };
+    // Both are sorted: one merge.
+    let mut prefixes = desired.into_iter().flat_map(|epg| epg.subnets.keys()).peekable();
     for (prefix, subnet) in present.into_iter().flat_map(|epg| &epg.subnets) {
-        let is_desired = desired.is_some_and(|epg| epg.subnets.contains_key(prefix));
+        while prefixes.next_if(|it| *it < prefix).is_some() {}
+        let is_desired = prefixes.next_if_eq(&prefix).is_some();
         view.present += usize::from(is_desired);
         view.surplus += usize::from(!is_desired && subnet.ownership == Ownership::Owned);
     }

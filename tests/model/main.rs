@@ -14,6 +14,7 @@ mod configuration;
 mod event_notices;
 mod explain;
 mod hostile_tenants;
+mod incremental;
 mod inventory;
 mod kubeconfig;
 mod many_l3outs;
