@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sim::lab::Folder;
@@ -72,6 +73,26 @@ impl Daemon {
             text.split_whitespace().next()?.parse::<u64>().ok()
         });
         Duration::from_nanos(times.sum())
+    }
+
+    /// Waits until it has nothing to do.
+    pub fn calm(&self) -> io::Result<()> {
+        const LOOK: Duration = Duration::from_millis(50);
+        const LOOKS: usize = 5;
+        const LIMIT: Duration = Duration::from_secs(300);
+        let end = Instant::now() + LIMIT;
+        let mut quiet = 0;
+        while quiet < LOOKS {
+            let before = self.cpu_of_threads();
+            sleep(LOOK);
+            // A look around, such as that of its watchdog, is nothing.
+            let is_quiet = self.cpu_of_threads().saturating_sub(before) < LOOK / 100;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if Instant::now() > end {
+                return Err(io::Error::other("the daemon does not come to rest"));
+            }
+        }
+        Ok(())
     }
 
     /// Sends a signal.

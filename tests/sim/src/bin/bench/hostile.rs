@@ -154,15 +154,15 @@ impl Run<'_> {
         let daemon = self.start(&lab)?;
         let is_synced = || lab.apic.count("l3extInstP") == epgs + 1 && lab.apic.count("l3extSubnet") == subnets;
         until(&lab, "the fabric is in sync", is_synced)?;
-        calm(&daemon)?;
+        daemon.calm()?;
         let first = daemon.cpu_of_threads();
         sleep(SETTLED);
         let mut times = Vec::new();
         for n in 0..CHANGES {
-            calm(&daemon)?;
+            daemon.calm()?;
             let before = daemon.cpu_of_threads();
             other_changes(&lab, n)?;
-            calm(&daemon)?;
+            daemon.calm()?;
             times.push(daemon.cpu_of_threads().saturating_sub(before));
         }
         times.sort();
@@ -180,21 +180,21 @@ impl Run<'_> {
         lab.kube.render();
         let daemon = self.start(&lab)?;
         until(&lab, "the fabric is in sync", || lab.apic.count("l3extInstP") == size + 1)?;
-        calm(&daemon)?;
+        daemon.calm()?;
         drop(daemon);
         // An EPG that this very process made and that never held a subnet is deleted without a grace. That would
         // measure the requests to the APIC, so the EPGs are those of another process.
         let daemon = self.start(&lab)?;
         until(&lab, "another process has logged in", || lab.apic.logins() == 2)?;
         sleep(SETTLED);
-        calm(&daemon)?;
+        daemon.calm()?;
         daemon.signal("STOP")?;
         for n in 0..size {
             lab.kube.delete("deployments", HOSTILE, &format!("d{n}"));
         }
         let before = daemon.cpu_of_threads();
         let wait = in_the_backlog(&lab, &daemon)?;
-        calm(&daemon)?;
+        daemon.calm()?;
         let cpu = daemon.cpu_of_threads().saturating_sub(before);
         Ok(Measured { times: vec![("CPU of all deletions", cpu), (WAIT, wait)], peak: daemon.peak() })
     }
@@ -205,7 +205,7 @@ impl Run<'_> {
         let daemon = self.start(&lab)?;
         until(&lab, "the fabric is in sync", || lab.apic.count("l3extInstP") == 1)?;
         sleep(SETTLED);
-        calm(&daemon)?;
+        daemon.calm()?;
         daemon.signal("STOP")?;
         for n in 0..size {
             lab.kube.apply("deployments", deployment(n, &annotation(&format!("A{n:04}"), "E"), &json!({"app": "x"})));
@@ -215,7 +215,7 @@ impl Run<'_> {
         while lab.apic.requests() < asked + size {
             waits.push(other_changes(&lab, waits.len())?);
         }
-        calm(&daemon)?;
+        daemon.calm()?;
         let cpu = daemon.cpu_of_threads().saturating_sub(before);
         waits.sort();
         let longest = waits.last().copied().unwrap_or_default();
@@ -273,25 +273,6 @@ fn other_pod(lab: &Lab, n: usize) -> String {
 fn until(lab: &Lab, what: &str, condition: impl Fn() -> bool) -> io::Result<()> {
     let done = lab.apic.wait_until(LIMIT, |_| condition());
     done.then_some(()).ok_or_else(|| io::Error::other(format!("it never came about that {what}")))
-}
-
-/// Waits until the daemon has nothing to do.
-fn calm(daemon: &Daemon) -> io::Result<()> {
-    const LOOK: Duration = Duration::from_millis(50);
-    const LOOKS: usize = 5;
-    let end = Instant::now() + LIMIT;
-    let mut quiet = 0;
-    while quiet < LOOKS {
-        let before = daemon.cpu_of_threads();
-        sleep(LOOK);
-        // A look around, such as that of its watchdog, is nothing.
-        let is_quiet = daemon.cpu_of_threads().saturating_sub(before) < LOOK / 100;
-        quiet = if is_quiet { quiet + 1 } else { 0 };
-        if Instant::now() > end {
-            return Err(io::Error::other("the daemon does not come to rest"));
-        }
-    }
-    Ok(())
 }
 
 fn annotation(l3out: &str, epg: &str) -> String {

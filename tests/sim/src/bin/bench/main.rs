@@ -2,6 +2,7 @@
 
 mod daemon;
 mod floor;
+mod growth;
 mod hostile;
 mod measure;
 mod parallel;
@@ -18,7 +19,7 @@ const HELP: &str = "\
 bench --daemon PROGRAM --dir DIR [--pods N]...    measures PROGRAM; DIR is for its files
   --pods N      only this size, perhaps several; else 1000, 10000 and 50000
   --hostile     only this: time against size of what one namespace can do to the others
-  --only WHAT   only one of: sync, latency, healing, idle, parallel, throttle;
+  --only WHAT   only one of: sync, growth, latency, healing, idle, parallel, throttle;
                 with --hostile: labels, services, deletions, keys, l3outs
 ";
 
@@ -72,6 +73,9 @@ impl Plan {
         let is_desired = |what: &str| self.only.as_deref().is_none_or(|it| it == what);
         if is_desired("sync") {
             self.bench.sync(&self.sizes)?;
+        }
+        if is_desired("growth") {
+            growth::table(&self.bench)?;
         }
         if is_desired("latency") {
             self.bench.latency()?;

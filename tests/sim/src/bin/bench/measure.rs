@@ -11,7 +11,7 @@ use sim::lab::Folder;
 use sim::net::{Fault, Trouble};
 
 use crate::daemon::{DEFAULT_RATE, Daemon, NO_RATE, own_cpu};
-use crate::floor;
+use crate::floor::{self, TRIES};
 use crate::world::{PODS_EACH, World};
 
 /// No measurement goes on for longer.
@@ -35,18 +35,23 @@ pub struct Bench {
 }
 
 /// One first sync.
-struct Sync {
+pub struct Sync {
+    begun: Instant,
     first_list: Option<Duration>,
-    took: Duration,
-    cpu: Duration,
-    peak: u64,
+    /// Until the fabric was as it should be.
+    pub took: Duration,
+    /// The CPU time of the daemon.
+    pub cpu: Duration,
+    /// The most memory that it had, in KiB.
+    pub peak: u64,
     simulators: Duration,
     requests: BTreeMap<&'static str, usize>,
     stop: Option<Duration>,
 }
 
 impl Bench {
-    fn folder(&self) -> Folder {
+    /// The folder.
+    pub fn folder(&self) -> Folder {
         Folder(self.dir.clone())
     }
 
@@ -54,30 +59,29 @@ impl Bench {
     pub fn sync(&self, sizes: &[usize]) -> io::Result<()> {
         println!("### From start to a converged fabric\n");
         println!(
-            "| Pods | APIC | subnets in EPGs | first list asked | time | floor (curl) | CPU | peak memory | logins | GETs | POSTs | \
+            "| Pods | APIC | subnets in EPGs | first list asked | time | floor (curl) | times the floor | CPU | peak memory | logins | GETs | POSTs | \
              simulators' CPU | SIGTERM to exit |"
         );
-        println!("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+        println!("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         let mut growth = Vec::new();
         for &pods in sizes {
-            let world = World::new(pods);
-            world.lab.describe(&self.folder())?;
-            let sync = self.first(&world, NO_RATE)?;
-            let floor = floor::of(&world, &self.folder())?;
-            print_sync(pods, "instant", &world, &sync, &seconds(floor));
+            let mut world = World::new(pods);
+            let sync = self.best(&mut world)?;
+            let floor = floor::of(&world, &self.folder(), sync.begun)?;
+            print_sync(pods, "instant", &world, &sync, Some(floor));
             growth.push((pods, sync));
             drop(world);
             let world = World::new(pods);
             world.lab.describe(&self.folder())?;
             world.lab.apic.fault(Fault::on("", Trouble::Delay(SLOW)));
             let sync = self.first(&world, NO_RATE)?;
-            print_sync(pods, "50 ms", &world, &sync, "");
+            print_sync(pods, "50 ms", &world, &sync, None);
             drop(world);
             let world = World::new(pods);
             world.lab.describe(&self.folder())?;
             throttle(&world);
             let sync = self.first(&world, DEFAULT_RATE)?;
-            print_sync(pods, "throttled at 30/s", &world, &sync, "");
+            print_sync(pods, "throttled at 30/s", &world, &sync, None);
         }
         println!("\n### Growth: the same per Pod\n");
         println!(
@@ -95,6 +99,22 @@ impl Bench {
         }
         println!();
         Ok(())
+    }
+
+    /// The best of some first syncs on an instant APIC, which the world's fabric is from; with the most memory of all.
+    pub fn best(&self, world: &mut World) -> io::Result<Sync> {
+        let mut best: Option<Sync> = None;
+        for _ in 0..TRIES {
+            world.empty_fabric();
+            world.lab.describe(&self.folder())?;
+            let sync = self.first(world, NO_RATE)?;
+            best = Some(match best {
+                Some(best) if best.took <= sync.took => Sync { peak: best.peak.max(sync.peak), ..best },
+                Some(best) => Sync { peak: best.peak.max(sync.peak), ..sync },
+                None => sync,
+            });
+        }
+        best.ok_or_else(|| io::Error::other("nothing was measured"))
     }
 
     fn first(&self, world: &World, rate: Option<&str>) -> io::Result<Sync> {
@@ -115,7 +135,8 @@ impl Bench {
         }
         let lists = world.lab.kube.journal().into_iter().filter(|it| it.target.contains("limit="));
         let first_list = lists.map(|it| it.at).min().map(|it| it.saturating_duration_since(daemon.begun));
-        Ok(Sync { first_list, took, cpu, peak, simulators, requests, stop: daemon.stop() })
+        let begun = daemon.begun;
+        Ok(Sync { begun, first_list, took, cpu, peak, simulators, requests, stop: daemon.stop() })
     }
 
     /// From a Pod's address handed to TLS to the request that carries it, fully read.
@@ -197,16 +218,18 @@ fn throttle(world: &World) {
 /// The EPG that is healed.
 const LARGE: &str = "uni/tn-TEN_0/out-L3O_00/instP-EPG_00000";
 
-fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: &str) {
+fn print_sync(pods: usize, apic: &str, world: &World, sync: &Sync, floor: Option<Duration>) {
     let cores = available_parallelism().map_or(1, usize::from);
     let mark = if sync.simulators.as_secs_f64() > sync.took.as_secs_f64() * cores as f64 / 2.0 { " (!)" } else { "" };
     let count = |kind: &str| sync.requests.get(kind).copied().unwrap_or_default();
     println!(
-        "| {pods} | {apic} | {} in {} | {} | {} | {floor} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
+        "| {pods} | {apic} | {} in {} | {} | {} | {} | {} | {} | {:.1} MiB | {} | {} | {} | {}{mark} | {} |",
         world.subnets,
         world.epgs,
         sync.first_list.map_or("never".to_owned(), millis),
         seconds(sync.took),
+        floor.map_or(String::new(), seconds),
+        floor.map_or(String::new(), |floor| format!("{:.2}", sync.took.as_secs_f64() / floor.as_secs_f64())),
         seconds(sync.cpu),
         sync.peak as f64 / 1024.0,
         count("login"),
@@ -222,7 +245,8 @@ fn converged(world: &World, daemon: &Daemon) -> io::Result<Duration> {
     Ok(daemon.begun.elapsed())
 }
 
-fn wait(world: &World, _running: &Daemon) -> io::Result<()> {
+/// Waits until the fabric is as it should be.
+pub fn wait(world: &World, _running: &Daemon) -> io::Result<()> {
     let done = world.lab.apic.wait_until(LIMIT, |_| world.is_converged());
     let count = world.lab.apic.count("l3extSubnet");
     let why = || io::Error::other(format!("the fabric has {count} subnets of {} after {LIMIT:?}", world.subnets));
@@ -270,10 +294,12 @@ fn changes(world: &World, rate: u32, from: usize) -> io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-fn seconds(time: Duration) -> String {
+/// With two digits.
+pub fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-fn millis(time: Duration) -> String {
+/// With one digit.
+pub fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

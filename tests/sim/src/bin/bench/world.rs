@@ -7,7 +7,7 @@ use sim::apic::{self, SimApic};
 use sim::kube::{self, SimKube};
 use sim::lab::Lab;
 
-/// Pods of a Deployment.
+/// Pods of a Deployment, where nothing else is said.
 pub const PODS_EACH: usize = 20;
 const PODS_A_SERVICE: usize = 50;
 const L3OUTS: usize = 20;
@@ -24,35 +24,61 @@ pub struct World {
     pub subnets: usize,
     /// How many Pods the cluster has.
     pods: usize,
+    shape: Shape,
+}
+
+/// How Pods are spread over Deployments.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Pods of a Deployment.
+    pub pods_each: usize,
+    /// One of so many Deployments is enrolled.
+    pub enrolled_one_of: usize,
+}
+
+impl Shape {
+    fn is_enrolled(self, deployment: usize) -> bool {
+        deployment.is_multiple_of(self.enrolled_one_of)
+    }
 }
 
 impl World {
-    /// Half of the Deployments are enrolled, each in an EPG of its own; all bodies are rendered.
+    /// Half of the Deployments are enrolled.
     pub fn new(pods: usize) -> World {
+        World::of_shape(pods, Shape { pods_each: PODS_EACH, enrolled_one_of: 2 })
+    }
+
+    /// Each enrolled Deployment has an EPG of its own; all bodies are rendered.
+    pub fn of_shape(pods: usize, shape: Shape) -> World {
         let kube = SimKube::start(kube::Options::default());
-        let deployments = pods.div_ceil(PODS_EACH);
+        let deployments = pods.div_ceil(shape.pods_each);
         for n in 0..deployments {
-            kube.apply("deployments", deployment(n));
+            kube.apply("deployments", deployment(n, shape));
         }
         for n in 0..pods {
-            kube.apply("pods", pod(n, n / PODS_EACH));
+            kube.apply("pods", pod(n, n / shape.pods_each));
         }
-        let mut subnets = (0..pods).filter(|n| is_enrolled(n / PODS_EACH)).count();
+        let mut subnets = (0..pods).filter(|n| shape.is_enrolled(n / shape.pods_each)).count();
         for n in 0..pods / PODS_A_SERVICE {
-            let of = n * PODS_A_SERVICE / PODS_EACH;
+            let of = n * PODS_A_SERVICE / shape.pods_each;
             kube.load_balancer(NAMESPACE, &format!("lb-{n:05}"), &name(of), &[&address(11, n)]);
-            subnets += usize::from(is_enrolled(of));
+            subnets += usize::from(shape.is_enrolled(of));
         }
         // What happened before the start is nothing that a watch would be told.
         kube.compact();
         kube.render();
-        let epgs = (0..deployments).filter(|n| is_enrolled(*n)).count();
-        World { lab: Lab { apic: fabric(), kube }, epgs, subnets, pods }
+        let epgs = (0..deployments).filter(|n| shape.is_enrolled(*n)).count();
+        World { lab: Lab { apic: fabric(), kube }, epgs, subnets, pods, shape }
     }
 
-    /// One more Pod in an enrolled Deployment; the version of the change.
+    /// The same cluster on an empty fabric.
+    pub fn empty_fabric(&mut self) {
+        self.lab.apic = fabric();
+    }
+
+    /// One more Pod in one of the enrolled Deployments; the version of the change.
     pub fn one_more(&self, n: usize, address: &str) -> u64 {
-        let mut pod = pod(n, n % 100 * 2);
+        let mut pod = pod(n, n % self.epgs.min(100) * self.shape.enrolled_one_of);
         pod["status"]["podIP"] = address.into();
         pod["status"]["podIPs"] = json!([{"ip": address}]);
         let made = self.lab.kube.apply("pods", pod);
@@ -63,7 +89,7 @@ impl World {
     pub fn node_goes(&self) -> Vec<String> {
         let mut exposed = Vec::new();
         for n in (0..self.pods).step_by(10) {
-            let of = n / PODS_EACH;
+            let of = n / self.shape.pods_each;
             let old = pod(n, of);
             let mut new = pod(self.pods + n, of);
             let address = address(13, n);
@@ -71,7 +97,7 @@ impl World {
             new["status"]["podIPs"] = json!([{"ip": address}]);
             self.lab.kube.delete("pods", NAMESPACE, old["metadata"]["name"].as_str().unwrap_or_default());
             self.lab.kube.apply("pods", new);
-            exposed.extend(is_enrolled(of).then_some(format!("[{address}/32]")));
+            exposed.extend(self.shape.is_enrolled(of).then_some(format!("[{address}/32]")));
         }
         exposed
     }
@@ -111,10 +137,6 @@ fn l3out(n: usize) -> String {
     format!("L3O_{n:02}")
 }
 
-fn is_enrolled(deployment: usize) -> bool {
-    deployment.is_multiple_of(2)
-}
-
 fn name(deployment: usize) -> String {
     format!("app-{deployment:05}")
 }
@@ -123,16 +145,16 @@ fn address(first: usize, n: usize) -> String {
     format!("{first}.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)
 }
 
-fn deployment(n: usize) -> Value {
+fn deployment(n: usize, shape: Shape) -> Value {
     let name = name(n);
     let mut metadata = json!({"name": name, "namespace": NAMESPACE, "labels": {"app": name}});
-    if is_enrolled(n) {
-        let at = n / 2 % L3OUTS;
+    if shape.is_enrolled(n) {
+        let at = n / shape.enrolled_one_of % L3OUTS;
         let epg = json!({"tenant": format!("TEN_{}", at % TENANTS), "l3out": l3out(at), "epg": format!("EPG_{n:05}")});
         metadata["annotations"] = json!({"aci.haystacknetworks.com/l3o": epg.to_string()});
     }
     let template = json!({"metadata": {"labels": {"app": name}}, "spec": spec()});
-    json!({"metadata": metadata, "spec": {"replicas": PODS_EACH, "selector": {"matchLabels": {"app": name}},
+    json!({"metadata": metadata, "spec": {"replicas": shape.pods_each, "selector": {"matchLabels": {"app": name}},
         "template": template}})
 }
 
