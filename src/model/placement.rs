@@ -86,6 +86,10 @@ impl<'a> Placement<'a> {
 
     /// The addresses of one EPG go there if it can be used. Until they do, subnets elsewhere stay for them.
     fn place(&mut self, dn: &'a EpgDn, epg: &'a DesiredEpg) {
+        let subnets = self.those_in_question(&epg.subnets);
+        if subnets.is_empty() {
+            return;
+        }
         let (vrf, is_there) = (self.vrf(dn), self.input.fabric.epg(dn).is_some());
         let block_reason = block_reason(self.input, dn, epg);
         let waits_for = match block_reason {
@@ -93,7 +97,7 @@ impl<'a> Placement<'a> {
             None if !is_there => Some(Reason::Moves),
             None => None,
         };
-        for (prefix, subnet) in self.those_in_question(&epg.subnets).into_iter().filter(|(_, it)| !it.paused) {
+        for (prefix, subnet) in subnets.into_iter().filter(|(_, it)| !it.paused) {
             if block_reason.is_none() {
                 self.targets.insert((vrf, *prefix), Target { dn, is_there });
             }

@@ -109,9 +109,14 @@ impl ClusterState {
         Some((desired, epgs))
     }
 
-    /// The desired state as it was last computed.
+    /// The desired state as it was last computed; events may have come in since.
     pub(super) fn last_desired(&self) -> Option<&DesiredState> {
         self.desired.as_ref().map(|(_, desired)| &**desired)
+    }
+
+    /// The same, unless events have come in since.
+    pub(super) fn present_desired(&self) -> Option<&DesiredState> {
+        self.last_desired().filter(|_| self.outdated == Outdated::default())
     }
 
     /// Finds the Deployments whose Pods are not found (P1). While the views are incomplete no Pod is missing.

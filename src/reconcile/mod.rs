@@ -343,7 +343,7 @@ impl Reconciler {
 
     /// Explains a subject by what the last reconcile looked at (T7); nothing before the first one.
     pub fn explain(&self, subject: &Subject, more: &LookedAt<'_>, now: Instant) -> Vec<Explanation> {
-        let Some(desired) = self.cluster.last_desired() else { return Vec::new() };
+        let Some(desired) = self.cluster.present_desired() else { return Vec::new() };
         self.with_input(desired, now, |input| explain(input, more, subject))
     }
 
