@@ -179,7 +179,7 @@ impl ElectionState {
     /// What a stopping holder writes over the Lease that it just read; `None` if another process holds it.
     pub fn release(identity: &str, lease: Lease, at: &str) -> Option<Lease> {
         let spec = lease.spec.released(at);
-        (lease.spec.holder() == identity).then(|| Lease { spec, ..lease })
+        (lease.spec.holder() == identity).then_some(Lease { spec, ..lease })
     }
 
     /// The Lease with this process as its holder.
