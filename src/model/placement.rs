@@ -145,8 +145,8 @@ impl<'a> Placement<'a> {
     pub(super) fn holders(&self) -> HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> {
         let mut holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>> = HashMap::new();
         for (dn, epg) in self.input.fabric.epgs() {
-            let vrf = self.vrf(&dn);
             for (prefix, subnet) in self.those_in_question(&epg.subnets) {
+                let vrf = self.vrf(&dn);
                 if self.target(&dn, *prefix).is_some_and(|it| *it.dn != dn) {
                     let holder = self.holder(&dn, *prefix, subnet);
                     holders.entry((vrf, *prefix)).or_default().push((dn.clone(), holder));
@@ -180,8 +180,10 @@ fn numbered_vrfs(input: &PlanInput<'_>) -> HashMap<L3outDn, usize> {
     let mut numbers: HashMap<Vrf, usize> = HashMap::new();
     let mut vrfs = HashMap::new();
     for dn in input.fabric.l3outs().chain(input.desired.epgs.keys().map(|it| &it.l3out)) {
-        let next = numbers.len();
-        vrfs.insert(dn.clone(), *numbers.entry(input.fabric.vrf(dn)).or_insert(next));
+        if !vrfs.contains_key(dn) {
+            let next = numbers.len();
+            vrfs.insert(dn.clone(), *numbers.entry(input.fabric.vrf(dn)).or_insert(next));
+        }
     }
     vrfs
 }

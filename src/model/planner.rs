@@ -39,11 +39,12 @@ type EpgToPlan<'a> = (Cow<'a, EpgDn>, Option<&'a DesiredEpg>, Option<&'a Epg>);
 
 /// The EPGs that are not settled: those that are desired, and then the others.
 fn epgs_to_plan<'a>(input: &PlanInput<'a>) -> Vec<EpgToPlan<'a>> {
-    let is_looked_at = |epg: Option<&Epg>| input.whole || epg.is_none_or(|it| !it.settled);
+    let is_looked_at = |epg: &Epg| input.whole || !epg.settled;
     let desired = input.desired.epgs.iter().map(|(dn, it)| (Cow::Borrowed(dn), Some(it), input.fabric.epg(dn)));
-    let others = input.fabric.epgs().filter(|(dn, _)| !input.desired.epgs.contains_key(dn));
-    let others = others.map(|(dn, epg)| (Cow::Owned(dn), None, Some(epg)));
-    desired.chain(others).filter(|(_, _, epg)| is_looked_at(*epg)).collect()
+    let desired = desired.filter(|(_, _, epg)| epg.is_none_or(is_looked_at));
+    let present = input.fabric.epgs().filter(|(_, epg)| is_looked_at(epg));
+    let others = present.filter(|(dn, _)| !input.desired.epgs.contains_key(dn));
+    desired.chain(others.map(|(dn, epg)| (Cow::Owned(dn), None, Some(epg)))).collect()
 }
 
 /// The addresses that are desired in one of these EPGs and not there, or the other way round.
