@@ -119,7 +119,7 @@ fn a_throttled_login_is_retried() {
     let done = world.output(&["plan"]);
     assert_eq!(done.status.code(), Some(1));
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(15) && took < crate::world::LIMIT, "{took:?}");
+    assert!(took > Duration::from_secs(15) && took < Duration::from_secs(60), "{took:?}");
 }
 
 /// X4, X5: a peer that does not answer is exit code 1, one that refuses us 78.

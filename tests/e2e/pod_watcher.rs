@@ -1,7 +1,8 @@
 //! A watcher of Pods at a simulated API server.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::world::LIMIT;
 use aci_sync::kube::Token;
 use aci_sync::kube::{Client, ClusterConfig, Event, Watcher};
 use aci_sync::model::kubernetes::{Kind, Object};
@@ -11,9 +12,6 @@ use crossbeam_channel::{Receiver, Sender};
 use serde_json::json;
 use sim::kube::{Options, SimKube, TOKEN};
 use sim::net::{Fault, Trouble};
-
-/// How long anything may take before a test gives up: a guard against hanging, not a measure.
-pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// The content type.
 pub const JSON: &str = "application/json";

@@ -4,16 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use crate::world::LIMIT;
 use aci_sync::net::{ClientIdentity, ConnectError, Peer, Roots, Tls, TlsSettings, Verify, bundle, describe_error};
 use aci_sync::secret::Secret;
 use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode};
 use sim::net::{Connection, Request, Server, Service};
 use sim::pki::{Authority, KeyForm, Pair};
-
-/// How long anything may take before a test gives up: a guard against hanging, not a measure.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Answers everything, and counts.
 #[derive(Default)]

@@ -355,7 +355,7 @@ fn a_controller_that_refuses_writes_is_replaced() {
     world.apic.fault_at(0, Fault::on("/api/mo/", busy()).method("POST"));
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
-    assert!(world.apic.wait_until(4 * LIMIT, |_| world.holds("E", &["10.0.0.1"])), "{}", daemon.log());
+    assert!(world.apic.wait_until(2 * LIMIT, |_| world.holds("E", &["10.0.0.1"])), "{}", daemon.log());
     daemon.until_logged_times("APIC session established", 2);
     assert!(world.apic.writes().iter().all(|it| it.controller == 1));
 }

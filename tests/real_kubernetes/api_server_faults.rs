@@ -50,9 +50,8 @@ fn an_api_server_that_is_away_for_a_minute() {
     }
     world.cluster.start("kube-apiserver");
     for n in 0..4 {
-        let limit = Duration::from_secs(120);
         let name = format!("web-{n}");
-        world.until_within(limit, "all Pods are there", || world.addresses(&name).len() == n * 3);
+        world.until("all Pods are there", || world.addresses(&name).len() == n * 3);
         world.until_follows(&format!("E{n}"), &name, n * 3, &[]);
     }
     assert_eq!(world.apic.faults_raised().len(), 0);
@@ -93,7 +92,7 @@ fn thousands_of_pods_are_listed_in_pages() {
         let pods = world.cluster.read(&path)["items"].as_array().cloned().unwrap_or_default();
         pods.iter().filter(|it| it["status"]["podIP"].is_string()).count()
     };
-    world.until_within(Duration::from_secs(300), "3,000 Pods run", || running() == 3_000);
+    world.until_within(5 * LIMIT, "3,000 Pods run", || running() == 3_000);
     let before = lists();
     let mut daemon = world.run(&[]);
     let held = || (0..30).map(|n| world.subnets(&format!("E{n}")).len()).sum::<usize>();

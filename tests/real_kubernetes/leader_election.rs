@@ -1,7 +1,5 @@
 //! Leader election between several daemons with one Lease in the real cluster.
 
-use std::time::Duration;
-
 use crate::world::World;
 
 /// K4: one of three leads, which kubectl shows; the next one takes over after its clean stop and after its crash, and
@@ -39,7 +37,7 @@ fn leadership_moves_between_three_daemons() {
     let (crashed, last) = if leads(&second) { (&mut second, &mut third) } else { (&mut third, &mut second) };
     crashed.kill();
     world.kubectl(&["delete", "deployment", "web"]);
-    world.until_within(Duration::from_secs(60), "the last one takes over", || leads(last));
+    world.until("the last one takes over", || leads(last));
     world.until_gone("E");
     assert_eq!(last.stop().0, Some(0));
 }

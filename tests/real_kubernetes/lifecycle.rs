@@ -41,7 +41,7 @@ fn scales_and_rollouts() {
     }
     let before = world.a_pod("web");
     world.kubectl(&["set", "image", "deployment/web", "c=another"]);
-    world.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    world.kubectl(&["rollout", "status", "deployment/web", "--timeout=180s"]);
     world.until_follows("E", "web", 3, &[]);
     let hash = |name: &str| name.rsplit('-').nth(1).unwrap().to_owned();
     assert_ne!(hash(&before), hash(&world.a_pod("web")), "it is another ReplicaSet");

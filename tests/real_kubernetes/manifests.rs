@@ -2,7 +2,6 @@
 //! is ready, is all from the objects as the API server and its controllers made them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -161,7 +160,7 @@ fn replicas_take_over() {
     let second = site.until_led();
     let drained = site.node(&second);
     site.world.kubectl(&["scale", "deployment", "web", "--replicas=5"]);
-    site.shell(&format!("kubectl drain {drained} --timeout=60s"));
+    site.shell(&format!("kubectl drain {drained} --timeout=180s"));
     // Only one Node is left, and no Pod has to be alone on it.
     site.until_ready(2);
     assert!(site.ready().iter().all(|it| *it != second && site.node(it) != drained && site.node(it) != lost));
@@ -227,7 +226,7 @@ fn a_changed_setting_is_rolled_out() {
             assert!(!ready.is_empty(), "none is ready");
             ready.len() == 2 && site.pods().len() == 2 && ready.iter().all(|it| !before.contains(it))
         });
-        site.shell("kubectl --namespace kube-system rollout status deployment/aci-sync --timeout=60s");
+        site.shell("kubectl --namespace kube-system rollout status deployment/aci-sync --timeout=180s");
         site.until_led();
         world.until_follows("E", "web", replicas, &[]);
         written_once(&site, "E");
@@ -259,7 +258,7 @@ fn the_password_is_rotated() {
     let logins = world.apic.logins();
     world.apic.expire_tokens();
     world.kubectl(&["scale", "deployment", "web", "--replicas=3"]);
-    world.until_within(Duration::from_secs(120), "a new login", || world.apic.logins() > logins);
+    world.until("a new login", || world.apic.logins() > logins);
     world.until_follows("E", "web", 3, &[]);
     assert_eq!(site.ready().iter().map(|it| site.kubelet.id(it)).collect::<Vec<_>>(), processes);
 }

@@ -1,7 +1,5 @@
 //! Pods that are deleted, evicted, adopted or dual-stack.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::node::{self, BY_HAND, DUAL, NODE};
@@ -132,7 +130,7 @@ fn an_adopted_replica_set() {
     world.until("the Deployment has adopted it", is_adopted);
     let finding = format!("code=PodsNotFound subject=\"Deployment {}/shop\"", world.namespace);
     let reported = || daemon.count(&format!("finding {finding}")) == 1;
-    world.until_within(Duration::from_secs(150), "it is reported that no Pod was found", reported);
+    world.until("it is reported that no Pod was found", reported);
     world.kubectl(&["rollout", "restart", "deployment", "shop"]);
     world.until_follows("E", "shop", 1, &[]);
     daemon.until_logged(&format!("finding resolved {finding}"));
