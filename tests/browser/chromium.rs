@@ -4,14 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sim::folder::Folder;
 use tungstenite::{Message, WebSocket};
 
-/// How long an answer may take: a guard against hanging.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::world::LIMIT;
 
 /// A browser with one tab.
 pub struct Browser {
@@ -101,7 +99,15 @@ impl Browser {
     /// Waits until a page is loaded since the last call of [`Browser::open`] or [`Browser::forget`].
     #[track_caller]
     pub fn until_loaded(&self) {
-        self.until_event("Page.loadEventFired");
+        // What comes before the navigation is about the page before, be it the empty one of the start.
+        let is_new = |it: &Value| it["params"]["frame"]["url"].as_str().is_some_and(|it| it.starts_with("http"));
+        let is_loaded = || {
+            let events = self.events.borrow();
+            events.iter().skip_while(|it| !is_new(it)).any(|it| it["method"] == "Page.loadEventFired")
+        };
+        while !is_loaded() {
+            self.receive(|message| message["method"] == "Page.loadEventFired");
+        }
     }
 
     /// Waits for an event since then.

@@ -194,7 +194,7 @@ fn the_filter_works_by_keyboard() {
     assert_eq!(list(&browser, ".none").len(), 3, "no finding, blocked deletion or EPG: the quote is in none");
     assert_eq!(list(&browser, ".scroll").len(), 1, "the reconciles stay");
 
-    browser.open(&format!("{}?q=SHOP/web+missing&refresh=10", site.url));
+    browser.open(&format!("{}?q=SHOP/web+missing&refresh=3600", site.url));
     let rows = list(&browser, "[aria-labelledby=epgs] tbody tr");
     assert!(rows.len() == 1 && rows[0].contains("instP-EPG_WEB"), "{rows:?}");
     let pills = list(&browser, "h2 .pill");
@@ -203,7 +203,7 @@ fn the_filter_works_by_keyboard() {
         let answers = browser.events("Network.responseReceived");
         answers.iter().find_map(|it| it["response"]["headers"]["Refresh"].as_str().map(str::to_owned))
     };
-    assert_eq!(refresh(&browser).as_deref(), Some("10"));
+    assert_eq!(refresh(&browser).as_deref(), Some("3600"));
     browser.forget();
     let buttons = list(&browser, "button");
     assert_eq!(buttons, ["Apply", "Stop refreshing"]);
