@@ -167,9 +167,17 @@ impl SimApic {
         self.admin.cluster.change(|state| state.sessions.forget_controller(controller));
     }
 
-    /// Starts a stopped controller again, at its address.
+    /// Starts a stopped controller again, at its address. Another server of this machine may have it for a while.
     pub fn start_again(&self, controller: usize) -> io::Result<()> {
-        let server = self.serve(controller, self.addresses[controller])?;
+        let end = Instant::now() + Duration::from_secs(180);
+        let server = loop {
+            match self.serve(controller, self.addresses[controller]) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                    std::thread::park_timeout(Duration::from_millis(50));
+                }
+                served => break served?,
+            }
+        };
         self.servers.lock().unwrap().insert(controller, server);
         Ok(())
     }
