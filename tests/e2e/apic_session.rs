@@ -255,8 +255,10 @@ fn secrets_repeated_by_the_apic_are_not_printed() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     daemon.until_logged("no such token: [secret] of admin with [secret]");
     world.until("an Event about it", |world| !world.kube.all("events").is_empty());
-    daemon.signal("USR1");
-    daemon.until_logged("status: finding ");
+    world.until("the status has the finding", |_| {
+        daemon.signal("USR1");
+        daemon.count("status: finding ") > 0
+    });
     daemon.stop();
     let events = json!(world.kube.all("events")).to_string();
     assert!(events.contains("[secret]"), "{events}");

@@ -27,9 +27,10 @@ use sim::pki::KeyForm;
 
 const JSON: &str = "application/json";
 
-/// How soon another takes over after a crash, and after a clean stop.
+/// How soon another takes over after a crash, and after a clean stop: then it does not wait for the 15 s of the Lease. A busy
+/// machine needs a part of both.
 const AFTER_A_CRASH: Duration = Duration::from_secs(25);
-const AFTER_A_STOP: Duration = Duration::from_secs(5);
+const AFTER_A_STOP: Duration = Duration::from_secs(12);
 
 /// How long a leader leads after its last renewal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -172,7 +173,7 @@ fn a_frozen_leader() {
     let world = World::new();
     let mut replicas = replicas(&world, &["one", "two", "three"]);
     let mut frozen = take_leader(&world, &mut replicas);
-    world.apic.fault(Fault::on("out-L.json", Trouble::Delay(Duration::from_millis(150))).method("POST"));
+    world.apic.fault(Fault::on("out-L.json", Trouble::Delay(Duration::from_millis(500))).method("POST"));
     let names = many_epgs(&world);
     world.until("it is in the middle", |_| frozen.writes(&world).len() >= 3);
     frozen.daemon.signal("STOP");
@@ -337,19 +338,28 @@ fn a_standby_forgets() {
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.kube.deploy("a", "waits", Some(r#"{"tenant":"NONE","l3out":"L","epg":"E"}"#), &[]);
     lone.daemon.until_logged("L3Out not found; waiting for it to be created");
-    lone.daemon.signal("USR1");
-    lone.daemon.until_logged("status: finding ");
+    let log_status = || {
+        let views = lone.daemon.count("status: view of the cluster kind=Deployment");
+        lone.daemon.signal("USR1");
+        lone.daemon.until_logged_times("status: view of the cluster kind=Deployment", views + 1);
+    };
+    until("the status has the finding", || {
+        log_status();
+        lone.daemon.count("status: finding ") > 0
+    });
     let spec = json!({"holderIdentity": "another", "leaseDurationSeconds": 3600});
     world.kube.patch("leases", "kube-system", "aci-sync", json!({"spec": spec}));
     lone.daemon.until_logged("lost leadership");
-    let findings = lone.daemon.count("status: finding ");
-    lone.daemon.signal("USR1");
-    lone.daemon.until_logged("state=\"standby");
-    lone.daemon.until_logged_times("status: view of the cluster kind=Deployment", 2);
-    lone.daemon.signal("USR1");
-    lone.daemon.until_logged_times("status: view of the cluster kind=Deployment", 3);
-    assert_eq!(lone.daemon.count("status: finding "), findings);
-    assert_eq!(lone.daemon.count("status: L3Out l3out=uni/tn-T/out-L"), 1, "nor is there an L3Out that it knows");
+    until("it is a standby", || {
+        log_status();
+        lone.daemon.count("state=\"standby") > 0
+    });
+    // The lines of one status may still come; those of the next one are all there when a third has begun.
+    log_status();
+    let known = || ["status: finding ", "status: L3Out l3out=uni/tn-T/out-L"].map(|it| lone.daemon.count(it));
+    let before = known();
+    (0..2).for_each(|_| log_status());
+    assert_eq!(known(), before, "neither a finding nor an L3Out is known");
 }
 
 /// K4, X2: whatever happens to the one that leads, another takes over in time, and two never write at once.
