@@ -75,12 +75,14 @@ fn a_refresh_that_fails_once_is_retried() {
 /// F12 (A3, W8): if no refresh succeeds, a new login comes before the session is lost, and drift of that time is found.
 #[test]
 fn a_refresh_that_keeps_failing_leads_to_a_login() {
-    let world = with_short_tokens(4);
+    let world = with_short_tokens(8);
     world.apic.fault(Fault::on("aaaRefresh", busy()));
     let daemon = world.run(&[]);
     world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
     world.until_holds("E", &["10.0.0.1"]);
     daemon.until_logged("APIC session lost");
+    // The next session shall last.
+    world.apic.clear_faults();
     world.apic.admin_delete(DN_E).unwrap();
     world.until_holds("E", &["10.0.0.1"]);
     assert!(world.apic.troubled() >= 2, "the refresh was tried several times");
