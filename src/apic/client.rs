@@ -25,6 +25,10 @@ use super::writer::request::WriteRequest;
 use crate::model::mo::{Mo, MoChange};
 use crate::secret::{Renewable, Secret};
 
+/// How long the logout may take at the end of a command, and in the daemon, whose stop has not more time for it (X2).
+const LOGOUT_TIMEOUT: Duration = Duration::from_secs(5);
+const QUICK_LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
+
 /// A session. Clones are the same session.
 #[derive(Clone)]
 pub struct Client(Arc<Session>);
@@ -196,9 +200,14 @@ impl Client {
         self.name_controller(self.0.http.write(request, should_send, Retry::Never))
     }
 
-    /// Logs out. It is short, and nothing depends on it.
+    /// Logs out. Nothing depends on it.
     pub fn logout(&self) {
-        self.0.http.logout();
+        self.0.http.logout(LOGOUT_TIMEOUT);
+    }
+
+    /// The same in the daemon.
+    pub fn logout_quickly(&self) {
+        self.0.http.logout(QUICK_LOGOUT_TIMEOUT);
     }
 
     /// Ends the requests in flight of this session, and makes further ones fail.

@@ -25,9 +25,6 @@ use crate::secret::{Renewable, Secret};
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the logout may take at the stop (X2).
-const LOGOUT_TIMEOUT: Duration = Duration::from_millis(400);
-
 /// How often a request that is not served is sent, and how long that may take, before it is left to a later reconcile.
 const MAX_ATTEMPTS: u32 = 5;
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -88,12 +85,12 @@ impl Http {
         })
     }
 
-    /// Logs out, with an agent of its own, because the session's may be shut down. It is short, and nothing depends on it.
-    pub(super) fn logout(&self) {
+    /// Logs out, with an agent of its own, because the session's may be shut down. Nothing depends on it.
+    pub(super) fn logout(&self, limit: Duration) {
         let agent = self.settings.tls.agent();
         let request = agent.post(self.url("/api/aaaLogout.json")).header("Cookie", self.cookie());
         let sent = Instant::now();
-        let response = bounded(request, LOGOUT_TIMEOUT).send(auth::logout_body(&self.settings).to_string());
+        let response = bounded(request, limit).send(auth::logout_body(&self.settings).to_string());
         let controller = &self.controller;
         let answer = self.read_answer(response, decode::read_hiding);
         metrics::apic_request(Method::Post, status_of(&answer), sent.elapsed());

@@ -217,14 +217,14 @@ impl SessionManager {
             Err(error) => return Ok(SessionEnd::LoginFailed(error)),
         };
         if stopped(&self.stop) {
-            client.logout();
+            client.logout_quickly();
             return Err(Stopped);
         }
         self.handle.set_client(Some(client.clone()));
         let mut socket = match self.open_websocket(&client, term) {
             Ok(socket) => socket,
             Err(_) if stopped(&self.stop) => {
-                client.logout();
+                client.logout_quickly();
                 return Err(Stopped);
             }
             Err(error) => {
@@ -232,7 +232,7 @@ impl SessionManager {
                 if matches!(error, Error::Unauthorized(_)) {
                     return Ok(SessionEnd::Refused(error.to_string()));
                 }
-                client.logout();
+                client.logout_quickly();
                 return Ok(SessionEnd::LoginFailed(error));
             }
         };
@@ -249,7 +249,7 @@ impl SessionManager {
         };
         if matches!(end, SessionEnd::Lost(_)) {
             // The next session is another one, and the number of an APIC's sessions is limited.
-            client.logout();
+            client.logout_quickly();
         }
         Ok(end)
     }

@@ -168,7 +168,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     drop(stop_sender);
     listeners.close_all();
     manager.stopping();
-    let release = || lock.iter().for_each(kube::LeaseLock::release);
+    let release = || lock.iter().for_each(kube::LeaseLock::release_quickly);
     stop_all(threads, &cluster, &session, &release, code);
     Ok(code)
 }
@@ -267,7 +267,7 @@ fn stop_all(
     std::thread::scope(|scope| {
         // If the thread cannot be started the Lease is not released, and runs out.
         let _ = Builder::new().name("release".to_owned()).spawn_scoped(scope, release);
-        client.iter().for_each(apic::Client::logout);
+        client.iter().for_each(apic::Client::logout_quickly);
     });
     let running = threads.join(begun + longest);
     if !running.is_empty() {

@@ -18,8 +18,9 @@ use crate::leadership::Leadership;
 use crate::net::CONNECT_TIMEOUT;
 use crate::time::micro_now;
 
-/// How long the release may take at the stop (X2).
-const RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long the release may take at the end of a command, and at the stop of the daemon (X2).
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+const QUICK_RELEASE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// How much of another holder's identity is logged, in characters.
 const MAX_IDENTITY: usize = 120;
@@ -78,10 +79,19 @@ impl LeaseLock {
         decode::lease(&self.client.put_object(Verb::Update, &path, &body(lease), limit)?)
     }
 
-    /// X2: makes the Lease free for the others, best effort. Uses connections of its own, because the client is shut down.
+    /// Makes the Lease free for the others, best effort. Uses connections of its own, because the client may be shut down.
     pub fn release(&self) {
+        self.release_within(RELEASE_TIMEOUT);
+    }
+
+    /// The same in the daemon, whose stop does not wait longer (X2).
+    pub fn release_quickly(&self) {
+        self.release_within(QUICK_RELEASE_TIMEOUT);
+    }
+
+    fn release_within(&self, limit: Duration) {
         let lock = LeaseLock { client: self.client.with_own_agent(), ..self.clone() };
-        let end = Instant::now() + RELEASE_TIMEOUT;
+        let end = Instant::now() + limit;
         let left = || end.saturating_duration_since(Instant::now());
         let released = lock.read(left()).and_then(|lease| {
             let lease = ElectionState::release(&self.identity, lease, &micro_now());
