@@ -42,6 +42,8 @@ fn so_many_requests_are_in_flight_as_configured() {
 #[test]
 fn a_single_reconcile_sends_several() {
     let world = slow_world();
+    // A busy machine needs a while for eight connections.
+    world.apic.variants(|it| it.latency = Duration::from_secs(1));
     let output = world.output(&["run", "--once", "--parallel", "8"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(is_served(&world));
