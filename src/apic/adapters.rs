@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use super::client::Client;
 use super::error::Error;
-use super::parallel::send_all;
 use super::query::Query;
 use super::subscription::SubscriptionId;
-use super::traits::{ApicRead, ApicSession, ApicWrite, Read, ShouldSend, ShouldWrite, Subscribed, WriteAnswer};
+use super::traits::{ApicRead, ApicSession, ApicWrite, Read, Requests, ShouldSend, Subscribed, WriteAnswer};
 use super::writer::request::WriteRequest;
 use crate::model::mo::Mo;
 
@@ -66,13 +65,29 @@ fn count<T>(outcomes: &Cell<Outcomes>, result: Result<T, Error>) -> Result<T, Er
     result
 }
 
-impl ApicRead for Counted<'_> {
-    fn at_once(&self) -> usize {
-        self.apic.at_once()
+/// Requests whose outcomes are counted.
+struct CountedRequests<'a, R, T> {
+    requests: &'a mut dyn Requests<R, T>,
+    outcomes: &'a Cell<Outcomes>,
+}
+
+impl<R, T> Requests<R, T> for CountedRequests<'_, R, T> {
+    fn next(&mut self) -> Option<(usize, R)> {
+        self.requests.next()
     }
 
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        self.apic.read_all(reads).into_iter().map(|answer| count(&self.reads, answer)).collect()
+    fn should_send(&self, number: usize) -> bool {
+        self.requests.should_send(number)
+    }
+
+    fn answered(&mut self, number: usize, answer: Result<T, Error>) {
+        self.requests.answered(number, count(self.outcomes, answer));
+    }
+}
+
+impl ApicRead for Counted<'_> {
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        self.apic.read_all(&mut CountedRequests { requests: reads, outcomes: &self.reads });
     }
 
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
@@ -93,8 +108,8 @@ impl ApicWrite for Counted<'_> {
         count(&self.writes, self.apic.write(request, should_send))
     }
 
-    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
-        self.apic.write_all(requests, should_send).into_iter().map(|answer| count(&self.writes, answer)).collect()
+    fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
+        self.apic.write_all(&mut CountedRequests { requests: writes, outcomes: &self.writes });
     }
 }
 
@@ -108,19 +123,14 @@ pub struct Supervised<'a> {
 }
 
 impl ApicRead for Supervised<'_> {
-    fn at_once(&self) -> usize {
-        self.client.at_once()
-    }
-
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        let client = self.client;
-        send_all(reads, &|_| (self.should_continue)(), |Read { query, subscribe }, may_send| {
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        self.client.send_all(reads, self.should_continue, |client, Read { query, subscribe }, may_send| {
             if *subscribe {
                 client.subscribe(query, may_send).map(|(id, mos)| (Some(id), mos))
             } else {
                 Ok((None, client.read(query, may_send)?))
             }
-        })
+        });
     }
 
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
@@ -141,11 +151,10 @@ impl ApicWrite for Supervised<'_> {
         self.client.write(request, &|| (self.should_continue)() && should_send()).map(WriteAnswer::Changes)
     }
 
-    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
-        let client = self.client;
-        send_all(requests, &|request| (self.should_continue)() && should_send(request), |request, may_send| {
+    fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
+        self.client.send_all(writes, self.should_continue, |client, request, may_send| {
             client.write(request, may_send).map(WriteAnswer::Changes)
-        })
+        });
     }
 }
 
@@ -153,12 +162,8 @@ impl ApicWrite for Supervised<'_> {
 pub struct WithoutEvents<'a>(pub &'a Client);
 
 impl ApicRead for WithoutEvents<'_> {
-    fn at_once(&self) -> usize {
-        self.0.at_once()
-    }
-
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        send_all(reads, &|_| true, |read, may_send| Ok((None, self.0.read(&read.query, may_send)?)))
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        self.0.send_all(reads, &|| true, |client, read, may_send| Ok((None, client.read(&read.query, may_send)?)));
     }
 
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
@@ -177,8 +182,10 @@ impl ApicWrite for WithoutEvents<'_> {
         self.0.write(request, should_send).map(WriteAnswer::Changes)
     }
 
-    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
-        send_all(requests, should_send, |request, may_send| self.0.write(request, may_send).map(WriteAnswer::Changes))
+    fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
+        self.0.send_all(writes, &|| true, |client, request, may_send| {
+            client.write(request, may_send).map(WriteAnswer::Changes)
+        });
     }
 }
 
@@ -201,12 +208,8 @@ impl<'a> ReadOnly<'a> {
 }
 
 impl ApicRead for ReadOnly<'_> {
-    fn at_once(&self) -> usize {
-        self.client.at_once()
-    }
-
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        WithoutEvents(self.client).read_all(reads)
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        WithoutEvents(self.client).read_all(reads);
     }
 
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {

@@ -15,11 +15,12 @@ use super::decode;
 use super::envelope::Login;
 use super::error::Error;
 use super::http::{Http, Retry};
+use super::parallel::send_all;
 use super::query::Query;
 use super::reading;
 use super::settings::Settings;
 use super::subscription::{DEFAULT_LIFE, EXTENDED_LIFE, SubscriptionChange, SubscriptionId};
-use super::traits::ShouldSend;
+use super::traits::{Requests, ShouldSend};
 use super::writer::Body;
 use super::writer::request::WriteRequest;
 use crate::model::mo::{Mo, MoChange};
@@ -102,9 +103,15 @@ impl Client {
         self.0.http.token.get()
     }
 
-    /// How many requests may be sent together now (W9).
-    pub(super) fn at_once(&self) -> usize {
-        self.0.http.settings.pacer.at_once()
+    /// Sends requests, several in flight together (W9).
+    pub(super) fn send_all<R: Send, T: Send>(
+        &self,
+        requests: &mut dyn Requests<R, T>,
+        should_continue: &ShouldSend<'_>,
+        send: impl Fn(&Client, &R, &ShouldSend<'_>) -> Result<T, Error> + Sync,
+    ) {
+        let may_start = |in_flight| self.0.http.settings.pacer.may_start(in_flight);
+        send_all(requests, may_start, should_continue, |request, may_send| send(self, request, may_send));
     }
 
     /// Reads objects; children come flattened, with their DNs.

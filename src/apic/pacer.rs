@@ -19,7 +19,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// take for one burst.
 const AFTER_LOGIN: Duration = Duration::from_millis(250);
 
-/// Requests that are sent together wait for their turns at most this long: what they were decided on must not get old (W7).
+/// A request that is sent with others waits for its turn at most this long: what it was decided on must not get old (W7).
 const LONGEST_TURN: Duration = Duration::from_millis(250);
 
 /// The pace of all requests of this process. Clones share it.
@@ -42,10 +42,10 @@ impl RequestPacer {
         RequestPacer { stop, ..self }
     }
 
-    /// How many requests may be sent together now: as many as may be in flight, if their turns come soon.
-    pub(super) fn at_once(&self) -> usize {
+    /// Whether one more request may be sent with so many in flight: not more than may be, and if its turn comes soon.
+    pub(super) fn may_start(&self, in_flight: usize) -> bool {
         let now = Instant::now();
-        self.limit.turns_within(LONGEST_TURN, now).clamp(1, self.parallel.at_once(now))
+        in_flight == 0 || (in_flight < self.parallel.at_once(now) && self.limit.has_turn_within(LONGEST_TURN, now))
     }
 
     /// Waits for the turn of one request.

@@ -80,13 +80,12 @@ impl RateLimit {
         Duration::from_secs_f64((-bucket.tokens / bucket.rate).max(0.0))
     }
 
-    /// How many turns come within this time.
-    pub fn turns_within(&self, time: Duration, now: Instant) -> usize {
-        let Some(configured) = self.configured else { return usize::MAX };
+    /// Whether the next turn comes within this time.
+    pub fn has_turn_within(&self, time: Duration, now: Instant) -> bool {
+        let Some(configured) = self.configured else { return true };
         let bucket = &mut *self.bucket();
         bucket.recover(configured, now);
-        let tokens = bucket.tokens_at(now) + time.as_secs_f64() * bucket.rate;
-        tokens.max(0.0) as usize
+        bucket.tokens_at(now) + time.as_secs_f64() * bucket.rate >= 1.0
     }
 
     /// A request was refused with 503 or 429. Returns the new rate if that, or the end of bursts, is new.

@@ -12,11 +12,31 @@ use crate::model::mo::{Mo, MoChange};
 /// Asked right before a request is sent, at each attempt and each second while it waits: whether to send it still.
 pub type ShouldSend<'a> = dyn Fn() -> bool + 'a;
 
-/// The same for one of several writes.
-pub type ShouldWrite<'a> = dyn Fn(&WriteRequest) -> bool + 'a;
-
 /// The answer to a subscription: its id, if the session has a websocket, and what was read.
 pub type Subscribed = (Option<SubscriptionId>, Vec<Mo>);
+
+/// Requests of which several may be in flight together (W9). All is asked and given on the thread that sends them.
+pub trait Requests<R, T> {
+    /// The next request, with a number of its own. Asked as soon as one more may be in flight; if there is none now, again
+    /// after the next answer.
+    fn next(&mut self) -> Option<(usize, R)>;
+
+    /// Asked right before each attempt, and each second while the request waits: whether to send it still.
+    fn should_send(&self, _number: usize) -> bool {
+        true
+    }
+
+    /// A request is answered.
+    fn answered(&mut self, number: usize, answer: Result<T, Error>);
+}
+
+/// Sends one request after the other.
+fn one_by_one<R, T>(requests: &mut dyn Requests<R, T>, send: impl Fn(&R, &ShouldSend<'_>) -> Result<T, Error>) {
+    while let Some((number, request)) = requests.next() {
+        let answer = send(&request, &|| requests.should_send(number));
+        requests.answered(number, answer);
+    }
+}
 
 /// One of several reads.
 #[derive(Debug, Clone)]
@@ -29,16 +49,14 @@ pub struct Read {
 
 /// Reads and subscriptions.
 pub trait ApicRead {
-    /// How many requests may be in flight together at present (W9).
-    fn at_once(&self) -> usize {
-        1
-    }
-
-    /// Sends several reads; the answers come in the order of the reads. A session that has several requests in flight
-    /// sends them together.
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        let read = |it: &Read| if it.subscribe { self.subscribe(&it.query) } else { Ok((None, self.read(&it.query)?)) };
-        reads.iter().map(read).collect()
+    /// Sends reads until there is none and all are answered. A session that has several requests in flight overrides it.
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        one_by_one(
+            reads,
+            |Read { query, subscribe }, _| {
+                if *subscribe { self.subscribe(query) } else { Ok((None, self.read(query)?)) }
+            },
+        );
     }
 
     /// Reads objects; children come flattened, with their DNs.
@@ -56,10 +74,9 @@ pub trait ApicWrite {
     /// Sends a write; `should_send` is asked before each attempt.
     fn write(&self, request: &WriteRequest, should_send: &ShouldSend<'_>) -> Result<WriteAnswer, Error>;
 
-    /// Sends several writes; the answers come in the order of the writes. A session that has several requests in flight
-    /// sends them together.
-    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
-        requests.iter().map(|request| self.write(request, &|| should_send(request))).collect()
+    /// The same as [`ApicRead::read_all`], for writes.
+    fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
+        one_by_one(writes, |request, should_send| self.write(request, should_send));
     }
 }
 

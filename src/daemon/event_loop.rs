@@ -110,7 +110,7 @@ struct LiveContext<'a> {
     /// The term of the view that is reconciled.
     term: Option<u64>,
     begun: Instant,
-    /// How many groups of writes were about to be sent.
+    /// How many writes were about to be sent.
     writes: Cell<usize>,
     session_event: RefCell<Option<apic::Event>>,
 }

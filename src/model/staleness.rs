@@ -27,6 +27,19 @@ pub fn apply_event(cache: &mut FabricCache, change: &MoChange) -> Staleness {
     staleness
 }
 
+/// What an event is about, if that is an EPG, or something in an EPG or about one.
+pub fn subject(cache: &FabricCache, change: &MoChange) -> Option<ObjectDn> {
+    match ParsedDn::parse(&change.mo.dn)? {
+        ParsedDn::Epg(dn) | ParsedDn::BelowEpg(dn) => Some(ObjectDn::Epg(dn)),
+        ParsedDn::Subnet(dn, _) => Some(match prefix_of(&change.mo.dn) {
+            Some(prefix) => ObjectDn::Subnet(dn, prefix),
+            None => ObjectDn::Epg(dn),
+        }),
+        ParsedDn::Tag(dn, key) => Some(ObjectDn::Tag(dn.epg(cache.owner().tagged(&key)?))),
+        ParsedDn::L3out(_) | ParsedDn::BelowL3out(_) => None,
+    }
+}
+
 fn staleness(cache: &FabricCache, change: &MoChange) -> Staleness {
     let gone = change.status == Status::Deleted;
     let attributes = &change.mo.attributes;

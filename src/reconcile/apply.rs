@@ -1,21 +1,26 @@
 //! How a plan is sent, and what follows if the APIC does not accept it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::{error, info, warn};
 
 use super::outgoing::Outgoing;
 use super::run::Run;
 use super::{MAX_REJECTIONS, Reconciler};
-use crate::apic::Error;
+use crate::apic::traits::{Requests, WriteAnswer};
 use crate::apic::writer::request::WriteRequest;
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
+use crate::apic::{Error, SubscriptionId};
 use crate::metrics::{self, Action, Class};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
+use crate::model::mo::MoChange;
 use crate::model::plan::{Change, RequestShape, Transaction};
 use crate::model::plan_input::TagFailure;
-use crate::model::staleness::Staleness;
+use crate::model::staleness::{Staleness, subject};
+
+/// While so many events are held, no more requests are sent.
+const MAX_HELD: usize = 1024;
 
 /// What becomes of the rest of a plan after one transaction.
 #[derive(PartialEq)]
@@ -49,60 +54,51 @@ impl Reconciler {
     fn send_all(&mut self, run: &mut Run<'_>, transactions: Vec<Transaction>) -> Result<(), Error> {
         let quota = &self.guards.quota;
         let mut outgoing = Outgoing::new(transactions, |epg| quota.named_by(epg).map(|namespace| &**namespace));
-        let mut changed_meanwhile: Vec<Staleness> = Vec::new();
+        let mut changed_meanwhile = Vec::new();
         loop {
-            let context = run.context;
-            context.drain_events(&mut |subscriptions, changes| {
-                changed_meanwhile.extend(self.fabric.receive(subscriptions, changes).stale);
-            });
-            run.now = context.now().unwrap_or(run.now);
-            let mut together = outgoing.next(run.apic.at_once());
-            if together.is_empty() {
-                return Ok(());
-            }
-            together.retain(|transaction| {
-                let deletes = transaction.changes.iter().any(Change::is_delete);
-                let is_overtaken = || changed_meanwhile.iter().any(|by| self.is_overtaken(transaction, by));
-                let is_dropped = (deletes && !context.may_delete()) || is_overtaken();
-                if is_dropped {
-                    outgoing.drop(|epg| *epg == transaction.epg);
-                }
-                !is_dropped
-            });
-            if self.send(run, together, &mut outgoing)? == Next::Stop {
+            let apic = run.apic;
+            let mut window = Window {
+                reconciler: self,
+                run,
+                outgoing: &mut outgoing,
+                changed_meanwhile: &mut changed_meanwhile,
+                started: 0,
+                in_flight: BTreeMap::new(),
+                held: Vec::new(),
+                refused: BTreeMap::new(),
+            };
+            apic.write_all(&mut window);
+            window.take_held();
+            let refused = window.refused;
+            if refused.is_empty() || self.refused(run, refused, &mut outgoing)? == Next::Stop {
                 return Ok(());
             }
         }
     }
 
-    /// Sends transactions together. What the APIC accepted is noted before anything is read again for what it did not.
-    fn send(&mut self, run: &mut Run<'_>, together: Vec<Transaction>, outgoing: &mut Outgoing) -> Result<Next, Error> {
-        let context = run.context;
-        let may_send =
-            |request: &WriteRequest| context.should_continue() && (!request.deletes() || context.may_delete());
-        let answers = self.writer.send_together(run.apic, &self.fabric.cache, &together, &may_send);
-        let (accepted, refused): (Vec<_>, Vec<_>) = together.into_iter().zip(answers).partition(|(_, it)| it.is_ok());
+    /// Handles what the APIC did not accept. Nothing is in flight: it may read.
+    fn refused(&mut self, run: &mut Run<'_>, refused: Refused, outgoing: &mut Outgoing) -> Result<Next, Error> {
         let mut result = Ok(Next::Continue);
         let mut read_again = BTreeSet::new();
-        for (transaction, answer) in accepted.into_iter().chain(refused) {
+        for (transaction, refusal) in refused.into_values() {
             let epg = transaction.epg.clone();
-            if result.is_err() && answer.as_ref().is_err_and(Refusal::needs_a_read) {
+            if result.is_err() && refusal.needs_a_read() {
                 // The session may have ended: what became of this one is read in the next reconcile.
                 self.fabric.stale_l3outs.insert(epg.l3out);
                 continue;
             }
-            match self.answered(run, transaction, answer) {
+            match self.refusal(run, transaction, refusal) {
                 Ok(Next::Continue) => {}
                 Ok(Next::DropEpg) => outgoing.drop(|it| *it == epg),
                 Ok(Next::DropL3out) => {
                     outgoing.drop(|it| it.l3out == epg.l3out);
                     read_again.insert(epg.l3out.clone());
                 }
-                // What was sent together with the cause of that was planned on the same view.
+                // What was in flight with the cause of that was planned on the same view.
                 Ok(Next::Split(_)) if read_again.contains(&epg.l3out) => {}
                 Ok(Next::Split(parts)) => outgoing.split(parts),
                 Ok(Next::Stop) => result = result.and(Ok(Next::Stop)),
-                // The others are answered, too, and what they came to is noted.
+                // What the others came to is noted, too.
                 Err(error) => result = result.and(Err(error)),
             }
             outgoing.done(&epg);
@@ -110,18 +106,12 @@ impl Reconciler {
         result
     }
 
-    fn answered(
-        &mut self,
-        run: &mut Run<'_>,
-        transaction: Transaction,
-        answer: Result<Accepted, Refusal>,
-    ) -> Result<Next, Error> {
-        match answer {
-            Ok(accepted) => Ok(self.accepted(run, transaction, accepted)),
-            Err(Refusal::Apic(error)) if transaction.shape == RequestShape::Tag => {
+    fn refusal(&mut self, run: &mut Run<'_>, transaction: Transaction, refusal: Refusal) -> Result<Next, Error> {
+        match refusal {
+            Refusal::Apic(error) if transaction.shape == RequestShape::Tag => {
                 self.tag_rejected(run, &transaction, error)
             }
-            Err(Refusal::Apic(error @ Error::Rejected { code: 102, .. })) => {
+            Refusal::Apic(error @ Error::Rejected { code: 102, .. }) => {
                 // A parent is missing: the L3Out is gone, and what was planned there is out of date.
                 let dn = &transaction.epg;
                 info!(epg:% = dn, error:%; "write rejected, a parent is missing; reading the L3Out again");
@@ -130,19 +120,19 @@ impl Reconciler {
                 self.read_l3out(run, &dn.l3out)?;
                 Ok(Next::DropL3out)
             }
-            Err(Refusal::Apic(error)) if self.is_about_content(&transaction.epg, &error) => {
+            Refusal::Apic(error) if self.is_about_content(&transaction.epg, &error) => {
                 Ok(self.content_rejected(run, &transaction, &error))
             }
-            Err(Refusal::Apic(error)) => self.write_failed(run, &transaction, error).map(|()| Next::DropEpg),
-            Err(Refusal::WrongPlan(why)) => {
+            Refusal::Apic(error) => self.write_failed(run, &transaction, error).map(|()| Next::DropEpg),
+            Refusal::WrongPlan(why) => {
                 error!(epg:% = transaction.epg, reason = why; "bug: plan failed the ownership check; request not sent");
                 let text = format!("bug: plan failed the ownership check; nothing written: {why}");
                 let finding = Finding::new(Code::Rejected, &transaction.epg, text);
                 self.guards.deferrals.defer(&ObjectDn::Epg(transaction.epg), run.now, finding);
                 Ok(Next::DropEpg)
             }
-            Err(Refusal::TooLate) => Ok(Next::Stop),
-            Err(Refusal::Policy) => Ok(Next::DropEpg),
+            Refusal::TooLate => Ok(Next::Stop),
+            Refusal::Policy => Ok(Next::DropEpg),
         }
     }
 
@@ -283,6 +273,119 @@ impl Reconciler {
             _ => Err(error),
         }
     }
+}
+
+/// What was not accepted, by the number of its request.
+type Refused = BTreeMap<usize, (Transaction, Refusal)>;
+
+/// Transactions in flight (W9). What is accepted is noted at once, and the next transaction follows; once one is not accepted,
+/// nothing more is sent until it has been handled.
+struct Window<'w, 'a> {
+    reconciler: &'w mut Reconciler,
+    run: &'w mut Run<'a>,
+    outgoing: &'w mut Outgoing,
+    /// What other writers have changed since the plan was made.
+    changed_meanwhile: &'w mut Vec<Staleness>,
+    started: usize,
+    in_flight: BTreeMap<usize, Transaction>,
+    held: Vec<Held>,
+    refused: Refused,
+}
+
+/// An event about an EPG with a request in flight. The echo of a write may come before its answer: events are compared with
+/// the cache when it holds what was written.
+struct Held {
+    object: Staleness,
+    subscriptions: Vec<SubscriptionId>,
+    change: MoChange,
+}
+
+impl Window<'_, '_> {
+    /// Takes the events that have arrived.
+    fn take_events(&mut self) {
+        self.take_held();
+        let context = self.run.context;
+        context.drain_events(&mut |subscriptions, changes| {
+            changes.iter().for_each(|change| self.take_event(subscriptions, change));
+        });
+        self.run.now = context.now().unwrap_or(self.run.now);
+    }
+
+    fn take_held(&mut self) {
+        for Held { subscriptions, change, .. } in std::mem::take(&mut self.held) {
+            self.take_event(&subscriptions, &change);
+        }
+    }
+
+    fn take_event(&mut self, subscriptions: &[SubscriptionId], change: &MoChange) {
+        let fabric = &mut self.reconciler.fabric;
+        let is_in_flight = |epg: &EpgDn| self.in_flight.values().any(|it| it.epg == *epg);
+        match subject(&fabric.cache, change).filter(|it| is_in_flight(it.epg())) {
+            Some(object) => self.held.push(Held {
+                object: Staleness::Object(object),
+                subscriptions: subscriptions.to_vec(),
+                change: change.clone(),
+            }),
+            None => self.changed_meanwhile.extend(fabric.receive(subscriptions, std::slice::from_ref(change)).stale),
+        }
+    }
+
+    /// Whether a transaction would not be planned any more.
+    fn is_out_of_date(&self, transaction: &Transaction) -> bool {
+        let changes = self.changed_meanwhile.iter().chain(self.held.iter().map(|it| &it.object));
+        (deletes(transaction) && !self.run.context.may_delete())
+            || changes.into_iter().any(|by| self.reconciler.is_overtaken(transaction, by))
+    }
+}
+
+impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
+    fn next(&mut self) -> Option<(usize, WriteRequest)> {
+        while self.refused.is_empty()
+            && self.held.len() < MAX_HELD
+            && let Some(transaction) = self.outgoing.next()
+        {
+            self.take_events();
+            if self.is_out_of_date(&transaction) {
+                self.outgoing.drop(|epg| *epg == transaction.epg);
+                continue;
+            }
+            self.started += 1;
+            match self.reconciler.writer.request(&self.reconciler.fabric.cache, &transaction) {
+                Ok(request) => {
+                    self.in_flight.insert(self.started, transaction);
+                    return Some((self.started, request));
+                }
+                Err(refusal) => self.refused.insert(self.started, (transaction, refusal)),
+            };
+        }
+        None
+    }
+
+    fn should_send(&self, number: usize) -> bool {
+        let context = self.run.context;
+        context.should_continue() && (context.may_delete() || !self.in_flight.get(&number).is_some_and(deletes))
+    }
+
+    fn answered(&mut self, number: usize, answer: Result<WriteAnswer, Error>) {
+        let Some(transaction) = self.in_flight.remove(&number) else { return };
+        let reconciler = &mut *self.reconciler;
+        match reconciler.writer.answered(&reconciler.fabric.cache, &transaction, answer) {
+            Ok(accepted) => {
+                let epg = transaction.epg.clone();
+                if reconciler.accepted(self.run, transaction, accepted) == Next::DropEpg {
+                    self.outgoing.drop(|it| *it == epg);
+                }
+                self.outgoing.done(&epg);
+            }
+            Err(refusal) => {
+                self.refused.insert(number, (transaction, refusal));
+            }
+        }
+    }
+}
+
+fn deletes(transaction: &Transaction) -> bool {
+    transaction.changes.iter().any(Change::is_delete)
 }
 
 /// Counts what was written, for the metrics.

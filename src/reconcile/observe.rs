@@ -6,7 +6,7 @@ use log::{debug, info};
 
 use super::Reconciler;
 use super::run::Run;
-use crate::apic::traits::{Read, Subscribed};
+use crate::apic::traits::{Read, Requests, Subscribed};
 use crate::apic::{Error, Query};
 use crate::metrics::{self, Class, Drift};
 use crate::model::desired::named_l3outs;
@@ -60,7 +60,7 @@ impl Reconciler {
     }
 
     /// R4: everything that is ours or named is read again.
-    fn begin_full_sync(&mut self, run: &Run<'_>) -> Result<(), Error> {
+    fn begin_full_sync(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
         self.fabric.with_annotation = self.find_ours(run)?;
         // Faults are an extra that a user may not be allowed to read: whatever goes wrong here, the next read shows it.
         if let Ok(faults) = run.apic.read(&Query::class(FAULT).with_value("code", PREFIX_IN_USE)) {
@@ -87,9 +87,10 @@ impl Reconciler {
         let named = self.named(run);
         self.fabric.unread.retain(|dn| named.contains(dn));
         let next = self.next_in_turn(MAX_NEW);
-        for together in next.chunks(run.apic.at_once()) {
-            self.read_l3outs(run, together)?;
-            if run.left_one_out {
+        let mut rest = &next[..];
+        loop {
+            rest = self.read_some_l3outs(run, rest)?;
+            if rest.is_empty() || run.left_one_out {
                 break;
             }
         }
@@ -167,8 +168,8 @@ impl Reconciler {
 
     /// The L3Outs with any owner annotation of ours or of a legacy installation, or with a tag of ours (R4). An APIC that
     /// refuses such a query stops nothing else: L3Outs that Deployments name are read anyway.
-    fn find_ours(&mut self, run: &Run<'_>) -> Result<BTreeSet<L3outDn>, Error> {
-        let owner = self.fabric.cache.owner();
+    fn find_ours(&mut self, run: &mut Run<'_>) -> Result<BTreeSet<L3outDn>, Error> {
+        let owner = self.fabric.cache.owner().clone();
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
         for annotation in owner.all_annotations() {
@@ -181,12 +182,17 @@ impl Reconciler {
         };
         let mut l3outs = BTreeSet::new();
         let mut refused = None;
-        let reads: Vec<Read> = queries.into_iter().map(|query| Read { query, subscribe: false }).collect();
-        for answer in reads.chunks(run.apic.at_once()).flat_map(|together| run.apic.read_all(together)) {
-            match answer {
-                Ok((_, mos)) => l3outs.extend(mos.iter().filter_map(l3out_of)),
-                Err(error @ (Error::Forbidden(_) | Error::Rejected { .. })) => refused = Some(error.to_string()),
-                Err(error) => return Err(error),
+        let read = |_: &Reconciler, query: &Query| Read { query: query.clone(), subscribe: false };
+        let mut rest = &queries[..];
+        while !rest.is_empty() {
+            let found = self.read_until_failure(run, &mut rest, read, |_, _, _, (_, mos)| {
+                l3outs.extend(mos.iter().filter_map(l3out_of));
+            });
+            for (_, error) in found {
+                if !is_refusal(&error) {
+                    return Err(error);
+                }
+                refused = Some(error.to_string());
             }
         }
         self.fabric.ownership_query_error = refused;
@@ -198,27 +204,46 @@ impl Reconciler {
         self.read_l3outs(run, std::slice::from_ref(dn))
     }
 
-    /// Reads L3Outs whole, several at a time (W9).
+    /// Reads L3Outs whole.
     fn read_l3outs(&mut self, run: &mut Run<'_>, dns: &[L3outDn]) -> Result<(), Error> {
         let mut rest = dns;
         while !rest.is_empty() {
-            let all_were_served = !run.left_one_out;
-            let (together, later) = rest.split_at(run.apic.at_once().min(rest.len()));
-            rest = later;
-            let reads: Vec<Read> = together.iter().map(|dn| self.read_of(dn)).collect();
-            let answers = run.apic.read_all(&reads);
-            let mut result = Ok(());
-            for ((dn, read), answer) in together.iter().zip(reads).zip(answers) {
-                let is_first = !run.left_one_out;
-                match self.l3out_answered(run, dn, read, answer) {
-                    // It was asked for before it was known that another one is not served: it keeps its turn.
-                    Err(error) if all_were_served && !is_first && self.keeps_its_turn(dn, &error) => {}
-                    done => result = result.and(done),
-                }
-            }
-            result?;
+            rest = self.read_some_l3outs(run, rest)?;
         }
         Ok(())
+    }
+
+    /// Reads L3Outs whole, until a read fails. Returns those that were not asked for.
+    fn read_some_l3outs<'d>(&mut self, run: &mut Run<'_>, dns: &'d [L3outDn]) -> Result<&'d [L3outDn], Error> {
+        let mut rest = dns;
+        let failed = self.read_until_failure(run, &mut rest, Reconciler::read_of, Reconciler::put_l3out);
+        let all_were_served = !run.left_one_out;
+        let mut result = Ok(rest);
+        for (dn, error) in failed {
+            let is_first = !run.left_one_out;
+            match self.l3out_failed(run, dn, error) {
+                // It was asked for before it was known that another one is not served: it keeps its turn.
+                Err(error) if all_were_served && !is_first && self.keeps_its_turn(dn, &error) => {}
+                done => result = result.and_then(|rest| done.map(|()| rest)),
+            }
+        }
+        result
+    }
+
+    /// Sends reads, several in flight together (W9), until one fails or all are answered. What is served is taken as it comes.
+    /// Returns what failed, in order; `rest` is then what was not asked for.
+    fn read_until_failure<'k, K>(
+        &mut self,
+        run: &mut Run<'_>,
+        rest: &mut &'k [K],
+        read: impl Fn(&Reconciler, &K) -> Read,
+        served: impl FnMut(&mut Reconciler, &mut Run<'_>, &K, Subscribed),
+    ) -> Vec<(&'k K, Error)> {
+        let (apic, all) = (run.apic, *rest);
+        let mut reads = Reads { reconciler: self, run, all, started: 0, read, served, failed: BTreeMap::new() };
+        apic.read_all(&mut reads);
+        *rest = all.get(reads.started..).unwrap_or_default();
+        reads.failed.into_iter().filter_map(|(number, error)| Some((all.get(number)?, error))).collect()
     }
 
     fn keeps_its_turn(&self, dn: &L3outDn, error: &Error) -> bool {
@@ -236,22 +261,15 @@ impl Reconciler {
         Read { query: Query::object(dn).subtree(&classes), subscribe: !self.fabric.subscriptions.is_served(dn) }
     }
 
-    /// Takes the answer to the read of an L3Out. If the APIC refuses that, the L3Out is left alone and stops no other:
-    /// nothing is written to what was not read.
-    fn l3out_answered(
-        &mut self,
-        run: &mut Run<'_>,
-        dn: &L3outDn,
-        read: Read,
-        answer: Result<Subscribed, Error>,
-    ) -> Result<(), Error> {
-        match self.put_l3out(run, dn, read, answer) {
-            Ok(()) => {
-                self.fabric.read_done(dn);
-                if self.fabric.deferred.is_known(dn) {
-                    self.fabric.deferred.release(dn);
-                    self.guards.deletion.check_next();
-                }
+    /// The read of an L3Out failed. If the APIC refuses to subscribe it, it is read without (A6). If it refuses that, too, the
+    /// L3Out is left alone and stops no other: nothing is written to what was not read.
+    fn l3out_failed(&mut self, run: &mut Run<'_>, dn: &L3outDn, error: Error) -> Result<(), Error> {
+        let Read { query, subscribe } = self.read_of(dn);
+        let answer = if subscribe && is_refusal(&error) { run.apic.read(&query) } else { Err(error.clone()) };
+        match answer {
+            Ok(mos) => {
+                self.fabric.subscriptions.refused(dn, &error.to_string(), run.now);
+                self.put_l3out(run, dn, (None, mos));
                 Ok(())
             }
             Err(error) if self.may_be_left_out(run, dn, &error) => {
@@ -277,30 +295,13 @@ impl Reconciler {
         is_refusal(error) || (is_not_served(error) && !run.left_one_out && !self.fabric.with_ours().contains(dn))
     }
 
-    /// Puts what was read into the cache. If the APIC refuses the subscription the L3Out is read without (A6).
-    fn put_l3out(
-        &mut self,
-        run: &mut Run<'_>,
-        dn: &L3outDn,
-        read: Read,
-        answer: Result<Subscribed, Error>,
-    ) -> Result<(), Error> {
-        let mos = match answer {
-            Err(error) if read.subscribe && is_refusal(&error) => {
-                let mos = run.apic.read(&read.query)?;
-                self.fabric.subscriptions.refused(dn, &error.to_string(), run.now);
-                mos
-            }
-            answer => {
-                let (id, mos) = answer?;
-                match id {
-                    Some(id) => self.fabric.subscriptions.subscribed(dn, id),
-                    None if read.subscribe => self.fabric.subscriptions.read_without_websocket(dn),
-                    None => {}
-                }
-                mos
-            }
-        };
+    /// Takes the answer to the read of an L3Out.
+    fn put_l3out(&mut self, run: &mut Run<'_>, dn: &L3outDn, (id, mos): Subscribed) {
+        match id {
+            Some(id) => self.fabric.subscriptions.subscribed(dn, id),
+            None if self.fabric.subscriptions.is_served(dn) => {}
+            None => self.fabric.subscriptions.read_without_websocket(dn),
+        }
         self.fabric.subscriptions.was_read(dn, run.now);
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
         let reverted = self.fabric.cache.put_l3out(dn, &mos);
@@ -311,7 +312,11 @@ impl Reconciler {
             self.fabric.subscriptions.appeared(dn, run.now);
         }
         self.fabric.stale_epgs.retain(|epg| epg.l3out != *dn);
-        Ok(())
+        self.fabric.read_done(dn);
+        if self.fabric.deferred.is_known(dn) {
+            self.fabric.deferred.release(dn);
+            self.guards.deletion.check_next();
+        }
     }
 
     /// Another writer deleted or changed owned objects.
@@ -336,31 +341,27 @@ impl Reconciler {
     fn read_epgs(&mut self, run: &mut Run<'_>, dns: &[EpgDn]) -> Result<(), Error> {
         let mut classes = vec![SUBNET];
         classes.extend(CONTRACTS);
+        let read =
+            |_: &Reconciler, dn: &EpgDn| Read { query: Query::object(dn).with_children(&classes), subscribe: false };
         self.fabric.stale_epgs.extend(dns.iter().cloned());
         let mut rest = dns;
-        while !rest.is_empty() {
-            let (together, later) = rest.split_at(run.apic.at_once().min(rest.len()));
-            rest = later;
-            let read = |dn| Read { query: Query::object(dn).with_children(&classes), subscribe: false };
-            let reads: Vec<Read> = together.iter().map(read).collect();
-            let mut result = Ok(());
-            for (dn, answer) in together.iter().zip(run.apic.read_all(&reads)) {
-                match answer {
-                    Ok((_, mos)) => {
-                        let reverted = self.fabric.cache.put_epg(dn, &mos);
-                        self.reverted(reverted);
-                    }
-                    Err(error) if is_refusal(&error) => self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now),
-                    Err(error) => {
-                        result = result.and(Err(error));
-                        continue;
-                    }
+        let mut result = Ok(());
+        while !rest.is_empty() && result.is_ok() {
+            let failed = self.read_until_failure(run, &mut rest, read, |reconciler, _, dn, (_, mos)| {
+                let reverted = reconciler.fabric.cache.put_epg(dn, &mos);
+                reconciler.reverted(reverted);
+                reconciler.fabric.stale_epgs.remove(dn);
+            });
+            for (dn, error) in failed {
+                if is_refusal(&error) {
+                    self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
+                    self.fabric.stale_epgs.remove(dn);
+                } else {
+                    result = result.and(Err(error));
                 }
-                self.fabric.stale_epgs.remove(dn);
             }
-            result?;
         }
-        Ok(())
+        result
     }
 
     /// Forgets L3Outs that no Deployment names and that hold nothing of ours or of a legacy installation (R3).
@@ -376,6 +377,38 @@ impl Reconciler {
     fn forget(&mut self, run: &Run<'_>, dn: &L3outDn) {
         if let Some(id) = self.fabric.forget(dn) {
             run.apic.unsubscribe(&id);
+        }
+    }
+}
+
+/// Reads in flight.
+struct Reads<'r, 'a, 'k, K, R, S> {
+    reconciler: &'r mut Reconciler,
+    run: &'r mut Run<'a>,
+    all: &'k [K],
+    started: usize,
+    read: R,
+    served: S,
+    failed: BTreeMap<usize, Error>,
+}
+
+impl<K, R, S> Requests<Read, Subscribed> for Reads<'_, '_, '_, K, R, S>
+where
+    R: Fn(&Reconciler, &K) -> Read,
+    S: FnMut(&mut Reconciler, &mut Run<'_>, &K, Subscribed),
+{
+    fn next(&mut self) -> Option<(usize, Read)> {
+        let number = self.started;
+        let key = self.all.get(number).filter(|_| self.failed.is_empty())?;
+        self.started += 1;
+        Some((number, (self.read)(self.reconciler, key)))
+    }
+
+    fn answered(&mut self, number: usize, answer: Result<Subscribed, Error>) {
+        match (self.all.get(number), answer) {
+            (Some(key), Ok(answer)) => (self.served)(self.reconciler, self.run, key, answer),
+            (_, Err(error)) => drop(self.failed.insert(number, error)),
+            (None, Ok(_)) => {}
         }
     }
 }

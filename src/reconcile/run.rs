@@ -45,7 +45,7 @@ pub trait ReconcileContext {
         None
     }
 
-    /// Called before each group of writes that are sent together: hands over the events that have arrived since the last call, in their order. Most are the
+    /// Called before each write: hands over the events that have arrived since the last call, in their order. Most are the
     /// echo of the reconcile itself (W7); the others are changes by other writers.
     fn drain_events(&self, _receive: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {}
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use aci_sync::apic::decode::{self, Answer};
-use aci_sync::apic::traits::{ApicRead, ApicWrite, Read, ShouldSend, ShouldWrite, Subscribed, WriteAnswer};
+use aci_sync::apic::traits::{ApicRead, ApicWrite, Read, Requests, ShouldSend, Subscribed, WriteAnswer};
 use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
@@ -65,8 +65,10 @@ pub struct Inner {
     pub session: Option<ApicSession>,
     pub random: Random,
     pub trouble: Trouble,
-    /// How many requests are in flight together (W9); which of them reaches the APIC first is a matter of chance.
+    /// How many requests are in flight together (W9).
     pub at_once: usize,
+    /// Requests that the APIC has done and whose answers are still on their way.
+    pub on_the_way: usize,
     /// The process was killed at a request.
     pub dead: bool,
     /// Nothing may be deleted now (W1).
@@ -152,6 +154,9 @@ impl Line {
     pub fn hear(&self, text: &str) -> (Vec<SubscriptionId>, Vec<MoChange>) {
         let message = decode::message(text.as_bytes()).unwrap();
         self.take_note(&message.changes);
+        if self.inner.borrow().on_the_way > 0 {
+            self.covered("events: before an answer");
+        }
         let ids = message.subscriptions.iter().filter_map(|it| SubscriptionId::new(it)).collect();
         (ids, message.changes)
     }
@@ -181,6 +186,7 @@ impl Line {
             random,
             trouble: Trouble::default(),
             at_once: 1,
+            on_the_way: 0,
             dead: false,
             may_delete: false,
             requests: 0,
@@ -274,19 +280,41 @@ impl Line {
         }
     }
 
-    /// Sends requests in an order of chance; the answers come in the order of the requests.
-    fn in_any_order<R, T>(&self, requests: &[R], send: impl Fn(&R) -> T) -> Vec<T> {
-        let mut left: Vec<usize> = (0..requests.len()).collect();
-        let mut answers: BTreeMap<usize, T> = BTreeMap::new();
-        while !left.is_empty() {
-            let at = if left.len() == 1 { 0 } else { self.inner.borrow_mut().random.below(left.len() as u64) as usize };
-            let at = left.swap_remove(at);
-            answers.insert(at, send(&requests[at]));
+    /// Sends requests. Which of those in flight the APIC does next, which answer comes next, and whether another one is sent
+    /// before that, is a matter of chance.
+    fn send_all<R, T>(
+        &self,
+        requests: &mut dyn Requests<R, T>,
+        send: impl Fn(&R, &ShouldSend<'_>) -> Result<T, Error>,
+    ) {
+        let mut in_flight: Vec<(usize, R, Option<Result<T, Error>>)> = Vec::new();
+        loop {
+            while self.may_start(in_flight.len())
+                && let Some((number, request)) = requests.next()
+            {
+                in_flight.push((number, request, None));
+            }
+            match in_flight.len() {
+                0 => return,
+                1 => {}
+                _ => self.covered("requests in flight together"),
+            }
+            let at = self.inner.borrow_mut().random.below(in_flight.len() as u64) as usize;
+            let (number, request, answer) = &mut in_flight[at];
+            if answer.is_none() {
+                *answer = Some(send(request, &|| requests.should_send(*number)));
+                self.inner.borrow_mut().on_the_way += 1;
+            } else if let (number, _, Some(answer)) = in_flight.swap_remove(at) {
+                self.inner.borrow_mut().on_the_way -= 1;
+                requests.answered(number, answer);
+            }
         }
-        if requests.len() > 1 {
-            self.covered("requests in flight together");
-        }
-        answers.into_values().collect()
+    }
+
+    /// Fewer than might be are in flight after a refusal, and if their turns are far away.
+    fn may_start(&self, in_flight: usize) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        in_flight == 0 || (in_flight < inner.at_once && inner.random.percent(80))
     }
 
     fn get(&self, target: &str) -> Result<Answer, Error> {
@@ -364,15 +392,10 @@ pub fn snapshot(admin: &AdminApi) -> Snapshot {
 }
 
 impl ApicRead for Line {
-    fn at_once(&self) -> usize {
-        self.inner.borrow().at_once
-    }
-
-    fn read_all(&self, reads: &[Read]) -> Vec<Result<Subscribed, Error>> {
-        assert!(reads.len() <= self.at_once(), "too many reads in flight");
-        self.in_any_order(reads, |read| {
+    fn read_all(&self, reads: &mut dyn Requests<Read, Subscribed>) {
+        self.send_all(reads, |read, _| {
             if read.subscribe { self.subscribe(&read.query) } else { Ok((None, self.read(&read.query)?)) }
-        })
+        });
     }
 
     fn read(&self, query: &Query) -> Result<Vec<Mo>, Error> {
@@ -396,8 +419,7 @@ impl ApicWrite for Line {
         self.send_write(request.method(), &request.target(), &body).map(WriteAnswer::Changes)
     }
 
-    fn write_all(&self, requests: &[WriteRequest], should_send: &ShouldWrite<'_>) -> Vec<Result<WriteAnswer, Error>> {
-        assert!(requests.len() <= self.at_once(), "too many writes in flight");
-        self.in_any_order(requests, |request| self.write(request, &|| should_send(request)))
+    fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
+        self.send_all(writes, |request, should_send| self.write(request, should_send));
     }
 }

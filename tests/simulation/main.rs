@@ -51,7 +51,7 @@ const COVERED: &str = "
     actor: make an EPG, actor: make a subnet, actor: change a scope, actor: change a name, actor: change a mark,
     actor: describe, actor: contract, actor: delete within a reconcile, actor: create within a reconcile,
     actor: undo what aci-sync did, actor: take over an address, actor: leave mistakes,
-    events: within a reconcile, requests in flight together,
+    events: within a reconcile, events: before an answer, requests in flight together,
     watch: listed, watch: relist, watch: interrupted, watch: event, watch: repeated events,
     verdict: in_sync, verdict: not_managed, verdict: not_desired, verdict: pending, verdict: paused, verdict: blocked,
     verdict: conflict, verdict: foreign, verdict: not_allowed, verdict: invalid,

@@ -13,7 +13,7 @@ pub use undo::{Undo, undo};
 
 use self::request::WriteRequest;
 use super::error::Error;
-use super::traits::{ApicWrite, ShouldSend, ShouldWrite, WriteAnswer};
+use super::traits::{ApicWrite, ShouldSend, WriteAnswer};
 use crate::model::cache::FabricCache;
 use crate::model::plan::{Change, Transaction};
 use crate::model::rules::Policy;
@@ -66,8 +66,7 @@ impl Writer {
         self.policy != Policy::Observe
     }
 
-    /// Sends one transaction; the APIC does all of it or nothing. `fabric` is the cache that it was planned on.
-    /// `should_send` is asked right before each attempt (W8).
+    /// Sends one transaction. `should_send` is asked right before each attempt (W8).
     pub fn send(
         &self,
         apic: &dyn ApicWrite,
@@ -75,41 +74,13 @@ impl Writer {
         transaction: &Transaction,
         should_send: &ShouldSend<'_>,
     ) -> Result<Accepted, Refusal> {
-        let mut answers = self.send_together(apic, fabric, std::slice::from_ref(transaction), &|_| should_send());
-        answers.pop().unwrap_or_else(no_answer)
+        let request = self.request(fabric, transaction)?;
+        self.answered(fabric, transaction, apic.write(&request, should_send))
     }
 
-    /// Sends transactions together, each about another EPG.
-    pub fn send_together(
-        &self,
-        apic: &dyn ApicWrite,
-        fabric: &FabricCache,
-        transactions: &[Transaction],
-        should_send: &ShouldWrite<'_>,
-    ) -> Vec<Result<Accepted, Refusal>> {
-        let requests: Vec<Result<WriteRequest, Refusal>> =
-            transactions.iter().map(|transaction| self.request(fabric, transaction)).collect();
-        let sent: Vec<WriteRequest> = requests.iter().flatten().cloned().collect();
-        let mut answers = apic.write_all(&sent, should_send).into_iter();
-        let answered = |(transaction, request): (&Transaction, Result<WriteRequest, Refusal>)| {
-            let request = request?;
-            let Some(answer) = answers.next() else { return no_answer() };
-            match answer {
-                // The answer to a DELETE is its HTTP status.
-                Ok(WriteAnswer::Changes(_)) if request.body().is_none() => Ok(Accepted::complete()),
-                Ok(WriteAnswer::Changes(answer)) => {
-                    Ok(Accepted::from_answer(transaction, fabric.epg(&transaction.epg), &answer))
-                }
-                Ok(WriteAnswer::Assumed) => Ok(Accepted::complete()),
-                Err(Error::NotSent) => Err(Refusal::TooLate),
-                Err(error) => Err(Refusal::Apic(error)),
-            }
-        };
-        transactions.iter().zip(requests).map(answered).collect()
-    }
-
-    /// The request for a transaction, if it may be sent.
-    fn request(&self, fabric: &FabricCache, transaction: &Transaction) -> Result<WriteRequest, Refusal> {
+    /// The request for a transaction, if it may be sent. The APIC does all of it or nothing. `fabric` is the cache that it was
+    /// planned on.
+    pub fn request(&self, fabric: &FabricCache, transaction: &Transaction) -> Result<WriteRequest, Refusal> {
         let deletes = transaction.changes.iter().any(Change::is_delete);
         if !self.writes() || (deletes && !self.deletes()) {
             return Err(Refusal::Policy);
@@ -118,9 +89,23 @@ impl Writer {
         WriteRequest::of(fabric.owner(), transaction)
             .ok_or_else(|| Refusal::WrongPlan("no request has this shape".to_owned()))
     }
-}
 
-/// A session that loses an answer: what became of the write has to be read (W7).
-fn no_answer<T>() -> Result<T, Refusal> {
-    Err(Refusal::Apic(Error::AnswerLost("bug: fewer answers than requests".to_owned())))
+    /// What the answer to that request says. The cache is still that of before.
+    pub fn answered(
+        &self,
+        fabric: &FabricCache,
+        transaction: &Transaction,
+        answer: Result<WriteAnswer, Error>,
+    ) -> Result<Accepted, Refusal> {
+        match answer {
+            // The answer to a DELETE is its HTTP status.
+            Ok(WriteAnswer::Changes(_)) if request::is_delete(transaction) => Ok(Accepted::complete()),
+            Ok(WriteAnswer::Changes(answer)) => {
+                Ok(Accepted::from_answer(transaction, fabric.epg(&transaction.epg), &answer))
+            }
+            Ok(WriteAnswer::Assumed) => Ok(Accepted::complete()),
+            Err(Error::NotSent) => Err(Refusal::TooLate),
+            Err(error) => Err(Refusal::Apic(error)),
+        }
+    }
 }

@@ -14,7 +14,6 @@ pub struct WriteRequest {
     dn: String,
     /// `None`: a DELETE.
     body: Option<Body>,
-    deletes: bool,
 }
 
 impl WriteRequest {
@@ -26,11 +25,6 @@ impl WriteRequest {
     /// What is posted; `None` for a DELETE.
     pub fn body(&self) -> Option<&Body> {
         self.body.as_ref()
-    }
-
-    /// Whether it deletes anything.
-    pub fn deletes(&self) -> bool {
-        self.deletes
     }
 
     /// The HTTP method.
@@ -54,8 +48,13 @@ impl WriteRequest {
     /// delete it after the read, and what the request then creates must not be left without an owner (O2).
     pub(super) fn of(owner: &OwnerIdentity, transaction: &Transaction) -> Option<WriteRequest> {
         let (dn, body) = form(owner, transaction)?;
-        Some(WriteRequest { dn, body, deletes: transaction.changes.iter().any(Change::is_delete) })
+        Some(WriteRequest { dn, body })
     }
+}
+
+/// Whether a transaction is sent as a DELETE.
+pub(super) fn is_delete(transaction: &Transaction) -> bool {
+    transaction.shape != RequestShape::EpgTree && transaction.changes.iter().any(Change::is_delete)
 }
 
 /// Where a transaction is sent to, and what is posted there.
