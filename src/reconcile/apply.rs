@@ -19,8 +19,8 @@ use crate::model::plan::{Change, RequestShape, Transaction};
 use crate::model::plan_input::TagFailure;
 use crate::model::staleness::{Staleness, subject};
 
-/// While so many events are held, no more requests are sent.
-const MAX_HELD: usize = 1024;
+/// The most events about an EPG with a request in flight that wait for its answer.
+const MAX_HELD: usize = 4096;
 
 /// What becomes of the rest of a plan after one transaction.
 #[derive(PartialEq)]
@@ -64,11 +64,9 @@ impl Reconciler {
                 changed_meanwhile: &mut changed_meanwhile,
                 started: 0,
                 in_flight: BTreeMap::new(),
-                held: Vec::new(),
                 refused: BTreeMap::new(),
             };
             apic.write_all(&mut window);
-            window.take_held();
             let refused = window.refused;
             if refused.is_empty() || self.refused(run, refused, &mut outgoing)? == Next::Stop {
                 return Ok(());
@@ -287,64 +285,49 @@ struct Window<'w, 'a> {
     /// What other writers have changed since the plan was made.
     changed_meanwhile: &'w mut Vec<Staleness>,
     started: usize,
-    in_flight: BTreeMap<usize, Transaction>,
-    held: Vec<Held>,
+    in_flight: BTreeMap<usize, InFlight>,
     refused: Refused,
 }
 
-/// An event about an EPG with a request in flight. The echo of a write may come before its answer: events are compared with
-/// the cache when it holds what was written.
-struct Held {
-    object: Staleness,
-    subscriptions: Vec<SubscriptionId>,
-    change: MoChange,
+struct InFlight {
+    transaction: Transaction,
+    /// Events about its EPG. The echo of a write may come before the answer: it is compared with the cache when that holds what
+    /// was written.
+    events: Vec<(Staleness, Vec<SubscriptionId>, MoChange)>,
 }
 
 impl Window<'_, '_> {
-    /// Takes the events that have arrived.
-    fn take_events(&mut self) {
-        self.take_held();
-        let context = self.run.context;
-        context.drain_events(&mut |subscriptions, changes| {
-            changes.iter().for_each(|change| self.take_event(subscriptions, change));
-        });
-        self.run.now = context.now().unwrap_or(self.run.now);
-    }
-
-    fn take_held(&mut self) {
-        for Held { subscriptions, change, .. } in std::mem::take(&mut self.held) {
-            self.take_event(&subscriptions, &change);
-        }
-    }
-
+    /// Takes an event. Beyond a limit those about an EPG with a request in flight wait for nothing; at worst that costs a read.
     fn take_event(&mut self, subscriptions: &[SubscriptionId], change: &MoChange) {
         let fabric = &mut self.reconciler.fabric;
-        let is_in_flight = |epg: &EpgDn| self.in_flight.values().any(|it| it.epg == *epg);
-        match subject(&fabric.cache, change).filter(|it| is_in_flight(it.epg())) {
-            Some(object) => self.held.push(Held {
-                object: Staleness::Object(object),
-                subscriptions: subscriptions.to_vec(),
-                change: change.clone(),
-            }),
-            None => self.changed_meanwhile.extend(fabric.receive(subscriptions, std::slice::from_ref(change)).stale),
+        if let Some(object) = subject(&fabric.cache, change)
+            && let Some(it) = self.in_flight.values_mut().find(|it| it.transaction.epg == *object.epg())
+            && it.events.len() < MAX_HELD
+        {
+            it.events.push((Staleness::Object(object), subscriptions.to_vec(), change.clone()));
+        } else {
+            self.changed_meanwhile.extend(fabric.receive(subscriptions, std::slice::from_ref(change)).stale);
         }
     }
 
     /// Whether a transaction would not be planned any more.
     fn is_out_of_date(&self, transaction: &Transaction) -> bool {
-        let changes = self.changed_meanwhile.iter().chain(self.held.iter().map(|it| &it.object));
+        let held = self.in_flight.values().flat_map(|it| &it.events).map(|(staleness, ..)| staleness);
         (deletes(transaction) && !self.run.context.may_delete())
-            || changes.into_iter().any(|by| self.reconciler.is_overtaken(transaction, by))
+            || self.changed_meanwhile.iter().chain(held).any(|by| self.reconciler.is_overtaken(transaction, by))
     }
 }
 
 impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
     fn next(&mut self) -> Option<(usize, WriteRequest)> {
         while self.refused.is_empty()
-            && self.held.len() < MAX_HELD
             && let Some(transaction) = self.outgoing.next()
         {
-            self.take_events();
+            let context = self.run.context;
+            context.drain_events(&mut |subscriptions, changes| {
+                changes.iter().for_each(|change| self.take_event(subscriptions, change));
+            });
+            self.run.now = context.now().unwrap_or(self.run.now);
             if self.is_out_of_date(&transaction) {
                 self.outgoing.drop(|epg| *epg == transaction.epg);
                 continue;
@@ -352,7 +335,7 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
             self.started += 1;
             match self.reconciler.writer.request(&self.reconciler.fabric.cache, &transaction) {
                 Ok(request) => {
-                    self.in_flight.insert(self.started, transaction);
+                    self.in_flight.insert(self.started, InFlight { transaction, events: Vec::new() });
                     return Some((self.started, request));
                 }
                 Err(refusal) => self.refused.insert(self.started, (transaction, refusal)),
@@ -363,11 +346,12 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
 
     fn should_send(&self, number: usize) -> bool {
         let context = self.run.context;
-        context.should_continue() && (context.may_delete() || !self.in_flight.get(&number).is_some_and(deletes))
+        context.should_continue()
+            && (context.may_delete() || !self.in_flight.get(&number).is_some_and(|it| deletes(&it.transaction)))
     }
 
     fn answered(&mut self, number: usize, answer: Result<WriteAnswer, Error>) {
-        let Some(transaction) = self.in_flight.remove(&number) else { return };
+        let Some(InFlight { transaction, events }) = self.in_flight.remove(&number) else { return };
         let reconciler = &mut *self.reconciler;
         match reconciler.writer.answered(&reconciler.fabric.cache, &transaction, answer) {
             Ok(accepted) => {
@@ -381,6 +365,7 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
                 self.refused.insert(number, (transaction, refusal));
             }
         }
+        events.iter().for_each(|(_, subscriptions, change)| self.take_event(subscriptions, change));
     }
 }
 

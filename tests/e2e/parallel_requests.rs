@@ -38,6 +38,16 @@ fn so_many_requests_are_in_flight_as_configured() {
     }
 }
 
+/// W9: a request that gets no answer holds up no other EPG.
+#[test]
+fn a_slow_answer_holds_no_other_up() {
+    let world = slow_world();
+    world.apic.fault(Fault::on("out-L0.json", Trouble::Hang).method("POST").times(1));
+    let daemon = world.run(&[]);
+    world.until("all others are served", |world| world.apic.count("l3extSubnet") == EPGS - 1);
+    assert_eq!(daemon.count("write not confirmed"), 0, "{}", daemon.log());
+}
+
 /// W9, X5: `run --once` sends several requests, too.
 #[test]
 fn a_single_reconcile_sends_several() {

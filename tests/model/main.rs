@@ -26,5 +26,6 @@ mod plans;
 mod purge;
 mod reconcile;
 mod recordings_decoding;
+mod requests_in_flight;
 mod structure;
 mod traceability;
