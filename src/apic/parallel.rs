@@ -248,6 +248,6 @@ mod tests {
                 },
             );
         };
-        assert!(std::panic::catch_unwind(send_all).is_err());
+        assert!(catch_unwind(send_all).is_err());
     }
 }

@@ -112,6 +112,10 @@ pub struct Inner {
     pub read: BTreeSet<String>,
     /// What an administrator changed in this reconcile after it had been read: the process cannot know of it.
     pub interfered: BTreeSet<String>,
+    /// What of that the websocket has said since, in order.
+    heard: Vec<String>,
+    /// What of that it said after the request had been sent that the APIC does now.
+    too_late: BTreeSet<String>,
     /// The first broken promise.
     pub broken: Option<String>,
     pub log: Vec<String>,
@@ -123,6 +127,22 @@ impl Inner {
         if self.read.iter().any(|it| is_below(dn, it)) {
             self.interfered.insert(dn.to_owned());
         }
+    }
+
+    /// What the process could not know when it sent the request that is done now.
+    pub fn unknown(&self) -> impl Iterator<Item = &String> {
+        self.interfered.iter().chain(&self.too_late)
+    }
+
+    /// A reconcile begins.
+    pub fn begin_reconcile(&mut self, may_delete: bool, now: Instant) {
+        (self.may_delete, self.now) = (may_delete, now);
+        self.deleted.clear();
+        self.created.clear();
+        self.read.clear();
+        self.interfered.clear();
+        self.heard.clear();
+        self.log.clear();
     }
 }
 
@@ -149,6 +169,16 @@ pub fn event_summary(text: &str) -> String {
     changes.join(", ")
 }
 
+/// A request in flight.
+struct InFlight<R, T> {
+    number: usize,
+    request: R,
+    /// How much had been heard when it was sent.
+    heard: usize,
+    /// Set as soon as the APIC has done it.
+    answer: Option<Result<T, Error>>,
+}
+
 impl Line {
     /// Takes an event of the websocket: the subscriptions that it is for, and what has changed.
     pub fn hear(&self, text: &str) -> (Vec<SubscriptionId>, Vec<MoChange>) {
@@ -165,7 +195,7 @@ impl Line {
         let inner = &mut *self.inner.borrow_mut();
         let seen = &mut inner.ever_ours;
         for change in changes {
-            inner.interfered.remove(&change.mo.dn);
+            inner.heard.extend(inner.interfered.take(&change.mo.dn));
             if change.status == Status::Deleted {
                 seen.retain(|dn| !is_below(dn, &change.mo.dn));
             } else if change.mo.attributes.annotation.as_deref() == Some(&*self.marks.own) {
@@ -208,6 +238,8 @@ impl Line {
             still_own: BTreeSet::new(),
             read: BTreeSet::new(),
             interfered: BTreeSet::new(),
+            heard: Vec::new(),
+            too_late: BTreeSet::new(),
             broken: None,
             log: Vec::new(),
         };
@@ -287,12 +319,13 @@ impl Line {
         requests: &mut dyn Requests<R, T>,
         send: impl Fn(&R, &ShouldSend<'_>) -> Result<T, Error>,
     ) {
-        let mut in_flight: Vec<(usize, R, Option<Result<T, Error>>)> = Vec::new();
+        let mut in_flight: Vec<InFlight<R, T>> = Vec::new();
         loop {
             while self.may_start(in_flight.len())
                 && let Some((number, request)) = requests.next()
             {
-                in_flight.push((number, request, None));
+                let heard = self.inner.borrow().heard.len();
+                in_flight.push(InFlight { number, request, heard, answer: None });
             }
             match in_flight.len() {
                 0 => return,
@@ -300,14 +333,22 @@ impl Line {
                 _ => self.covered("requests in flight together"),
             }
             let at = self.inner.borrow_mut().random.below(in_flight.len() as u64) as usize;
-            let (number, request, answer) = &mut in_flight[at];
-            if answer.is_none() {
-                *answer = Some(send(request, &|| requests.should_send(*number)));
-                self.inner.borrow_mut().on_the_way += 1;
-            } else if let (number, _, Some(answer)) = in_flight.swap_remove(at) {
+            let InFlight { number, request, heard, answer } = &mut in_flight[at];
+            if let Some(answer) = answer.take() {
+                let number = *number;
+                in_flight.swap_remove(at);
                 self.inner.borrow_mut().on_the_way -= 1;
                 requests.answered(number, answer);
+                continue;
             }
+            {
+                let inner = &mut *self.inner.borrow_mut();
+                inner.too_late = inner.heard[*heard..].iter().cloned().collect();
+            }
+            *answer = Some(send(request, &|| requests.should_send(*number)));
+            let mut inner = self.inner.borrow_mut();
+            inner.too_late.clear();
+            inner.on_the_way += 1;
         }
     }
 

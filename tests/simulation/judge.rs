@@ -93,7 +93,7 @@ fn deleted(
         "tagAnnotation" => dn.contains(&format!("[{}", marks.tag_prefix)) || falls,
         _ => falls,
     };
-    let interfered = inner.interfered.iter().any(|it| is_below(dn, it));
+    let interfered = inner.unknown().any(|it| is_below(dn, it));
     if !(ours || interfered) {
         return Err(format!("I3: {dn} was deleted and is not ours: {was:?}"));
     }
@@ -151,7 +151,7 @@ fn changed(
     let is_our_name = |name: Option<&String>| inner.called_for.iter().any(|it| it.subnets.get(dn) == name);
     let unmarked_with_our_name =
         class == "l3extSubnet" && mark.is_empty() && was.get("name") == is.get("name") && is_our_name(was.get("name"));
-    let interfered = inner.interfered.iter().any(|it| is_below(dn, it));
+    let interfered = inner.unknown().any(|it| is_below(dn, it));
     let is_own = inner.ever_ours.contains(dn) || inner.still_own.contains(dn);
     let may = mark == marks.own || mark == PYTHON || is_own || unmarked_with_our_name || interfered;
     if !may {
@@ -216,15 +216,15 @@ fn made(
     if inner.wrong_plan {
         return Ok(());
     }
-    if !inner.interfered.contains(dn) {
+    if !inner.unknown().any(|it| it == dn) {
         paused(inner, dn)?;
     }
     if class == "l3extInstP" && annotation(is) == marks.own {
         // If another writer has just deleted it, its mark was to be restored.
-        if !inner.called_for[0].epgs.contains(dn) && !inner.interfered.contains(dn) {
+        if !inner.called_for[0].epgs.contains(dn) && !inner.unknown().any(|it| it == dn) {
             return Err(format!("{dn} was made and no Deployment names it"));
         }
-        if inner.called_for[0].beyond.contains(dn) && !inner.interfered.contains(dn) {
+        if inner.called_for[0].beyond.contains(dn) && !inner.unknown().any(|it| it == dn) {
             return Err(format!("W6: {dn} was made and is beyond --max-epgs"));
         }
         let (l3out, epg) = dn.split_once("/instP-").unwrap_or_default();
@@ -252,7 +252,7 @@ fn made(
         let other = before.iter().find(|(other, (class, it))| {
             class == "l3extSubnet" && other.ends_with(rn) && same_vrf(other, dn) && annotation(it) == marks.own
         });
-        if let Some((other, _)) = other.filter(|_| !inner.interfered.contains(dn)) {
+        if let Some((other, _)) = other.filter(|_| !inner.unknown().any(|it| it == dn)) {
             return Err(format!("W2: {dn} was made while {other} was still there"));
         }
     }

@@ -333,8 +333,7 @@ impl World {
         let may_delete = !it.cluster.watches.values().any(|it| it.is_incomplete(now));
         {
             let mut inner = it.line.inner.borrow_mut();
-            inner.may_delete = may_delete;
-            inner.now = now;
+            inner.begin_reconcile(may_delete, now);
             let heard = &it.cluster.heard;
             let marks = it.line.marks.clone();
             let is_ours = |dn: &str| {
@@ -347,11 +346,6 @@ impl World {
             let recently = inner.named_at.values().filter(|at| now - **at <= GRACE).count();
             inner.crowded = recently > it.settings.max_epgs;
             inner.existed.extend(self.apic.admin.class("l3extInstP").into_keys());
-            inner.deleted.clear();
-            inner.created.clear();
-            inner.read.clear();
-            inner.interfered.clear();
-            inner.log.clear();
         }
         let own = it.line.marks.own.clone();
         let ours = self.apic.admin.bearing(&own);
