@@ -49,7 +49,7 @@ fn long_head() -> Trouble {
 
 /// The complaint about an answer. A busy machine may not bring 64 MiB within the time of a request.
 fn whatever_the_time(complaint_of: &dyn Fn() -> String) -> String {
-    (0..5).map(|_| complaint_of()).find(|why| !why.contains("no answer in time")).unwrap()
+    (0..20).map(|_| complaint_of()).find(|why| !why.contains("no answer in time")).unwrap()
 }
 
 fn cluster(kube: &SimKube, folder: &Folder) -> Client {
