@@ -32,9 +32,9 @@ pub struct Plan {
     pub blocked: BTreeSet<ObjectDn>,
     /// What it would delete if deletions were possible now (W1, W5).
     pub withheld: BTreeSet<ObjectDn>,
-    /// The EPGs that it looked at, and about which there is nothing to do and nothing to say. As long as neither they nor what
-    /// is desired there changes, no other plan has to look at them: whether anything is to be done in an EPG does not depend
-    /// on others, only what it is.
+    /// The EPGs that it looked at, and about which there is nothing to do, now or later, and nothing to say. As long as neither
+    /// they nor what is desired there changes, no other plan has to look at them: all that is there is where it belongs, and
+    /// so nothing there depends on other EPGs.
     pub settled: Vec<EpgDn>,
 }
 

@@ -65,8 +65,9 @@ struct Planner<'a> {
     input: &'a PlanInput<'a>,
     plan: Plan,
     findings: PlanFindings<'a>,
-    /// Something is left alone for now in the EPG that is looked at.
-    has_left_alone: bool,
+    /// Something may have to be done in the EPG that is looked at although it does not change: it is left alone for now, or
+    /// waits for another EPG.
+    may_go_on: bool,
     placement: Placement<'a>,
     /// For each address of a VRF that is desired in one EPG, the other EPGs that hold it.
     holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
@@ -99,30 +100,30 @@ impl<'a> Planner<'a> {
         let placement = Placement::new(input, Some(in_question(epgs)));
         let holders = placement.holders();
         let (plan, findings) = (Plan::default(), PlanFindings::default());
-        Planner { input, plan, findings, has_left_alone: false, placement, holders }
+        Planner { input, plan, findings, may_go_on: false, placement, holders }
     }
 
     fn is_left_alone(&mut self, object: &ObjectDn) -> bool {
         let is_left_alone = (self.input.is_deferred)(object) || (self.input.is_throttled)(object);
-        self.has_left_alone |= is_left_alone;
+        self.may_go_on |= is_left_alone;
         is_left_alone
     }
 
     fn is_deferred(&mut self, object: &ObjectDn) -> bool {
         let is_deferred = (self.input.is_deferred)(object);
-        self.has_left_alone |= is_deferred;
+        self.may_go_on |= is_deferred;
         is_deferred
     }
 
     fn plan_epg(&mut self, dn: &'a EpgDn, desired: Option<&'a DesiredEpg>, present: Option<&'a Epg>) {
-        self.has_left_alone = false;
+        self.may_go_on = false;
         let before = self.extent();
         match (desired, present) {
             (Some(desired), _) => self.plan_desired(dn, desired),
             (None, Some(epg)) => self.plan_undesired(dn.clone(), epg),
             (None, None) => {}
         }
-        if present.is_some() && !self.has_left_alone && self.extent() == before {
+        if present.is_some() && !self.may_go_on && self.extent() == before {
             self.plan.settled.push(dn.clone());
         }
     }
@@ -332,7 +333,7 @@ impl<'a> Planner<'a> {
         let fabric = self.input.fabric;
         match reason {
             // The reconciler has the finding about that, since it knows the error.
-            BlockReason::Unread | BlockReason::LeftAlone => self.has_left_alone = true,
+            BlockReason::Unread | BlockReason::LeftAlone => self.may_go_on = true,
             BlockReason::L3OutNotFound => self.findings.l3out_not_found(&dn.l3out, &desired.workloads),
             BlockReason::ForeignEpgDeleted => self.findings.foreign_epg_deleted(dn, fabric.tag(dn)),
             BlockReason::Paused => {
@@ -431,7 +432,10 @@ impl<'a> Planner<'a> {
             let target = self.placement.target(dn, *prefix);
             let goes = match (subnet.ownership, target) {
                 (Ownership::Owned, _) => true,
-                (Ownership::Legacy, Some(target)) => target.is_there,
+                (Ownership::Legacy, Some(target)) => {
+                    self.may_go_on |= !target.is_there;
+                    target.is_there
+                }
                 (Ownership::Legacy, None) => {
                     legacy.push(*prefix);
                     false
