@@ -210,6 +210,22 @@ fn the_daemon_remembers() {
     assert!(text.lines().any(|it| it == line), "{text}");
 }
 
+/// T7, W6: the L3Out of an EPG beyond the limit is read for the answer.
+#[test]
+fn an_epg_beyond_the_limit_is_looked_at() {
+    let world = World::new();
+    world.apic.set("uni/tn-T/out-M/instP-G", "l3extInstP", &[]).unwrap();
+    world.apic.set("uni/tn-T/out-M/instP-G/extsubnet-[10.0.0.9/32]", "l3extSubnet", &[]).unwrap();
+    world.kube.deploy("a", "web", Some(E), &["10.0.0.1"]);
+    world.kube.deploy("a", "x", Some(r#"{"tenant":"T","l3out":"M","epg":"G"}"#), &["10.0.0.9"]);
+    let (document, code) = document(&world, &["a/x", "--max-epgs", "1"]);
+    assert_eq!(code, Some(2), "{document:#}");
+    let explanation = &document["explanations"][0];
+    assert_eq!(explanation["l3out"]["state"], "present", "{document:#}");
+    assert_eq!(explanation["epg"]["code"], "TooManyEpgs", "{document:#}");
+    assert_eq!(explanation["addresses"][0]["state"], "present", "{document:#}");
+}
+
 /// T7, S3, R4: a fault of the APIC about the EPG is shown and a finding; if faults may not be read, that is shown.
 #[test]
 fn faults_are_shown() {

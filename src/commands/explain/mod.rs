@@ -18,7 +18,7 @@ use crate::apic::traits::ApicRead;
 use crate::cli::Invocation;
 use crate::config;
 use crate::exit::ExitError;
-use crate::model::dn::Prefix;
+use crate::model::dn::{L3outDn, Prefix};
 use crate::model::explain::{Explanation, LookedAt, Subject, Verdict};
 use crate::model::observed::{FAULT, PREFIX_IN_USE, SUBNET, faults_by_epg};
 use crate::model::rules::Policy;
@@ -140,7 +140,17 @@ fn look(setup: &Setup, subject: &Subject) -> Result<(Vec<Explanation>, String), 
         let faults = faults.map(|it| faults_by_epg(&it));
         let (policy, faults) = (setup.config.policy, faults.as_ref());
         let more = LookedAt { policy, unneeded: &unneeded, subnets: &subnets, faults };
-        Ok((reconciler.explain(subject, &more, Instant::now()), reconciler.cluster_id().to_owned()))
+        let mut explanations = reconciler.explain(subject, &more, Instant::now());
+        // A reconcile reads no L3Out for an EPG that exceeds --max-epgs.
+        let unread: Vec<L3outDn> = explanations.iter().filter_map(Explanation::unread_l3out).collect();
+        if !unread.is_empty() {
+            for dn in &unread {
+                // The answer says of one that cannot be read that it was not.
+                let _ = reconciler.look_at(&session, dn, Instant::now());
+            }
+            explanations = reconciler.explain(subject, &more, Instant::now());
+        }
+        Ok((explanations, reconciler.cluster_id().to_owned()))
     };
     let explanations = look();
     client.logout();

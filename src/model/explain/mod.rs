@@ -21,7 +21,7 @@ pub use self::parts::{
 
 use super::address::parse as parse_address;
 use super::claims::selection_in;
-use super::dn::{EpgDn, ParsedDn, Prefix};
+use super::dn::{EpgDn, L3outDn, ParsedDn, Prefix};
 use super::finding::Code;
 use super::inventory::ManagedDeployment;
 use super::kubernetes::{Key, Kind, MAX_NAME, Object, is_dns_name};
@@ -276,6 +276,15 @@ impl<'a> Explainer<'a> {
 }
 
 impl Explanation {
+    /// The L3Out that it is about, if that was not read.
+    pub fn unread_l3out(&self) -> Option<L3outDn> {
+        let l3out = self.l3out.as_ref().filter(|it| it.state == "unread")?;
+        match ParsedDn::parse(&l3out.dn)? {
+            ParsedDn::L3out(dn) => Some(dn),
+            _ => None,
+        }
+    }
+
     pub(crate) fn new(subject: SubjectPart, verdict: Verdict, summary: impl Into<String>) -> Explanation {
         Explanation {
             subject,
