@@ -9,24 +9,25 @@ pub const PAGE: usize = 10_000;
 pub const MAX_PAGES: usize = 100;
 
 /// A read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
     path: String,
     parameters: Vec<String>,
     class: Option<&'static str>,
     is_strict: bool,
+    one_of_l3out: bool,
 }
 
 impl Query {
     /// One object by its DN.
     pub fn object(dn: &impl fmt::Display) -> Query {
-        Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), class: None, is_strict: false }
+        Query { path: format!("/api/mo/{dn}.json"), parameters: Vec::new(), ..Query::default() }
     }
 
     /// All objects of a class, anywhere. Read page by page.
     pub fn class(class: &'static str) -> Query {
         let parameters = vec![format!("order-by={class}.dn")];
-        Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class), is_strict: false }
+        Query { path: format!("/api/class/{class}.json"), parameters, class: Some(class), ..Query::default() }
     }
 
     /// The object and everything below it, of these classes, as a flat list.
@@ -76,6 +77,18 @@ impl Query {
     /// Whether its pages must hold as many objects as the APIC counts.
     pub fn is_strict(&self) -> bool {
         self.is_strict
+    }
+
+    /// A class query of EPGs or subnets that asks only which L3Outs hold some: of each page one object of each L3Out is kept,
+    /// since there may be 100,000.
+    pub fn one_of_l3out(mut self) -> Query {
+        self.one_of_l3out = true;
+        self
+    }
+
+    /// Whether one object of each L3Out is enough.
+    pub fn needs_one_of_l3out(&self) -> bool {
+        self.one_of_l3out
     }
 
     /// Whether it is read page by page.

@@ -4,6 +4,7 @@ use super::decode::Answer;
 use super::error::Error;
 use super::query::{MAX_PAGES, PAGE, Query};
 use super::subscription::SubscriptionId;
+use crate::model::dn::{L3outDn, ParsedDn};
 use crate::model::mo::Mo;
 
 /// Reads objects; `get` sends one request. A class query is read page by page. An object that is on two pages, because
@@ -17,7 +18,12 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
     for page in 0..MAX_PAGES {
         let answer = get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
         seen += answer.top_level;
-        mos.extend(answer.mos);
+        let mut last = None;
+        mos.extend(answer.mos.into_iter().filter(|mo| {
+            // They are sorted by DN.
+            !query.needs_one_of_l3out()
+                || l3out_of(mo).is_some_and(|l3out| last.replace(l3out.clone()).is_none_or(|last| last != l3out))
+        }));
         if answer.top_level == 0 || seen >= answer.total {
             mos.sort_by(|a, b| a.dn.cmp(&b.dn));
             mos.dedup_by(|a, b| a.dn == b.dn);
@@ -28,6 +34,14 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
         }
     }
     Err(Error::Malformed(format!("class query of more than {MAX_PAGES} pages")))
+}
+
+/// The L3Out of an EPG or a subnet.
+fn l3out_of(mo: &Mo) -> Option<L3outDn> {
+    match ParsedDn::parse(&mo.dn)? {
+        ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
+        _ => None,
+    }
 }
 
 /// The answer to a subscription: its id, and the snapshot that events follow.
@@ -48,4 +62,26 @@ fn complete(answer: Answer) -> Result<Answer, Error> {
 
 fn incomplete(got: usize, total: usize) -> Error {
     Error::Malformed(format!("incomplete, with {got} of {total} objects"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::SUBNET;
+
+    /// R4: of 100,000 objects with our owner annotation only what shows their L3Outs is kept.
+    #[test]
+    fn one_object_of_each_l3out_is_enough() {
+        let mo = |dn: &str| Mo { class: SUBNET.to_owned(), dn: dn.to_owned(), ..Mo::default() };
+        let subnet = |l3out: &str, n: u8| mo(&format!("uni/tn-T/out-{l3out}/instP-E/extsubnet-[10.0.0.{n}/32]"));
+        let mos =
+            vec![subnet("A", 1), subnet("A", 2), mo("uni/tn-T/out-B/instP-E/odd"), subnet("B", 1), subnet("B", 2)];
+        let query = Query::class(SUBNET);
+        let read = |query: &Query| {
+            let answer = |_: &str| Ok(Answer { total: 5, top_level: 5, mos: mos.clone(), ..Answer::default() });
+            super::read(query, &mut { answer }).unwrap()
+        };
+        assert_eq!(read(&query).len(), 5);
+        assert_eq!(read(&query.one_of_l3out()), [subnet("A", 1), subnet("B", 1)]);
+    }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 use crate::model::address;
 use crate::model::binding::UnknownKeys;
 use crate::model::kubernetes::{
-    ANNOTATION_PREFIX, BINDING_ANNOTATION, Deployment, Key, Kind, Labels, MAX_NAME, Object, PAUSE_ANNOTATION, Pod,
-    Service, is_dns_name,
+    ANNOTATION_PREFIX, BINDING_ANNOTATION, Birth, Deployment, Key, Kind, Labels, MAX_NAME, Object, PAUSE_ANNOTATION,
+    Pod, Service, is_dns_name,
 };
 
 /// How many characters of an unexpected value are quoted.
@@ -35,9 +35,9 @@ impl<'de> DeserializeSeed<'de> for OfKind {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
         Ok(match self.0 {
-            Kind::Deployment => Object::Deployment(DeploymentJson::deserialize(deserializer)?.into()),
-            Kind::Pod => Object::Pod(PodJson::deserialize(deserializer)?.into()),
-            Kind::Service => Object::Service(ServiceJson::deserialize(deserializer)?.into()),
+            Kind::Deployment => Object::Deployment(Box::new(DeploymentJson::deserialize(deserializer)?.into())),
+            Kind::Pod => Object::Pod(Box::new(PodJson::deserialize(deserializer)?.into())),
+            Kind::Service => Object::Service(Box::new(ServiceJson::deserialize(deserializer)?.into())),
         })
     }
 }
@@ -215,8 +215,7 @@ impl From<PodJson> for Pod {
         }
         Pod {
             key: json.metadata.key(),
-            uid: json.metadata.uid,
-            created: json.metadata.creation_timestamp,
+            birth: Birth::new(&json.metadata.creation_timestamp, &json.metadata.uid),
             labels: if deployment.is_some() { json.metadata.labels.into() } else { Labels::default() },
             deployment,
             addresses: addresses.into(),

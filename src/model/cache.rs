@@ -261,11 +261,11 @@ impl FabricCache {
             Change::DeleteEpg { .. } => {
                 epgs.remove(&dn.name);
             }
-            Change::CreateSubnet { prefix, name, scope, .. } => {
+            Change::CreateSubnet { prefix, source, scope, .. } => {
                 self.lost.restored(&ObjectDn::Subnet(dn.clone(), *prefix));
                 if let Some(epg) = epgs.get_mut(&dn.name) {
                     epg.may_have_held = true;
-                    epg.subnets.insert(*prefix, Subnet::created(*prefix, name, scope));
+                    epg.subnets.insert(*prefix, Subnet::created(source.subnet_name(), scope));
                 }
             }
             Change::RepairSubnet { prefix, set_owner, name, scope, .. } => {

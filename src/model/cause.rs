@@ -34,7 +34,7 @@ pub enum Cause {
     ScopeSetting,
 
     /// Deleted: the address goes to another EPG of the VRF (D5, S3).
-    Moves(EpgDn),
+    Moves(Box<EpgDn>),
     /// Deleted: the address belongs to another Pod or Service than the one that the subnet is named after (P5).
     BelongsTo(Source),
     /// Deleted: no Pod or Service that could be exposed has its name.
@@ -48,7 +48,7 @@ pub enum Cause {
     /// Deleted: the Deployment may not name the EPG that it names (W6).
     NotAllowed(Vec<Workload>),
     /// Deleted: the Deployment names another EPG (D5).
-    NamesAnother(Workload, EpgDn),
+    NamesAnother(Workload, Box<EpgDn>),
     /// Deleted: the Deployment exposes no Pods, or no Services (D2).
     NotExposed(Workload, &'static str),
     /// Deleted: the address may not be exposed (P6).

@@ -105,7 +105,7 @@ impl<'a> Cluster<'a> {
         let holders = questions.addresses.iter().map(|it| (*it, Holders::default())).collect();
         let mut cluster = Cluster { inventory, holders, long_names: HashMap::new() };
         for pod in inventory.pods.values() {
-            for address in &pod.addresses {
+            for address in pod.addresses.iter() {
                 if let Some(holders) = cluster.holders.get_mut(address)
                     && holders.pod.is_none_or(|it| it.precedence() < pod.precedence())
                 {
@@ -177,7 +177,7 @@ impl<'a> Cluster<'a> {
         if managed.bound_epg(rules).is_none() {
             Cause::NotAllowed(vec![workload])
         } else if binding.epg != *dn {
-            Cause::NamesAnother(workload, binding.epg.clone())
+            Cause::NamesAnother(workload, Box::new(binding.epg.clone()))
         } else if !managed.exposed(rules).pods {
             Cause::NotExposed(workload, "its Pods")
         } else {

@@ -99,7 +99,7 @@ pub struct Inventory {
     /// The Deployments without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
     pub misannotated: BTreeMap<Key, Deployment>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
-    pub pods: HashMap<Key, Pod>,
+    pub pods: HashMap<Key, Box<Pod>>,
     /// The Services of type LoadBalancer that have a selector.
     pub services: BTreeMap<Key, Service>,
     /// For each Deployment that owns Pods (P1) the different sets of labels that they have, and how many have each.
@@ -147,18 +147,18 @@ impl Inventory {
             }
             match object {
                 Object::Deployment(it) if it.annotation.is_none() => {
-                    self.misannotated.insert(it.key.clone(), it);
+                    self.misannotated.insert(it.key.clone(), *it);
                 }
                 Object::Deployment(it) => {
                     let before = known.get(&it.key);
-                    self.managed.insert(it.key.clone(), managed(it, before));
+                    self.managed.insert(it.key.clone(), managed(*it, before));
                 }
                 Object::Pod(it) => {
                     self.add_labels(&it);
                     self.pods.insert(it.key.clone(), it);
                 }
                 Object::Service(it) => {
-                    self.services.insert(it.key.clone(), it);
+                    self.services.insert(it.key.clone(), *it);
                 }
             }
         }
@@ -173,20 +173,20 @@ impl Inventory {
         }
         match object {
             Object::Deployment(it) if it.annotation.is_none() => {
-                if self.misannotated.get(&it.key) == Some(&it) {
+                if self.misannotated.get(&it.key) == Some(&*it) {
                     return Changed::Nothing;
                 }
                 self.managed.remove(&it.key);
-                self.misannotated.insert(it.key.clone(), it);
+                self.misannotated.insert(it.key.clone(), *it);
                 Changed::Everything
             }
             Object::Deployment(it) => {
                 self.misannotated.remove(&it.key);
                 let before = self.managed.get(&it.key);
-                if before.is_some_and(|before| before.deployment == it) {
+                if before.is_some_and(|before| before.deployment == *it) {
                     return Changed::Nothing;
                 }
-                let managed = managed(it, before);
+                let managed = managed(*it, before);
                 self.managed.insert(managed.deployment.key.clone(), managed);
                 Changed::Everything
             }
@@ -196,13 +196,13 @@ impl Inventory {
                     return Changed::Nothing;
                 }
                 let before = self.pods.remove(&key);
-                let changed = self.pod_changed(before.as_ref(), Some(&it));
+                let changed = self.pod_changed(before.as_deref(), Some(&it));
                 self.pods.insert(key, it);
                 changed
             }
             Object::Service(it) => {
-                let is_new = self.services.get(&it.key) != Some(&it);
-                self.services.insert(it.key.clone(), it);
+                let is_new = self.services.get(&it.key) != Some(&*it);
+                self.services.insert(it.key.clone(), *it);
                 Changed::everything_if(is_new)
             }
         }

@@ -3,9 +3,11 @@
 //! `kube::objects` decodes them from JSON and applies the rules about one object alone (P1, P2). How objects relate is
 //! in `inventory`.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::binding::UnknownKeys;
@@ -152,16 +154,14 @@ pub struct Deployment {
 pub struct Pod {
     /// Namespace and name.
     pub key: Key,
-    /// `metadata.uid`.
-    pub uid: Box<str>,
-    /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
-    pub created: Box<str>,
+    /// When it was created, and its `metadata.uid`.
+    pub birth: Birth,
     /// The name of the Deployment that owns it by P1, whether that exists or not.
     pub deployment: Option<Arc<str>>,
     /// Its labels; empty if no Deployment owns it, because S1 does not need them then.
     pub labels: Labels,
     /// The addresses that it claims by P2: none for `hostNetwork` (they are the node's), none after it has ended.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Addresses,
     /// Its addresses that cannot be read, quoted for a finding.
     pub unreadable: Option<Box<str>>,
     /// It has the network of its node, and so no address of its own (P2).
@@ -181,8 +181,99 @@ impl Pod {
 
     /// P5: of several Pods with one address it belongs to the one that is not terminating, then to the younger one. That
     /// one comes last.
-    pub(super) fn precedence(&self) -> (bool, &str, &str) {
-        (!self.terminating, &self.created, &self.uid)
+    pub(super) fn precedence(&self) -> (bool, &Birth) {
+        (!self.terminating, &self.birth)
+    }
+}
+
+/// `metadata.creationTimestamp` and `metadata.uid` of a Pod, in the order of these texts; the API server's spelling of the
+/// first one sorts by time. A cluster may have 100,000 Pods, so the spelling of every API server needs no memory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Birth {
+    /// `2026-11-22T21:14:50Z`, and a UUID in lower case.
+    Usual {
+        /// The first text.
+        created: [u8; 20],
+        /// The number that the UUID spells.
+        uid: [u8; 16],
+    },
+    /// Anything else.
+    Other(Box<(Box<str>, Box<str>)>),
+}
+
+impl Birth {
+    /// From both texts.
+    pub fn new(created: &str, uid: &str) -> Birth {
+        match (created.as_bytes().try_into(), number_of(uid)) {
+            (Ok(created), Some(number)) => Birth::Usual { created, uid: number.to_be_bytes() },
+            _ => Birth::Other(Box::new((created.into(), uid.into()))),
+        }
+    }
+
+    fn texts(&self) -> (String, String) {
+        match self {
+            Birth::Usual { created, uid } => {
+                (String::from_utf8_lossy(created).into_owned(), uuid(u128::from_be_bytes(*uid)))
+            }
+            Birth::Other(texts) => (texts.0.to_string(), texts.1.to_string()),
+        }
+    }
+}
+
+/// The number that a UUID spells, unless it has another spelling than [`uuid`]'s.
+fn number_of(text: &str) -> Option<u128> {
+    let number = u128::from_str_radix(&text.replace('-', ""), 16).ok()?;
+    (uuid(number) == text).then_some(number)
+}
+
+fn uuid(number: u128) -> String {
+    let digits = format!("{number:032x}");
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+}
+
+impl Ord for Birth {
+    fn cmp(&self, other: &Birth) -> Ordering {
+        match (self, other) {
+            (Birth::Usual { created, uid }, Birth::Usual { created: other, uid: other_uid }) => {
+                (created, uid).cmp(&(other, other_uid))
+            }
+            _ => self.texts().cmp(&other.texts()),
+        }
+    }
+}
+
+impl PartialOrd for Birth {
+    fn partial_cmp(&self, other: &Birth) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The addresses of a Pod. Nearly every Pod has one, which needs no memory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addresses {
+    /// One.
+    One(IpAddr),
+    /// None, or several.
+    Several(Box<[IpAddr]>),
+}
+
+impl From<Vec<IpAddr>> for Addresses {
+    fn from(addresses: Vec<IpAddr>) -> Addresses {
+        match addresses[..] {
+            [address] => Addresses::One(address),
+            _ => Addresses::Several(addresses.into()),
+        }
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        match self {
+            Addresses::One(address) => std::slice::from_ref(address),
+            Addresses::Several(addresses) => addresses,
+        }
     }
 }
 
@@ -205,15 +296,16 @@ pub struct Service {
     pub load_balancer: bool,
 }
 
-/// One object of any of the three kinds.
+/// One object of any of the three kinds. Lists of 100,000 are handed over as a whole (W1), so it is no larger than a
+/// pointer and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     /// A Deployment.
-    Deployment(Deployment),
+    Deployment(Box<Deployment>),
     /// A Pod.
-    Pod(Pod),
+    Pod(Box<Pod>),
     /// A Service.
-    Service(Service),
+    Service(Box<Service>),
 }
 
 impl Object {
@@ -257,4 +349,25 @@ pub fn is_dns_name(text: &str, longest: usize, labels: bool) -> bool {
         !it.is_empty() && it.bytes().all(good) && !it.starts_with('-') && !it.ends_with('-')
     };
     text.len() <= longest && if labels { text.split('.').all(is_label) } else { is_label(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P5: Pods are ordered by the texts of their times and uids, however these are spelled, and no spelling is taken for
+    /// another one.
+    #[test]
+    fn births_are_ordered_by_their_texts() {
+        let times = ["", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", "2026-01-01T00:00:00.5Z"];
+        let uid = "0f0e0d0c-0b0a-0908-0706-050403020100";
+        let uids = ["", "u1", uid, "ff0e0d0c-0b0a-0908-0706-050403020100", &uid.to_uppercase(), &uid.replace('-', "")];
+        let texts = || times.iter().flat_map(|time| uids.iter().map(move |uid| (*time, *uid)));
+        for (one, other) in texts().flat_map(|one| texts().map(move |other| (one, other))) {
+            let births = [one, other].map(|(created, uid)| Birth::new(created, uid));
+            assert_eq!(births[0].cmp(&births[1]), one.cmp(&other), "{one:?} {other:?}");
+            assert_eq!(births[0] == births[1], one == other);
+        }
+        assert!(matches!(Birth::new(times[1], uid), Birth::Usual { .. }));
+    }
 }

@@ -1,7 +1,7 @@
 //! Managed objects (MOs) as decoded from the APIC's JSON, before the cache makes EPGs and subnets of them.
 
 /// One managed object of an answer or an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mo {
     /// The class, such as `l3extSubnet`.
     pub class: String,

@@ -28,8 +28,8 @@ pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsPro
 /// A subnet as the fabric holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
-    /// The address as the APIC spells it: it names the object in a request.
-    pub ip: Box<str>,
+    /// The address as the APIC spells it, if that is not the spelling of its prefix; see [`Subnet::ip`].
+    spelling: Option<Box<str>>,
     /// Whose it is.
     pub ownership: Ownership,
     /// This process saw our owner annotation on it, and has seen no deletion since (R2).
@@ -53,15 +53,20 @@ pub struct Original {
 
 impl Subnet {
     /// A subnet that aci-sync has just created.
-    pub(super) fn created(prefix: Prefix, name: &str, scope: &Scope) -> Subnet {
+    pub(super) fn created(name: String, scope: &Scope) -> Subnet {
         Subnet {
-            ip: prefix.to_string().into(),
+            spelling: None,
             ownership: Ownership::Owned,
             was_owned: true,
             name: name.into(),
             scope: scope.clone(),
             before_drift: None,
         }
+    }
+
+    /// The address as the APIC spells it: it names the object in a request.
+    pub fn ip(&self, prefix: &Prefix) -> String {
+        self.spelling.as_deref().map_or_else(|| prefix.to_string(), str::to_owned)
     }
 
     /// aci-sync has just written these attributes.
@@ -241,7 +246,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
     for mo in mos.iter().filter(|mo| mo.class == SUBNET) {
         let Some(ParsedDn::Subnet(dn, ip)) = ParsedDn::parse(&mo.dn) else { continue };
         let Some(epg) = epgs.get_mut(&dn.name).filter(|_| dn.l3out == *l3out) else { continue };
-        let Ok(prefix) = ip.parse() else {
+        let Ok(prefix) = ip.parse::<Prefix>() else {
             epg.unreadable += 1;
             continue;
         };
@@ -249,7 +254,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
         let ownership = owner.classify(annotation);
         epg.other_clusters.extend(other_cluster(annotation, ownership));
         let subnet = Subnet {
-            ip: ip.into(),
+            spelling: (ip != prefix.to_string()).then(|| ip.into()),
             ownership,
             was_owned: ownership == Ownership::Owned,
             name: mo.attributes.name.clone().unwrap_or_default(),

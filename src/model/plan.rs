@@ -89,7 +89,7 @@ impl Transaction {
     }
 }
 
-/// One change of one object.
+/// One change of one object. A first plan may create 100,000 subnets, so what only other changes need is kept apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Creates the EPG, with our owner annotation.
@@ -117,11 +117,9 @@ pub enum Change {
     CreateSubnet {
         /// The address.
         prefix: Prefix,
-        /// Its `name`.
-        name: String,
         /// Its `scope`.
         scope: Scope,
-        /// The Pod or Service that the address comes from.
+        /// The Pod or Service that the address comes from; its `name` follows from it (O1).
         source: Source,
         /// Why (R8).
         why: Cause,
@@ -131,7 +129,7 @@ pub enum Change {
         /// The address.
         prefix: Prefix,
         /// The subnet as it was read.
-        before: Subnet,
+        before: Box<Subnet>,
         /// Our owner annotation is written.
         set_owner: bool,
         /// The `name` that is written.
@@ -146,9 +144,9 @@ pub enum Change {
         /// The address.
         prefix: Prefix,
         /// The subnet as it was read.
-        before: Subnet,
+        before: Box<Subnet>,
         /// The EPG that the address moves to, if it moves (D5, S3).
-        moves_to: Option<EpgDn>,
+        moves_to: Option<Box<EpgDn>>,
         /// Why (R8).
         why: Cause,
     },

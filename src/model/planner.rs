@@ -288,7 +288,7 @@ impl<'a> Planner<'a> {
         }
         let (scope, source) = (self.input.rules.scope.clone(), desired.source.clone());
         let why = self.why_created(&object);
-        Some(Change::CreateSubnet { prefix, name: source.subnet_name(), scope, source, why })
+        Some(Change::CreateSubnet { prefix, scope, source, why })
     }
 
     /// R8: what this process saw distinguishes a first creation from a restoration.
@@ -325,7 +325,7 @@ impl<'a> Planner<'a> {
             let is_drift = seen.is_some_and(|it| it.scope.has(required));
             why.push(if is_drift { Cause::ScopeChanged } else { Cause::ScopeSetting });
         }
-        Some(Change::RepairSubnet { prefix, before: present.clone(), set_owner, name, scope, why })
+        Some(Change::RepairSubnet { prefix, before: Box::new(present.clone()), set_owner, name, scope, why })
     }
 
     /// An EPG that cannot be used: nothing is created there, and its addresses stay where they are (D5).
@@ -476,7 +476,7 @@ impl<'a> Planner<'a> {
         if moves_to.is_none() {
             self.plan.deletions.insert(object);
         }
-        let (before, moves_to) = (subnet.clone(), moves_to.cloned());
+        let (before, moves_to) = (Box::new(subnet.clone()), moves_to.cloned().map(Box::new));
         Some(Change::DeleteSubnet { prefix, before, moves_to, why: Cause::Undesired })
     }
 

@@ -104,7 +104,7 @@ fn add_epg(purge: &mut EpgPurge, fabric: &FabricCache, rules: &Rules, epg: &Epg)
     }
     let deletions = may_go.into_iter().map(|(prefix, subnet)| Change::DeleteSubnet {
         prefix: *prefix,
-        before: subnet.clone(),
+        before: Box::new(subnet.clone()),
         moves_to: None,
         why: cause(subnet.ownership),
     });

@@ -173,7 +173,8 @@ impl Reconciler {
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
         let mut queries: Vec<Query> = tags.collect();
         for annotation in owner.all_annotations() {
-            queries.extend([EPG, SUBNET].map(|class| Query::class(class).with_value("annotation", annotation)));
+            let query = |class| Query::class(class).with_value("annotation", annotation).one_of_l3out();
+            queries.extend([EPG, SUBNET].map(query));
         }
         let l3out_of = |mo: &Mo| match ParsedDn::parse(&mo.dn)? {
             ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),

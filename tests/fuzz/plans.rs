@@ -106,9 +106,9 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             for change in &transaction.changes {
                 let subnet = change.prefix().and_then(|it| epg?.subnets.get(&it));
                 match change {
-                    Change::CreateSubnet { prefix, name, .. } => {
+                    Change::CreateSubnet { prefix, source, .. } => {
                         assert!(subnet.is_none() && desired.epgs[&transaction.epg].subnets.contains_key(prefix));
-                        assert!(rules.refuses(prefix.address).is_none() && name.chars().count() <= 63);
+                        assert!(rules.refuses(prefix.address).is_none() && source.subnet_name().chars().count() <= 63);
                     }
                     Change::CreateEpg { .. } => {
                         assert!(epg.is_none() && desired.epgs.contains_key(&transaction.epg));

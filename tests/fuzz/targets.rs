@@ -292,12 +292,10 @@ pub fn apic_answer(input: &[u8]) {
         assert_eq!(dn.l3out, l3out());
         checked(&dn);
         for (prefix, subnet) in &epg.subnets {
-            assert_eq!(subnet.ip.parse(), Ok(*prefix));
-            assert_eq!(
-                ParsedDn::parse(&dn.subnet(&subnet.ip)),
-                Some(ParsedDn::Subnet(dn.clone(), subnet.ip.to_string()))
-            );
-            is_prefix(&subnet.ip);
+            let ip = subnet.ip(prefix);
+            assert_eq!(ip.parse(), Ok(*prefix));
+            assert_eq!(ParsedDn::parse(&dn.subnet(&ip)), Some(ParsedDn::Subnet(dn.clone(), ip.clone())));
+            is_prefix(&ip);
             assert_eq!(Scope::parse(&subnet.scope.to_string()), subnet.scope);
         }
     }

@@ -75,26 +75,20 @@ fn prefix(n: u8) -> Prefix {
     Prefix::host([10, 0, 0, n].into())
 }
 
-fn before(n: u8) -> Subnet {
-    fabric().epg(&epg("OURS")).unwrap().subnets[&prefix(n)].clone()
+fn before(n: u8) -> Box<Subnet> {
+    Box::new(fabric().epg(&epg("OURS")).unwrap().subnets[&prefix(n)].clone())
 }
 
 fn create(n: u8) -> Change {
     let source = Source { is_pod: true, key: Key::new("a", "b") };
-    Change::CreateSubnet {
-        prefix: prefix(n),
-        name: "a::b".to_owned(),
-        scope: Scope::parse("import-security"),
-        source,
-        why: Cause::Desired,
-    }
+    Change::CreateSubnet { prefix: prefix(n), scope: Scope::parse("import-security"), source, why: Cause::Desired }
 }
 
 fn delete(n: u8, moves: bool) -> Change {
     Change::DeleteSubnet {
         prefix: prefix(n),
         before: before(n),
-        moves_to: moves.then(|| epg("PURE")),
+        moves_to: moves.then(|| Box::new(epg("PURE"))),
         why: Cause::Undesired,
     }
 }

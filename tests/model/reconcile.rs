@@ -46,7 +46,7 @@ fn missing_pods_are_reported() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let replicas = |object: Object| match object {
-        Object::Deployment(it) => Object::Deployment(Deployment { has_replicas: true, ..it }),
+        Object::Deployment(it) => Object::Deployment(Box::new(Deployment { has_replicas: true, ..*it })),
         other => other,
     };
     let web = replicas(deployment("web", "E", &[]));

@@ -402,14 +402,14 @@ fn wrong_plan(world: &mut World, side: usize) {
     let tags: Vec<String> = world.apic.admin.class("tagAnnotation").into_keys().collect();
     if let Some((dn, epg)) = random.one_of(&epgs).cloned() {
         let subnets: Vec<_> = epg.subnets.iter().collect();
-        let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, (*it).clone()));
+        let subnet = random.one_of(&subnets).map(|(prefix, it)| (**prefix, Box::new((*it).clone())));
         let scope = || Scope::parse("import-security");
         let change = match (random.below(7), subnet) {
             (0, _) => Some(Change::DeleteEpg { subnets: 0, why: Cause::Unnamed }),
             (1, _) => Some(Change::SetEpgOwner { from: epg.ownership, why: Cause::OwnerChanged }),
             (2, _) => random.one_of(&tags).map(|it| Change::DeleteTag { tag: it.as_str().into() }),
             (3, Some((prefix, before))) => {
-                let moves_to = random.percent(50).then(|| dn.clone());
+                let moves_to = random.percent(50).then(|| Box::new(dn.clone()));
                 Some(Change::DeleteSubnet { prefix, before, moves_to, why: Cause::Undesired })
             }
             (4, Some((prefix, before))) => {
@@ -418,13 +418,7 @@ fn wrong_plan(world: &mut World, side: usize) {
             }
             (5, Some((prefix, _))) => {
                 let source = Source { is_pod: true, key: Key::new("a", "wrong") };
-                Some(Change::CreateSubnet {
-                    prefix,
-                    name: "wrong".to_owned(),
-                    scope: scope(),
-                    source,
-                    why: Cause::Desired,
-                })
+                Some(Change::CreateSubnet { prefix, scope: scope(), source, why: Cause::Desired })
             }
             (6, _) => Some(Change::CreateEpg { workloads: Vec::new(), why: Cause::Desired }),
             _ => None,

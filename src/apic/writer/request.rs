@@ -65,7 +65,7 @@ fn form(owner: &OwnerIdentity, transaction: &Transaction) -> Option<(String, Opt
     }
     let [change] = transaction.changes.as_slice() else { return None };
     match change {
-        Change::DeleteSubnet { before, .. } => Some((dn.subnet(&before.ip), None)),
+        Change::DeleteSubnet { prefix, before, .. } => Some((dn.subnet(&before.ip(prefix)), None)),
         Change::DeleteTag { tag } => Some((tag.to_string(), None)),
         Change::CreateTag => {
             let tag =
@@ -95,22 +95,24 @@ fn epg_tree(owner: &OwnerIdentity, transaction: &Transaction) -> Body {
 fn subnet(owner: &OwnerIdentity, change: &Change) -> Option<Body> {
     let subnet = Body::new(SUBNET);
     match change {
-        Change::CreateSubnet { prefix, name, scope, .. } => Some(
+        Change::CreateSubnet { prefix, source, scope, .. } => Some(
             subnet
                 .with("ip", prefix.to_string())
-                .with("name", name)
+                .with("name", source.subnet_name())
                 .with("scope", scope.to_string())
                 .with("annotation", owner.annotation())
                 .with("status", "created"),
         ),
-        Change::RepairSubnet { before, name, scope, .. } => Some(
+        Change::RepairSubnet { prefix, before, name, scope, .. } => Some(
             subnet
-                .with("ip", &*before.ip)
+                .with("ip", before.ip(prefix))
                 .with("annotation", owner.annotation())
                 .with_some("name", name.as_deref())
                 .with_some("scope", scope.as_ref().map(ToString::to_string)),
         ),
-        Change::DeleteSubnet { before, .. } => Some(subnet.with("ip", &*before.ip).with("status", "deleted")),
+        Change::DeleteSubnet { prefix, before, .. } => {
+            Some(subnet.with("ip", before.ip(prefix)).with("status", "deleted"))
+        }
         Change::CreateEpg { .. }
         | Change::SetEpgOwner { .. }
         | Change::DeleteEpg { .. }

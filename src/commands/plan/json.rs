@@ -73,7 +73,7 @@ impl Moves<'_> {
         let changes = || transactions.iter().flat_map(|it| it.changes.iter().map(move |change| (&it.epg, change)));
         let leaving: BTreeSet<(&EpgDn, Prefix)> = changes()
             .filter_map(|(_, change)| match change {
-                Change::DeleteSubnet { prefix, moves_to: Some(epg), .. } => Some((epg, *prefix)),
+                Change::DeleteSubnet { prefix, moves_to: Some(epg), .. } => Some((&**epg, *prefix)),
                 _ => None,
             })
             .collect();
@@ -122,17 +122,24 @@ fn entry(owner: &OwnerIdentity, moves: &Moves<'_>, epg: &EpgDn, change: &Change)
             );
             with(entry, "for", json!([source.to_string()]))
         }
-        Change::RepairSubnet { before, set_owner, name, scope, why, .. } => {
+        Change::RepairSubnet { prefix, before, set_owner, name, scope, why } => {
             let mut after = Map::new();
             after.extend(set_owner.then(|| ("annotation".to_owned(), json!(annotation))));
             after.extend(name.as_ref().map(|name| ("name".to_owned(), json!(name))));
             after.extend(scope.as_ref().map(|scope| ("scope".to_owned(), json!(scope.to_string()))));
             let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-            form("repair", SUBNET, epg.subnet(&before.ip), why.join("; "), read(owner, before), after.into())
+            form(
+                "repair",
+                SUBNET,
+                epg.subnet(&before.ip(prefix)),
+                why.join("; "),
+                read(owner, prefix, before),
+                after.into(),
+            )
         }
         Change::DeleteSubnet { prefix, before, moves_to, why } => {
-            let (dn, read) = (epg.subnet(&before.ip), read(owner, before));
-            let enters = moves_to.as_ref().and_then(|to| Some((to, moves.0.get(&(to, *prefix))?)));
+            let (dn, read) = (epg.subnet(&before.ip(prefix)), read(owner, prefix, before));
+            let enters = moves_to.as_deref().and_then(|to| Some((to, moves.0.get(&(to, *prefix))?)));
             match enters {
                 Some((to, change)) => {
                     let entry = form("move", SUBNET, dn, why.to_string(), read, created(owner, change));
@@ -154,16 +161,18 @@ fn entry(owner: &OwnerIdentity, moves: &Moves<'_>, epg: &EpgDn, change: &Change)
 /// The attributes of a subnet that is created.
 fn created(owner: &OwnerIdentity, change: &Change) -> Value {
     match change {
-        Change::CreateSubnet { prefix, name, scope, .. } => json!({"ip": prefix.to_string(), "name": name,
-            "scope": scope.to_string(), "annotation": owner.annotation()}),
+        Change::CreateSubnet { prefix, source, scope, .. } => {
+            json!({"ip": prefix.to_string(), "name": source.subnet_name(),
+            "scope": scope.to_string(), "annotation": owner.annotation()})
+        }
         _ => Value::Null,
     }
 }
 
 /// The attributes of a subnet as it was read.
-fn read(owner: &OwnerIdentity, subnet: &Subnet) -> Value {
+fn read(owner: &OwnerIdentity, prefix: &Prefix, subnet: &Subnet) -> Value {
     let mut attributes = known(owner, subnet.ownership);
-    attributes.insert("ip".to_owned(), json!(subnet.ip));
+    attributes.insert("ip".to_owned(), json!(subnet.ip(prefix)));
     attributes.insert("name".to_owned(), json!(subnet.name));
     attributes.insert("scope".to_owned(), json!(subnet.scope.to_string()));
     attributes.into()

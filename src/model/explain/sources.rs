@@ -59,16 +59,16 @@ impl<'a> Explainer<'a> {
     /// All Pods that were listed.
     pub(super) fn pods(&self) -> impl Iterator<Item = &'a Pod> {
         let unneeded = self.look.unneeded.iter().filter_map(|it| match it {
-            Object::Pod(it) => Some(it),
+            Object::Pod(it) => Some(&**it),
             _ => None,
         });
-        self.input.inventory.pods.values().chain(unneeded)
+        self.input.inventory.pods.values().map(|it| &**it).chain(unneeded)
     }
 
     /// All Services that were listed.
     pub(super) fn services(&self) -> impl Iterator<Item = &'a Service> {
         let unneeded = self.look.unneeded.iter().filter_map(|it| match it {
-            Object::Service(it) => Some(it),
+            Object::Service(it) => Some(&**it),
             _ => None,
         });
         self.input.inventory.services.values().chain(unneeded)
@@ -96,7 +96,7 @@ impl<'a> Explainer<'a> {
         } else if pod.addresses.is_empty() && !pod.terminating {
             sources.refuse(Kind::Pod, key, NotExposed::NoAddress, "it has no address yet");
         }
-        for address in &pod.addresses {
+        for address in pod.addresses.iter() {
             let owner = owners.get(address).and_then(|it| it.iter().find(|it| it.is_pod));
             if let Some(owner) = owner.filter(|it| it.key != *key) {
                 let text = format!("{address} belongs to {owner} now");
