@@ -77,11 +77,8 @@ mod tests {
         let mos =
             vec![subnet("A", 1), subnet("A", 2), mo("uni/tn-T/out-B/instP-E/odd"), subnet("B", 1), subnet("B", 2)];
         let query = Query::class(SUBNET);
-        let read = |query: &Query| {
-            let answer = |_: &str| Ok(Answer { total: 5, top_level: 5, mos: mos.clone(), ..Answer::default() });
-            super::read(query, &mut { answer }).unwrap()
-        };
-        assert_eq!(read(&query).len(), 5);
-        assert_eq!(read(&query.one_of_l3out()), [subnet("A", 1), subnet("B", 1)]);
+        let mut answer = |_: &str| Ok(Answer { total: 5, top_level: 5, mos: mos.clone(), ..Answer::default() });
+        assert_eq!(read(&query, &mut answer).unwrap().len(), 5);
+        assert_eq!(read(&query.one_of_l3out(), &mut answer).unwrap(), [subnet("A", 1), subnet("B", 1)]);
     }
 }

@@ -247,7 +247,7 @@ impl Inventory {
         if can_select_others || pods().any(|it| it.unreadable.is_some()) {
             return Changed::Everything;
         }
-        Changed::Addresses(pods().flat_map(|it| &it.addresses).copied().collect())
+        Changed::Addresses(pods().flat_map(|it| it.addresses.iter()).copied().collect())
     }
 
     /// True if no other Pod of its Deployment has the same labels.

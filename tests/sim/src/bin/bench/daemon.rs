@@ -42,6 +42,8 @@ impl Daemon {
                 command.env(name, value.trim_matches('\''));
             }
         }
+        // As in systemd's unit and in the manifests.
+        command.env("MALLOC_ARENA_MAX", "1");
         if let Some(rate) = rate {
             command.args(["--apic-rate", rate]);
         }
