@@ -10,6 +10,9 @@ use super::observed::{Epg, L3OUT, L3out, Subnet, compare, prefix_of, read_epgs, 
 use super::owner::{OwnerIdentity, Ownership};
 use super::plan::{Change, Transaction};
 
+/// After so many changes at once the subnets of an EPG are worth a new map.
+const MANY: usize = 50;
+
 /// The L3Outs of interest. One that is not in here was not read yet.
 #[derive(Debug)]
 pub struct FabricCache {
@@ -240,6 +243,11 @@ impl FabricCache {
     pub fn apply(&mut self, transaction: &Transaction) {
         for change in &transaction.changes {
             self.apply_change(&transaction.epg, change);
+        }
+        if transaction.changes.len() > MANY
+            && let Some(epg) = self.epg_mut(&transaction.epg)
+        {
+            epg.compact();
         }
     }
 

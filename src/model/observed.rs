@@ -132,6 +132,11 @@ impl Epg {
         }
     }
 
+    /// Many subnets were inserted in their order, which leaves a map half empty; made at once of a sorted list it is full.
+    pub(super) fn compact(&mut self) {
+        self.subnets = std::mem::take(&mut self.subnets).into_iter().collect();
+    }
+
     /// Owned, or owned until another writer changed its annotation (R2).
     pub fn is_ours(&self) -> bool {
         self.ownership == Ownership::Owned || self.was_owned
@@ -263,6 +268,7 @@ pub(super) fn read_epgs(owner: &OwnerIdentity, mos: &[Mo], l3out: &L3outDn) -> B
         };
         epg.subnets.insert(prefix, subnet);
     }
+    epgs.values_mut().for_each(Epg::compact);
     epgs
 }
 
