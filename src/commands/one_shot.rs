@@ -16,7 +16,6 @@ use crate::kube;
 use crate::model::kubernetes::{Kind, Object};
 use crate::model::observed::{EPG, SUBNET};
 use crate::model::owner::ANY_ANNOTATION;
-use crate::model::plan::Transaction;
 use crate::reconcile::{Reconciler, Report};
 
 /// How often a reconcile that ended early, or left something for later, is tried again.
@@ -35,10 +34,10 @@ pub(super) fn reconcile(reconciler: &mut Reconciler, apic: &WithoutEvents<'_>) -
 /// The same without writes. If a read fails after something counted as done, it starts over: nothing was sent, and the
 /// report that would have had it is lost.
 pub(super) fn preview(reconciler: &mut Reconciler, apic: &ReadOnly<'_>) -> Result<Report, ExitError> {
-    reconcile_with(reconciler, apic, &|reconciler, done| {
+    reconcile_with(reconciler, apic, &|reconciler, report| {
         if !apic.requests().is_empty() {
             reconciler.start_over();
-            done.clear();
+            *report = Report::default();
         }
     })
 }
@@ -46,7 +45,7 @@ pub(super) fn preview(reconciler: &mut Reconciler, apic: &ReadOnly<'_>) -> Resul
 fn reconcile_with(
     reconciler: &mut Reconciler,
     apic: &dyn ApicSession,
-    on_failure: &dyn Fn(&mut Reconciler, &mut Vec<Transaction>),
+    on_failure: &dyn Fn(&mut Reconciler, &mut Report),
 ) -> Result<Report, ExitError> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut all = Report::default();
@@ -56,6 +55,7 @@ fn reconcile_with(
         match reconciler.reconcile(apic, Instant::now(), &|| true) {
             Ok(report) => {
                 all.done.extend(report.done);
+                all.written = all.written.and(report.written);
                 (all.unfinished, all.kept) = (report.unfinished, report.kept);
                 if !report.unfinished {
                     return Ok(all);
@@ -68,7 +68,7 @@ fn reconcile_with(
             Err(error) if tries_left == 0 => return Err(apic_failure(&error)),
             Err(error) => {
                 warn!(error:%; "reconcile failed; retrying");
-                on_failure(reconciler, &mut all.done);
+                on_failure(reconciler, &mut all);
             }
         }
         std::thread::park_timeout(backoff.pause());

@@ -43,7 +43,7 @@ fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) 
     let mut written = Tally::default();
     loop {
         let report = reconcile(reconciler, &WithoutEvents(client))?;
-        written = written.and(Tally::of(&report.done));
+        written = written.and(report.written);
         let now = Instant::now();
         // What is never deleted needs no grace (X5).
         let Some(end) = reconciler.next_grace_end().filter(|_| policy != Policy::UpsertOnly) else { break };
@@ -55,7 +55,6 @@ fn sync_and_check(reconciler: &mut Reconciler, client: &Client, policy: Policy) 
     let left = preview(reconciler, &ReadOnly::new(client))?;
     let open = reconciler.open_findings();
     let Tally { created, updated, deleted } = written;
-    let remaining = Tally::of(&left.done);
-    info!(created, updated, deleted, left:% = remaining, kept = left.kept, open_findings = open; "run finished");
-    Ok(left.done.is_empty() && !left.unfinished && open == 0)
+    info!(created, updated, deleted, left:% = left.written, kept = left.kept, open_findings = open; "run finished");
+    Ok(left.written.is_empty() && !left.unfinished && open == 0)
 }

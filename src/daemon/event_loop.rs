@@ -136,6 +136,10 @@ impl ReconcileContext for LiveContext<'_> {
         Some(Instant::now())
     }
 
+    fn keeps_done(&self) -> bool {
+        false
+    }
+
     fn drain_events(&self, receive: &mut dyn FnMut(&[SubscriptionId], &[MoChange])) {
         self.writes.set(self.writes.get() + 1);
         let mut session_event = self.session_event.borrow_mut();
@@ -456,7 +460,7 @@ impl EventLoop {
         metrics::reconcile_ended(ended.took, is_complete);
         // What a reconcile leaves is served by a later one.
         if is_complete && let Some(changed_at) = self.changed_at.take() {
-            let has_written = ended.outcome.as_ref().is_ok_and(|report| !report.done.is_empty());
+            let has_written = ended.outcome.as_ref().is_ok_and(|report| !report.written.is_empty());
             if has_written {
                 metrics::change_served(changed_at.elapsed());
             }
@@ -467,7 +471,7 @@ impl EventLoop {
             at: now,
             took: ended.took,
             why,
-            changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| Tally::of(&report.done)),
+            changes: ended.outcome.as_ref().map_or_else(|_| Tally::default(), |report| report.written),
             error: ended.outcome.as_ref().err().map(ToString::to_string),
         });
         if ends_full_sync {
@@ -484,8 +488,8 @@ impl EventLoop {
     }
 
     fn log_report(&self, report: &Report, view_is_complete: bool) {
-        if !report.done.is_empty() {
-            let Tally { created, updated, deleted } = Tally::of(&report.done);
+        if !report.written.is_empty() {
+            let Tally { created, updated, deleted } = report.written;
             info!(created, updated, deleted; "reconciled");
         } else if !report.unfinished && !report.withheld && view_is_complete && self.outcome.is_none() {
             match (self.reconciler.blocked_deletions().len(), report.kept) {

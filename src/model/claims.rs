@@ -179,7 +179,7 @@ fn by_address<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>, which: Wh
 
 /// P1 to P5: an address is claimed if the Deployment of the Pod that it belongs to is managed and exposes Pods.
 fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Vec<Claim<'a>> {
-    let mut claims = Vec::new();
+    let mut claims = Vec::with_capacity(addresses.len());
     for PodAddress { address, by } in addresses.chunk_by(|a, b| a.address == b.address).filter_map(<[_]>::last) {
         if let Some(owner) = by.owner
             && claimants.all[owner].exposed.pods

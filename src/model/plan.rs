@@ -265,6 +265,11 @@ impl Tally {
         tally
     }
 
+    /// Whether nothing was counted.
+    pub fn is_empty(self) -> bool {
+        self == Tally::default()
+    }
+
     /// Both together.
     pub fn and(self, other: Tally) -> Tally {
         Tally {

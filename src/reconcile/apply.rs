@@ -15,7 +15,7 @@ use crate::metrics::{self, Action, Class};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::finding::{Code, Few, Finding};
 use crate::model::mo::MoChange;
-use crate::model::plan::{Change, RequestShape, Transaction};
+use crate::model::plan::{Change, RequestShape, Tally, Transaction};
 use crate::model::plan_input::TagFailure;
 use crate::model::staleness::{Staleness, subject};
 
@@ -169,7 +169,10 @@ impl Reconciler {
             self.guards.deferrals.release(&object);
             self.guards.drift.written(&object, run.now);
         }
-        run.report.done.push(transaction);
+        run.report.written = run.report.written.and(Tally::of([&transaction]));
+        if run.context.keeps_done() {
+            run.report.done.push(transaction);
+        }
         if confirmation == Confirmation::Recreated { Next::DropEpg } else { Next::Continue }
     }
 

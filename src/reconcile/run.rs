@@ -8,12 +8,14 @@ use crate::apic::traits::ApicSession;
 use crate::model::dn::EpgDn;
 use crate::model::mo::MoChange;
 use crate::model::notices::EventNotice;
-use crate::model::plan::Transaction;
+use crate::model::plan::{Tally, Transaction};
 
 /// What a reconcile did.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The transactions that the APIC accepted, in order.
+    /// How many objects the APIC created, changed and deleted.
+    pub written: Tally,
+    /// The transactions that it accepted, in order, if the context keeps them.
     pub done: Vec<Transaction>,
     /// Something is left that the next reconcile, a little later, may be able to do.
     pub unfinished: bool,
@@ -43,6 +45,11 @@ pub trait ReconcileContext {
     /// The present time, if it moves on during the reconcile.
     fn now(&self) -> Option<Instant> {
         None
+    }
+
+    /// Whether the transactions that are done are kept for the report: a first sync has one change for each Pod.
+    fn keeps_done(&self) -> bool {
+        true
     }
 
     /// Called before each write: hands over the events that have arrived since the last call, in their order. Most are the

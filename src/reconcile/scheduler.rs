@@ -177,7 +177,7 @@ impl Scheduler {
             return NextStep::RetryIn(DEBOUNCE);
         }
         let has_progress = match ended.outcome {
-            Ok(report) => !report.done.is_empty(),
+            Ok(report) => !report.written.is_empty(),
             Err(_) if ended.writes.failed > 0 => ended.writes.served > 0,
             Err(_) => ended.writes.served > 0 || ended.reads.served > 0,
         };
