@@ -92,7 +92,9 @@ fn curl<'a>(folder: &Folder, files: impl IntoIterator<Item = &'a String>, option
         let file = folder.0.join(format!("floor-{number}.curl"));
         fs::write(&file, words)?;
         let mut command = Command::new("curl");
-        command.args(["--disable", "--silent", "--show-error", "--http1.1", "--globoff"]).args(options);
+        command
+            .args(["--disable", "--silent", "--no-progress-meter", "--show-error", "--http1.1", "--globoff"])
+            .args(options);
         command.arg("--config").arg(file).stdin(Stdio::null()).stdout(Stdio::null());
         commands.push(command);
     }

@@ -133,7 +133,8 @@ impl Bench {
             };
             *requests.entry(kind).or_default() += 1;
         }
-        let lists = world.lab.kube.journal().into_iter().filter(|it| it.target.contains("limit="));
+        let lists =
+            world.lab.kube.journal().into_iter().filter(|it| it.at >= daemon.begun && it.target.contains("limit="));
         let first_list = lists.map(|it| it.at).min().map(|it| it.saturating_duration_since(daemon.begun));
         let begun = daemon.begun;
         Ok(Sync { begun, first_list, took, cpu, peak, simulators, requests, stop: daemon.stop() })

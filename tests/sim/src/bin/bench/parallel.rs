@@ -77,8 +77,7 @@ fn stories(world: &World, apic: &Apic, number: usize, program: &Path, folder: &F
     let daemon = Daemon::start_with(program, folder, rate, &flags)?;
     let first = measure(world, daemon.begun, || world.is_converged())?;
     world.lab.apic.clear_journal();
-    let begun = Instant::now();
-    let replaced = world.node_goes();
+    let (begun, replaced) = world.node_goes();
     let second = measure(world, begun, || world.is_converged() && world.are_in(&replaced))?;
     Ok([first, second])
 }

@@ -1,6 +1,7 @@
 //! The world that is measured: a cluster of so many Pods, and the fabric it hangs off.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use sim::apic::{self, SimApic};
@@ -85,9 +86,9 @@ impl World {
         made["metadata"]["resourceVersion"].as_str().and_then(|it| it.parse().ok()).unwrap_or_default()
     }
 
-    /// A tenth of all Pods is replaced at once; the new addresses that are exposed.
-    pub fn node_goes(&self) -> Vec<String> {
-        let mut exposed = Vec::new();
+    /// A tenth of all Pods is replaced at once. Returns when that began, and the new addresses that are exposed.
+    pub fn node_goes(&self) -> (Instant, Vec<String>) {
+        let (mut exposed, mut replaced) = (Vec::new(), Vec::new());
         for n in (0..self.pods).step_by(10) {
             let of = n / self.shape.pods_each;
             let old = pod(n, of);
@@ -95,11 +96,15 @@ impl World {
             let address = address(13, n);
             new["status"]["podIP"] = address.clone().into();
             new["status"]["podIPs"] = json!([{"ip": address}]);
-            self.lab.kube.delete("pods", NAMESPACE, old["metadata"]["name"].as_str().unwrap_or_default());
-            self.lab.kube.apply("pods", new);
+            replaced.push((old["metadata"]["name"].as_str().unwrap_or_default().to_owned(), new));
             exposed.extend(self.shape.is_enrolled(of).then_some(format!("[{address}/32]")));
         }
-        exposed
+        let begun = Instant::now();
+        for (old, new) in replaced {
+            self.lab.kube.delete("pods", NAMESPACE, &old);
+            self.lab.kube.apply("pods", new);
+        }
+        (begun, exposed)
     }
 
     /// Whether these addresses are on the fabric.
