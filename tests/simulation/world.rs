@@ -350,7 +350,7 @@ impl World {
         let own = it.line.marks.own.clone();
         let ours = self.apic.admin.bearing(&own);
         let owned = ours.len();
-        it.line.inner.borrow_mut().ever_ours.extend(ours);
+        it.line.inner.borrow_mut().ever_ours.extend(ours.iter().cloned());
         let line = &it.line;
         let apic = Counted::new(line);
         let outcome = it.reconciler.reconcile(&apic, now, &Ear { line, is_open: !it.late });
@@ -384,10 +384,10 @@ impl World {
                 }
             }
         }
-        // I5: what one counted reconcile deletes; what was released before is done without counting.
+        // I5: what one counted reconcile deletes of ours; what was released before is done without counting.
         if it.counted && !it.released {
             let moves = |dn: &str| has_moved(&inner.created, dn) || it.cluster.has_address(dn);
-            let gone = inner.deleted.iter().filter(|dn| !dn.contains("/rs") && !moves(dn)).count();
+            let gone = inner.deleted.iter().filter(|dn| ours.contains(*dn) && !moves(dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
                 return Err(format!("I5: one reconcile deleted {gone} of {owned}: {:?}", inner.deleted));
             }
