@@ -111,7 +111,7 @@ impl Client {
         send: impl Fn(&Client, &R, &ShouldSend<'_>) -> Result<T, Error> + Sync,
     ) {
         let may_start = |in_flight| self.0.http.settings.pacer.may_start(in_flight);
-        send_all(requests, may_start, should_continue, |request, may_send| send(self, request, may_send));
+        send_all(requests, &may_start, should_continue, &|request, may_send| send(self, request, may_send));
     }
 
     /// Reads objects; children come flattened, with their DNs.

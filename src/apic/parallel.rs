@@ -43,6 +43,9 @@ impl Parallel {
     }
 }
 
+/// How a worker sends one request. Not a type parameter, since this is much code.
+pub(super) type SendOne<'a, R, T> = dyn Fn(&R, &ShouldSend<'_>) -> Result<T, Error> + Sync + 'a;
+
 /// What a worker says to the thread that sends.
 enum Report<T> {
     /// It is about to make an attempt and waits for the reply.
@@ -56,9 +59,9 @@ enum Report<T> {
 /// [`Requests::should_send`], `should_continue` is asked right before each attempt.
 pub(super) fn send_all<R: Send, T: Send>(
     requests: &mut dyn Requests<R, T>,
-    may_start: impl Fn(usize) -> bool,
+    may_start: &dyn Fn(usize) -> bool,
     should_continue: &ShouldSend<'_>,
-    send: impl Fn(&R, &ShouldSend<'_>) -> Result<T, Error> + Sync,
+    send: &SendOne<'_, R, T>,
 ) {
     thread::scope(|scope| {
         let (start, queue) = unbounded();
@@ -72,7 +75,7 @@ pub(super) fn send_all<R: Send, T: Send>(
                 && let Some((number, request)) = requests.next()
             {
                 if threads == in_flight {
-                    let (queue, report, send) = (queue.clone(), report.clone(), &send);
+                    let (queue, report) = (queue.clone(), report.clone());
                     let name = format!("apic-request-{threads}");
                     let worker =
                         thread::Builder::new().name(name).spawn_scoped(scope, move || work(queue, report, send));
@@ -107,11 +110,7 @@ pub(super) fn send_all<R: Send, T: Send>(
 }
 
 /// Sends one request after the other.
-fn work<R, T>(
-    queue: Receiver<(usize, R)>,
-    report: Sender<(usize, Report<T>)>,
-    send: impl Fn(&R, &ShouldSend<'_>) -> Result<T, Error>,
-) {
+fn work<R, T>(queue: Receiver<(usize, R)>, report: Sender<(usize, Report<T>)>, send: &SendOne<'_, R, T>) {
     for (number, request) in queue {
         let may_send = || {
             let (reply, answer) = bounded(1);
@@ -182,16 +181,11 @@ mod tests {
     fn requests_are_in_flight_together() {
         let all_in_flight = Barrier::new(3);
         let mut numbers = Numbers { refused: 2, ..Numbers::up_to(3) };
-        send_all(
-            &mut numbers,
-            |in_flight| in_flight < 3,
-            &|| true,
-            |request, may_send| {
-                let may = may_send();
-                all_in_flight.wait();
-                if may { Ok(*request) } else { Err(Error::NotSent) }
-            },
-        );
+        send_all(&mut numbers, &|in_flight| in_flight < 3, &|| true, &|request, may_send| {
+            let may = may_send();
+            all_in_flight.wait();
+            if may { Ok(*request) } else { Err(Error::NotSent) }
+        });
         numbers.answers.sort();
         assert_eq!((numbers.asked.get(), numbers.answers), (3, vec![(1, Some(10)), (2, None), (3, Some(30))]));
     }
@@ -201,19 +195,14 @@ mod tests {
     fn a_slow_answer_holds_no_other_up() {
         let (first_of_all, last) = (Barrier::new(2), 50);
         let mut numbers = Numbers::up_to(last);
-        send_all(
-            &mut numbers,
-            |in_flight| in_flight < 2,
-            &|| true,
-            |request, may_send| {
-                may_send();
-                // The first one is answered when the last one is sent.
-                if [10, last * 10].contains(request) {
-                    first_of_all.wait();
-                }
-                Ok(*request)
-            },
-        );
+        send_all(&mut numbers, &|in_flight| in_flight < 2, &|| true, &|request, may_send| {
+            may_send();
+            // The first one is answered when the last one is sent.
+            if [10, last * 10].contains(request) {
+                first_of_all.wait();
+            }
+            Ok(*request)
+        });
         assert_eq!(numbers.answers.len(), last);
         assert_eq!(numbers.answers[0].0, 2);
     }
@@ -226,7 +215,7 @@ mod tests {
             assert!(taken.load(Ordering::SeqCst) >= in_flight);
             in_flight < 8
         };
-        send_all(&mut Numbers::up_to(100), may_start, &|| true, |_, may_send| {
+        send_all(&mut Numbers::up_to(100), &may_start, &|| true, &|_, may_send| {
             taken.fetch_add(1, Ordering::SeqCst);
             may_send();
             Ok(0)
@@ -238,15 +227,10 @@ mod tests {
     #[test]
     fn a_panic_goes_through() {
         let send_all = || {
-            send_all(
-                &mut Numbers::up_to(3),
-                |in_flight| in_flight < 3,
-                &|| true,
-                |request, may_send| {
-                    may_send();
-                    if *request == 20 { panic!("a bug") } else { Ok(usize::from(may_send())) }
-                },
-            );
+            send_all(&mut Numbers::up_to(3), &|in_flight| in_flight < 3, &|| true, &|request, may_send| {
+                may_send();
+                if *request == 20 { panic!("a bug") } else { Ok(usize::from(may_send())) }
+            });
         };
         assert!(catch_unwind(send_all).is_err());
     }

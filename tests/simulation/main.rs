@@ -60,6 +60,9 @@ const COVERED: &str = "
     not exposed: Selector, not exposed: Type,
     wrong plan: refused by the writer, wrong plan: harmless";
 
+/// What several requests in flight together are needed for (W9).
+const IN_FLIGHT: [&str; 2] = ["events: before an answer", "requests in flight together"];
+
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |it| it.parse().unwrap())
 }
@@ -92,7 +95,10 @@ fn worlds_by_seed() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
     if seeds >= 2000 {
-        let rare = |what: &&str| coverage.0.get(*what).copied().unwrap_or_default() < MINIMUM * seeds / 2000;
+        // With one request after the other there is nothing of these.
+        let is_impossible = |what: &str| setting("SIMULATION_PARALLEL", 0) == 1 && IN_FLIGHT.contains(&what);
+        let count = |what: &str| coverage.0.get(what).copied().unwrap_or_default();
+        let rare = |what: &&str| count(what) < MINIMUM * seeds / 2000 && !is_impossible(what);
         let rare: Vec<&str> = COVERED.split(',').map(str::trim).filter(rare).collect();
         assert!(rare.is_empty(), "hardly ever reached: {rare:?}");
     }
