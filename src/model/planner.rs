@@ -163,6 +163,7 @@ impl<'a> Planner<'a> {
         // During a conflict about the EPG's owner annotation its subnets are written as in a foreign EPG (R5).
         let is_owned = epg.ownership == Ownership::Owned;
         let in_conflict = !is_owned && (self.input.is_throttled)(&ObjectDn::Epg(dn.clone()));
+        self.may_go_on |= in_conflict;
         let shape = if epg.belongs_to_us() && !in_conflict { RequestShape::EpgTree } else { RequestShape::OneSubnet };
         if shape == RequestShape::EpgTree && !is_owned {
             let why = if epg.was_owned { Cause::OwnerChanged } else { Cause::TakenOver };
