@@ -12,6 +12,10 @@ use crate::model::dn::{EpgDn, L3outDn};
 use crate::model::inventory::{Changed, Inventory, ManagedDeployment};
 use crate::model::missing_pods::MissingPods;
 
+/// The most addresses that are remembered as out of date. A standby, or a leader without an APIC, computes nothing for a long
+/// time, and for so many it is no dearer to compute everything.
+const MAX_OUTDATED: usize = 10_000;
+
 /// What the watches have delivered, and what is computed from it.
 #[derive(Default)]
 pub struct ClusterState {
@@ -61,7 +65,9 @@ impl ClusterState {
     pub(super) fn changed(&mut self, by: Changed) -> bool {
         match (by, &mut self.outdated) {
             (Changed::Nothing, _) => return false,
-            (Changed::Addresses(more), Outdated::Addresses(addresses)) => addresses.extend(more),
+            (Changed::Addresses(more), Outdated::Addresses(addresses)) if addresses.len() < MAX_OUTDATED => {
+                addresses.extend(more);
+            }
             (Changed::Addresses(_) | Changed::Everything, outdated) => *outdated = Outdated::Everything,
         }
         self.missing_pods_are_current = false;
@@ -132,5 +138,22 @@ impl ClusterState {
             };
             self.missing_pods.update(self.inventory.missing_pods(exposes_pods), now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// R6: Pods that come and go while nothing is computed, as in a standby, take no memory without limit.
+    #[test]
+    fn outdated_addresses_are_limited() {
+        let mut cluster = ClusterState::default();
+        let mut come = |n: u32| assert!(cluster.changed(Changed::Addresses(vec![Ipv4Addr::from_bits(n).into()])));
+        (0..10_000).for_each(&mut come);
+        come(0);
+        assert_eq!(cluster.outdated, Outdated::Everything);
     }
 }
