@@ -155,7 +155,9 @@ impl Inventory {
                 }
                 Object::Pod(it) => {
                     self.add_labels(&it);
-                    self.pods.insert(it.key.clone(), it);
+                    if let Some(twice) = self.pods.insert(it.key.clone(), it) {
+                        self.remove_labels(&twice);
+                    }
                 }
                 Object::Service(it) => {
                     self.services.insert(it.key.clone(), *it);

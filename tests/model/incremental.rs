@@ -9,7 +9,7 @@ use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{DesiredState, Vrf, desired_state};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name};
 use aci_sync::model::inventory::{Changed, Inventory};
-use aci_sync::model::kubernetes::{Key, Kind};
+use aci_sync::model::kubernetes::{Key, Kind, Object};
 use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Plan;
@@ -126,6 +126,22 @@ fn a_pod_of_a_new_sort_changes_everything() {
     assert_eq!(world.gone("web-3"), addresses(&["10.0.0.3"]));
     assert_eq!(world.gone("web-4"), Changed::Everything);
     assert_eq!(world.pod("web", "web-2", "10.0.0.999", "back"), Changed::Everything);
+}
+
+/// S1: no Service selects a Deployment by a Pod that is gone, also if a list had that Pod twice.
+#[test]
+fn a_pod_that_is_listed_twice_is_one() {
+    let mut world = World::new();
+    let mut listed = Vec::new();
+    for tier in ["front", "back"] {
+        world.pod("web", "web-1", "10.0.0.1", tier);
+        listed.extend(world.inventory.pods.values().cloned().map(Object::Pod));
+    }
+    world.inventory.listed(Kind::Pod, listed, Instant::now());
+    let subnets = |world: &World| world.desired().epgs[&epg("E")].subnets.len();
+    assert_eq!(subnets(&world), 1, "without the Service's address");
+    assert_eq!(world.gone("web-1"), Changed::Everything);
+    assert_eq!(subnets(&world), 0);
 }
 
 /// R6: the desired state follows a change of Pods and names the EPGs that it concerns; an address that a finding is about,
