@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use crate::fixtures::{DN_E, MARK, SECOND, Session, apic, deployment, listed, pods, reconcile, with_subnets};
 use aci_sync::kube::objects;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{DesiredState, Vrf, desired_state};
@@ -15,7 +16,7 @@ use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Plan;
 use aci_sync::model::plan_input::PlanInput;
 use aci_sync::model::planner::plan;
-use aci_sync::model::rules::Rules;
+use aci_sync::model::rules::{Policy, Rules};
 use serde_json::{Value, json};
 
 fn l3out() -> L3outDn {
@@ -212,4 +213,26 @@ fn settled_epgs_are_left_out() {
     assert_eq!(settled(&world, &desired, &mut fabric), (0, "E".to_owned()));
     fabric.recreated(&epg("F"));
     assert_eq!(settled(&world, &desired, &mut fabric), (0, "F".to_owned()));
+}
+
+/// R5, R6: an EPG whose owner annotation another writer keeps changing gets it back once the pause is over, although nothing has
+/// happened since.
+#[test]
+fn a_conflict_about_an_epg_is_taken_up_again() {
+    let (apic, start) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let session = Session::at(&apic);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
+    reconcile(&mut reconciler, &session, start);
+    let owner = || apic.admin.get(DN_E).unwrap()["annotation"].clone();
+    for n in 1..=7 {
+        assert_eq!(owner(), MARK, "{n}");
+        apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
+        session.deliver_events(&mut reconciler);
+        reconcile(&mut reconciler, &session, start + n * SECOND);
+    }
+    assert_ne!(owner(), MARK, "left alone for now");
+    let end = reconciler.next_wake().unwrap();
+    reconcile(&mut reconciler, &session, end);
+    assert_eq!(owner(), MARK);
 }

@@ -277,28 +277,6 @@ fn a_forbidden_query_does_not_stop_the_others() {
     }
 }
 
-/// R5, R6: an EPG whose owner annotation another writer keeps changing gets it back once the pause is over, although nothing has
-/// happened since.
-#[test]
-fn a_conflict_about_an_epg_is_taken_up_again() {
-    let (apic, start) = (apic(), Instant::now());
-    with_subnets(&apic, 1);
-    let session = Session::at(&apic);
-    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), start);
-    reconcile(&mut reconciler, &session, start);
-    let owner = || apic.admin.get(DN_E).unwrap()["annotation"].clone();
-    for n in 1..=7 {
-        assert_eq!(owner(), MARK, "{n}");
-        apic.admin.set(DN_E, "l3extInstP", &[("annotation", "orchestrator:terraform")]).unwrap();
-        session.deliver_events(&mut reconciler);
-        reconcile(&mut reconciler, &session, start + n * SECOND);
-    }
-    assert_ne!(owner(), MARK, "left alone for now");
-    let end = reconciler.next_wake().unwrap();
-    reconcile(&mut reconciler, &session, end);
-    assert_eq!(owner(), MARK);
-}
-
 /// The notices of a reconcile, in short.
 fn notices(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
     let notices = reconcile(reconciler, session, now).notices.into_iter();
