@@ -32,7 +32,7 @@ use crate::time;
 /// get old (W1).
 const MAX_RECONCILE: Duration = Duration::from_secs(30);
 
-/// If the APIC serves so few requests a second that the reads of a reconcile take that long, this many groups of writes are
+/// If the APIC serves so few requests a second that the reads of a reconcile take that long, this many writes are
 /// sent anyway, up to [`MAX_READING`]: otherwise such a reconcile would read again and again, and never write. Deletions are
 /// not among them, because the view of the cluster that they were planned on is as old (W1).
 const LEAST_WRITES: usize = 20;
