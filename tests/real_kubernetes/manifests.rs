@@ -121,6 +121,7 @@ fn a_pod_has_the_rights_of_its_service_account() {
             "KUBERNETES_PORT",
             "KUBERNETES_SERVICE_HOST",
             "KUBERNETES_SERVICE_PORT",
+            "MALLOC_ARENA_MAX",
             "PATH",
         ]
     );
