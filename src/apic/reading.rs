@@ -4,7 +4,7 @@ use super::decode::Answer;
 use super::error::Error;
 use super::query::{MAX_PAGES, PAGE, Query};
 use super::subscription::SubscriptionId;
-use crate::model::dn::{L3outDn, ParsedDn};
+use crate::model::dn::ParsedDn;
 use crate::model::mo::Mo;
 
 /// Reads objects; `get` sends one request. A class query is read page by page. An object that is on two pages, because
@@ -22,7 +22,9 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
         mos.extend(answer.mos.into_iter().filter(|mo| {
             // They are sorted by DN.
             !query.needs_one_of_l3out()
-                || l3out_of(mo).is_some_and(|l3out| last.replace(l3out.clone()).is_none_or(|last| last != l3out))
+                || ParsedDn::parse(&mo.dn)
+                    .and_then(ParsedDn::l3out_of_owned)
+                    .is_some_and(|l3out| last.replace(l3out.clone()).is_none_or(|last| last != l3out))
         }));
         if answer.top_level == 0 || seen >= answer.total {
             mos.sort_by(|a, b| a.dn.cmp(&b.dn));
@@ -34,14 +36,6 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
         }
     }
     Err(Error::Malformed(format!("class query of more than {MAX_PAGES} pages")))
-}
-
-/// The L3Out of an EPG or a subnet.
-fn l3out_of(mo: &Mo) -> Option<L3outDn> {
-    match ParsedDn::parse(&mo.dn)? {
-        ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
-        _ => None,
-    }
 }
 
 /// The answer to a subscription: its id, and the snapshot that events follow.

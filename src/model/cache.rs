@@ -103,11 +103,12 @@ impl FabricCache {
         }
     }
 
+    /// An EPG that changes: it is not settled any more.
     fn epg_mut(&mut self, dn: &EpgDn) -> Option<&mut Epg> {
-        match self.l3outs.get_mut(&dn.l3out)? {
-            L3out::Present { epgs, .. } => epgs.get_mut(&dn.name),
-            L3out::Missing => None,
-        }
+        let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return None };
+        let epg = epgs.get_mut(&dn.name)?;
+        epg.settled = false;
+        Some(epg)
     }
 
     /// The VRF of an L3Out (S3).
@@ -138,9 +139,7 @@ impl FabricCache {
 
     /// Something else is desired in this EPG.
     pub fn unsettle(&mut self, dn: &EpgDn) {
-        if let Some(epg) = self.epg_mut(dn) {
-            epg.settled = false;
-        }
+        self.epg_mut(dn);
     }
 
     /// Something else is desired, perhaps everywhere.
@@ -171,7 +170,6 @@ impl FabricCache {
     pub fn recreated(&mut self, dn: &EpgDn) {
         if let Some(epg) = self.epg_mut(dn) {
             epg.deleted = true;
-            epg.settled = false;
         }
     }
 
@@ -223,16 +221,13 @@ impl FabricCache {
             Some(ParsedDn::Epg(dn)) => {
                 if let Some(epg) = self.epg_mut(&dn) {
                     epg.deleted();
-                    epg.settled = false;
                 }
             }
             Some(ParsedDn::Subnet(epg, _)) => {
                 if let Some(prefix) = prefix_of(dn)
-                    && let Some(epg) = self.epg_mut(&epg)
-                    && let Some(subnet) = epg.subnets.get_mut(&prefix)
+                    && let Some(subnet) = self.epg_mut(&epg).and_then(|it| it.subnets.get_mut(&prefix))
                 {
                     subnet.was_owned = false;
-                    epg.settled = false;
                 }
             }
             _ => {}
@@ -244,8 +239,8 @@ impl FabricCache {
         for change in &transaction.changes {
             self.apply_change(&transaction.epg, change);
         }
-        if transaction.changes.len() > MANY
-            && let Some(epg) = self.epg_mut(&transaction.epg)
+        if let Some(epg) = self.epg_mut(&transaction.epg)
+            && transaction.changes.len() > MANY
         {
             epg.compact();
         }
@@ -253,9 +248,6 @@ impl FabricCache {
 
     fn apply_change(&mut self, dn: &EpgDn, change: &Change) {
         let Some(L3out::Present { epgs, tags, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
-        if let Some(epg) = epgs.get_mut(&dn.name) {
-            epg.settled = false;
-        }
         match change {
             Change::CreateEpg { .. } => {
                 self.lost.restored(&ObjectDn::Epg(dn.clone()));

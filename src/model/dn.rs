@@ -193,6 +193,15 @@ pub enum ParsedDn {
 }
 
 impl ParsedDn {
+    /// The L3Out that an EPG, a subnet or a tag is in. Other objects never show that an L3Out holds something of ours (R4).
+    pub fn l3out_of_owned(self) -> Option<L3outDn> {
+        match self {
+            ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
+            ParsedDn::Tag(dn, _) => Some(dn),
+            ParsedDn::L3out(_) | ParsedDn::BelowEpg(_) | ParsedDn::BelowL3out(_) => None,
+        }
+    }
+
     /// Reads a DN. Nothing for one that lies outside every L3Out or is malformed.
     pub fn parse(dn: &str) -> Option<ParsedDn> {
         let mut rns = split_rns(dn).into_iter();

@@ -83,6 +83,11 @@ impl Transaction {
         (!first.is_empty() && !rest.is_empty()).then(|| [part(first), part(rest)])
     }
 
+    /// Whether it deletes anything.
+    pub fn deletes(&self) -> bool {
+        self.changes.iter().any(Change::is_delete)
+    }
+
     /// The objects that it creates, changes or deletes.
     pub fn objects(&self) -> impl Iterator<Item = ObjectDn> {
         self.changes.iter().map(|it| it.object(&self.epg))

@@ -263,7 +263,7 @@ impl Reconciler {
                 Ok(Next::DropL3out)
             }
             Error::Rejected { .. } | Error::Forbidden(_) | Error::AnswerLost(_) => {
-                if transaction.changes.iter().any(Change::is_delete) {
+                if transaction.deletes() {
                     self.guards.defer(tag, &error, run.now);
                 } else {
                     let failure = TagFailure { why: error.to_string(), try_again: false };
@@ -316,7 +316,7 @@ impl Window<'_, '_> {
     /// Whether a transaction would not be planned any more.
     fn is_out_of_date(&self, transaction: &Transaction) -> bool {
         let held = self.in_flight.values().flat_map(|it| &it.events).map(|(staleness, ..)| staleness);
-        (deletes(transaction) && !self.run.context.may_delete())
+        (transaction.deletes() && !self.run.context.may_delete())
             || self.changed_meanwhile.iter().chain(held).any(|by| self.reconciler.is_overtaken(transaction, by))
     }
 }
@@ -350,7 +350,7 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
     fn should_send(&self, number: usize) -> bool {
         let context = self.run.context;
         context.should_continue()
-            && (context.may_delete() || !self.in_flight.get(&number).is_some_and(|it| deletes(&it.transaction)))
+            && (context.may_delete() || !self.in_flight.get(&number).is_some_and(|it| it.transaction.deletes()))
     }
 
     fn answered(&mut self, number: usize, answer: Result<WriteAnswer, Error>) {
@@ -370,10 +370,6 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
         }
         events.iter().for_each(|(_, subscriptions, change)| self.take_event(subscriptions, change));
     }
-}
-
-fn deletes(transaction: &Transaction) -> bool {
-    transaction.changes.iter().any(Change::is_delete)
 }
 
 /// Counts what was written, for the metrics.

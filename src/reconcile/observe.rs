@@ -177,9 +177,8 @@ impl Reconciler {
             queries.extend([EPG, SUBNET].map(query));
         }
         let l3out_of = |mo: &Mo| match ParsedDn::parse(&mo.dn)? {
-            ParsedDn::Epg(dn) | ParsedDn::Subnet(dn, _) => Some(dn.l3out),
             ParsedDn::Tag(dn, key) => owner.tagged(&key).map(|_| dn),
-            _ => None,
+            other => other.l3out_of_owned(),
         };
         let mut l3outs = BTreeSet::new();
         let mut refused = None;

@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn name(it: &Transaction) -> String {
-        format!("{}{}", if it.changes.iter().any(Change::is_delete) { '-' } else { '+' }, it.epg.name)
+        format!("{}{}", if it.deletes() { '-' } else { '+' }, it.epg.name)
     }
 
     /// What may be sent before anything is answered.

@@ -15,7 +15,7 @@ use self::request::WriteRequest;
 use super::error::Error;
 use super::traits::{ApicWrite, ShouldSend, WriteAnswer};
 use crate::model::cache::FabricCache;
-use crate::model::plan::{Change, Transaction};
+use crate::model::plan::Transaction;
 use crate::model::rules::Policy;
 
 /// Why a transaction was not done.
@@ -81,8 +81,7 @@ impl Writer {
     /// The request for a transaction, if it may be sent. The APIC does all of it or nothing. `fabric` is the cache that it was
     /// planned on.
     pub fn request(&self, fabric: &FabricCache, transaction: &Transaction) -> Result<WriteRequest, Refusal> {
-        let deletes = transaction.changes.iter().any(Change::is_delete);
-        if !self.writes() || (deletes && !self.deletes()) {
+        if !self.writes() || (transaction.deletes() && !self.deletes()) {
             return Err(Refusal::Policy);
         }
         check::check(fabric, transaction).map_err(Refusal::WrongPlan)?;

@@ -54,7 +54,7 @@ impl WriteRequest {
 
 /// Whether a transaction is sent as a DELETE.
 pub(super) fn is_delete(transaction: &Transaction) -> bool {
-    transaction.shape != RequestShape::EpgTree && transaction.changes.iter().any(Change::is_delete)
+    transaction.shape != RequestShape::EpgTree && transaction.deletes()
 }
 
 /// Where a transaction is sent to, and what is posted there.

@@ -84,11 +84,7 @@ impl<'a> Fabric<'a> {
             let is_ours = |mo: &Mo| matches!(ParsedDn::parse(&mo.dn), Some(ParsedDn::Tag(_, key)) if owner.tagged(&key).is_some());
             found.extend(mos.into_iter().filter(is_ours).map(|mo| mo.dn));
         }
-        let l3out_of = |dn: &str| match ParsedDn::parse(dn)? {
-            ParsedDn::Epg(epg) | ParsedDn::Subnet(epg, _) => Some(epg.l3out),
-            ParsedDn::Tag(l3out, _) => Some(l3out),
-            _ => None,
-        };
+        let l3out_of = |dn: &str| ParsedDn::parse(dn)?.l3out_of_owned();
         let with_l3out = found.into_iter().map(|dn| (l3out_of(&dn), dn)).map(|(l3out, dn)| (dn, l3out));
         let is_meant = |l3out: &Option<L3outDn>| l3out.as_ref().is_some_and(|it| self.l3outs.contains(it));
         Ok(with_l3out.filter(|(_, l3out)| self.l3outs.is_empty() || is_meant(l3out)).collect())
