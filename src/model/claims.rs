@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::dn::{EpgDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject, counted};
 use super::inventory::{Inventory, ManagedDeployment};
-use super::kubernetes::{Deployment, Key, Kind, Labels, Pod, Service};
+use super::kubernetes::{Deployment, Key, Kind, Labels, Pod, Service, Workload};
 use super::rules::{Exposed, Rules};
 use super::selection::Selection;
 use super::source::Source;
@@ -15,9 +17,13 @@ use super::source::Source;
 /// A managed Deployment, and what it exposes.
 pub(super) struct Claimant<'a> {
     pub(super) managed: &'a ManagedDeployment,
+    /// Each of its subnets names it.
+    pub(super) workload: Arc<Workload>,
     exposed: Exposed,
     /// The index of its EPG among all that are desired, if it is known.
     epg: Option<usize>,
+    /// The Deployment by itself. One that may not use the EPG that it names claims nothing (W6).
+    group: Option<Rc<Group>>,
 }
 
 /// All managed Deployments, by namespace and name.
@@ -40,14 +46,24 @@ pub(super) struct Group {
     pub(super) oldest: usize,
 }
 
-/// An address of a Pod or Service that Deployments of one group expose.
-#[derive(Clone, Copy)]
+impl Group {
+    fn of(managed: &ManagedDeployment, index: usize, epg: Option<usize>) -> Option<Rc<Group>> {
+        if epg.is_none() && managed.binding.is_some() {
+            return None;
+        }
+        let is_paused = managed.deployment.paused;
+        let (active, paused) = if is_paused { (None, Some(index)) } else { (Some(index), None) };
+        Some(Rc::new(Group { epg, active, paused, oldest: index }))
+    }
+}
+
+/// An address of a Pod or Service that Deployments of one group expose. There may be 100,000 of them.
 pub(super) struct Claim<'a> {
     pub(super) prefix: Prefix,
     pub(super) is_pod: bool,
     /// The Pod or Service.
     pub(super) key: &'a Key,
-    pub(super) group: Group,
+    pub(super) group: Rc<Group>,
 }
 
 /// What claims come to.
@@ -75,6 +91,14 @@ impl Which<'_> {
             Which::These(addresses) => addresses.contains(address),
         }
     }
+
+    /// How many addresses of so many Pods there are, more or less.
+    fn count(self, pods: usize) -> usize {
+        match self {
+            Which::All => pods,
+            Which::These(addresses) => addresses.len(),
+        }
+    }
 }
 
 /// A Pod, and the index of the managed Deployment that owns it.
@@ -97,7 +121,9 @@ impl<'a> Claimants<'a> {
         for (key, managed) in &inventory.managed {
             claimants.indices.insert((&key.namespace, &key.name), claimants.all.len());
             let epg = managed.bound_epg(rules).and_then(|it| epgs.binary_search(&it).ok());
-            claimants.all.push(Claimant { managed, exposed: managed.exposed(rules), epg });
+            let (workload, exposed) = (Arc::new(managed.workload()), managed.exposed(rules));
+            let group = Group::of(managed, claimants.all.len(), epg);
+            claimants.all.push(Claimant { managed, workload, exposed, epg, group });
         }
         claimants
     }
@@ -106,35 +132,28 @@ impl<'a> Claimants<'a> {
         self.all[index].managed
     }
 
+    pub(super) fn workload(&self, index: usize) -> &Arc<Workload> {
+        &self.all[index].workload
+    }
+
     /// P1: the index of the managed Deployment that owns a Pod.
     fn owner(&self, pod: &Pod) -> Option<usize> {
         self.indices.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
     }
 
-    /// A Deployment by itself. One that may not use the EPG that it names claims nothing (W6).
-    fn group(&self, index: usize) -> Option<Group> {
-        let Claimant { managed, epg, .. } = &self.all[index];
-        if epg.is_none() && managed.binding.is_some() {
-            return None;
-        }
-        let is_paused = managed.deployment.paused;
-        let (active, paused) = if is_paused { (None, Some(index)) } else { (Some(index), None) };
-        Some(Group { epg: *epg, active, paused, oldest: index })
-    }
-
     /// The groups of those Deployments that expose Services. The indices ascend.
-    fn groups_of_service(&self, selected: &[usize]) -> Vec<Group> {
+    fn groups_of_service(&self, selected: &[usize]) -> Vec<Rc<Group>> {
         let mut groups: BTreeMap<Option<usize>, Group> = BTreeMap::new();
         for index in selected.iter().copied().filter(|it| self.all[*it].exposed.services) {
-            let Some(one) = self.group(index) else { continue };
-            let group = groups.entry(one.epg).or_insert(one);
+            let Some(one) = &self.all[index].group else { continue };
+            let group = groups.entry(one.epg).or_insert(**one);
             group.active = group.active.or(one.active);
             group.paused = group.paused.or(one.paused);
             if self.get(index).age() < self.get(group.oldest).age() {
                 group.oldest = index;
             }
         }
-        groups.into_values().collect()
+        groups.into_values().map(Rc::new).collect()
     }
 }
 
@@ -154,6 +173,7 @@ pub(super) fn claims<'a>(
     let addresses = by_address(inventory, claimants, which);
     let mut claims = Claims { all: pod_claims(&addresses, claimants), ..Claims::default() };
     claims.find_lost(&addresses, claimants);
+    drop(addresses);
     if matches!(which, Which::All) {
         claims.findings.extend(unreadable_addresses(inventory, claimants));
     }
@@ -167,8 +187,8 @@ pub(super) fn claims<'a>(
 
 /// The addresses of Pods; of those with the same address the Pod that it belongs to comes last (P5).
 fn by_address<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>, which: Which<'_>) -> Vec<PodAddress<'a>> {
-    let mut addresses = Vec::new();
-    for pod in inventory.pods.values() {
+    let mut addresses = Vec::with_capacity(which.count(inventory.pods.len()));
+    for pod in inventory.pods.iter() {
         for address in pod.addresses.iter().filter(|it| which.has(it)) {
             addresses.push(PodAddress { address: *address, by: OwnedPod { owner: claimants.owner(pod), pod } });
         }
@@ -183,7 +203,7 @@ fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Ve
     for PodAddress { address, by } in addresses.chunk_by(|a, b| a.address == b.address).filter_map(<[_]>::last) {
         if let Some(owner) = by.owner
             && claimants.all[owner].exposed.pods
-            && let Some(group) = claimants.group(owner)
+            && let Some(group) = claimants.all[owner].group.clone()
         {
             claims.push(Claim { prefix: Prefix::host(*address), is_pod: true, key: &by.pod.key, group });
         }
@@ -194,7 +214,7 @@ fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Ve
 /// P2: addresses of a Deployment's Pods that cannot be read. One finding a Deployment, about its first such Pod.
 fn unreadable_addresses(inventory: &Inventory, claimants: &Claimants<'_>) -> Vec<Finding> {
     let mut unreadable: BTreeMap<usize, (&Pod, usize)> = BTreeMap::new();
-    for pod in inventory.pods.values().filter(|it| it.unreadable.is_some()) {
+    for pod in inventory.pods.iter().filter(|it| it.unreadable.is_some()) {
         let Some(owner) = claimants.owner(pod).filter(|it| claimants.all[*it].exposed.pods) else { continue };
         let (first, count) = unreadable.entry(owner).or_insert((pod, 0));
         *count += 1;
@@ -210,7 +230,7 @@ fn unreadable_addresses(inventory: &Inventory, claimants: &Claimants<'_>) -> Vec
         };
         let quote = first.unreadable.as_deref().unwrap_or_default();
         let text = format!("invalid address of Pod {} not exposed: {quote}{others}", first.key);
-        findings.push(Finding::new(Code::InvalidAddress, &claimants.get(owner).workload(), text));
+        findings.push(Finding::new(Code::InvalidAddress, &**claimants.workload(owner), text));
     }
     findings
 }
@@ -218,7 +238,7 @@ fn unreadable_addresses(inventory: &Inventory, claimants: &Claimants<'_>) -> Vec
 /// What a selector selects.
 struct Selected {
     is_empty: bool,
-    groups: Vec<Group>,
+    groups: Vec<Rc<Group>>,
 }
 
 impl<'a> Claims<'a> {
@@ -240,7 +260,7 @@ impl<'a> Claims<'a> {
         }
         let say = |all: Few| format!("addresses not exposed because other Pods have them now: {all}");
         for (owner, (texts, notes)) in lost {
-            let finding = Finding::new(Code::AddressClaimed, &claimants.get(owner).workload(), say(texts));
+            let finding = Finding::new(Code::AddressClaimed, &**claimants.workload(owner), say(texts));
             self.findings.push(finding.with_note(say(notes)));
         }
     }
@@ -258,6 +278,7 @@ impl<'a> Claims<'a> {
             return;
         }
         let selection = selection(inventory, claimants);
+        let mut claims = Vec::new();
         // Many Services select the same Deployments.
         let mut known: HashMap<BTreeSet<usize>, Selected> = HashMap::new();
         for service in services {
@@ -271,8 +292,9 @@ impl<'a> Claims<'a> {
             }
             for address in service.addresses.iter().filter(|it| which.has(it)) {
                 let prefix = Prefix::host(*address);
-                let claim = |group: &Group| Claim { prefix, is_pod: false, key: &service.key, group: *group };
-                self.all.extend(selected.groups.iter().map(claim));
+                let claim =
+                    |group: &Rc<Group>| Claim { prefix, is_pod: false, key: &service.key, group: group.clone() };
+                claims.extend(selected.groups.iter().map(claim));
             }
             let subject = (Kind::Service, &service.key);
             if let Some(quote) = &service.unreadable {
@@ -284,6 +306,9 @@ impl<'a> Claims<'a> {
                 self.findings.push(Finding::new(Code::HostnameOnly, subject, text));
             }
         }
+        // To double the room of 100,000 claims for a few more would cost megabytes.
+        self.all.reserve_exact(claims.len());
+        self.all.extend(claims);
     }
 
     /// P6: drops claims to addresses that are never exposed.
@@ -293,7 +318,7 @@ impl<'a> Claims<'a> {
             let Some(why) = rules.refuses(claim.prefix.address) else { return true };
             if claim.group.epg.is_some() {
                 let subject = if claim.is_pod {
-                    Subject::from(&claimants.get(claim.group.oldest).workload())
+                    Subject::from(&**claimants.workload(claim.group.oldest))
                 } else {
                     Subject::from((Kind::Service, claim.key))
                 };

@@ -104,7 +104,7 @@ impl<'a> Cluster<'a> {
     fn new(inventory: &'a Inventory, questions: Questions) -> Self {
         let holders = questions.addresses.iter().map(|it| (*it, Holders::default())).collect();
         let mut cluster = Cluster { inventory, holders, long_names: HashMap::new() };
-        for pod in inventory.pods.values() {
+        for pod in inventory.pods.iter() {
             for address in pod.addresses.iter() {
                 if let Some(holders) = cluster.holders.get_mut(address)
                     && holders.pod.is_none_or(|it| it.precedence() < pod.precedence())
@@ -162,7 +162,7 @@ impl<'a> Cluster<'a> {
         }
         let (namespace, name) = name.split_once("::")?;
         let key = Key::new(namespace, name);
-        let is_pod = self.inventory.pods.contains_key(&key);
+        let is_pod = self.inventory.pods.get(&key).is_some();
         (is_pod || self.inventory.services.contains_key(&key)).then_some(Source { is_pod, key })
     }
 

@@ -79,8 +79,8 @@ impl DesiredState {
         self.findings.extend(claims.findings);
         self.with_findings.extend(claims.with_findings);
         let vrfs = numbered(dns.iter().map(|dn| vrf_of(&dn.l3out)));
-        let (conflicts, changed) = (BTreeMap::new(), BTreeSet::new());
-        let mut assignment = Assignment { claimants: &claimants, vrfs, epgs, conflicts, changed };
+        let (subnets, conflicts) = (epgs.iter().map(|_| Vec::new()).collect(), BTreeMap::new());
+        let mut assignment = Assignment { claimants: &claimants, vrfs, epgs, subnets, conflicts };
         for claims in claims.all.chunk_by(|a, b| a.prefix == b.prefix) {
             let unplaced = unplaced(claims, &claimants);
             if !unplaced.is_empty() {
@@ -94,7 +94,20 @@ impl DesiredState {
             let finding = Finding::new(Code::AddressConflict, &workload, conflict.texts.to_string());
             self.findings.push(finding.with_note(conflict.notes.to_string()));
         }
-        assignment.changed
+        let mut changed = BTreeSet::new();
+        for ((dn, epg), subnets) in assignment.epgs.into_iter().zip(assignment.subnets) {
+            if subnets.is_empty() {
+                continue;
+            }
+            changed.insert(dn.clone());
+            // A map that is made of a sorted list at once takes little more than half the memory of one that grows.
+            if epg.subnets.is_empty() {
+                epg.subnets = subnets.into_iter().collect();
+            } else {
+                epg.subnets.extend(subnets);
+            }
+        }
+        changed
     }
 
     /// The namespaces that a finding counts for (X3): of an EPG or L3Out those of the Deployments that name it.
@@ -149,7 +162,7 @@ pub struct DesiredSubnet {
     /// Other Pods and Services that the address comes from (S4).
     pub also: Box<[Source]>,
     /// The Deployment that it is for, or one of several.
-    pub workload: Workload,
+    pub workload: Arc<Workload>,
     /// All Deployments that it is for are paused: it is neither created nor changed (D2).
     pub paused: bool,
 }
@@ -160,7 +173,7 @@ pub struct Unplaced {
     /// Where the address comes from.
     pub source: Source,
     /// The Deployment; if several have the address for the same reason, the first of them by name.
-    pub workload: Workload,
+    pub workload: Arc<Workload>,
     /// It is paused (D2); else its EPG is not known (D3).
     pub paused: bool,
 }
@@ -202,10 +215,6 @@ pub fn desired_state(
         desired.findings.push(Finding::new(Code::UnknownKey, subject, unknown_annotations(&it.unknown_keys)));
     }
     desired.assign(inventory, rules, vrf_of, Which::All);
-    // A map that is made of a sorted list at once takes little more than half the memory of one that grew.
-    for epg in desired.epgs.values_mut() {
-        epg.subnets = std::mem::take(&mut epg.subnets).into_iter().collect();
-    }
     desired.findings.sort();
     desired.findings.dedup();
     desired
@@ -233,7 +242,7 @@ fn unplaced(claims: &[Claim<'_>], claimants: &Claimants<'_>) -> Vec<Unplaced> {
     found.sort_unstable_by_key(|(claim, index, _)| (claim.is_pod, claim.key, *index));
     let unplaced = |(claim, index, paused): (&Claim<'_>, usize, bool)| Unplaced {
         source: claim.source(),
-        workload: claimants.get(index).workload(),
+        workload: claimants.workload(index).clone(),
         paused,
     };
     found.into_iter().map(unplaced).collect()
@@ -251,9 +260,9 @@ struct Assignment<'a> {
     claimants: &'a Claimants<'a>,
     vrfs: Vec<usize>,
     epgs: Vec<(&'a EpgDn, &'a mut DesiredEpg)>,
+    /// What each EPG gets, by address.
+    subnets: Vec<Vec<(Prefix, DesiredSubnet)>>,
     conflicts: BTreeMap<Workload, Conflict>,
-    /// The EPGs that got an address.
-    changed: BTreeSet<EpgDn>,
 }
 
 /// The EPG that gets an address in a VRF, and the oldest Deployment there that claims it.
@@ -312,12 +321,8 @@ impl Assignment<'_> {
         let Some(index) = first.group.active.or(first.group.paused) else { return };
         let source = first.source();
         let also = claims.iter().map(|it| it.source()).filter(|it| *it != source).collect();
-        let (workload, paused) = (self.claimants.get(index).workload(), first.group.active.is_none());
-        let (dn, desired) = &mut self.epgs[epg];
-        desired.subnets.insert(first.prefix, DesiredSubnet { source, also, workload, paused });
-        if !self.changed.contains(*dn) {
-            self.changed.insert(dn.clone());
-        }
+        let (workload, paused) = (self.claimants.workload(index).clone(), first.group.active.is_none());
+        self.subnets[epg].push((first.prefix, DesiredSubnet { source, also, workload, paused }));
     }
 
     /// S3: an older Deployment has the address in another EPG of the VRF.
@@ -328,8 +333,8 @@ impl Assignment<'_> {
             return;
         }
         let (what, elsewhere) = (format!("{} ({})", first.prefix, first.source()), self.epgs[winner.epg].0);
-        let older = self.claimants.get(winner.oldest).workload();
-        let conflict = self.conflicts.entry(self.claimants.get(loser).workload()).or_default();
+        let older = self.claimants.workload(winner.oldest);
+        let conflict = self.conflicts.entry((**self.claimants.workload(loser)).clone()).or_default();
         conflict
             .texts
             .push(format_args!("{what} not added to {to}: older {older} has the address in {elsewhere} (same VRF)"));

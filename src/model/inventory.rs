@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::binding::{self, Binding};
 use super::dn::EpgDn;
 use super::kubernetes::{Deployment, Key, Kind, Labels, Object, Pod, Service, Workload};
+use super::pods::Pods;
 use super::rules::{Exposed, Rules};
 
 /// How long a view without an open watch still counts as complete (W1).
@@ -99,7 +100,7 @@ pub struct Inventory {
     /// The Deployments without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
     pub misannotated: BTreeMap<Key, Deployment>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
-    pub pods: HashMap<Key, Box<Pod>>,
+    pub pods: Pods,
     /// The Services of type LoadBalancer that have a selector.
     pub services: BTreeMap<Key, Service>,
     /// For each Deployment that owns Pods (P1) the different sets of labels that they have, and how many have each.
@@ -113,7 +114,7 @@ impl Default for Inventory {
         Inventory {
             managed: BTreeMap::new(),
             misannotated: BTreeMap::new(),
-            pods: HashMap::new(),
+            pods: Pods::default(),
             services: BTreeMap::new(),
             labels: HashMap::new(),
             views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
@@ -132,7 +133,7 @@ impl Inventory {
                 std::mem::take(&mut self.managed)
             }
             Kind::Pod => {
-                self.pods = HashMap::with_capacity(objects.len());
+                self.pods = Pods::with_capacity(objects.len());
                 self.labels.clear();
                 BTreeMap::new()
             }
@@ -155,7 +156,7 @@ impl Inventory {
                 }
                 Object::Pod(it) => {
                     self.add_labels(&it);
-                    if let Some(twice) = self.pods.insert(it.key.clone(), it) {
+                    if let Some(twice) = self.pods.insert(it) {
                         self.remove_labels(&twice);
                     }
                 }
@@ -193,13 +194,12 @@ impl Inventory {
                 Changed::Everything
             }
             Object::Pod(it) => {
-                let key = it.key.clone();
-                if self.pods.get(&key) == Some(&it) {
+                if self.pods.get(&it.key) == Some(&*it) {
                     return Changed::Nothing;
                 }
-                let before = self.pods.remove(&key);
+                let before = self.pods.remove(&it.key);
                 let changed = self.pod_changed(before.as_deref(), Some(&it));
-                self.pods.insert(key, it);
+                self.pods.insert(it);
                 changed
             }
             Object::Service(it) => {

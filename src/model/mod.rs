@@ -29,6 +29,7 @@ pub mod observed;
 pub mod plan;
 mod plan_findings;
 pub mod plan_input;
+pub mod pods;
 pub mod staleness;
 
 pub mod guards;

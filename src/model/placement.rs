@@ -68,8 +68,7 @@ impl<'a> Placement<'a> {
     fn those_in_question<'m, T>(&self, all: &'m BTreeMap<Prefix, T>) -> Vec<(&'m Prefix, &'m T)> {
         match &self.in_question {
             None => all.iter().collect(),
-            Some(some) if some.len() < all.len() => some.iter().filter_map(|it| all.get_key_value(it)).collect(),
-            Some(some) => all.iter().filter(|(prefix, _)| some.contains(prefix)).collect(),
+            Some(some) => common(some, all),
         }
     }
 
@@ -172,6 +171,15 @@ impl<'a> Placement<'a> {
     pub(super) fn belongs_to_another(&self, prefix: Prefix, name: &str) -> bool {
         let sources = self.sources.get(&prefix.address).filter(|_| prefix == Prefix::host(prefix.address));
         sources.is_some_and(|it| !it.is_empty() && !it.iter().any(|it| it.is_named(name)))
+    }
+}
+
+/// The addresses of a map that are among some others.
+pub(super) fn common<'m, T>(some: &HashSet<Prefix>, all: &'m BTreeMap<Prefix, T>) -> Vec<(&'m Prefix, &'m T)> {
+    if some.len() < all.len() {
+        some.iter().filter_map(|it| all.get_key_value(it)).collect()
+    } else {
+        all.iter().filter(|(prefix, _)| some.contains(prefix)).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use super::desired::{DesiredEpg, DesiredSubnet};
 use super::dn::{EpgDn, ObjectDn, Prefix};
 use super::observed::{Epg, Subnet};
 use super::owner::Ownership;
-use super::placement::Placement;
+use super::placement::{Placement, common};
 use super::plan::{Change, Plan, RequestShape, Transaction};
 use super::plan_findings::{Holder, PlanFindings};
 use super::plan_input::{PlanInput, TagFailure};
@@ -47,18 +47,21 @@ fn epgs_to_plan<'a>(input: &PlanInput<'a>) -> Vec<EpgToPlan<'a>> {
     desired.chain(others.map(|(dn, epg)| (Cow::Owned(dn), None, Some(epg)))).collect()
 }
 
-/// The addresses that are desired in one of these EPGs and not there, or the other way round.
-fn in_question(epgs: &[EpgToPlan<'_>]) -> HashSet<Prefix> {
-    let mut prefixes = HashSet::new();
+/// The addresses that some EPG holds and that are missing in one of these EPGs, or surplus there. Of the others none is in
+/// its way.
+fn in_question(input: &PlanInput<'_>, epgs: &[EpgToPlan<'_>]) -> HashSet<Prefix> {
+    let (mut absent, mut in_question) = (HashSet::new(), HashSet::new());
     for (_, desired, present) in epgs {
         let (desired, present) = (desired.map(|it| &it.subnets), present.map(|it| &it.subnets));
-        let absent =
-            desired.into_iter().flat_map(|it| it.keys()).filter(|it| present.is_none_or(|all| !all.contains_key(it)));
-        let surplus =
-            present.into_iter().flat_map(|it| it.keys()).filter(|it| desired.is_none_or(|all| !all.contains_key(it)));
-        prefixes.extend(absent.chain(surplus));
+        let all = desired.into_iter().flat_map(|it| it.keys());
+        absent.extend(all.filter(|it| present.is_none_or(|all| !all.contains_key(it))));
+        let all = present.into_iter().flat_map(|it| it.keys());
+        in_question.extend(all.filter(|it| desired.is_none_or(|all| !all.contains_key(it))));
     }
-    prefixes
+    for (_, epg) in input.fabric.epgs() {
+        in_question.extend(common(&absent, &epg.subnets).into_iter().map(|(prefix, _)| *prefix));
+    }
+    in_question
 }
 
 struct Planner<'a> {
@@ -97,7 +100,7 @@ struct Ties {
 
 impl<'a> Planner<'a> {
     fn new(input: &'a PlanInput<'a>, epgs: &[EpgToPlan<'a>]) -> Self {
-        let placement = Placement::new(input, Some(in_question(epgs)));
+        let placement = Placement::new(input, Some(in_question(input, epgs)));
         let holders = placement.holders();
         let (plan, findings) = (Plan::default(), PlanFindings::default());
         Planner { input, plan, findings, may_go_on: false, placement, holders }

@@ -136,7 +136,7 @@ fn a_pod_that_is_listed_twice_is_one() {
     let mut listed = Vec::new();
     for tier in ["front", "back"] {
         world.pod("web", "web-1", "10.0.0.1", tier);
-        listed.extend(world.inventory.pods.values().cloned().map(Object::Pod));
+        listed.extend(world.inventory.pods.iter().cloned().map(|it| Object::Pod(Box::new(it))));
     }
     world.inventory.listed(Kind::Pod, listed, Instant::now());
     let subnets = |world: &World| world.desired().epgs[&epg("E")].subnets.len();

@@ -62,7 +62,7 @@ impl<'a> Explainer<'a> {
             Object::Pod(it) => Some(&**it),
             _ => None,
         });
-        self.input.inventory.pods.values().map(|it| &**it).chain(unneeded)
+        self.input.inventory.pods.iter().chain(unneeded)
     }
 
     /// All Services that were listed.
