@@ -191,6 +191,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
         use_foreign: get("foreign-epg").map_or(Ok(default.use_foreign), use_foreign)?,
         scope: get("subnet-scope").map_or(Ok(default.scope), scope)?,
         keep_contracted: invocation.is_on("keep-contracted"),
+        restore_contracts: invocation.is_on("restore-contracts"),
         batch: get("batch").map_or(Ok(default.batch), |it| number(it, 1, 1000))?,
         max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
         max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), |it| number_or_off(it, 1, 100_000))?,

@@ -209,6 +209,12 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("keep-contracted", Shape::Switch, "false", "Keep an owned EPG that has contracts, without its subnets."),
     flag(
+        "restore-contracts",
+        Shape::Switch,
+        "false",
+        "Give an owned EPG that another writer deleted the contract relations again that it had in that moment.",
+    ),
+    flag(
         "policy",
         Shape::One("POLICY"),
         "`sync`",

@@ -166,6 +166,11 @@ impl FabricCache {
         self.lost.keep(is_desired);
     }
 
+    /// R7: the APIC does not take back the contract relations that an EPG had.
+    pub fn relations_refused(&mut self, dn: &EpgDn) {
+        self.lost.relations_refused(dn);
+    }
+
     /// The answer to a write shows that the write created what another writer had just deleted.
     pub fn recreated(&mut self, dn: &EpgDn) {
         if let Some(epg) = self.epg_mut(dn) {
@@ -174,12 +179,13 @@ impl FabricCache {
     }
 
     /// Takes the answer to a read of a whole L3Out: its own object, EPGs, subnets and tags (R3), and the relation to its VRF.
-    /// Returns the owned objects that another writer deleted or changed since the cache last saw them (R5).
-    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo]) -> Vec<ObjectDn> {
+    /// Returns the owned objects that another writer deleted or changed since the cache last saw them (R5). `is_watched` says
+    /// that every change since then came as an event (R7).
+    pub fn put_l3out(&mut self, dn: &L3outDn, mos: &[Mo], is_watched: bool) -> Vec<ObjectDn> {
         let this = Some(ParsedDn::L3out(dn.clone()));
         if !mos.iter().any(|mo| mo.class == L3OUT && ParsedDn::parse(&mo.dn) == this) {
             if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
-                epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
+                epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None, is_watched));
             }
             return Vec::new();
         }
@@ -190,7 +196,7 @@ impl FabricCache {
             for (name, before) in epgs_before {
                 let epg = dn.epg(name.clone());
                 reverted.extend(compare(&epg, &before, epgs.get_mut(&name)));
-                self.lost.note(&epg, &before, epgs.get(&name));
+                self.lost.note(&epg, &before, epgs.get(&name), is_watched);
             }
             let gone = tags_before.into_keys().filter(|name| !tags.contains_key(name));
             reverted.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name))));
@@ -201,13 +207,13 @@ impl FabricCache {
 
     /// Takes the answer to a read of one whole EPG with its subnets and contract relations (W7). Returns what
     /// [`FabricCache::put_l3out`] returns.
-    pub fn put_epg(&mut self, dn: &EpgDn, mos: &[Mo]) -> Vec<ObjectDn> {
+    pub fn put_epg(&mut self, dn: &EpgDn, mos: &[Mo], is_watched: bool) -> Vec<ObjectDn> {
         let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return Vec::new() };
         let mut now = read_epgs(&self.owner, mos, &dn.l3out).remove(&dn.name);
         let mut reverted = Vec::new();
         if let Some(before) = epgs.remove(&dn.name) {
             reverted = compare(dn, &before, now.as_mut());
-            self.lost.note(dn, &before, now.as_ref());
+            self.lost.note(dn, &before, now.as_ref(), is_watched);
         }
         if let Some(now) = now {
             epgs.insert(dn.name.clone(), now);
@@ -276,6 +282,11 @@ impl FabricCache {
             Change::DeleteSubnet { prefix, .. } => {
                 if let Some(epg) = epgs.get_mut(&dn.name) {
                     epg.subnets.remove(prefix);
+                }
+            }
+            Change::RestoreRelation { relation } => {
+                if let Some(epg) = epgs.get_mut(&dn.name) {
+                    epg.relations.insert(relation.clone());
                 }
             }
             Change::CreateTag => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dn::{EpgDn, ObjectDn};
-use super::observed::Epg;
+use super::observed::{Epg, contract_of};
 use super::owner::Ownership;
 
 /// What was deleted and is not restored yet, and the contract relations that are still missing.
@@ -13,7 +13,15 @@ pub struct ExternalDeletions {
     /// Owned objects that this process saw, and that another writer deleted.
     objects: BTreeSet<ObjectDn>,
     /// The contract relations that owned EPGs had when another writer deleted them.
-    relations: BTreeMap<EpgDn, BTreeSet<Box<str>>>,
+    relations: BTreeMap<EpgDn, LostRelations>,
+}
+
+#[derive(Debug)]
+struct LostRelations {
+    all: BTreeSet<Box<str>>,
+    /// They were there when the EPG was deleted: every change of the L3Out came as an event, and so did that deletion.
+    /// Otherwise people may have removed one before.
+    may_return: bool,
 }
 
 impl ExternalDeletions {
@@ -24,7 +32,20 @@ impl ExternalDeletions {
 
     /// The contract relations that an owned EPG lost when another writer deleted it.
     pub fn relations(&self, dn: &EpgDn) -> Option<&BTreeSet<Box<str>>> {
-        self.relations.get(dn)
+        Some(&self.relations.get(dn)?.all)
+    }
+
+    /// Those of them that may be put back.
+    pub fn returning(&self, dn: &EpgDn) -> impl Iterator<Item = &str> {
+        let lost = self.relations.get(dn).filter(|it| it.may_return);
+        lost.into_iter().flat_map(|it| &it.all).map(|it| &**it).filter(|it| contract_of(it).is_some())
+    }
+
+    /// The APIC does not take them back.
+    pub(super) fn relations_refused(&mut self, dn: &EpgDn) {
+        if let Some(lost) = self.relations.get_mut(dn) {
+            lost.may_return = false;
+        }
     }
 
     /// Forgets what is not desired any more.
@@ -38,8 +59,9 @@ impl ExternalDeletions {
         self.objects.remove(object);
     }
 
-    /// Compares an EPG as it is read now with what was known of it.
-    pub(super) fn note(&mut self, dn: &EpgDn, before: &Epg, now: Option<&Epg>) {
+    /// Compares an EPG as it is read now with what was known of it. `is_watched` says that every change since then came as an
+    /// event.
+    pub(super) fn note(&mut self, dn: &EpgDn, before: &Epg, now: Option<&Epg>, is_watched: bool) {
         let is_gone = |prefix| now.is_none_or(|now| !now.subnets.contains_key(prefix));
         for (prefix, subnet) in &before.subnets {
             if subnet.ownership == Ownership::Owned && is_gone(prefix) {
@@ -54,7 +76,10 @@ impl ExternalDeletions {
         if now.is_some_and(|it| !it.relations.is_empty()) {
             self.relations.remove(dn);
         } else if was_owned && was_deleted && !before.relations.is_empty() {
-            self.relations.insert(dn.clone(), before.relations.clone());
+            // Only an event takes `was_owned` from an EPG that was owned when it was read.
+            let may_return = is_watched && before.deleted && !before.was_owned;
+            let lost = LostRelations { all: before.relations.clone(), may_return };
+            self.relations.insert(dn.clone(), lost);
         }
     }
 }

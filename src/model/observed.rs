@@ -24,6 +24,15 @@ pub const FAULT: &str = "faultInst";
 pub const PREFIX_IN_USE: &str = "F0467";
 /// The classes of an external EPG's contract relations.
 pub const CONTRACTS: [&str; 5] = ["fvRsCons", "fvRsProv", "fvRsConsIf", "fvRsProtBy", "fvRsIntraEpg"];
+/// How the RN of such a relation begins, its class, and the attribute that names the contract (reference: object model of
+/// `fvRsCons` and the others).
+const RELATIONS: [(&str, &str, &str); 5] = [
+    ("rscons-", "fvRsCons", "tnVzBrCPName"),
+    ("rsprov-", "fvRsProv", "tnVzBrCPName"),
+    ("rsconsIf-", "fvRsConsIf", "tnVzCPIfName"),
+    ("rsprotBy-", "fvRsProtBy", "tnVzTabooName"),
+    ("rsintraEpg-", "fvRsIntraEpg", "tnVzBrCPName"),
+];
 
 /// A subnet as the fabric holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +203,13 @@ pub fn relation(mo: &Mo) -> Box<str> {
     let rn = mo.dn.rsplit('/').next().unwrap_or_default();
     let is_plain = rn.len() <= 128 && rn.bytes().all(|it| it.is_ascii_alphanumeric() || b"_.:-".contains(&it));
     (if is_plain { rn } else { &mo.class }).into()
+}
+
+/// The class of a contract relation, the attribute that names the contract, and its name, by the RN. Nothing if it is not an
+/// RN that [`relation`] takes from an APIC.
+pub fn contract_of(relation: &str) -> Option<(&'static str, &'static str, &str)> {
+    let of = |(begin, class, attribute)| Some((class, attribute, relation.strip_prefix(begin)?));
+    RELATIONS.into_iter().find_map(of).filter(|(.., name)| !name.is_empty())
 }
 
 /// How many of these faults say that another EPG of the VRF has a prefix of an EPG, and are not over, for each EPG (S3).

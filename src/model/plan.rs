@@ -88,9 +88,15 @@ impl Transaction {
         self.changes.iter().any(Change::is_delete)
     }
 
-    /// The objects that it creates, changes or deletes.
+    /// Whether it puts back contract relations, and does nothing else (R7).
+    pub fn restores_relations(&self) -> bool {
+        matches!(self.changes.first(), Some(Change::RestoreRelation { .. }))
+    }
+
+    /// The objects that it creates, changes or deletes. A contract relation is not one of aci-sync's.
     pub fn objects(&self) -> impl Iterator<Item = ObjectDn> {
-        self.changes.iter().map(|it| it.object(&self.epg))
+        let own = self.changes.iter().filter(|it| !matches!(it, Change::RestoreRelation { .. }));
+        own.map(|it| it.object(&self.epg))
     }
 }
 
@@ -154,6 +160,11 @@ pub enum Change {
         moves_to: Option<Box<EpgDn>>,
         /// Why (R8).
         why: Cause,
+    },
+    /// Gives the EPG a contract relation again that it had when another writer deleted it (R7).
+    RestoreRelation {
+        /// Its RN, such as `rscons-web`.
+        relation: Box<str>,
     },
     /// Creates the tag at the L3Out that marks the EPG as foreign (O4).
     CreateTag,
@@ -233,6 +244,9 @@ impl fmt::Display for Change {
             Change::DeleteSubnet { prefix, before, why, .. } => {
                 write!(f, "- {prefix}  was {:?}  ({why})", before.name)
             }
+            Change::RestoreRelation { relation } => {
+                write!(f, "~ EPG  contract relation {relation}  (another writer deleted it with the EPG)")
+            }
             Change::CreateTag => f.write_str("+ tag on the L3Out  (marks the EPG as foreign)"),
             Change::DeleteTag { .. } => f.write_str("- tag on the L3Out  (no longer needed)"),
         }
@@ -262,7 +276,9 @@ impl Tally {
         for change in transactions.into_iter().flat_map(|it| &it.changes) {
             match change {
                 Change::CreateEpg { .. } | Change::CreateSubnet { .. } | Change::CreateTag => tally.created += 1,
-                Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } => tally.updated += 1,
+                Change::SetEpgOwner { .. } | Change::RepairSubnet { .. } | Change::RestoreRelation { .. } => {
+                    tally.updated += 1;
+                }
                 Change::DeleteEpg { subnets, .. } => tally.deleted += 1 + subnets,
                 Change::DeleteSubnet { .. } | Change::DeleteTag { .. } => tally.deleted += 1,
             }

@@ -180,7 +180,13 @@ impl<'a> Planner<'a> {
             && epg.is_ours()
             && epg.relations.is_empty()
         {
-            self.findings.contracts_lost(dn, lost);
+            let returning: Vec<&str> = self.input.fabric.lost().returning(dn).collect();
+            if self.input.rules.restore_contracts && !returning.is_empty() && is_owned {
+                let restore = |it: &str| Change::RestoreRelation { relation: it.into() };
+                self.send(dn, Some(epg), RequestShape::EpgTree, returning.into_iter().map(restore).collect());
+            } else {
+                self.findings.contracts_lost(dn, lost);
+            }
         }
         let mut not_classified = Vec::new();
         for (prefix, subnet) in &desired.subnets {

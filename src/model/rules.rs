@@ -21,6 +21,8 @@ pub struct Rules {
     pub scope: Scope,
     /// An EPG that is not desired stays, empty, if it has contract relations (`--keep-contracted`).
     pub keep_contracted: bool,
+    /// An owned EPG that another writer deleted gets its contract relations back (`--restore-contracts`, R7).
+    pub restore_contracts: bool,
     /// The most objects in one request (`--batch`).
     pub batch: usize,
     /// How much one full sync may delete (`--max-deletes`, W4).
@@ -38,6 +40,7 @@ impl Default for Rules {
             use_foreign: true,
             scope: Scope::parse(IMPORT_SECURITY),
             keep_contracted: false,
+            restore_contracts: false,
             batch: 500,
             max_deletes: MaxDeletes::Percent(30),
             max_epgs: Some(100),

@@ -118,6 +118,15 @@ impl Reconciler {
                 self.read_l3out(run, &dn.l3out)?;
                 Ok(Next::DropL3out)
             }
+            Refusal::Apic(error @ (Error::Rejected { .. } | Error::Forbidden(_)))
+                if transaction.restores_relations() =>
+            {
+                // The EPG is right without them, and the finding lists them.
+                let dn = &transaction.epg;
+                warn!(epg:% = dn, error:%; "failed to restore the contract relations of the EPG; giving up");
+                self.fabric.cache.relations_refused(dn);
+                Ok(Next::Continue)
+            }
             Refusal::Apic(error) if self.is_about_content(&transaction.epg, &error) => {
                 Ok(self.content_rejected(run, &transaction, &error))
             }
@@ -377,7 +386,9 @@ fn count_done(transaction: &Transaction) {
     for change in &transaction.changes {
         match change {
             Change::CreateEpg { .. } => metrics::changed(Class::Epg, Action::Create, 1),
-            Change::SetEpgOwner { .. } => metrics::changed(Class::Epg, Action::Repair, 1),
+            Change::SetEpgOwner { .. } | Change::RestoreRelation { .. } => {
+                metrics::changed(Class::Epg, Action::Repair, 1)
+            }
             Change::DeleteEpg { subnets, .. } => {
                 metrics::changed(Class::Epg, Action::Delete, 1);
                 metrics::changed(Class::Subnet, Action::Delete, *subnets);

@@ -297,6 +297,8 @@ impl Reconciler {
 
     /// Takes the answer to the read of an L3Out.
     fn put_l3out(&mut self, run: &mut Run<'_>, dn: &L3outDn, (id, mos): Subscribed) {
+        // A new subscription says that there was a time without one.
+        let is_watched = id.is_none() && self.fabric.subscriptions.is_subscribed(dn);
         match id {
             Some(id) => self.fabric.subscriptions.subscribed(dn, id),
             None if self.fabric.subscriptions.is_served(dn) => {}
@@ -304,7 +306,7 @@ impl Reconciler {
         }
         self.fabric.subscriptions.was_read(dn, run.now);
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
-        let reverted = self.fabric.cache.put_l3out(dn, &mos);
+        let reverted = self.fabric.cache.put_l3out(dn, &mos, is_watched);
         self.reverted(reverted);
         if was_missing && self.fabric.cache.l3out(dn) != Some(&L3out::Missing) {
             info!(l3out:% = dn; "L3Out found");
@@ -348,7 +350,8 @@ impl Reconciler {
         let mut result = Ok(());
         while !rest.is_empty() && result.is_ok() {
             let failed = self.read_until_failure(run, &mut rest, read, |reconciler, _, dn, (_, mos)| {
-                let reverted = reconciler.fabric.cache.put_epg(dn, &mos);
+                let is_watched = reconciler.fabric.subscriptions.is_subscribed(&dn.l3out);
+                let reverted = reconciler.fabric.cache.put_epg(dn, &mos, is_watched);
                 reconciler.reverted(reverted);
                 reconciler.fabric.stale_epgs.remove(dn);
             });

@@ -69,7 +69,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             let attributes = Attributes { target_dn: Some("uni/tn-T/ctx-V".into()), ..Attributes::default() };
             own.push(Mo { class: "l3extRsEctx".to_owned(), dn: format!("{dn}/rsectx"), attributes });
         }
-        fabric.put_l3out(dn, &own);
+        fabric.put_l3out(dn, &own, false);
     }
     let (held, untagged) = (BTreeSet::new(), BTreeMap::new());
     for round in 0.. {

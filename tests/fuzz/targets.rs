@@ -318,7 +318,7 @@ fn l3out() -> L3outDn {
 
 fn fabric(mos: &[Mo]) -> FabricCache {
     let mut fabric = FabricCache::new(OwnerIdentity::new("prod-1", &[]));
-    fabric.put_l3out(&l3out(), mos);
+    fabric.put_l3out(&l3out(), mos, false);
     fabric
 }
 

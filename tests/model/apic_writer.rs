@@ -67,7 +67,7 @@ fn fabric() -> FabricCache {
     mos.push(mo("l3extInstP", epg("PURE").to_string(), marks[0].1, "PURE"));
     mos.push(mo("l3extSubnet", epg("PURE").subnet("10.1.0.0/32"), marks[0].1, "a::b"));
     let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
-    fabric.put_l3out(&l3out(), &mos);
+    fabric.put_l3out(&l3out(), &mos, false);
     fabric
 }
 

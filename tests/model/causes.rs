@@ -7,23 +7,10 @@ use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::owner::OwnerIdentity;
-use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::Reconciler;
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};
-
-/// The changes of a reconcile, each in a line; events of the fabric are received first.
-fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
-    session.deliver_events(reconciler);
-    let report = reconcile(reconciler, session, now);
-    let text = describe(&report.done);
-    text.lines().filter_map(|it| it.strip_prefix("    ")).map(str::to_owned).collect()
-}
-
-fn findings(reconciler: &Reconciler, code: Code) -> Vec<String> {
-    reconciler.findings().iter().filter(|it| it.code == code).map(|it| it.text.clone()).collect()
-}
 
 /// R8: what another writer deleted is restored, and is not called created for the first time; with the EPG everything
 /// in it, but for what is new.
@@ -98,11 +85,6 @@ fn a_changed_setting_is_no_drift() {
     let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     let repaired = changes(&mut reconciler, &session, now);
     assert!(repaired[0].ends_with("(required by --subnet-scope)"), "{repaired:?}");
-}
-
-/// Adds a contract relation to the EPG.
-fn relate(apic: &InMemoryApic, contract: &str) {
-    apic.admin.set(&format!("{DN_E}/rscons-{contract}"), "fvRsCons", &[]).unwrap();
 }
 
 /// R7: an EPG that another writer deletes comes back without its contract relations, which is a finding and an Event

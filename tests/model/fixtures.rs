@@ -9,9 +9,11 @@ use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
 use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::kube::{Event, objects};
+use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::owner::OwnerIdentity;
+use aci_sync::model::plan::describe;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
 use aci_sync::reconcile::{ReconcileContext, Reconciler, Report};
@@ -207,3 +209,20 @@ pub fn reconcile(reconciler: &mut Reconciler, session: &Session, now: Instant) -
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);
+
+/// The changes of a reconcile, each in a line; events of the fabric are received first.
+pub fn changes(reconciler: &mut Reconciler, session: &Session, now: Instant) -> Vec<String> {
+    session.deliver_events(reconciler);
+    let report = reconcile(reconciler, session, now);
+    let text = describe(&report.done);
+    text.lines().filter_map(|it| it.strip_prefix("    ")).map(str::to_owned).collect()
+}
+
+pub fn findings(reconciler: &Reconciler, code: Code) -> Vec<String> {
+    reconciler.findings().iter().filter(|it| it.code == code).map(|it| it.text.clone()).collect()
+}
+
+/// Adds a contract relation to the EPG.
+pub fn relate(apic: &InMemoryApic, contract: &str) {
+    apic.admin.set(&format!("{DN_E}/rscons-{contract}"), "fvRsCons", &[]).unwrap();
+}

@@ -193,7 +193,7 @@ fn settled_epgs_are_left_out() {
     world.pod("api", "api-1", "10.0.0.9", "back");
     let mut fabric = FabricCache::new(OwnerIdentity::new("me", &[]));
     let this = Mo { class: "l3extOut".to_owned(), dn: l3out().to_string(), attributes: Attributes::default() };
-    fabric.put_l3out(&l3out(), &[this]);
+    fabric.put_l3out(&l3out(), &[this], false);
     let mut desired = world.desired();
     let settled = |world: &World, desired: &DesiredState, fabric: &mut FabricCache| {
         let plan = world.plan(desired, fabric);

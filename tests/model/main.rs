@@ -11,6 +11,7 @@ mod binding;
 mod causes;
 mod concurrent_changes;
 mod configuration;
+mod contracts;
 mod event_notices;
 mod explain;
 mod hostile_tenants;

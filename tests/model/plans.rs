@@ -252,13 +252,13 @@ impl World {
                 dn: format!("{dn}/rsectx"),
                 attributes: Attributes { target_dn: Some(vrf.into()), ..Attributes::default() },
             }));
-            fabric.put_l3out(&dn, &mos);
+            fabric.put_l3out(&dn, &mos, false);
             for epg in fabric.epgs().map(|(dn, _)| dn).collect::<Vec<_>>() {
                 if epg.l3out == dn {
                     let below = format!("{epg}/");
                     let own = |mo: &&Mo| mo.dn == epg.to_string() || mo.dn.starts_with(&below);
                     let mos: Vec<Mo> = mos.iter().filter(own).cloned().collect();
-                    fabric.put_epg(&epg, &mos);
+                    fabric.put_epg(&epg, &mos, false);
                 }
             }
         }

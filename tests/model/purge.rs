@@ -66,7 +66,7 @@ fn objects(world: &str) -> Vec<Mo> {
 
 fn fabric(world: &str, owner: OwnerIdentity) -> FabricCache {
     let mut fabric = FabricCache::new(owner);
-    fabric.put_l3out(&l3out(), &objects(world));
+    fabric.put_l3out(&l3out(), &objects(world), false);
     fabric
 }
 

@@ -1,5 +1,6 @@
 //! What other actors do: users to their clusters, other writers and administrators to the fabric.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -256,6 +257,7 @@ fn fabric(world: &mut World) {
     let epgs: Vec<String> = admin.class("l3extInstP").into_keys().collect();
     let subnets: Vec<String> = admin.class("l3extSubnet").into_keys().collect();
     let tags: Vec<String> = admin.class("tagAnnotation").into_keys().collect();
+    let contracts: Vec<String> = admin.class("fvRsCons").into_keys().collect();
     let random = &mut world.random;
     let l3out = L3OUTS[random.below(3) as usize];
     let epg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
@@ -268,6 +270,7 @@ fn fabric(world: &mut World) {
         10 => ("actor: change a name", random.one_of(&subnets).cloned()),
         11 | 12 => ("actor: change a mark", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
         13 => ("actor: describe", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
+        14 if random.percent(30) => ("actor: remove a contract", random.one_of(&contracts).cloned()),
         14 => ("actor: contract", random.one_of(&epgs).cloned()),
         15..=17 => ("actor: make an EPG", Some(epg)),
         18..=20 => {
@@ -304,6 +307,15 @@ fn fabric(world: &mut World) {
         "actor: contract" => {
             let contract = json!({"fvRsCons": {"attributes": {"tnVzBrCPName": "web"}}});
             admin.admin_post(&dn, &contract).unwrap();
+            change_contracts(world, |all| {
+                all.insert(format!("{dn}/rscons-web"));
+            });
+        }
+        "actor: remove a contract" => {
+            admin.admin_delete(&dn).unwrap();
+            change_contracts(world, |all| {
+                all.remove(&dn);
+            });
         }
         "actor: make an L3Out" => make_l3out(world, &dn),
         _ => {
@@ -316,6 +328,11 @@ fn fabric(world: &mut World) {
     }
     count(world, what);
     world.say(format!("{what} {dn} {mark}"));
+}
+
+/// Changes which contract relations people want.
+fn change_contracts(world: &World, change: impl Fn(&mut BTreeSet<String>)) {
+    world.sides.iter().for_each(|it| change(&mut it.line.inner.borrow_mut().contracts));
 }
 
 fn make_l3out(world: &mut World, dn: &str) {
@@ -395,7 +412,7 @@ fn wrong_plan(world: &mut World, side: usize) {
         let dn = L3outDn { tenant: dn::Name::tenant("T").unwrap(), l3out: dn::Name::object(l3out).unwrap() };
         let query = Query::object(&dn).subtree(&["l3extOut", "l3extInstP", "l3extSubnet", "tagAnnotation"]);
         let mos = line.read(&query).unwrap_or_default();
-        cache.put_l3out(&dn, &mos);
+        cache.put_l3out(&dn, &mos, false);
     }
     let random = &mut world.random;
     let epgs: Vec<(EpgDn, Epg)> = cache.epgs().map(|(dn, epg)| (dn, epg.clone())).collect();

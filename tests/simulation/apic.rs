@@ -93,6 +93,9 @@ pub struct Inner {
     pub existed: BTreeSet<String>,
     /// The EPGs that it made and has put no subnet into: they need no grace (D6).
     pub never_held: BTreeSet<String>,
+    /// The contract relations that people have made, and that neither they have removed one by one nor this process has
+    /// deleted with their EPG (R7).
+    pub contracts: BTreeSet<String>,
     /// When each subnet was made (R5).
     pub made: BTreeMap<String, Vec<Instant>>,
     /// Deleted by this process in this reconcile.
@@ -229,6 +232,7 @@ impl Line {
             started: now,
             existed: BTreeSet::new(),
             never_held: BTreeSet::new(),
+            contracts: BTreeSet::new(),
             made: BTreeMap::new(),
             deleted: BTreeSet::new(),
             created: BTreeSet::new(),

@@ -101,6 +101,7 @@ fn deleted(
         return Err(format!("I4: {dn} was deleted on an incomplete view"));
     }
     inner.deleted.insert(dn.to_owned());
+    inner.contracts.remove(dn);
     if inner.wrong_plan || interfered {
         return Ok(());
     }
@@ -186,6 +187,10 @@ fn made(
     class: &str,
     is: &Attributes,
 ) -> Result<(), String> {
+    if class == "fvRsCons" {
+        let may_return = inner.contracts.contains(dn) && !inner.deleted.contains(dn);
+        return if may_return { Ok(()) } else { Err(format!("R7: {dn} was made and people had not left it there")) };
+    }
     let allowed = match class {
         // Whatever a write creates carries the mark, also what was to be there already and had just been deleted (W2).
         "l3extInstP" | "l3extSubnet" => annotation(is) == marks.own,

@@ -36,6 +36,7 @@ const MINIMUM: u64 = 20;
 const COVERED: &str = "
     change: EPG made, change: EPG marked, change: EPG deleted, change: subnet made, change: subnet repaired,
     change: subnet moved, change: subnet deleted, change: tag written, change: tag deleted,
+    change: contract restored, actor: remove a contract,
     fault: unreachable, fault: 503, fault: token refused, fault: half an answer, fault: a write is lost,
     fault: an answer is lost, fault: killed before a request, fault: killed after a write, fault: restart,
     fault: take-over,

@@ -15,6 +15,7 @@ pub struct Settings {
     /// `--allow`: only the namespace `a` may name anything.
     pub only_a: bool,
     pub keep_contracted: bool,
+    pub restore_contracts: bool,
     /// `--addresses`: only those that end in 0 to 3.
     pub few_addresses: bool,
     /// `--max-epgs`.

@@ -103,6 +103,7 @@ impl World {
                 expose: (true, random.percent(85)),
                 only_a: random.percent(15),
                 keep_contracted: random.percent(20),
+                restore_contracts: random.percent(40),
                 few_addresses: random.percent(10),
                 max_epgs: if random.percent(20) { 1 + random.below(4) as usize } else { 100 },
             };
@@ -113,6 +114,7 @@ impl World {
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
                 addresses: blocks.into_iter().map(|it| Cidr::parse(it).unwrap()).collect(),
                 keep_contracted: settings.keep_contracted,
+                restore_contracts: settings.restore_contracts,
                 batch: if random.percent(30) { 3 } else { 500 },
                 max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
                 max_epgs: Some(settings.max_epgs),
@@ -372,6 +374,7 @@ impl World {
                     Change::RepairSubnet { .. } => "change: subnet repaired",
                     Change::DeleteSubnet { moves_to: Some(_), .. } => "change: subnet moved",
                     Change::DeleteSubnet { .. } => "change: subnet deleted",
+                    Change::RestoreRelation { .. } => "change: contract restored",
                     Change::CreateTag => "change: tag written",
                     Change::DeleteTag { .. } => "change: tag deleted",
                 });

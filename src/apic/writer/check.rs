@@ -80,6 +80,10 @@ fn check_change(owner: &OwnerIdentity, epg: Option<&Epg>, change: &Change) -> Re
             let is_moving_legacy = subnet.ownership == Ownership::Legacy && moves_to.is_some();
             owner.may_delete(subnet.ownership) || is_moving_legacy
         }),
+        Change::RestoreRelation { relation } => {
+            require(epg.ownership == Ownership::Owned, "the EPG is not owned")?;
+            require(!epg.relations.contains(relation), &format!("{relation} is present"))
+        }
         Change::CreateTag | Change::DeleteTag { .. } => Ok(()),
     }
 }

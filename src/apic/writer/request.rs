@@ -1,7 +1,7 @@
 //! A write as it goes over the wire. It has two forms (W2): a POST of an object tree and a DELETE of one object.
 
 use super::body::Body;
-use crate::model::observed::{EPG, SUBNET, TAG};
+use crate::model::observed::{EPG, SUBNET, TAG, contract_of};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Change, RequestShape, Transaction};
 
@@ -87,7 +87,15 @@ fn epg_tree(owner: &OwnerIdentity, transaction: &Transaction) -> Body {
     } else {
         epg.with("annotation", owner.annotation()).with_some("status", creates.then_some("created"))
     };
-    epg.with_children(changes.iter().filter_map(|change| subnet(owner, change)))
+    epg.with_children(changes.iter().filter_map(|change| subnet(owner, change).or_else(|| relation(change))))
+}
+
+/// A contract relation. It is people's, so it has no owner annotation (R7); if people add it at the same time, that is
+/// the same relation.
+fn relation(change: &Change) -> Option<Body> {
+    let Change::RestoreRelation { relation } = change else { return None };
+    let (class, attribute, name) = contract_of(relation)?;
+    Some(Body::new(class).with(attribute, name))
 }
 
 /// The `l3extSubnet` of one change. A create has `status=created`, so the APIC answers with error 103 instead of
@@ -116,6 +124,7 @@ fn subnet(owner: &OwnerIdentity, change: &Change) -> Option<Body> {
         Change::CreateEpg { .. }
         | Change::SetEpgOwner { .. }
         | Change::DeleteEpg { .. }
+        | Change::RestoreRelation { .. }
         | Change::CreateTag
         | Change::DeleteTag { .. } => None,
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Seen;
 use crate::model::cause::Cause;
 use crate::model::dn::{EpgDn, Prefix};
-use crate::model::observed::{EPG, SUBNET, Subnet, TAG};
+use crate::model::observed::{EPG, SUBNET, Subnet, TAG, contract_of};
 use crate::model::owner::{OwnerIdentity, Ownership};
 use crate::model::plan::{Change, Tally, Transaction};
 
@@ -147,6 +147,11 @@ fn entry(owner: &OwnerIdentity, moves: &Moves<'_>, epg: &EpgDn, change: &Change)
                 }
                 None => form("delete", SUBNET, dn, why.to_string(), read, nothing),
             }
+        }
+        Change::RestoreRelation { relation } => {
+            let (class, attribute, name) = contract_of(relation)?;
+            let why = "another writer deleted it with the EPG".to_owned();
+            form("create", class, format!("{dn}/{relation}"), why, nothing, json!({attribute: name}))
         }
         Change::CreateTag => {
             let (key, why) = (owner.tag_key(&epg.name), "marks the EPG as foreign".to_owned());

@@ -102,14 +102,14 @@ impl<'a> Fabric<'a> {
         }
         let classes: Vec<&str> = std::iter::once(SUBNET).chain(CONTRACTS).collect();
         let mos = self.client.read(&Query::object(dn).with_children(&classes), &|| true)?;
-        self.cache.put_epg(dn, &mos);
+        self.cache.put_epg(dn, &mos, false);
         Ok(())
     }
 
     fn read_l3out(&mut self, dn: &L3outDn) -> Result<(), Error> {
         let classes: Vec<&str> = [L3OUT, EPG, SUBNET, TAG].into_iter().chain(CONTRACTS).collect();
         let mos = self.client.read(&Query::object(dn).subtree(&classes), &|| true)?;
-        self.cache.put_l3out(dn, &mos);
+        self.cache.put_l3out(dn, &mos, false);
         Ok(())
     }
 }

@@ -1,0 +1,112 @@
+//! R7: with `--restore-contracts` an EPG that another writer deleted gets the contract relations again that it had.
+
+use std::time::Instant;
+
+use crate::fixtures::*;
+use aci_sync::apic::Error;
+use aci_sync::model::finding::Code;
+use aci_sync::model::rules::{Policy, Rules};
+use aci_sync::reconcile::Reconciler;
+use sim::apic::InMemoryApic;
+
+/// The EPG is there and consumes the contract `web`; a relation of each other class is there, too.
+fn contracted(session: &Session, apic: &InMemoryApic, now: Instant) -> Reconciler {
+    let rules = Rules { restore_contracts: true, ..Rules::default() };
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    changes(&mut reconciler, session, now);
+    relate(apic, "web");
+    for (rn, class) in RELATIONS {
+        apic.admin.set(&format!("{DN_E}/{rn}"), class, &[]).unwrap();
+    }
+    assert!(changes(&mut reconciler, session, now).is_empty());
+    reconciler
+}
+
+const RELATIONS: [(&str, &str); 4] = [
+    ("rsconsIf-exported", "fvRsConsIf"),
+    ("rsintraEpg-inside", "fvRsIntraEpg"),
+    ("rsprotBy-taboo", "fvRsProtBy"),
+    ("rsprov-api", "fvRsProv"),
+];
+
+fn relations(apic: &InMemoryApic) -> usize {
+    ["fvRsCons", "fvRsConsIf", "fvRsIntraEpg", "fvRsProtBy", "fvRsProv"]
+        .map(|it| apic.admin.class(it).len())
+        .iter()
+        .sum()
+}
+
+/// R7: all of them come back in one request after the EPG, without an owner annotation; there is nothing to find then, and
+/// who removes one afterwards is not reverted.
+#[test]
+fn relations_come_back_with_their_epg() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    session.writes.borrow_mut().clear();
+    let line = |rn: &str| format!("~ EPG  contract relation {rn}  (another writer deleted it with the EPG)");
+    let restored = changes(&mut reconciler, &session, now);
+    assert_eq!(
+        restored[..2],
+        [
+            "+ EPG  (Deployment a/web; deleted by another writer)".to_owned(),
+            "+ 10.0.0.1/32  import-security  (Pod a/web-1; deleted by another writer)".to_owned(),
+        ]
+    );
+    assert_eq!(
+        restored[2..],
+        ["rscons-web", "rsconsIf-exported", "rsintraEpg-inside", "rsprotBy-taboo", "rsprov-api"].map(line)
+    );
+    let writes = session.writes.take();
+    assert_eq!(writes.len(), 2, "{writes:?}");
+    let children = r#""children":[{"fvRsCons":{"attributes":{"tnVzBrCPName":"web"}}},{"fvRsConsIf":{"attributes":{"tnVzCPIfName":"exported"}}},{"fvRsIntraEpg":{"attributes":{"tnVzBrCPName":"inside"}}},{"fvRsProtBy":{"attributes":{"tnVzTabooName":"taboo"}}},{"fvRsProv":{"attributes":{"tnVzBrCPName":"api"}}}]"#;
+    assert!(writes[1].contains(children), "{}", writes[1]);
+    assert_eq!(relations(&apic), 5);
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
+
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    assert!(changes(&mut reconciler, &session, now).is_empty());
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!((relations(&apic), apic.admin.class("fvRsCons").len()), (4, 0), "what people removed stays removed");
+}
+
+/// R7: after a time without events people may have removed a relation unseen; none comes back then, and the finding lists them.
+#[test]
+fn relations_stay_away_if_events_were_lost() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
+    reconciler.subscriptions_lost(None);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(relations(&apic), 0);
+    let found = findings(&reconciler, Code::ContractsLost);
+    assert!(found.len() == 1 && found[0].contains("rscons-web, rsconsIf-exported"), "{found:?}");
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(relations(&apic), 0);
+}
+
+/// R7: an APIC that refuses relations is asked once. The EPG and its subnets are right without them.
+#[test]
+fn refused_relations_are_not_tried_again() {
+    for error in [
+        Error::Rejected { code: 121, text: "no".to_owned() },
+        Error::Forbidden("user may not write fvRsCons".to_owned()),
+    ] {
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = contracted(&session, &apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        session.trouble(move |_, _, body| body.contains("fvRsCons").then(|| error.clone()));
+        session.writes.borrow_mut().clear();
+        changes(&mut reconciler, &session, now);
+        assert_eq!((session.writes.take().len(), apic.admin.subnets(DN_E).len(), relations(&apic)), (2, 1, 0));
+        assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+        assert!(findings(&reconciler, Code::Rejected).is_empty());
+        changes(&mut reconciler, &session, now + 600 * SECOND);
+        assert_eq!(session.writes.take().len(), 0);
+    }
+}
