@@ -13,8 +13,9 @@ use crate::apic::Controller;
 use crate::cli::{Command, Given, Invocation};
 use crate::exit::ExitError;
 use crate::files;
+use crate::kube::kinds;
 use crate::logging;
-use crate::model::kubernetes::is_dns_name;
+use crate::model::kubernetes::{Kind, is_dns_name};
 use crate::model::owner::OwnerIdentity;
 use crate::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
@@ -55,7 +56,7 @@ pub struct Config {
     pub adopt_ids: Vec<String>,
     /// What may be desired and planned.
     pub rules: Rules,
-    /// How long an owned EPG stays after its last Deployment is gone.
+    /// How long an owned EPG stays after its last workload is gone.
     pub epg_grace: Duration,
     /// Which writes may be sent.
     pub policy: Policy,
@@ -185,6 +186,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let default = Rules::default();
     Ok(Rules {
+        kinds: get("workloads").map_or(Ok(default.kinds), kinds)?,
         expose: get("expose").map_or(Ok(default.expose), expose)?,
         addresses: get("addresses").map_or(Ok(default.addresses), addresses)?,
         allow: get("allow").map_or(Ok(default.allow), allow)?,
@@ -196,6 +198,16 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
         max_deletes: get("max-deletes").map_or(Ok(default.max_deletes), max_deletes)?,
         max_epgs: get("max-epgs").map_or(Ok(default.max_epgs), |it| number_or_off(it, 1, 100_000))?,
     })
+}
+
+/// The kinds that are watched: Pods, Services, and the workloads that are named (G1).
+fn kinds(given: &Given) -> Result<Vec<Kind>, ExitError> {
+    let is_named = |kind: &Kind| given.values.iter().any(|it| *it == kinds::info(*kind).plural);
+    let workloads = || Kind::ALL.into_iter().filter(|it| it.is_workload());
+    if let Some(bad) = given.values.iter().find(|it| workloads().all(|kind| **it != kinds::info(kind).plural)) {
+        return Err(given.invalid(format!("{bad:?} is none of deployments, statefulsets and daemonsets")));
+    }
+    Ok(Kind::ALL.into_iter().filter(|it| !it.is_workload() || is_named(it)).collect())
 }
 
 fn expose(given: &Given) -> Result<Exposed, ExitError> {

@@ -1,4 +1,4 @@
-//! aci-sync keeps a Cisco ACI fabric in sync with the Deployments of a Kubernetes cluster.
+//! aci-sync keeps a Cisco ACI fabric in sync with the workloads of a Kubernetes cluster.
 //!
 //! The modules in reading order; `ARCHITECTURE.md` shows how data flows between them.
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 use crate::time;
 
 /// The values of the label `kind`, in the order of `Kind`.
-pub const KINDS: [&str; 3] = ["deployment", "pod", "service"];
+pub const KINDS: [&str; 5] = ["deployment", "statefulset", "daemonset", "pod", "service"];
+
+/// Those of workloads.
+pub const WORKLOADS: [&str; 3] = ["deployment", "statefulset", "daemonset"];
 
 /// The methods of APIC requests.
 pub const METHODS: [&str; 3] = ["get", "post", "delete"];

@@ -2,7 +2,7 @@
 
 use crate::cli::{COMMANDS, FLAGS, Shape, VARIABLES, variable};
 
-const ABOUT: &str = "keeps a Cisco ACI fabric in sync with the annotated Deployments of a Kubernetes cluster";
+const ABOUT: &str = "keeps a Cisco ACI fabric in sync with the annotated workloads of a Kubernetes cluster";
 
 /// The value of the annotation in the example.
 pub const EXAMPLE_BINDING: &str = r#"{"tenant":"TEN_K8_C1","l3out":"L3O_K8_C1","epg":"EPG_K8_APP_MCAST"}"#;
@@ -46,14 +46,14 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 const DESCRIPTION: &[&str] = &[
-    "A Deployment with the annotation `aci.haystacknetworks.com/l3o` gets an external EPG (l3extInstP) below an existing \
+    "A Deployment with the annotation `aci.haystacknetworks.com/l3o`, or with `--workloads` a StatefulSet or DaemonSet, gets an external EPG (l3extInstP) below an existing \
      tenant and L3Out, with one subnet (l3extSubnet) for each address of its Pods and of its LoadBalancer Services. \
-     aci-sync keeps these subnets up to date while the Deployment exists, and deletes what it created after the \
-     Deployment is gone.",
+     aci-sync keeps these subnets up to date while the workload exists, and deletes what it created after the \
+     workload is gone.",
     "What aci-sync creates carries the owner annotation `orchestrator:aci-sync:{cluster id}`. If another writer deletes \
      or changes an owned object (drift), aci-sync restores it, its name, its owner annotation and its scope flags. It \
      never changes or deletes an object that it does not own, and never writes contracts.",
-    "The annotation `aci.haystacknetworks.com/pause` with the value `true` pauses a Deployment: aci-sync adds, removes \
+    "The annotation `aci.haystacknetworks.com/pause` with the value `true` pauses a workload: aci-sync adds, removes \
      and repairs nothing for it.",
     "Each flag but `--yes` and `--legacy` is also a variable: `ACI_SYNC_` and the flag's name in capitals, such as \
      `ACI_SYNC_CLUSTER_ID` for `--cluster-id`.",

@@ -189,6 +189,12 @@ pub const FLAGS: &[Flag] = &[
         "Former cluster ids: desired objects with their owner annotation are taken over.",
     ),
     flag(
+        "workloads",
+        Shape::Many("KINDS"),
+        "`deployments`",
+        "The kinds of workloads that the annotation counts on: `deployments`, `statefulsets`, `daemonsets`. Each needs the right to list and watch it.",
+    ).values(&["deployments", "statefulsets", "daemonsets"]),
+    flag(
         "expose",
         Shape::Many("WHAT"),
         "`pods,services`",
@@ -205,7 +211,7 @@ pub const FLAGS: &[Flag] = &[
         "epg-grace",
         Shape::One("DURATION"),
         "`60s`",
-        "How long an owned EPG stays after its last Deployment is gone.",
+        "How long an owned EPG stays after its last workload is gone.",
     ),
     flag("keep-contracted", Shape::Switch, "false", "Keep an owned EPG that has contracts, without its subnets."),
     flag(
@@ -236,13 +242,13 @@ pub const FLAGS: &[Flag] = &[
         "max-epgs",
         Shape::One("N"),
         "`100`",
-        "The maximum of EPGs for one namespace; younger Deployments beyond it get none; `off`: no limit.",
+        "The maximum of EPGs for one namespace; younger workloads beyond it get none; `off`: no limit.",
     ),
     flag(
         "foreign-epg",
         Shape::One("HOW"),
         "`use`",
-        "An EPG that aci-sync does not own: `use`: Deployments may put their subnets into it; `refuse`: they may not.",
+        "An EPG that aci-sync does not own: `use`: workloads may put their subnets into it; `refuse`: they may not.",
     ).values(&["use", "refuse"]),
     flag("batch", Shape::One("N"), "`500`", "The maximum of objects in one write request, 1-1000."),
     flag(

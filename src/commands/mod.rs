@@ -82,7 +82,7 @@ fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, Ex
     start(invocation)?;
     let config = config::load(invocation, &environment)?;
     let cluster = cluster(config.kubeconfig.clone(), config.context.clone());
-    let cluster = cluster.map_err(|error| ExitError::config(error.to_string()))?;
+    let cluster = cluster.map_err(|error| ExitError::config(error.to_string()))?.watching(&config.rules.kinds);
     Ok(Setup { config, cluster, environment })
 }
 

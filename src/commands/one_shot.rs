@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::daemon::{apic_settings, reconciler_for};
 use crate::exit::{EXIT_CONFIG, ExitError};
 use crate::kube;
-use crate::model::kubernetes::{Kind, Object};
+use crate::model::kubernetes::Object;
 use crate::model::observed::{EPG, SUBNET};
 use crate::model::owner::ANY_ANNOTATION;
 use crate::reconcile::{Reconciler, Report};
@@ -76,7 +76,7 @@ fn reconcile_with(
     Ok(all)
 }
 
-/// A reconciler with all three lists in it, and the listed objects that no rule needs.
+/// A reconciler with all lists in it, and the listed objects that no rule needs.
 pub(super) fn listed_reconciler(
     config: &Config,
     cluster: &kube::Client,
@@ -88,7 +88,7 @@ pub(super) fn listed_reconciler(
     };
     let mut reconciler = reconciler_for(config, cluster).map_err(failed)?;
     let mut unneeded = Vec::new();
-    for kind in Kind::ALL {
+    for &kind in &config.rules.kinds {
         let all = cluster.list_all(kind, &mut kube::Pool::default()).map_err(failed)?;
         let (objects, others) = all.into_iter().partition(Object::is_kept);
         unneeded.extend::<Vec<Object>>(others);

@@ -19,7 +19,6 @@ use crate::config::Config;
 use crate::exit::ExitError;
 use crate::kube;
 use crate::leadership::Leadership;
-use crate::model::kubernetes::Kind;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
 use crate::status::routes;
@@ -80,7 +79,7 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
         let failed = |error| ExitError::failed(format!("failed to start the thread {name}: {error}"));
         threads.spawn(name, body).map_err(failed)
     };
-    for kind in Kind::ALL {
+    for &kind in &config.rules.kinds {
         let watcher = kube::Watcher::new(cluster.clone(), kind, cluster_sender.clone(), stop.clone());
         spawn(kube::kinds::info(kind).watcher, thread(move || watcher.run()))?;
     }
@@ -192,6 +191,7 @@ fn identity(config: &Config, cluster: &kube::Client) -> Identity {
         instance: kube::lease::host(),
         started: time::unix_now(),
         policy: config.policy.to_string(),
+        kinds: config.rules.kinds.clone(),
         server: cluster.server().to_owned(),
         controllers: config.controllers.iter().map(ToString::to_string).collect(),
         lease: config.lease.as_ref().map(|(namespace, name)| format!("{namespace}/{name}")),

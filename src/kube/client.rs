@@ -40,6 +40,8 @@ pub struct Client {
     credentials: Arc<Credentials>,
     connections: Arc<Mutex<Connections>>,
     pub(super) largest_page: u64,
+    /// The kinds that are watched.
+    pub(super) kinds: Arc<[Kind]>,
 }
 
 /// The connections made with one auth, or with later ones of the same TLS settings.
@@ -67,6 +69,11 @@ impl Client {
         Client::with(config, None)
     }
 
+    /// The same for other kinds that are watched (G1).
+    pub fn watching(self, kinds: &[Kind]) -> Client {
+        Client { kinds: kinds.into(), ..self }
+    }
+
     /// The same for a configuration that is read again when the credentials are rejected, and on demand.
     pub fn renewable(reload: Box<Reload>) -> Result<Client, ConfigError> {
         Client::with(&reload()?, Some(reload))
@@ -80,6 +87,7 @@ impl Client {
             credentials: Arc::new(credentials),
             connections,
             largest_page: MAX_PAGE,
+            kinds: Kind::DEFAULT.into(),
         })
     }
 

@@ -25,6 +25,18 @@ pub fn info(kind: Kind) -> KindInfo {
             plural: "deployments",
             watcher: "deployment-watcher",
         },
+        Kind::StatefulSet => KindInfo {
+            api_version: "apps/v1",
+            api_path: "/apis/apps/v1",
+            plural: "statefulsets",
+            watcher: "statefulset-watcher",
+        },
+        Kind::DaemonSet => KindInfo {
+            api_version: "apps/v1",
+            api_path: "/apis/apps/v1",
+            plural: "daemonsets",
+            watcher: "daemonset-watcher",
+        },
         Kind::Pod => KindInfo { api_version: "v1", api_path: "/api/v1", plural: "pods", watcher: "pod-watcher" },
         Kind::Service => {
             KindInfo { api_version: "v1", api_path: "/api/v1", plural: "services", watcher: "service-watcher" }

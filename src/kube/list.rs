@@ -72,7 +72,10 @@ impl Client {
             };
             last = page.objects.last().map(|it| it.key().clone()).or(last);
             let is_empty = page.objects.is_empty();
-            page.objects.retain(keeps);
+            page.objects.retain_mut(|it| {
+                it.forget_unwatched_owner(&self.kinds);
+                keeps(it)
+            });
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
             }
@@ -106,7 +109,8 @@ impl Client {
         let KindInfo { api_path, plural, .. } = kinds::info(kind);
         let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
         let path = format!("{api_path}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
-        let page = self.page(&path, kind, &mut Vec::new(), &mut Progress::default())?;
+        let mut page = self.page(&path, kind, &mut Vec::new(), &mut Progress::default())?;
+        page.objects.iter_mut().for_each(|it| it.forget_unwatched_owner(&self.kinds));
         Ok(page.objects.into_iter().find(|it| it.key() == key && it.is_kept()))
     }
 

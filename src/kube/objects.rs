@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 use crate::model::address;
 use crate::model::binding::UnknownKeys;
 use crate::model::kubernetes::{
-    ANNOTATION_PREFIX, BINDING_ANNOTATION, Birth, Deployment, Key, Kind, Labels, MAX_NAME, Object, PAUSE_ANNOTATION,
-    Pod, Service, is_dns_name,
+    ANNOTATION_PREFIX, BINDING_ANNOTATION, Birth, Key, Kind, Labels, MAX_NAME, Object, PAUSE_ANNOTATION, Pod, Service,
+    Workload, WorkloadRecord, is_dns_name,
 };
 
 /// How many characters of an unexpected value are quoted.
@@ -35,7 +35,9 @@ impl<'de> DeserializeSeed<'de> for OfKind {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
         Ok(match self.0 {
-            Kind::Deployment => Object::Deployment(Box::new(DeploymentJson::deserialize(deserializer)?.into())),
+            kind @ (Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet) => {
+                Object::Workload(Box::new(WorkloadJson::deserialize(deserializer)?.record(kind)))
+            }
             Kind::Pod => Object::Pod(Box::new(PodJson::deserialize(deserializer)?.into())),
             Kind::Service => Object::Service(Box::new(ServiceJson::deserialize(deserializer)?.into())),
         })
@@ -87,7 +89,10 @@ impl ObjectMetadata {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct OwnerReference {
+    #[serde(default)]
+    api_version: Box<str>,
     #[serde(default)]
     kind: Box<str>,
     #[serde(default)]
@@ -97,23 +102,27 @@ struct OwnerReference {
 }
 
 #[derive(Deserialize)]
-struct DeploymentJson {
-    metadata: DeploymentMetadata,
+struct WorkloadJson {
+    metadata: WorkloadMetadata,
     #[serde(default)]
-    spec: DeploymentSpec,
+    spec: WorkloadSpec,
     #[serde(default, deserialize_with = "nullable")]
-    status: DeploymentStatus,
+    status: WorkloadStatus,
 }
 
 #[derive(Deserialize, Default)]
-struct DeploymentStatus {
+#[serde(rename_all = "camelCase")]
+struct WorkloadStatus {
     #[serde(default, deserialize_with = "nullable")]
     replicas: i64,
+    /// A DaemonSet's count of nodes that have a Pod of it.
+    #[serde(default, deserialize_with = "nullable")]
+    current_number_scheduled: i64,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct DeploymentMetadata {
+struct WorkloadMetadata {
     #[serde(deserialize_with = "object_name")]
     name: Box<str>,
     #[serde(default, deserialize_with = "namespace_name")]
@@ -127,7 +136,7 @@ struct DeploymentMetadata {
 }
 
 #[derive(Deserialize, Default)]
-struct DeploymentSpec {
+struct WorkloadSpec {
     #[serde(default, deserialize_with = "nullable")]
     template: Template,
 }
@@ -144,9 +153,9 @@ struct TemplateMetadata {
     labels: TextMap,
 }
 
-impl From<DeploymentJson> for Deployment {
-    fn from(json: DeploymentJson) -> Self {
-        let mut metadata = json.metadata;
+impl WorkloadJson {
+    fn record(self, kind: Kind) -> WorkloadRecord {
+        let mut metadata = self.metadata;
         let pause = metadata.annotations.get(PAUSE_ANNOTATION).filter(|it| !it.is_empty() && &***it != "false");
         let mut unknown_keys = UnknownKeys::default();
         for key in metadata.annotations.keys().filter(|it| it.starts_with(ANNOTATION_PREFIX)) {
@@ -154,16 +163,16 @@ impl From<DeploymentJson> for Deployment {
                 unknown_keys.push(key);
             }
         }
-        Deployment {
-            key: Key::new(&metadata.namespace, &metadata.name),
+        WorkloadRecord {
+            id: Workload { key: Key::new(&metadata.namespace, &metadata.name), kind },
             uid: metadata.uid,
             created: metadata.creation_timestamp,
             paused: pause.is_some(),
             invalid_pause: pause.filter(|it| &***it != "true").map(|it| it.chars().take(MAX_QUOTE).collect()),
             unknown_keys,
             annotation: metadata.annotations.remove(BINDING_ANNOTATION),
-            template_labels: json.spec.template.metadata.labels.into(),
-            has_replicas: json.status.replicas > 0,
+            template_labels: self.spec.template.metadata.labels.into(),
+            has_replicas: self.status.replicas > 0 || self.status.current_number_scheduled > 0,
         }
     }
 }
@@ -203,7 +212,7 @@ struct Ip {
 
 impl From<PodJson> for Pod {
     fn from(json: PodJson) -> Self {
-        let deployment = owning_deployment(&json.metadata);
+        let owner = owner(&json.metadata);
         let terminal = matches!(&*json.status.phase, "Succeeded" | "Failed");
         let all = json.status.pod_ips.iter().map(|it| &*it.ip);
         let (mut addresses, mut unreadable) = address::read(all.clone());
@@ -216,8 +225,9 @@ impl From<PodJson> for Pod {
         Pod {
             key: json.metadata.key(),
             birth: Birth::new(&json.metadata.creation_timestamp, &json.metadata.uid),
-            labels: if deployment.is_some() { json.metadata.labels.into() } else { Labels::default() },
-            deployment,
+            labels: if owner.is_some() { json.metadata.labels.into() } else { Labels::default() },
+            owner_kind: owner.as_ref().map_or(Kind::Deployment, |it| it.0),
+            owner: owner.map(|it| it.1),
             addresses: addresses.into(),
             unreadable,
             host_network: json.spec.host_network,
@@ -227,14 +237,27 @@ impl From<PodJson> for Pod {
     }
 }
 
-/// P1: the controller is a ReplicaSet named `{deployment}-{hash}`, where the hash is the Pod's own label. A name of the
-/// greatest length may have been cut, and the rest of the Deployment's name may be another Deployment's whole name.
-fn owning_deployment(metadata: &ObjectMetadata) -> Option<Arc<str>> {
+/// The workload that a Pod belongs to, by its controller (P1, G2).
+fn owner(metadata: &ObjectMetadata) -> Option<(Kind, Arc<str>)> {
     let controller = metadata.owner_references.iter().find(|it| it.controller == Some(true))?;
-    if &*controller.kind != "ReplicaSet" || controller.name.len() >= MAX_NAME {
+    // Other groups have kinds of these names, too.
+    let is_of_apps = controller.api_version.split_once('/').is_some_and(|(group, _)| group == "apps");
+    let kind = match &*controller.kind {
+        "ReplicaSet" => return Some((Kind::Deployment, owning_deployment(controller, &metadata.labels)?)),
+        "StatefulSet" => Kind::StatefulSet,
+        "DaemonSet" => Kind::DaemonSet,
+        _ => return None,
+    };
+    (is_of_apps && !controller.name.is_empty()).then(|| (kind, controller.name.as_ref().into()))
+}
+
+/// P1: a ReplicaSet is named `{deployment}-{hash}`, where the hash is the Pod's own label. A name of the greatest length
+/// may have been cut, and the rest of the Deployment's name may be another Deployment's whole name.
+fn owning_deployment(controller: &OwnerReference, labels: &TextMap) -> Option<Arc<str>> {
+    if controller.name.len() >= MAX_NAME {
         return None;
     }
-    let hash = metadata.labels.get("pod-template-hash")?;
+    let hash = labels.get("pod-template-hash")?;
     let deployment = controller.name.strip_suffix(&**hash)?.strip_suffix('-')?;
     (!deployment.is_empty()).then(|| deployment.into())
 }

@@ -1,4 +1,4 @@
-//! Text that many objects have in common, such as the labels of a Deployment's Pods, is kept once for all of them.
+//! Text that many objects have in common, such as the labels of a workload's Pods, is kept once for all of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Pool {
     pub fn share(&mut self, object: &mut Object) {
         if let Object::Pod(pod) = object {
             self.text(&mut pod.key.namespace);
-            pod.deployment.iter_mut().for_each(|it| self.text(it));
+            pod.owner.iter_mut().for_each(|it| self.text(it));
             match self.labels.get(&pod.labels) {
                 Some(known) => pod.labels = known.clone(),
                 None => drop(self.labels.insert(pod.labels.clone())),

@@ -206,7 +206,7 @@ mod tests {
         serde_json::from_str(&request.body).unwrap()
     }
 
-    /// K5: what an Event holds. `kubectl describe` finds it by the kind, name, namespace and uid in `regarding`.
+    /// K5, G2: what an Event holds. `kubectl describe` finds it by the kind, name, namespace and uid in `regarding`.
     #[test]
     fn events_are_complete() {
         let mut recorder = Recorder::new("node1", 0xff);
@@ -219,6 +219,15 @@ mod tests {
             "reportingController": "aci.haystacknetworks.com/aci-sync", "reportingInstance": "aci-sync-node1",
             "action": "Sync", "reason": "L3OutNotFound", "type": "Warning", "regarding": regarding, "note": "no L3Out"});
         assert_eq!(json(&made), event);
+
+        // G2: workloads of several kinds may have one name.
+        for kind in [Kind::StatefulSet, Kind::DaemonSet] {
+            let about = ObjectRef { kind, ..notice("web", "").about };
+            let notice = EventNotice { about, ..notice("web", "") };
+            let event = json(&recorder.request(&notice, Instant::now(), AT).unwrap());
+            let regarding = &event["regarding"];
+            assert_eq!((&regarding["kind"], &regarding["apiVersion"]), (&json!(kind.to_string()), &json!("apps/v1")));
+        }
 
         let about = ObjectRef { kind: Kind::Service, ..notice("lb", "").about };
         for (reason, name, sort) in [

@@ -199,7 +199,7 @@ impl Watcher {
         let (objects, version) = self.client.list(self.kind, &mut self.pool)?;
         self.version = version;
         self.last_live = Instant::now();
-        // Spread, so that neither the three kinds nor several daemons list at the same moment; and early enough for the
+        // Spread, so that neither the kinds nor several daemons list at the same moment; and early enough for the
         // longest watch to end within the hour.
         self.relist_at = self.last_live + self.relist_every.mul_f64(0.5 + 0.4 * random_unit());
         self.ended_early = false;
@@ -244,7 +244,7 @@ impl Watcher {
     /// One watch from its opening to its end.
     fn watch(&mut self) -> Result<End, Stopped> {
         let kind = self.kind;
-        // Spread, so that the three watches do not end at the same moment; below the usual idle limits of 5 minutes.
+        // Spread, so that the watches do not end at the same moment; below the usual idle limits of 5 minutes.
         let lifetime = Duration::from_secs(240) + Duration::from_secs(50).mul_f64(random_unit());
         // A list that is due soon waits for no watch; the server counts whole seconds.
         let until_relist = self.relist_at.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
@@ -340,6 +340,7 @@ impl Watcher {
             }
             Ok(WatchLine::Changed { mut object, deleted, resource_version }) => {
                 self.mark_live(watch)?;
+                object.forget_unwatched_owner(&self.client.kinds);
                 self.pool.share(&mut object);
                 self.version = resource_version;
                 self.send(changed(object, deleted))?;

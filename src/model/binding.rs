@@ -15,7 +15,7 @@ pub const MAX_LENGTH: usize = 4096;
 /// A valid annotation value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// The external EPG that the Deployment's addresses belong to.
+    /// The external EPG that the workload's addresses belong to.
     pub epg: EpgDn,
     /// What it exposes, if it says so (D2).
     pub expose: Option<Exposed>,

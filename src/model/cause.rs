@@ -41,21 +41,21 @@ pub enum Cause {
     SourceGone,
     /// Deleted: its Pod or Service has other addresses.
     AddressGone(Source),
-    /// Deleted: no Deployment owns its Pod.
+    /// Deleted: its Pod belongs to no workload of a kind that is watched (G1).
     NoWorkload(Source),
-    /// Deleted: the Deployment of its Pod is gone, or its annotation was removed (D6).
+    /// Deleted: the workload of its Pod is gone, or its annotation was removed (D6).
     Unmanaged(Workload),
-    /// Deleted: the Deployment may not name the EPG that it names (W6).
+    /// Deleted: the workload may not name the EPG that it names (W6).
     NotAllowed(Vec<Workload>),
-    /// Deleted: the Deployment names another EPG (D5).
+    /// Deleted: the workload names another EPG (D5).
     NamesAnother(Workload, Box<EpgDn>),
-    /// Deleted: the Deployment exposes no Pods, or no Services (D2).
+    /// Deleted: the workload exposes no Pods, or no Services (D2).
     NotExposed(Workload, &'static str),
     /// Deleted: the address may not be exposed (P6).
     Refused(&'static str),
-    /// Deleted: no Deployment that names the EPG exposes the address. This holds for everything that is deleted there.
+    /// Deleted: no workload that names the EPG exposes the address. This holds for everything that is deleted there.
     Undesired,
-    /// Deleted: no valid annotation names the EPG. It was removed or changed, or its Deployment is gone (D6).
+    /// Deleted: no valid annotation names the EPG. It was removed or changed, or its workload is gone (D6).
     Unnamed,
     /// Deleted by `purge`: it carries our owner annotation (T11).
     Purge,
@@ -79,13 +79,13 @@ impl fmt::Display for Cause {
             Cause::BelongsTo(source) => write!(f, "address belongs to {source}"),
             Cause::SourceGone => f.write_str("Pod or Service is gone or can no longer be exposed"),
             Cause::AddressGone(source) => write!(f, "{source} no longer has the address"),
-            Cause::NoWorkload(source) => write!(f, "{source} belongs to no Deployment"),
+            Cause::NoWorkload(source) => write!(f, "{source} belongs to no workload that is watched"),
             Cause::Unmanaged(workload) => write!(f, "{workload} is gone or not annotated"),
             Cause::NotAllowed(workloads) => write!(f, "not allowed for {}", Few::of(workloads)),
             Cause::NamesAnother(workload, epg) => write!(f, "{workload} names {epg}"),
             Cause::NotExposed(workload, what) => write!(f, "{workload} does not expose {what}"),
             Cause::Refused(why) => write!(f, "address is never exposed: {why}"),
-            Cause::Undesired => f.write_str("no Deployment that names this EPG exposes the address"),
+            Cause::Undesired => f.write_str("no workload that names this EPG exposes the address"),
             Cause::Unnamed => f.write_str("no valid annotation names the EPG any more"),
             Cause::Purge => f.write_str("purge"),
             Cause::PurgeLegacy => f.write_str("purge of a legacy object"),

@@ -1,4 +1,4 @@
-//! Which managed Deployments claim which addresses: those of their Pods (P1 to P6), and those of the Services that select
+//! Which managed workloads claim which addresses: those of their Pods (P1 to P6), and those of the Services that select
 //! them (S1). Which EPG gets an address is decided in `desired`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -8,56 +8,56 @@ use std::sync::Arc;
 
 use super::dn::{EpgDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject, counted};
-use super::inventory::{Inventory, ManagedDeployment};
-use super::kubernetes::{Deployment, Key, Kind, Labels, Pod, Service, Workload};
+use super::inventory::{Inventory, ManagedWorkload};
+use super::kubernetes::{Key, Kind, Labels, Pod, Service, Workload, WorkloadRecord};
 use super::rules::{Exposed, Rules};
 use super::selection::Selection;
 use super::source::Source;
 
-/// A managed Deployment, and what it exposes.
+/// A managed workload, and what it exposes.
 pub(super) struct Claimant<'a> {
-    pub(super) managed: &'a ManagedDeployment,
+    pub(super) managed: &'a ManagedWorkload,
     /// Each of its subnets names it.
     pub(super) workload: Arc<Workload>,
     exposed: Exposed,
     /// The index of its EPG among all that are desired, if it is known.
     epg: Option<usize>,
-    /// The Deployment by itself. One that may not use the EPG that it names claims nothing (W6).
+    /// The workload by itself. One that may not use the EPG that it names claims nothing (W6).
     group: Option<Rc<Group>>,
 }
 
-/// All managed Deployments, by namespace and name.
+/// All managed workloads, in their order.
 pub(super) struct Claimants<'a> {
     all: Vec<Claimant<'a>>,
-    indices: HashMap<(&'a str, &'a str), usize>,
+    indices: HashMap<(&'a str, &'a str, Kind), usize>,
 }
 
-/// Deployments that name one EPG, or of which no valid annotation is known; each by its index among the claimants. A
-/// Service may select thousands of Deployments, so only those are kept that a decision can depend on (X3).
+/// Workloads that name one EPG, or of which no valid annotation is known; each by its index among the claimants. A
+/// Service may select thousands of them, so only those are kept that a decision can depend on (X3).
 #[derive(Clone, Copy)]
 pub(super) struct Group {
     /// The EPG that they name, if it is known.
     pub(super) epg: Option<usize>,
-    /// The first by name of those that are not paused.
+    /// The first of those that are not paused.
     pub(super) active: Option<usize>,
-    /// The first by name of those that are paused (D2).
+    /// The first of those that are paused (D2).
     pub(super) paused: Option<usize>,
     /// The oldest of all (S3).
     pub(super) oldest: usize,
 }
 
 impl Group {
-    fn of(managed: &ManagedDeployment, index: usize, epg: Option<usize>) -> Option<Rc<Group>> {
+    fn of(managed: &ManagedWorkload, index: usize, epg: Option<usize>) -> Option<Rc<Group>> {
         if epg.is_none() && managed.binding.is_some() {
             return None;
         }
-        let is_paused = managed.deployment.paused;
+        let is_paused = managed.record.paused;
         let (active, paused) = if is_paused { (None, Some(index)) } else { (Some(index), None) };
         Some(Rc::new(Group { epg, active, paused, oldest: index }))
     }
 }
 
-/// An address of a Pod or Service that Deployments of one group expose. There may be 100,000 of them.
+/// An address of a Pod or Service that workloads of one group expose. There may be 100,000 of them.
 pub(super) struct Claim<'a> {
     pub(super) prefix: Prefix,
     pub(super) is_pod: bool,
@@ -101,7 +101,7 @@ impl Which<'_> {
     }
 }
 
-/// A Pod, and the index of the managed Deployment that owns it.
+/// A Pod, and the index of the managed workload that it belongs to.
 #[derive(Clone, Copy)]
 struct OwnedPod<'a> {
     owner: Option<usize>,
@@ -118,17 +118,17 @@ impl<'a> Claimants<'a> {
     /// `epgs` are all EPGs that are desired, sorted.
     pub(super) fn new(inventory: &'a Inventory, rules: &Rules, epgs: &[&EpgDn]) -> Self {
         let mut claimants = Claimants { all: Vec::new(), indices: HashMap::new() };
-        for (key, managed) in &inventory.managed {
-            claimants.indices.insert((&key.namespace, &key.name), claimants.all.len());
+        for (Workload { key, kind }, managed) in &inventory.managed {
+            claimants.indices.insert((&key.namespace, &key.name, *kind), claimants.all.len());
             let epg = managed.bound_epg(rules).and_then(|it| epgs.binary_search(&it).ok());
-            let (workload, exposed) = (Arc::new(managed.workload()), managed.exposed(rules));
+            let (workload, exposed) = (Arc::new(managed.workload().clone()), managed.exposed(rules));
             let group = Group::of(managed, claimants.all.len(), epg);
             claimants.all.push(Claimant { managed, workload, exposed, epg, group });
         }
         claimants
     }
 
-    pub(super) fn get(&self, index: usize) -> &'a ManagedDeployment {
+    pub(super) fn get(&self, index: usize) -> &'a ManagedWorkload {
         self.all[index].managed
     }
 
@@ -136,12 +136,12 @@ impl<'a> Claimants<'a> {
         &self.all[index].workload
     }
 
-    /// P1: the index of the managed Deployment that owns a Pod.
+    /// P1, G2: the index of the managed workload that a Pod belongs to.
     fn owner(&self, pod: &Pod) -> Option<usize> {
-        self.indices.get(&(&*pod.key.namespace, pod.deployment.as_deref()?)).copied()
+        self.indices.get(&(&*pod.key.namespace, pod.owner.as_deref()?, pod.owner_kind)).copied()
     }
 
-    /// The groups of those Deployments that expose Services. The indices ascend.
+    /// The groups of those workloads that expose Services. The indices ascend.
     fn groups_of_service(&self, selected: &[usize]) -> Vec<Rc<Group>> {
         let mut groups: BTreeMap<Option<usize>, Group> = BTreeMap::new();
         for index in selected.iter().copied().filter(|it| self.all[*it].exposed.services) {
@@ -197,7 +197,7 @@ fn by_address<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>, which: Wh
     addresses
 }
 
-/// P1 to P5: an address is claimed if the Deployment of the Pod that it belongs to is managed and exposes Pods.
+/// P1 to P5: an address is claimed if the workload of the Pod that it belongs to is managed and exposes Pods.
 fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Vec<Claim<'a>> {
     let mut claims = Vec::with_capacity(addresses.len());
     for PodAddress { address, by } in addresses.chunk_by(|a, b| a.address == b.address).filter_map(<[_]>::last) {
@@ -211,7 +211,7 @@ fn pod_claims<'a>(addresses: &[PodAddress<'a>], claimants: &Claimants<'a>) -> Ve
     claims
 }
 
-/// P2: addresses of a Deployment's Pods that cannot be read. One finding a Deployment, about its first such Pod.
+/// P2: addresses of a workload's Pods that cannot be read. One finding a workload, about its first such Pod.
 fn unreadable_addresses(inventory: &Inventory, claimants: &Claimants<'_>) -> Vec<Finding> {
     let mut unreadable: BTreeMap<usize, (&Pod, usize)> = BTreeMap::new();
     for pod in inventory.pods.iter().filter(|it| it.unreadable.is_some()) {
@@ -242,7 +242,7 @@ struct Selected {
 }
 
 impl<'a> Claims<'a> {
-    /// P5: addresses that Pods of a Deployment have lost to Pods that are not of it.
+    /// P5: addresses that Pods of a workload have lost to Pods that are not of it.
     fn find_lost(&mut self, addresses: &[PodAddress<'_>], claimants: &Claimants<'_>) {
         let mut lost: BTreeMap<usize, (Few, Few)> = BTreeMap::new();
         for same in addresses.chunk_by(|a, b| a.address == b.address) {
@@ -265,7 +265,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// S1: a LoadBalancer Service exposes its addresses for every Deployment that it selects, by the labels of its template
+    /// S1: a LoadBalancer Service exposes its addresses for every workload that it selects, by the labels of its template
     /// or of one of its Pods.
     fn claim_for_services(&mut self, inventory: &'a Inventory, claimants: &Claimants<'a>, which: Which<'_>) {
         let is_looked_at = |service: &&Service| match which {
@@ -279,7 +279,7 @@ impl<'a> Claims<'a> {
         }
         let selection = selection(inventory, claimants);
         let mut claims = Vec::new();
-        // Many Services select the same Deployments.
+        // Many Services select the same workloads.
         let mut known: HashMap<BTreeSet<usize>, Selected> = HashMap::new();
         for service in services {
             let Some(lists) = selection.lists(service) else { continue };
@@ -335,16 +335,16 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// The same selection for all managed Deployments, by their place in the inventory.
+/// The same selection for all managed workloads, by their place in the inventory.
 pub(super) fn selection_in<'a>(inventory: &'a Inventory, rules: &Rules) -> Selection<'a> {
     selection(inventory, &Claimants::new(inventory, rules, &[]))
 }
 
-/// The labels by which Services select Deployments: those of their templates and of their Pods.
+/// The labels by which Services select workloads: those of their templates and of their Pods.
 fn selection<'a>(inventory: &'a Inventory, claimants: &Claimants<'a>) -> Selection<'a> {
     Selection::new(claimants.all.iter().map(|it| {
-        let Deployment { key, template_labels, .. } = &it.managed.deployment;
-        let sets: HashSet<&Labels> = inventory.labels_of_pods(key).chain([template_labels]).collect();
-        (&*key.namespace, sets)
+        let WorkloadRecord { id, template_labels, .. } = &it.managed.record;
+        let sets: HashSet<&Labels> = inventory.labels_of_pods(id).chain([template_labels]).collect();
+        (&*id.key.namespace, sets)
     }))
 }

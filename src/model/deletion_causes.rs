@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::cause::Cause;
 use super::dn::{EpgDn, Prefix};
 use super::inventory::Inventory;
-use super::kubernetes::{Key, Kind, Pod, Service, Workload};
+use super::kubernetes::{Key, Pod, Service, Workload};
 use super::plan::{Change, Plan};
 use super::plan_input::PlanInput;
 use super::rules::Rules;
@@ -48,14 +48,14 @@ pub(super) fn find_causes(plan: &mut Plan, input: &PlanInput<'_>) {
     }
 }
 
-/// The Deployments that name an EPG which they may not use, by that EPG (W6).
+/// The workloads that name an EPG which they may not use, by that EPG (W6).
 fn refused(inventory: &Inventory, rules: &Rules) -> BTreeMap<EpgDn, Vec<Workload>> {
     let mut refused: BTreeMap<EpgDn, Vec<Workload>> = BTreeMap::new();
     for managed in inventory.managed.values() {
         if let Some(binding) = &managed.binding
             && managed.bound_epg(rules).is_none()
         {
-            refused.entry(binding.epg.clone()).or_default().push(managed.workload());
+            refused.entry(binding.epg.clone()).or_default().push(managed.workload().clone());
         }
     }
     refused
@@ -168,11 +168,8 @@ impl<'a> Cluster<'a> {
 
     /// Why the address of a Pod is not desired in an EPG.
     fn why_not_of_pod(&self, rules: &Rules, dn: &EpgDn, prefix: Prefix, pod: &Pod) -> Cause {
-        let Some(deployment) = pod.deployment.as_ref() else {
-            return Cause::NoWorkload(Source::pod(&pod.key));
-        };
-        let workload = Workload { kind: Kind::Deployment, key: Key::new(&pod.key.namespace, deployment) };
-        let Some(managed) = self.inventory.workload(&workload) else { return Cause::Unmanaged(workload) };
+        let Some(workload) = pod.workload() else { return Cause::NoWorkload(Source::pod(&pod.key)) };
+        let Some(managed) = self.inventory.managed.get(&workload) else { return Cause::Unmanaged(workload) };
         let Some(binding) = &managed.binding else { return Cause::Undesired };
         if managed.bound_epg(rules).is_none() {
             Cause::NotAllowed(vec![workload])
@@ -185,16 +182,15 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Why the address of a Service is not desired in an EPG. Which Deployments it selected before is not known, so those
+    /// Why the address of a Service is not desired in an EPG. Which workloads it selected before is not known, so those
     /// that name the EPG are looked at.
     fn why_not_of_service(&self, input: &PlanInput<'_>, dn: &EpgDn, prefix: Prefix, service: &Service) -> Cause {
         let workloads = input.desired.epgs.get(dn).into_iter().flat_map(|it| &it.workloads);
-        let selected = workloads.filter_map(|it| self.inventory.workload(it)).find(|it| {
-            let deployment = &it.deployment;
-            deployment.key.namespace == service.key.namespace && service.selector.select(&deployment.template_labels)
+        let selected = workloads.filter_map(|it| self.inventory.managed.get(it)).find(|it| {
+            it.key().namespace == service.key.namespace && service.selector.select(&it.record.template_labels)
         });
         match selected {
-            Some(it) if !it.exposed(input.rules).services => Cause::NotExposed(it.workload(), "its Services"),
+            Some(it) if !it.exposed(input.rules).services => Cause::NotExposed(it.workload().clone(), "its Services"),
             Some(_) => input.rules.refuses(prefix.address).map_or(Cause::Undesired, Cause::Refused),
             None => Cause::Undesired,
         }

@@ -11,16 +11,16 @@ use super::claims::{Claim, Claimants, Which, claims};
 use super::dn::{EpgDn, L3outDn, Prefix};
 use super::finding::{Code, Few, Finding, Subject};
 use super::inventory::Inventory;
-use super::kubernetes::{Kind, Workload};
+use super::kubernetes::Workload;
 use super::rules::Rules;
 use super::source::Source;
 
 /// The EPGs and subnets that should be there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredState {
-    /// Each EPG that a Deployment names, also without addresses (D4).
+    /// Each EPG that a workload names, also without addresses (D4).
     pub epgs: BTreeMap<EpgDn, DesiredEpg>,
-    /// Addresses of Deployments that are paused (D2), or whose EPG is not known (D3): nothing is written for them, and
+    /// Addresses of workloads that are paused (D2), or whose EPG is not known (D3): nothing is written for them, and
     /// subnets of their own stay.
     pub unplaced: BTreeMap<Prefix, Vec<Unplaced>>,
     /// What is wrong with objects of the cluster.
@@ -110,7 +110,7 @@ impl DesiredState {
         changed
     }
 
-    /// The namespaces that a finding counts for (X3): of an EPG or L3Out those of the Deployments that name it.
+    /// The namespaces that a finding counts for (X3): of an EPG or L3Out those of the workloads that name it.
     pub fn namespaces(&self) -> impl Fn(&Subject) -> Vec<Arc<str>> {
         let mut l3outs: HashMap<&L3outDn, BTreeSet<&Arc<str>>> = HashMap::new();
         for (dn, epg) in &self.epgs {
@@ -131,7 +131,7 @@ impl DesiredState {
 /// One desired EPG.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredEpg {
-    /// The Deployments that name it.
+    /// The workloads that name it.
     pub workloads: Vec<Workload>,
     /// How many of them are paused (D2).
     pub paused: usize,
@@ -142,12 +142,12 @@ pub struct DesiredEpg {
 }
 
 impl DesiredEpg {
-    /// D2: it is left alone as a whole, because every Deployment that names it is paused.
+    /// D2: it is left alone as a whole, because every workload that names it is paused.
     pub fn is_paused(&self) -> bool {
         self.paused == self.workloads.len()
     }
 
-    /// The namespaces of the Deployments that name it, each once.
+    /// The namespaces of the workloads that name it, each once.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         let namespaces: BTreeSet<&Arc<str>> = self.workloads.iter().map(|it| &it.key.namespace).collect();
         namespaces.into_iter()
@@ -161,18 +161,18 @@ pub struct DesiredSubnet {
     pub source: Source,
     /// Other Pods and Services that the address comes from (S4).
     pub also: Box<[Source]>,
-    /// The Deployment that it is for, or one of several.
+    /// The workload that it is for, or one of several.
     pub workload: Arc<Workload>,
-    /// All Deployments that it is for are paused: it is neither created nor changed (D2).
+    /// All workloads that it is for are paused: it is neither created nor changed (D2).
     pub paused: bool,
 }
 
-/// An address that a Deployment has, and for which nothing is written.
+/// An address that a workload has, and for which nothing is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unplaced {
     /// Where the address comes from.
     pub source: Source,
-    /// The Deployment; if several have the address for the same reason, the first of them by name.
+    /// The workload; if several have the address for the same reason, the first of them.
     pub workload: Arc<Workload>,
     /// It is paused (D2); else its EPG is not known (D3).
     pub paused: bool,
@@ -187,7 +187,7 @@ pub enum Vrf {
     Own(L3outDn),
 }
 
-/// The L3Outs that Deployments name, but for those of EPGs that are not created (W6).
+/// The L3Outs that workloads name, but for those of EPGs that are not created (W6).
 pub fn named_l3outs(inventory: &Inventory, rules: &Rules, beyond_quota: &BTreeSet<EpgDn>) -> BTreeSet<L3outDn> {
     let named = inventory.managed.values().filter_map(|it| it.bound_epg(rules));
     named.filter(|it| !beyond_quota.contains(it)).map(|it| it.l3out.clone()).collect()
@@ -206,13 +206,12 @@ pub fn desired_state(
         if let Some(dn) = managed.bound_epg(rules) {
             let epg = desired.epgs.entry(dn.clone()).or_default();
             epg.beyond_quota = beyond_quota.contains(dn);
-            epg.workloads.push(managed.workload());
-            epg.paused += usize::from(managed.deployment.paused);
+            epg.workloads.push(managed.workload().clone());
+            epg.paused += usize::from(managed.record.paused);
         }
     }
-    for (key, it) in &inventory.misannotated {
-        let subject = (Kind::Deployment, key);
-        desired.findings.push(Finding::new(Code::UnknownKey, subject, unknown_annotations(&it.unknown_keys)));
+    for (workload, it) in &inventory.misannotated {
+        desired.findings.push(Finding::new(Code::UnknownKey, workload, unknown_annotations(&it.unknown_keys)));
     }
     desired.assign(inventory, rules, vrf_of, Which::All);
     desired.findings.sort();
@@ -230,7 +229,7 @@ fn numbered(vrfs: impl Iterator<Item = Vrf>) -> Vec<usize> {
     vrfs.map(&mut number).collect()
 }
 
-/// D2, D3: the Deployments that have this address while nothing is written for them, in the order of S4.
+/// D2, D3: the workloads that have this address while nothing is written for them, in the order of S4.
 fn unplaced(claims: &[Claim<'_>], claimants: &Claimants<'_>) -> Vec<Unplaced> {
     let mut found = Vec::new();
     for claim in claims {
@@ -248,7 +247,7 @@ fn unplaced(claims: &[Claim<'_>], claimants: &Claimants<'_>) -> Vec<Unplaced> {
     found.into_iter().map(unplaced).collect()
 }
 
-/// What a Deployment does not get, because an older one has it: for the log, and for Events.
+/// What a workload does not get, because an older one has it: for the log, and for Events.
 #[derive(Default)]
 struct Conflict {
     texts: Few,
@@ -265,7 +264,7 @@ struct Assignment<'a> {
     conflicts: BTreeMap<Workload, Conflict>,
 }
 
-/// The EPG that gets an address in a VRF, and the oldest Deployment there that claims it.
+/// The EPG that gets an address in a VRF, and the oldest workload there that claims it.
 #[derive(Clone, Copy)]
 struct Winner {
     epg: usize,
@@ -296,7 +295,7 @@ impl Assignment<'_> {
         is_lost
     }
 
-    /// S3: in one VRF an address can be in one EPG only; the EPG of the oldest Deployment among the claimants gets it. An
+    /// S3: in one VRF an address can be in one EPG only; the EPG of the oldest workload among the claimants gets it. An
     /// EPG beyond the quota takes it from none; the subnets that it has stay (W6, D5).
     fn winners(&self, by_epg: &BTreeMap<usize, Vec<&Claim<'_>>>) -> HashMap<usize, Winner> {
         let mut winners: HashMap<usize, Winner> = HashMap::new();
@@ -314,7 +313,7 @@ impl Assignment<'_> {
         claims.iter().map(|it| it.group.oldest).min_by_key(|it| self.claimants.get(*it).age())
     }
 
-    /// D4 and S4: within one EPG the claims unite, and the first source names the subnet; one of a Deployment that is
+    /// D4 and S4: within one EPG the claims unite, and the first source names the subnet; one of a workload that is
     /// paused only if there is no other (D2).
     fn put(&mut self, epg: usize, claims: &[&Claim<'_>]) {
         let Some(first) = first(claims) else { return };
@@ -325,7 +324,7 @@ impl Assignment<'_> {
         self.subnets[epg].push((first.prefix, DesiredSubnet { source, also, workload, paused }));
     }
 
-    /// S3: an older Deployment has the address in another EPG of the VRF.
+    /// S3: an older workload has the address in another EPG of the VRF.
     fn lose(&mut self, epg: usize, claims: &[&Claim<'_>], winner: Winner) {
         let (to, desired) = &self.epgs[epg];
         let (Some(first), Some(loser)) = (first(claims), self.oldest(claims)) else { return };
@@ -339,7 +338,7 @@ impl Assignment<'_> {
             .texts
             .push(format_args!("{what} not added to {to}: older {older} has the address in {elsewhere} (same VRF)"));
         conflict.notes.push(format_args!(
-            "{what} not added to {to}: an older Deployment has the address in another EPG of the VRF"
+            "{what} not added to {to}: an older workload has the address in another EPG of the VRF"
         ));
     }
 }

@@ -228,17 +228,17 @@ pub enum Code {
     NotAllowed,
     /// An EPG that is not created, because its namespace has as many as it may have (W6).
     TooManyEpgs,
-    /// A Deployment that is paused, or an EPG that is left alone because all its Deployments are (D2).
+    /// A workload that is paused, or an EPG that is left alone because all its workloads are (D2).
     Paused,
     /// A Service whose ingress has host names only (S1).
     HostnameOnly,
     /// An address of a Pod or of a Service's ingress that cannot be read (P2, S1).
     InvalidAddress,
-    /// A Deployment whose status counts replicas while none of its Pods is found (P1).
+    /// A workload whose status counts replicas while none of its Pods is found (P1, G2).
     PodsNotFound,
     /// Two EPGs of one VRF would get one address (S3).
     AddressConflict,
-    /// A Pod of a managed Deployment has an address that belongs to another Pod now (P5).
+    /// A Pod of a managed workload has an address that belongs to another Pod now (P5).
     AddressClaimed,
     /// An address that is never exposed (P6).
     AddressNotExposed,
@@ -248,7 +248,7 @@ pub enum Code {
     ForeignScope,
     /// A missing tenant or L3Out (R3).
     L3OutNotFound,
-    /// A foreign EPG that a Deployment names and may not use (W6).
+    /// A foreign EPG that a workload names and may not use (W6).
     ForeignEpgRefused,
     /// A foreign EPG that was used, and that another writer deleted (O4).
     ForeignEpgDeleted,
@@ -258,7 +258,7 @@ pub enum Code {
     OtherClusterObjects,
     /// A move that cannot be made yet (D5, W2).
     MovePending,
-    /// A Deployment's own subnet that stays where it is not desired, because its address has no other place yet (D3, D5).
+    /// A workload's own subnet that stays where it is not desired, because its address has no other place yet (D3, D5).
     SubnetRetained,
     /// An owned EPG that is not desired and has to stay (D6).
     EpgRetained,
@@ -339,8 +339,10 @@ impl Code {
             Code::Paused => "Remove the pause annotation when you are done.",
             Code::HostnameOnly => "Use a load balancer that sets ip, or \"expose\":[\"pods\"].",
             Code::InvalidAddress => "Look at the CNI or load balancer that wrote it.",
-            Code::PodsNotFound => "kubectl rollout restart makes a ReplicaSet with the label pod-template-hash.",
-            Code::AddressConflict => "Let the Service select one Deployment, or name one EPG in both.",
+            Code::PodsNotFound => {
+                "Of a Deployment: kubectl rollout restart makes a ReplicaSet with the label pod-template-hash."
+            }
+            Code::AddressConflict => "Let the Service select one workload, or name one EPG in both.",
             Code::AddressClaimed => "Nothing if the Pod terminates; else look at the CNI.",
             Code::AddressNotExposed => "Nothing, or extend --addresses.",
             Code::ForeignSubnet => "Remove that subnet, or leave it: aci-sync leaves it alone.",

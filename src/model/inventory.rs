@@ -1,4 +1,4 @@
-//! The cluster as the three watches reported it, and whether that view is complete (W1).
+//! The cluster as the watches reported it, and whether that view is complete (W1).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::binding::{self, Binding};
 use super::dn::EpgDn;
-use super::kubernetes::{Deployment, Key, Kind, Labels, Object, Pod, Service, Workload};
+use super::kubernetes::{Key, Kind, Labels, Object, Pod, Service, Workload, WorkloadRecord};
 use super::pods::Pods;
 use super::rules::{Exposed, Rules};
 
@@ -18,28 +18,33 @@ pub const CLOSED_WATCH_LIMIT: Duration = Duration::from_secs(60);
 /// watch and end it with an error in the stream, at once or after a look at its own storage.
 pub const WATCH_PROVEN: Duration = Duration::from_secs(5);
 
-/// A Deployment that carries the annotation.
+/// A workload that carries the annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManagedDeployment {
-    /// The Deployment as last seen.
-    pub deployment: Deployment,
+pub struct ManagedWorkload {
+    /// The workload as last seen.
+    pub record: WorkloadRecord,
     /// The binding in its annotation now, or what is wrong with the annotation.
     pub annotation: Result<Binding, String>,
-    /// The binding in effect: the last valid one that this process has seen of this very Deployment (D3).
+    /// The binding in effect: the last valid one that this process has seen of this very workload (D3).
     pub binding: Option<Binding>,
 }
 
-impl ManagedDeployment {
-    /// Its kind and key.
-    pub fn workload(&self) -> Workload {
-        Workload { kind: Kind::Deployment, key: self.deployment.key.clone() }
+impl ManagedWorkload {
+    /// Its name and kind.
+    pub fn workload(&self) -> &Workload {
+        &self.record.id
+    }
+
+    /// Its namespace and name.
+    pub fn key(&self) -> &Key {
+        &self.record.id.key
     }
 
     /// The EPG that its addresses belong to, if one is known. An annotation that names what its namespace may not use is
     /// ignored (W6).
     pub fn bound_epg(&self, rules: &Rules) -> Option<&EpgDn> {
         let epg = &self.binding.as_ref()?.epg;
-        rules.admits(&self.deployment.key.namespace, epg).then_some(epg)
+        rules.admits(&self.key().namespace, epg).then_some(epg)
     }
 
     /// D2: what it exposes. Without a known binding, all that it may ever have exposed (D3).
@@ -50,9 +55,9 @@ impl ManagedDeployment {
         }
     }
 
-    /// S3: the older Deployment comes first, then namespace/name.
-    pub(super) fn age(&self) -> (&str, &Key) {
-        (&self.deployment.created, &self.deployment.key)
+    /// S3: the older workload comes first, then by namespace/name, then by kind.
+    pub(super) fn age(&self) -> (&str, &Workload) {
+        (&self.record.created, &self.record.id)
     }
 }
 
@@ -92,45 +97,58 @@ impl Changed {
     }
 }
 
-/// Deployments, Pods and Services by namespace and name.
+/// Workloads, Pods and Services by namespace and name.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The annotated Deployments.
-    pub managed: BTreeMap<Key, ManagedDeployment>,
-    /// The Deployments without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
-    pub misannotated: BTreeMap<Key, Deployment>,
+    /// The annotated workloads.
+    pub managed: BTreeMap<Workload, ManagedWorkload>,
+    /// The workloads without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
+    pub misannotated: BTreeMap<Workload, WorkloadRecord>,
     /// The Pods worth keeping (see [`Object::is_kept`]).
     pub pods: Pods,
     /// The Services of type LoadBalancer that have a selector.
     pub services: BTreeMap<Key, Service>,
-    /// For each Deployment that owns Pods (P1) the different sets of labels that they have, and how many have each.
-    labels: HashMap<Key, HashMap<Labels, usize>>,
+    /// For each workload that Pods belong to (P1, G2) the different sets of labels that they have, and how many have each.
+    labels: HashMap<Workload, HashMap<Labels, usize>>,
+    /// How much is known of each kind that is watched.
     views: BTreeMap<Kind, View>,
     listed: BTreeMap<Kind, bool>,
 }
 
 impl Default for Inventory {
     fn default() -> Self {
+        Inventory::watching(&Kind::DEFAULT)
+    }
+}
+
+impl Inventory {
+    /// Of these kinds nothing is known yet. Other kinds are not watched (G1).
+    pub fn watching(kinds: &[Kind]) -> Self {
         Inventory {
             managed: BTreeMap::new(),
             misannotated: BTreeMap::new(),
             pods: Pods::default(),
             services: BTreeMap::new(),
             labels: HashMap::new(),
-            views: Kind::ALL.map(|kind| (kind, View::Incomplete)).into(),
-            listed: Kind::ALL.map(|kind| (kind, false)).into(),
+            views: kinds.iter().map(|kind| (*kind, View::Incomplete)).collect(),
+            listed: kinds.iter().map(|kind| (*kind, false)).collect(),
         }
     }
-}
 
-impl Inventory {
+    /// The kinds that are watched.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.views.keys().copied()
+    }
+
     /// A complete list replaces the old view of its kind at once, never piecemeal (W1). It counts like a live watch until the
     /// watch that follows it is open.
     pub fn listed(&mut self, kind: Kind, objects: Vec<Object>, now: Instant) {
         let known = match kind {
-            Kind::Deployment => {
-                self.misannotated.clear();
-                std::mem::take(&mut self.managed)
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
+                self.misannotated.retain(|it, _| it.kind != kind);
+                let known: BTreeMap<_, _>;
+                (known, self.managed) = std::mem::take(&mut self.managed).into_iter().partition(|it| it.0.kind == kind);
+                known
             }
             Kind::Pod => {
                 self.pods = Pods::with_capacity(objects.len());
@@ -147,12 +165,12 @@ impl Inventory {
                 continue;
             }
             match object {
-                Object::Deployment(it) if it.annotation.is_none() => {
-                    self.misannotated.insert(it.key.clone(), *it);
+                Object::Workload(it) if it.annotation.is_none() => {
+                    self.misannotated.insert(it.id.clone(), *it);
                 }
-                Object::Deployment(it) => {
-                    let before = known.get(&it.key);
-                    self.managed.insert(it.key.clone(), managed(*it, before));
+                Object::Workload(it) => {
+                    let before = known.get(&it.id);
+                    self.managed.insert(it.id.clone(), managed(*it, before));
                 }
                 Object::Pod(it) => {
                     self.add_labels(&it);
@@ -175,22 +193,22 @@ impl Inventory {
             return self.gone(object.kind(), object.key());
         }
         match object {
-            Object::Deployment(it) if it.annotation.is_none() => {
-                if self.misannotated.get(&it.key) == Some(&*it) {
+            Object::Workload(it) if it.annotation.is_none() => {
+                if self.misannotated.get(&it.id) == Some(&*it) {
                     return Changed::Nothing;
                 }
-                self.managed.remove(&it.key);
-                self.misannotated.insert(it.key.clone(), *it);
+                self.managed.remove(&it.id);
+                self.misannotated.insert(it.id.clone(), *it);
                 Changed::Everything
             }
-            Object::Deployment(it) => {
-                self.misannotated.remove(&it.key);
-                let before = self.managed.get(&it.key);
-                if before.is_some_and(|before| before.deployment == *it) {
+            Object::Workload(it) => {
+                self.misannotated.remove(&it.id);
+                let before = self.managed.get(&it.id);
+                if before.is_some_and(|before| before.record == *it) {
                     return Changed::Nothing;
                 }
                 let managed = managed(*it, before);
-                self.managed.insert(managed.deployment.key.clone(), managed);
+                self.managed.insert(managed.workload().clone(), managed);
                 Changed::Everything
             }
             Object::Pod(it) => {
@@ -210,19 +228,12 @@ impl Inventory {
         }
     }
 
-    /// A managed workload.
-    pub fn workload(&self, workload: &Workload) -> Option<&ManagedDeployment> {
-        match workload.kind {
-            Kind::Deployment => self.managed.get(&workload.key),
-            Kind::Pod | Kind::Service => None,
-        }
-    }
-
     /// An object is gone, or no rule needs it any more.
     pub fn gone(&mut self, kind: Kind, key: &Key) -> Changed {
         match kind {
-            Kind::Deployment => {
-                let was_known = self.managed.remove(key).is_some() | self.misannotated.remove(key).is_some();
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
+                let id = Workload { key: key.clone(), kind };
+                let was_known = self.managed.remove(&id).is_some() | self.misannotated.remove(&id).is_some();
                 Changed::everything_if(was_known)
             }
             Kind::Pod => match self.pods.remove(key) {
@@ -233,28 +244,33 @@ impl Inventory {
         }
     }
 
-    /// What a different Pod changes: its addresses, before and after; more if Services may select other Deployments now
+    /// What a different Pod changes: its addresses, before and after; more if Services may select other workloads now
     /// (S1), or if it has addresses that cannot be read.
     fn pod_changed(&mut self, before: Option<&Pod>, after: Option<&Pod>) -> Changed {
         // In this order a Pod that keeps its labels makes no set new.
         let is_new_set = after.is_some_and(|it| self.add_labels(it));
         let was_last_of_set = before.is_some_and(|it| self.remove_labels(it));
         let pods = || before.into_iter().chain(after);
-        let has_service = |pod: &Pod| {
-            let first = Key { namespace: pod.key.namespace.clone(), name: "".into() };
-            let next = self.services.range(first..).next();
-            next.is_some_and(|(key, _)| key.namespace == pod.key.namespace)
-        };
-        let can_select_others = (is_new_set || was_last_of_set) && pods().any(has_service);
+        let can_select_others = (is_new_set || was_last_of_set) && pods().any(|it| self.may_be_selected_by(it));
         if can_select_others || pods().any(|it| it.unreadable.is_some()) {
             return Changed::Everything;
         }
         Changed::Addresses(pods().flat_map(|it| it.addresses.iter()).copied().collect())
     }
 
-    /// True if no other Pod of its Deployment has the same labels.
+    /// Whether a Service may select a managed workload for the labels of this Pod, and not for those of its template. Each Pod of
+    /// a StatefulSet has labels of its own, so this decides what one that comes or goes costs.
+    fn may_be_selected_by(&self, pod: &Pod) -> bool {
+        let Some(managed) = pod.workload().and_then(|it| self.managed.get(&it)) else { return false };
+        let first = Key { namespace: pod.key.namespace.clone(), name: "".into() };
+        let services = self.services.range(first..).map(|it| it.1);
+        let mut services = services.take_while(|it| it.key.namespace == pod.key.namespace);
+        services.any(|it| it.selector.select(&pod.labels) && !it.selector.select(&managed.record.template_labels))
+    }
+
+    /// True if no other Pod of its workload has the same labels.
     fn add_labels(&mut self, pod: &Pod) -> bool {
-        let Some(owner) = pod.owner() else { return false };
+        let Some(owner) = pod.workload() else { return false };
         let count = self.labels.entry(owner).or_default().entry(pod.labels.clone()).or_default();
         *count += 1;
         *count == 1
@@ -262,7 +278,7 @@ impl Inventory {
 
     /// The same for a Pod that is gone.
     fn remove_labels(&mut self, pod: &Pod) -> bool {
-        let Some(owner) = pod.owner() else { return false };
+        let Some(owner) = pod.workload() else { return false };
         let Entry::Occupied(mut sets) = self.labels.entry(owner) else { return false };
         let Some(count) = sets.get_mut().get_mut(&pod.labels) else { return false };
         *count -= 1;
@@ -276,17 +292,17 @@ impl Inventory {
         true
     }
 
-    /// The different sets of labels that the Pods of a Deployment have (P1).
-    pub(super) fn labels_of_pods(&self, deployment: &Key) -> impl Iterator<Item = &Labels> {
-        self.labels.get(deployment).into_iter().flat_map(HashMap::keys)
+    /// The different sets of labels that the Pods of a workload have (P1, G2).
+    pub(super) fn labels_of_pods(&self, workload: &Workload) -> impl Iterator<Item = &Labels> {
+        self.labels.get(workload).into_iter().flat_map(HashMap::keys)
     }
 
-    /// The Deployments whose status counts replicas while no Pod of theirs is known (P1), if they pass the filter.
-    pub fn missing_pods(&self, filter: impl Fn(&ManagedDeployment) -> bool) -> BTreeSet<Key> {
-        let has_no_pods = |managed: &&ManagedDeployment| {
-            managed.deployment.has_replicas && !self.labels.contains_key(&managed.deployment.key) && filter(managed)
+    /// The workloads whose status counts Pods while no Pod of theirs is known (P1), if they pass the filter.
+    pub fn missing_pods(&self, filter: impl Fn(&ManagedWorkload) -> bool) -> BTreeSet<Workload> {
+        let has_no_pods = |managed: &&ManagedWorkload| {
+            managed.record.has_replicas && !self.labels.contains_key(managed.workload()) && filter(managed)
         };
-        self.managed.values().filter(has_no_pods).map(|it| it.deployment.key.clone()).collect()
+        self.managed.values().filter(has_no_pods).map(|it| it.workload().clone()).collect()
     }
 
     /// The server accepted a watch. It is not live yet, so the minute of W1 goes on.
@@ -347,6 +363,20 @@ impl Inventory {
         self.listed.get(&kind).copied().unwrap_or(false)
     }
 
+    /// How many workloads of each kind have a binding in effect.
+    pub fn count_bound(&self) -> BTreeMap<Kind, usize> {
+        let mut counts = BTreeMap::new();
+        for managed in self.managed.values().filter(|it| it.binding.is_some()) {
+            *counts.entry(managed.workload().kind).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Whether all workloads are known: each kind of them that is watched was listed.
+    pub fn workloads_are_listed(&self) -> bool {
+        self.kinds().filter(|it| it.is_workload()).all(|it| self.was_listed(it))
+    }
+
     /// The kinds whose view is incomplete now. While there is one, nothing is deleted (W1).
     pub fn incomplete(&self, now: Instant) -> Vec<Kind> {
         let incomplete = |view: &View| match view {
@@ -365,10 +395,10 @@ fn is_proven(opened: Instant, now: Instant) -> bool {
     now.saturating_duration_since(opened) >= WATCH_PROVEN
 }
 
-/// D3: while the annotation is invalid, the last valid binding of the same Deployment stays in effect.
-fn managed(deployment: Deployment, before: Option<&ManagedDeployment>) -> ManagedDeployment {
-    let annotation = binding::parse(deployment.annotation.as_deref().unwrap_or_default());
-    let before = before.filter(|it| it.deployment.uid == deployment.uid).and_then(|it| it.binding.clone());
+/// D3: while the annotation is invalid, the last valid binding of the same workload stays in effect.
+fn managed(record: WorkloadRecord, before: Option<&ManagedWorkload>) -> ManagedWorkload {
+    let annotation = binding::parse(record.annotation.as_deref().unwrap_or_default());
+    let before = before.filter(|it| it.record.uid == record.uid).and_then(|it| it.binding.clone());
     let binding = annotation.clone().ok().or(before);
-    ManagedDeployment { deployment, annotation, binding }
+    ManagedWorkload { record, annotation, binding }
 }

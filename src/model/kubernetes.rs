@@ -1,4 +1,4 @@
-//! Compact records of Deployments, Pods and Services: a record holds only what a rule needs.
+//! Compact records of workloads, Pods and Services: a record holds only what a rule needs.
 //!
 //! `kube::objects` decodes them from JSON and applies the rules about one object alone (P1, P2). How objects relate is
 //! in `inventory`.
@@ -12,20 +12,24 @@ use std::sync::Arc;
 
 use super::binding::UnknownKeys;
 
-/// The annotation that binds a Deployment (D1).
+/// The annotation that binds a workload (D1).
 pub const BINDING_ANNOTATION: &str = "aci.haystacknetworks.com/l3o";
 
-/// The annotation that pauses a Deployment (D2).
+/// The annotation that pauses a workload (D2).
 pub const PAUSE_ANNOTATION: &str = "aci.haystacknetworks.com/pause";
 
 /// The prefix of all annotations of aci-sync; a key with it that is neither of the two above is unknown (D2).
 pub const ANNOTATION_PREFIX: &str = "aci.haystacknetworks.com/";
 
-/// The three kinds that are watched.
+/// The kinds that matter. Which of the workloads are watched is a setting (G1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `apps/v1` Deployment.
     Deployment,
+    /// `apps/v1` StatefulSet.
+    StatefulSet,
+    /// `apps/v1` DaemonSet.
+    DaemonSet,
     /// `v1` Pod.
     Pod,
     /// `v1` Service.
@@ -34,16 +38,20 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Kind; 3] = [Kind::Deployment, Kind::Pod, Kind::Service];
+    pub const ALL: [Kind; 5] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::Pod, Kind::Service];
+
+    /// Those that are watched by default (G1).
+    pub const DEFAULT: [Kind; 3] = [Kind::Deployment, Kind::Pod, Kind::Service];
+
+    /// Whether it may have the annotation (D1, G2).
+    pub fn is_workload(self) -> bool {
+        matches!(self, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet)
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Deployment => "Deployment",
-            Kind::Pod => "Pod",
-            Kind::Service => "Service",
-        })
+        fmt::Debug::fmt(self, f)
     }
 }
 
@@ -69,13 +77,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// What addresses are exposed for. Another kind of workload would be another [`Kind`] here.
+/// What addresses are exposed for. Workloads of several kinds may have one name (G2); they are in the order of their names,
+/// then of their kinds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
-    /// Its kind; today always a Deployment.
-    pub kind: Kind,
     /// Namespace and name.
     pub key: Key,
+    /// Its kind.
+    pub kind: Kind,
 }
 
 impl fmt::Display for Workload {
@@ -126,11 +135,11 @@ impl From<BTreeMap<Box<str>, Box<str>>> for Labels {
     }
 }
 
-/// An annotated Deployment.
+/// A workload, as far as its annotations and Services need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// Namespace and name.
-    pub key: Key,
+pub struct WorkloadRecord {
+    /// Its name and kind.
+    pub id: Workload,
     /// `metadata.uid`.
     pub uid: Box<str>,
     /// `metadata.creationTimestamp`; the API server's spelling sorts by time.
@@ -145,20 +154,22 @@ pub struct Deployment {
     pub unknown_keys: UnknownKeys,
     /// `spec.template.metadata.labels`, for S1.
     pub template_labels: Labels,
-    /// `status.replicas` is more than zero. The number changes all the time, and no rule needs it.
+    /// Its status counts Pods. The number changes all the time, and no rule needs it.
     pub has_replicas: bool,
 }
 
-/// A Pod that may expose an address, that a Service may select for a Deployment, or that claims an address (P5).
+/// A Pod that may expose an address, that a Service may select for a workload, or that claims an address (P5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// Namespace and name.
     pub key: Key,
     /// When it was created, and its `metadata.uid`.
     pub birth: Birth,
-    /// The name of the Deployment that owns it by P1, whether that exists or not.
-    pub deployment: Option<Arc<str>>,
-    /// Its labels; empty if no Deployment owns it, because S1 does not need them then.
+    /// The name of the workload that it belongs to (P1, G2), whether that exists or not.
+    pub owner: Option<Arc<str>>,
+    /// The kind of that workload.
+    pub owner_kind: Kind,
+    /// Its labels; empty if it belongs to no workload, because S1 does not need them then.
     pub labels: Labels,
     /// The addresses that it claims by P2: none for `hostNetwork` (they are the node's), none after it has ended.
     pub addresses: Addresses,
@@ -173,10 +184,10 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// The key of the Deployment that owns it by P1, whether that exists or not.
-    pub(super) fn owner(&self) -> Option<Key> {
-        let name = self.deployment.clone()?;
-        Some(Key { namespace: self.key.namespace.clone(), name })
+    /// The workload that it belongs to (P1, G2), whether that exists or not.
+    pub fn workload(&self) -> Option<Workload> {
+        let name = self.owner.clone()?;
+        Some(Workload { key: Key { namespace: self.key.namespace.clone(), name }, kind: self.owner_kind })
     }
 
     /// P5: of several Pods with one address it belongs to the one that is not terminating, then to the younger one. That
@@ -296,12 +307,12 @@ pub struct Service {
     pub load_balancer: bool,
 }
 
-/// One object of any of the three kinds. Lists of 100,000 are handed over as a whole (W1), so it is no larger than a
+/// One object of any kind. Lists of 100,000 are handed over as a whole (W1), so it is no larger than a
 /// pointer and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
-    /// A Deployment.
-    Deployment(Box<Deployment>),
+    /// A Deployment, StatefulSet or DaemonSet.
+    Workload(Box<WorkloadRecord>),
     /// A Pod.
     Pod(Box<Pod>),
     /// A Service.
@@ -312,7 +323,7 @@ impl Object {
     /// Its kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Object::Deployment(_) => Kind::Deployment,
+            Object::Workload(it) => it.id.kind,
             Object::Pod(_) => Kind::Pod,
             Object::Service(_) => Kind::Service,
         }
@@ -321,7 +332,7 @@ impl Object {
     /// Its namespace and name.
     pub fn key(&self) -> &Key {
         match self {
-            Object::Deployment(it) => &it.key,
+            Object::Workload(it) => &it.id.key,
             Object::Pod(it) => &it.key,
             Object::Service(it) => &it.key,
         }
@@ -331,9 +342,18 @@ impl Object {
     /// and a changed Service type are the same as a deletion.
     pub fn is_kept(&self) -> bool {
         match self {
-            Object::Deployment(it) => it.annotation.is_some() || !it.unknown_keys.is_empty(),
-            Object::Pod(it) => !it.terminal && (it.deployment.is_some() || !it.addresses.is_empty()),
+            Object::Workload(it) => it.annotation.is_some() || !it.unknown_keys.is_empty(),
+            Object::Pod(it) => !it.terminal && (it.owner.is_some() || !it.addresses.is_empty()),
             Object::Service(it) => it.load_balancer && !it.selector.is_empty(),
+        }
+    }
+
+    /// G1: a Pod of a kind of workload that is not watched belongs to none, and its labels need no memory.
+    pub fn forget_unwatched_owner(&mut self, watched: &[Kind]) {
+        if let Object::Pod(pod) = self
+            && !watched.contains(&pod.owner_kind)
+        {
+            (pod.owner, pod.labels) = (None, Labels::default());
         }
     }
 }

@@ -1,29 +1,29 @@
-//! Managed Deployments whose Pods are not found although their status counts some (P1).
+//! Managed workloads whose Pods are not found although their status counts some (P1, G2).
 //!
 //! Names say which Deployment owns a Pod. So Pods of an adopted ReplicaSet without `pod-template-hash`, or of one whose
-//! name was cut, have no owner here. For a moment Pods are missing now and then, because the watches of Deployments and
-//! Pods are independent.
+//! name was cut, have no owner here. For a moment Pods are missing now and then, because the watches of workloads and Pods
+//! are independent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::finding::{Code, Finding};
-use super::kubernetes::{Key, Kind};
+use super::kubernetes::{Kind, Workload};
 
 /// How long Pods may be missing without a finding.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The Deployments without Pods, each since when.
+/// The workloads without Pods, each since when.
 #[derive(Debug, Default)]
 pub struct MissingPods {
-    since: BTreeMap<Key, Instant>,
+    since: BTreeMap<Workload, Instant>,
     /// The time of the last look. What was due then does not wake the reconciler again.
     looked: Option<Instant>,
 }
 
 impl MissingPods {
-    /// Takes the Deployments that have none now. The time of one whose Pods were found in between starts over.
-    pub fn update(&mut self, missing_pods: BTreeSet<Key>, now: Instant) {
+    /// Takes the workloads that have none now. The time of one whose Pods were found in between starts over.
+    pub fn update(&mut self, missing_pods: BTreeSet<Workload>, now: Instant) {
         self.since.retain(|key, _| missing_pods.contains(key));
         for key in missing_pods {
             self.since.entry(key).or_insert(now);
@@ -34,12 +34,13 @@ impl MissingPods {
     pub fn findings(&mut self, now: Instant) -> Vec<Finding> {
         self.looked = Some(now);
         let due = self.since.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= PATIENCE);
-        due.map(|(key, _)| {
-            let text = "status counts replicas, but no Pod was found for a minute; nothing is exposed for them until \
-                        they are found. Pods are recognized by the name of their ReplicaSet and the label \
-                        pod-template-hash: an adopted ReplicaSet lacks that label (`kubectl rollout restart` creates \
-                        one that has it), and names of more than 240 characters are cut";
-            Finding::new(Code::PodsNotFound, (Kind::Deployment, key), text)
+        due.map(|(workload, _)| {
+            let text = format!(
+                "status counts replicas, but no Pod was found for a minute; nothing is exposed for them until they are \
+                 found. Pods are recognized by {}",
+                recognized_by(workload.kind)
+            );
+            Finding::new(Code::PodsNotFound, workload, text)
         })
         .collect()
     }
@@ -51,15 +52,26 @@ impl MissingPods {
     }
 }
 
+/// How the Pods of a kind of workload are recognized (P1, G2).
+fn recognized_by(kind: Kind) -> &'static str {
+    if kind == Kind::Deployment {
+        "the name of their ReplicaSet and the label pod-template-hash: an adopted ReplicaSet lacks that label (`kubectl \
+         rollout restart` creates one that has it), and names of more than 240 characters are cut"
+    } else {
+        "their controller ownerReference"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::kubernetes::Key;
 
     /// P1: a minute counts from the moment in which the Pods were missing first, and starts over once they were found.
     #[test]
     fn pods_may_be_missing_for_a_minute() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let one = || BTreeSet::from([Key::new("a", "web")]);
+        let one = || BTreeSet::from([Workload { key: Key::new("a", "web"), kind: Kind::Deployment }]);
         let mut missing_pods = MissingPods::default();
         assert_eq!((missing_pods.findings(start).len(), missing_pods.next_end()), (0, None));
         missing_pods.update(one(), start);

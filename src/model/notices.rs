@@ -1,6 +1,6 @@
 //! What people read at an object of the cluster (K5): which notices follow from the outcome of a reconcile.
 //!
-//! Findings are about Deployments and Services, or about EPGs and L3Outs; the latter become notices for each Deployment that
+//! Findings are about workloads and Services, or about EPGs and L3Outs; the latter become notices for each workload that
 //! names them. How notices become Kubernetes Events, and how many of them, is decided in `kube::recorder`.
 
 use std::cell::LazyCell;
@@ -43,9 +43,9 @@ pub struct ObjectRef {
 /// The reasons of notices. People see their names and search for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventReason {
-    /// The Deployment's EPG and all subnets in it are on the fabric, for the first time.
+    /// The workload's EPG and all subnets in it are on the fabric, for the first time.
     Synced,
-    /// Nothing of what the Deployment had is left on the fabric.
+    /// Nothing of what the workload had is left on the fabric.
     Released,
     /// A finding that was sent as a warning no longer holds.
     Resolved,
@@ -69,7 +69,7 @@ impl fmt::Display for EventReason {
     }
 }
 
-/// The most Deployments that are remembered. Deployments that are gone may never be released, for example if nothing is ever
+/// The most workloads that are remembered. Workloads that are gone may never be released, for example if nothing is ever
 /// deleted.
 const MAX_TRACKED: usize = 16_384;
 
@@ -87,7 +87,7 @@ const MAX_TOTAL: usize = 500;
 pub struct NoticeTracker {
     /// The findings that were reported on each object. A tracker that is new knows none, and so resolves none.
     reported: BTreeMap<(ObjectRef, Code), Reported>,
-    /// Each managed Deployment's way onto the fabric and off it.
+    /// Each managed workload's way onto the fabric and off it.
     presences: BTreeMap<ObjectRef, Presence>,
     /// The EPGs that were written to since the end of the last reconcile.
     written: BTreeSet<EpgDn>,
@@ -137,7 +137,7 @@ impl Share {
     }
 }
 
-/// A Deployment's time in an EPG.
+/// A workload's time in an EPG.
 #[derive(Debug)]
 struct Presence {
     epg: EpgDn,
@@ -258,7 +258,7 @@ impl NoticeTracker {
         notices
     }
 
-    /// Deployments that are on the fabric for the first time. A restart on a converged fabric reports none. The presences
+    /// Workloads that are on the fabric for the first time. A restart on a converged fabric reports none. The presences
     /// that go on are taken out of `former`.
     fn arrivals(&mut self, outcome: Outcome<'_>, former: &mut BTreeMap<ObjectRef, Presence>) -> Vec<EventNotice> {
         let mut notices = Vec::new();
@@ -282,7 +282,7 @@ impl NoticeTracker {
         notices
     }
 
-    /// Deployments of which nothing is left in the EPG that they named.
+    /// Workloads of which nothing is left in the EPG that they named.
     fn departures(&mut self, outcome: Outcome<'_>, former: BTreeMap<ObjectRef, Presence>) -> Vec<EventNotice> {
         let mut notices = Vec::new();
         for (about, presence) in former {
@@ -290,7 +290,7 @@ impl NoticeTracker {
             if outcome.fabric.l3out(&presence.epg.l3out).is_none() {
                 continue;
             }
-            match released(&presence.epg, outcome) {
+            match released(about.kind, &presence.epg, outcome) {
                 Some(note) if presence.written || presence.synced => {
                     notices.push(EventNotice { about, reason: EventReason::Released, note });
                 }
@@ -328,7 +328,7 @@ fn notice(about: &ObjectRef, code: Code, findings: &[&Finding]) -> EventNotice {
 fn affected(subject: &Subject, inventory: &Inventory, desired: &DesiredState) -> Vec<ObjectRef> {
     let naming = |epg: &DesiredEpg| epg.workloads.iter().filter_map(|it| object_ref(inventory, it)).collect::<Vec<_>>();
     match subject {
-        Subject::Cluster(kind @ Kind::Deployment, key) => {
+        Subject::Cluster(kind, key) if kind.is_workload() => {
             object_ref(inventory, &Workload { kind: *kind, key: key.clone() }).into_iter().collect()
         }
         Subject::Cluster(kind @ Kind::Service, key) => {
@@ -339,15 +339,14 @@ fn affected(subject: &Subject, inventory: &Inventory, desired: &DesiredState) ->
         Subject::L3out(dn) => {
             desired.epgs.iter().filter(|(epg, _)| epg.l3out == *dn).flat_map(|(_, epg)| naming(epg)).collect()
         }
-        Subject::Cluster(Kind::Pod, _) | Subject::Namespace(_) | Subject::Part(_) => Vec::new(),
+        Subject::Cluster(..) | Subject::Namespace(_) | Subject::Part(_) => Vec::new(),
     }
 }
 
 fn object_ref(inventory: &Inventory, workload: &Workload) -> Option<ObjectRef> {
-    let Workload { kind, key } = workload;
-    let managed = inventory.workload(workload).map(|it| &it.deployment);
-    let uid = managed.or_else(|| inventory.misannotated.get(key))?.uid.clone();
-    Some(ObjectRef { kind: *kind, key: key.clone(), uid })
+    let managed = inventory.managed.get(workload).map(|it| &it.record);
+    let uid = managed.or_else(|| inventory.misannotated.get(workload))?.uid.clone();
+    Some(ObjectRef { kind: workload.kind, key: workload.key.clone(), uid })
 }
 
 /// Whether all that is desired is there. An EPG without an address is of no use yet.
@@ -355,8 +354,8 @@ fn is_synced(desired: &DesiredEpg, epg: Option<&Epg>) -> bool {
     !desired.subnets.is_empty() && epg.is_some_and(|it| desired.subnets.keys().all(|at| it.subnets.contains_key(at)))
 }
 
-/// What became of an EPG that a Deployment no longer names; nothing while something in it is still to go.
-fn released(dn: &EpgDn, outcome: Outcome<'_>) -> Option<String> {
+/// What became of an EPG that a workload no longer names; nothing while something in it is still to go.
+fn released(kind: Kind, dn: &EpgDn, outcome: Outcome<'_>) -> Option<String> {
     let Some(epg) = outcome.fabric.epg(dn) else { return Some(format!("{dn} is gone from the fabric")) };
     let desired = outcome.desired.epgs.get(dn);
     let is_desired = |prefix| desired.is_some_and(|it| it.subnets.contains_key(prefix));
@@ -366,5 +365,5 @@ fn released(dn: &EpgDn, outcome: Outcome<'_>) -> Option<String> {
     let subject = Subject::from(dn);
     let is_retained = || outcome.findings.iter().any(|it| it.code == Code::EpgRetained && it.subject == subject);
     let stays = desired.is_some() || epg.ownership != Ownership::Owned || is_retained();
-    stays.then(|| format!("subnets of the Deployment were removed from {dn}; the EPG stays"))
+    stays.then(|| format!("subnets of the {kind} were removed from {dn}; the EPG stays"))
 }

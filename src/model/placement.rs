@@ -1,7 +1,7 @@
 //! Where each address goes, and which subnets stay where they are not desired until that is possible (D2, D3, D5).
 //!
-//! A subnet stays for a Deployment that has its address now (P5) and whose Pod or Service gave it its name; never for
-//! its address alone. Another Deployment could have got that address, and would inherit the contracts.
+//! A subnet stays for a workload that has its address now (P5) and whose Pod or Service gave it its name; never for
+//! its address alone. Another workload could have got that address, and would inherit the contracts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ struct Claim<'a> {
     retained: Retained<'a>,
 }
 
-/// Where addresses go, and for which Deployments subnets stay.
+/// Where addresses go, and for which workloads subnets stay.
 pub(super) struct Placement<'a> {
     input: &'a PlanInput<'a>,
     /// The addresses that are placed; nothing if all are.

@@ -105,7 +105,7 @@ impl Transaction {
 pub enum Change {
     /// Creates the EPG, with our owner annotation.
     CreateEpg {
-        /// The Deployments that name it.
+        /// The workloads that name it.
         workloads: Vec<Workload>,
         /// Why (R8).
         why: Cause,

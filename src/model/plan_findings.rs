@@ -31,7 +31,7 @@ pub(super) struct PlanFindings<'a> {
     waiting: BTreeMap<(&'a EpgDn, Holder, EpgDn), Vec<Prefix>>,
     /// Subnets that stay although they are not desired where they are, by EPG.
     retained: BTreeMap<(EpgDn, Retained<'a>), Vec<Prefix>>,
-    /// The Deployments that wait for each missing L3Out.
+    /// The workloads that wait for each missing L3Out.
     missing: BTreeMap<&'a L3outDn, Vec<&'a Workload>>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> PlanFindings<'a> {
         self.retained.entry((dn.clone(), retained)).or_default().push(prefix);
     }
 
-    /// R3: an L3Out that Deployments name is missing.
+    /// R3: an L3Out that workloads name is missing.
     pub(super) fn l3out_not_found(&mut self, dn: &'a L3outDn, workloads: &'a [Workload]) {
         self.missing.entry(dn).or_default().extend(workloads);
     }
@@ -102,7 +102,7 @@ impl<'a> PlanFindings<'a> {
 
     /// O3: a legacy EPG is not desired.
     pub(super) fn legacy_epg(&mut self, dn: &EpgDn) {
-        self.add(Code::LegacyObject, dn, "legacy EPG that no Deployment names; leaving it alone");
+        self.add(Code::LegacyObject, dn, "legacy EPG that no workload names; leaving it alone");
     }
 
     /// O3: legacy subnets are not desired.
@@ -140,7 +140,7 @@ impl<'a> PlanFindings<'a> {
         self.add(Code::ForeignEpgRefused, dn, "foreign EPG, and --foreign-epg is refuse; nothing is written to it");
     }
 
-    /// W6: an EPG is beyond the quota. The log has the namespaces and Deployments; an Event has no other namespace's.
+    /// W6: an EPG is beyond the quota. The log has the namespaces and workloads; an Event has no other namespace's.
     pub(super) fn too_many_epgs(&mut self, dn: &EpgDn, desired: &DesiredEpg, most: usize) {
         let namespaces: Vec<&Arc<str>> = desired.namespaces().collect();
         let noun = if namespaces.len() == 1 { "namespace" } else { "namespaces" };
@@ -211,7 +211,7 @@ fn waiting(dn: &EpgDn, holder: Holder, at: &EpgDn, prefixes: &[Prefix], may_dele
         Holder::Paused => (
             Code::MovePending,
             format!("waiting for the pause in {at} to end"),
-            "waiting for the pause of another Deployment to end",
+            "waiting for the pause of another workload to end",
         ),
         Holder::Foreign => (
             Code::ForeignSubnet,

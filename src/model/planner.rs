@@ -90,9 +90,9 @@ enum TagNeed {
 struct Ties {
     /// Foreign subnets, which stay for good.
     foreign: usize,
-    /// A Deployment's own subnet has no other place yet (D5).
+    /// A workload's own subnet has no other place yet (D5).
     retained: bool,
-    /// A Deployment's own subnet moves once its new EPG is created.
+    /// A workload's own subnet moves once its new EPG is created.
     moves_later: bool,
     /// A legacy subnet moves, in a round of its own.
     legacy_moves: bool,
@@ -386,7 +386,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// O4: tags about EPGs that no Deployment names any more, or that are not foreign any more, go.
+    /// O4: tags about EPGs that no workload names any more, or that are not foreign any more, go.
     fn plan_needless_tags(&mut self) {
         let input = self.input;
         for (dn, tag) in input.fabric.tags() {
@@ -409,8 +409,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A Deployment without a known valid annotation may name the EPG, or return to it, if a subnet of its own is there (D3,
-    /// D5). A Deployment that names another EPG does not need a tag for one that holds nothing of its own.
+    /// A workload without a known valid annotation may name the EPG, or return to it, if a subnet of its own is there (D3,
+    /// D5). A workload that names another EPG does not need a tag for one that holds nothing of its own.
     fn tag_need(&self, dn: &EpgDn) -> TagNeed {
         let epg = self.input.fabric.epg(dn);
         if let Some(desired) = self.input.desired.epgs.get(dn) {

@@ -1,4 +1,4 @@
-//! How many external EPGs one namespace may have (W6, `--max-epgs`): the right to annotate Deployments in one namespace
+//! How many external EPGs one namespace may have (W6, `--max-epgs`): the right to annotate workloads in one namespace
 //! must not be enough to fill the fabric. An EPG beyond the limit is not created; one that is there already is served.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -11,7 +11,7 @@ use super::inventory::Inventory;
 use super::observed::Epg;
 use super::rules::Rules;
 
-/// Which namespace named each external EPG last. An EPG that is left still counts for that namespace, because a Deployment
+/// Which namespace named each external EPG last. An EPG that is left still counts for that namespace, because a workload
 /// that changes its annotation all the time would leave one behind each time.
 #[derive(Debug, Default)]
 pub struct Quota {
@@ -39,17 +39,17 @@ impl Quota {
         }
     }
 
-    /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger Deployments
+    /// The EPGs that are named and beyond what each of their namespaces may have: those that only its younger workloads
     /// name. `is_left` says whether an EPG that is no longer named still counts for the namespace that named it.
     pub fn beyond(&self, inventory: &Inventory, rules: &Rules, is_left: impl Fn(&EpgDn) -> bool) -> BTreeSet<EpgDn> {
         let Some(most) = rules.max_epgs else { return BTreeSet::new() };
-        // Of each namespace the EPGs that it names, each with the oldest Deployment that does.
+        // Of each namespace the EPGs that it names, each with the oldest workload that does.
         let mut named: HashMap<&str, HashMap<&EpgDn, _>> = HashMap::new();
         let mut all = HashSet::new();
         for managed in inventory.managed.values() {
             if let Some(epg) = managed.bound_epg(rules) {
                 all.insert(epg);
-                let oldest = named.entry(&managed.deployment.key.namespace).or_default().entry(epg);
+                let oldest = named.entry(&managed.key().namespace).or_default().entry(epg);
                 let oldest = oldest.or_insert_with(|| managed.age());
                 *oldest = managed.age().min(*oldest);
             }

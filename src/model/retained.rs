@@ -8,7 +8,7 @@ use super::kubernetes::Workload;
 use super::observed::L3out;
 use super::plan_input::PlanInput;
 
-/// Why a subnet stays, and for which Deployment; nothing if it stays for all that name its EPG.
+/// Why a subnet stays, and for which workload; nothing if it stays for all that name its EPG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Retained<'a> {
     pub(super) workload: Option<&'a Workload>,
@@ -18,13 +18,13 @@ pub(super) struct Retained<'a> {
 /// Why a subnet stays where it is not desired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason<'a> {
-    /// The Deployment is paused (D2).
+    /// The workload is paused (D2).
     Paused,
-    /// Every Deployment that names the EPG is paused (D2).
+    /// Every workload that names the EPG is paused (D2).
     EpgPaused,
-    /// No valid annotation of the Deployment is known (D3).
+    /// No valid annotation of the workload is known (D3).
     Unknown,
-    /// The EPG that the Deployment names cannot be used (D5).
+    /// The EPG that the workload names cannot be used (D5).
     Blocked(&'a EpgDn, BlockReason),
     /// That EPG is created in this reconcile, and then the subnet moves.
     Moves,
@@ -40,9 +40,9 @@ impl Reason<'_> {
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Paused => f.write_str("the Deployment is paused"),
-            Reason::EpgPaused => f.write_str("all Deployments that name the EPG are paused"),
-            Reason::Unknown => f.write_str("no valid annotation of the Deployment is known"),
+            Reason::Paused => f.write_str("the workload is paused"),
+            Reason::EpgPaused => f.write_str("all workloads that name the EPG are paused"),
+            Reason::Unknown => f.write_str("no valid annotation of the workload is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
             Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} exceeds --max-epgs"),
             Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read yet", dn.l3out),
@@ -57,7 +57,7 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// Why an EPG that a Deployment names cannot be used (D5).
+/// Why an EPG that a workload names cannot be used (D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum BlockReason {
     /// It is beyond what its namespaces may have (W6).
@@ -66,7 +66,7 @@ pub(super) enum BlockReason {
     Unread,
     /// Its L3Out is missing (R3).
     L3OutNotFound,
-    /// Every Deployment that names it is paused (D2).
+    /// Every workload that names it is paused (D2).
     Paused,
     /// It is left alone for now (W3, W8, R5).
     LeftAlone,

@@ -4,12 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::dn::{EpgDn, Name, Prefix};
+use super::kubernetes::Kind;
 use super::scope::{IMPORT_SECURITY, Scope};
 
 /// The configuration's part of every decision.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// What a Deployment exposes if its annotation does not say (`--expose`).
+    /// The kinds that are listed and watched: Pods, Services, and the workloads of `--workloads` (G1).
+    pub kinds: Vec<Kind>,
+    /// What a workload exposes if its annotation does not say (`--expose`).
     pub expose: Exposed,
     /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
     pub addresses: Vec<Cidr>,
@@ -34,6 +37,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Rules {
+            kinds: Kind::DEFAULT.into(),
             expose: Exposed { pods: true, services: true },
             addresses: Vec::new(),
             allow: Vec::new(),
@@ -49,7 +53,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// W6: whether a Deployment of this namespace may name this EPG. The tenants `infra` and `mgmt` belong to the fabric
+    /// W6: whether a workload of this namespace may name this EPG. The tenants `infra` and `mgmt` belong to the fabric
     /// itself, so they need a rule that names them.
     pub fn admits(&self, namespace: &str, epg: &EpgDn) -> bool {
         if self.allow.is_empty() {
@@ -117,7 +121,7 @@ impl Cidr {
     }
 }
 
-/// Which addresses a Deployment exposes (D2).
+/// Which addresses a workload exposes (D2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exposed {
     /// Those of its Pods.

@@ -1,13 +1,13 @@
-//! Which Deployments a Service selects (S1). Labels that the same sets hold are alike to a selector: it looks at each
-//! such list of sets once, however many labels Services and Deployments have in common (X3).
+//! Which workloads a Service selects (S1). Labels that the same sets hold are alike to a selector: it looks at each
+//! such list of sets once, however many labels Services and workloads have in common (X3).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::kubernetes::{Labels, Service};
 
-/// Sets of labels, each of one Deployment, and the lists that a selector compares.
+/// Sets of labels, each of one workload, and the lists that a selector compares.
 pub(super) struct Selection<'a> {
-    /// The index of the Deployment that each set is of.
+    /// The index of the workload that each set is of.
     owners: Vec<usize>,
     /// For each label of a namespace the number of the list of those sets that hold it; equal lists are one.
     list_of: HashMap<(&'a str, &'a str, &'a str), usize>,
@@ -71,11 +71,11 @@ impl List {
 }
 
 impl<'a> Selection<'a> {
-    /// Takes the namespace of each Deployment, in the order of their indices, and its different sets of labels.
-    pub(super) fn new(deployments: impl IntoIterator<Item = (&'a str, HashSet<&'a Labels>)>) -> Self {
+    /// Takes the namespace of each workload, in the order of their indices, and its different sets of labels.
+    pub(super) fn new(workloads: impl IntoIterator<Item = (&'a str, HashSet<&'a Labels>)>) -> Self {
         let mut owners = Vec::new();
         let mut holders: HashMap<(&str, &str, &str), Vec<usize>> = HashMap::new();
-        for (index, (namespace, sets)) in deployments.into_iter().enumerate() {
+        for (index, (namespace, sets)) in workloads.into_iter().enumerate() {
             for labels in sets {
                 for (label, value) in labels.iter() {
                     holders.entry((namespace, label, value)).or_default().push(owners.len());
@@ -95,22 +95,22 @@ impl<'a> Selection<'a> {
         Selection { owners, list_of, lists }
     }
 
-    /// The lists that hold what a Service selects: nothing if no Deployment has one of the labels.
+    /// The lists that hold what a Service selects: nothing if no workload has one of the labels.
     pub(super) fn lists(&self, service: &Service) -> Option<BTreeSet<usize>> {
         let namespace = &*service.key.namespace;
         service.selector.iter().map(|(label, value)| self.list_of.get(&(namespace, label, value)).copied()).collect()
     }
 
-    /// The indices of the Deployments that a Service selects, ascending.
+    /// The indices of the workloads that a Service selects, ascending.
     pub(super) fn selected(&self, service: &Service) -> Vec<usize> {
         self.lists(service).map(|lists| self.common(&lists)).unwrap_or_default()
     }
 
-    /// The indices of the Deployments that are in all of these lists, ascending. Without a list there are none.
+    /// The indices of the workloads that are in all of these lists, ascending. Without a list there are none.
     pub(super) fn common(&self, lists: &BTreeSet<usize>) -> Vec<usize> {
         let mut lists: Vec<&List> = lists.iter().map(|it| &self.lists[*it]).collect();
         lists.sort_by_key(|it| (matches!(it, List::Long(..)), it.len()));
-        // The sets of one Deployment are next to each other.
+        // The sets of one workload are next to each other.
         let mut owners: Vec<usize> = List::common(&lists).into_iter().map(|set| self.owners[set]).collect();
         owners.dedup();
         owners
@@ -127,7 +127,7 @@ mod tests {
         pairs.map(|(label, value)| (label.into(), value.into())).collect::<std::collections::BTreeMap<_, _>>().into()
     }
 
-    /// S1: a selector selects what holds all of it, in its namespace; each set of a Deployment counts by itself.
+    /// S1: a selector selects what holds all of it, in its namespace; each set of a workload counts by itself.
     #[test]
     fn all_labels_of_a_selector_count() {
         let sets = [

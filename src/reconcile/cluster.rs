@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::Rules;
 use crate::model::desired::{DesiredState, Vrf, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn};
-use crate::model::inventory::{Changed, Inventory, ManagedDeployment};
+use crate::model::inventory::{Changed, Inventory, ManagedWorkload};
+use crate::model::kubernetes::Kind;
 use crate::model::missing_pods::MissingPods;
 
 /// The most addresses that are remembered as out of date. A standby, or a leader without an APIC, computes nothing for a long
@@ -25,7 +26,7 @@ pub struct ClusterState {
     desired: Option<(Basis, Arc<DesiredState>)>,
     /// What of it is out of date since then.
     outdated: Outdated,
-    /// Deployments whose Pods are not found (P1).
+    /// Workloads whose Pods are not found (P1).
     pub(super) missing_pods: MissingPods,
     missing_pods_are_current: bool,
 }
@@ -61,6 +62,11 @@ struct Basis {
 }
 
 impl ClusterState {
+    /// Of these kinds nothing is known yet.
+    pub(super) fn watching(kinds: &[Kind]) -> Self {
+        ClusterState { inventory: Inventory::watching(kinds), ..ClusterState::default() }
+    }
+
     /// An object has changed: what was computed is out of date. False if it is not.
     pub(super) fn changed(&mut self, by: Changed) -> bool {
         match (by, &mut self.outdated) {
@@ -125,15 +131,15 @@ impl ClusterState {
         self.last_desired().filter(|_| self.outdated == Outdated::default())
     }
 
-    /// Finds the Deployments whose Pods are not found (P1). While the views are incomplete no Pod is missing.
+    /// Finds the workloads whose Pods are not found (P1). While the views are incomplete no Pod is missing.
     pub(super) fn find_missing_pods(&mut self, rules: &Rules, now: Instant) {
         if !self.inventory.incomplete(now).is_empty() {
             self.missing_pods.update(BTreeSet::new(), now);
             self.missing_pods_are_current = false;
         } else if !std::mem::replace(&mut self.missing_pods_are_current, true) {
-            let exposes_pods = |managed: &ManagedDeployment| {
+            let exposes_pods = |managed: &ManagedWorkload| {
                 let Some(binding) = &managed.binding else { return false };
-                let is_allowed = rules.admits(&managed.deployment.key.namespace, &binding.epg);
+                let is_allowed = rules.admits(&managed.key().namespace, &binding.epg);
                 is_allowed && binding.expose.unwrap_or(rules.expose).pods
             };
             self.missing_pods.update(self.inventory.missing_pods(exposes_pods), now);

@@ -13,7 +13,7 @@ use crate::model::finding::{Code, Finding};
 use crate::model::guards::deletion::DeletionGuard;
 use crate::model::guards::drift::DriftThrottle;
 use crate::model::guards::grace::Grace;
-use crate::model::inventory::ManagedDeployment;
+use crate::model::inventory::ManagedWorkload;
 use crate::model::observed::Epg;
 use crate::model::plan::Plan;
 use crate::model::plan_input::TagFailure;
@@ -55,14 +55,10 @@ impl Guards {
         self.deferrals.defer(&object, now, Finding::new(Code::Rejected, &object, text));
     }
 
-    /// What a Deployment names has its whole grace before it, even if it was named only between two reconciles (D6). Only
-    /// Deployments that have just changed are looked at: a namespace may delete thousands of others one by one (X3). A
+    /// What a workload names has its whole grace before it, even if it was named only between two reconciles (D6). Only
+    /// workloads that have just changed are looked at: a namespace may delete thousands of others one by one (X3). A
     /// binding that `--allow` forbids does not count (W6).
-    pub(super) fn restart_graces<'a>(
-        &mut self,
-        rules: &Rules,
-        changed: impl IntoIterator<Item = &'a ManagedDeployment>,
-    ) {
+    pub(super) fn restart_graces<'a>(&mut self, rules: &Rules, changed: impl IntoIterator<Item = &'a ManagedWorkload>) {
         for managed in changed {
             if let Some(epg) = managed.bound_epg(rules) {
                 self.grace.named(epg);
@@ -97,7 +93,7 @@ impl Guards {
         self.deletion.keep(plan, |object| !deletes || is_out_of_reach(object.epg()));
     }
 
-    /// The EPGs of ours that count towards a namespace's quota although no Deployment names them any more: all that are left
+    /// The EPGs of ours that count towards a namespace's quota although no workload names them any more: all that are left
     /// if the policy deletes nothing, otherwise those in their grace or with a blocked deletion.
     pub(super) fn counts_for_quota(
         &self,

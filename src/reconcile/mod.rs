@@ -40,7 +40,7 @@ use crate::model::dn::{EpgDn, L3outDn, ObjectDn};
 use crate::model::explain::{Explanation, LookedAt, Subject, explain};
 use crate::model::finding::{Code, Finding, counted};
 use crate::model::inventory::Changed;
-use crate::model::kubernetes::Kind;
+use crate::model::kubernetes::{Kind, Object};
 use crate::model::mo::MoChange;
 use crate::model::observed::{Epg, L3out};
 use crate::model::owner::OwnerIdentity;
@@ -76,9 +76,9 @@ impl Reconciler {
     /// A reconciler that knows nothing yet: its first reconcile is a full sync.
     pub fn new(owner: OwnerIdentity, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Reconciler {
+            cluster: ClusterState::watching(&rules.kinds),
             rules,
             writer: Writer::new(policy),
-            cluster: ClusterState::default(),
             fabric: FabricState::new(owner, FullSyncCause::Start),
             guards: Guards::new(grace),
             reporter: Reporter::default(),
@@ -116,15 +116,16 @@ impl Reconciler {
                 info!(kind:%, relevant = objects.len(); "listed");
                 inventory.listed(kind, objects, now);
                 self.guards.deletion.check_next();
-                if kind == Kind::Deployment {
-                    self.guards.restart_graces(&self.rules, inventory.managed.values());
+                if kind.is_workload() {
+                    let managed = inventory.managed.values().filter(|it| it.workload().kind == kind);
+                    self.guards.restart_graces(&self.rules, managed);
                 }
                 Changed::Everything
             }
             kube::Event::Upsert(object) => {
-                let deployment = (object.kind() == Kind::Deployment).then(|| object.key().clone());
+                let workload = if let Object::Workload(it) = &object { Some(it.id.clone()) } else { None };
                 let changed = inventory.upsert(object);
-                let managed = deployment.and_then(|key| inventory.managed.get(&key));
+                let managed = workload.and_then(|it| inventory.managed.get(&it));
                 self.guards.restart_graces(&self.rules, managed);
                 changed
             }
@@ -153,7 +154,7 @@ impl Reconciler {
 
     /// Whether all kinds were listed at least once.
     pub fn is_listed(&self) -> bool {
-        Kind::ALL.into_iter().all(|kind| self.cluster.inventory.was_listed(kind))
+        self.cluster.inventory.kinds().all(|kind| self.cluster.inventory.was_listed(kind))
     }
 
     /// Takes websocket events. True if they say something that the cache does not know.
@@ -252,8 +253,8 @@ impl Reconciler {
         if self.may_delete(now) && self.guards.deletion.check(&plan, owned, self.rules.max_deletes) {
             return Ok(Round::Next);
         }
-        let deployments_are_listed = self.cluster.inventory.was_listed(Kind::Deployment);
-        let goes_at_once = deployments_are_listed && self.guards.grace.update(&plan.undesired, now);
+        let goes_at_once =
+            self.cluster.inventory.workloads_are_listed() && self.guards.grace.update(&plan.undesired, now);
         let nothing_to_send = plan.transactions.is_empty() || !self.writer.writes();
         if goes_at_once && nothing_to_send {
             return Ok(Round::Next);
@@ -306,7 +307,7 @@ impl Reconciler {
         }
         if let Some(error) = &self.fabric.ownership_query_error {
             let text = format!(
-                "failed to query owned objects: {error}; those in L3Outs that no Deployment names may stay until it succeeds"
+                "failed to query owned objects: {error}; those in L3Outs that no workload names may stay until it succeeds"
             );
             findings.insert(Finding::new(Code::Unavailable, "APIC", text));
         }
@@ -347,7 +348,7 @@ impl Reconciler {
         self.with_input(desired, now, |input| explain(input, more, subject))
     }
 
-    /// Reads an L3Out that no Deployment names, if it was not read yet.
+    /// Reads an L3Out that no workload names, if it was not read yet.
     pub fn look_at(&mut self, apic: &dyn ApicSession, l3out: &L3outDn, now: Instant) -> Result<(), Error> {
         if self.fabric.cache.l3out(l3out).is_some() {
             return Ok(());
@@ -410,7 +411,7 @@ impl Reconciler {
             deferred: self.guards.deferrals.ends().chain(self.fabric.deferred.ends()).map(deferred).collect(),
             conflicts: self.reporter.survey.conflicts.clone(),
             faults: self.desired_faults().map(|(_, count)| count).sum(),
-            managed: self.cluster.inventory.managed.values().filter(|managed| managed.binding.is_some()).count(),
+            managed: self.cluster.inventory.count_bound(),
         }
     }
 
@@ -424,14 +425,15 @@ impl Reconciler {
         self.fabric.cache.owner().cluster_id()
     }
 
-    /// How many managed Deployments, Pods and Services are known.
-    pub fn object_counts(&self) -> [(Kind, usize); 3] {
+    /// How many managed workloads, Pods and Services are known, for each kind that is watched.
+    pub fn object_counts(&self) -> Vec<(Kind, usize)> {
         let inventory = &self.cluster.inventory;
-        [
-            (Kind::Deployment, inventory.managed.len()),
-            (Kind::Pod, inventory.pods.len()),
-            (Kind::Service, inventory.services.len()),
-        ]
+        let count = |kind| match kind {
+            Kind::Pod => inventory.pods.len(),
+            Kind::Service => inventory.services.len(),
+            workload => inventory.managed.keys().filter(|it| it.kind == workload).count(),
+        };
+        inventory.kinds().map(|kind| (kind, count(kind))).collect()
     }
 }
 

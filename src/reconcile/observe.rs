@@ -113,7 +113,7 @@ impl Reconciler {
             if !self.fabric.unread.contains(l3out) {
                 continue;
             }
-            let own = &managed.deployment.key.namespace;
+            let own = &managed.key().namespace;
             if namespace.replace(own) != Some(own) {
                 named_by_namespace.clear();
             }
@@ -161,13 +161,13 @@ impl Reconciler {
         self.read_stale_epgs(run)
     }
 
-    /// The L3Outs that Deployments name.
+    /// The L3Outs that workloads name.
     fn named(&self, run: &Run<'_>) -> BTreeSet<L3outDn> {
         named_l3outs(&self.cluster.inventory, &self.rules, &run.beyond_quota)
     }
 
     /// The L3Outs with any owner annotation of ours or of a legacy installation, or with a tag of ours (R4). An APIC that
-    /// refuses such a query stops nothing else: L3Outs that Deployments name are read anyway.
+    /// refuses such a query stops nothing else: L3Outs that workloads name are read anyway.
     fn find_ours(&mut self, run: &mut Run<'_>) -> Result<BTreeSet<L3outDn>, Error> {
         let owner = self.fabric.cache.owner().clone();
         let tags = owner.tag_prefixes().iter().map(|prefix| Query::class(TAG).with_text("key", prefix));
@@ -367,7 +367,7 @@ impl Reconciler {
         result
     }
 
-    /// Forgets L3Outs that no Deployment names and that hold nothing of ours or of a legacy installation (R3).
+    /// Forgets L3Outs that no workload names and that hold nothing of ours or of a legacy installation (R3).
     pub(super) fn forget_unneeded(&mut self, run: &Run<'_>) {
         let mut needed = self.named(run);
         needed.extend(self.fabric.cache.l3outs_with_owned());

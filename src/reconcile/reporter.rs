@@ -45,7 +45,7 @@ impl Reporter {
     ) -> Vec<EventNotice> {
         let namespaces_naming = desired.namespaces();
         let namespaces_of = |subject: &Subject| match (namespaces_naming(subject), subject) {
-            // An EPG that no Deployment names any more concerns the namespace that named it last.
+            // An EPG that no workload names any more concerns the namespace that named it last.
             (none, Subject::Fabric(object)) if none.is_empty() => {
                 quota.named_by(object.epg()).into_iter().cloned().collect()
             }
@@ -127,7 +127,7 @@ impl About {
 struct LogShares {
     begun: Option<Instant>,
     lines: HashMap<(About, Arc<str>), usize>,
-    /// Whom each finding of the last reconcile concerns: once it is resolved, no Deployment may name its subject any more.
+    /// Whom each finding of the last reconcile concerns: once it is resolved, no workload may name its subject any more.
     namespaces: HashMap<Subject, Vec<Arc<str>>>,
 }
 

@@ -10,7 +10,7 @@ use crate::model::cache::FabricCache;
 use crate::model::desired::{DesiredEpg, DesiredState};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::inventory::Inventory;
-use crate::model::kubernetes::Workload;
+use crate::model::kubernetes::{Kind, Workload};
 use crate::model::observed::{EPG, Epg, SUBNET};
 use crate::model::owner::Ownership;
 use crate::model::quota::Quota;
@@ -97,14 +97,15 @@ fn view(
     grace_until: Option<Instant>,
 ) -> EpgView {
     let workloads = desired.map(|epg| epg.workloads.as_slice()).unwrap_or_default();
-    // `explain` asks for the EPG that is still in effect for a Deployment without a valid annotation (D3).
-    let is_valid = |it: &Workload| inventory.managed.get(&it.key).is_none_or(|it| it.annotation.is_ok());
+    // `explain` asks for the EPG that is still in effect for a workload without a valid annotation (D3).
+    let is_valid = |it: &Workload| inventory.managed.get(it).is_none_or(|it| it.annotation.is_ok());
     let of = |valid: bool| workloads.iter().filter(move |it| is_valid(it) == valid);
     let mut view = EpgView {
         dn: dn.clone(),
         owner: present.map(|epg| epg.ownership),
         workloads: of(false).chain(of(true)).take(EpgView::MAX_WORKLOADS).cloned().collect(),
         workloads_total: workloads.len(),
+        deployments_total: workloads.iter().filter(|it| it.kind == Kind::Deployment).count(),
         desired: desired.map_or(0, |epg| epg.subnets.len()),
         present: 0,
         surplus: 0,
@@ -126,7 +127,7 @@ fn view(
 mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
-    use crate::model::kubernetes::{Key, Kind};
+    use crate::model::kubernetes::Key;
 
     fn dn(name: &str) -> EpgDn {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };

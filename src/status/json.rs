@@ -90,6 +90,8 @@ struct L3out {
 struct Epg {
     dn: String,
     owner: Option<&'static str>,
+    workloads_total: usize,
+    workloads: Vec<String>,
     deployments_total: usize,
     deployments: Vec<String>,
     desired: usize,
@@ -133,11 +135,14 @@ struct Reconcile {
 }
 
 fn epg(view: &EpgView) -> Epg {
+    let deployments = view.workloads.iter().filter(|it| it.kind == Kind::Deployment);
     Epg {
         dn: view.dn.to_string(),
         owner: view.owner.map(Ownership::name),
-        deployments_total: view.workloads_total,
-        deployments: view.workloads.iter().map(|it| it.key.to_string()).collect(),
+        workloads_total: view.workloads_total,
+        workloads: view.workloads.iter().map(ToString::to_string).collect(),
+        deployments_total: view.deployments_total,
+        deployments: deployments.map(|it| it.key.to_string()).collect(),
         desired: view.desired,
         present: view.present,
         surplus: view.surplus,
@@ -271,6 +276,7 @@ mod tests {
                 .map(|it| Workload { kind: Kind::Deployment, key: Key::new("shop", &format!("d{it}")) })
                 .collect(),
             workloads_total: 7,
+            deployments_total: 7,
             desired: 0,
             present: 0,
             surplus: 0,

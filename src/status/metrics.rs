@@ -227,14 +227,25 @@ pub static FAMILIES: &[Family] = &[
         "From the first change that a reconcile served until the APIC had accepted all that followed from it.",
         &counters::CHANGE_LATENCIES,
     ),
-    gauge("aci_sync_managed_deployments", &[], "Deployments with a binding in effect.", |view| {
-        count(view.snapshot.fabric.managed)
-    }),
+    gauge(
+        "aci_sync_managed_workloads",
+        &[Label { name: "kind", values: &counters::WORKLOADS }],
+        "Workloads with a binding in effect.",
+        |view| {
+            let count = |kind| view.snapshot.fabric.managed.get(&kind).copied().unwrap_or_default();
+            let kinds = Kind::ALL.into_iter().filter(|it| it.is_workload());
+            by("kind", kinds.map(|kind| (name_of(kind), count(kind) as f64)))
+        },
+    ),
     gauge(
         "aci_sync_cluster_objects",
         &[KIND],
-        "Objects that aci-sync keeps: annotated Deployments, and the Pods and Services that may matter.",
-        |view| by("kind", view.snapshot.objects.map(|(kind, count)| (name_of(kind), count as f64))),
+        "Objects that aci-sync keeps: annotated workloads, and the Pods and Services that may matter.",
+        |view| {
+            let objects = &view.snapshot.objects;
+            let count = |kind| objects.iter().find(|it| it.0 == kind).map_or(0, |it| it.1);
+            by("kind", Kind::ALL.map(|kind| (name_of(kind), count(kind) as f64)))
+        },
     ),
     gauge("aci_sync_desired_objects", &[FABRIC_CLASS], "Objects that the cluster calls for.", |view| {
         by_class(view, |totals| totals.desired)
@@ -285,10 +296,15 @@ pub static FAMILIES: &[Family] = &[
         "Faults of the APIC about desired EPGs, at the last full sync.",
         |view| by("code", [(PREFIX_IN_USE, view.snapshot.fabric.faults as f64)]),
     ),
-    gauge("aci_sync_watch_up", &[KIND], "1 if the view of the kind is complete: it is listed and watched.", |view| {
-        let is_up = |kind| flag(!view.snapshot.incomplete.contains(&kind));
-        by("kind", Kind::ALL.map(|kind| (name_of(kind), is_up(kind))))
-    }),
+    gauge(
+        "aci_sync_watch_up",
+        &[KIND],
+        "1 if the view of the kind is complete: it is listed and watched, or --workloads does not name it.",
+        |view| {
+            let is_up = |kind| flag(!view.snapshot.incomplete.contains(&kind));
+            by("kind", Kind::ALL.map(|kind| (name_of(kind), is_up(kind))))
+        },
+    ),
     Family {
         name: "aci_sync_watch_last_event_timestamp_seconds",
         kind: "gauge",

@@ -112,7 +112,8 @@ mod tests {
     /// T3: liveness depends on no peer, readiness on the views and, for the leader, on the session.
     #[test]
     fn health_endpoints() {
-        let publisher = Publisher::new(Identity::default(), ServiceManager::default());
+        let identity = Identity { kinds: Kind::DEFAULT.to_vec(), ..Identity::default() };
+        let publisher = Publisher::new(identity, ServiceManager::default());
         assert_eq!(get(&publisher, "/livez"), (200, "ok".to_owned()));
         assert_eq!(get(&publisher, "/healthz?verbose"), (200, "[+]event-loop ok\nlivez check passed\n".to_owned()));
         assert_eq!(get(&publisher, "/readyz").0, 503, "nothing was listed yet");

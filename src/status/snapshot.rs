@@ -115,8 +115,8 @@ pub struct FabricView {
     pub conflicts: Vec<ObjectDn>,
     /// How many faults F0467 about EPGs there were at the last full sync.
     pub faults: usize,
-    /// How many Deployments have a binding in effect.
-    pub managed: usize,
+    /// How many workloads of each kind have a binding in effect.
+    pub managed: BTreeMap<Kind, usize>,
 }
 
 /// How many objects of a class there are.
@@ -159,10 +159,12 @@ pub struct EpgView {
     pub dn: EpgDn,
     /// Whose it is; nothing if it is not on the fabric.
     pub owner: Option<Ownership>,
-    /// Deployments that name it, up to [`EpgView::MAX_WORKLOADS`]; those first whose annotation is not valid now (D3).
+    /// Workloads that name it, up to [`EpgView::MAX_WORKLOADS`]; those first whose annotation is not valid now (D3).
     pub workloads: Vec<Workload>,
-    /// How many Deployments name it.
+    /// How many workloads name it.
     pub workloads_total: usize,
+    /// How many of them are Deployments.
+    pub deployments_total: usize,
     /// How many subnets it should hold.
     pub desired: usize,
     /// How many of these it holds.
@@ -176,10 +178,10 @@ pub struct EpgView {
 }
 
 impl EpgView {
-    /// How many Deployments are named.
+    /// How many workloads are named.
     pub const MAX_WORKLOADS: usize = 3;
 
-    /// Whether a Deployment names it.
+    /// Whether a workload names it.
     pub fn is_desired(&self) -> bool {
         self.workloads_total > 0
     }
@@ -217,6 +219,8 @@ pub struct Identity {
     pub started: u64,
     /// The policy.
     pub policy: String,
+    /// The kinds that are watched.
+    pub kinds: Vec<Kind>,
     /// The API server's URL.
     pub server: String,
     /// The APIC controllers.
@@ -328,8 +332,8 @@ pub struct Snapshot {
     pub controller: Option<String>,
     /// The kinds whose view is incomplete (W1).
     pub incomplete: Vec<Kind>,
-    /// Managed Deployments, and the Pods and Services that are kept.
-    pub objects: [(Kind, usize); 3],
+    /// Of each kind that is watched the managed workloads, or the Pods and Services that are kept.
+    pub objects: Vec<(Kind, usize)>,
     /// As of the last reconcile.
     pub fabric: Arc<FabricView>,
     /// What happened lately.
@@ -350,8 +354,8 @@ impl Snapshot {
             state: State::WaitingForKubernetes,
             leader: false,
             controller: None,
-            incomplete: Kind::ALL.to_vec(),
-            objects: Kind::ALL.map(|kind| (kind, 0)),
+            incomplete: Kind::DEFAULT.to_vec(),
+            objects: Kind::DEFAULT.map(|kind| (kind, 0)).to_vec(),
             fabric: Arc::default(),
             activity: Arc::default(),
             synced: false,
@@ -364,7 +368,7 @@ impl Snapshot {
     pub fn log(&self) {
         let controller = self.controller.as_deref().unwrap_or("none");
         info!(state:% = self.state, leader = self.leader, controller; "status");
-        for (kind, count) in self.objects {
+        for &(kind, count) in &self.objects {
             let complete = !self.incomplete.contains(&kind);
             info!(kind:%, count, complete; "status: view of the cluster");
         }
@@ -398,7 +402,8 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes to readers in this process, and the state to the service manager.
     pub fn new(identity: Identity, manager: ServiceManager) -> Self {
-        let latest = Arc::new(Mutex::new(Arc::new(Snapshot::empty())));
+        let (incomplete, objects) = (identity.kinds.clone(), identity.kinds.iter().map(|kind| (*kind, 0)).collect());
+        let latest = Arc::new(Mutex::new(Arc::new(Snapshot { incomplete, objects, ..Snapshot::empty() })));
         let (stalled, listen_errors) = (Arc::default(), Arc::default());
         Publisher { latest, identity: Arc::new(identity), stalled, listen_errors, manager }
     }

@@ -128,8 +128,8 @@ fn the_page_shows_the_state() {
     );
     let rows = list(&browser, "[aria-labelledby=epgs] tbody tr");
     assert!(
-        rows.iter()
-            .any(|it| it.starts_with("\u{2713} in sync\t") && it.contains("EPG_CART\t1 of 1\t0\towned\tshop/cart")),
+        rows.iter().any(|it| it.starts_with("\u{2713} in sync\t")
+            && it.contains("EPG_CART\t1 of 1\t0\towned\tDeployment shop/cart")),
         "{rows:#?}"
     );
     assert!(rows.iter().any(|it| it.starts_with("! 1 missing\t") && it.contains("EPG_WEB\t13 of 14")), "{rows:#?}");

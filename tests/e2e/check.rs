@@ -80,7 +80,7 @@ fn a_good_world_is_all_ok() {
         assert_eq!(ids, CHECKS.iter().map(|it| it.id).collect::<Vec<_>>());
         for line in [
             "ok    kube.rights     10 of 10 rights; no right on everything",
-            "ok    kube.lists      all three kinds; Deployments name 1 L3Out",
+            "ok    kube.lists      all 3 kinds; workloads name 1 L3Out",
             "ok    apic.version    APIC 6.0(9c)",
             "ok    fabric.write    uni/tn-T: write privilege admin",
             "ok    fabric.vrf      uni/tn-T/out-L: uni/tn-T/ctx-V",
@@ -163,7 +163,7 @@ const CASES: &[Case] = &[
     Case { words: &["NONE/L"], ..case("skip  fabric.l3out", "uni/tn-NONE/out-L: fabric.tenant failed", 1, |_, _| {}) },
     Case { words: &["T/NONE"], ..case("FAIL  fabric.l3out", "uni/tn-T/out-NONE: not found", 1, |_, _| {}) },
     Case { words: &["T/NONE", "T/L"], ..case("skip  fabric.vrf", "uni/tn-T/out-NONE: fabric.l3out failed", 1, |_, _| {}) },
-    Case { words: &[], ..case("skip  fabric.tenant", "no Deployment names an L3Out", 0, |_, _| {}) },
+    Case { words: &[], ..case("skip  fabric.tenant", "no workload names an L3Out", 0, |_, _| {}) },
     case("FAIL  fabric.write", "uni/tn-T: read only", 1, |it, _| it.apic.variants(|it| it.write_privileges = Some("tenant-security,ops"))),
     case("ok    fabric.write", "write privilege tenant-ext-connectivity", 0, |it, _| it.apic.variants(|it| it.write_privileges = Some("ops|tenant-ext-connectivity"))),
     case("warn  fabric.write", "does not say whether the user may write", 0, |it, _| it.apic.variants(|it| it.write_privileges = None)),
@@ -172,7 +172,7 @@ const CASES: &[Case] = &[
     case("warn  fabric.faults", "uni/tn-T/out-L/instP-E: fault F0467 (1 time)", 0, |it, _| fault(it)),
     case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| ended_fault(it)),
     case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| other_fault(it)),
-    case("skip  fabric.faults", "no Deployment names an EPG", 0, |_, _| {}),
+    case("skip  fabric.faults", "no workload names an EPG", 0, |_, _| {}),
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |it, command| { lease(it, ""); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |_, command| { command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("ok    daemon", "Lease kube-system/aci-sync: held by other", 0, |it, command| { lease(it, "other"); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
@@ -305,7 +305,7 @@ fn one_namespace_cannot_make_it_long() {
     let (text, code) = check(&world, &["A50/L", "A05/L"], |_| {});
     assert_eq!(code, Some(1), "{text}");
     for line in [
-        "ok    kube.lists      all three kinds; Deployments name 61 L3Outs",
+        "ok    kube.lists      all 3 kinds; workloads name 61 L3Outs",
         "warn  kube.lists      39 L3Outs not looked at: at most 20 of a namespace are, and namespace loud names 60",
         "ok    fabric.l3out    uni/tn-T/out-L: found",
         "FAIL  fabric.tenant   uni/tn-A19: not found",

@@ -97,7 +97,7 @@ fn a_missing_address_is_explained() {
         let (text, code) = explain(world, &[&["uni/tn-T/out-M/instP-OLD"], &words[..]].concat());
         assert_eq!(
             text.lines().next(),
-            Some("uni/tn-T/out-M/instP-OLD: no Deployment names it, and it is not owned (not_managed)")
+            Some("uni/tn-T/out-M/instP-OLD: no workload names it, and it is not owned (not_managed)")
         );
         assert_eq!(code, Some(0));
     });
@@ -117,7 +117,7 @@ fn an_address_without_a_deployment_is_explained() {
     assert_eq!(code, Some(0), "{text}");
     for line in [
         "10.7.7.7/32: not desired, and not in the fabric (not_desired)",
-        "  cluster     Pod a/plain-646c8dfd75-0 has it and no annotated Deployment exposes it",
+        "  cluster     Pod a/plain-646c8dfd75-0 has it and no annotated workload exposes it",
         "  fabric      longest match of VRF uni/tn-T/ctx-V: 10.7.0.0/16 in uni/tn-T/out-L/instP-ALL (foreign)",
         "              so its traffic there is that EPG's; contracts: 0 provided, 1 consumed",
     ] {
@@ -133,16 +133,13 @@ fn an_address_without_a_deployment_is_explained() {
 fn unknown_subjects() {
     let world = World::new();
     let (text, code) = explain(&world, &["shop/web"]);
-    assert!(
-        text.starts_with("shop/web: no Deployment, Pod or Service of this name in the namespace shop (unknown)\n"),
-        "{text}"
-    );
+    let expected = "shop/web: no Deployment, Pod or Service of this name in the namespace shop; not watched \
+                    (--workloads): StatefulSet and DaemonSet (unknown)\n";
+    assert!(text.starts_with(expected), "{text}");
     assert_eq!(code, Some(1));
     let (text, code) = explain(&world, &["uni/tn-T/out-L/instP-NONE"]);
     assert!(
-        text.starts_with(
-            "uni/tn-T/out-L/instP-NONE: no Deployment names it, and the APIC does not have it (unknown)\n"
-        ),
+        text.starts_with("uni/tn-T/out-L/instP-NONE: no workload names it, and the APIC does not have it (unknown)\n"),
         "{text}"
     );
     assert_eq!(code, Some(1));

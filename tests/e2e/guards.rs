@@ -25,7 +25,7 @@ fn a_paused_epg_is_left_alone() {
         // Another Deployment gets the address of a Pod that has gone.
         world.kube.deploy("b", "heir", Some(F), &["10.0.0.2"]);
         world.until_holds("F", &["10.0.0.2"]);
-        daemon.until_logged("keeping 10.0.0.4/32: all Deployments that name the EPG are paused");
+        daemon.until_logged("keeping 10.0.0.4/32: all workloads that name the EPG are paused");
         world.settle();
         assert!(world.holds("E", &["10.0.0.1", "10.0.0.4"]));
         assert_eq!(world.apic.subnets(DN_E)["10.0.0.1/32"]["name"], "drifted");

@@ -41,4 +41,5 @@ mod status;
 mod throttling;
 mod tls;
 mod watch;
+mod workloads;
 mod write_faults;

@@ -81,7 +81,7 @@ fn without_consent_there_is_a_plan() {
     let contract = json!({"fvRsProv": {"attributes": {"tnVzBrCPName": "web"}}});
     world.apic.admin_post(DN_E, &contract).unwrap();
     let plan = "L3Out uni/tn-T/out-L\n  EPG E\n    - EPG  (purge; deleted with 2 owned subnets)\n    - rsprov-web  (contract relation of the EPG)\n  EPG F\n    - EPG  (purge; deleted with 1 owned subnet)\n\
-        warning: 2 Deployments still name these EPGs; the next aci-sync creates again what is deleted, without contracts\n\
+        warning: 2 workloads still name these EPGs; the next aci-sync creates again what is deleted, without contracts\n\
         Plan: 0 to create, 0 to change, 5 to delete.\nNothing was deleted: ";
     let text = stdout(&purge(&world, &[], 2));
     assert_eq!(text, format!("{plan}there is no terminal to ask for consent, and no --yes.\n"));
@@ -133,7 +133,7 @@ fn everything_of_ours_goes_and_can_come_back(variants: Variants) {
     let planned = purge_json(world, &[], 2);
     let file = purge_json(world, &["--yes"], 1);
     assert_eq!((&file["schema"], &file["cluster_id"]), (&json!("aci-sync.purge.v1"), &json!("me")));
-    assert_eq!(file["counts"], json!({"delete": 7, "relations": 1, "deployments": 3}));
+    assert_eq!(file["counts"], json!({"delete": 7, "relations": 1, "workloads": 3, "deployments": 3}));
     assert_eq!((&file["deleted"], &file["left"], &file["result"]), (&json!(7), &json!([DN_F]), &json!("left")));
     assert_eq!(file["findings"][0]["code"], "EpgRetained");
     let deleted = file["changes"].as_array().unwrap().iter().find(|it| it["dn"] == DN_E).unwrap();

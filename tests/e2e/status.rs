@@ -70,7 +70,8 @@ fn a_daemon_reports_its_state() {
     assert_eq!(counts, [3, 2, 1, 0]);
     assert_eq!(status["findings"][0]["code"], "L3OutNotFound");
     let epg = |dn: &str, owner: Value, deployment: &str, desired: u64, present: u64| {
-        json!({"dn": dn, "owner": owner, "deployments_total": 1, "deployments": [deployment], "desired": desired,
+        json!({"dn": dn, "owner": owner, "workloads_total": 1, "workloads": [format!("Deployment {deployment}")],
+               "deployments_total": 1, "deployments": [deployment], "desired": desired,
                "present": present, "surplus": 0, "contracts": 0, "grace_until": null})
     };
     let missing = epg("uni/tn-NONE/out-L/instP-E", Value::Null, "a/waits", 1, 0);

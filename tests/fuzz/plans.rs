@@ -33,7 +33,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 /// A plan ends, creates nothing but addresses of the cluster in EPGs that a Deployment names, and deletes nothing
 /// foreign.
 pub fn plans(input: &[u8]) {
-    let mut inventory = Inventory::default();
+    let mut inventory = Inventory::watching(&Kind::ALL);
     Kind::ALL.iter().for_each(|kind| inventory.listed(*kind, Vec::new(), Instant::now()));
     let mut mos: Vec<Mo> = Vec::new();
     for line in input.split(|it| *it == b'\n') {

@@ -170,7 +170,7 @@ pub fn list_page(input: &[u8]) {
 
 /// Whatever objects there are, only checked names and host prefixes come out of the model (D1, P2).
 fn model(objects: Vec<Object>) {
-    let mut inventory = Inventory::default();
+    let mut inventory = Inventory::watching(&Kind::ALL);
     for kind in Kind::ALL {
         let objects = objects.iter().filter(|it| it.kind() == kind).cloned().collect();
         inventory.listed(kind, objects, Instant::now());

@@ -87,8 +87,10 @@ def role_names_the_lease(objects):
 
 def rights_are_those_of_the_file(objects):
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-    by_name = lambda all: sorted((it for it in all if it["kind"] in kinds), key=lambda it: it["kind"])
-    assert by_name(objects) == by_name(load("scripts/kubernetes-rbac.yaml"))
+    by_name = lambda all: sorted((it for it in all if it["kind"] in kinds), key=lambda it: (it["kind"], it["metadata"]["name"]))
+    # G1: only with the setting that needs them are there more.
+    more = load("scripts/kubernetes-rbac-workloads.yaml") if "ACI_SYNC_WORKLOADS" in settings(objects) else []
+    assert by_name(objects) == by_name(load("scripts/kubernetes-rbac.yaml") + more)
     assert pod(objects)["serviceAccountName"] == "aci-sync"
 
 
@@ -242,6 +244,7 @@ def mutants():
         ("is_in_kube_system", lambda it: only(it, "Deployment")["metadata"].update(namespace="default")),
         ("role_names_the_lease", rename_lease),
         ("rights_are_those_of_the_file", lambda it: only(it, "ClusterRole")["rules"][0]["verbs"].append("delete")),
+        ("rights_are_those_of_the_file", lambda it: only(it, "ClusterRole")["rules"][0]["resources"].append("statefulsets")),
         ("is_restricted", remove(["securityContext"], "seccompProfile")),
         ("is_restricted", remove(["securityContext"], "runAsNonRoot")),
         ("is_restricted", of_container(lambda it: it["securityContext"].pop("capabilities"))),
@@ -313,7 +316,14 @@ def main(kubectl, old, folder):
     assert isinstance(site, list), site
     monitored = make(2, ["prometheus-operator"], egress=True)
     on_host = make(3, ["host-network"])
-    variants = {"deploy/base": base, SITE: site, "with prometheus-operator and egress": monitored, "with host-network": on_host}
+    every_workload = make(5, ["workloads"])
+    variants = {
+        "deploy/base": base,
+        SITE: site,
+        "with prometheus-operator and egress": monitored,
+        "with host-network": on_host,
+        "with workloads": every_workload,
+    }
     newest = releases()
     for name, objects in variants.items():
         checks = COMMON + ([] if objects is on_host else [is_restricted])
@@ -340,6 +350,11 @@ def main(kubectl, old, folder):
     (groups,) = load("deploy/prometheus/aci-sync.rules.yaml")
     compare(groups, rules, "the PrometheusRule")
     (pathlib.Path(folder) / "rules.yaml").write_text(yaml.safe_dump(rules))
+    added = {("ClusterRole", "aci-sync-workloads"), ("ClusterRoleBinding", "aci-sync-workloads")}
+    but_settings = lambda objects: {it for it in names(objects) if not it[1].startswith("aci-sync-settings-")}
+    compare(added, but_settings(every_workload) - but_settings(site), "what the component workloads adds")
+    workloads = {"ACI_SYNC_WORKLOADS": "deployments,statefulsets,daemonsets"}
+    compare({**settings(site), **workloads}, settings(every_workload), "the settings with workloads")
     compare(names(site), names(on_host), "the objects with host-network")
     assert pod(on_host)["hostNetwork"] and variables(on_host)["ACI_SYNC_LISTEN"] == "127.0.0.1:9847"
     for probe in ("livenessProbe", "readinessProbe"):

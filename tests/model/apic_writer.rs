@@ -173,7 +173,7 @@ fn requests() {
             transaction("NONE", RequestShape::Tag, vec![Change::CreateTag]),
             "POST uni/tn-T/out-L",
             json!({"tagAnnotation": {"attributes": {"key": "aci-sync:me:NONE",
-                "value": "foreign external EPG, used by Deployments", "status": "created"}}}),
+                "value": "foreign external EPG, used by workloads", "status": "created"}}}),
         ),
         (
             transaction("OTHER", RequestShape::Tag, vec![forget("aci-sync:me:OTHER")]),

@@ -8,6 +8,7 @@ use aci_sync::cli::{self, Invocation, manual};
 use aci_sync::config::{self, Config};
 use aci_sync::logging;
 use aci_sync::model::binding;
+use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Exposed, MaxDeletes};
 use aci_sync::net::Verify;
@@ -27,7 +28,7 @@ fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String
     config.map_err(|error| (error.code, error.message))
 }
 
-/// Defaults, and every flag once.
+/// G1: defaults, and every flag once.
 #[test]
 fn values() {
     let config = load("", &[]).unwrap();
@@ -63,6 +64,9 @@ fn values() {
     let rules = |words: &str| load(words, &[]).unwrap().rules;
     assert_eq!(rules("--expose services").expose, Exposed { pods: false, services: true });
     assert!(!rules("--foreign-epg refuse").use_foreign);
+    assert_eq!(rules("").kinds, Kind::DEFAULT);
+    assert_eq!(rules("--workloads daemonsets,deployments --workloads statefulsets,daemonsets").kinds, Kind::ALL);
+    assert_eq!(rules("--workloads statefulsets").kinds, [Kind::StatefulSet, Kind::Pod, Kind::Service]);
     assert_eq!(rules("--addresses 10.0.0.0/8,fd00::/8 --addresses 192.0.2.0/24").addresses.len(), 3);
     assert_eq!(rules("--allow a=T/L,b*=T/L/E --allow ?=T/L:1").allow.len(), 3);
     for (text, most) in [
@@ -120,6 +124,9 @@ fn bad_values() {
         ("--batch 0", &[], 64, "1 to 1000"),
         ("--batch 1001", &[], 64, "1 to 1000"),
         ("--policy dry-run", &[], 64, "none of sync, upsert-only and observe"),
+        ("--workloads Deployment", &[], 64, "\"Deployment\" is none of deployments, statefulsets and daemonsets"),
+        ("--workloads deployments,pods", &[], 64, "--workloads: \"pods\" is none of"),
+        ("", &[("ACI_SYNC_WORKLOADS", "jobs")], 78, "ACI_SYNC_WORKLOADS: \"jobs\" is none of"),
         ("--expose pods,nodes", &[], 64, "\"nodes\" is neither pods nor services"),
         ("--addresses 10.0.0.1", &[], 64, "--addresses: \"10.0.0.1\" is not ADDRESS/LENGTH"),
         ("--addresses 10.1.0.0/8", &[], 64, "the block is 10.0.0.0/8"),
@@ -364,5 +371,5 @@ fn the_table_has_the_values_that_are_accepted() {
         assert!(flag.values.iter().all(|it| why.contains(it)), "{why}");
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }

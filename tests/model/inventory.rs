@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use aci_sync::kube::objects;
 use aci_sync::model::inventory::{CLOSED_WATCH_LIMIT, Changed, Inventory, WATCH_PROVEN};
-use aci_sync::model::kubernetes::{Key, Kind, Object};
+use aci_sync::model::kubernetes::{Key, Kind, Object, Workload};
 use serde_json::json;
 
 fn deployment(uid: &str, annotation: &str) -> Object {
@@ -23,12 +23,12 @@ fn completeness() {
     assert_eq!(inventory.incomplete(start).len(), 3);
     inventory.live(Kind::Pod);
     assert_eq!(inventory.incomplete(start).len(), 3, "an open watch without a list is no view");
-    for kind in Kind::ALL {
+    for kind in Kind::DEFAULT {
         inventory.listed(kind, vec![], start);
     }
     assert_eq!(inventory.incomplete(start), []);
     assert_eq!(inventory.incomplete(start + CLOSED_WATCH_LIMIT).len(), 3, "no watch was ever opened");
-    for kind in Kind::ALL {
+    for kind in Kind::DEFAULT {
         inventory.live(kind);
     }
     let later = start + 100 * CLOSED_WATCH_LIMIT;
@@ -50,7 +50,7 @@ fn an_opened_watch_is_not_live_yet() {
     let second = std::time::Duration::from_secs(1);
     let start = Instant::now();
     let mut inventory = Inventory::default();
-    for kind in Kind::ALL {
+    for kind in Kind::DEFAULT {
         inventory.listed(kind, vec![], start);
         inventory.live(kind);
     }
@@ -81,18 +81,18 @@ fn an_opened_watch_is_not_live_yet() {
 /// that was created again starts without one.
 #[test]
 fn a_typo_keeps_the_last_valid_binding() {
-    let key = Key::new("n", "d");
+    let id = Workload { key: Key::new("n", "d"), kind: Kind::Deployment };
     let mut inventory = Inventory::default();
     inventory.upsert(deployment("1", "{"));
-    assert_eq!(inventory.managed[&key].binding, None);
+    assert_eq!(inventory.managed[&id].binding, None);
     inventory.upsert(deployment("1", VALID));
     inventory.upsert(deployment("1", "{"));
-    assert!(inventory.managed[&key].annotation.is_err());
-    assert!(inventory.managed[&key].binding.is_some());
+    assert!(inventory.managed[&id].annotation.is_err());
+    assert!(inventory.managed[&id].binding.is_some());
     inventory.listed(Kind::Deployment, vec![deployment("1", "{{")], Instant::now());
-    assert!(inventory.managed[&key].binding.is_some());
+    assert!(inventory.managed[&id].binding.is_some());
     inventory.listed(Kind::Deployment, vec![deployment("2", "{{")], Instant::now());
-    assert_eq!(inventory.managed[&key].binding, None);
+    assert_eq!(inventory.managed[&id].binding, None);
 }
 
 /// D2: every value but `false` and none pauses a Deployment, and keys that begin like ours are remembered, even if the
@@ -111,15 +111,16 @@ fn pauses_and_misannotated_keys() {
         ("False", true, Some("False")),
         ("0", true, Some("0")),
     ] {
-        let Object::Deployment(it) = decode(json!({"aci.haystacknetworks.com/pause": value})) else { panic!() };
+        let Object::Workload(it) = decode(json!({"aci.haystacknetworks.com/pause": value})) else { panic!() };
         assert_eq!((it.paused, it.invalid_pause.as_deref()), (paused, odd), "{value:?}");
-        assert!(!Object::Deployment(it).is_kept());
+        assert!(!Object::Workload(it).is_kept());
     }
     let key = Key::new("n", "d");
+    let id = Workload { key: key.clone(), kind: Kind::Deployment };
     let mut inventory = Inventory::default();
     let mistaken = || decode(json!({"aci.haystacknetworks.com/l3out": VALID, "other.example/l3o": VALID}));
     assert_eq!([inventory.upsert(mistaken()), inventory.upsert(mistaken())], [Changed::Everything, Changed::Nothing]);
-    assert_eq!(inventory.misannotated[&key].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
+    assert_eq!(inventory.misannotated[&id].unknown_keys.to_string(), r#""aci.haystacknetworks.com/l3out""#);
     assert_eq!(inventory.upsert(deployment("1", VALID)), Changed::Everything);
     assert!(inventory.misannotated.is_empty());
     assert_eq!(inventory.upsert(mistaken()), Changed::Everything);
@@ -139,13 +140,13 @@ fn names_are_those_of_kubernetes() {
     };
     let longest = "x".repeat(253);
     for name in ["a", "web-5d9c7-x", "a.b-c.d", "0", &longest] {
-        assert_eq!(decode("n", name), [true; 3], "{name}");
+        assert_eq!(decode("n", name), [true; 5], "{name}");
     }
     for name in ["", "A", "a_b", "a/b", "a..b", "-a", "a-", "a\u{e9}", "a b", "a\n", &format!("{longest}x")] {
-        assert_eq!(decode("n", name), [false; 3], "{name}");
+        assert_eq!(decode("n", name), [false; 5], "{name}");
     }
     for namespace in ["N", "a.b", "a/b", "", &"x".repeat(64)] {
-        assert_eq!(decode(namespace, "a"), [false; 3], "{namespace}");
+        assert_eq!(decode(namespace, "a"), [false; 5], "{namespace}");
     }
 }
 

@@ -30,3 +30,4 @@ mod recordings_decoding;
 mod requests_in_flight;
 mod structure;
 mod traceability;
+mod workloads;

@@ -45,12 +45,13 @@ fn the_environment_file_shows_the_defaults() {
     cli::parse([OsString::from("run")], &settings).unwrap();
 }
 
-/// K3, T6: the base for kustomize, which reads no file above its folder, grants the rights of the service; what runs there
+/// K3, T6, G1: the base for kustomize, which reads no file above its folder, grants the rights of the service; what runs there
 /// is this version.
 #[test]
 fn the_base_is_of_this_version() {
     let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     assert_eq!(read("deploy/base/rbac.yaml"), read("scripts/kubernetes-rbac.yaml"));
+    assert_eq!(read("deploy/components/workloads/rbac.yaml"), read("scripts/kubernetes-rbac-workloads.yaml"));
     let version = env!("CARGO_PKG_VERSION");
     for (path, line, times) in [
         ("deploy/base/deployment.yaml", format!("app.kubernetes.io/version: {version}\n"), 2),

@@ -43,7 +43,7 @@ use serde_json::{Value, json};
 
 /// `BLESS=1` writes what comes out into the stories; `STORY=TEXT` runs those alone whose title contains it.
 ///
-/// D1-D6, P1-P6, S1-S4, O1-O4, O6, R2, R3, R5, R6, W1-W4, W6: the stories in `tests/model/stories`, each with its rule.
+/// D1-D6, P1-P6, S1-S4, O1-O4, O6, R2, R3, R5, R6, W1-W4, W6, G1, G2: the stories in `tests/model/stories`, each with its rule.
 #[test]
 fn stories() {
     let mut count = 0;
@@ -140,10 +140,10 @@ struct World {
 impl World {
     fn read(text: &str) -> World {
         let mut world = World {
-            inventory: Inventory::default(),
+            inventory: Inventory::watching(&Kind::ALL),
             mos: Vec::new(),
             l3outs: BTreeMap::new(),
-            rules: Rules { max_deletes: MaxDeletes::Off, ..Rules::default() },
+            rules: Rules { kinds: Kind::ALL.into(), max_deletes: MaxDeletes::Off, ..Rules::default() },
             adopt: Vec::new(),
             tag_failures: BTreeMap::new(),
             deferred: BTreeSet::new(),
@@ -164,7 +164,9 @@ impl World {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (first, options) = rest.split_once(' ').unwrap_or((rest, ""));
         match word {
-            "deployment" => self.object(Kind::Deployment, deployment(first, options)),
+            "deployment" => self.object(Kind::Deployment, workload(first, options)),
+            "statefulset" => self.object(Kind::StatefulSet, workload(first, options)),
+            "daemonset" => self.object(Kind::DaemonSet, workload(first, options)),
             "pod" => self.object(Kind::Pod, pod(first, options)),
             "service" => self.object(Kind::Service, service(first, options)),
             "l3out" => {
@@ -209,6 +211,10 @@ impl World {
             "grace-runs" => self.grace_over = false,
             "keep-contracted" => self.rules.keep_contracted = true,
             other => match other.split_once('=') {
+                Some(("workloads", kinds)) => {
+                    let is_watched = |it: &Kind| !it.is_workload() || kinds.contains(&it.to_string().to_lowercase());
+                    self.rules.kinds = Kind::ALL.into_iter().filter(is_watched).collect();
+                }
                 Some(("batch", batch)) => self.rules.batch = batch.parse().unwrap(),
                 Some(("scope", scope)) => self.rules.scope = Scope::parse(scope),
                 Some(("adopt", id)) => self.adopt.push(id.to_owned()),
@@ -228,7 +234,12 @@ impl World {
     }
 
     fn object(&mut self, kind: Kind, json: Value) {
-        self.inventory.upsert(objects::decode(kind, json.to_string().as_bytes()).unwrap());
+        if !self.rules.kinds.contains(&kind) {
+            return;
+        }
+        let mut object = objects::decode(kind, json.to_string().as_bytes()).unwrap();
+        object.forget_unwatched_owner(&self.rules.kinds);
+        self.inventory.upsert(object);
     }
 
     fn mo(&mut self, class: &str, dn: String, attributes: Attributes) {
@@ -333,7 +344,7 @@ fn metadata(key: &str, options: &str) -> Value {
     json!({"namespace": namespace, "name": name, "uid": format!("uid-{key}"), "creationTimestamp": created(options)})
 }
 
-fn deployment(key: &str, options: &str) -> Value {
+fn workload(key: &str, options: &str) -> Value {
     let mut metadata = metadata(key, options);
     let annotation = match options.strip_prefix('=') {
         Some(text) => text.to_owned(),
@@ -372,6 +383,9 @@ fn pod(key: &str, options: &str) -> Value {
         let name = format!("{deployment}-5d9c7");
         metadata["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": name, "controller": true}]);
     }
+    if let Some(owners) = option(options, "owner") {
+        metadata["ownerReferences"] = owners.split(',').map(owner_reference).collect();
+    }
     metadata["labels"] = labels;
     if has(options, "terminating") {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
@@ -379,6 +393,13 @@ fn pod(key: &str, options: &str) -> Value {
     let ips: Vec<Value> = option(options, "ip").unwrap_or("").split(',').map(|ip| json!({"ip": ip})).collect();
     let phase = option(options, "phase").unwrap_or("Running");
     json!({"metadata": metadata, "spec": {"hostNetwork": has(options, "hostnetwork")}, "status": {"phase": phase, "podIPs": ips}})
+}
+
+/// `APIVERSION:KIND:NAME`, with `:not` behind it one that is no controller.
+fn owner_reference(text: &str) -> Value {
+    let parts: Vec<&str> = text.split(':').collect();
+    let controller = parts.get(3).is_none();
+    json!({"apiVersion": parts[0], "kind": parts[1], "name": parts[2], "uid": "o", "controller": controller})
 }
 
 fn service(key: &str, options: &str) -> Value {

@@ -7,7 +7,7 @@ use crate::fixtures::*;
 use aci_sync::apic::Error;
 use aci_sync::kube::{Event, objects};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kubernetes::{Deployment, Key, Kind, Object};
+use aci_sync::model::kubernetes::{Key, Kind, Object, WorkloadRecord};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::Rules;
@@ -46,7 +46,7 @@ fn missing_pods_are_reported() {
     let (apic, start) = (apic(), Instant::now());
     let session = Session::at(&apic);
     let replicas = |object: Object| match object {
-        Object::Deployment(it) => Object::Deployment(Box::new(Deployment { has_replicas: true, ..*it })),
+        Object::Workload(it) => Object::Workload(Box::new(WorkloadRecord { has_replicas: true, ..*it })),
         other => other,
     };
     let web = replicas(deployment("web", "E", &[]));
@@ -86,7 +86,7 @@ fn a_truncated_name_identifies_no_deployment() {
             "ownerReferences": [{"kind": "ReplicaSet", "name": format!("{deployment}-5d9c7"), "controller": true}]});
         let pod = json!({"metadata": metadata, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
         let Object::Pod(pod) = objects::decode(Kind::Pod, pod.to_string().as_bytes()).unwrap() else { panic!() };
-        assert_eq!(pod.deployment.is_some(), is_owned, "{length}");
+        assert_eq!(pod.owner.is_some(), is_owned, "{length}");
         assert_eq!(pod.addresses.len(), 1, "it claims its address all the same (P5)");
     }
 }

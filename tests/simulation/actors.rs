@@ -20,7 +20,7 @@ use aci_sync::model::source::Source;
 use serde_json::json;
 
 use crate::apic::PYTHON;
-use crate::cluster::{Annotation, Deployment, Name, Pod, Service};
+use crate::cluster::{Annotation, Id, Name, Pod, Service, Workload};
 use crate::random::Random;
 use crate::world::World;
 
@@ -65,7 +65,7 @@ fn annotation(random: &mut Random) -> Annotation {
 pub fn act(world: &mut World) {
     let side = world.random.below(world.sides.len() as u64) as usize;
     match world.random.below(100) {
-        0..=13 => deployment(world, side),
+        0..=13 => workload(world, side),
         14..=20 => hostile(world, side),
         21..=45 => pod(world, side),
         46..=55 => service(world, side),
@@ -76,7 +76,8 @@ pub fn act(world: &mut World) {
             world.sides[side].late = !world.sides[side].late;
             world.coverage.borrow_mut().count("fault: late events");
         }
-        91 | 92 => world.restart(side),
+        91 => world.restart(side),
+        92 => change_workloads(world, side),
         93 => world.release(side),
         94 | 95 => wrong_plan(world, side),
         _ => refusal(world),
@@ -87,22 +88,42 @@ fn count(world: &World, what: &str) {
     world.coverage.borrow_mut().count(what);
 }
 
-fn deployment(world: &mut World, side: usize) {
-    let key = name(&mut world.random, "d", 3);
+/// Deployments most of all.
+fn workload_kind(random: &mut Random) -> Kind {
+    [Kind::Deployment, Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet][random.below(4) as usize]
+}
+
+/// What `--workloads` may say (G1).
+pub fn kinds(random: &mut Random) -> Vec<Kind> {
+    let some = [(Kind::Deployment, 85), (Kind::StatefulSet, 60), (Kind::DaemonSet, 60)]
+        .map(|(kind, percent)| (kind, random.percent(percent)));
+    let is_watched = |kind: &Kind| some.iter().all(|(it, is_watched)| it != kind || *is_watched);
+    Kind::ALL.into_iter().filter(is_watched).collect()
+}
+
+/// The program starts again with other kinds of workloads (G1).
+fn change_workloads(world: &mut World, side: usize) {
+    world.sides[side].rules.kinds = kinds(&mut world.random);
+    count(world, "actor: change --workloads");
+    world.say(format!("{} watches {:?}", world.sides[side].id, world.sides[side].rules.kinds));
+    world.restart(side);
+}
+
+fn workload(world: &mut World, side: usize) {
+    let key: Id = (name(&mut world.random, "d", 3), workload_kind(&mut world.random));
     let number = world.sides[side].cluster.number();
     let random = &mut world.random;
-    let deployments = &mut world.sides[side].cluster.is.deployments;
-    let what = match (deployments.get_mut(&key), random.below(10)) {
+    let workloads = &mut world.sides[side].cluster.is.workloads;
+    let what = match (workloads.get_mut(&key), random.below(10)) {
         (None, _) => {
             let app = random.below(3);
             let annotation = annotation(random);
-            deployments
-                .insert(key.clone(), Deployment { uid: number, created: number, annotation, paused: false, app });
+            workloads.insert(key.clone(), Workload { uid: number, created: number, annotation, paused: false, app });
             "actor: deploy"
         }
         (Some(_), 0 | 1) => {
-            deployments.remove(&key);
-            "actor: delete a Deployment"
+            workloads.remove(&key);
+            "actor: delete a workload"
         }
         (Some(it), 2 | 3) => {
             it.paused = !it.paused;
@@ -112,7 +133,7 @@ fn deployment(world: &mut World, side: usize) {
             // Deleted and made again, seen as one change.
             (it.uid, it.created) = (number, number);
             it.annotation = annotation(random);
-            "actor: replace a Deployment"
+            "actor: replace a workload"
         }
         (Some(it), _) => {
             it.annotation = annotation(random);
@@ -120,9 +141,9 @@ fn deployment(world: &mut World, side: usize) {
         }
     };
     count(world, what);
-    let text = format!("{:?}", world.sides[side].cluster.is.deployments.get(&key));
+    let text = format!("{:?}", world.sides[side].cluster.is.workloads.get(&key));
     world.say(format!("{} {what} {key:?} {text}", world.sides[side].id));
-    world.sides[side].cluster.changed(Kind::Deployment, &key);
+    world.sides[side].cluster.changed(key.1, &key.0);
 }
 
 fn pod(world: &mut World, side: usize) {
@@ -134,7 +155,7 @@ fn pod(world: &mut World, side: usize) {
         (None, _) => {
             let mut ips: Vec<IpAddr> = (0..random.below(3)).map(|_| ip(random)).collect();
             ips.dedup();
-            let owner = random.percent(80).then(|| format!("d{}", random.below(3)));
+            let owner = random.percent(80).then(|| (format!("d{}", random.below(3)), workload_kind(random)));
             let (app, host_network) = (random.below(3), random.percent(8));
             let pod =
                 Pod { uid: number, created: number, owner, app, ips, host_network, ended: false, terminating: false };
@@ -165,33 +186,33 @@ fn pod(world: &mut World, side: usize) {
     world.sides[side].cluster.changed(Kind::Pod, &key);
 }
 
-/// A tenant who wants to have all there is: many Deployments, each with an external EPG of its own, some in an L3Out
+/// A tenant who wants to have all there is: many workloads, each with an external EPG of its own, some in an L3Out
 /// that is not there, and Services that select whatever there is. As often as not it takes them all away again.
 fn crowd(world: &mut World, side: usize) {
     // Now and then more than a namespace may have by default (W6).
     let many = if world.random.percent(4) { 105 + world.random.below(60) } else { 3 + world.random.below(12) };
     let takes_away = world.random.percent(40);
     for n in 0..many {
-        let key = ("b", format!("crowd{n}"));
+        let key = (("b", format!("crowd{n}")), Kind::Deployment);
         let number = world.sides[side].cluster.number();
         let random = &mut world.random;
-        let deployments = &mut world.sides[side].cluster.is.deployments;
+        let workloads = &mut world.sides[side].cluster.is.workloads;
         if takes_away {
-            deployments.remove(&key);
+            workloads.remove(&key);
         } else {
             let l3out = if random.percent(20) { "X" } else { L3OUTS[random.below(3) as usize] };
             let annotation = Annotation::Names(l3out, CROWD[random.below(many) as usize], None);
             let (app, paused) = (random.below(3), random.percent(10));
-            deployments.insert(key.clone(), Deployment { uid: number, created: number, annotation, paused, app });
+            workloads.insert(key.clone(), Workload { uid: number, created: number, annotation, paused, app });
         }
-        world.sides[side].cluster.changed(Kind::Deployment, &key);
+        world.sides[side].cluster.changed(key.1, &key.0);
     }
     count(world, if takes_away { "actor: a crowd goes" } else { "actor: a crowd comes" });
     world.say(format!("{} a crowd of {many} {}", world.sides[side].id, if takes_away { "goes" } else { "comes" }));
 }
 
 /// A tenant who wants to be where another one's addresses are classified: a Pod of another namespace gets the address
-/// of one that terminates or is gone, and its Deployment says nothing that can be done.
+/// of one that terminates or is gone, and its workload says nothing that can be done.
 fn hostile(world: &mut World, side: usize) {
     if world.random.percent(15) {
         return crowd(world, side);
@@ -208,22 +229,23 @@ fn hostile(world: &mut World, side: usize) {
     cluster.changed(Kind::Pod, &victim);
     let namespace = if victim.0 == "a" { "b" } else { "a" };
     let (thief, owner) = ((namespace, format!("p{}", random.below(6))), (namespace, "d9".to_owned()));
+    let kind = workload_kind(random);
     let (annotation, paused) = match random.below(5) {
         0 | 1 => (Annotation::Broken, random.percent(30)),
         2 => (Annotation::Names("X", "E0", None), false),
         3 => (Annotation::Names(L3OUTS[random.below(3) as usize], EPGS[random.below(4) as usize], None), true),
         _ => (annotation(random), random.percent(30)),
     };
-    let deployment = Deployment { uid: number, created: number, annotation, paused, app: 9 };
+    let workload = Workload { uid: number, created: number, annotation, paused, app: 9 };
     let ips = vec![ip];
-    let (owned, host_network) = (Some(owner.1.clone()), false);
+    let (owned, host_network) = (Some((owner.1.clone(), kind)), false);
     let (ended, terminating) = (false, false);
     let pod = Pod { uid: younger, created: younger, owner: owned, app: 9, ips, host_network, ended, terminating };
-    let text = format!("{} {owner:?} {deployment:?}, {thief:?} {pod:?}", world.sides[side].id);
+    let text = format!("{} {owner:?} {workload:?}, {thief:?} {pod:?}", world.sides[side].id);
     let cluster = &mut world.sides[side].cluster;
-    cluster.is.deployments.insert(owner.clone(), deployment);
+    cluster.is.workloads.insert((owner.clone(), kind), workload);
     cluster.is.pods.insert(thief.clone(), pod);
-    cluster.changed(Kind::Deployment, &owner);
+    cluster.changed(kind, &owner);
     cluster.changed(Kind::Pod, &thief);
     count(world, "actor: take over an address");
     world.say(format!("{text} takes {ip} from {victim:?}"));
@@ -498,15 +520,15 @@ pub fn fix_mistakes(world: &mut World) {
         make_l3out(world, &format!("uni/tn-T/out-{l3out}"));
     }
     for side in 0..world.sides.len() {
-        let keys: Vec<Name> = world.sides[side].cluster.is.deployments.keys().cloned().collect();
+        let keys: Vec<Id> = world.sides[side].cluster.is.workloads.keys().cloned().collect();
         for key in keys {
             let cluster = &mut world.sides[side].cluster;
-            let Some(it) = cluster.is.deployments.get_mut(&key) else { continue };
+            let Some(it) = cluster.is.workloads.get_mut(&key) else { continue };
             it.paused = false;
             if it.annotation == Annotation::Broken {
                 it.annotation = Annotation::None;
             }
-            cluster.changed(Kind::Deployment, &key);
+            cluster.changed(key.1, &key.0);
         }
     }
 }

@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 /// Namespace and name.
 pub type Name = (&'static str, String);
 
-/// What a Deployment's annotation says.
+/// A workload: workloads of several kinds may have one name (G2).
+pub type Id = (Name, Kind);
+
+/// What a workload's annotation says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Annotation {
     /// No annotation.
@@ -25,7 +28,7 @@ pub enum Annotation {
 }
 
 #[derive(Debug, Clone)]
-pub struct Deployment {
+pub struct Workload {
     pub uid: u64,
     pub created: u64,
     pub annotation: Annotation,
@@ -37,7 +40,7 @@ pub struct Deployment {
 pub struct Pod {
     pub uid: u64,
     pub created: u64,
-    pub owner: Option<String>,
+    pub owner: Option<(String, Kind)>,
     pub app: u64,
     pub ips: Vec<IpAddr>,
     pub host_network: bool,
@@ -53,10 +56,10 @@ pub struct Service {
     pub hostname: bool,
 }
 
-/// Deployments, Pods and Services.
+/// Workloads, Pods and Services.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
-    pub deployments: BTreeMap<Name, Deployment>,
+    pub workloads: BTreeMap<Id, Workload>,
     pub pods: BTreeMap<Name, Pod>,
     pub services: BTreeMap<Name, Service>,
 }
@@ -64,7 +67,7 @@ pub struct Records {
 /// One of them, or that it is gone.
 #[derive(Debug, Clone)]
 pub enum Record {
-    Deployment(Option<Deployment>),
+    Workload(Kind, Option<Workload>),
     Pod(Option<Pod>),
     Service(Option<Service>),
 }
@@ -72,45 +75,45 @@ pub enum Record {
 impl Records {
     fn get(&self, kind: Kind, name: &Name) -> Record {
         match kind {
-            Kind::Deployment => Record::Deployment(self.deployments.get(name).cloned()),
             Kind::Pod => Record::Pod(self.pods.get(name).cloned()),
             Kind::Service => Record::Service(self.services.get(name).cloned()),
+            kind => Record::Workload(kind, self.workloads.get(&(name.clone(), kind)).cloned()),
         }
     }
 
     fn names(&self, kind: Kind) -> Vec<Name> {
         match kind {
-            Kind::Deployment => self.deployments.keys().cloned().collect(),
             Kind::Pod => self.pods.keys().cloned().collect(),
             Kind::Service => self.services.keys().cloned().collect(),
+            kind => self.workloads.keys().filter(|it| it.1 == kind).map(|it| it.0.clone()).collect(),
         }
     }
 
     fn put(&mut self, name: &Name, record: Record) {
-        fn put<T>(all: &mut BTreeMap<Name, T>, name: &Name, it: Option<T>) {
+        fn put<K: Ord + Clone, T>(all: &mut BTreeMap<K, T>, key: &K, it: Option<T>) {
             match it {
-                Some(it) => drop(all.insert(name.clone(), it)),
-                None => drop(all.remove(name)),
+                Some(it) => drop(all.insert(key.clone(), it)),
+                None => drop(all.remove(key)),
             }
         }
         match record {
-            Record::Deployment(it) => put(&mut self.deployments, name, it),
+            Record::Workload(kind, it) => put(&mut self.workloads, &(name.clone(), kind), it),
             Record::Pod(it) => put(&mut self.pods, name, it),
             Record::Service(it) => put(&mut self.services, name, it),
         }
     }
 
-    /// What is heard of an object. A Deployment whose annotation is broken keeps the last good one (D3).
+    /// What is heard of an object. A workload whose annotation is broken keeps the last good one (D3).
     fn hear(&mut self, name: &Name, record: Record) {
         let record = match record {
-            Record::Deployment(Some(mut it)) if it.annotation == Annotation::Broken => {
-                if let Some(before) = self.deployments.get(name).filter(|before| before.uid == it.uid) {
+            Record::Workload(kind, Some(mut it)) if it.annotation == Annotation::Broken => {
+                if let Some(before) = self.workloads.get(&(name.clone(), kind)).filter(|before| before.uid == it.uid) {
                     // Without an annotation nothing was remembered.
                     if before.annotation != Annotation::None {
                         it.annotation = before.annotation.clone();
                     }
                 }
-                Record::Deployment(Some(it))
+                Record::Workload(kind, Some(it))
             }
             other => other,
         };
@@ -147,7 +150,7 @@ impl Watch {
     }
 }
 
-/// Everything in it, and the three watches.
+/// Everything in it, and the watches.
 pub struct Cluster {
     pub is: Records,
     /// What the process has heard.
@@ -157,8 +160,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new() -> Cluster {
-        let watches = Kind::ALL.map(|kind| (kind, Watch::new())).into();
+    pub fn new(kinds: &[Kind]) -> Cluster {
+        let watches = kinds.iter().map(|kind| (*kind, Watch::new())).collect();
         Cluster { is: Records::default(), heard: Records::default(), watches, next: 1 }
     }
 
@@ -188,8 +191,10 @@ impl Cluster {
     /// What there is, with the annotations that count for a process which has heard all of it (D3).
     pub fn known(&self) -> Records {
         let mut known = self.is.clone();
-        for (name, it) in &mut known.deployments {
-            if let Some(heard) = self.heard.deployments.get(name) {
+        // A kind that is not watched counts as if it were not there (G1).
+        known.workloads.retain(|(_, kind), _| self.watches.contains_key(kind));
+        for (id, it) in &mut known.workloads {
+            if let Some(heard) = self.heard.workloads.get(id) {
                 it.annotation = heard.annotation.clone();
             }
         }
@@ -199,9 +204,10 @@ impl Cluster {
     /// All objects that no rule needs, as a list has them.
     pub fn unneeded(&self) -> Vec<Object> {
         let mut objects = Vec::new();
-        for kind in Kind::ALL {
+        for &kind in self.watches.keys() {
             let records = self.is.names(kind).into_iter().map(|name| (self.is.get(kind, &name), name));
-            objects.extend(records.filter_map(|(record, name)| wire(&name, &record)).map(|json| decode(kind, &json)));
+            objects
+                .extend(records.filter_map(|(record, name)| wire(&name, &record)).map(|json| self.decode(kind, &json)));
         }
         objects.retain(|it| !it.is_kept());
         objects
@@ -210,15 +216,20 @@ impl Cluster {
     /// Whether a last good annotation counts in place of a broken one (D3).
     pub fn remembers(&self) -> bool {
         let known = self.known();
-        self.is.deployments.iter().any(|(name, it)| known.deployments[name].annotation != it.annotation)
+        known.workloads.iter().any(|(id, it)| self.is.workloads[id].annotation != it.annotation)
     }
 
     /// A process starts: it knows nothing.
-    pub fn start_watching(&mut self) {
+    pub fn start_watching(&mut self, kinds: &[Kind]) {
         self.heard = Records::default();
-        for watch in self.watches.values_mut() {
-            *watch = Watch::new();
-        }
+        self.watches = kinds.iter().map(|kind| (*kind, Watch::new())).collect();
+    }
+
+    /// An object as the client hands it on (G1).
+    fn decode(&self, kind: Kind, json: &Value) -> Object {
+        let mut object = objects::decode(kind, json.to_string().as_bytes()).unwrap();
+        object.forget_unwatched_owner(&self.watches.keys().copied().collect::<Vec<_>>());
+        object
     }
 
     /// The next `most` events of a kind, if its stream is open.
@@ -228,17 +239,18 @@ impl Cluster {
             return Vec::new();
         }
         let count = most.min(watch.queue.len());
+        let records: Vec<(Name, Record)> = watch.queue.drain(..count).collect();
+        watch.delivered.extend(records.iter().cloned());
+        let old = watch.delivered.len().saturating_sub(REPEATED);
+        watch.delivered.drain(..old);
         let mut events = Vec::new();
-        for (name, record) in watch.queue.drain(..count) {
-            watch.delivered.push_back((name.clone(), record.clone()));
-            self.heard.hear(&name, record.clone());
-            events.push(match wire(&name, &record).map(|json| decode(kind, &json)) {
+        for (name, record) in records {
+            events.push(match wire(&name, &record).map(|json| self.decode(kind, &json)) {
                 Some(object) if object.is_kept() => Event::Upsert(object),
                 _ => Event::Gone { kind, key: Key::new(name.0, &name.1) },
             });
+            self.heard.hear(&name, record);
         }
-        let old = watch.delivered.len().saturating_sub(REPEATED);
-        watch.delivered.drain(..old);
         events
     }
 
@@ -284,7 +296,7 @@ impl Cluster {
         let mut objects = Vec::new();
         for name in &names {
             let record = self.is.get(kind, name);
-            objects.extend(wire(name, &record).map(|json| decode(kind, &json)).filter(Object::is_kept));
+            objects.extend(wire(name, &record).map(|json| self.decode(kind, &json)).filter(Object::is_kept));
             self.heard.hear(name, record);
         }
         if let Some(watch) = self.watches.get_mut(&kind) {
@@ -301,7 +313,7 @@ fn wire(name: &Name, record: &Record) -> Option<Value> {
             "creationTimestamp": format!("2026-01-01T{:02}:{:02}:{:02}Z", created / 3600, created / 60 % 60, created % 60)})
     };
     Some(match record {
-        Record::Deployment(it) => {
+        Record::Workload(_, it) => {
             let it = it.as_ref()?;
             let mut metadata = metadata(it.uid, it.created);
             match &it.annotation {
@@ -328,10 +340,15 @@ fn wire(name: &Name, record: &Record) -> Option<Value> {
             let it = it.as_ref()?;
             let mut metadata = metadata(it.uid, it.created);
             metadata["labels"] = json!({"app": format!("x{}", it.app)});
-            if let Some(owner) = &it.owner {
-                metadata["labels"]["pod-template-hash"] = json!("5d9c7");
-                let name = format!("{owner}-5d9c7");
-                metadata["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": name, "controller": true}]);
+            if let Some((owner, kind)) = &it.owner {
+                let (kind, name) = if *kind == Kind::Deployment {
+                    metadata["labels"]["pod-template-hash"] = json!("5d9c7");
+                    ("ReplicaSet".to_owned(), format!("{owner}-5d9c7"))
+                } else {
+                    (kind.to_string(), owner.clone())
+                };
+                let reference = json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "controller": true});
+                metadata["ownerReferences"] = json!([reference]);
             }
             if it.terminating {
                 metadata["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
@@ -352,8 +369,4 @@ fn wire(name: &Name, record: &Record) -> Option<Value> {
                 "status": {"loadBalancer": {"ingress": ingress}}})
         }
     })
-}
-
-fn decode(kind: Kind, json: &Value) -> Object {
-    objects::decode(kind, json.to_string().as_bytes()).unwrap()
 }

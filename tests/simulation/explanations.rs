@@ -11,7 +11,7 @@ use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::rules::Policy;
 
 use crate::apic::Snapshot;
-use crate::cluster::{Annotation, Name, Records};
+use crate::cluster::{Annotation, Id, Name, Records};
 use crate::coverage::Coverage;
 use crate::oracle::{self, CalledFor, Settings};
 use crate::world::Side;
@@ -50,8 +50,8 @@ fn desired(explanation: &Explanation) -> BTreeMap<String, &AddressPart> {
 
 impl World<'_> {
     fn check(&self, explain: &Explain<'_>) -> Result<(), String> {
-        for name in self.cluster.deployments.keys() {
-            self.deployment(name, explain)?;
+        for id in self.cluster.workloads.keys() {
+            self.workload(id, explain)?;
         }
         for name in self.cluster.pods.keys() {
             self.source(Kind::Pod, name, explain)?;
@@ -78,19 +78,19 @@ impl World<'_> {
         all
     }
 
-    /// A Deployment: the verdict, the addresses that it exposes, and which of them are there.
-    fn deployment(&self, name: &Name, explain: &Explain<'_>) -> Result<(), String> {
-        let all = self.explain(Kind::Deployment, name, explain);
-        let [explanation] = all.as_slice() else { return Err(format!("{name:?}: {} explanations", all.len())) };
-        let wrong = |why: &str| Err(format!("Deployment {name:?}: {why}: {explanation:#?}"));
-        let deployment = &self.cluster.deployments[name];
-        let epg = match (&deployment.annotation, oracle::names(self.settings, name, deployment)) {
+    /// A workload: the verdict, the addresses that it exposes, and which of them are there.
+    fn workload(&self, id: &Id, explain: &Explain<'_>) -> Result<(), String> {
+        let all = self.explain(id.1, &id.0, explain);
+        let [explanation] = all.as_slice() else { return Err(format!("{id:?}: {} explanations", all.len())) };
+        let wrong = |why: &str| Err(format!("{id:?}: {why}: {explanation:#?}"));
+        let workload = &self.cluster.workloads[id];
+        let epg = match (&workload.annotation, oracle::names(self.settings, id, workload)) {
             (Annotation::None, _) => return expect(explanation, Verdict::NotManaged),
             (Annotation::Broken, _) => return expect(explanation, Verdict::Invalid),
             (_, None) => return expect(explanation, Verdict::NotAllowed),
             (_, Some(epg)) => epg,
         };
-        let claims = self.called_for.claims.iter().filter(|it| it.owner == *name);
+        let claims = self.called_for.claims.iter().filter(|it| it.owner == *id);
         let expected: BTreeSet<String> = claims.map(|it| oracle::subnet(&epg, &it.ip)).collect();
         let parts = desired(explanation);
         if expected != parts.keys().cloned().collect() {
@@ -109,7 +109,7 @@ impl World<'_> {
         }
     }
 
-    /// A Pod or Service: the addresses that it exposes, for each Deployment, and which of them are there.
+    /// A Pod or Service: the addresses that it exposes, for each workload, and which of them are there.
     fn source(&self, kind: Kind, name: &Name, explain: &Explain<'_>) -> Result<(), String> {
         let all = self.explain(kind, name, explain);
         let text = format!("{}::{}", name.0, name.1);

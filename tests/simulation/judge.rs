@@ -40,7 +40,7 @@ pub fn judge(marks: &Marks, inner: &mut Inner, before: &Snapshot, after: &Snapsh
     Ok(())
 }
 
-/// D2: nothing is made or changed in what is paused as a whole, nor for a Deployment that is paused.
+/// D2: nothing is made or changed in what is paused as a whole, nor for a workload that is paused.
 fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
     let called_for = &inner.called_for[0];
     let is_paused = called_for.paused.contains(epg_of(dn)) || called_for.untouched.contains(dn);
@@ -50,7 +50,7 @@ fn paused(inner: &Inner, dn: &str) -> Result<(), String> {
     }
 }
 
-/// D2, D3, D5: nothing that is a Deployment's own is taken away while it is paused, or has nowhere to go.
+/// D2, D3, D5: nothing that is a workload's own is taken away while it is paused, or has nowhere to go.
 fn retained(inner: &Inner, dn: &str, was: &Attributes) -> Result<(), String> {
     let (epg, rn) = split(dn);
     let name = was.get("name").map_or("", String::as_str);
@@ -63,7 +63,7 @@ fn retained(inner: &Inner, dn: &str, was: &Attributes) -> Result<(), String> {
     // Under both views of the VRFs.
     let retains = |it: &CalledFor| it.retains(dn, name, &can_be_had, &same_vrf);
     match inner.called_for.iter().all(retains) {
-        true => Err(format!("D3, D5: {dn} was deleted and is a Deployment's own that has nowhere to go: {was:?}")),
+        true => Err(format!("D3, D5: {dn} was deleted and is a workload's own that has nowhere to go: {was:?}")),
         false => Ok(()),
     }
 }
@@ -109,7 +109,7 @@ fn deleted(
     let called_for = &inner.called_for;
     if class == "l3extInstP" {
         if called_for[0].epgs.contains(dn) {
-            return Err(format!("D4: {dn} was deleted and a Deployment names it"));
+            return Err(format!("D4: {dn} was deleted and a workload names it"));
         }
         let since = inner.named_at.get(dn).copied().unwrap_or(inner.started);
         let has_contracts = before.iter().any(|(it, (class, _))| class == "fvRsCons" && is_below(it, dn));

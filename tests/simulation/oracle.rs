@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::apic::{Attributes, Marks, PYTHON, Snapshot};
-use crate::cluster::{Annotation, Deployment, Name, Pod, Records};
+use crate::cluster::{Annotation, Id, Name, Pod, Records, Workload};
 
 /// The configuration's part.
 #[derive(Debug, Clone, Default)]
@@ -43,10 +43,10 @@ fn l3out_of(epg: &str) -> String {
     epg.split("/instP-").next().unwrap().to_owned()
 }
 
-/// The EPG that a Deployment names, if that counts.
-pub fn names(settings: &Settings, key: &Name, it: &Deployment) -> Option<String> {
+/// The EPG that a workload names, if that counts.
+pub fn names(settings: &Settings, id: &Id, it: &Workload) -> Option<String> {
     match &it.annotation {
-        Annotation::Names(l3out, epg, _) if !settings.only_a || key.0 == "a" => Some(dn(l3out, epg)),
+        Annotation::Names(l3out, epg, _) if !settings.only_a || id.0.0 == "a" => Some(dn(l3out, epg)),
         _ => None,
     }
 }
@@ -59,7 +59,7 @@ fn is_exposed(settings: &Settings, ip: &IpAddr) -> bool {
     host.is_some_and(|it| it < if settings.few_addresses { 4 } else { 8 })
 }
 
-fn exports(settings: &Settings, it: &Deployment) -> (bool, bool) {
+fn exports(settings: &Settings, it: &Workload) -> (bool, bool) {
     match &it.annotation {
         Annotation::Names(_, _, Some(exports)) => *exports,
         // Whatever it may have exported (D3).
@@ -68,38 +68,39 @@ fn exports(settings: &Settings, it: &Deployment) -> (bool, bool) {
     }
 }
 
-fn owner<'a>(cluster: &'a Records, key: &Name, pod: &Pod) -> Option<(Name, &'a Deployment)> {
-    let key = (key.0, pod.owner.clone()?);
-    cluster.deployments.get(&key).map(|it| (key, it))
+fn owner<'a>(cluster: &'a Records, key: &Name, pod: &Pod) -> Option<(Id, &'a Workload)> {
+    let (name, kind) = pod.owner.clone()?;
+    let id = ((key.0, name), kind);
+    cluster.workloads.get(&id).map(|it| (id, it))
 }
 
-/// An address that a Deployment has, and the name that a subnet for it gets.
+/// An address that a workload has, and the name that a subnet for it gets.
 #[derive(Debug)]
 pub struct Claim {
     pub ip: IpAddr,
-    /// Its Deployment.
-    pub owner: Name,
+    /// Its workload.
+    pub owner: Id,
     /// Services come before Pods.
     pub is_pod: bool,
     pub name: String,
     /// The EPG that it belongs to, if that is known.
     pub epg: Option<String>,
-    /// Its Deployment is paused.
+    /// Its workload is paused.
     pub paused: bool,
 }
 
 /// What a cluster calls for, whatever the fabric holds.
 #[derive(Debug, Default)]
 pub struct CalledFor {
-    /// Every EPG that a Deployment names.
+    /// Every EPG that a workload names.
     pub epgs: BTreeSet<String>,
-    /// Those of them whose Deployments are all paused (D2).
+    /// Those of them whose workloads are all paused (D2).
     pub paused: BTreeSet<String>,
     /// Those of them that no namespace may have that names them (W6).
     pub beyond: BTreeSet<String>,
     /// DNs of subnets, with their names.
     pub subnets: BTreeMap<String, String>,
-    /// Those of them that only paused Deployments call for: they are neither made nor changed (D2).
+    /// Those of them that only paused workloads call for: they are neither made nor changed (D2).
     pub untouched: BTreeSet<String>,
     /// Who has which address.
     pub claims: Vec<Claim>,
@@ -121,7 +122,7 @@ impl CalledFor {
         self.claims.iter().filter(is_it).any(|it| name.is_none_or(|name| *name == it.name))
     }
 
-    /// D2, D3, D5: whether a subnet of ours with this name is a Deployment's own, and has nowhere to go. If the
+    /// D2, D3, D5: whether a subnet of ours with this name is a workload's own, and has nowhere to go. If the
     /// address is desired in an EPG of the same VRF that can be had, it goes there (D5), but for a pause.
     pub fn retains(
         &self,
@@ -137,7 +138,7 @@ impl CalledFor {
             let (target, other) = split(it);
             other == rn && same_vrf(target, epg) && !self.untouched.contains(it) && can_be_had(target)
         });
-        // What an older Deployment has in the VRF that it names has no place to wait for (S3).
+        // What an older workload has in the VRF that it names has no place to wait for (S3).
         let waits = |epg: &String| !can_be_had(epg) && self.subnets.contains_key(&subnet(epg, &ip));
         let has_no_place = |it: &Claim| it.epg.as_ref().is_none_or(waits);
         own.any(|it| it.paused || (has_no_place(it) && !goes))
@@ -154,14 +155,14 @@ pub fn ip_of(rn: &str) -> IpAddr {
     rn.trim_start_matches("/extsubnet-[").split('/').next().and_then(|it| it.parse().ok()).unwrap()
 }
 
-/// W6: what is beyond `--max-epgs`. In each namespace the EPGs of the oldest Deployments count first.
+/// W6: what is beyond `--max-epgs`. In each namespace the EPGs of the oldest workloads count first.
 fn beyond(cluster: &Records, settings: &Settings) -> BTreeSet<String> {
     let (mut within, mut beyond) = (BTreeSet::new(), BTreeSet::new());
     for namespace in ["a", "b"] {
-        let mut deployments: Vec<_> = cluster.deployments.iter().filter(|(key, _)| key.0 == namespace).collect();
-        deployments.sort_by_key(|(key, it)| (it.created, (*key).clone()));
+        let mut workloads: Vec<_> = cluster.workloads.iter().filter(|(id, _)| id.0.0 == namespace).collect();
+        workloads.sort_by_key(|(id, it)| (it.created, (*id).clone()));
         let mut own: Vec<String> = Vec::new();
-        for epg in deployments.into_iter().filter_map(|(key, it)| names(settings, key, it)) {
+        for epg in workloads.into_iter().filter_map(|(id, it)| names(settings, id, it)) {
             if !own.contains(&epg) {
                 own.push(epg);
             }
@@ -182,21 +183,21 @@ pub fn called_for(
 ) -> CalledFor {
     let mut called_for = CalledFor::default();
     let mut awake = BTreeSet::new();
-    for (key, it) in &cluster.deployments {
-        let Some(epg) = names(settings, key, it) else { continue };
+    for (id, it) in &cluster.workloads {
+        let Some(epg) = names(settings, id, it) else { continue };
         called_for.epgs.insert(epg.clone());
         awake.extend((!it.paused).then_some(epg));
     }
     called_for.beyond = beyond(cluster, settings).into_iter().filter(|it| !is_served(it)).collect();
     called_for.paused = called_for.epgs.difference(&awake).cloned().collect();
 
-    // Who claims which address for which Deployment.
+    // Who claims which address for which workload.
     let mut claims: Vec<Claim> = Vec::new();
-    let claim = |ip: IpAddr, owner: &Name, is_pod: bool, source: &Name| {
-        let deployment = &cluster.deployments[owner];
-        let epg = names(settings, owner, deployment);
+    let claim = |ip: IpAddr, owner: &Id, is_pod: bool, source: &Name| {
+        let workload = &cluster.workloads[owner];
+        let epg = names(settings, owner, workload);
         // What a namespace may not name counts as no annotation (W6).
-        let counts = epg.is_some() || deployment.annotation == Annotation::Broken;
+        let counts = epg.is_some() || workload.annotation == Annotation::Broken;
         let name = format!("{}::{}", source.0, source.1);
         (counts && is_exposed(settings, &ip)).then(|| Claim {
             ip,
@@ -204,7 +205,7 @@ pub fn called_for(
             is_pod,
             name,
             epg,
-            paused: deployment.paused,
+            paused: workload.paused,
         })
     };
     let claiming = |it: &&Pod| !it.host_network && !it.ended;
@@ -213,8 +214,8 @@ pub fn called_for(
         let candidates = cluster.pods.iter().filter(|(_, it)| claiming(it) && it.ips.contains(&ip));
         let (key, pod) = candidates.max_by_key(|(_, it)| (!it.terminating, it.created, it.uid)).unwrap();
         called_for.sources.entry(ip).or_default().insert(format!("{}::{}", key.0, key.1));
-        if let Some((owner, deployment)) = owner(cluster, key, pod)
-            && exports(settings, deployment).0
+        if let Some((owner, workload)) = owner(cluster, key, pod)
+            && exports(settings, workload).0
         {
             claims.extend(claim(ip, &owner, true, key));
         }
@@ -224,28 +225,28 @@ pub fn called_for(
         for ip in &service.ips {
             called_for.sources.entry(*ip).or_default().insert(format!("{}::{}", key.0, key.1));
         }
-        for (owner_key, deployment) in cluster.deployments.iter().filter(|(it, _)| it.0 == key.0) {
+        for (id, workload) in cluster.workloads.iter().filter(|(id, _)| id.0.0 == key.0) {
             let of_a_pod = cluster.pods.iter().any(|(pod_key, pod)| {
-                !pod.ended && pod.app == app && owner(cluster, pod_key, pod).is_some_and(|it| it.0 == *owner_key)
+                !pod.ended && pod.app == app && owner(cluster, pod_key, pod).is_some_and(|it| it.0 == *id)
             });
-            if (deployment.app == app || of_a_pod) && exports(settings, deployment).1 {
-                claims.extend(service.ips.iter().filter_map(|ip| claim(*ip, owner_key, false, key)));
+            if (workload.app == app || of_a_pod) && exports(settings, workload).1 {
+                claims.extend(service.ips.iter().filter_map(|ip| claim(*ip, id, false, key)));
             }
         }
     }
 
-    // In each VRF an address goes to the EPG of the oldest Deployment that claims it, among those that get anything.
-    let mut winners: BTreeMap<(String, IpAddr), (u64, Name, String)> = BTreeMap::new();
+    // In each VRF an address goes to the EPG of the oldest workload that claims it, among those that get anything.
+    let mut winners: BTreeMap<(String, IpAddr), (u64, Id, String)> = BTreeMap::new();
     for Claim { ip, owner, epg, .. } in &claims {
         let Some(epg) = epg.as_ref().filter(|it| !called_for.beyond.contains(*it)) else { continue };
-        let mine = (cluster.deployments[owner].created, owner.clone(), epg.clone());
+        let mine = (cluster.workloads[owner].created, owner.clone(), epg.clone());
         let place = winners.entry((vrf(&l3out_of(epg)), *ip)).or_insert_with(|| mine.clone());
         if (mine.0, &mine.1) < (place.0, &place.1) {
             *place = mine;
         }
     }
     let mut places: BTreeSet<(IpAddr, String)> = winners.iter().map(|(at, it)| (at.1, it.2.clone())).collect();
-    // What gets nothing has the addresses that no other Deployment gets there.
+    // What gets nothing has the addresses that no other workload gets there.
     for Claim { ip, epg, .. } in &claims {
         let Some(epg) = epg.as_ref().filter(|it| called_for.beyond.contains(*it)) else { continue };
         if !winners.contains_key(&(vrf(&l3out_of(epg)), *ip)) {
@@ -280,13 +281,13 @@ pub fn may_be_called_for(cluster: &Records, settings: &Settings, is_ours: &dyn F
     all
 }
 
-/// The L3Outs that are looked at: named by a Deployment that gets something there, or with something of ours in them. The
+/// The L3Outs that are looked at: named by a workload that gets something there, or with something of ours in them. The
 /// VRFs of the others are not known (S3, W6).
 fn looked_at(cluster: &Records, settings: &Settings, marks: &Marks, fabric: &Snapshot) -> BTreeSet<String> {
     let is_ours = |dn: &str| is_ours(marks, fabric, dn);
     let too_many = beyond(cluster, settings);
     let gets_something = |it: &String| is_ours(it) || !too_many.contains(it);
-    let named = cluster.deployments.iter().filter_map(|(key, it)| names(settings, key, it)).filter(gets_something);
+    let named = cluster.workloads.iter().filter_map(|(id, it)| names(settings, id, it)).filter(gets_something);
     let mut looked_at: BTreeSet<String> = named.map(|it| l3out_of(&it)).collect();
     looked_at.extend(fabric.keys().filter(|it| it.contains("/instP-") && is_ours(it)).map(|it| l3out_of(it)));
     let is_tag = |it: &Attributes| it.get("key").is_some_and(|key| key.starts_with(&marks.tag_prefix));
@@ -365,7 +366,7 @@ pub fn expected(
             expected.epgs.insert(epg.clone());
         }
     }
-    // What is undesired there stays if it is a Deployment's own address that has nowhere to go.
+    // What is undesired there stays if it is a workload's own address that has nowhere to go.
     for (dn, (class, it)) in fabric.iter().filter(|(dn, _)| !subnets.contains_key(*dn)) {
         if class == "l3extSubnet" && is_own(dn) && stays(&called_for, dn, &it["name"], &can_be_had, &same_vrf) {
             expected.subnets.insert(dn.clone(), described(it));

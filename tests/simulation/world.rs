@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use aci_sync::apic::adapters::Counted;
 use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::model::finding::Code;
-use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Change;
@@ -110,6 +109,7 @@ impl World {
             let blocks = if settings.few_addresses { vec!["10.0.0.0/30", "fd00::/126"] } else { Vec::new() };
             let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
             let rules = Rules {
+                kinds: actors::kinds(&mut random),
                 expose: Exposed { pods: settings.expose.0, services: settings.expose.1 },
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
                 addresses: blocks.into_iter().map(|it| Cidr::parse(it).unwrap()).collect(),
@@ -124,7 +124,7 @@ impl World {
             line.inner.borrow_mut().at_once = crate::at_once(seed);
             sides.push(Side {
                 id,
-                cluster: Cluster::new(),
+                cluster: Cluster::new(&rules.kinds),
                 settings,
                 reconciler: Reconciler::new(OwnerIdentity::new(id, &[]), rules.clone(), Policy::Sync, GRACE),
                 rules,
@@ -202,7 +202,7 @@ impl World {
     /// What the watches of a side deliver in this step.
     fn watches(&mut self, side: usize) {
         let now = self.now;
-        for kind in Kind::ALL {
+        for kind in self.sides[side].rules.kinds.clone() {
             let it = &mut self.sides[side];
             let mut events = Vec::new();
             match self.random.below(30) {
@@ -424,7 +424,7 @@ impl World {
         it.reconciler = Reconciler::new(OwnerIdentity::new(it.id, &[]), it.rules.clone(), Policy::Sync, GRACE);
         it.scheduler = Scheduler::new(RESYNC, self.now);
         it.full_sync_at = self.now + RESYNC;
-        it.cluster.start_watching();
+        it.cluster.start_watching(&it.rules.kinds);
         self.begin(side);
     }
 
@@ -477,7 +477,7 @@ impl World {
     /// All events are delivered, and faults stop.
     fn flush(&mut self) {
         for side in 0..self.sides.len() {
-            for kind in Kind::ALL {
+            for kind in self.sides[side].rules.kinds.clone() {
                 let cluster = &mut self.sides[side].cluster;
                 let mut events = cluster.resume(kind, 0);
                 events.extend(cluster.list(kind));

@@ -6,7 +6,7 @@ use crate::model::owner::OwnerIdentity;
 use crate::model::plan::{Change, RequestShape, Transaction};
 
 /// The value of our tags, for people; the key is what counts (O4).
-const TAG_VALUE: &str = "foreign external EPG, used by Deployments";
+const TAG_VALUE: &str = "foreign external EPG, used by workloads";
 
 /// A POST or a DELETE. Only the writer can make one.
 #[derive(Debug, Clone, PartialEq)]

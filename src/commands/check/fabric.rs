@@ -1,4 +1,4 @@
-//! The fabric's objects: marks of aci-sync, and the tenants and L3Outs that Deployments or arguments name.
+//! The fabric's objects: marks of aci-sync, and the tenants and L3Outs that workloads or arguments name.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::model::owner::{OwnerIdentity, Ownership};
 /// The privileges either of which lets aci-sync write external EPGs.
 const PRIVILEGES: [&str; 2] = ["admin", "tenant-ext-connectivity"];
 
-const NO_L3OUT: &str = "no Deployment names an L3Out; give TENANT/L3OUT as an argument";
+const NO_L3OUT: &str = "no workload names an L3Out; give TENANT/L3OUT as an argument";
 
 /// The VRF of an L3Out.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ pub(super) fn marks(world: &mut World<'_>) -> Vec<Outcome> {
     let mut counts = match count_annotations(session) {
         Ok(counts) => counts,
         Err(error) => {
-            let fix = "let the user read all tenants that Deployments name";
+            let fix = "let the user read all tenants that workloads name";
             return vec![Outcome::fail("", format!("failed to find owned objects: {error}"), fix)];
         }
     };
@@ -186,11 +186,11 @@ pub(super) fn deployed(world: &mut World<'_>) -> Vec<Outcome> {
     }))
 }
 
-/// Faults about prefixes that two EPGs of a VRF have, for the EPGs that Deployments name.
+/// Faults about prefixes that two EPGs of a VRF have, for the EPGs that workloads name.
 pub(super) fn faults(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(session) = &world.session else { return Vec::new() };
     if world.epgs.is_empty() {
-        return vec![Outcome::skip("", "no Deployment names an EPG")];
+        return vec![Outcome::skip("", "no workload names an EPG")];
     }
     let faults = match read(session, &Query::class(FAULT).with_value("code", PREFIX_IN_USE)) {
         Ok(faults) => faults,

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::report::Outcome;
 use super::{World, compare_clocks, judge_end, rights};
-use crate::kube::{Client, Error, Pool};
+use crate::kube::{Client, Error, Pool, kinds};
 use crate::model::dn::{EpgDn, L3outDn};
 use crate::model::finding::counted;
 use crate::model::inventory::Inventory;
-use crate::model::kubernetes::Kind;
 use crate::model::rules::Rules;
 use crate::status::CredentialEnds;
 
@@ -21,6 +20,16 @@ const MAX_L3OUTS: usize = 20;
 
 pub(super) const RBAC: &str =
     "kubectl apply -f scripts/kubernetes-rbac.yaml, and use the kubeconfig of that ServiceAccount";
+
+/// What grants a right on objects of a resource.
+fn grant(resource: &str) -> &'static str {
+    match resource {
+        "statefulsets" | "daemonsets" => {
+            "kubectl apply -f scripts/kubernetes-rbac-workloads.yaml, or leave the kind out of --workloads"
+        }
+        _ => RBAC,
+    }
+}
 
 /// DNS, TCP, TLS and `GET /version`.
 pub(super) fn reach(world: &mut World<'_>) -> Vec<Outcome> {
@@ -96,7 +105,7 @@ fn ask_rights(cluster: &Client, needed: &[rights::Needed<'_>]) -> Result<Vec<Out
         outcomes.push(if *is_optional {
             Outcome::warn("", format!("denied: {what}; findings are not shown as Events"), RBAC)
         } else {
-            Outcome::fail("", format!("denied: {what}"), RBAC)
+            Outcome::fail("", format!("denied: {what}"), grant(right.resource))
         });
     }
     if cluster.has_right(&rights::EVERYTHING)? {
@@ -110,36 +119,46 @@ fn ask_rights(cluster: &Client, needed: &[rights::Needed<'_>]) -> Result<Vec<Out
     Ok(outcomes)
 }
 
-/// Lists and watches, which a rights review does not prove. Deployments name the L3Outs that are checked later.
+/// Lists and watches, which a rights review does not prove. Workloads name the L3Outs that are checked later.
 pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
     let (Some(cluster), Some(config)) = (&world.cluster, &world.config) else { return Vec::new() };
-    for kind in Kind::ALL {
+    for &kind in &config.rules.kinds {
         let version = cluster.newest_version(kind);
         if let Err(error) = version.and_then(|version| cluster.watch(kind, &version, Duration::from_secs(1))) {
-            return vec![Outcome::fail("", format!("failed to list and watch objects of kind {kind}: {error}"), RBAC)];
+            let text = format!("failed to list and watch objects of kind {kind}: {error}");
+            return vec![Outcome::fail("", text, grant(kinds::info(kind).plural))];
         }
     }
     match bound_epgs(cluster, &config.rules) {
-        Ok(epgs_by_namespace) => name_l3outs(world, epgs_by_namespace),
-        Err(error) => vec![Outcome::fail("", format!("failed to list all Deployments: {error}"), RBAC)],
+        Ok(epgs_by_namespace) => {
+            let kinds = config.rules.kinds.len();
+            name_l3outs(world, kinds, epgs_by_namespace)
+        }
+        Err(error) => vec![Outcome::fail("", format!("failed to list all workloads: {error}"), RBAC)],
     }
 }
 
 fn bound_epgs(cluster: &Client, rules: &Rules) -> Result<BTreeMap<String, BTreeSet<EpgDn>>, Error> {
-    let (deployments, _) = cluster.list(Kind::Deployment, &mut Pool::default())?;
-    let mut inventory = Inventory::default();
-    inventory.listed(Kind::Deployment, deployments, Instant::now());
+    let mut inventory = Inventory::watching(&rules.kinds);
+    for &kind in rules.kinds.iter().filter(|it| it.is_workload()) {
+        let (workloads, _) = cluster.list(kind, &mut Pool::default())?;
+        inventory.listed(kind, workloads, Instant::now());
+    }
     let mut bound: BTreeMap<String, BTreeSet<EpgDn>> = BTreeMap::new();
     for managed in inventory.managed.values() {
         if let Some(epg) = managed.bound_epg(rules) {
-            bound.entry(managed.deployment.key.namespace.to_string()).or_default().insert(epg.clone());
+            bound.entry(managed.key().namespace.to_string()).or_default().insert(epg.clone());
         }
     }
     Ok(bound)
 }
 
 /// The EPGs, and the first L3Outs of each namespace, are looked at.
-fn name_l3outs(world: &mut World<'_>, epgs_by_namespace: BTreeMap<String, BTreeSet<EpgDn>>) -> Vec<Outcome> {
+fn name_l3outs(
+    world: &mut World<'_>,
+    kinds: usize,
+    epgs_by_namespace: BTreeMap<String, BTreeSet<EpgDn>>,
+) -> Vec<Outcome> {
     let (mut named, mut most) = (BTreeSet::new(), (0, String::new()));
     for (namespace, epgs) in epgs_by_namespace {
         let l3outs: BTreeSet<L3outDn> = epgs.iter().map(|it| it.l3out.clone()).collect();
@@ -148,7 +167,7 @@ fn name_l3outs(world: &mut World<'_>, epgs_by_namespace: BTreeMap<String, BTreeS
         most = most.max((l3outs.len(), namespace));
         named.extend(l3outs);
     }
-    let text = format!("all three kinds; Deployments name {}", counted(named.len(), "L3Out"));
+    let text = format!("all {kinds} kinds; workloads name {}", counted(named.len(), "L3Out"));
     let mut outcomes = vec![Outcome::ok("", text)];
     let rest = named.difference(&world.l3outs).count();
     if rest > 0 {

@@ -91,9 +91,9 @@ struct World<'a> {
     /// The controllers with a trusted certificate, each with its header `Date`.
     trusted: Vec<(Controller, Option<String>)>,
     session: Option<crate::apic::Client>,
-    /// The L3Outs of the arguments, and those of Deployments that are looked at.
+    /// The L3Outs of the arguments, and those of workloads that are looked at.
     l3outs: BTreeSet<L3outDn>,
-    /// The external EPGs that Deployments name.
+    /// The external EPGs that workloads name.
     epgs: BTreeSet<EpgDn>,
     tenants: BTreeMap<Name, bool>,
     vrfs: BTreeMap<L3outDn, fabric::Vrf>,

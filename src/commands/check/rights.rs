@@ -1,7 +1,9 @@
-//! The rights that aci-sync needs, one for each line of `scripts/kubernetes-rbac.yaml` (a test compares).
+//! The rights that aci-sync needs, one for each line of `scripts/kubernetes-rbac.yaml` and `scripts/kubernetes-rbac-workloads.yaml` (a test compares).
 
 use crate::config::Config;
 use crate::kube::Right;
+use crate::kube::kinds::{self, KindInfo};
+use crate::model::kubernetes::Kind;
 
 /// The name of the namespace whose UID is the default cluster id.
 const KUBE_SYSTEM: &str = "kube-system";
@@ -15,12 +17,13 @@ pub(super) struct Needed<'a> {
 /// What these settings need.
 pub(super) fn needed(config: &Config) -> Vec<Needed<'_>> {
     let lease = config.lease.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-    list(config.cluster_id.is_none(), config.events, lease)
+    list(&config.rules.kinds, config.cluster_id.is_none(), config.events, lease)
 }
 
-fn list<'a>(needs_id: bool, events: bool, lease: Option<(&'a str, &'a str)>) -> Vec<Needed<'a>> {
+fn list<'a>(kinds: &[Kind], needs_id: bool, events: bool, lease: Option<(&'a str, &'a str)>) -> Vec<Needed<'a>> {
     let mut all = Vec::new();
-    for (group, resource) in [("apps", "deployments"), ("", "pods"), ("", "services")] {
+    for KindInfo { api_version, plural: resource, .. } in kinds.iter().map(|it| kinds::info(*it)) {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
         for verb in ["list", "watch"] {
             all.push(Right { verb, group, resource, namespace: "", name: "" });
         }
@@ -59,10 +62,24 @@ mod tests {
     use super::*;
     use crate::files;
 
-    /// T6: the rights that are asked for are those that scripts/kubernetes-rbac.yaml grants.
+    /// T6, G1: the rights that are asked for are those that the manifests grant: of workloads Deployments alone by default.
     #[test]
-    fn rights_are_those_of_the_manifest() {
-        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kubernetes-rbac.yaml");
+    fn rights_are_those_of_the_manifests() {
+        let asked = |kinds: &[Kind]| -> BTreeSet<_> {
+            let all = list(kinds, true, true, Some(("kube-system", "aci-sync"))).into_iter().map(|it| it.right);
+            let all = all.map(|it| [it.verb, it.group, it.resource, it.name].map(str::to_owned));
+            all.map(|[a, b, c, d]| (a, b, c, d)).collect()
+        };
+        let by_default = granted("kubernetes-rbac.yaml");
+        assert_eq!(asked(&Kind::DEFAULT), by_default);
+        let more = granted("kubernetes-rbac-workloads.yaml");
+        assert_eq!(asked(&Kind::ALL), by_default.union(&more).cloned().collect());
+        assert!(by_default.is_disjoint(&more));
+    }
+
+    /// The verb, group, resource and name of each right in a manifest.
+    fn granted(name: &str) -> BTreeSet<(String, String, String, String)> {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
         let text = String::from_utf8(files::read(&file, 1 << 20).unwrap()).unwrap();
         let mut granted = BTreeSet::new();
         for rule in text.split("- apiGroups: ").skip(1) {
@@ -82,8 +99,6 @@ mod tests {
                 }
             }
         }
-        let asked = list(true, true, Some(("kube-system", "aci-sync"))).into_iter().map(|it| it.right);
-        let asked = asked.map(|it| [it.verb, it.group, it.resource, it.name].map(str::to_owned));
-        assert_eq!(asked.map(|[a, b, c, d]| (a, b, c, d)).collect::<BTreeSet<_>>(), granted);
+        granted
     }
 }

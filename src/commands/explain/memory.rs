@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Invocation;
 use crate::commands::{Environment, status};
-use crate::model::explain::{Explanation, ObjectPart, SubjectPart, Verdict};
+use crate::model::explain::{Explanation, Verdict};
 
 /// The state of the daemon.
 pub(super) struct Memory {
@@ -119,12 +119,11 @@ impl Memory {
         self.status["epgs"].as_array()?.iter().find(|it| it["dn"].as_str().is_some_and(|dn| epgs.contains(&dn)))
     }
 
-    /// The EPG that the daemon still uses for a Deployment whose annotation is not valid any more (D3).
+    /// The EPG that the daemon still uses for a workload whose annotation is not valid any more (D3).
     pub(super) fn last_valid(&self, explanation: &Explanation) -> Option<&str> {
-        let SubjectPart::Object(ObjectPart { namespace, name, .. }) = &explanation.subject else { return None };
-        let key = format!("{namespace}/{name}");
+        let workload = explanation.workload.clone().unwrap_or_else(|| explanation.subject.text());
         let epgs = self.status["epgs"].as_array()?.iter();
-        let names_it = |it: &&Value| it["deployments"].as_array().is_some_and(|all| all.iter().any(|it| *it == key));
+        let names_it = |it: &&Value| it["workloads"].as_array().is_some_and(|all| all.iter().any(|it| *it == workload));
         epgs.filter(names_it).find_map(|it| it["dn"].as_str())
     }
 }
@@ -146,8 +145,7 @@ fn subjects(explanation: &Explanation) -> BTreeSet<String> {
     let mut subjects: BTreeSet<String> = epgs(explanation).into_iter().map(str::to_owned).collect();
     subjects.extend(explanation.l3out.as_ref().map(|it| it.dn.clone()));
     subjects.extend(explanation.addresses.iter().map(|it| format!("{}/extsubnet-[{}]", it.epg, it.prefix)));
-    // A Pod's and a Service's findings are mostly its Deployment's.
-    let deployments = explanation.epg.iter().flat_map(|it| &it.deployments).chain(&explanation.deployment);
-    subjects.extend(deployments.map(|it| format!("Deployment {it}")));
+    // A Pod's and a Service's findings are mostly its workload's.
+    subjects.extend(explanation.epg.iter().flat_map(|it| &it.workloads).chain(&explanation.workload).cloned());
     subjects
 }

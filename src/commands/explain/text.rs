@@ -37,10 +37,10 @@ fn row(label: &str, text: &str) -> String {
 }
 
 /// The chain from the annotation to the EPG.
-fn chain(it: &Explanation, memory: &io::Result<Memory>, policy: Policy) -> Vec<(&'static str, String)> {
+fn chain<'a>(it: &'a Explanation, memory: &io::Result<Memory>, policy: Policy) -> Vec<(&'a str, String)> {
     let mut rows = Vec::new();
-    if let Some(deployment) = &it.deployment {
-        rows.push(("Deployment", deployment.clone()));
+    if let Some((kind, name)) = it.workload.as_ref().and_then(|it| it.split_once(' ')) {
+        rows.push((kind, name.to_owned()));
     }
     if let Some(annotation) = &it.annotation {
         let epg = annotation.epg.as_deref().unwrap_or_default();
@@ -124,7 +124,7 @@ fn table(it: &Explanation) -> Vec<String> {
     lines
 }
 
-/// A Pod or Service; its namespace is the Deployment's, unless the subject is of the fabric.
+/// A Pod or Service; its namespace is the workload's, unless the subject is of the fabric.
 fn named(object: &ObjectPart, it: &Explanation) -> String {
     if it.annotation.is_some() {
         format!("{} {}", object.kind, object.name)
@@ -157,7 +157,7 @@ fn cluster(it: &Explanation) -> Vec<String> {
     for claim in &it.claims {
         let has = if claim.wins { "has it" } else { "has it too, which does not count," };
         let terminating = if claim.terminating { " (terminating)" } else { "" };
-        let managed = if claim.managed { "and exposes it" } else { "and no annotated Deployment exposes it" };
+        let managed = if claim.managed { "and exposes it" } else { "and no annotated workload exposes it" };
         let ObjectPart { kind, namespace, name } = &claim.object;
         let label = if lines.is_empty() { "cluster" } else { "" };
         lines.push(row(label, &format!("{kind} {namespace}/{name}{terminating} {has} {managed}")));

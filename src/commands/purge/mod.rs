@@ -14,6 +14,7 @@ use std::io::{BufRead, IsTerminal, Read};
 use self::fabric::Fabric;
 use self::report::{Missing, Outcome, Report};
 use self::send::Deletion;
+use self::who::Naming;
 use super::plan::json::failure;
 use super::{Environment, l3outs, print, start, wants_json};
 use crate::cli::Invocation;
@@ -96,8 +97,12 @@ fn purge_of(
     let rules = &setup.config.rules;
     let naming = who.naming(rules, report);
     let plan = purge::plan(&fabric.cache, rules, |epg| naming.get(epg).is_some_and(|it| it.is_restored));
-    let named = plan.iter().filter_map(|it| naming.get(&it.epg)).map(|it| it.deployments).sum();
-    report.plan(&fabric.cache, setup.config.policy, &plan, named)?;
+    let mut named = Naming::default();
+    for it in plan.iter().filter_map(|it| naming.get(&it.epg)) {
+        named.workloads += it.workloads;
+        named.deployments += it.deployments;
+    }
+    report.plan(&fabric.cache, setup.config.policy, &plan, &named)?;
     let tally = Tally::of(plan.iter().flat_map(|it| &it.transactions));
     if tally.deleted == 0 {
         return Ok(fabric.marked().map_or_else(

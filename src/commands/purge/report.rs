@@ -9,6 +9,7 @@ use std::io::Write;
 
 use serde_json::json;
 
+use super::who::Naming;
 use crate::apic::writer::Undo;
 use crate::commands::for_terminal;
 use crate::commands::plan::{json, requests};
@@ -155,11 +156,11 @@ impl Report {
         fabric: &FabricCache,
         policy: Policy,
         plan: &[EpgPurge],
-        named: usize,
+        named: &Naming,
     ) -> Result<(), ExitError> {
         let transactions: Vec<Transaction> = plan.iter().flat_map(|it| it.transactions.clone()).collect();
         let tally = Tally::of(&transactions);
-        self.text(&text(&transactions, plan, named));
+        self.text(&text(&transactions, plan, named.workloads));
         if tally.deleted > 0 {
             self.line(&format!("Plan: {tally}."));
         }
@@ -183,7 +184,8 @@ impl Report {
             "counts": {
                 "delete": tally.deleted,
                 "relations": plan.iter().map(|it| it.relations.len()).sum::<usize>(),
-                "deployments": named,
+                "workloads": named.workloads,
+                "deployments": named.deployments,
             },
             "changes": changes,
             "findings": findings.collect::<Vec<_>>(),
@@ -264,9 +266,9 @@ fn text(transactions: &[Transaction], plan: &[EpgPurge], named: usize) -> String
         text += &format!("finding: {finding}\n");
     }
     if named > 0 {
-        let (deployments, verb) = (counted(named, "Deployment"), if named == 1 { "names" } else { "name" });
+        let (workloads, verb) = (counted(named, "workload"), if named == 1 { "names" } else { "name" });
         text += &format!(
-            "warning: {deployments} still {verb} these EPGs; the next aci-sync creates again what is deleted, without contracts\n"
+            "warning: {workloads} still {verb} these EPGs; the next aci-sync creates again what is deleted, without contracts\n"
         );
     }
     text

@@ -1,4 +1,4 @@
-//! Whose objects `purge` deletes: the cluster id, and the Deployments that still name EPGs.
+//! Whose objects `purge` deletes: the cluster id, and the workloads that still name EPGs.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -26,10 +26,12 @@ pub(super) struct Who {
     pub has_answered: bool,
 }
 
-/// The Deployments that name an EPG.
+/// The workloads that name an EPG.
 #[derive(Debug, Default)]
 pub(super) struct Naming {
     /// How many.
+    pub workloads: usize,
+    /// How many of them are Deployments.
     pub deployments: usize,
     /// A daemon would restore it: one of them is not paused (D2).
     pub is_restored: bool,
@@ -73,25 +75,27 @@ fn unknown(setup: &Setup<'_>, why: &str) -> Result<String, ExitError> {
 }
 
 impl Who {
-    /// The Deployments that name each EPG; nothing if the cluster cannot be asked.
+    /// The workloads that name each EPG; nothing if the cluster cannot be asked.
     pub(super) fn naming(&mut self, rules: &Rules, report: &Report) -> BTreeMap<EpgDn, Naming> {
         let mut naming = BTreeMap::new();
         let Ok(client) = &self.cluster else { return naming };
-        let deployments = match client.list_all(Kind::Deployment, &mut Pool::default()) {
-            Ok(deployments) => deployments,
-            Err(error) => {
-                report.note(&format!("the Deployments that name EPGs are not known: {error}"));
-                return naming;
+        let mut inventory = Inventory::watching(&rules.kinds);
+        for &kind in rules.kinds.iter().filter(|it| it.is_workload()) {
+            match client.list_all(kind, &mut Pool::default()) {
+                Ok(workloads) => inventory.listed(kind, workloads, Instant::now()),
+                Err(error) => {
+                    report.note(&format!("the workloads that name EPGs are not known: {error}"));
+                    return naming;
+                }
             }
-        };
-        self.has_answered = true;
-        let mut inventory = Inventory::default();
-        inventory.listed(Kind::Deployment, deployments, Instant::now());
+            self.has_answered = true;
+        }
         for managed in inventory.managed.values() {
             let Some(epg) = managed.bound_epg(rules) else { continue };
             let naming = naming.entry(epg.clone()).or_default();
-            naming.deployments += 1;
-            naming.is_restored |= !managed.deployment.paused;
+            naming.workloads += 1;
+            naming.deployments += usize::from(managed.workload().kind == Kind::Deployment);
+            naming.is_restored |= !managed.record.paused;
         }
         naming
     }

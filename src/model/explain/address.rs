@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::{AddressState, ClaimPart, Explainer, Explanation, HolderPart, ObjectPart, SubjectPart, Verdict, relations};
 use crate::model::deletion_causes::sources_of;
 use crate::model::dn::{EpgDn, ParsedDn, Prefix};
-use crate::model::inventory::ManagedDeployment;
-use crate::model::kubernetes::{Key, Kind};
+use crate::model::inventory::ManagedWorkload;
+use crate::model::kubernetes::Kind;
 use crate::model::observed::{Epg, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::rules::{Cidr, Exposed};
@@ -63,15 +63,14 @@ impl Explainer<'_> {
         it.limited()
     }
 
-    /// What keeps the Deployments that have an address from naming an EPG; nothing if none has it, or if all do.
+    /// What keeps the workloads that have an address from naming an EPG; nothing if none has it, or if all do.
     fn of_claims(&self, sources: &[Source]) -> Option<Verdict> {
         let inventory = self.input.inventory;
         let mut verdicts = Vec::new();
         for source in sources {
             if source.is_pod {
-                let name = inventory.pods.get(&source.key).and_then(|it| it.deployment.clone());
-                let key = name.map(|name| Key { namespace: source.key.namespace.clone(), name });
-                verdicts.extend(key.and_then(|it| inventory.managed.get(&it)).and_then(|it| self.unbound(it)));
+                let workload = inventory.pods.get(&source.key).and_then(|it| it.workload());
+                verdicts.extend(workload.and_then(|it| inventory.managed.get(&it)).and_then(|it| self.unbound(it)));
             } else if let Some(service) = inventory.services.get(&source.key) {
                 verdicts.extend(self.selected_by(service).filter_map(|it| self.unbound(it)));
             }
@@ -85,13 +84,11 @@ impl Explainer<'_> {
         let managed = &self.input.inventory.managed;
         let mut claims = Vec::new();
         for pod in self.pods().filter(|it| it.addresses.contains(&address)) {
-            let deployment = pod.deployment.as_ref();
-            let key = deployment.map(|name| Key { namespace: pod.key.namespace.clone(), name: name.clone() });
             claims.push(ClaimPart {
                 object: ObjectPart::of(Kind::Pod, &pod.key),
                 terminating: pod.terminating,
                 wins: owner == Some(&pod.key),
-                managed: key.and_then(|it| managed.get(&it)).is_some_and(|it| self.exposes(it).pods),
+                managed: pod.workload().and_then(|it| managed.get(&it)).is_some_and(|it| self.exposes(it).pods),
             });
         }
         for service in self.services().filter(|it| it.addresses.contains(&address)) {
@@ -106,8 +103,8 @@ impl Explainer<'_> {
         claims
     }
 
-    /// What a Deployment with a valid binding exposes; nothing without one.
-    fn exposes(&self, managed: &ManagedDeployment) -> Exposed {
+    /// What a workload with a valid binding exposes; nothing without one.
+    fn exposes(&self, managed: &ManagedWorkload) -> Exposed {
         if self.unbound(managed).is_some() { Exposed::default() } else { managed.exposed(self.input.rules) }
     }
 

@@ -9,6 +9,7 @@ use super::{
 use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use crate::model::finding::Code;
+use crate::model::kubernetes::Kind;
 use crate::model::observed::{Epg, L3out, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::plan_findings::Holder;
@@ -34,9 +35,9 @@ impl Explainer<'_> {
         let policy = self.look.policy;
         let of_addresses = it.addresses.iter().map(|it| it.verdict(policy)).max().unwrap_or(Verdict::InSync);
         (it.verdict, it.summary) = match (desired, self.input.fabric.epg(dn)) {
-            (None, None) => (Verdict::Unknown, "no Deployment names it, and the APIC does not have it".to_owned()),
+            (None, None) => (Verdict::Unknown, "no workload names it, and the APIC does not have it".to_owned()),
             (None, Some(epg)) if epg.ownership != Ownership::Owned => {
-                (of_addresses.max(Verdict::NotManaged), "no Deployment names it, and it is not owned".to_owned())
+                (of_addresses.max(Verdict::NotManaged), "no workload names it, and it is not owned".to_owned())
             }
             (None, Some(epg)) => self.left_epg(&mut part, epg),
             (Some(desired), epg) => {
@@ -52,12 +53,12 @@ impl Explainer<'_> {
         it.limited()
     }
 
-    /// An owned EPG that no Deployment names any more (D6).
+    /// An owned EPG that no workload names any more (D6).
     fn left_epg(&self, part: &mut EpgPart, epg: &Epg) -> (Verdict, String) {
         let is_foreign = |it: &Subnet| !matches!(it.ownership, Ownership::Owned | Ownership::Legacy);
         let foreign = epg.unreadable > 0 || epg.subnets.values().any(is_foreign);
         let has_contracts = self.input.rules.keep_contracted && !epg.relations.is_empty();
-        let text = "no Deployment names it any more; ";
+        let text = "no workload names it any more; ";
         if foreign || has_contracts {
             part.code = Some(Code::EpgRetained);
             let kept =
@@ -70,7 +71,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// What an EPG that is desired means for its Deployments.
+    /// What an EPG that is desired means for its workloads.
     pub(super) fn epg_verdict(&self, epg: &EpgPart) -> Verdict {
         let fault = if epg.faults.is_some_and(|it| it > 0) { Verdict::of(Code::FabricFault) } else { Verdict::InSync };
         let own = match epg.code {
@@ -104,7 +105,7 @@ impl Explainer<'_> {
                 )
             }
             (None, None) if epg.is_none() && !self.input.desired.epgs.contains_key(dn) => {
-                (Verdict::Unknown, "no Deployment names its EPG, and the APIC does not have that".to_owned())
+                (Verdict::Unknown, "no workload names its EPG, and the APIC does not have that".to_owned())
             }
             (None, None) => (Verdict::NotDesired, "nothing calls for it, and it is not there".to_owned()),
         };
@@ -139,12 +140,15 @@ impl Explainer<'_> {
         };
         let code = self.block(dn).map(|it| it.0);
         let workloads = desired.map_or(&[][..], |it| &it.workloads);
+        let deployments = || workloads.iter().filter(|it| it.kind == Kind::Deployment);
         EpgPart {
             dn: dn.to_string(),
             state,
             owner: epg.map(|it| (if it.was_owned { Ownership::Owned } else { it.ownership }).name()),
-            deployments: workloads.iter().take(MAX_NAMED).map(|it| it.key.to_string()).collect(),
-            deployments_total: workloads.len(),
+            workloads: workloads.iter().take(MAX_NAMED).map(ToString::to_string).collect(),
+            workloads_total: workloads.len(),
+            deployments: deployments().take(MAX_NAMED).map(|it| it.key.to_string()).collect(),
+            deployments_total: deployments().count(),
             provided: epg.map_or(0, |it| relations(it, "rsprov-")),
             consumed: epg.map_or(0, |it| relations(it, "rscons-")),
             faults: self.look.faults.map(|it| it.get(dn).copied().unwrap_or_default()),
@@ -225,12 +229,12 @@ impl Explainer<'_> {
             return (Some(code), None, reason.to_owned());
         }
         if desired.paused {
-            return (Some(Code::Paused), None, "its Deployment is paused".to_owned());
+            return (Some(Code::Paused), None, "its workload is paused".to_owned());
         }
         if let Some((at, holder)) = self.holder(dn, prefix) {
             let (code, text) = match holder {
                 Holder::Foreign => (Code::ForeignSubnet, format!("{at} has it and it is foreign")),
-                Holder::Paused => (Code::MovePending, format!("{at} has it, and its Deployment is paused")),
+                Holder::Paused => (Code::MovePending, format!("{at} has it, and its workload is paused")),
                 Holder::Moves => (Code::MovePending, format!("{at} has it; it moves")),
             };
             return (Some(code), Some(at), text);
@@ -301,7 +305,7 @@ fn blocked_by(reason: BlockReason) -> &'static str {
         BlockReason::BeyondQuota => "its EPG exceeds --max-epgs",
         BlockReason::Unread => "its L3Out could not be read",
         BlockReason::L3OutNotFound => "its L3Out is missing",
-        BlockReason::Paused => "all Deployments that name its EPG are paused",
+        BlockReason::Paused => "all workloads that name its EPG are paused",
         BlockReason::LeftAlone => "its EPG is deferred after a rejection or a conflict",
         BlockReason::Refused => "its EPG is foreign, and --foreign-epg is refuse",
         BlockReason::ForeignEpgDeleted => "its EPG is foreign and was deleted",

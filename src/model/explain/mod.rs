@@ -23,7 +23,7 @@ use super::address::parse as parse_address;
 use super::claims::selection_in;
 use super::dn::{EpgDn, L3outDn, ParsedDn, Prefix};
 use super::finding::Code;
-use super::inventory::ManagedDeployment;
+use super::inventory::ManagedWorkload;
 use super::kubernetes::{Key, Kind, MAX_NAME, Object, is_dns_name};
 use super::mo::Mo;
 use super::observed::Epg;
@@ -36,7 +36,7 @@ use super::selection::Selection;
 /// The most rows of one list in an explanation.
 const MAX_ROWS: usize = 1000;
 
-/// The most Deployments that are named of an EPG.
+/// The most workloads that are named of an EPG.
 const MAX_NAMED: usize = 20;
 
 /// What is asked about.
@@ -77,7 +77,11 @@ impl Subject {
             [namespace, name] => (None, namespace, name),
             [kind, namespace, name] => {
                 let kind = Kind::ALL.into_iter().find(|it| it.to_string().eq_ignore_ascii_case(kind));
-                (Some(kind.ok_or("has a kind that is not deployment, pod or service")?), namespace, name)
+                (
+                    Some(kind.ok_or("has a kind that is not deployment, statefulset, daemonset, pod or service")?),
+                    namespace,
+                    name,
+                )
             }
             _ => return Err("is not NAMESPACE/NAME, KIND/NAMESPACE/NAME, an address or a DN"),
         };
@@ -179,16 +183,19 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The answer in one sentence without its subject.
     pub summary: String,
-    /// The Deployment by which a Pod or Service is explained, as `NAMESPACE/NAME`.
+    /// The workload by which a Pod or Service is explained, with its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// The same as `NAMESPACE/NAME`, if it is a Deployment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment: Option<String>,
-    /// The annotation of the Deployment.
+    /// The annotation of the workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<AnnotationPart>,
     /// The rule of `--allow` that admits the binding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_by: Option<String>,
-    /// The Deployments that name the EPG and are paused (D2).
+    /// The workloads that name the EPG and are paused (D2).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paused_by: Vec<String>,
     /// The L3Out.
@@ -251,9 +258,9 @@ struct Explainer<'a> {
     holders: HashMap<(usize, Prefix), Vec<(EpgDn, Holder)>>,
     /// In which EPGs of a VRF an address is desired: one, and those beyond the quota.
     desired_in: HashMap<(usize, Prefix), Vec<&'a EpgDn>>,
-    /// Which managed Deployments a Service selects (S1).
+    /// Which managed workloads a Service selects (S1).
     selection: Selection<'a>,
-    managed: Vec<&'a ManagedDeployment>,
+    managed: Vec<&'a ManagedWorkload>,
 }
 
 impl<'a> Explainer<'a> {
@@ -290,6 +297,7 @@ impl Explanation {
             subject,
             verdict,
             summary: summary.into(),
+            workload: None,
             deployment: None,
             annotation: None,
             allowed_by: None,

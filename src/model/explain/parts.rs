@@ -49,7 +49,7 @@ impl SubjectPart {
     }
 }
 
-/// The annotation of a Deployment.
+/// The annotation of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AnnotationPart {
     /// `valid`, `invalid` or `none`.
@@ -60,7 +60,7 @@ pub struct AnnotationPart {
     /// The DN of the EPG that it names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epg: Option<String>,
-    /// What the Deployment exposes.
+    /// What the workload exposes.
     pub expose: Vec<&'static str>,
 }
 
@@ -84,6 +84,10 @@ pub struct EpgPart {
     pub state: &'static str,
     /// Whose it is.
     pub owner: Option<&'static str>,
+    /// The first of the workloads that name it, with their kinds.
+    pub workloads: Vec<String>,
+    /// How many workloads name it.
+    pub workloads_total: usize,
     /// The first of the Deployments that name it.
     pub deployments: Vec<String>,
     /// How many Deployments name it.
@@ -213,13 +217,13 @@ pub enum NotExposed {
     NoAddress,
     /// Its address cannot be read (P2, S1).
     InvalidAddress,
-    /// The Deployment does not expose its kind (D2).
+    /// The workload does not expose its kind (D2).
     Expose,
     /// The Service is of another type (S1).
     Type,
     /// The Service has no selector (S1).
     NoSelector,
-    /// The selector of the Service does not select the Deployment (S1).
+    /// The selector of the Service does not select the workload (S1).
     Selector,
     /// The load balancer has a host name only (S1).
     HostnameOnly,
@@ -239,7 +243,7 @@ pub struct ClaimPart {
     pub terminating: bool,
     /// The address belongs to it (P5).
     pub wins: bool,
-    /// A Deployment with a valid binding exposes it.
+    /// A workload with a valid binding exposes it.
     pub managed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which Pods and Services a Deployment exposes, and why it does not expose the others of its namespace that could count.
+//! Which Pods and Services a workload exposes, and why it does not expose the others of its namespace that could count.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -7,11 +7,11 @@ use super::workload::Shown;
 use super::{Explainer, NotExposed, NotExposedPart, ObjectPart};
 use crate::model::deletion_causes::sources_of;
 use crate::model::finding::Code;
-use crate::model::inventory::ManagedDeployment;
-use crate::model::kubernetes::{Key, Kind, Labels, Object, Pod, Service};
+use crate::model::inventory::ManagedWorkload;
+use crate::model::kubernetes::{Key, Kind, Labels, Object, Pod, Service, WorkloadRecord};
 use crate::model::source::Source;
 
-/// What a Deployment exposes, and what not.
+/// What a workload exposes, and what not.
 #[derive(Default)]
 pub(super) struct Sources {
     /// Each address with the Pods and Services that it comes from.
@@ -29,10 +29,10 @@ impl Sources {
 }
 
 impl<'a> Explainer<'a> {
-    /// The Pods of a Deployment, and the Services of its namespace that select it or could (P1 to P6, S1).
-    pub(super) fn sources(&self, managed: &ManagedDeployment, shown: Shown<'_>) -> Sources {
-        let key = &managed.deployment.key;
-        let is_own = |pod: &&Pod| pod.key.namespace == key.namespace && pod.deployment.as_ref() == Some(&key.name);
+    /// The Pods of a workload, and the Services of its namespace that select it or could (P1 to P6, S1).
+    pub(super) fn sources(&self, managed: &ManagedWorkload, shown: Shown<'_>) -> Sources {
+        let key = managed.key();
+        let is_own = |pod: &&Pod| pod.workload().as_ref() == Some(managed.workload());
         let (mut pods, mut services): (Vec<&Pod>, Vec<&Service>) = match shown {
             Shown::All => {
                 let services = self.services().filter(|it| it.key.namespace == key.namespace);
@@ -77,7 +77,7 @@ impl<'a> Explainer<'a> {
     fn add_pod(
         &self,
         sources: &mut Sources,
-        managed: &ManagedDeployment,
+        managed: &ManagedWorkload,
         pod: &Pod,
         owners: &HashMap<IpAddr, Vec<Source>>,
     ) {
@@ -89,7 +89,8 @@ impl<'a> Explainer<'a> {
             return sources.refuse(Kind::Pod, key, NotExposed::HostNetwork, "hostNetwork: its address is the node's");
         }
         if !managed.exposed(rules).pods {
-            return sources.refuse(Kind::Pod, key, NotExposed::Expose, "the Deployment does not expose its Pods");
+            let text = format!("the {} does not expose its Pods", managed.workload().kind);
+            return sources.refuse(Kind::Pod, key, NotExposed::Expose, text);
         }
         if let Some(quote) = &pod.unreadable {
             sources.refuse(Kind::Pod, key, NotExposed::InvalidAddress, format!("invalid address {quote}"));
@@ -101,12 +102,8 @@ impl<'a> Explainer<'a> {
             if let Some(owner) = owner.filter(|it| it.key != *key) {
                 let text = format!("{address} belongs to {owner} now");
                 sources.refuse(Kind::Pod, key, NotExposed::BelongsToAnother, text);
-                let is_own = self
-                    .input
-                    .inventory
-                    .pods
-                    .get(&owner.key)
-                    .is_some_and(|it| it.key.namespace == key.namespace && it.deployment == pod.deployment);
+                let is_own =
+                    self.input.inventory.pods.get(&owner.key).is_some_and(|it| it.workload() == pod.workload());
                 if !is_own && !pod.terminating {
                     sources.not_exposed.last_mut().into_iter().for_each(|it| it.code = Some(Code::AddressClaimed));
                 }
@@ -118,10 +115,10 @@ impl<'a> Explainer<'a> {
         }
     }
 
-    fn add_service(&self, sources: &mut Sources, managed: &ManagedDeployment, service: &Service) {
+    fn add_service(&self, sources: &mut Sources, managed: &ManagedWorkload, service: &Service) {
         let (key, rules) = (&service.key, self.input.rules);
         let has_selector = !service.selector.is_empty();
-        let selects = self.selected_by(service).any(|it| it.deployment.key == managed.deployment.key);
+        let selects = self.selected_by(service).any(|it| it.workload() == managed.workload());
         if !service.load_balancer {
             if selects {
                 sources.refuse(Kind::Service, key, NotExposed::Type, "its type is not LoadBalancer");
@@ -132,16 +129,12 @@ impl<'a> Explainer<'a> {
             return sources.refuse(Kind::Service, key, NotExposed::NoSelector, "it has no selector");
         }
         if !selects {
-            let text = difference(&service.selector, &managed.deployment.template_labels);
+            let text = difference(&service.selector, &managed.record);
             return sources.refuse(Kind::Service, key, NotExposed::Selector, text);
         }
         if !managed.exposed(rules).services {
-            return sources.refuse(
-                Kind::Service,
-                key,
-                NotExposed::Expose,
-                "the Deployment does not expose its Services",
-            );
+            let text = format!("the {} does not expose its Services", managed.workload().kind);
+            return sources.refuse(Kind::Service, key, NotExposed::Expose, text);
         }
         if service.hostname_only {
             sources.refuse(Kind::Service, key, NotExposed::HostnameOnly, "its load balancer has a host name only");
@@ -160,12 +153,13 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// The first key by which a selector does not select these labels.
-fn difference(selector: &Labels, labels: &Labels) -> String {
+/// The first key by which a selector does not select the labels of a workload's template.
+fn difference(selector: &Labels, workload: &WorkloadRecord) -> String {
+    let (kind, labels) = (workload.id.kind, &workload.template_labels);
     let differs = selector.iter().find(|(key, value)| labels.get(key) != Some(value));
-    let Some((key, value)) = differs else { return "its selector selects no Pod of the Deployment".to_owned() };
+    let Some((key, value)) = differs else { return format!("its selector selects no Pod of the {kind}") };
     match labels.get(key) {
-        Some(own) => format!("its selector wants {key}={value:?}, and the Deployment's Pods have {own:?}"),
-        None => format!("its selector wants {key}={value:?}, and the Deployment's Pods have no such label"),
+        Some(own) => format!("its selector wants {key}={value:?}, and the {kind}'s Pods have {own:?}"),
+        None => format!("its selector wants {key}={value:?}, and the {kind}'s Pods have no such label"),
     }
 }

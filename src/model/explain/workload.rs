@@ -1,4 +1,4 @@
-//! Explains Deployments, and Pods and Services by their place in the Deployments that expose them.
+//! Explains workloads, and Pods and Services by their place in the workloads that expose them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::model::dn::{EpgDn, Prefix};
 use crate::model::finding::Code;
-use crate::model::inventory::ManagedDeployment;
-use crate::model::kubernetes::{Key, Kind, Object, Pod, Service};
+use crate::model::inventory::ManagedWorkload;
+use crate::model::kubernetes::{Key, Kind, Object, Pod, Service, Workload};
 use crate::model::source::Source;
 
-/// The most Deployments that a Service is explained for.
+/// The most workloads that a Service is explained for.
 const MAX_WORKLOADS: usize = 100;
 
 impl Explainer<'_> {
@@ -22,7 +22,9 @@ impl Explainer<'_> {
         let mut all = Vec::new();
         for kind in Kind::ALL.into_iter().filter(|it| kind.is_none_or(|kind| kind == *it)) {
             match kind {
-                Kind::Deployment => all.extend(self.deployment(key)),
+                Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => {
+                    all.extend(self.workload(&Workload { key: key.clone(), kind }));
+                }
                 Kind::Pod => all.extend(self.pods().find(|it| it.key == *key).map(|it| self.pod(it))),
                 Kind::Service => {
                     all.extend(self.services().find(|it| it.key == *key).into_iter().flat_map(|it| self.service(it)));
@@ -30,52 +32,70 @@ impl Explainer<'_> {
             }
         }
         if all.is_empty() {
-            let what = kind.map_or("Deployment, Pod or Service".to_owned(), |it| it.to_string());
-            let summary = format!("no {what} of this name in the namespace {}", key.namespace);
-            let mut about = SubjectPart::object(kind.unwrap_or(Kind::Deployment), key);
-            if let (None, SubjectPart::Object(object)) = (kind, &mut about) {
-                object.kind.clear();
-            }
-            all.push(Explanation::new(about, Verdict::Unknown, summary));
+            all.push(self.not_found(kind, key));
         }
         all
     }
 
-    fn deployment(&self, key: &Key) -> Option<Explanation> {
-        let about = SubjectPart::object(Kind::Deployment, key);
-        if let Some(managed) = self.input.inventory.managed.get(key) {
-            return Some(self.workload(about, managed, Shown::All));
+    fn not_found(&self, kind: Option<Kind>, key: &Key) -> Explanation {
+        let (watched, unwatched): (Vec<Kind>, Vec<Kind>) =
+            Kind::ALL.into_iter().partition(|kind| self.input.inventory.kinds().any(|it| it == *kind));
+        let names = |kinds: &[Kind], last: &str| match kinds {
+            [others @ .., kind] if !others.is_empty() => {
+                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+                format!("{} {last} {kind}", others.join(", "))
+            }
+            kinds => kinds.iter().map(ToString::to_string).collect(),
+        };
+        if let Some(kind) = kind.filter(|it| unwatched.contains(it)) {
+            let summary = format!("objects of kind {kind} are not watched: --workloads does not name them");
+            return Explanation::new(SubjectPart::object(kind, key), Verdict::NotManaged, summary);
         }
-        let is_unneeded = |it: &Object| it.kind() == Kind::Deployment && it.key() == key;
+        let what = kind.map_or_else(|| names(&watched, "or"), |it| it.to_string());
+        let mut summary = format!("no {what} of this name in the namespace {}", key.namespace);
+        let mut about = SubjectPart::object(kind.unwrap_or(Kind::Deployment), key);
+        if let (None, SubjectPart::Object(object)) = (kind, &mut about) {
+            object.kind.clear();
+            if !unwatched.is_empty() {
+                summary += &format!("; not watched (--workloads): {}", names(&unwatched, "and"));
+            }
+        }
+        Explanation::new(about, Verdict::Unknown, summary)
+    }
+
+    fn workload(&self, workload: &Workload) -> Option<Explanation> {
+        let about = SubjectPart::object(workload.kind, &workload.key);
+        if let Some(managed) = self.input.inventory.managed.get(workload) {
+            return Some(self.managed_workload(about, managed, Shown::All));
+        }
+        let is_unneeded = |it: &Object| matches!(it, Object::Workload(it) if it.id == *workload);
         let is_listed =
-            self.input.inventory.misannotated.contains_key(key) || self.look.unneeded.iter().any(is_unneeded);
+            self.input.inventory.misannotated.contains_key(workload) || self.look.unneeded.iter().any(is_unneeded);
         is_listed.then(|| Explanation::new(about, Verdict::NotManaged, "it has no binding annotation"))
     }
 
     fn pod(&self, pod: &Pod) -> Explanation {
         let about = SubjectPart::object(Kind::Pod, &pod.key);
-        let Some(name) = &pod.deployment else {
-            return Explanation::new(about, Verdict::NotManaged, "it belongs to no Deployment");
+        let Some(workload) = pod.workload() else {
+            return Explanation::new(about, Verdict::NotManaged, "it belongs to no workload that is watched");
         };
-        let key = Key { namespace: pod.key.namespace.clone(), name: name.clone() };
-        let Some(managed) = self.input.inventory.managed.get(&key) else {
-            let state = if self.deployment(&key).is_some() { "has no binding annotation" } else { "is gone" };
-            let summary = format!("its Deployment {key} {state}");
-            return Explanation::new(about, Verdict::NotManaged, summary);
+        let Some(managed) = self.input.inventory.managed.get(&workload) else {
+            let state = if self.workload(&workload).is_some() { "has no binding annotation" } else { "is gone" };
+            return Explanation::new(about, Verdict::NotManaged, format!("its {workload} {state}"));
         };
-        self.workload(about, managed, Shown::Pod(pod))
+        self.managed_workload(about, managed, Shown::Pod(pod))
     }
 
-    /// One explanation for each managed Deployment that the Service selects, the worst first.
+    /// One explanation for each managed workload that the Service selects, the worst first.
     fn service(&self, service: &Service) -> Vec<Explanation> {
         let about = SubjectPart::object(Kind::Service, &service.key);
         let shown = Shown::Service(service);
         let mut all: Vec<Explanation> =
-            self.selected_by(service).map(|it| self.workload(about.clone(), it, shown)).collect();
+            self.selected_by(service).map(|it| self.managed_workload(about.clone(), it, shown)).collect();
         if all.is_empty() {
             let selector: Vec<String> = service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let selector = if selector.is_empty() { "it has no selector".to_owned() } else { selector.join(",") };
-            let summary = format!("it selects no Deployment with the annotation: {selector}");
+            let summary = format!("it selects no workload with the annotation: {selector}");
             return vec![Explanation::new(about, Verdict::NotManaged, summary)];
         }
         all.sort_by_key(|it| Reverse(it.verdict));
@@ -85,13 +105,13 @@ impl Explainer<'_> {
         all
     }
 
-    /// The managed Deployments that a Service selects (S1), whatever its type.
-    pub(super) fn selected_by(&self, service: &Service) -> impl Iterator<Item = &ManagedDeployment> {
+    /// The managed workloads that a Service selects (S1), whatever its type.
+    pub(super) fn selected_by(&self, service: &Service) -> impl Iterator<Item = &ManagedWorkload> {
         self.selection.selected(service).into_iter().map(|it| self.managed[it])
     }
 
-    /// What a Deployment's own state means for its addresses; nothing if they are exposed in an EPG.
-    pub(super) fn unbound(&self, managed: &ManagedDeployment) -> Option<Verdict> {
+    /// What a workload's own state means for its addresses; nothing if they are exposed in an EPG.
+    pub(super) fn unbound(&self, managed: &ManagedWorkload) -> Option<Verdict> {
         match &managed.binding {
             None => Some(Verdict::Invalid),
             Some(_) if managed.bound_epg(self.input.rules).is_none() => Some(Verdict::NotAllowed),
@@ -99,11 +119,14 @@ impl Explainer<'_> {
         }
     }
 
-    /// The chain of a Deployment, in the order in which it can break: annotation, allowed, L3Out, EPG, addresses.
-    fn workload(&self, about: SubjectPart, managed: &ManagedDeployment, shown: Shown<'_>) -> Explanation {
-        let (key, rules) = (&managed.deployment.key, self.input.rules);
+    /// The chain of a workload, in the order in which it can break: annotation, allowed, L3Out, EPG, addresses.
+    fn managed_workload(&self, about: SubjectPart, managed: &ManagedWorkload, shown: Shown<'_>) -> Explanation {
+        let (key, rules) = (managed.key(), self.input.rules);
         let mut it = Explanation::new(about, Verdict::InSync, "");
-        it.deployment = (!matches!(shown, Shown::All)).then(|| key.to_string());
+        if !matches!(shown, Shown::All) {
+            it.deployment = (managed.workload().kind == Kind::Deployment).then(|| key.to_string());
+            it.workload = Some(managed.workload().to_string());
+        }
         let exposed = managed.exposed(rules);
         let words = [(exposed.pods, "pods"), (exposed.services, "services")];
         it.annotation = Some(AnnotationPart {
@@ -122,7 +145,7 @@ impl Explainer<'_> {
             return it;
         };
         it.allowed_by = rules.admitted_by(&key.namespace, dn);
-        if managed.deployment.paused {
+        if managed.record.paused {
             it.paused_by.push(managed.workload().to_string());
         }
         it.l3out = Some(self.l3out_part(&dn.l3out));
@@ -132,14 +155,14 @@ impl Explainer<'_> {
         it.limited()
     }
 
-    fn add_addresses(&self, it: &mut Explanation, managed: &ManagedDeployment, dn: &EpgDn, shown: Shown<'_>) {
+    fn add_addresses(&self, it: &mut Explanation, managed: &ManagedWorkload, dn: &EpgDn, shown: Shown<'_>) {
         let sources = self.sources(managed, shown);
         for (address, from) in &sources.exposed {
             it.addresses.extend(from.first().map(|source| self.desired_address(dn, *address, source)));
         }
         it.not_exposed = sources.not_exposed;
         // Subnets in the EPG that were made for Pods and Services of this namespace, and that nothing calls for now.
-        let namespace = &managed.deployment.key.namespace;
+        let namespace = &managed.key().namespace;
         let exposed: BTreeSet<String> = it.addresses.iter().map(|it| it.prefix.clone()).collect();
         let is_own = |from: &ObjectPart| from.namespace == **namespace && shown.has(&from.name);
         let mut surplus = self.surplus(dn);
@@ -147,14 +170,14 @@ impl Explainer<'_> {
         it.addresses.extend(surplus);
     }
 
-    /// The state of an address that a Deployment exposes.
+    /// The state of an address that a workload exposes.
     fn desired_address(&self, dn: &EpgDn, address: IpAddr, source: &Source) -> AddressPart {
         let prefix = Prefix::host(address);
         let desired = self.input.desired.epgs.get(dn);
         if let Some(subnet) = desired.and_then(|it| it.subnets.get(&prefix)) {
             return AddressPart { from: Some(ObjectPart::source(source)), ..self.address_part(dn, prefix, subnet) };
         }
-        // S3: another Deployment has it in another EPG of the VRF.
+        // S3: another workload has it in another EPG of the VRF.
         let others = self.desired_in.get(&(self.placement.vrf(dn), prefix)).into_iter().flatten();
         let winner = others
             .filter_map(|other| Some((*other, self.input.desired.epgs.get(*other)?.subnets.get(&prefix)?)))
@@ -180,17 +203,17 @@ impl Explainer<'_> {
     }
 
     /// The verdict and the sentence, from the parts.
-    fn conclude(&self, it: &mut Explanation, managed: &ManagedDeployment) {
+    fn conclude(&self, it: &mut Explanation, managed: &ManagedWorkload) {
         let wanted = it.addresses.iter().filter(|it| it.state != AddressState::Surplus);
         let (all, there) = (wanted.clone().count(), wanted.filter(|it| it.state != AddressState::Missing).count());
         // What is left of others in a shared EPG is not about this one.
-        let is_shared = it.epg.as_ref().is_some_and(|it| it.deployments_total > 1);
+        let is_shared = it.epg.as_ref().is_some_and(|it| it.workloads_total > 1);
         let counts = |it: &&AddressPart| !is_shared || it.state != AddressState::Surplus;
         let of_addresses = it.addresses.iter().filter(counts).map(|it| it.verdict(self.look.policy)).max();
         let of_others = it.not_exposed.iter().map(NotExposedPart::verdict).max();
         let of_epg = it.epg.as_ref().map_or(Verdict::InSync, |epg| self.epg_verdict(epg));
         it.verdict = of_epg.max(of_addresses.unwrap_or(Verdict::InSync)).max(of_others.unwrap_or(Verdict::InSync));
-        if managed.deployment.paused && it.verdict != Verdict::InSync {
+        if managed.record.paused && it.verdict != Verdict::InSync {
             it.verdict = Verdict::Paused;
         }
         it.summary = match (all, it.not_exposed.len()) {
@@ -201,19 +224,17 @@ impl Explainer<'_> {
         };
         if all == 0 && it.verdict == Verdict::InSync {
             // Pods that it should have are not found yet (P1), or it exposes nothing, and so calls for nothing.
-            it.verdict = if managed.deployment.has_replicas
-                && it.not_exposed.is_empty()
-                && managed.exposed(self.input.rules).pods
-            {
-                self.pending()
-            } else {
-                Verdict::NotDesired
-            };
+            it.verdict =
+                if managed.record.has_replicas && it.not_exposed.is_empty() && managed.exposed(self.input.rules).pods {
+                    self.pending()
+                } else {
+                    Verdict::NotDesired
+                };
         }
     }
 }
 
-/// What an explanation of a Deployment is narrowed to.
+/// What an explanation of a workload is narrowed to.
 #[derive(Clone, Copy)]
 pub(super) enum Shown<'a> {
     All,

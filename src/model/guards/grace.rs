@@ -1,5 +1,5 @@
 //! The grace: an owned EPG is deleted only after it has not been desired for some time, because a reinstall of its
-//! Deployment must not cost the contracts that people gave it (D6).
+//! workload must not cost the contracts that people gave it (D6).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::model::dn::EpgDn;
 pub struct Grace {
     length: Duration,
     since: BTreeMap<EpgDn, Instant>,
-    /// Those that a Deployment named since the last look: their grace starts over with the next look.
+    /// Those that a workload named since the last look: their grace starts over with the next look.
     named: BTreeSet<EpgDn>,
     /// The time of the last look. A grace that was over then does not wake the reconciler again.
     looked: Option<Instant>,
@@ -41,7 +41,7 @@ impl Grace {
         is_new && self.length.is_zero()
     }
 
-    /// A Deployment names this EPG now: its grace starts over, also if no reconcile sees that.
+    /// A workload names this EPG now: its grace starts over, also if no reconcile sees that.
     pub fn named(&mut self, epg: &EpgDn) {
         if self.since.contains_key(epg) {
             self.named.insert(epg.clone());

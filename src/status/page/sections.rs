@@ -89,11 +89,11 @@ impl Page<'_> {
             page.raw(if epgs.is_empty() { "<p class='none'>No EPGs.</p>\n" } else { NO_MATCH });
         } else {
             page.raw("<div class='scroll' role='region' aria-label='Table of EPGs' tabindex='0'>\n<table>\n<caption>");
-            page.raw("EPGs that Deployments name or that hold something of aci-sync</caption>\n");
+            page.raw("EPGs that workloads name or that hold something of aci-sync</caption>\n");
             page.raw("<thead><tr><th scope='col'>State</th><th scope='col'>EPG</th>");
             page.raw("<th scope='col' class='number'>Subnets present</th>");
             page.raw("<th scope='col' class='number'>Contracts</th><th scope='col'>Owner</th>");
-            page.raw("<th scope='col'>Deployments</th></tr></thead>\n<tbody>\n");
+            page.raw("<th scope='col'>Workloads</th></tr></thead>\n<tbody>\n");
             listed.iter().take(MAX_EPGS).for_each(|epg| self.epg(page, epg));
             page.raw("</tbody>\n</table>\n</div>\n");
         }
@@ -114,7 +114,7 @@ impl Page<'_> {
         page.within("</td><td class='number'>", epg.contracts, "</td><td>");
         page.text(epg.owner.map_or("\u{2013}", |owner| owner.name()).replace('_', " ")).raw("</td><td class='wide'>");
         for (index, workload) in epg.workloads.iter().enumerate() {
-            page.raw(if index == 0 { "" } else { ", " }).within("<code>", &workload.key, "</code>");
+            page.raw(if index == 0 { "" } else { ", " }).within("<code>", workload, "</code>");
         }
         if epg.workloads_total > epg.workloads.len() {
             page.within(" and ", epg.workloads_total - epg.workloads.len(), " more");
@@ -135,7 +135,7 @@ impl Page<'_> {
         page.text(snapshot.cluster_id.as_deref().unwrap_or("not known yet"));
         page.raw("</dd>\n<dt>Kubernetes</dt><dd>");
         mark(page, if snapshot.incomplete.is_empty() { GOOD } else { BUSY }, &identity.server);
-        for (kind, count) in snapshot.objects {
+        for &(kind, count) in &snapshot.objects {
             page.text("; ").text(counted(count, &kind.to_string()));
             page.raw(if snapshot.incomplete.contains(&kind) { " (incomplete)" } else { "" });
         }
@@ -236,7 +236,7 @@ fn state_of(epg: &EpgView) -> (Tone, String) {
 /// What the filter looks at.
 fn searchable(epg: &EpgView) -> String {
     let owner = epg.owner.map_or("", |owner| owner.name());
-    let workloads: Vec<String> = epg.workloads.iter().map(|it| it.key.to_string()).collect();
+    let workloads: Vec<String> = epg.workloads.iter().map(ToString::to_string).collect();
     format!("{} {owner} {} {}", epg.dn, state_of(epg).1, workloads.join(" "))
 }
 
@@ -279,6 +279,7 @@ mod tests {
             owner,
             workloads: vec![Workload { kind: Kind::Deployment, key: Key::new("shop", name) }],
             workloads_total: 1,
+            deployments_total: 1,
             desired: 2,
             present,
             surplus: 0,

@@ -53,6 +53,19 @@ pub(super) fn pod(replica_set: &Value, name: &str) -> Value {
     json!({"metadata": metadata, "spec": pod_spec(), "status": {"phase": "Pending", "qosClass": "BestEffort"}})
 }
 
+/// The same of a StatefulSet or DaemonSet, which owns its Pods itself.
+pub(super) fn pod_of(workload: &Value, name: &str) -> Value {
+    let mut labels = workload["spec"]["template"]["metadata"]["labels"].clone();
+    labels["controller-revision-hash"] = "5c8d7b9f4".into();
+    if workload["kind"] == "StatefulSet" {
+        labels["statefulset.kubernetes.io/pod-name"] = name.into();
+    }
+    let owners = owner(workload["kind"].as_str().unwrap_or_default(), "apps/v1", workload);
+    let metadata = json!({"name": name, "namespace": workload["metadata"]["namespace"], "labels": labels,
+        "ownerReferences": owners});
+    json!({"metadata": metadata, "spec": pod_spec(), "status": {"phase": "Pending", "qosClass": "BestEffort"}})
+}
+
 /// A patch that makes a Pod run at its addresses.
 pub(super) fn running(addresses: &[&str]) -> Value {
     let all: Vec<Value> = addresses.iter().map(|it| json!({"ip": it})).collect();

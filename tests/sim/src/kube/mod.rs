@@ -310,6 +310,24 @@ impl SimKube {
         name
     }
 
+    /// A StatefulSet or DaemonSet with one running Pod for each address, by the plural word of its kind. The Pods are
+    /// `{name}-{n}`, those of a DaemonSet `{name}-node-{n}`.
+    pub fn deploy_as(&self, resource: &str, namespace: &str, name: &str, annotation: Option<&str>, addresses: &[&str]) {
+        self.apply(resource, controllers::deployment(namespace, name, annotation, addresses.len()));
+        for (n, address) in addresses.iter().enumerate() {
+            self.pod_of(resource, namespace, name, &n.to_string(), &[address]);
+        }
+    }
+
+    /// A running Pod of a StatefulSet or DaemonSet.
+    pub fn pod_of(&self, resource: &str, namespace: &str, name: &str, suffix: &str, addresses: &[&str]) {
+        let owner = self.get(resource, namespace, name).unwrap();
+        let node = if resource == "daemonsets" { "node-" } else { "" };
+        let pod = format!("{name}-{node}{suffix}");
+        self.apply("pods", controllers::pod_of(&owner, &pod));
+        self.patch("pods", namespace, &pod, controllers::running(addresses));
+    }
+
     /// A Service of type LoadBalancer that selects `app: {app}`, with its addresses.
     pub fn load_balancer(&self, namespace: &str, name: &str, app: &str, addresses: &[&str]) {
         self.apply("services", controllers::load_balancer(namespace, name, app));

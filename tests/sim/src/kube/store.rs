@@ -85,6 +85,8 @@ pub(super) struct Page {
 /// The resources, with `apiVersion` and kind.
 pub(super) const RESOURCES: &[(&str, &str, &str)] = &[
     ("deployments", "apps/v1", "Deployment"),
+    ("statefulsets", "apps/v1", "StatefulSet"),
+    ("daemonsets", "apps/v1", "DaemonSet"),
     ("replicasets", "apps/v1", "ReplicaSet"),
     ("pods", "v1", "Pod"),
     ("services", "v1", "Service"),
