@@ -30,3 +30,4 @@ mod pods;
 mod rights;
 mod services;
 mod simulator_comparison;
+mod workloads;
