@@ -15,6 +15,7 @@ use crate::exit::ExitError;
 use crate::files;
 use crate::kube::kinds;
 use crate::logging;
+use crate::model::dn::L3outDn;
 use crate::model::kubernetes::{Kind, is_dns_name};
 use crate::model::owner::OwnerIdentity;
 use crate::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Policy, Rules};
@@ -187,6 +188,7 @@ fn rules(invocation: &Invocation) -> Result<Rules, ExitError> {
     let default = Rules::default();
     Ok(Rules {
         kinds: get("workloads").map_or(Ok(default.kinds), kinds)?,
+        default_l3out: get("default-l3out").map(l3out).transpose()?,
         expose: get("expose").map_or(Ok(default.expose), expose)?,
         addresses: get("addresses").map_or(Ok(default.addresses), addresses)?,
         allow: get("allow").map_or(Ok(default.allow), allow)?,
@@ -208,6 +210,11 @@ fn kinds(given: &Given) -> Result<Vec<Kind>, ExitError> {
         return Err(given.invalid(format!("{bad:?} is none of deployments, statefulsets and daemonsets")));
     }
     Ok(Kind::ALL.into_iter().filter(|it| !it.is_workload() || is_named(it)).collect())
+}
+
+fn l3out(given: &Given) -> Result<L3outDn, ExitError> {
+    let text = &given.values[0];
+    L3outDn::parse(text).map_err(|why| given.invalid(format!("{text:?}: {why}")))
 }
 
 fn expose(given: &Given) -> Result<Exposed, ExitError> {

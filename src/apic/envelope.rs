@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
+use crate::model::discovery;
 use crate::model::mo::{Attributes, Status};
 use crate::model::observed::{FAULT, VRF_RELATION};
 use crate::net::wrong_peer;
@@ -296,6 +297,9 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                 (_, "name") => node.attributes.name = Some(map.next_value_seed(Text)?.into()),
                 (_, "scope") => node.attributes.scope = Some(map.next_value_seed(Text)?.into()),
                 (_, "tDn") => node.attributes.target_dn = Some(map.next_value_seed(Text)?.into()),
+                (class, name @ ("addr" | "floatingAddr")) if discovery::address_of(class) == Some(name) => {
+                    node.attributes.address = Some(map.next_value_seed(Text)?.into());
+                }
                 (ERROR, "code") => {
                     node.error.get_or_insert_default().code = map.next_value_seed(Text)?.parse().unwrap_or(0);
                 }

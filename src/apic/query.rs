@@ -14,6 +14,7 @@ pub struct Query {
     path: String,
     parameters: Vec<String>,
     class: Option<&'static str>,
+    max_pages: Option<usize>,
     is_strict: bool,
     one_of_l3out: bool,
 }
@@ -77,6 +78,17 @@ impl Query {
     /// Whether its pages must hold as many objects as the APIC counts.
     pub fn is_strict(&self) -> bool {
         self.is_strict
+    }
+
+    /// A class query that fails if it has more than this number of pages.
+    pub fn at_most(mut self, pages: usize) -> Query {
+        self.max_pages = Some(pages);
+        self
+    }
+
+    /// The most pages that are read.
+    pub fn max_pages(&self) -> usize {
+        self.max_pages.unwrap_or(MAX_PAGES)
     }
 
     /// A class query of EPGs or subnets that asks only which L3Outs hold some: of each page one object of each L3Out is kept,

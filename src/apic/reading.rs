@@ -2,7 +2,7 @@
 
 use super::decode::Answer;
 use super::error::Error;
-use super::query::{MAX_PAGES, PAGE, Query};
+use super::query::{PAGE, Query};
 use super::subscription::SubscriptionId;
 use crate::model::dn::ParsedDn;
 use crate::model::mo::Mo;
@@ -15,7 +15,8 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
     }
     let mut mos: Vec<Mo> = Vec::new();
     let mut seen = 0;
-    for page in 0..MAX_PAGES {
+    let max_pages = query.max_pages();
+    for page in 0..max_pages {
         let answer = get(&query.target(&[format!("page={page}"), format!("page-size={PAGE}")]))?;
         seen += answer.top_level;
         let mut last = None;
@@ -35,7 +36,7 @@ pub fn read(query: &Query, get: &mut dyn FnMut(&str) -> Result<Answer, Error>) -
             return Ok(mos);
         }
     }
-    Err(Error::Malformed(format!("class query of more than {MAX_PAGES} pages")))
+    Err(Error::Malformed(format!("class query of more than {max_pages} pages")))
 }
 
 /// The answer to a subscription: its id, and the snapshot that events follow.

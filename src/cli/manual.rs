@@ -15,7 +15,10 @@ const EXAMPLE_NOTES: [&str; 2] = [
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "success"),
     ("1", "failure; purge was refused or left something"),
-    ("2", "plan found changes; purge had no consent; status found the daemon neither in sync nor a standby"),
+    (
+        "2",
+        "plan found changes; purge had no consent; status found the daemon neither in sync nor a standby; check --discover found not one L3Out",
+    ),
     ("3", "plan found nothing that can be changed, although something desired is missing"),
     ("64", "invalid command line"),
     (

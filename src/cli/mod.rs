@@ -230,7 +230,13 @@ pub const FLAGS: &[Flag] = &[
         "max-deletes",
         Shape::One("LIMIT"),
         "`30%`",
-        "The deletion guard: a full sync that would delete more owned objects blocks these deletions until SIGUSR2; `N`, `N%` (never less than 10 objects) or `off`.",
+        "The deletion guard: a full sync that would delete more owned objects, or a start that would move more, blocks that until SIGUSR2; `N`, `N%` (never less than 10 objects) or `off`.",
+    ),
+    flag(
+        "default-l3out",
+        Shape::One("TENANT/L3OUT"),
+        "none",
+        "The L3Out of annotations without `tenant` and `l3out`, such as `{\"epg\":\"EPG_X\"}`.",
     ),
     flag(
         "allow",
@@ -263,6 +269,12 @@ pub const FLAGS: &[Flag] = &[
         "`text`",
         "With `check`, `explain`, `plan`, `purge` and `status`, also as `-o`: `text` or `json` (with `purge` the undo file); with `plan` also `apic` (the requests of a run, and their undo), with `status` also `prometheus` (the metrics).",
     ).values(&["text", "json", "apic", "prometheus"]),
+    flag(
+        "discover",
+        Shape::Switch,
+        "false",
+        "With `check`: find the L3Outs that the nodes are behind, instead of all checks; exit code 0 if it is one, 2 if not.",
+    ),
     flag("wait", Shape::One("DURATION"), "`0`", "With `explain`: how long to wait until the subject is in sync."),
     flag(
         "log-format",

@@ -19,7 +19,7 @@ use crate::cli::{Command, Invocation, manual};
 use crate::config::{self, Config};
 use crate::exit::ExitError;
 use crate::logging::{self, Output, is_invisible};
-use crate::model::dn::{L3outDn, Name};
+use crate::model::dn::L3outDn;
 use crate::{kube, secret, service_settings};
 
 /// Variables by name.
@@ -67,15 +67,10 @@ fn wants_json(invocation: &Invocation) -> Result<bool, ExitError> {
 
 /// The L3Outs of the arguments.
 fn l3outs(invocation: &Invocation) -> Result<BTreeSet<L3outDn>, ExitError> {
-    invocation.arguments.iter().map(|text| l3out_of(text)).collect()
-}
-
-fn l3out_of(text: &str) -> Result<L3outDn, ExitError> {
-    let invalid = |why: &str| ExitError::usage(format!("invalid argument {text:?}: {why}"));
-    let (tenant, l3out) = text.split_once('/').ok_or_else(|| invalid("it is not TENANT/L3OUT"))?;
-    let tenant = Name::tenant(tenant).map_err(|why| invalid(&format!("the tenant {why}")))?;
-    let l3out = Name::object(l3out).map_err(|why| invalid(&format!("the L3Out {why}")))?;
-    Ok(L3outDn { tenant, l3out })
+    let read = |text: &String| {
+        L3outDn::parse(text).map_err(|why| ExitError::usage(format!("invalid argument {text:?}: {why}")))
+    };
+    invocation.arguments.iter().map(read).collect()
 }
 
 fn set_up(invocation: &Invocation, environment: Environment) -> Result<Setup, ExitError> {

@@ -16,6 +16,7 @@ mod status;
 
 pub mod client;
 mod list;
+pub mod node_addresses;
 mod preflight;
 mod watch_event;
 pub mod watch_lines;

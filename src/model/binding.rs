@@ -61,8 +61,9 @@ impl fmt::Display for UnknownKeys {
     }
 }
 
-/// Reads an annotation value. The error is for people, and quotes nothing of the value unescaped.
-pub fn parse(value: &str) -> Result<Binding, String> {
+/// Reads an annotation value. Without `tenant` and `l3out` it means the default L3Out, if there is one (J2). The error is for
+/// people, and quotes nothing of the value unescaped.
+pub fn parse(value: &str, default: Option<&L3outDn>) -> Result<Binding, String> {
     if value.len() > MAX_LENGTH {
         return Err(format!("longer than {MAX_LENGTH} bytes"));
     }
@@ -94,12 +95,25 @@ pub fn parse(value: &str) -> Result<Binding, String> {
         let text = text.ok_or_else(|| {
             let similar = pairs.iter().find(|(it, _)| it.trim().eq_ignore_ascii_case(key));
             let hint = similar.map(|(it, _)| format!(", but there is {it:?}; keys are lower case"));
+            let hint = hint.or_else(|| (key != "epg" && epg.is_some()).then(|| hint_about_default(default)));
             format!("{key} is missing{}", hint.unwrap_or_default())
         })?;
         check(text).map_err(|why| format!("{key} {text:?} {why}"))
     };
-    let l3out = L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? };
+    let is_named = |key: &str| pairs.iter().any(|(it, _)| it.trim().eq_ignore_ascii_case(key));
+    let l3out = match default {
+        Some(default) if !is_named("tenant") && !is_named("l3out") => default.clone(),
+        _ => L3outDn { tenant: name("tenant", tenant, Name::tenant)?, l3out: name("l3out", l3out, Name::object)? },
+    };
     Ok(Binding { epg: l3out.epg(name("epg", epg, Name::object)?), expose, unknown_keys })
+}
+
+/// J2: when the names of the L3Out may be left out.
+fn hint_about_default(default: Option<&L3outDn>) -> String {
+    match default {
+        Some(default) => format!("; leave out both tenant and l3out for the default L3Out {default}, or none"),
+        None => "; without --default-l3out both tenant and l3out are needed".to_owned(),
+    }
 }
 
 /// What is wrong with a value that is not a JSON object; for the usual mistakes, what to write instead.

@@ -58,6 +58,14 @@ pub struct L3outDn {
 }
 
 impl L3outDn {
+    /// Reads `TENANT/L3OUT`. The error is the end of a sentence.
+    pub fn parse(text: &str) -> Result<L3outDn, String> {
+        let (tenant, l3out) = text.split_once('/').ok_or("it is not TENANT/L3OUT")?;
+        let tenant = Name::tenant(tenant).map_err(|why| format!("the tenant {why}"))?;
+        let l3out = Name::object(l3out).map_err(|why| format!("the L3Out {why}"))?;
+        Ok(L3outDn { tenant, l3out })
+    }
+
     /// The DN of one of its external EPGs.
     pub fn epg(&self, name: Name) -> EpgDn {
         EpgDn { l3out: self.clone(), name }
@@ -233,6 +241,11 @@ impl ParsedDn {
 pub fn parent(dn: &str) -> &str {
     let rn = split_rns(dn).pop().unwrap_or_default();
     dn.strip_suffix(rn).map_or("", |it| it.trim_end_matches('/'))
+}
+
+/// Whether one of the RNs of a DN begins so.
+pub(super) fn has_rn(dn: &str, beginning: &str) -> bool {
+    split_rns(dn).iter().any(|it| it.starts_with(beginning))
 }
 
 /// Splits a DN into its RNs. A slash inside brackets belongs to the RN: `extsubnet-[10.0.0.1/32]`.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::binding::{self, Binding};
-use super::dn::EpgDn;
+use super::dn::{EpgDn, L3outDn};
 use super::kubernetes::{Key, Kind, Labels, Object, Pod, Service, Workload, WorkloadRecord};
 use super::pods::Pods;
 use super::rules::{Exposed, Rules};
@@ -100,6 +100,8 @@ impl Changed {
 /// Workloads, Pods and Services by namespace and name.
 #[derive(Debug)]
 pub struct Inventory {
+    /// The L3Out of annotations that name none (J2).
+    default_l3out: Option<L3outDn>,
     /// The annotated workloads.
     pub managed: BTreeMap<Workload, ManagedWorkload>,
     /// The workloads without it that have an unknown annotation of aci-sync's prefix: perhaps a typing error (D2).
@@ -122,9 +124,15 @@ impl Default for Inventory {
 }
 
 impl Inventory {
+    /// Nothing is known yet. It takes in the kinds and the default L3Out of these rules.
+    pub fn new(rules: &Rules) -> Self {
+        Inventory { default_l3out: rules.default_l3out.clone(), ..Inventory::watching(&rules.kinds) }
+    }
+
     /// Of these kinds nothing is known yet. Other kinds are not watched (G1).
     pub fn watching(kinds: &[Kind]) -> Self {
         Inventory {
+            default_l3out: None,
             managed: BTreeMap::new(),
             misannotated: BTreeMap::new(),
             pods: Pods::default(),
@@ -170,7 +178,8 @@ impl Inventory {
                 }
                 Object::Workload(it) => {
                     let before = known.get(&it.id);
-                    self.managed.insert(it.id.clone(), managed(*it, before));
+                    let managed = managed(*it, before, self.default_l3out.as_ref());
+                    self.managed.insert(managed.workload().clone(), managed);
                 }
                 Object::Pod(it) => {
                     self.add_labels(&it);
@@ -207,7 +216,7 @@ impl Inventory {
                 if before.is_some_and(|before| before.record == *it) {
                     return Changed::Nothing;
                 }
-                let managed = managed(*it, before);
+                let managed = managed(*it, before, self.default_l3out.as_ref());
                 self.managed.insert(managed.workload().clone(), managed);
                 Changed::Everything
             }
@@ -396,8 +405,12 @@ fn is_proven(opened: Instant, now: Instant) -> bool {
 }
 
 /// D3: while the annotation is invalid, the last valid binding of the same workload stays in effect.
-fn managed(record: WorkloadRecord, before: Option<&ManagedWorkload>) -> ManagedWorkload {
-    let annotation = binding::parse(record.annotation.as_deref().unwrap_or_default());
+fn managed(
+    record: WorkloadRecord,
+    before: Option<&ManagedWorkload>,
+    default_l3out: Option<&L3outDn>,
+) -> ManagedWorkload {
+    let annotation = binding::parse(record.annotation.as_deref().unwrap_or_default(), default_l3out);
     let before = before.filter(|it| it.record.uid == record.uid).and_then(|it| it.binding.clone());
     let binding = annotation.clone().ok().or(before);
     ManagedWorkload { record, annotation, binding }

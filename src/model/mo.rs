@@ -26,6 +26,8 @@ pub struct Attributes {
     pub target_dn: Option<Box<str>>,
     /// Whether `state` is `formed`: of an L3Out's relation to its VRF.
     pub is_formed: Option<bool>,
+    /// `addr`, or `floatingAddr` of a floating path: of an interface and of a BGP peer below an L3Out.
+    pub address: Option<Box<str>>,
     /// Whether `changeSet` or `descr` has `prefix-entry-already-in-use`: of a fault.
     pub is_prefix_in_use: bool,
     /// Whether `severity` is `cleared` or `lc` is `retaining`: of a fault that is over, and kept for people to see.

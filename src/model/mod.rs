@@ -39,5 +39,6 @@ pub mod planner;
 pub mod purge;
 mod retained;
 
+pub mod discovery;
 pub mod explain;
 pub mod notices;

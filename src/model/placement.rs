@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::deletion_causes::sources_of;
-use super::desired::{DesiredEpg, Vrf};
+use super::desired::{DesiredEpg, DesiredSubnet, Vrf};
 use super::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use super::kubernetes::Workload;
 use super::observed::Subnet;
 use super::owner::Ownership;
 use super::plan_findings::Holder;
-use super::plan_input::PlanInput;
+use super::plan_input::{Moves, PlanInput};
 use super::retained::{Reason, Retained, block_reason};
 use super::source::Source;
 
@@ -43,15 +43,32 @@ pub(super) struct Placement<'a> {
     /// The Pod and the Services that have an address now, for the addresses that a pause or the deletion guard would retain
     /// (P5).
     sources: HashMap<IpAddr, Vec<Source>>,
+    /// Unless moves are free (J3): the EPGs where an address is desired that is also where it is not desired, all such
+    /// addresses, and the subnets whose moves wait.
+    homes: HashMap<Prefix, Vec<(&'a EpgDn, &'a DesiredSubnet)>>,
+    surplus: HashSet<Prefix>,
+    waiting: HashMap<Prefix, Vec<(EpgDn, &'a Subnet)>>,
 }
 
 impl<'a> Placement<'a> {
     /// Only what is asked about these addresses can be answered. Most of the addresses are where they are desired, and there is
     /// nothing to ask about them.
     pub(super) fn new(input: &'a PlanInput<'a>, in_question: Option<HashSet<Prefix>>) -> Self {
-        let (targets, claims, sources) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut placement = Placement { input, in_question, vrfs: numbered_vrfs(input), targets, claims, sources };
+        let mut placement = Placement {
+            input,
+            in_question,
+            vrfs: numbered_vrfs(input),
+            targets: HashMap::new(),
+            claims: HashMap::new(),
+            sources: HashMap::new(),
+            homes: HashMap::new(),
+            surplus: HashSet::new(),
+            waiting: HashMap::new(),
+        };
         placement.sources = sources_of(input.inventory, placement.with_sources());
+        if !matches!(input.moves, Moves::Free) {
+            placement.surplus = placement.surplus_addresses();
+        }
         for (prefix, unplaced) in placement.those_in_question(&input.desired.unplaced) {
             for it in unplaced {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
@@ -61,7 +78,84 @@ impl<'a> Placement<'a> {
         for (dn, epg) in &input.desired.epgs {
             placement.place(dn, epg);
         }
+        if !placement.homes.is_empty() {
+            placement.waiting = placement.waiting_moves();
+        }
         placement
+    }
+
+    fn surplus_addresses(&self) -> HashSet<Prefix> {
+        let mut surplus = HashSet::new();
+        for (dn, epg) in self.input.fabric.epgs() {
+            let desired = self.input.desired.epgs.get(&dn);
+            let is_surplus = |prefix: &Prefix| desired.is_none_or(|it| !it.subnets.contains_key(prefix));
+            let subnets = self.those_in_question(&epg.subnets).into_iter().map(|(prefix, _)| *prefix);
+            surplus.extend(subnets.filter(is_surplus));
+        }
+        surplus
+    }
+
+    fn waiting_moves(&self) -> HashMap<Prefix, Vec<(EpgDn, &'a Subnet)>> {
+        let mut waiting: HashMap<Prefix, Vec<(EpgDn, &Subnet)>> = HashMap::new();
+        for (dn, epg) in self.input.fabric.epgs() {
+            for (prefix, subnet) in self.those_in_question(&epg.subnets) {
+                if self.move_waits(&dn, *prefix, subnet).is_some() {
+                    waiting.entry(*prefix).or_default().push((dn.clone(), subnet));
+                }
+            }
+        }
+        waiting
+    }
+
+    /// J3: where a subnet would move, now or once that EPG can be used: its own Pod or Service desires the address there. A
+    /// legacy subnet moves within its VRF only (O3). Nothing while moves are free.
+    pub(super) fn move_of(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<(&'a EpgDn, &'a Workload)> {
+        let homes = self.homes.get(&prefix)?;
+        let moves_to = |home: &EpgDn| match subnet.ownership {
+            Ownership::Owned => true,
+            Ownership::Legacy => self.vrf(home) == self.vrf(dn),
+            _ => false,
+        };
+        if self.input.desired.epgs.get(dn).is_some_and(|it| it.subnets.contains_key(&prefix)) {
+            return None;
+        }
+        // What is there already is no move any more, but the rest of one.
+        let holds = |home: &EpgDn| self.input.fabric.epg(home).and_then(|it| it.subnets.get(&prefix));
+        let is_done = |home: &EpgDn| holds(home).is_some_and(|it| it.ownership == Ownership::Owned);
+        let is_home =
+            |(home, it): &&(&EpgDn, &DesiredSubnet)| moves_to(home) && !is_done(home) && has_source(it, subnet);
+        let home = homes.iter().find(is_home)?;
+        Some((home.0, &home.1.workload))
+    }
+
+    /// The same for a move that waits.
+    fn move_waits(&self, dn: &EpgDn, prefix: Prefix, subnet: &Subnet) -> Option<Retained<'a>> {
+        let (home, workload) = self.move_of(dn, prefix, subnet)?;
+        let reason = match self.input.moves {
+            Moves::Free => return None,
+            Moves::Uncounted => Reason::Moves,
+            Moves::Blocked(blocked) if blocked.contains(&ObjectDn::Subnet(dn.clone(), prefix)) => {
+                Reason::MoveBlocked(home)
+            }
+            Moves::Blocked(_) => return None,
+        };
+        Some(Retained { workload: Some(workload), reason })
+    }
+
+    /// J3: the EPG from which an address would move to this one, in whatever VRF, while that move waits.
+    pub(super) fn waits_for_move(
+        &self,
+        dn: &EpgDn,
+        prefix: Prefix,
+        desired: &DesiredSubnet,
+    ) -> Option<(&EpgDn, Holder)> {
+        let is_from = |(at, subnet): &&(EpgDn, &Subnet)| {
+            let same_vrf = || self.vrf(at) == self.vrf(dn);
+            has_source(desired, subnet) && (subnet.ownership == Ownership::Owned || same_vrf())
+        };
+        let (at, _) = self.waiting.get(&prefix)?.iter().find(is_from)?;
+        let holder = if matches!(self.input.moves, Moves::Uncounted) { Holder::Moves } else { Holder::Blocked };
+        Some((at, holder))
     }
 
     /// Those of some addresses that are in question.
@@ -97,6 +191,9 @@ impl<'a> Placement<'a> {
             None => None,
         };
         for (prefix, subnet) in subnets.into_iter().filter(|(_, it)| !it.paused) {
+            if self.surplus.contains(prefix) {
+                self.homes.entry(*prefix).or_default().push((dn, subnet));
+            }
             if block_reason.is_none() {
                 self.targets.insert((vrf, *prefix), Target { dn, is_there });
             }
@@ -130,10 +227,18 @@ impl<'a> Placement<'a> {
         let goes = || subnet.ownership != Ownership::Owned || target.is_some_and(|it| it.is_there);
         let claims = self.claims.get(&prefix).into_iter().flatten().filter(|it| it.source.is_named(&subnet.name));
         let reasons = claims.map(|it| it.retained).filter(|it| it.reason.is_pause() || !goes());
-        if let Some(retained) = reasons.min_by_key(|it| it.reason) {
+        let retained = reasons.min_by_key(|it| it.reason).map(|retained| {
             // As soon as its new EPG is there it goes, also if others claim the address.
             let moves = target.is_some() && !retained.reason.is_pause();
-            return Some(if moves { Retained { reason: Reason::Moves, ..retained } } else { retained });
+            if moves { Retained { reason: Reason::Moves, ..retained } } else { retained }
+        });
+        if let Some(waits) = self.move_waits(dn, prefix, subnet)
+            && retained.is_none_or(|it| it.reason == Reason::Moves)
+        {
+            return Some(waits);
+        }
+        if retained.is_some() {
+            return retained;
         }
         let is_paused = self.input.desired.epgs.get(dn).is_some_and(DesiredEpg::is_paused);
         let stays = is_paused && !self.belongs_to_another(prefix, &subnet.name);
@@ -160,6 +265,7 @@ impl<'a> Placement<'a> {
         match subnet.ownership {
             Ownership::Owned | Ownership::Legacy => match self.retained(dn, prefix, subnet) {
                 Some(it) if it.reason.is_pause() => Holder::Paused,
+                Some(Retained { reason: Reason::MoveBlocked(_), .. }) => Holder::Blocked,
                 _ => Holder::Moves,
             },
             _ => Holder::Foreign,
@@ -181,6 +287,11 @@ pub(super) fn common<'m, T>(some: &HashSet<Prefix>, all: &'m BTreeMap<Prefix, T>
     } else {
         all.iter().filter(|(prefix, _)| some.contains(prefix)).collect()
     }
+}
+
+/// Whether the subnet has the name of a source of a desired one (S4).
+fn has_source(desired: &DesiredSubnet, subnet: &Subnet) -> bool {
+    [&desired.source].into_iter().chain(&desired.also).any(|it| it.is_named(&subnet.name))
 }
 
 /// Equal VRFs have the same number.

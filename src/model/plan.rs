@@ -28,7 +28,9 @@ pub struct Plan {
     pub untagged: BTreeSet<EpgDn>,
     /// What it deletes, now or once a grace is over: cascades included, moves not (W4).
     pub deletions: BTreeSet<ObjectDn>,
-    /// What it would delete if it were not blocked (W4).
+    /// The subnets that would leave for another EPG, now or once that EPG can be used, unless moves are free (J3).
+    pub moves: BTreeSet<ObjectDn>,
+    /// What it would delete or move if it were not blocked (W4, J3).
     pub blocked: BTreeSet<ObjectDn>,
     /// What it would delete if deletions were possible now (W1, W5).
     pub withheld: BTreeSet<ObjectDn>,
@@ -41,10 +43,21 @@ pub struct Plan {
 impl Plan {
     /// Whether both ask for the same, however many EPGs each has looked at (R6).
     pub fn is_same(&self, other: &Plan) -> bool {
-        let Plan { reads, transactions, findings, undesired, untagged, deletions, blocked, withheld, settled: _ } =
-            self;
+        let Plan {
+            reads,
+            transactions,
+            findings,
+            undesired,
+            untagged,
+            deletions,
+            moves,
+            blocked,
+            withheld,
+            settled: _,
+        } = self;
         let of_epgs = (reads, undesired, untagged) == (&other.reads, &other.undesired, &other.untagged);
-        let of_objects = (deletions, blocked, withheld) == (&other.deletions, &other.blocked, &other.withheld);
+        let of_objects =
+            (deletions, moves, blocked, withheld) == (&other.deletions, &other.moves, &other.blocked, &other.withheld);
         of_epgs && of_objects && (transactions, findings) == (&other.transactions, &other.findings)
     }
 }

@@ -17,6 +17,8 @@ use super::scope::IMPORT_SECURITY;
 pub(super) enum Holder {
     /// An owned or legacy subnet: a move, which waits until that subnet is gone.
     Moves,
+    /// The same, but the move waits for an operator's approval (J3).
+    Blocked,
     /// A subnet that a pause retains (D2).
     Paused,
     /// A foreign subnet, which stays there.
@@ -207,6 +209,11 @@ fn waiting(dn: &EpgDn, holder: Holder, at: &EpgDn, prefixes: &[Prefix], may_dele
             Code::MovePending,
             format!("waiting until deletions from {at} are possible"),
             "waiting until deletions from another EPG are possible",
+        ),
+        Holder::Blocked => (
+            Code::MovePending,
+            format!("waiting for approval of the move from {at}"),
+            "waiting for approval of the move from another EPG",
         ),
         Holder::Paused => (
             Code::MovePending,

@@ -31,10 +31,23 @@ pub struct PlanInput<'a> {
     pub is_throttled: &'a dyn Fn(&ObjectDn) -> bool,
     /// What must not be deleted until an operator approves (W4).
     pub blocked: &'a BTreeSet<ObjectDn>,
+    /// Which moves wait (J3).
+    pub moves: Moves<'a>,
     /// Whether settled EPGs are looked at, too. That makes no difference.
     pub whole: bool,
     /// The foreign EPGs that only this process remembers (O4).
     pub tag_failures: &'a BTreeMap<EpgDn, TagFailure>,
+}
+
+/// Which moves wait (J3).
+#[derive(Debug, Clone, Copy)]
+pub enum Moves<'a> {
+    /// None.
+    Free,
+    /// All, because this process has not counted them yet.
+    Uncounted,
+    /// Those of these subnets, until an operator approves.
+    Blocked(&'a BTreeSet<ObjectDn>),
 }
 
 /// A foreign EPG whose tag cannot be written (O4).

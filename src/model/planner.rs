@@ -13,7 +13,7 @@ use super::owner::Ownership;
 use super::placement::{Placement, common};
 use super::plan::{Change, Plan, RequestShape, Transaction};
 use super::plan_findings::{Holder, PlanFindings};
-use super::plan_input::{PlanInput, TagFailure};
+use super::plan_input::{Moves, PlanInput, TagFailure};
 use super::retained::{BlockReason, Reason, block_reason};
 use super::scope::IMPORT_SECURITY;
 
@@ -133,10 +133,20 @@ impl<'a> Planner<'a> {
 
     /// How much was planned and found so far.
     fn extent(&self) -> usize {
-        let Plan { reads, transactions, findings, undesired, untagged, deletions, blocked, withheld, settled: _ } =
-            &self.plan;
+        let Plan {
+            reads,
+            transactions,
+            findings,
+            undesired,
+            untagged,
+            deletions,
+            moves,
+            blocked,
+            withheld,
+            settled: _,
+        } = &self.plan;
         let epgs = reads.len() + undesired.len() + untagged.len();
-        let objects = deletions.len() + blocked.len() + withheld.len();
+        let objects = deletions.len() + moves.len() + blocked.len() + withheld.len();
         transactions.len() + findings.len() + epgs + objects + self.findings.count()
     }
 
@@ -151,11 +161,16 @@ impl<'a> Planner<'a> {
     }
 
     /// A desired EPG that is not there.
+    /// One that would hold nothing but addresses whose moves wait is not created: it may be in the wrong L3Out (J3).
     fn plan_absent(&mut self, dn: &'a EpgDn, desired: &DesiredEpg) {
         let why = self.why_created(&ObjectDn::Epg(dn.clone()));
         let mut changes = vec![Change::CreateEpg { workloads: desired.workloads.clone(), why }];
         for (prefix, subnet) in &desired.subnets {
             changes.extend(self.create(dn, *prefix, subnet));
+        }
+        let waits = |(prefix, it): (&Prefix, &DesiredSubnet)| self.placement.waits_for_move(dn, *prefix, it).is_some();
+        if !desired.subnets.is_empty() && desired.subnets.iter().all(waits) {
+            return;
         }
         self.send(dn, None, RequestShape::EpgTree, changes);
     }
@@ -285,6 +300,10 @@ impl<'a> Planner<'a> {
     /// A subnet that is not there; nothing while the address is still held elsewhere in the VRF (W2, S3).
     fn create(&mut self, dn: &'a EpgDn, prefix: Prefix, desired: &DesiredSubnet) -> Option<Change> {
         if desired.paused {
+            return None;
+        }
+        if let Some((at, holder)) = self.placement.waits_for_move(dn, prefix, desired) {
+            self.findings.waits(dn, prefix, holder, at);
             return None;
         }
         let holders = self.holders.get(&(self.placement.vrf(dn), prefix));
@@ -438,6 +457,13 @@ impl<'a> Planner<'a> {
         for (prefix, subnet) in &epg.subnets {
             if desired.is_some_and(|it| it.subnets.contains_key(prefix)) {
                 continue;
+            }
+            if self.placement.move_of(dn, *prefix, subnet).is_some() {
+                let object = ObjectDn::Subnet(dn.clone(), *prefix);
+                if matches!(self.input.moves, Moves::Blocked(blocked) if blocked.contains(&object)) {
+                    self.plan.blocked.insert(object.clone());
+                }
+                self.plan.moves.insert(object);
             }
             let target = self.placement.target(dn, *prefix);
             let goes = match (subnet.ownership, target) {

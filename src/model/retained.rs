@@ -26,7 +26,9 @@ pub(super) enum Reason<'a> {
     Unknown,
     /// The EPG that the workload names cannot be used (D5).
     Blocked(&'a EpgDn, BlockReason),
-    /// That EPG is created in this reconcile, and then the subnet moves.
+    /// Its move to that EPG waits for an operator's approval (J3).
+    MoveBlocked(&'a EpgDn),
+    /// That EPG is created in this reconcile, and then the subnet moves; or moves were not counted yet (J3).
     Moves,
 }
 
@@ -44,6 +46,7 @@ impl fmt::Display for Reason<'_> {
             Reason::EpgPaused => f.write_str("all workloads that name the EPG are paused"),
             Reason::Unknown => f.write_str("no valid annotation of the workload is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
+            Reason::MoveBlocked(dn) => write!(f, "the move to {dn} waits for approval"),
             Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} exceeds --max-epgs"),
             Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read yet", dn.l3out),
             Reason::Blocked(dn, BlockReason::L3OutNotFound) => write!(f, "L3Out {} not found", dn.l3out),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::dn::{EpgDn, Name, Prefix};
+use super::dn::{EpgDn, L3outDn, Name, Prefix};
 use super::kubernetes::Kind;
 use super::scope::{IMPORT_SECURITY, Scope};
 
@@ -12,6 +12,8 @@ use super::scope::{IMPORT_SECURITY, Scope};
 pub struct Rules {
     /// The kinds that are listed and watched: Pods, Services, and the workloads of `--workloads` (G1).
     pub kinds: Vec<Kind>,
+    /// The L3Out of annotations that name neither a tenant nor an L3Out (`--default-l3out`, J2).
+    pub default_l3out: Option<L3outDn>,
     /// What a workload exposes if its annotation does not say (`--expose`).
     pub expose: Exposed,
     /// Which addresses may be exposed at all; none given: all that P6 does not exclude (`--addresses`).
@@ -38,6 +40,7 @@ impl Default for Rules {
     fn default() -> Self {
         Rules {
             kinds: Kind::DEFAULT.into(),
+            default_l3out: None,
             expose: Exposed { pods: true, services: true },
             addresses: Vec::new(),
             allow: Vec::new(),
@@ -110,6 +113,17 @@ impl Cidr {
     /// Whether an address is in it.
     pub fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.0.address.is_ipv4() && Cidr::masked(address, self.0.length) == self.0.address
+    }
+
+    /// The first and the last address of the block.
+    pub(super) fn ends(self) -> (IpAddr, IpAddr) {
+        let Cidr(Prefix { address, length }) = self;
+        let hosts = |bits: u32| bits - u32::from(length);
+        let last = match address {
+            IpAddr::V4(it) => IpAddr::V4((it.to_bits() | !u32::MAX.checked_shl(hosts(32)).unwrap_or(0)).into()),
+            IpAddr::V6(it) => IpAddr::V6((it.to_bits() | !u128::MAX.checked_shl(hosts(128)).unwrap_or(0)).into()),
+        };
+        (address, last)
     }
 
     fn masked(address: IpAddr, length: u8) -> IpAddr {

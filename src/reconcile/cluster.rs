@@ -10,7 +10,6 @@ use super::Rules;
 use crate::model::desired::{DesiredState, Vrf, desired_state, named_l3outs};
 use crate::model::dn::{EpgDn, L3outDn};
 use crate::model::inventory::{Changed, Inventory, ManagedWorkload};
-use crate::model::kubernetes::Kind;
 use crate::model::missing_pods::MissingPods;
 
 /// The most addresses that are remembered as out of date. A standby, or a leader without an APIC, computes nothing for a long
@@ -62,9 +61,9 @@ struct Basis {
 }
 
 impl ClusterState {
-    /// Of these kinds nothing is known yet.
-    pub(super) fn watching(kinds: &[Kind]) -> Self {
-        ClusterState { inventory: Inventory::watching(kinds), ..ClusterState::default() }
+    /// Nothing is known yet.
+    pub(super) fn new(rules: &Rules) -> ClusterState {
+        ClusterState { inventory: Inventory::new(rules), ..ClusterState::default() }
     }
 
     /// An object has changed: what was computed is out of date. False if it is not.

@@ -45,7 +45,7 @@ use crate::model::mo::MoChange;
 use crate::model::observed::{Epg, L3out};
 use crate::model::owner::OwnerIdentity;
 use crate::model::plan::Plan;
-use crate::model::plan_input::PlanInput;
+use crate::model::plan_input::{Moves, PlanInput};
 use crate::model::planner;
 use crate::model::rules::{Policy, Rules};
 use crate::status::{Deferred, FabricView, L3outView};
@@ -76,7 +76,7 @@ impl Reconciler {
     /// A reconciler that knows nothing yet: its first reconcile is a full sync.
     pub fn new(owner: OwnerIdentity, rules: Rules, policy: Policy, grace: Duration) -> Self {
         Reconciler {
-            cluster: ClusterState::watching(&rules.kinds),
+            cluster: ClusterState::new(&rules),
             rules,
             writer: Writer::new(policy),
             fabric: FabricState::new(owner, FullSyncCause::Start),
@@ -190,9 +190,9 @@ impl Reconciler {
         approved > 0
     }
 
-    /// The blocked deletions (W4).
-    pub fn blocked_deletions(&self) -> &BTreeSet<ObjectDn> {
-        self.guards.deletion.blocked()
+    /// The blocked deletions, those that begin moves included (W4, J3).
+    pub fn blocked_deletions(&self) -> BTreeSet<ObjectDn> {
+        self.guards.deletion.all_blocked()
     }
 
     /// By which objects are recognized as ours.
@@ -250,7 +250,9 @@ impl Reconciler {
             return Ok(Round::Next);
         }
         let owned = || self.fabric.cache.count_owned();
-        if self.may_delete(now) && self.guards.deletion.check(&plan, owned, self.rules.max_deletes) {
+        let all_read = self.has_read_everything() && self.fabric.deferred.findings().next().is_none();
+        let most = self.rules.max_deletes;
+        if self.may_delete(now) && self.guards.deletion.check(&plan, owned, most, all_read) {
             return Ok(Round::Next);
         }
         let goes_at_once =
@@ -369,6 +371,8 @@ impl Reconciler {
             is_deferred: &|object| guards.deferrals.is_deferred(object, now),
             is_throttled: &|object| guards.drift.is_throttled(object, now),
             blocked: guards.deletion.blocked(),
+            // Without deletions nothing moves.
+            moves: if self.writer.deletes() { guards.deletion.moves() } else { Moves::Free },
             whole: false,
             tag_failures: &guards.tag_failures,
         })
@@ -404,7 +408,7 @@ impl Reconciler {
         };
         FabricView {
             l3outs: cache.l3outs().map(view_of).collect(),
-            blocked: self.guards.deletion.blocked().clone(),
+            blocked: self.guards.deletion.all_blocked(),
             findings: self.findings().iter().map(|finding| (finding.clone(), since(finding))).collect(),
             totals: self.reporter.survey.totals.clone(),
             epgs: self.reporter.survey.epgs.clone(),

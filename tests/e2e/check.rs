@@ -173,6 +173,7 @@ const CASES: &[Case] = &[
     case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| ended_fault(it)),
     case("ok    fabric.faults", "no fault F0467 about 1 EPG", 0, |it, _| other_fault(it)),
     case("skip  fabric.faults", "no workload names an EPG", 0, |_, _| {}),
+    Case { words: &["T/L", "--default-l3out", "T/M"], ..case("warn  discovery", "no Pod names the address of a node", 0, |_, _| {}) },
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |it, command| { lease(it, ""); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("warn  daemon", "Lease kube-system/aci-sync: no process holds it", 0, |_, command| { command.env("ACI_SYNC_LEADER_ELECT", "true"); }),
     case("ok    daemon", "Lease kube-system/aci-sync: held by other", 0, |it, command| { lease(it, "other"); command.env("ACI_SYNC_LEADER_ELECT", "true"); }),

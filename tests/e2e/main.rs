@@ -12,6 +12,8 @@ mod check;
 mod cli;
 mod completions;
 mod credentials;
+mod default_l3out;
+mod discovery;
 mod drift_repair;
 mod explain;
 mod field_inputs;

@@ -52,6 +52,7 @@ const TARGETS: &[Target] = &[
     target("watch-line", seeds::watch_lines, targets::watch_line, Some(targets::takes_watch_line), 1),
     target("watch-stream", seeds::watch_streams, targets::watch_stream, None, 1),
     target("list-page", seeds::lists, targets::list_page, Some(targets::takes_list_page), 1),
+    target("node-addresses", seeds::lists, targets::node_addresses, Some(targets::takes_node_addresses), 4),
     target("status", seeds::statuses, targets::status, Some(targets::takes_status), 4),
     target("lease", seeds::leases, targets::lease, Some(targets::takes_lease), 4),
     target("apic-answer", seeds::apic, targets::apic_answer, Some(targets::takes_apic_answer), 4),

@@ -14,7 +14,7 @@ use aci_sync::model::kubernetes::Kind;
 use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::owner::{OwnerIdentity, Ownership};
 use aci_sync::model::plan::{Change, describe};
-use aci_sync::model::plan_input::PlanInput;
+use aci_sync::model::plan_input::{Moves, PlanInput};
 use aci_sync::model::planner::plan;
 use aci_sync::model::quota::Quota;
 use aci_sync::model::rules::{Allow, Rules};
@@ -85,6 +85,7 @@ fn check(inventory: &Inventory, mos: &[Mo], rules: &Rules) {
             is_deferred: &|_| false,
             is_throttled: &|_| false,
             blocked: &held,
+            moves: Moves::Free,
             whole: false,
             tag_failures: &untagged,
         };

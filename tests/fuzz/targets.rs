@@ -17,6 +17,7 @@ use aci_sync::kube::watch_lines::{ReadError, read_line};
 use aci_sync::model::binding;
 use aci_sync::model::cache::FabricCache;
 use aci_sync::model::desired::{Vrf, desired_state};
+use aci_sync::model::discovery::{Discovery, Outcome};
 use aci_sync::model::dn::{EpgDn, L3outDn, Name, ParsedDn, Prefix};
 use aci_sync::model::inventory::Inventory;
 use aci_sync::model::kubernetes::{Kind, Object};
@@ -185,6 +186,18 @@ fn model(objects: Vec<Object>) {
     }
 }
 
+pub fn takes_node_addresses(input: &[u8]) -> bool {
+    kube::node_addresses::page(input).is_ok()
+}
+
+/// The addresses of nodes are addresses that stand in a list of Pods (J1).
+pub fn node_addresses(input: &[u8]) {
+    match kube::node_addresses::page(input) {
+        Ok((addresses, _)) => assert!(addresses.len() <= input.len() / 3),
+        Err(error) => check_text(&error.to_string(), 200),
+    }
+}
+
 pub fn takes_status(input: &[u8]) -> bool {
     let status = Status::parse(input);
     status.code != 0 || !status.reason.is_empty() || !status.message.is_empty()
@@ -287,6 +300,7 @@ pub fn apic_answer(input: &[u8]) {
         assert!(lifetimes.token >= Duration::from_secs(2) && lifetimes.session >= Duration::from_secs(2));
     }
     answer.mos.iter().for_each(|mo| place(&mo.dn));
+    discovery(&answer.mos);
     let fabric = fabric(&answer.mos);
     for (dn, epg) in fabric.epgs() {
         assert_eq!(dn.l3out, l3out());
@@ -299,6 +313,21 @@ pub fn apic_answer(input: &[u8]) {
             assert_eq!(Scope::parse(&subnet.scope.to_string()), subnet.scope);
         }
     }
+}
+
+/// Evidence is an object below its L3Out with an address that fits the node, whatever objects there are (J1).
+fn discovery(mos: &[Mo]) {
+    let mut discovery = Discovery::new(["10.1.1.11", "fd00:1::11"].map(|it| it.parse().unwrap()));
+    mos.iter().for_each(|mo| discovery.add(mo));
+    let answer = discovery.answer();
+    for candidate in &answer.candidates {
+        checked(&candidate.l3out.epg(Name::object("E").unwrap()));
+        for (node, evidence) in &candidate.nodes {
+            assert!(evidence.dn.starts_with(&format!("{}/", candidate.l3out)), "{evidence:?}");
+            assert_eq!(node.is_ipv4(), evidence.prefix.address.is_ipv4());
+        }
+    }
+    assert_eq!(answer.candidates.is_empty(), answer.outcome == Outcome::None);
 }
 
 /// The second field of an envelope or an object, which serde also reads from a list of the fields in order.
@@ -426,14 +455,14 @@ pub fn prefix(input: &[u8]) {
 }
 
 pub fn takes_enrolment(input: &[u8]) -> bool {
-    std::str::from_utf8(input).is_ok_and(|it| binding::parse(it).is_ok())
+    std::str::from_utf8(input).is_ok_and(|it| binding::parse(it, None).is_ok())
 }
 
 /// An binding names what the annotation names, in the characters of D1, and an error quotes nothing that could be
 /// a line of its own.
 pub fn binding(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let binding = match binding::parse(&text) {
+    let binding = match binding::parse(&text, None) {
         Ok(binding) => binding,
         Err(why) => return check_text(&why, 8 * binding::MAX_LENGTH),
     };

@@ -157,8 +157,8 @@ def knows_its_settings(objects):
     """Every variable is one of the service's settings or in its unit, and none comes from a Service named aci-sync."""
     assert pod(objects)["enableServiceLinks"] is False
     text = (ROOT / "systemd/aci-sync.env").read_text()
-    known = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE))
-    known |= set(re.findall(r"^Environment=([A-Z_]+)=", (ROOT / "systemd/aci-sync.service").read_text(), re.MULTILINE))
+    known = set(re.findall(r"^#?([A-Z0-9_]+)=", text, re.MULTILINE))
+    known |= set(re.findall(r"^Environment=([A-Z0-9_]+)=", (ROOT / "systemd/aci-sync.service").read_text(), re.MULTILINE))
     assert settings(objects).keys() | variables(objects).keys() <= known
     assert settings(objects)["ACI_SYNC_POLICY"] == "observe"
 

@@ -1,6 +1,11 @@
 //! D1, D2: which annotation values are taken, and what is said of the others.
 
-use aci_sync::model::binding::{MAX_LENGTH, parse};
+use aci_sync::model::binding::{self, Binding, MAX_LENGTH};
+use aci_sync::model::dn::L3outDn;
+
+fn parse(value: &str) -> Result<Binding, String> {
+    binding::parse(value, None)
+}
 
 /// D1: the annotation of the README, with any white space and order of keys.
 #[test]
@@ -63,4 +68,37 @@ fn invalid_values_are_refused() {
         assert!(error.contains(reason), "{value:.60}: {error}");
         assert!(!error.chars().any(char::is_control), "{error:?}");
     }
+}
+
+/// J2: `tenant` and `l3out` may be left out together, if there is a default L3Out; half of them is never combined with it, nor
+/// is one whose key is misspelt by its case.
+#[test]
+fn a_short_annotation_needs_the_default_l3out() {
+    let default = L3outDn::parse("TEN/L3O").unwrap();
+    let with_default = |value: &str| binding::parse(value, Some(&default)).map(|it| it.epg.to_string());
+    for (value, expected) in [
+        (r#"{"epg":"E"}"#, Ok("uni/tn-TEN/out-L3O/instP-E")),
+        (r#"{"epg":"E","expose":["pods"]}"#, Ok("uni/tn-TEN/out-L3O/instP-E")),
+        (r#"{"tenant":"T","l3out":"L","epg":"E"}"#, Ok("uni/tn-T/out-L/instP-E")),
+        (
+            r#"{"tenant":"T","epg":"E"}"#,
+            Err("l3out is missing; leave out both tenant and l3out for the default L3Out uni/tn-TEN/out-L3O, or none"),
+        ),
+        (
+            r#"{"l3out":"L","epg":"E"}"#,
+            Err("tenant is missing; leave out both tenant and l3out for the default L3Out uni/tn-TEN/out-L3O, or none"),
+        ),
+        (r#"{"Tenant":"T","epg":"E"}"#, Err(r#"tenant is missing, but there is "Tenant"; keys are lower case"#)),
+        (r#"{"tenant":"","epg":"E"}"#, Err("tenant \"\" must have 1 to 63")),
+        (r#"{"tenant":null,"l3out":null,"epg":"E"}"#, Err("tenant is not a string")),
+        ("{}", Err("epg is missing")),
+    ] {
+        match (with_default(value), expected) {
+            (Ok(epg), Ok(expected)) => assert_eq!(epg, expected, "{value}"),
+            (Err(error), Err(expected)) => assert!(error.starts_with(expected), "{value}: {error}"),
+            (result, _) => panic!("{value}: {result:?}"),
+        }
+    }
+    let error = parse(r#"{"epg":"E"}"#).unwrap_err();
+    assert_eq!(error, "tenant is missing; without --default-l3out both tenant and l3out are needed");
 }

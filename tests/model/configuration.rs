@@ -326,7 +326,7 @@ fn the_help_has_every_flag_and_an_example() {
     for flag in cli::FLAGS {
         assert!(manual::help().contains(&format!("--{}", flag.name)), "{}", flag.name);
     }
-    assert!(binding::parse(manual::EXAMPLE_BINDING).unwrap().unknown_keys.is_empty());
+    assert!(binding::parse(manual::EXAMPLE_BINDING, None).unwrap().unknown_keys.is_empty());
     let annotation = format!("aci.haystacknetworks.com/l3o='{}'", manual::EXAMPLE_BINDING);
     assert!(manual::help().contains(&annotation));
     assert!(manual::man().contains(&annotation.replace('\'', "\\(aq")));

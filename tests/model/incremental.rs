@@ -14,7 +14,7 @@ use aci_sync::model::kubernetes::{Key, Kind, Object};
 use aci_sync::model::mo::{Attributes, Mo};
 use aci_sync::model::owner::OwnerIdentity;
 use aci_sync::model::plan::Plan;
-use aci_sync::model::plan_input::PlanInput;
+use aci_sync::model::plan_input::{Moves, PlanInput};
 use aci_sync::model::planner::plan;
 use aci_sync::model::rules::{Policy, Rules};
 use serde_json::{Value, json};
@@ -92,6 +92,7 @@ impl World {
             is_deferred: &|_| false,
             is_throttled: &|_| false,
             blocked: &blocked,
+            moves: Moves::Free,
             whole: false,
             tag_failures: &tag_failures,
         })

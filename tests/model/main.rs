@@ -12,6 +12,7 @@ mod causes;
 mod concurrent_changes;
 mod configuration;
 mod contracts;
+mod discovery;
 mod event_notices;
 mod explain;
 mod hostile_tenants;

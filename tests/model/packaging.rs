@@ -9,7 +9,8 @@ use aci_sync::cli;
 /// Every setting of the file, whether commented out or not.
 fn settings() -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/aci-sync.env")).unwrap();
-    let is_name = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_uppercase() || it == b'_');
+    let is_name =
+        |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b'_');
     let mut settings = BTreeMap::new();
     for line in text.lines() {
         let Some((name, value)) = line.strip_prefix('#').unwrap_or(line).split_once('=') else { continue };

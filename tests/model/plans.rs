@@ -15,7 +15,7 @@
 //! deferred T/L/E [prefix] | resting T/L/E [prefix] (rejected by the APIC, in conflict)
 //! incomplete | grace-runs | keep-contracted | batch=N | adopt=ID | scope=S
 //! allow=NS=T/L/E | addresses=CIDR | expose=pods | foreign-epg=refuse | max-epgs=N
-//! max-deletes=N|N%|off (the first round is counted, W4)
+//! max-deletes=N|N%|off (the first round is counted, W4, J3) | default-l3out=T/L (before the Deployments, J2)
 //! ```
 //! Marks: `ours`, `other`, `none`, `python`, `old` (the cluster id `old`, legacy with `adopt=old`).
 
@@ -223,6 +223,11 @@ impl World {
                 Some(("expose", words)) => self.rules.expose = Exposed::of(words.split(',')).unwrap(),
                 Some(("foreign-epg", "refuse")) => self.rules.use_foreign = false,
                 Some(("max-epgs", most)) => self.rules.max_epgs = Some(most.parse().unwrap()),
+                Some(("default-l3out", name)) => {
+                    let default_l3out = Some(l3out(name));
+                    self.inventory =
+                        Inventory::new(&Rules { kinds: Kind::ALL.into(), default_l3out, ..Rules::default() });
+                }
                 Some(("max-deletes", "off")) => self.rules.max_deletes = MaxDeletes::Off,
                 Some(("max-deletes", most)) => {
                     let percent = most.strip_suffix('%').map(|it| MaxDeletes::Percent(it.parse().unwrap()));
@@ -290,13 +295,15 @@ impl World {
                 is_deferred: &|it| self.deferred.contains(it),
                 is_throttled: &|it| self.throttled.contains(it),
                 blocked: deletion_guard.blocked(),
+                moves: deletion_guard.moves(),
                 whole: false,
                 tag_failures: &self.tag_failures,
             };
             let (plan, whole) = (plan(&input), plan(&PlanInput { whole: true, ..input }));
             assert!(plan.is_same(&whole), "R6: {plan:?}\nis not {whole:?}");
             assert!(plan.reads.is_empty(), "everything was read: {:?}", plan.reads);
-            if deletion_guard.check(&plan, || fabric.count_owned(), self.rules.max_deletes) {
+            let owned = || fabric.count_owned();
+            if self.deletes && deletion_guard.check(&plan, owned, self.rules.max_deletes, true) {
                 continue;
             }
             fabric.settle(&plan.settled);

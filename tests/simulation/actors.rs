@@ -24,7 +24,7 @@ use crate::cluster::{Annotation, Id, Name, Pod, Service, Workload};
 use crate::random::Random;
 use crate::world::World;
 
-const L3OUTS: [&str; 3] = ["L", "M", "N"];
+pub const L3OUTS: [&str; 3] = ["L", "M", "N"];
 const EPGS: [&str; 4] = ["E0", "E1", "E2", "E3"];
 /// What a crowd names, some of it in use by other Deployments.
 static CROWD: LazyLock<Vec<&str>> = LazyLock::new(|| {
@@ -56,6 +56,7 @@ fn annotation(random: &mut Random) -> Annotation {
             let exports = random.percent(30).then(|| (random.percent(70), random.percent(70)));
             // X is never there.
             let l3out = if random.percent(6) { "X" } else { L3OUTS[random.below(3) as usize] };
+            let l3out = if random.percent(30) { "" } else { l3out };
             Annotation::Names(l3out, EPGS[random.below(4) as usize], exports)
         }
     }
@@ -69,7 +70,8 @@ pub fn act(world: &mut World) {
         14..=20 => hostile(world, side),
         21..=45 => pod(world, side),
         46..=55 => service(world, side),
-        56..=84 => fabric(world),
+        56..=83 => fabric(world),
+        84 => change_workloads(world, side),
         85 | 86 => lapse(world, side),
         87 => world.take_over(side),
         88..=90 => {
@@ -77,7 +79,10 @@ pub fn act(world: &mut World) {
             world.coverage.borrow_mut().count("fault: late events");
         }
         91 => world.restart(side),
-        92 => change_workloads(world, side),
+        92 => {
+            world.change_default(side);
+            world.restart(side);
+        }
         93 => world.release(side),
         94 | 95 => wrong_plan(world, side),
         _ => refusal(world),

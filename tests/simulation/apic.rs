@@ -11,6 +11,7 @@ use aci_sync::apic::traits::{ApicRead, ApicWrite, Read, Requests, ShouldSend, Su
 use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::{Error, Query, SubscriptionId, reading};
 use aci_sync::model::mo::{Mo, MoChange, Status};
+use aci_sync::reconcile::Report;
 use sim::apic::{AdminApi, ApicSession, InMemoryApic};
 
 use crate::coverage::Coverage;
@@ -466,5 +467,15 @@ impl ApicWrite for Line {
 
     fn write_all(&self, writes: &mut dyn Requests<WriteRequest, WriteAnswer>) {
         self.send_all(writes, |request, should_send| self.write(request, should_send));
+    }
+}
+
+/// What a reconcile came to, for the log.
+pub fn summary(outcome: &Result<Report, Error>) -> String {
+    match outcome {
+        Ok(report) => {
+            format!("{} transactions{}", report.done.len(), if report.unfinished { ", unfinished" } else { "" })
+        }
+        Err(error) => error.to_string(),
     }
 }

@@ -264,6 +264,28 @@ fn made(
     Ok(())
 }
 
+/// A subnet that went from one EPG and came into another one.
+pub fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
+    let (_, rn) = split(dn);
+    !rn.is_empty() && created.iter().any(|it| it.ends_with(rn))
+}
+
+/// J3: how many subnets of ours went from one EPG and came into another one for the same Pod or Service.
+pub fn moves(own: &str, before: &Snapshot, after: &Snapshot) -> usize {
+    let subnets = |all: &Snapshot| -> BTreeSet<(String, String, String)> {
+        let ours = all.iter().filter(|(_, (class, it))| class == "l3extSubnet" && annotation(it) == own);
+        let place = |dn: &String, it: &Attributes| {
+            let (epg, rn) = split(dn);
+            (rn.to_owned(), it.get("name").cloned().unwrap_or_default(), epg.to_owned())
+        };
+        ours.map(|(dn, (_, it))| place(dn, it)).collect()
+    };
+    let (before, after) = (subnets(before), subnets(after));
+    let came =
+        |(rn, name, _): &(String, String, String)| after.difference(&before).any(|(it, of, _)| (it, of) == (rn, name));
+    before.difference(&after).filter(|it| came(it)).count()
+}
+
 /// L and M are in one VRF, N is in another one; X is never there, and in none.
 fn same_vrf(one: &str, other: &str) -> bool {
     let vrf = |dn: &str| ["/out-N", "/out-X"].iter().position(|it| dn.contains(it));

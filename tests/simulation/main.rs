@@ -46,7 +46,7 @@ const COVERED: &str = "
     finding: DeletionsBlocked, finding: ForeignSubnet, finding: HostnameOnly, finding: InvalidAnnotation, finding: L3OutNotFound,
     finding: OwnerMarkLost, finding: NotAllowed, finding: OtherClusterObjects, finding: Paused, finding: LegacyObject,
     finding: Rejected, finding: SubnetRetained, finding: TagWriteFailed, finding: MovePending,
-    actor: SIGUSR2, actor: annotate, actor: pause, actor: replace a workload, actor: delete a workload, actor: change --workloads,
+    actor: SIGUSR2, actor: another default L3Out, guard: moves blocked, actor: annotate, actor: pause, actor: replace a workload, actor: delete a workload, actor: change --workloads,
     actor: terminate a Pod, actor: end a Pod, actor: remove a Pod, actor: change a Service,
     actor: delete an EPG, actor: delete a subnet, actor: delete a tag, actor: delete an L3Out,
     actor: make an EPG, actor: make a subnet, actor: change a scope, actor: change a name, actor: change a mark,

@@ -20,6 +20,8 @@ pub struct Settings {
     pub few_addresses: bool,
     /// `--max-epgs`.
     pub max_epgs: usize,
+    /// `--default-l3out`.
+    pub default: &'static str,
 }
 
 /// What is expected.
@@ -46,7 +48,9 @@ fn l3out_of(epg: &str) -> String {
 /// The EPG that a workload names, if that counts.
 pub fn names(settings: &Settings, id: &Id, it: &Workload) -> Option<String> {
     match &it.annotation {
-        Annotation::Names(l3out, epg, _) if !settings.only_a || id.0.0 == "a" => Some(dn(l3out, epg)),
+        Annotation::Names(l3out, epg, _) if !settings.only_a || id.0.0 == "a" => {
+            Some(dn(if l3out.is_empty() { settings.default } else { l3out }, epg))
+        }
         _ => None,
     }
 }

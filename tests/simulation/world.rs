@@ -2,12 +2,12 @@
 //! clock that only this file moves.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use aci_sync::apic::SubscriptionId;
 use aci_sync::apic::adapters::Counted;
-use aci_sync::apic::{Error, SubscriptionId};
+use aci_sync::model::dn::L3outDn;
 use aci_sync::model::finding::Code;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
@@ -19,11 +19,11 @@ use aci_sync::reconcile::{ReconcileContext, Reconciler};
 use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 
 use crate::actors;
-use crate::apic::{Line, PYTHON, Trouble, event_summary, snapshot};
+use crate::apic::{Line, PYTHON, Trouble, event_summary, snapshot, summary};
 use crate::cluster::Cluster;
 use crate::coverage::Coverage;
 use crate::explanations;
-use crate::judge::GRACE;
+use crate::judge::{GRACE, has_moved, moves};
 use crate::oracle::{self, Settings};
 use crate::random::Random;
 
@@ -44,6 +44,8 @@ pub struct Side {
     pub late: bool,
     /// Deletions that one reconcile after a full sync may do (W4), if such a reconcile comes next.
     counted: bool,
+    /// No reconcile of this process has counted moves yet (J3).
+    is_first: bool,
     full_sync_at: Instant,
     released: bool,
 }
@@ -105,11 +107,13 @@ impl World {
                 restore_contracts: random.percent(40),
                 few_addresses: random.percent(10),
                 max_epgs: if random.percent(20) { 1 + random.below(4) as usize } else { 100 },
+                default: "L",
             };
             let blocks = if settings.few_addresses { vec!["10.0.0.0/30", "fd00::/126"] } else { Vec::new() };
             let allow = if settings.only_a { vec!["a=T/L", "a=T/M", "a=T/N", "a=T/X"] } else { Vec::new() };
             let rules = Rules {
                 kinds: actors::kinds(&mut random),
+                default_l3out: L3outDn::parse("T/L").ok(),
                 expose: Exposed { pods: settings.expose.0, services: settings.expose.1 },
                 allow: allow.into_iter().map(|it| Allow::parse(it).unwrap()).collect(),
                 addresses: blocks.into_iter().map(|it| Cidr::parse(it).unwrap()).collect(),
@@ -133,6 +137,7 @@ impl World {
                 connect_at: Some(now),
                 late: false,
                 counted: true,
+                is_first: true,
                 full_sync_at: now + RESYNC,
                 released: false,
             });
@@ -353,6 +358,7 @@ impl World {
         let ours = self.apic.admin.bearing(&own);
         let owned = ours.len();
         it.line.inner.borrow_mut().ever_ours.extend(ours.iter().cloned());
+        let before = it.is_first.then(|| snapshot(&self.apic.admin));
         let line = &it.line;
         let apic = Counted::new(line);
         let outcome = it.reconciler.reconcile(&apic, now, &Ear { line, is_open: !it.late });
@@ -381,6 +387,8 @@ impl World {
             }
             for finding in it.reconciler.findings() {
                 coverage.count(&format!("finding: {:?}", finding.code));
+                let blocks = finding.text.contains(" moves blocked").then_some("guard: moves blocked");
+                blocks.iter().for_each(|it| coverage.count(it));
                 // A plan that the writer refuses is a bug in the plan.
                 if finding.text.starts_with("not written") {
                     return Err(format!("the plan was wrong: {finding}"));
@@ -395,8 +403,13 @@ impl World {
                 return Err(format!("I5: one reconcile deleted {gone} of {owned}: {:?}", inner.deleted));
             }
         }
+        let moved = before.map_or(0, |it| moves(&own, &it, &snapshot(&self.apic.admin)));
+        if it.rules.max_deletes.is_exceeded(moved, owned) && !it.released && outcome.is_ok() {
+            return Err(format!("J3: the first reconcile moved {moved} of {owned}: {:?}", inner.deleted));
+        }
         // While nothing may be deleted nothing is counted.
         it.counted &= !may_delete;
+        it.is_first &= !may_delete;
         let dead = inner.dead;
         drop(inner);
         if dead {
@@ -428,6 +441,15 @@ impl World {
         self.begin(side);
     }
 
+    /// Another default L3Out, from the next start on (J2, J3).
+    pub fn change_default(&mut self, side: usize) {
+        self.coverage.borrow_mut().count("actor: another default L3Out");
+        let l3out = actors::L3OUTS[self.random.below(3) as usize];
+        let it = &mut self.sides[side];
+        it.settings.default = l3out;
+        it.rules.default_l3out = L3outDn::parse(&format!("T/{l3out}")).ok();
+    }
+
     /// It leads no more, and then it does again (K4): a start, but for what it knows of the cluster.
     pub fn take_over(&mut self, side: usize) {
         self.coverage.borrow_mut().count("fault: take-over");
@@ -439,8 +461,7 @@ impl World {
     fn begin(&mut self, side: usize) {
         let it = &mut self.sides[side];
         it.connect_at = Some(self.now + Duration::from_millis(100));
-        it.counted = true;
-        it.released = false;
+        (it.counted, it.is_first, it.released) = (true, true, false);
         let mut inner = it.line.inner.borrow_mut();
         inner.session = None;
         inner.dead = false;
@@ -578,20 +599,5 @@ impl World {
             checked.map_err(|why| format!("T7: {} {when}: {why}", it.id))?;
         }
         Ok(())
-    }
-}
-
-/// A subnet that went from one EPG and came into another one.
-fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
-    dn.split_once("/extsubnet-")
-        .is_some_and(|(_, rn)| created.iter().any(|it| it.ends_with(&format!("/extsubnet-{rn}"))))
-}
-
-fn summary(outcome: &Result<aci_sync::reconcile::Report, Error>) -> String {
-    match outcome {
-        Ok(report) => {
-            format!("{} transactions{}", report.done.len(), if report.unfinished { ", unfinished" } else { "" })
-        }
-        Err(error) => error.to_string(),
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn lists(world: &mut World<'_>) -> Vec<Outcome> {
 }
 
 fn bound_epgs(cluster: &Client, rules: &Rules) -> Result<BTreeMap<String, BTreeSet<EpgDn>>, Error> {
-    let mut inventory = Inventory::watching(&rules.kinds);
+    let mut inventory = Inventory::new(rules);
     for &kind in rules.kinds.iter().filter(|it| it.is_workload()) {
         let (workloads, _) = cluster.list(kind, &mut Pool::default())?;
         inventory.listed(kind, workloads, Instant::now());

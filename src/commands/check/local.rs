@@ -32,6 +32,7 @@ pub(super) fn config(world: &mut World<'_>) -> Vec<Outcome> {
         outcomes.push(Outcome::ok("", format!("all settings are valid{}", from.unwrap_or_default())));
     }
     world.cluster_id.clone_from(&config.cluster_id);
+    world.l3outs.extend(config.rules.default_l3out.clone());
     world.config = Some(config);
     outcomes
 }

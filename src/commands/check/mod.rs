@@ -3,6 +3,7 @@
 
 mod apic;
 mod daemon;
+mod discovery;
 mod fabric;
 mod kube;
 mod local;
@@ -18,6 +19,7 @@ use crate::apic::Controller;
 use crate::cli::Invocation;
 use crate::config::Config;
 use crate::exit::{EXIT_CONFIG, ExitError};
+use crate::model::discovery::{Discovery, Outcome as Found};
 use crate::model::dn::{EpgDn, L3outDn, Name};
 use crate::secret::Secret;
 use crate::status::NEAR;
@@ -67,8 +69,15 @@ pub const CHECKS: &[Check] = &[
     check("fabric.vrf", &[("apic.login", "")], fabric::vrf),
     check("fabric.deployed", &[("apic.login", "")], fabric::deployed),
     check("fabric.faults", &[("apic.login", "")], fabric::faults),
+    check("discovery", &[("apic.login", ""), ("kube.lists", "")], discovery::discovery),
     check("daemon", &[("config", "")], daemon::daemon),
 ];
+
+/// Whether a check is needed for another one: it is that one, or one that it comes after.
+fn is_needed(id: &str, by: &str) -> bool {
+    let before = CHECKS.iter().filter(|it| it.id == by).flat_map(|it| it.after);
+    id == by || before.into_iter().any(|(it, _)| is_needed(id, it))
+}
 
 /// What is known so far: later checks need what earlier ones found.
 struct World<'a> {
@@ -97,9 +106,11 @@ struct World<'a> {
     epgs: BTreeSet<EpgDn>,
     tenants: BTreeMap<Name, bool>,
     vrfs: BTreeMap<L3outDn, fabric::Vrf>,
+    discovery: Option<Discovery>,
 }
 
-/// Runs all checks; 0 if none failed, 78 if the settings are wrong, else 1.
+/// Runs all checks; 0 if none failed, 78 if the settings are wrong, else 1. With `--discover` it runs those that the discovery
+/// needs, and its answer decides between 0 and 2.
 pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, ExitError> {
     let l3outs = l3outs(invocation)?;
     let mut report = Report::new(wants_json(invocation)?);
@@ -122,8 +133,10 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
         epgs: BTreeSet::new(),
         tenants: BTreeMap::new(),
         vrfs: BTreeMap::new(),
+        discovery: None,
     };
-    for check in CHECKS {
+    let discovers = invocation.is_on("discover");
+    for check in CHECKS.iter().filter(|it| !discovers || is_needed(it.id, "discovery")) {
         let failed = check.after.iter().find(|(id, subject)| report.is_without(id, subject));
         let outcomes = match failed {
             Some((id, _)) => vec![Outcome::skip("", format!("{id} failed"))],
@@ -137,15 +150,23 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
     if let Some(session) = world.session {
         session.logout();
     }
-    print(&report.end());
-    Ok(exit_code(&report))
+    let found = world.discovery.as_ref().filter(|_| discovers);
+    print(&report.end(found.map(discovery::json)));
+    if let Some(found) = found.filter(|_| !report.is_json()) {
+        print(&format!("\n{}", discovery::text(found)));
+    }
+    Ok(exit_code(&report, found.map(|it| it.answer().outcome)))
 }
 
-fn exit_code(report: &Report) -> u8 {
+fn exit_code(report: &Report, found: Option<Found>) -> u8 {
     if report.has("config", Status::Fail) || report.has("secrets", Status::Fail) {
         return EXIT_CONFIG;
     }
-    u8::from(report.count(Status::Fail) > 0)
+    match found {
+        _ if report.count(Status::Fail) > 0 => 1,
+        None | Some(Found::Unique) => 0,
+        Some(Found::Several | Found::Ambiguous | Found::None) => 2,
+    }
 }
 
 /// Whether a moment has passed.

@@ -108,8 +108,13 @@ impl Report {
         self.outcomes.iter().filter(|(_, it)| it.status == status).count()
     }
 
-    /// The last line, or the JSON object.
-    pub fn end(&self) -> String {
+    /// Whether the report is one JSON object.
+    pub fn is_json(&self) -> bool {
+        self.as_json
+    }
+
+    /// The last line, or the JSON object, with what a discovery found.
+    pub fn end(&self, discovery: Option<Value>) -> String {
         let [ok, warn, fail, skip] = [Status::Ok, Status::Warn, Status::Fail, Status::Skip].map(|it| self.count(it));
         if !self.as_json {
             let warnings = if warn == 1 { "warning" } else { "warnings" };
@@ -121,12 +126,15 @@ impl Report {
             _ => Status::Fail,
         };
         let checks: Vec<Value> = self.outcomes.iter().map(|(id, outcome)| as_json(id, outcome)).collect();
-        let object = json!({
+        let mut object = json!({
             "schema": "aci-sync.check.v1",
             "result": result.word(),
             "counts": {"ok": ok, "warn": warn, "fail": fail, "skip": skip},
             "checks": checks,
         });
+        if let Some(discovery) = discovery {
+            object["discovery"] = discovery;
+        }
         format!("{object}\n")
     }
 }

@@ -93,7 +93,7 @@ fn look(setup: Setup, with_undo: bool) -> Result<Seen, ExitError> {
         transactions: report.done,
         findings: reconciler.findings().clone(),
         open: reconciler.open_findings(),
-        blocked: reconciler.blocked_deletions().clone(),
+        blocked: reconciler.blocked_deletions(),
         kept: report.kept,
         unfinished: report.unfinished,
         requests,

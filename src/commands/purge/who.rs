@@ -79,7 +79,7 @@ impl Who {
     pub(super) fn naming(&mut self, rules: &Rules, report: &Report) -> BTreeMap<EpgDn, Naming> {
         let mut naming = BTreeMap::new();
         let Ok(client) = &self.cluster else { return naming };
-        let mut inventory = Inventory::watching(&rules.kinds);
+        let mut inventory = Inventory::new(rules);
         for &kind in rules.kinds.iter().filter(|it| it.is_workload()) {
             match client.list_all(kind, &mut Pool::default()) {
                 Ok(workloads) => inventory.listed(kind, workloads, Instant::now()),

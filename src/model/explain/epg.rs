@@ -14,7 +14,7 @@ use crate::model::observed::{Epg, L3out, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::plan_findings::Holder;
 use crate::model::planner::may_repair;
-use crate::model::retained::{BlockReason, block_reason};
+use crate::model::retained::{BlockReason, Reason, block_reason};
 use crate::model::rules::Policy;
 use crate::model::scope::IMPORT_SECURITY;
 use crate::model::source::MAX_NAME;
@@ -231,11 +231,13 @@ impl Explainer<'_> {
         if desired.paused {
             return (Some(Code::Paused), None, "its workload is paused".to_owned());
         }
-        if let Some((at, holder)) = self.holder(dn, prefix) {
+        let waits = self.placement.waits_for_move(dn, prefix, desired).map(|(at, holder)| (at.clone(), holder));
+        if let Some((at, holder)) = waits.or_else(|| self.holder(dn, prefix)) {
             let (code, text) = match holder {
                 Holder::Foreign => (Code::ForeignSubnet, format!("{at} has it and it is foreign")),
                 Holder::Paused => (Code::MovePending, format!("{at} has it, and its workload is paused")),
                 Holder::Moves => (Code::MovePending, format!("{at} has it; it moves")),
+                Holder::Blocked => (Code::DeletionsBlocked, format!("{at} has it; the move waits for approval")),
             };
             return (Some(code), Some(at), text);
         }
@@ -271,7 +273,9 @@ impl Explainer<'_> {
         let object = ObjectDn::Subnet(dn.clone(), prefix);
         let target = self.placement.target(dn, prefix);
         let (code, reason) = if let Some(retained) = self.placement.retained(dn, prefix, subnet) {
-            (Some(Code::SubnetRetained), retained.reason.to_string())
+            let is_blocked = matches!(retained.reason, Reason::MoveBlocked(_));
+            let code = if is_blocked { Code::DeletionsBlocked } else { Code::SubnetRetained };
+            (Some(code), retained.reason.to_string())
         } else if let Some(target) = target {
             (Some(Code::MovePending), format!("it moves to {}", target.dn))
         } else if self.input.blocked.contains(&object) {

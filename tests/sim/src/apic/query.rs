@@ -25,6 +25,13 @@ pub enum Scope {
     },
 }
 
+impl Scope {
+    /// Whether it is a class anywhere.
+    fn is_fabric(&self) -> bool {
+        matches!(self, Scope::Class { below: None, .. })
+    }
+}
+
 /// How far a query or its answer reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -129,7 +136,11 @@ impl Query {
 
     /// Runs it: how many objects there are in all, and the JSON of those of this page, separated by commas.
     pub fn run(&self, tree: &Tree, variants: &Variants) -> Result<(usize, String), ApiError> {
+        if variants.visible_tenants.is_some() && variants.class_queries_refused && self.scope.is_fabric() {
+            return Err(ApiError::new(403, 403, "User does not have domain access to all objects of the class"));
+        }
         let mut found = self.select(tree);
+        found.retain(|(dn, _)| variants.shows(dn));
         found.retain(|(dn, mo)| self.filter.as_ref().is_none_or(|it| it.matches(dn, mo)));
         if self.required && self.subtree != Reach::Own {
             found.retain(|(dn, _)| tree.below(dn).any(|(child, mo)| self.shows_below(child, mo)));

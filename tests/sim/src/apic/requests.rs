@@ -186,7 +186,8 @@ fn welcome(state: &State, controller: usize, session: u64, user: &str, token: St
     let domain = json!({"aaaUserDomain": {"attributes": {"name": "all", "rolesR": "admin", "rolesW": "admin"}}});
     let mut children = vec![domain];
     if let Some(privileges) = state.fabric.variants.write_privileges {
-        for (dn, _) in state.fabric.tree.of_class("fvTenant") {
+        let tenants = state.fabric.tree.of_class("fvTenant").filter(|it| state.fabric.variants.shows(it.0));
+        for (dn, _) in tenants {
             let entry = json!({"dn": dn, "readPrivileges": "admin", "writePrivileges": privileges});
             children.push(json!({"DnDomainMapEntry": {"attributes": entry}}));
         }

@@ -169,6 +169,10 @@ pub struct Variants {
     pub version: &'static str,
     /// Whether a login answers that the password has to be changed.
     pub change_password: bool,
+    /// The tenants that users may see; `None`: the whole fabric. Elsewhere reads find nothing.
+    pub visible_tenants: Option<&'static [&'static str]>,
+    /// Whether a class query of such a user is refused with a 403, or answered with what the user may see.
+    pub class_queries_refused: bool,
     /// `writePrivileges` of each tenant's `DnDomainMapEntry` in the answer to a login; `None`: no such entries.
     pub write_privileges: Option<&'static str>,
 }
@@ -223,12 +227,20 @@ impl Default for Variants {
             events_lost: false,
             version: "6.0(9c)",
             change_password: false,
+            visible_tenants: None,
+            class_queries_refused: false,
             write_privileges: Some("admin"),
         }
     }
 }
 
 impl Variants {
+    /// Whether users may see an object. What is above the tenants, and the faults in the topology, all see.
+    pub fn shows(&self, dn: &str) -> bool {
+        let tenant = dn.strip_prefix("uni/tn-").and_then(|it| it.split('/').next());
+        tenant.is_none_or(|it| self.visible_tenants.is_none_or(|all| all.contains(&it)))
+    }
+
     /// The other setting of everything at once: what a daemon that trusts none of these facts must survive too.
     pub fn opposite() -> Variants {
         Variants {
@@ -257,6 +269,7 @@ impl Variants {
             numeric_total: true,
             escaped_slashes: true,
             page_cap: Some(50),
+            class_queries_refused: true,
             ..Variants::default()
         }
     }

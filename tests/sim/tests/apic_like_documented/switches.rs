@@ -53,6 +53,26 @@ fn the_websocket_when_the_token_ends() {
     assert!(ends(socket));
 }
 
+/// What a user of some tenants is shown by a class query is not established: his part, or a refusal.
+#[test]
+fn a_user_of_some_tenants() {
+    for class_queries_refused in [false, true] {
+        let apic = apic(|variants| {
+            variants.visible_tenants = Some(&["T"]);
+            variants.class_queries_refused = class_queries_refused;
+        });
+        apic.setup_tenant("U", "W", &["X"]).unwrap();
+        let client = Client::logged_in(&apic);
+        let all = client.get("/api/class/l3extOut.json?order-by=l3extOut.dn&page-size=10&page=0");
+        assert_eq!(all.status, if class_queries_refused { 403 } else { 200 });
+        assert!(!all.body.contains("uni/tn-U"));
+        for (dn, count) in [("uni/tn-T/out-L", "1"), ("uni/tn-U/out-X", "0")] {
+            let answer = client.get(&format!("/api/mo/{dn}.json"));
+            assert_eq!((answer.status, &answer.json()["totalCount"]), (200, &json!(count)), "{dn}");
+        }
+    }
+}
+
 #[test]
 fn prefixes() {
     let table = [
