@@ -53,20 +53,27 @@ report_missing() {
     read_settings "$settings"
     credentials=/run/credentials/aci-sync.service
     missing=()
-    [ -s "$root$etc/apic-password" ] || missing+=("the APIC's password:
+    if has ACI_SYNC_APIC_CERTIFICATE_DN || has ACI_SYNC_APIC_PRIVATE_KEY_FILE; then
+        has ACI_SYNC_APIC_CERTIFICATE_DN || missing+=("ACI_SYNC_APIC_CERTIFICATE_DN, the certificate of the private key")
+        has ACI_SYNC_APIC_PRIVATE_KEY_FILE || missing+=("ACI_SYNC_APIC_PRIVATE_KEY_FILE, the private key of the certificate")
+        [ -s "$root$etc/apic-private-key.pem" ] || missing+=("the private key of the certificate:
+      install -m 600 KEY.pem $root$etc/apic-private-key.pem")
+    else
+        [ -s "$root$etc/apic-password" ] || missing+=("the APIC's password:
       systemd-ask-password 'APIC password:' | install -m 600 /dev/stdin $root$etc/apic-password")
+        has ACI_USERNAME || missing+=("the APIC user, such as:
+      echo ACI_USERNAME=aci-sync >>$settings")
+    fi
     [ -s "$root$etc/kubeconfig" ] || missing+=("a kubeconfig:
       kubectl apply -f $tools/kubernetes-rbac.yaml
       (umask 077; $tools/make-kubeconfig >kubeconfig) && install -m 600 kubeconfig $root$etc/kubeconfig && rm kubeconfig")
-    has ACI_USERNAME || missing+=("the APIC user, such as:
-      echo ACI_USERNAME=aci-sync >>$settings")
     has ACI_APIC || has ACI_SYNC_APIC || missing+=("the APIC controllers, such as:
       echo ACI_APIC=apic1.example.net,apic2.example.net >>$settings")
     if has ACI_SYNC_APIC_CA && [ ! -s "$root$etc/apic-ca.pem" ] && [[ ${values[ACI_SYNC_APIC_CA]} == "$credentials"/* ]]; then
         missing+=("the CA that the settings name:
       install -m 600 CA.pem $root$etc/apic-ca.pem")
     fi
-    for name in ACI_SYNC_APIC_CA ACI_SYNC_KUBECONFIG ACI_SYNC_PASSWORD_FILE; do
+    for name in ACI_SYNC_APIC_CA ACI_SYNC_KUBECONFIG ACI_SYNC_PASSWORD_FILE ACI_SYNC_APIC_PRIVATE_KEY_FILE; do
         if [[ ${values[$name]:-} == "$etc"/* ]]; then
             missing+=("$name in $settings: the service cannot read files in $etc; see the comment in $settings")
         fi

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use crate::apic::Controller;
+use crate::apic::{self, Controller, Identity};
 use crate::cli::{Command, Given, Invocation};
 use crate::exit::ExitError;
 use crate::files;
@@ -30,6 +30,9 @@ const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
 /// The largest password file, in bytes.
 const MAX_PASSWORD: u64 = 4096;
 
+/// The largest file with a private key, in bytes; one of 16,384 bits has 13,000.
+const MAX_KEY: u64 = 64 << 10;
+
 /// The largest CA bundle, in bytes; four times the size of a system's bundle of all roots.
 const MAX_CA: u64 = 1 << 20;
 
@@ -47,10 +50,10 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// Which APIC certificates are trusted.
     pub apic_tls: TlsSettings,
-    /// The APIC user.
-    pub username: String,
-    /// The APIC password.
-    pub password: Secret,
+    /// Who logs in at the APIC: a user with a password, or by certificate.
+    pub identity: Identity,
+    /// The password, or the private key of the certificate.
+    pub secret: Secret,
     /// The cluster id, if given.
     pub cluster_id: Option<String>,
     /// Former cluster ids.
@@ -103,28 +106,25 @@ pub fn log_format(invocation: &Invocation) -> Result<logging::Format, ExitError>
 
 /// Checks all values.
 pub fn load(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Config, ExitError> {
-    let mut config = load_without_password(invocation, environment)?;
-    config.password = password(invocation.get("password-file"), environment)?;
+    let mut config = load_without_secret(invocation, environment)?;
+    config.secret = secret(invocation, environment)?;
     Ok(config)
 }
 
-/// Checks all values but the password, which stays empty.
-pub fn load_without_password(
+/// Checks all values but the password or the private key, which stays empty.
+pub fn load_without_secret(
     invocation: &Invocation,
     environment: &BTreeMap<String, String>,
 ) -> Result<Config, ExitError> {
     let get = |flag: &str| invocation.get(flag);
     let first = |flag: &str| get(flag).and_then(|it| it.values.first()).cloned();
-    let variable = |name: &str| environment.get(name).filter(|it| !it.is_empty());
 
     let Some(apic) = get("apic") else {
         return Err(ExitError::config("missing APIC controllers; set --apic or ACI_APIC"));
     };
     let controllers = apic.values.iter().map(|it| Controller::parse(it)).collect::<Result<_, _>>();
     let controllers = controllers.map_err(|why| apic.invalid(why))?;
-    let Some(username) = variable("ACI_USERNAME") else {
-        return Err(ExitError::config("missing APIC user; set ACI_USERNAME"));
-    };
+    let identity = identity(invocation, environment)?;
     let cluster_id = match get("cluster-id") {
         Some(given) => Some(cluster_ids(given)?.remove(0)),
         None => None,
@@ -135,8 +135,8 @@ pub fn load_without_password(
         context: first("context"),
         controllers,
         apic_tls: apic_tls(invocation)?,
-        username: username.clone(),
-        password: Secret::default(),
+        identity,
+        secret: Secret::default(),
         cluster_id,
         adopt_ids: get("adopt-id").map(cluster_ids).transpose()?.unwrap_or_default(),
         rules: rules(invocation)?,
@@ -371,17 +371,73 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
     bytes.try_into().ok()
 }
 
-/// The password from a file, from systemd's credentials, or from the environment (A1).
-pub fn password(file: Option<&Given>, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
-    if let Some(given) = file {
-        let file = Path::new(&given.values[0]);
-        let password = password_in(file, &given.origin)?;
-        if is_readable_by_others(file) {
-            warn!(password_file:% = file.display(); "password file is readable by other users; run chmod 600 on it");
+/// Who logs in: by certificate (A5), or with a password (A1), never both.
+fn identity(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Identity, ExitError> {
+    match (invocation.get(CERTIFICATE), invocation.get(KEY)) {
+        (None, None) => match environment.get("ACI_USERNAME").filter(|it| !it.is_empty()) {
+            Some(user) => Ok(Identity::User(user.clone())),
+            None => {
+                Err(ExitError::config(format!("missing APIC user; set ACI_USERNAME, or --{CERTIFICATE} and --{KEY}")))
+            }
+        },
+        (Some(given), None) => Err(given.invalid(format!("a certificate needs its key; set --{KEY}, too"))),
+        (None, Some(given)) => Err(given.invalid(format!("a key needs its certificate; set --{CERTIFICATE}, too"))),
+        (Some(given), Some(_)) => {
+            let dn = &given.values[0];
+            if let Some(password) = password_origin(invocation, environment) {
+                let why = format!("not together with {password}; log in either by certificate or with a password");
+                return Err(given.invalid(why));
+            }
+            if !apic::is_certificate_dn(dn) {
+                let why = format!("{dn:?} is not the DN of a certificate: uni/userext/user-USER/usercert-NAME");
+                return Err(given.invalid(why));
+            }
+            Ok(Identity::Certificate(dn.clone()))
         }
-        return Ok(password);
     }
-    let credential = environment.get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(folder).join("apic-password"));
+}
+
+/// The flags of the login by certificate.
+const CERTIFICATE: &str = "apic-certificate-dn";
+const KEY: &str = "apic-private-key-file";
+
+/// Where a password comes from, if there is one.
+fn password_origin(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Option<String> {
+    let file = invocation.get("password-file").map(|it| it.origin.clone());
+    let is_credential = password_credential(environment).is_some_and(|it| it.try_exists().unwrap_or(true));
+    let variable = environment.get("ACI_PASSWORD").is_some_and(|it| !it.is_empty());
+    let credential = || is_credential.then(|| "the credential apic-password".to_owned());
+    file.or_else(credential).or_else(|| variable.then(|| "ACI_PASSWORD".to_owned()))
+}
+
+/// The file of systemd's credential, if systemd gives any.
+fn password_credential(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    environment.get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(folder).join("apic-password"))
+}
+
+/// The file that the password or the private key is read from, if a flag or a variable names one.
+pub fn secret_file(invocation: &Invocation) -> Option<&Given> {
+    invocation.get(KEY).or_else(|| invocation.get("password-file"))
+}
+
+/// The password or the private key.
+pub fn secret(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
+    let Some(given) = secret_file(invocation) else { return password(environment) };
+    let file = Path::new(&given.values[0]);
+    let secret = if invocation.get(KEY).is_some() {
+        private_key_in(file, &given.origin)?
+    } else {
+        password_in(file, &given.origin)?
+    };
+    if is_readable_by_others(file) {
+        warn!(name:% = file.display(); "file with APIC credentials is readable by other users; run chmod 600 on it");
+    }
+    Ok(secret)
+}
+
+/// The password from systemd's credentials, or from the environment (A1).
+fn password(environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
+    let credential = password_credential(environment);
     if let Some(file) = &credential {
         // A credential that exists but cannot be read is an error, not a reason to use the environment.
         if file.try_exists().unwrap_or(true) {
@@ -411,11 +467,21 @@ fn is_open(mode: u32, needs_group: bool) -> bool {
     mode & if needs_group { 0o007 } else { 0o077 } != 0
 }
 
+fn text_in(file: &Path, origin: &str, limit: u64) -> Result<String, ExitError> {
+    let unreadable = |why| ExitError::config(format!("{origin}: failed to read {file:?}: {why}"));
+    let bytes = files::read(file, limit).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|_| ExitError::config(format!("{origin}: {file:?} is not UTF-8")))
+}
+
+fn private_key_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
+    let key = Secret::new(text_in(file, origin, MAX_KEY)?);
+    apic::private_key(&key).map_err(|why| ExitError::config(format!("{origin}: {file:?} {why}")))?;
+    Ok(key)
+}
+
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
     let failed = |why: &str| ExitError::config(format!("{origin}: {file:?} {why}"));
-    let unreadable = |why| ExitError::config(format!("{origin}: failed to read {file:?}: {why}"));
-    let bytes = files::read(file, MAX_PASSWORD).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|_| failed("is not UTF-8"))?;
+    let text = text_in(file, origin, MAX_PASSWORD)?;
     if text.starts_with('\u{feff}') {
         return Err(failed(
             "begins with a byte order mark, which would become part of the password; save it without one",
@@ -432,7 +498,7 @@ fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
 mod tests {
     use super::*;
 
-    /// A1: the warning about a password file is for modes that are wider than needed.
+    /// A1, A5: the warning about a password or key file is for modes that are wider than needed.
     #[test]
     fn modes_that_are_wider_than_needed() {
         for (mode, needs_group, expected) in [

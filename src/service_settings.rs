@@ -21,11 +21,21 @@ const CREDENTIALS: &str = "/run/credentials/aci-sync.service/";
 const MAX_SETTINGS: u64 = 1 << 20;
 
 /// The settings that name a peer or prove who we are. If one of them is given, the service's settings are not meant.
-const PEERS: [&str; 8] =
-    ["kubeconfig", "context", "apic", "apic-ca", "apic-fingerprint", "apic-insecure", "password-file", "cluster-id"];
+const PEERS: [&str; 10] = [
+    "kubeconfig",
+    "context",
+    "apic",
+    "apic-ca",
+    "apic-fingerprint",
+    "apic-insecure",
+    "password-file",
+    "apic-certificate-dn",
+    "apic-private-key-file",
+    "cluster-id",
+];
 
 /// The flags whose values are files.
-const FILES: [&str; 3] = ["kubeconfig", "apic-ca", "password-file"];
+const FILES: [&str; 4] = ["kubeconfig", "apic-ca", "password-file", "apic-private-key-file"];
 
 /// Adds the settings of the service below those of the command line and the environment, unless these name a peer.
 pub fn add(invocation: &mut Invocation, environment: &mut BTreeMap<String, String>) -> Result<(), ExitError> {

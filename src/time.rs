@@ -93,6 +93,20 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
     parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
 }
 
+/// Clocks that differ by at most this many seconds agree.
+pub const CLOCK_TOLERANCE: i64 = 30;
+
+/// By how many seconds the clock of a peer that sent this header `Date` is ahead of ours.
+pub fn seconds_ahead(date: &str) -> Option<i64> {
+    let (theirs, ours) = (i64::try_from(parse_http_date(date)?).ok()?, i64::try_from(unix_now()).ok()?);
+    Some(theirs - ours)
+}
+
+/// The difference between a peer's clock and ours, for people.
+pub fn clock_difference(ahead: i64) -> String {
+    format!("{} s {} ours", ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" })
+}
+
 /// The end of something in seconds since 1970, at least 1; nothing from the last second of 9999 on, by which certificates
 /// say that they never end (RFC 5280).
 pub fn valid_end(seconds: u64) -> Option<u64> {

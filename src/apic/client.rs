@@ -2,6 +2,7 @@
 //! business; when a token or a subscription is refreshed is the refresher's.
 
 use std::fmt;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use ureq::Agent;
 
-use super::auth::{Lifetimes, token_in};
+use super::auth::{Lifetimes, Request, token_in};
 use super::controller::Controller;
 use super::decode;
 use super::envelope::Login;
@@ -21,6 +22,7 @@ use super::reading;
 use super::settings::Settings;
 use super::subscription::{DEFAULT_LIFE, EXTENDED_LIFE, SubscriptionChange, SubscriptionId};
 use super::traits::{Requests, ShouldSend};
+use super::websocket::EventSocket;
 use super::writer::Body;
 use super::writer::request::WriteRequest;
 use crate::model::mo::{Mo, MoChange};
@@ -68,6 +70,7 @@ impl Client {
         let http = Http { settings: settings.clone(), controller: controller.clone(), agent, token };
         let answer = http.login()?;
         let (token, lifetimes) = token_in(&answer)?;
+        let lifetimes = if http.settings.credentials.refresh().is_some() { lifetimes } else { Lifetimes::ENDLESS };
         http.token.set(token);
         let login = Login { token: Secret::default(), ..answer.login.unwrap_or_default() };
         Ok(Client(Arc::new(Session { http, lifetimes, login, since, subscriptions, extends })))
@@ -83,7 +86,7 @@ impl Client {
         self.0.lifetimes
     }
 
-    /// What the APIC said about itself and the user at the login, without the token.
+    /// What the APIC said about itself and the user at the login, without the token; nothing with a certificate.
     pub fn login_answer(&self) -> &Login {
         &self.0.login
     }
@@ -98,9 +101,24 @@ impl Client {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The token, for the websocket's path and cookie.
-    pub(super) fn token(&self) -> Secret {
-        self.0.http.token.get()
+    /// Opens the session's websocket.
+    pub(super) fn open_websocket(
+        &self,
+        connected: &dyn Fn(&Arc<TcpStream>) -> Result<(), Error>,
+    ) -> Result<EventSocket, Error> {
+        let http = &self.0.http;
+        let target = format!("/socket{}", http.token.get().expose());
+        let cookie = http.cookie(&Request::get(&target))?.unwrap_or_default();
+        EventSocket::open(&http.settings.tls, &http.controller, &Secret::new(target), &cookie, connected)
+    }
+
+    /// The release of the APIC, from the answer to the login or by a read.
+    pub fn release(&self) -> Result<String, Error> {
+        if !self.0.login.version.is_empty() {
+            return Ok(self.0.login.version.clone());
+        }
+        let target = Query::class("firmwareCtrlrRunning").target(&[]);
+        self.name_controller(self.0.http.get_as(&target, &|| true, Retry::IfNotServed, decode::release))
     }
 
     /// Sends requests, several in flight together (W9).
@@ -180,7 +198,8 @@ impl Client {
 
     /// Gets a new token for the same session (A3).
     pub(super) fn refresh(&self) -> Result<Lifetimes, Error> {
-        let answer = self.0.http.get("/api/aaaRefresh.json", &|| true, Retry::IfBusy);
+        let Some(target) = self.0.http.settings.credentials.refresh() else { return Ok(Lifetimes::ENDLESS) };
+        let answer = self.0.http.get(target, &|| true, Retry::IfBusy);
         let (token, lifetimes) = self.name_controller(answer.and_then(|answer| token_in(&answer)))?;
         self.0.http.token.set(token);
         Ok(lifetimes)
@@ -230,7 +249,7 @@ impl Client {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::apic::RequestPacer;
+    use crate::apic::{Identity, RequestPacer};
     use crate::net::{Tls, TlsSettings};
 
     /// A session without a login.
@@ -239,8 +258,7 @@ pub(crate) mod tests {
         let settings = Settings {
             controllers: Vec::new(),
             tls: tls.clone(),
-            username: "admin".to_owned(),
-            password: Renewable::new(Secret::new("hunter2")),
+            credentials: Identity::User("admin".to_owned()).with(Renewable::new(Secret::new("hunter2"))),
             pacer: RequestPacer::new(None, 1),
         };
         let http = Http {

@@ -84,6 +84,15 @@ pub(super) fn configuration(http: u16, body: &[u8], secrets: &[Secret]) -> Resul
     Ok(objects.imdata.into_iter().next().map(Body::configured))
 }
 
+/// The release in the answer to a read of what the controllers run; empty if there is none.
+pub(super) fn release(http: u16, body: &[u8], secrets: &[Secret]) -> Result<String, Error> {
+    read_hiding(http, body, secrets)?;
+    let body: serde_json::Value =
+        serde_json::from_slice(body).map_err(|_| Error::Malformed("not the release of an APIC".to_owned()))?;
+    let release = &body["imdata"][0]["firmwareCtrlrRunning"]["attributes"]["version"];
+    Ok(release.as_str().unwrap_or_default().to_owned())
+}
+
 /// The answer to a write: what it created, changed and deleted, if it says so. An answer that cannot be decoded counts as
 /// lost.
 pub fn written(http: u16, body: &[u8]) -> Result<Vec<MoChange>, Error> {
@@ -246,7 +255,7 @@ fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) ->
     let explanation = envelope.as_ref().and_then(error_in).or_else(|| error_in_broken_json(body));
     let is_explained = explanation.is_some();
     let code = explanation.map_or(http.into(), |it| it.code);
-    let is_about_token = explanation.is_some_and(|it| is_about_token(&printable(it.text, &[])));
+    let is_about_login = explanation.is_some_and(|it| is_about_login(&printable(it.text, &[])));
     let text = match explanation {
         Some(explanation) => printable(explanation.text, secrets),
         None if wrong_peer::is_html(body) => {
@@ -257,7 +266,7 @@ fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) ->
     match http {
         401 | 405 => Error::Unauthorized(text),
         // A 403 that is not the APIC's own is the web server's, which knows no privileges, only sessions.
-        403 if is_about_token || !is_explained => Error::Unauthorized(text),
+        403 if is_about_login || !is_explained => Error::Unauthorized(text),
         403 => Error::Forbidden(text),
         400 | 413 | 414 => Error::Rejected { code, text },
         // The web server in front did not let it through. The APIC's own 503 means that something within took too long.
@@ -269,8 +278,19 @@ fn refusal_hiding(http: u16, body: &[u8], is_write: bool, secrets: &[Secret]) ->
     }
 }
 
-fn is_about_token(text: &str) -> bool {
-    ["Token was invalid", "Need a valid webtoken", "Token timeout"].iter().any(|it| text.contains(it))
+/// What an APIC says about a token, and about a signature, which is what OpenSSL says. No name can hold a space.
+fn is_about_login(text: &str) -> bool {
+    const TEXTS: [&str; 8] = [
+        "Token was invalid",
+        "Need a valid webtoken",
+        "Token timeout",
+        "bad signature",
+        "invalid padding",
+        "padding check failed",
+        "certificate has expired",
+        "certificate is not yet valid",
+    ];
+    TEXTS.iter().any(|it| text.contains(it))
 }
 
 /// A websocket message.

@@ -15,8 +15,9 @@ use crate::secret::Secret;
 /// The class of an error.
 pub(super) const ERROR: &str = "error";
 
-/// The class of the answer to a login and to a token refresh.
+/// The classes of the answer to a login and to a token refresh, with a password and with a certificate.
 const LOGIN: &str = "aaaLogin";
+const SIGNED_LOGIN: &str = "webtokenSession";
 
 /// The class of what a user may do below a DN, in the answer to a login.
 pub(super) const PRIVILEGES: &str = "DnDomainMapEntry";
@@ -52,7 +53,7 @@ pub(super) struct Node {
     pub(super) attributes: Attributes,
     /// Of the class `error`.
     pub(super) error: Option<Box<ErrorObject>>,
-    /// Of the class `aaaLogin`.
+    /// Of the class `aaaLogin` or `webtokenSession`.
     pub(super) login: Option<Box<Login>>,
     /// Of the class `DnDomainMapEntry`.
     pub(super) write_privileges: Option<Box<str>>,
@@ -304,7 +305,7 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                     node.error.get_or_insert_default().code = map.next_value_seed(Text)?.parse().unwrap_or(0);
                 }
                 (ERROR, "text") => node.error.get_or_insert_default().text = map.next_value_seed(Text)?,
-                (LOGIN, "token") => {
+                (LOGIN | SIGNED_LOGIN, "token") => {
                     node.login.get_or_insert_default().token = Secret::new(map.next_value_seed(Text)?);
                 }
                 (LOGIN, "refreshTimeoutSeconds") => {

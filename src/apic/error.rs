@@ -9,7 +9,7 @@ pub enum Error {
     Unreachable(String),
     /// 503, 429 or another failure of the web server in front: wait and try again.
     Busy(String),
-    /// The password or the session is not accepted (401, 403 with a token's text, 405 without a websocket): log in again.
+    /// The login or the session is not accepted (401, 403 about a token or a signature, 405 without a websocket): log in again.
     Unauthorized(String),
     /// Any other 403: the user lacks a privilege there.
     Forbidden(String),

@@ -9,7 +9,7 @@ use log::debug;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder};
 
-use super::auth;
+use super::auth::{Credentials, Request};
 use super::controller::Controller;
 use super::decode::{self, Answer};
 use super::error::Error;
@@ -21,6 +21,7 @@ use crate::metrics::{self, Method};
 use crate::model::mo::MoChange;
 use crate::net::{ConnectError, describe_error, wrong_peer};
 use crate::secret::{Renewable, Secret};
+use crate::time;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,22 +78,21 @@ impl Retry {
 impl Http {
     /// Logs in.
     pub(super) fn login(&self) -> Result<Answer, Error> {
-        let body = auth::login_body(&self.settings).to_string();
-        self.with_retries(Method::Post, &|| true, Retry::IfBusy, &|| {
-            let request = self.agent.post(self.url("/api/aaaLogin.json"));
-            let response = bounded(request, REQUEST_TIMEOUT).send(&body);
-            self.read_answer(response, decode::read_hiding).map_err(Failure::of_login)
+        let credentials = &*self.settings.credentials;
+        let request = credentials.open();
+        self.with_retries(request.method, &|| true, Retry::IfBusy, &|| {
+            let response = self.send(&self.agent, &request, REQUEST_TIMEOUT)?;
+            self.read_answer(response, decode::read_hiding).map_err(|failure| failure.of_login(credentials))
         })
     }
 
     /// Logs out, with an agent of its own, because the session's may be shut down. Nothing depends on it.
     pub(super) fn logout(&self, limit: Duration) {
-        let agent = self.settings.tls.agent();
-        let request = agent.post(self.url("/api/aaaLogout.json")).header("Cookie", self.cookie());
+        let Some(request) = self.settings.credentials.close() else { return };
+        let (controller, agent) = (&self.controller, self.settings.tls.agent());
         let sent = Instant::now();
-        let response = bounded(request, limit).send(auth::logout_body(&self.settings).to_string());
-        let controller = &self.controller;
-        let answer = self.read_answer(response, decode::read_hiding);
+        let response = self.send(&agent, &request, limit).map_err(Failure::from);
+        let answer = response.and_then(|response| self.read_answer(response, decode::read_hiding));
         metrics::apic_request(Method::Post, status_of(&answer), sent.elapsed());
         match answer {
             Ok(_) => debug!(controller:%; "logged out"),
@@ -113,10 +113,20 @@ impl Http {
         retry: Retry,
         decode: Decode<T>,
     ) -> Result<T, Error> {
-        self.with_retries(Method::Get, should_send, retry, &|| {
-            let request = self.agent.get(self.url(target)).header("Cookie", self.cookie());
-            self.read_answer(bounded(request, REQUEST_TIMEOUT).call(), decode)
-        })
+        let mut answer = Err(Error::NotSent);
+        for (at, form) in self.settings.credentials.forms(target).into_iter().enumerate() {
+            let request = Request { form, ..Request::get(target) };
+            answer = self.with_retries(Method::Get, should_send, retry, &|| {
+                self.read_answer(self.send(&self.agent, &request, REQUEST_TIMEOUT)?, decode)
+            });
+            if !matches!(answer, Err(Error::Unauthorized(_) | Error::Forbidden(_))) {
+                if at > 0 {
+                    self.settings.credentials.prefer(form);
+                }
+                break;
+            }
+        }
+        answer
     }
 
     /// Sends a write.
@@ -126,16 +136,13 @@ impl Http {
         should_send: &ShouldSend<'_>,
         retry: Retry,
     ) -> Result<Vec<MoChange>, Error> {
-        let method = if request.body().is_some() { Method::Post } else { Method::Delete };
-        let answer = self.with_retries(method, should_send, retry, &|| {
-            let (url, cookie) = (self.url(&request.target()), self.cookie());
-            let response = match request.body() {
-                Some(body) => {
-                    bounded(self.agent.post(url).header("Cookie", cookie), REQUEST_TIMEOUT).send(body.to_string())
-                }
-                None => bounded(self.agent.delete(url).header("Cookie", cookie), REQUEST_TIMEOUT).call(),
-            };
-            self.read_write_answer(response)
+        let target = request.target();
+        let request = match request.body() {
+            Some(body) => Request::post(&target, body.to_string()),
+            None => Request::delete(&target),
+        };
+        let answer = self.with_retries(request.method, should_send, retry, &|| {
+            self.read_write_answer(self.send(&self.agent, &request, REQUEST_TIMEOUT)?)
         });
         match &answer {
             Err(Error::Rejected { code, .. }) => metrics::apic_refusal(*code),
@@ -143,6 +150,22 @@ impl Http {
             _ => {}
         }
         answer
+    }
+
+    /// Sends a request once, with the proof of who sends it. The outer error means that nothing was sent.
+    fn send(
+        &self,
+        agent: &Agent,
+        request: &Request<'_>,
+        limit: Duration,
+    ) -> Result<Result<Response<Body>, ureq::Error>, Error> {
+        let cookie = self.cookie(request)?;
+        let url = format!("https://{}{}", self.controller.authority(), request.target);
+        Ok(match request.method {
+            Method::Get => prepared(agent.get(url), limit, cookie).call(),
+            Method::Post => prepared(agent.post(url), limit, cookie).send(&*request.body),
+            Method::Delete => prepared(agent.delete(url), limit, cookie).call(),
+        })
     }
 
     /// Waits for the request's turn and sends it, several times if `retry` applies.
@@ -191,37 +214,39 @@ impl Http {
         let response = response.map_err(|error| Error::Unreachable(describe_error(&error)))?;
         let secrets = self.secrets();
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let ahead = response.headers().get("Date").and_then(|it| time::seconds_ahead(it.to_str().ok()?));
         if let Some(redirect) = wrong_peer::redirect(http, response.headers()) {
             let error = Error::Malformed(decode::hide(&redirect, &secrets));
-            return Err(Failure { error, http, retry_after });
+            return Err(Failure { error, http, retry_after, ahead });
         }
         let body = read_body(response).map_err(|error| match error {
             // Another attempt would only bring as much again.
             ureq::Error::BodyExceedsLimit(_) => Error::Malformed(describe_error(&error)),
             error => Error::Unreachable(describe_error(&error)),
         })?;
-        decode(http, &body.bytes, &secrets).map_err(|error| Failure { error, http, retry_after })
+        decode(http, &body.bytes, &secrets).map_err(|error| Failure { error, http, retry_after, ahead })
     }
 
     fn read_write_answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Vec<MoChange>, Failure> {
         let response = response.map_err(|error| unanswered_write(&error))?;
         let (http, retry_after) = (response.status().as_u16(), retry_after(&response));
         let body = read_body(response).map_err(|error| Error::AnswerLost(describe_error(&error)))?;
-        decode::written_hiding(http, &body.bytes, &self.secrets()).map_err(|error| Failure { error, http, retry_after })
+        decode::written_hiding(http, &body.bytes, &self.secrets()).map_err(|error| Failure {
+            error,
+            http,
+            retry_after,
+            ahead: None,
+        })
     }
 
-    fn url(&self, target: &str) -> String {
-        format!("https://{}{target}", self.controller.authority())
-    }
-
-    /// Exactly one cookie: a second one makes every subscription of the session silent.
-    fn cookie(&self) -> String {
-        format!("APIC-cookie={}", self.token.get().expose())
+    /// The header `Cookie` of a request.
+    pub(super) fn cookie(&self, request: &Request<'_>) -> Result<Option<Secret>, Error> {
+        self.settings.credentials.cookie(request, &self.token.get())
     }
 
     /// What this session sends and no text may show (A4).
     fn secrets(&self) -> [Secret; 2] {
-        [self.token.get(), self.settings.password.get()]
+        [self.token.get(), self.settings.credentials.secret().get()]
     }
 }
 
@@ -232,6 +257,8 @@ struct Failure {
     http: u16,
     /// How long the controller asks to wait.
     retry_after: Option<Duration>,
+    /// By how many seconds the controller's clock is ahead of ours, if it said so.
+    ahead: Option<i64>,
 }
 
 impl Failure {
@@ -240,14 +267,16 @@ impl Failure {
         matches!(self.error, Error::Busy(_)) && matches!(self.http, 429 | 503)
     }
 
-    /// A login that a web server or a proxy forbids says nothing about the password.
-    fn of_login(self) -> Failure {
-        match self.error {
-            Error::Unauthorized(text) if self.http == 403 && decode::is_unexplained(&text) => {
-                Failure { error: Error::Unreachable(text), ..self }
-            }
-            error => Failure { error, ..self },
-        }
+    /// A login that a web server or a proxy forbids says nothing about the credentials.
+    fn of_login(self, credentials: &dyn Credentials) -> Failure {
+        let explain = |text| credentials.explain(text, self.ahead);
+        let error = match self.error {
+            Error::Unauthorized(text) if self.http == 403 && decode::is_unexplained(&text) => Error::Unreachable(text),
+            Error::Unauthorized(text) => Error::Unauthorized(explain(text)),
+            Error::Forbidden(text) => Error::Forbidden(explain(text)),
+            error => error,
+        };
+        Failure { error, ..self }
     }
 }
 
@@ -258,7 +287,7 @@ fn status_of<T>(answer: &Result<T, Failure>) -> u16 {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { error, http: 0, retry_after: None }
+        Failure { error, http: 0, retry_after: None, ahead: None }
     }
 }
 
@@ -268,8 +297,12 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-fn bounded<T>(request: RequestBuilder<T>, timeout: Duration) -> RequestBuilder<T> {
-    request.config().timeout_global(Some(timeout)).build()
+fn prepared<T>(request: RequestBuilder<T>, timeout: Duration, cookie: Option<Secret>) -> RequestBuilder<T> {
+    let request = request.config().timeout_global(Some(timeout)).build();
+    match cookie {
+        Some(cookie) => request.header("Cookie", cookie.expose()),
+        None => request,
+    }
 }
 
 /// The body of an answer. A large one keeps others from being read until it is decoded.

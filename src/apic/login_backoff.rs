@@ -8,7 +8,7 @@ use crate::backoff::Backoff;
 /// The least time between logins that follow a refused session.
 pub(super) const RELOGIN_PAUSE: Duration = Duration::from_secs(60);
 
-/// The pauses after the first, second, third and every further refusal of a password in a row. An APIC with lockout on
+/// The pauses after the first, second, third and every further refusal of a login in a row. An APIC with lockout on
 /// and its default values locks an account for an hour after five failures within five minutes (`aaaBlockLoginProfile`).
 const REFUSED_PAUSES: [Duration; 3] = [RELOGIN_PAUSE, Duration::from_secs(120), Duration::from_secs(300)];
 const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(600);
@@ -22,12 +22,12 @@ pub(super) struct LoginBackoff {
     backoff: Backoff,
     /// When the login that followed the last refusal was allowed.
     last_relogin: Option<Instant>,
-    /// How often in a row the password was refused.
+    /// How often in a row the login was refused.
     refusals: usize,
-    /// The account is locked until then; no password helps.
+    /// The account is locked until then; no new password helps.
     locked_until: Option<Instant>,
-    /// When a new password was last tried without a pause.
-    new_password_tried: Option<Instant>,
+    /// When a new password or key was last tried without a pause.
+    new_secret_tried: Option<Instant>,
 }
 
 impl LoginBackoff {
@@ -37,12 +37,12 @@ impl LoginBackoff {
             last_relogin: None,
             refusals: 0,
             locked_until: None,
-            new_password_tried: None,
+            new_secret_tried: None,
         }
     }
 
-    /// The pause after a refused password.
-    pub(super) fn password_refused(&mut self, now: Instant, is_locked: bool) -> Duration {
+    /// The pause after a refused login.
+    pub(super) fn login_refused(&mut self, now: Instant, is_locked: bool) -> Duration {
         let pause = match REFUSED_PAUSES.get(self.refusals) {
             Some(pause) if !is_locked => *pause,
             _ => LONGEST_REFUSED_PAUSE,
@@ -53,24 +53,24 @@ impl LoginBackoff {
         pause
     }
 
-    /// Whether to try a new password without a pause, which then counts as tried. It is once per longest pause: a
+    /// Whether to try a new password or key without a pause, which then counts as tried. It is once per longest pause: a
     /// password that changes again and again and is never right must not lock the account either.
-    pub(super) fn try_new_password(&mut self, now: Instant) -> bool {
-        let was_tried = self.new_password_tried.is_some_and(|it| now < it + LONGEST_REFUSED_PAUSE);
+    pub(super) fn try_new_secret(&mut self, now: Instant) -> bool {
+        let was_tried = self.new_secret_tried.is_some_and(|it| now < it + LONGEST_REFUSED_PAUSE);
         let is_locked = self.locked_until.is_some_and(|it| now < it);
         if was_tried || is_locked {
             return false;
         }
-        self.new_password_tried = Some(now);
+        self.new_secret_tried = Some(now);
         self.last_relogin = Some(now);
         true
     }
 
-    /// The password was accepted.
+    /// The login was accepted.
     pub(super) fn logged_in(&mut self) {
         self.refusals = 0;
         self.locked_until = None;
-        self.new_password_tried = None;
+        self.new_secret_tried = None;
     }
 
     /// The pause after a controller that could not be reached or was busy.
@@ -127,7 +127,7 @@ mod tests {
             let mut now = start;
             let mut logins = vec![now];
             for minutes in [1, 2, 5, 10, 10] {
-                assert_eq!(backoff.password_refused(now, false), Duration::from_secs(60 * minutes));
+                assert_eq!(backoff.login_refused(now, false), Duration::from_secs(60 * minutes));
                 now += Duration::from_secs(60 * minutes);
                 logins.push(now);
             }
@@ -147,14 +147,14 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut backoff = LoginBackoff::new();
         assert_eq!(backoff.session_refused(at(0)), Duration::ZERO);
-        backoff.password_refused(at(1), false);
-        assert!(backoff.try_new_password(at(1)));
-        assert_eq!(backoff.password_refused(at(2), false), Duration::from_secs(120));
-        assert!(!backoff.try_new_password(at(2)) && !backoff.try_new_password(at(600)));
-        assert!(backoff.try_new_password(at(601)), "much later another one is tried");
+        backoff.login_refused(at(1), false);
+        assert!(backoff.try_new_secret(at(1)));
+        assert_eq!(backoff.login_refused(at(2), false), Duration::from_secs(120));
+        assert!(!backoff.try_new_secret(at(2)) && !backoff.try_new_secret(at(600)));
+        assert!(backoff.try_new_secret(at(601)), "much later another one is tried");
         backoff.logged_in();
-        backoff.password_refused(at(700), false);
-        assert!(backoff.try_new_password(at(700)));
+        backoff.login_refused(at(700), false);
+        assert!(backoff.try_new_secret(at(700)));
     }
 
     /// W8: an answer that speaks of a lock waits the longest, and no other password is tried meanwhile.
@@ -167,9 +167,9 @@ mod tests {
         assert!(!is_locked(&Error::Unauthorized("Username or password is incorrect".to_owned())));
         assert!(!is_locked(&Error::Busy("locked".to_owned())));
         let mut backoff = LoginBackoff::new();
-        assert_eq!(backoff.password_refused(start, true), Duration::from_secs(600));
-        assert!(!backoff.try_new_password(start + Duration::from_secs(599)));
-        assert!(backoff.try_new_password(start + Duration::from_secs(600)));
+        assert_eq!(backoff.login_refused(start, true), Duration::from_secs(600));
+        assert!(!backoff.try_new_secret(start + Duration::from_secs(599)));
+        assert!(backoff.try_new_secret(start + Duration::from_secs(600)));
     }
 
     /// W8: sessions that are lost at once cost fewer and fewer logins; after a good one the pauses start over.

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-pub use auth::{Lifetimes, token_in};
+pub use auth::{Credentials, Identity, Lifetimes, is_certificate_dn, private_key, token_in};
 pub use client::Client;
 pub use controller::Controller;
 pub use error::Error;
@@ -51,7 +51,6 @@ pub use subscription::SubscriptionId;
 #[cfg(test)]
 pub(crate) use client::tests::session as test_session;
 use event_sender::EventSender;
-use websocket::EventSocket;
 
 use crate::leadership::Leadership;
 
@@ -85,20 +84,21 @@ pub fn try_login(settings: &Settings, controller: &Controller) -> Result<(), Err
 /// Opens the websocket of a session, subscribes to an object for a minute if there is one, and closes it (`check`).
 pub fn try_events(settings: &Settings, session: &Client, object: Option<&Query>) -> Result<(), Error> {
     settings.pacer.wait_after_login()?;
-    let socket = EventSocket::open(&settings.tls, session.controller(), &session.token(), &|_| Ok(()))?;
+    let socket = session.open_websocket(&|_| Ok(()))?;
     let result = object.map_or(Ok(()), |query| session.try_subscription(query));
     drop(socket);
     result
 }
 
 /// Makes one session without a websocket, for `plan` and `run --once`. The controllers are tried in turn, and the last error
-/// is returned. A refused password is not tried at another controller: that could lock the account (W8).
+/// is returned. A refused login is not tried at another controller: that could lock the account (W8).
 pub fn login(settings: &Settings) -> Result<Client, Error> {
     let mut result = Err(Error::Unreachable("no controller is configured".to_owned()));
     for controller in &settings.controllers {
         let extends = Arc::new(AtomicBool::new(true));
-        result = Client::login(settings, controller, settings.tls.agent(), None, extends)
-            .map_err(|error| error.in_context(&format!("login at {controller} as {:?}", settings.username)));
+        result = Client::login(settings, controller, settings.tls.agent(), None, extends).map_err(|error| {
+            error.in_context(&format!("login at {controller} as {:?}", settings.credentials.identity().to_string()))
+        });
         if !matches!(result, Err(Error::Unreachable(_) | Error::Busy(_) | Error::Malformed(_))) {
             break;
         }

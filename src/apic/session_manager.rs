@@ -32,8 +32,8 @@ const WEBSOCKET_ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 
-/// How often to look for a new password during the pause after a refused one.
-const PASSWORD_CHECK: Duration = Duration::from_secs(1);
+/// How often to look for a new password or key during the pause after a refused one.
+const SECRET_CHECK: Duration = Duration::from_secs(1);
 
 /// The session manager thread.
 pub struct SessionManager {
@@ -48,13 +48,13 @@ pub struct SessionManager {
     extends: Arc<AtomicBool>,
     /// The last error of each controller since the last session. One that repeats is logged once.
     last_errors: BTreeMap<String, String>,
-    /// The APIC has judged the password since it was read.
-    is_password_used: bool,
+    /// The APIC has judged the password or the key since it was read.
+    is_secret_used: bool,
 }
 
 /// How a session, or the attempt to make one, ended.
 enum SessionEnd {
-    /// The APIC did not accept user or password.
+    /// The APIC did not accept the credentials.
     LoginRefused(Error),
     /// There was none, for another reason.
     LoginFailed(Error),
@@ -86,7 +86,7 @@ impl SessionManager {
             backoff: LoginBackoff::new(),
             extends: Arc::new(AtomicBool::new(true)),
             last_errors: BTreeMap::new(),
-            is_password_used: false,
+            is_secret_used: false,
         }
     }
 
@@ -104,18 +104,18 @@ impl SessionManager {
     /// One session at a controller, or one attempt to make it, and the pause that follows.
     fn serve(&mut self, controller: &Controller, term: u64) -> Result<(), Stopped> {
         // It may have been changed meanwhile, and a login with the old one would be refused (F35).
-        if std::mem::take(&mut self.is_password_used) {
-            self.read_password();
+        if std::mem::take(&mut self.is_secret_used) {
+            self.read_secret();
         }
         let begun = Instant::now();
-        let password = self.settings.password.get();
+        let secret = self.settings.credentials.secret().get();
         let end = self.session(controller, term)?;
-        self.is_password_used = !matches!(end, SessionEnd::LoginFailed(_));
+        self.is_secret_used = !matches!(end, SessionEnd::LoginFailed(_));
         let now = Instant::now();
         match end {
             SessionEnd::LoginRefused(error) => {
                 let pause = self.login_refused(controller, &error, now);
-                self.wait_for_password(pause, &password)
+                self.wait_for_secret(pause, &secret)
             }
             SessionEnd::LoginFailed(error) => {
                 let pause = self.backoff.login_failed();
@@ -135,20 +135,20 @@ impl SessionManager {
         }
     }
 
-    /// Logs a refused login; the pause before the next one, which a new password makes unnecessary.
+    /// Logs a refused login; the pause before the next one, which a new password or key makes unnecessary.
     fn login_refused(&mut self, controller: &Controller, error: &Error, now: Instant) -> Duration {
         let is_locked = is_locked(error);
-        let is_new_password = self.read_password();
-        let pause = self.backoff.password_refused(now, is_locked);
-        let (user, retry_in) = (&self.settings.username, seconds(pause));
-        if is_new_password && self.backoff.try_new_password(now) {
-            error!(controller:%, user, error:%; "APIC login refused; trying the new password");
+        let is_new_secret = self.read_secret();
+        let pause = self.backoff.login_refused(now, is_locked);
+        let (user, retry_in) = (self.settings.credentials.identity(), seconds(pause));
+        if is_new_secret && self.backoff.try_new_secret(now) {
+            error!(controller:%, user:%, error:%; "APIC login refused; trying the new credentials");
             return Duration::ZERO;
         }
         if is_locked {
-            error!(controller:%, user, error:%, retry_in; "APIC login refused; the account seems to be locked");
+            error!(controller:%, user:%, error:%, retry_in; "APIC login refused; the account seems to be locked");
         } else {
-            error!(controller:%, user, error:%, retry_in; "APIC login refused; check user name and password");
+            error!(controller:%, user:%, error:%, retry_in; "APIC login refused; check the credentials");
         }
         pause
     }
@@ -175,9 +175,9 @@ impl SessionManager {
         if stopped_within(&self.stop, pause) { Err(Stopped) } else { Ok(()) }
     }
 
-    /// Waits after a refused password. A new one ends the wait: at once if SIGHUP read it, within a minute if only its file
+    /// Waits after a refused login. A new password or key ends the wait: at once if SIGHUP read it, within a minute if only its file
     /// has it.
-    fn wait_for_password(&mut self, pause: Duration, refused: &Secret) -> Result<(), Stopped> {
+    fn wait_for_secret(&mut self, pause: Duration, refused: &Secret) -> Result<(), Stopped> {
         let begun = Instant::now();
         let end = begun + pause;
         let mut read_at = begun + RELOGIN_PAUSE;
@@ -188,19 +188,19 @@ impl SessionManager {
             }
             if read_at <= now {
                 read_at = now + RELOGIN_PAUSE;
-                self.read_password();
+                self.read_secret();
             }
-            if self.settings.password.get() != *refused && self.backoff.try_new_password(now) {
+            if self.settings.credentials.secret().get() != *refused && self.backoff.try_new_secret(now) {
                 return self.wait(Duration::ZERO);
             }
-            self.wait(PASSWORD_CHECK.min(end - now))?;
+            self.wait(SECRET_CHECK.min(end - now))?;
         }
     }
 
-    /// Reads the password again; whether it has changed.
-    fn read_password(&self) -> bool {
-        self.settings.password.renew().unwrap_or_else(|error| {
-            warn!(error; "failed to read the APIC password again; the old one stays in use");
+    /// Reads the password or the key again; whether it has changed.
+    fn read_secret(&self) -> bool {
+        self.settings.credentials.secret().renew().unwrap_or_else(|error| {
+            warn!(error; "failed to read the APIC credentials again; the old ones stay in use");
             false
         })
     }
@@ -291,7 +291,7 @@ impl SessionManager {
         let mut attempt = 1;
         loop {
             pacer.wait_for_turn(&|| true)?;
-            let opened = EventSocket::open(&self.settings.tls, client.controller(), &client.token(), &|stream| {
+            let opened = client.open_websocket(&|stream| {
                 self.handle.set_socket(stream);
                 self.check_may_continue(term)
             });

@@ -1,9 +1,11 @@
 //! The settings of the APIC side.
 
+use std::sync::Arc;
+
+use super::auth::Credentials;
 use super::controller::Controller;
 use super::pacer::RequestPacer;
 use crate::net::Tls;
-use crate::secret::Renewable;
 
 /// Where the APIC is and how to log in.
 #[derive(Debug, Clone)]
@@ -12,10 +14,8 @@ pub struct Settings {
     pub controllers: Vec<Controller>,
     /// How their certificates are verified.
     pub tls: Tls,
-    /// The user, with its login domain if it has one (`apic:DOMAIN\\user`).
-    pub username: String,
-    /// The password. A new one is used from the next login on.
-    pub password: Renewable,
+    /// Who logs in, and how. A new secret is used from the next login on, a new key from the next request on.
+    pub credentials: Arc<dyn Credentials>,
     /// How fast requests follow one another (W8).
     pub pacer: RequestPacer,
 }

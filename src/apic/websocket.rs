@@ -30,13 +30,14 @@ pub(super) struct EventSocket {
 }
 
 impl EventSocket {
-    /// Opens `wss://CONTROLLER/socketTOKEN`. The path is a secret: no error may show it.
+    /// Opens `wss://CONTROLLER/socketTOKEN`. The path is a secret, as the cookie is: no error may show them.
     ///
     /// `connected` gets the TCP connection before anything is sent over it; its error ends the attempt.
     pub(super) fn open(
         tls: &Tls,
         controller: &Controller,
-        token: &Secret,
+        path: &Secret,
+        cookie: &Secret,
         connected: &dyn Fn(&Arc<TcpStream>) -> Result<(), Error>,
     ) -> Result<EventSocket, Error> {
         let (stream, address) = dial(&controller.host, controller.port).map_err(unreachable)?;
@@ -48,10 +49,9 @@ impl EventSocket {
             .connect(&controller.host, DeadlineStream::new(stream, CONNECT_TIMEOUT))
             .map_err(|error| unreachable(tls.explain(error, &controller.host, address).to_string()))?;
 
-        let uri = format!("wss://{}/socket{}", controller.authority(), token.expose());
+        let uri = format!("wss://{}{}", controller.authority(), path.expose());
         let uri = uri.parse().map_err(|_| unreachable("the token does not fit into a path".to_owned()))?;
-        // Exactly one cookie: a second one makes every subscription of the session silent.
-        let request = ClientRequestBuilder::new(uri).with_header("Cookie", format!("APIC-cookie={}", token.expose()));
+        let request = ClientRequestBuilder::new(uri).with_header("Cookie", cookie.expose());
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE))

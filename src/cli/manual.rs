@@ -32,7 +32,7 @@ const SIGNALS: &[(&str, &str)] = &[
         "SIGTERM, SIGINT",
         "Shut down within two seconds; fabric objects stay in place. A second signal ends the process at once.",
     ),
-    ("SIGHUP", "Read the APIC password and the Kubernetes credentials again."),
+    ("SIGHUP", "Read the APIC password or private key and the Kubernetes credentials again."),
     ("SIGUSR1", "Log the full status."),
     ("SIGUSR2", "Approve the deletions that the deletion guard (`--max-deletes`) blocks."),
 ];
@@ -43,7 +43,7 @@ const FILES: &[(&str, &str)] = &[
         "The settings of the systemd service, one variable a line. As root `plan`, `explain`, `check`, `status` and `purge` take them, too.",
     ),
     (
-        "/etc/aci-sync/apic-password, kubeconfig, apic-ca.pem",
+        "/etc/aci-sync/apic-password, apic-private-key.pem, kubeconfig, apic-ca.pem",
         "The secrets of the systemd service, which gets them as systemd credentials. Restart it after a change.",
     ),
 ];

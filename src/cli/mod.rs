@@ -156,7 +156,7 @@ pub const FLAGS: &[Flag] = &[
         "apic-insecure",
         Shape::Switch,
         "false",
-        "Trust any APIC certificate. An attacker between aci-sync and the APIC gets the password.",
+        "Trust any APIC certificate. An attacker between aci-sync and the APIC can take over the login.",
     ),
     flag(
         "apic-rate",
@@ -175,6 +175,18 @@ pub const FLAGS: &[Flag] = &[
         Shape::One("FILE"),
         "`$CREDENTIALS_DIRECTORY/apic-password`, `ACI_PASSWORD`",
         "The file with the APIC password.",
+    ),
+    flag(
+        "apic-certificate-dn",
+        Shape::One("DN"),
+        "none: login with a password",
+        "Login by certificate: the DN of the user's certificate, `uni/userext/user-USER/usercert-NAME`; needs `--apic-private-key-file` and excludes a password.",
+    ),
+    flag(
+        "apic-private-key-file",
+        Shape::One("FILE"),
+        "none",
+        "The private key of that certificate: RSA, PEM (PKCS#8 or PKCS#1), without a password.",
     ),
     flag(
         "cluster-id",
@@ -325,7 +337,7 @@ pub const FLAGS: &[Flag] = &[
 
 /// Variables that belong to no flag, each with its help.
 pub const VARIABLES: &[(&str, &str)] = &[
-    ("ACI_USERNAME", "The APIC user; with a login domain: `apic:DOMAIN\\user`."),
+    ("ACI_USERNAME", "The APIC user; with a login domain: `apic:DOMAIN\\user`. Not needed with a certificate."),
     ("ACI_PASSWORD", "The APIC password. A file or a systemd credential is safer."),
     ("ACI_APIC", "The same as `ACI_SYNC_APIC`."),
     ("KUBECONFIG", "kubeconfig files, separated by colons."),

@@ -95,7 +95,7 @@ fn start(invocation: &Invocation) -> Result<(), ExitError> {
     };
     logging::start(output, level, config::log_format(invocation)?)?;
     if let Err(error) = secret::keep_out_of_core_files() {
-        log::warn!(error:%; "failed to forbid core files; one could hold the password");
+        log::warn!(error:%; "failed to forbid core files; one could hold a secret");
     }
     Ok(())
 }

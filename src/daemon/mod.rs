@@ -34,14 +34,13 @@ pub(crate) fn apic_settings(config: &Config) -> Result<apic::Settings, ExitError
     let failed = |error| ExitError::config(format!("invalid TLS settings for the APIC: {error}"));
     if matches!(config.apic_tls.verify, Verify::Nothing) {
         log::warn!(
-            "--apic-insecure: the APIC's certificate is not verified; an attacker in the network can take the password"
+            "--apic-insecure: the APIC's certificate is not verified; an attacker in the network can take over the login"
         );
     }
     Ok(apic::Settings {
         controllers: config.controllers.clone(),
         tls: Tls::new(&config.apic_tls).map_err(failed)?,
-        username: config.username.clone(),
-        password: Renewable::new(config.password.clone()),
+        credentials: config.identity.with(Renewable::new(config.secret.clone())),
         pacer: apic::RequestPacer::new(config.apic_rate, config.parallel),
     })
 }

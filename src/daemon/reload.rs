@@ -27,10 +27,10 @@ impl Reload {
     }
 }
 
-/// Reads the APIC password and the Kubernetes credentials again. If one cannot be read the old value stays (X4).
-pub fn credentials(password: &Renewable, cluster: &kube::Client) {
-    if let Err(error) = password.renew() {
-        warn!(error; "failed to read the APIC password; the old credentials stay in use");
+/// Reads the APIC credentials and the Kubernetes credentials again. If one cannot be read the old value stays (X4).
+pub fn credentials(secret: &Renewable, cluster: &kube::Client) {
+    if let Err(error) = secret.renew() {
+        warn!(error; "failed to read the APIC credentials; the old ones stay in use");
         return;
     }
     match cluster.renew_credentials() {

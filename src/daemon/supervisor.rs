@@ -21,6 +21,7 @@ use crate::kube;
 use crate::leadership::Leadership;
 use crate::model::rules::Policy;
 use crate::reconcile::Reconciler;
+use crate::secret::Renewable;
 use crate::status::routes;
 use crate::status::server::{Connections, Listeners, Server};
 use crate::status::service_manager::ServiceManager;
@@ -50,7 +51,7 @@ fn thread(run: impl FnOnce() + Send + 'static) -> Body {
     })
 }
 
-/// Reads the configuration again, for the password in it.
+/// Reads the configuration again, for the password or the key in it.
 pub type ReadConfig = dyn Fn() -> Result<Config, ExitError> + Send + Sync;
 
 /// Runs until a signal or a failure; the exit code.
@@ -64,10 +65,11 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
     let (fabric_sender, fabric_events) = bounded(QUEUE);
     let (command_sender, commands) = bounded(8);
     let mut settings = apic_settings(&config)?;
-    let read_password = move || read_config().map(|config| config.password).map_err(|error| error.message);
-    settings.password = settings.password.with_source(Arc::new(read_password));
+    let read_secret = move || read_config().map(|config| config.secret).map_err(|error| error.message);
+    let secret = Renewable::new(config.secret.clone()).with_source(Arc::new(read_secret));
+    settings.credentials = config.identity.with(secret.clone());
     settings.pacer = settings.pacer.until(stop.clone());
-    let (password, tls) = (settings.password.clone(), settings.tls.clone());
+    let tls = settings.tls.clone();
     let lock = config.lease.as_ref().map(|(namespace, name)| kube::LeaseLock::new(cluster.clone(), namespace, name));
     let leadership = if lock.is_some() { Leadership::not_yet() } else { Leadership::permanent() };
     let (session, session_manager, refresher) =
@@ -147,8 +149,8 @@ pub fn run(config: Config, cluster: kube::Client, read_config: Box<ReadConfig>) 
             warn!(signal = "SIGUSR2"; "the event loop is busy; deletions not approved, send the signal again");
         }
         SIGHUP => {
-            let (password, cluster) = (password.clone(), cluster.clone());
-            reload.start(move || reload::credentials(&password, &cluster));
+            let (secret, cluster) = (secret.clone(), cluster.clone());
+            reload.start(move || reload::credentials(&secret, &cluster));
         }
         _ => {}
     };
@@ -180,7 +182,7 @@ fn log_start(config: &Config, cluster: &kube::Client) {
     let lease = config.lease.as_ref().map_or("off".to_owned(), |(namespace, name)| format!("{namespace}/{name}"));
     info!(
         version, commit, policy:% = config.policy, server = cluster.server(), controllers = controllers.join(","),
-        user = config.username, cluster_id, leader_election = lease;
+        user:% = config.identity, cluster_id, leader_election = lease;
         "starting aci-sync"
     );
 }

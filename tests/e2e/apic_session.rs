@@ -111,7 +111,7 @@ fn a_wrong_password_is_retried_rarely() {
     let world = World::new();
     world.apic.set_password("admin", "another");
     let mut daemon = world.run(&[]);
-    daemon.until_logged("check user name and password");
+    daemon.until_logged("check the credentials");
     // Long enough for many more logins: every watch is cut, and opened again after a pause.
     let watches = || world.kube.journal().iter().filter(|it| it.target.contains("watch=true")).count();
     let end = std::time::Instant::now() + crate::world::LIMIT;
@@ -139,9 +139,7 @@ fn a_new_password_ends_the_wait() {
     world.apic.set_password("admin", "Another-word-2");
     let daemon = world.run(&[]);
     let controller = world.apic.apic();
-    daemon.until_logged(&format!(
-        "check user name and password controller={controller} user=admin error=\"not authorized"
-    ));
+    daemon.until_logged(&format!("check the credentials controller={controller} user=admin error=\"not authorized"));
     daemon.until_logged("retry_in=60.0s");
     world.folder.file("password", "Another-word-2");
     let begun = std::time::Instant::now();
@@ -214,7 +212,7 @@ fn secrets_stay_secret() {
         daemon.until_logged("failed to open an APIC session");
         world.apic.set_password("admin", "another");
         world.apic.start_again(0).unwrap();
-        daemon.until_logged("check user name and password");
+        daemon.until_logged("check the credentials");
         daemon.signal("USR1");
         daemon.until_logged("leader=true controller=none");
         daemon.stop();

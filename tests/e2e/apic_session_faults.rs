@@ -368,7 +368,7 @@ fn credentials_may_be_rotated() {
     world.apic.expire_tokens();
     world.kube.pod("a", "web", "3", &["10.0.0.3"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert_eq!((logins(&world), daemon.count("check user name and password")), (2, 0));
+    assert_eq!((logins(&world), daemon.count("check the credentials")), (2, 0));
     assert!(world.apic.writes().iter().all(|it| !it.body.contains("deleted")));
     let log = daemon.log();
     assert!([kube::TOKEN, "rotated", "Another-word", world.apic.password()].iter().all(|it| !log.contains(it)));

@@ -98,7 +98,7 @@ fn a_readable_password_file_is_a_warning() {
     let warned = |words: &[&str]| {
         let (code, _, err) = exit_and_outputs(world.output(words));
         assert_eq!(code, Some(0), "{err}");
-        err.contains("password file is readable by other users")
+        err.contains("file with APIC credentials is readable by other users")
     };
     assert!(!warned(&["plan"]));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();

@@ -553,7 +553,7 @@ fn a_rotated_password_is_found() {
     world.kube.pod("a", "web", "2", &["10.0.0.2"]);
     world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
     let logins = || world.apic.journal().iter().filter(|it| it.path.contains("aaaLogin")).count();
-    assert_eq!((logins(), daemon.count("check user name and password")), (2, 0));
+    assert_eq!((logins(), daemon.count("check the credentials")), (2, 0));
 
     // One that was tried before it was renewed: the new one comes at once, this once.
     world.apic.set_password("admin", "Another-word-3");
@@ -562,6 +562,6 @@ fn a_rotated_password_is_found() {
         move |_| std::fs::write(&file, "Another-word-3").unwrap()
     });
     world.apic.drop_websockets();
-    daemon.until_logged("APIC login refused; trying the new password");
+    daemon.until_logged("APIC login refused; trying the new credentials");
     assert!(!daemon.log().contains("Another-word"));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::world::{DN_E, Daemon, E, LIMIT, World, side_by_side};
 use aci_sync::apic;
-use aci_sync::apic::Controller;
+use aci_sync::apic::{Controller, Identity};
 use aci_sync::daemon::event_loop::{EventLoop, Inbox};
 use aci_sync::daemon::watchdog::Heartbeat;
 use aci_sync::kube;
@@ -475,8 +475,8 @@ fn the_end_of_a_term_stops_the_next_write() {
     let settings = apic::Settings {
         controllers: vec![Controller { host: host.to_owned(), port: port.parse().unwrap() }],
         tls: Tls::new(&tls).unwrap(),
-        username: world.apic.username().to_owned(),
-        password: Renewable::new(Secret::new(world.apic.password())),
+        credentials: Identity::User(world.apic.username().to_owned())
+            .with(Renewable::new(Secret::new(world.apic.password()))),
         pacer: apic::RequestPacer::new(None, 1),
     };
     let ((stop, stopped), (_ask, commands)) = (bounded(0), bounded(1));

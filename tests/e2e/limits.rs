@@ -12,7 +12,7 @@ use aci_sync::apic::adapters::WithoutEvents;
 use aci_sync::apic::traits::{ApicRead, ApicWrite, ShouldSend, WriteAnswer};
 use aci_sync::apic::writer::request::WriteRequest;
 use aci_sync::apic::writer::{Refusal, Writer};
-use aci_sync::apic::{self, Query, Settings, SubscriptionId};
+use aci_sync::apic::{self, Identity, Query, Settings, SubscriptionId};
 use aci_sync::kube::{self, Client, Error, Pool, decode};
 use aci_sync::leadership::Leadership;
 use aci_sync::model::cache::FabricCache;
@@ -110,8 +110,7 @@ fn endless_answers_of_the_apic_are_cut_off() {
     let client = apic::login(&Settings {
         controllers: vec![Controller { host: address.ip().to_string(), port: address.port() }],
         tls: Tls::new(&tls).unwrap(),
-        username: fabric.username().to_owned(),
-        password: Renewable::new(Secret::new(fabric.password())),
+        credentials: Identity::User(fabric.username().to_owned()).with(Renewable::new(Secret::new(fabric.password()))),
         pacer: apic::RequestPacer::new(None, 1),
     });
     let client = client.unwrap();
@@ -249,8 +248,7 @@ fn websocket_messages_are_bounded() {
         let settings = Settings {
             controllers: vec![Controller { host: "127.0.0.1".to_owned(), port: server.address().port() }],
             tls: Tls::new(&tls).unwrap(),
-            username: "admin".to_owned(),
-            password: Renewable::new(Secret::new("secret")),
+            credentials: Identity::User("admin".to_owned()).with(Renewable::new(Secret::new("secret"))),
             pacer: apic::RequestPacer::new(None, 1),
         };
         let (events, said) = bounded(8);

@@ -8,6 +8,7 @@ mod world;
 mod api_server_faults;
 mod apic_session;
 mod apic_session_faults;
+mod certificate_login;
 mod check;
 mod cli;
 mod completions;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use sim::pki::{KeyForm, user_certificate};
+
 use crate::world::{E, World, bare_command, output};
 
 /// What `scripts/install` and an administrator put into `/etc/aci-sync`, in the folder of the world.
@@ -69,6 +71,26 @@ fn the_settings_of_the_service_are_used() {
         let (code, _, err) = run(command);
         assert!(code == Some(78) && err.contains("aci-sync: missing APIC "), "{words:?} {variable:?}: {code:?} {err}");
     }
+}
+
+/// T13, A5: the certificate of the service's settings is used with the key of its folder, and a command line that names a
+/// certificate means other settings.
+#[test]
+fn the_certificate_of_the_service_is_used() {
+    let world = World::new();
+    let user = user_certificate("aci-sync", 30);
+    let dn = world.apic.add_certificate("aci-sync", "one", &user);
+    let key = "/run/credentials/aci-sync.service/apic-private-key.pem";
+    install(&world, &format!("ACI_SYNC_APIC_CERTIFICATE_DN={dn}\nACI_SYNC_APIC_PRIVATE_KEY_FILE={key}"));
+    world.folder.file("apic-private-key.pem", &user.key_pem(KeyForm::Pkcs8));
+    let (code, _, err) = run(typed(&world, &["plan"]));
+    assert!(code == Some(78) && err.contains("not together with the credential apic-password"), "{err}");
+    std::fs::remove_file(world.folder.path().join("apic-password")).unwrap();
+    let (code, plan, err) = run(typed(&world, &["plan"]));
+    assert_eq!((code, &*plan), (Some(0), "No changes: the fabric is in sync with the cluster.\n"), "{err}");
+    assert!(world.apic.journal().iter().all(|it| it.path != "/api/aaaLogin.json"));
+    let (code, _, err) = run(typed(&world, &["plan", "--apic-certificate-dn", &dn]));
+    assert!(code == Some(78) && err.contains("missing APIC controllers"), "{code:?} {err}");
 }
 
 /// T5, T13: `status` asks where the service's settings say that the daemon listens.

@@ -179,7 +179,7 @@ fn credentials_are_read_again_on_demand() {
     let old = world.apic.password();
     world.folder.file("password", "");
     daemon.signal("HUP");
-    daemon.until_logged("the old credentials stay in use");
+    daemon.until_logged("the old ones stay in use");
     world.apic.drop_websockets();
     daemon.until_logged_times("APIC session established", 2);
     world.apic.set_password("admin", "Another-word-2");
@@ -203,7 +203,7 @@ fn a_fifo_as_a_credential_blocks_nothing() {
     std::fs::remove_file(&password).unwrap();
     assert!(Command::new("mkfifo").arg(&password).status().unwrap().success());
     daemon.signal("HUP");
-    daemon.until_logged("the old credentials stay in use");
+    daemon.until_logged("the old ones stay in use");
     daemon.until_logged("not a regular file");
     daemon.signal("USR1");
     daemon.until_logged("leader=true controller=");

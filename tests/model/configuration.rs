@@ -94,6 +94,19 @@ fn bad_values() {
         ("", &[("ACI_APIC", "")][..], 78, "missing APIC controllers; set --apic or ACI_APIC"),
         ("", &[("ACI_USERNAME", "")], 78, "set ACI_USERNAME"),
         ("", &[("ACI_PASSWORD", "")], 78, "missing APIC password; set --password-file or ACI_PASSWORD"),
+        (
+            "--apic-certificate-dn D --apic-private-key-file F",
+            &[],
+            64,
+            "--apic-certificate-dn: not together with ACI_PASSWORD",
+        ),
+        (
+            "--apic-certificate-dn D",
+            &[],
+            64,
+            "--apic-certificate-dn: a certificate needs its key; set --apic-private-key-file",
+        ),
+        ("--apic-private-key-file F", &[], 64, "--apic-private-key-file: a key needs its certificate"),
         ("--apic http://apic1", &[], 64, "--apic: \"http://apic1\" begins with http://"),
         ("", &[("ACI_APIC", "http://apic1")], 78, "ACI_APIC: \"http://apic1\""),
         ("--apic apic1:0", &[], 64, "host:port"),
@@ -169,7 +182,7 @@ fn passwords() {
     folder.file("apic-password", "from-credential");
     let credentials = ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap());
     let password =
-        |words: &str, environment: &[(&str, &str)]| load(words, environment).unwrap().password.expose().to_owned();
+        |words: &str, environment: &[(&str, &str)]| load(words, environment).unwrap().secret.expose().to_owned();
     assert_eq!(password(&format!("--password-file {}", file.display()), &[credentials]), "from-file");
     assert_eq!(password("", &[("ACI_SYNC_PASSWORD_FILE", file.to_str().unwrap())]), "from-file");
     assert_eq!(password("", &[credentials]), "from-credential");

@@ -84,24 +84,25 @@ pub(super) fn clock(world: &mut World<'_>) -> Vec<Outcome> {
 
 /// One login. A refused one is not repeated, here or at another controller: that could lock the account (W8).
 pub(super) fn login(world: &mut World<'_>) -> Vec<Outcome> {
-    let (Some(settings), Some(password)) = (&mut world.apic, &world.password) else { return Vec::new() };
+    let (Some(settings), Some(config), Some(secret)) = (&mut world.apic, &world.config, &world.secret) else {
+        return Vec::new();
+    };
     settings.controllers = world.trusted.iter().map(|(controller, _)| controller.clone()).collect();
-    settings.password = Renewable::new(password.clone());
+    settings.credentials = config.identity.with(Renewable::new(secret.clone()));
     let session = match apic::login(settings) {
         Ok(session) => session,
         Err(error @ Error::Unauthorized(_)) => {
-            let fix = "correct ACI_USERNAME or the password; run check again only after that, or the APIC may lock the \
-                       account";
-            return vec![Outcome::fail("", error.to_string(), fix)];
+            return vec![Outcome::fail("", error.to_string(), settings.credentials.remedy())];
         }
         Err(error) => return vec![Outcome::fail("", error.to_string(), "wait a minute and run check again")],
     };
     let subject = session.controller().to_string();
+    let identity = config.identity.to_string();
     let outcome = if session.login_answer().must_change_password {
-        let text = format!("logged in as {:?}; the APIC wants the password to be changed", settings.username);
+        let text = format!("logged in as {identity:?}; the APIC wants the password to be changed");
         Outcome::warn(&subject, text, "change the password of this user before it expires")
     } else {
-        Outcome::ok(&subject, format!("logged in as {:?}", settings.username))
+        Outcome::ok(&subject, format!("logged in as {identity:?}"))
     };
     world.session = Some(session);
     vec![outcome]
@@ -130,7 +131,7 @@ pub(super) fn others(world: &mut World<'_>) -> Vec<Outcome> {
             continue;
         }
         outcomes.push(match apic::try_login(settings, controller) {
-            Ok(()) => Outcome::ok(&subject, "logged in and out"),
+            Ok(()) => Outcome::ok(&subject, "login accepted"),
             Err(error) => {
                 is_refused = matches!(error, Error::Unauthorized(_) | Error::Forbidden(_));
                 Outcome::warn(&subject, error.to_string(), fix)
@@ -159,8 +160,14 @@ pub(super) fn websocket(world: &mut World<'_>) -> Vec<Outcome> {
 /// The release of the APIC.
 pub(super) fn version(world: &mut World<'_>) -> Vec<Outcome> {
     let Some(session) = &world.session else { return Vec::new() };
-    let text = &session.login_answer().version;
-    let Some(version) = Release::parse(text) else {
+    let text = match session.release() {
+        Ok(text) => text,
+        Err(error) => {
+            let text = format!("release not known: {error}");
+            return vec![Outcome::warn("", text, "let the user read firmwareCtrlrRunning")];
+        }
+    };
+    let Some(version) = Release::parse(&text) else {
         let fix = "compare the release with the needs in README.md";
         return vec![Outcome::warn("", format!("unknown APIC release {text:?}"), fix)];
     };

@@ -11,19 +11,20 @@ use crate::net::Verify;
 
 /// The subjects of `secrets`.
 pub(super) const PASSWORD: &str = "password";
+pub(super) const PRIVATE_KEY: &str = "private_key";
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 
 const CHMOD: &str = "run chmod 600 on it";
 
 /// All values but the secrets, and rules that can never match.
 pub(super) fn config(world: &mut World<'_>) -> Vec<Outcome> {
-    let config = match config::load_without_password(world.invocation, world.environment) {
+    let config = match config::load_without_secret(world.invocation, world.environment) {
         Ok(config) => config,
         Err(error) => return vec![Outcome::fail("", error.message, "correct the flag or the variable")],
     };
     let mut outcomes = useless_rules(&config, world.invocation.get("allow"));
     if matches!(config.apic_tls.verify, Verify::Nothing) {
-        let text = "the APIC's certificate is not verified; an attacker in the network can take the password";
+        let text = "the APIC's certificate is not verified; an attacker in the network can take over the login";
         outcomes.push(Outcome::warn("", text, "replace --apic-insecure by --apic-ca or --apic-fingerprint"));
     }
     if outcomes.is_empty() {
@@ -47,15 +48,15 @@ fn useless_rules(config: &Config, given: Option<&Given>) -> Vec<Outcome> {
     rules.map(|(_, text)| warn(text)).collect()
 }
 
-/// The password and the kubeconfig.
+/// The password or the private key, and the kubeconfig.
 pub(super) fn secrets(world: &mut World<'_>) -> Vec<Outcome> {
-    let file = world.invocation.get("password-file");
-    let password = match config::password(file, world.environment) {
-        Err(error) => Outcome::fail(PASSWORD, error.message, "see --password-file in docs/configuration.md"),
-        Ok(password) => {
-            world.password = Some(password);
-            let path = file.map(|it| Path::new(&it.values[0]));
-            readable(PASSWORD, path.into_iter())
+    let subject = if world.invocation.get("apic-private-key-file").is_some() { PRIVATE_KEY } else { PASSWORD };
+    let apic = match config::secret(world.invocation, world.environment) {
+        Err(error) => Outcome::fail(subject, error.message, "see docs/credentials-and-permissions.md"),
+        Ok(secret) => {
+            world.secret = Some(secret);
+            let path = config::secret_file(world.invocation).map(|it| Path::new(&it.values[0]));
+            readable(subject, path.into_iter())
         }
     };
     let first = |flag: &str| world.invocation.get(flag).and_then(|it| it.values.first()).cloned();
@@ -70,7 +71,7 @@ pub(super) fn secrets(world: &mut World<'_>) -> Vec<Outcome> {
             readable(KUBECONFIG, files.iter().map(PathBuf::as_path))
         }
     };
-    vec![password, kubeconfig]
+    vec![apic, kubeconfig]
 }
 
 fn readable<'a>(subject: &str, mut files: impl Iterator<Item = &'a Path>) -> Outcome {

@@ -45,7 +45,7 @@ const fn check(
     Check { id, after, run }
 }
 
-/// All checks, in their order. The password is sent once, and only to a controller whose certificate is trusted.
+/// All checks, in their order. A login is sent once, and only to a controller whose certificate is trusted.
 pub const CHECKS: &[Check] = &[
     check("config", &[], local::config),
     check("secrets", &[], local::secrets),
@@ -58,7 +58,11 @@ pub const CHECKS: &[Check] = &[
     check("apic.reach", &[("config", "")], apic::reach),
     check("apic.tls", &[("apic.reach", "")], apic::tls),
     check("apic.clock", &[("apic.tls", "")], apic::clock),
-    check("apic.login", &[("apic.tls", ""), ("secrets", local::PASSWORD)], apic::login),
+    check(
+        "apic.login",
+        &[("apic.tls", ""), ("secrets", local::PASSWORD), ("secrets", local::PRIVATE_KEY)],
+        apic::login,
+    ),
     check("apic.others", &[("apic.login", "")], apic::others),
     check("apic.version", &[("apic.login", "")], apic::version),
     check("apic.websocket", &[("apic.login", "")], apic::websocket),
@@ -86,7 +90,8 @@ struct World<'a> {
     invocation: &'a Invocation,
     environment: &'a Environment,
     config: Option<Config>,
-    password: Option<Secret>,
+    /// The password or the private key for the APIC.
+    secret: Option<Secret>,
     cluster: Option<crate::kube::Client>,
     /// By `--cluster-id` or the namespace `kube-system`.
     cluster_id: Option<String>,
@@ -120,7 +125,7 @@ pub fn run(invocation: &Invocation, environment: &Environment) -> Result<u8, Exi
         invocation,
         environment,
         config: None,
-        password: None,
+        secret: None,
         cluster: None,
         cluster_id: None,
         is_accepted: false,
@@ -211,17 +216,17 @@ fn judge_end(subject: &str, what: &str, end: u64, fix: &str, ended: fn(&str, Str
 
 /// The difference between a peer's clock and ours.
 fn compare_clocks(subject: &str, date: Option<&str>) -> Outcome {
-    const MAX_SECONDS: i64 = 30;
-    let Some(theirs) = date.and_then(time::parse_http_date) else {
+    let Some(ahead) = date.and_then(time::seconds_ahead) else {
         return Outcome::skip(subject, "the answer has no valid header Date");
     };
-    let ahead = theirs as i64 - time::unix_now() as i64;
-    if ahead.abs() <= MAX_SECONDS {
-        return Outcome::ok(subject, format!("within {MAX_SECONDS} s of ours"));
+    if ahead.abs() <= time::CLOCK_TOLERANCE {
+        return Outcome::ok(subject, format!("within {} s of ours", time::CLOCK_TOLERANCE));
     }
-    let direction = if ahead > 0 { "ahead of" } else { "behind" };
-    let text = format!("{} s {direction} ours", ahead.abs());
-    Outcome::warn(subject, text, "synchronize both clocks with NTP; certificates and tokens depend on them")
+    Outcome::warn(
+        subject,
+        time::clock_difference(ahead),
+        "synchronize both clocks with NTP; certificates and tokens depend on them",
+    )
 }
 
 #[cfg(test)]

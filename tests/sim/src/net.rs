@@ -558,7 +558,8 @@ pub fn split_target(target: &str) -> (String, Vec<(String, String)>) {
     (percent_decoded(path), pairs.collect())
 }
 
-fn percent_decoded(text: &str) -> String {
+/// A text with its percent-encoded bytes decoded.
+pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

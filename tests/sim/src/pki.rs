@@ -110,6 +110,12 @@ impl Authority {
     }
 }
 
+/// A self-signed certificate of an APIC user with an RSA key, which ends after so many days.
+pub fn user_certificate(name: &str, days: i64) -> Pair {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    Pair { certificate: certificate(name, &[], &key, None, &[], days), key }
+}
+
 fn ec_key() -> PKey<Private> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()

@@ -14,6 +14,7 @@ use super::fabric::Author;
 use super::tree::Mo;
 use super::variants::Variants;
 use super::write::Forbidden;
+use crate::pki::Pair;
 
 /// A handle on the admin API; cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -222,6 +223,19 @@ impl AdminApi {
             state.users.retain(|it| it.name != user);
             state.users.push(User { name: user.to_owned(), password: password.to_owned() });
         });
+    }
+
+    /// Gives a user a certificate; its DN. A former one of that name is replaced.
+    pub fn add_certificate(&self, user: &str, name: &str, certificate: &Pair) -> String {
+        let dn = format!("uni/userext/user-{user}/usercert-{name}");
+        let certificate = certificate.certificate.clone();
+        self.cluster.change(|state| state.certificates.0.insert(dn.clone(), certificate));
+        dn
+    }
+
+    /// Takes a certificate from its user.
+    pub fn remove_certificate(&self, dn: &str) {
+        self.cluster.change(|state| state.certificates.0.remove(dn));
     }
 
     /// Takes the privilege to write at and below a DN from every user: 403.

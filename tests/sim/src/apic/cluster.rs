@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::fabric::Fabric;
 use super::front::Front;
 use super::session::Sessions;
+use super::signed::Certificates;
 use super::tree::{Change, Tree};
 
 /// A request that was answered.
@@ -96,6 +97,9 @@ pub(super) struct State {
     pub front: Front,
     pub users: Vec<User>,
     pub domains: Vec<String>,
+    pub certificates: Certificates,
+    /// By how many seconds the controllers' clock is ahead of ours.
+    pub ahead: i64,
     pub journal: Vec<Entry>,
     pub rejections: Vec<Rejection>,
     /// Subscriptions whose target contains one of these are refused.

@@ -117,6 +117,14 @@ impl ApiError {
         ApiError::new(403, 403, "Need a valid APIC-challenge header, as the session was opened with gui-token-request")
     }
 
+    /// A request that is signed for a certificate that no user has. The text that names it is not established.
+    pub fn unknown_certificate(variants: &Variants) -> ApiError {
+        if variants.certificate_flaws_named {
+            return ApiError::new(403, 403, "User certificate not found");
+        }
+        ApiError::no_cookie()
+    }
+
     /// No token at all.
     pub fn no_cookie() -> ApiError {
         let text = "Need a valid webtoken cookie (named APIC-Cookie) or a signed request with signature in the cookie \

@@ -12,6 +12,7 @@ use super::fabric::Fabric;
 use super::front::Front;
 use super::requests;
 use super::session::{Lifetimes, Outgoing, Sessions};
+use super::signed::Certificates;
 use super::variants::Variants;
 use crate::net::{Request, split_target};
 
@@ -41,6 +42,8 @@ impl InMemoryApic {
             front: Front::default(),
             users: Vec::new(),
             domains: Vec::new(),
+            certificates: Certificates::default(),
+            ahead: 0,
             journal: Vec::new(),
             rejections: Vec::new(),
             refused_subscriptions: Vec::new(),

@@ -1,7 +1,7 @@
 //! SimApic: a controller cluster that behaves as documented. In reading order: the class table and the tree, reads,
 //! writes and what the fabric does by itself, sessions and subscriptions, the requests, the admin API for tests.
 //!
-//! Left out: XML, requests signed with a certificate, objects of classes that are only known by name, the topology
+//! Left out: XML, objects of classes that are only known by name, the topology
 //! below `topology/` besides its faults, statistics and health. What a source says about an answer stands beside the
 //! requests in `tests/apic_requests.txt` and `tests/apic_writes.txt`.
 
@@ -25,6 +25,7 @@ mod query;
 mod requests;
 mod rules;
 mod session;
+mod signed;
 mod sim;
 mod socket;
 mod tree;

@@ -1,6 +1,6 @@
 //! One request, one answer: paths, sessions, and which part of the simulator it is for.
 //!
-//! Left out: XML (`.xml` gets a 404), requests signed with a certificate, and whatever is not below `/api/`.
+//! Left out: XML (`.xml` gets a 404), and whatever is not below `/api/`.
 
 use serde_json::json;
 
@@ -75,7 +75,10 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
     }
     let now = state.now();
     let cookies: Vec<&str> = request.headers.iter().filter(|it| it.0 == "cookie").map(|it| it.1.as_str()).collect();
-    let caller = match state.sessions.caller(controller, &cookies, &state.fabric.variants, now) {
+    let signer = state.certificates.signer(request, &state.fabric.variants, state.ahead)?;
+    let signed = signer.map(|it| state.sessions.signed_caller(controller, it, &state.fabric.variants, now));
+    let by_token = || state.sessions.caller(controller, &cookies, &state.fabric.variants, now);
+    let caller = match signed.map_or_else(by_token, Ok) {
         Err(error) if error.is_about_token() && state.fabric.variants.html_forbidden => return Ok(Reply::html(403)),
         other => other?,
     };
@@ -91,6 +94,11 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
             let token = state.sessions.refresh(caller.session, &state.fabric.variants, now)?;
             Ok(welcome(state, controller, caller.session, &caller.user, token))
         }
+        ("GET", ("webtokenSession", "")) => {
+            let token = state.sessions.webtoken(controller, &caller, &state.fabric.variants, now);
+            let body = json!({"webtokenSession": {"attributes": {"token": token}}}).to_string();
+            Ok(Reply::json(json::envelope(1, &body, None, &state.fabric.variants)))
+        }
         ("POST", ("aaaLogout", "")) => {
             state.sessions.logout(caller.session);
             empty(state)
@@ -103,6 +111,12 @@ fn route(state: &mut State, controller: usize, request: &Request, user: &mut Str
         ("GET", ("mo", dn)) => {
             let scope = Scope::Object(readable(state, dn)?);
             read(state, controller, &caller, request, scope)
+        }
+        ("GET", ("class", "firmwareCtrlrRunning")) => {
+            let attributes = json!({"dn": "topology/pod-1/node-1/sys/ctrlrfwstatuscont/ctrlrrunning",
+                "version": state.fabric.variants.version, "type": "controller"});
+            let body = json!({"firmwareCtrlrRunning": {"attributes": attributes}}).to_string();
+            Ok(Reply::json(json::envelope(1, &body, None, &state.fabric.variants)))
         }
         ("GET", ("class", rest)) => {
             let below = dn::split(rest).filter(|it| !it.0.is_empty());

@@ -9,6 +9,7 @@ use super::error::ApiError;
 use super::fabric::Fabric;
 use super::json;
 use super::query::{Query, Scope};
+use super::signed::Signer;
 use super::tree::Change;
 use super::variants::{Order, TokenStyle, Variants};
 
@@ -42,6 +43,15 @@ struct Session {
     challenge: Option<String>,
     /// Tokens and when they end.
     tokens: Vec<(String, Duration)>,
+    /// A `webtokenSession`.
+    is_signed: bool,
+    ends_with_socket: bool,
+}
+
+impl Session {
+    fn new(controller: usize, user: String, uid: String, begun: Duration, tokens: Vec<(String, Duration)>) -> Session {
+        Session { controller, user, uid, begun, challenge: None, tokens, is_signed: false, ends_with_socket: false }
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +103,8 @@ pub struct Sessions {
 
 /// How the ids of subscriptions begin: 17 digits.
 const FIRST_SUBSCRIPTION: u64 = 72_059_075_820_650_497;
+/// Longer than any test.
+const ENDLESS: Duration = Duration::from_secs(1_000_000_000);
 /// Logins that are taken at once before the throttle counts.
 const LOGIN_BURST: f64 = 8.0;
 
@@ -137,8 +149,37 @@ impl Sessions {
         let token = new_token(variants.token_style);
         let tokens = vec![(token.clone(), now + self.lifetimes.token.min(self.lifetimes.maximum))];
         let (user, uid) = (user.to_owned(), uid.to_owned());
-        self.sessions.insert(self.next, Session { controller, user, uid, begun: now, challenge: None, tokens });
+        self.sessions.insert(self.next, Session::new(controller, user, uid, now, tokens));
         (self.next, token)
+    }
+
+    /// The token of a new `webtokenSession`.
+    pub fn webtoken(&mut self, controller: usize, caller: &Caller, variants: &Variants, now: Duration) -> String {
+        self.next += 1;
+        let token = new_token(variants.token_style);
+        let life = if variants.webtoken_expires { self.lifetimes.token } else { ENDLESS };
+        let tokens = vec![(token.clone(), now + life)];
+        let (user, uid) = (caller.user.clone(), caller.uid.clone());
+        let ends_with_socket = variants.webtoken_ends_with_socket;
+        let session = Session::new(controller, user, uid, now, tokens);
+        self.sessions.insert(self.next, Session { is_signed: true, ends_with_socket, ..session });
+        token
+    }
+
+    /// Whether a session is a `webtokenSession`.
+    pub fn is_signed(&self, session: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|it| it.is_signed)
+    }
+
+    /// Whose request a signed one is. Without a session it cannot subscribe.
+    pub fn signed_caller(&self, controller: usize, signer: Signer, variants: &Variants, now: Duration) -> Caller {
+        let named = signer.websocket.as_deref().and_then(|token| self.with_token(controller, token, now));
+        let latest = || {
+            let sockets = self.sockets.values().rev().filter(|it| it.controller == controller);
+            sockets.map(|it| it.session).find(|it| self.sessions.get(it).is_some_and(|it| it.user == signer.user))
+        };
+        let session = if variants.signed_subscriptions_name_socket { named.map(|it| it.0) } else { latest() };
+        Caller { session: session.unwrap_or(0), user: signer.user.clone(), uid: "15373".to_owned(), doubled: false }
     }
 
     /// Gives a session a `urlToken`.
@@ -219,6 +260,9 @@ impl Sessions {
     pub fn close(&mut self, socket: u64) {
         if let Some(socket) = self.sockets.remove(&socket) {
             let _ = socket.outgoing.send(Outgoing::Close);
+            if self.sessions.get(&socket.session).is_some_and(|it| it.ends_with_socket) {
+                self.sessions.remove(&socket.session);
+            }
         }
         self.subscriptions.retain(|_, it| it.socket != socket);
     }

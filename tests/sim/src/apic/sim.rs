@@ -15,6 +15,7 @@ use super::front::Front;
 use super::lab;
 use super::requests::{self, Reply};
 use super::session::{Lifetimes, Sessions};
+use super::signed::Certificates;
 use super::socket;
 use super::variants::Variants;
 use crate::net::{Connection, Fault, Request, Server, Service};
@@ -86,6 +87,8 @@ impl SimApic {
             front: Front::default(),
             users: vec![admin],
             domains: ["LOCAL", "fallback", "DefaultAuth"].map(str::to_owned).to_vec(),
+            certificates: Certificates::default(),
+            ahead: 0,
             journal: Vec::new(),
             rejections: Vec::new(),
             refused_subscriptions: Vec::new(),
@@ -200,6 +203,7 @@ impl SimApic {
     /// From now on answers carry the header `Date`, from clocks that are so many seconds ahead of ours.
     pub fn show_date(&self, ahead: i64) {
         self.servers.lock().unwrap().values().for_each(|it| it.show_date(ahead));
+        self.admin.cluster.change(|state| state.ahead = ahead);
     }
 
     /// Trouble with requests, at all controllers; the number of times counts at each.
@@ -296,7 +300,10 @@ impl Controller {
         let target = request.target.strip_prefix("/socket").unwrap_or_default();
         let (token, challenge) = target.split_once('?').unwrap_or((target, ""));
         let session = self.admin.cluster.change(|state| {
+            let signer = state.certificates.signer(request, &state.fabric.variants, state.ahead);
             let session = state.sessions.of_token(self.controller, token, challenge, state.now());
+            // The websocket of a signed session is opened by a signed request.
+            let session = session.filter(|it| !state.sessions.is_signed(*it) || matches!(signer, Ok(Some(_))));
             state.note(self.entry(request, String::new(), if session.is_some() { 101 } else { 403 }));
             session
         });

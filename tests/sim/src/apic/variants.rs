@@ -79,6 +79,17 @@ pub struct Variants {
     pub old_token_lives: bool,
     /// Whether the websocket is closed as soon as the last token of its session ends.
     pub socket_ends_with_token: bool,
+    /// Whether a signature is compared with the request target as it was sent, or percent-decoded.
+    pub signs_as_sent: bool,
+    /// Whether a signed subscription has to name its websocket (`APIC-WebSocket-Session`); if not, it gets the latest one of
+    /// the user.
+    pub signed_subscriptions_name_socket: bool,
+    /// Whether a `webtokenSession` ends with its websocket.
+    pub webtoken_ends_with_socket: bool,
+    /// Whether a `webtokenSession` ends after a token's life.
+    pub webtoken_expires: bool,
+    /// Whether a refusal names the flaw of a certificate, or is the one that a request without any proof gets.
+    pub certificate_flaws_named: bool,
     /// Logins a second and controller, after a first burst of eight; more get a 503 in HTML. `None`: no limit.
     pub login_throttle: Option<u32>,
     /// Whether IPv6 prefixes are stored in RFC 5952 form, or as they were written.
@@ -184,6 +195,11 @@ impl Default for Variants {
             token_style: TokenStyle::Base64,
             old_token_lives: true,
             socket_ends_with_token: true,
+            signs_as_sent: false,
+            signed_subscriptions_name_socket: true,
+            webtoken_ends_with_socket: true,
+            webtoken_expires: false,
+            certificate_flaws_named: false,
             login_throttle: Some(2),
             ipv6_canonical: true,
             host_bits: HostBits::Kept,
@@ -248,6 +264,11 @@ impl Variants {
             token_style: TokenStyle::Jwt,
             old_token_lives: false,
             socket_ends_with_token: false,
+            signs_as_sent: true,
+            signed_subscriptions_name_socket: false,
+            webtoken_ends_with_socket: false,
+            webtoken_expires: true,
+            certificate_flaws_named: true,
             ipv6_canonical: false,
             reject_multi_tenant: false,
             tag_events: false,

@@ -131,7 +131,11 @@ impl Client {
     }
 
     pub fn try_socket(&self) -> Option<Socket> {
-        let token = self.cookie.split_once('=').unwrap().1;
+        self.socket_at(self.cookie.split_once('=').unwrap().1)
+    }
+
+    /// Opens the websocket of a token.
+    pub fn socket_at(&self, token: &str) -> Option<Socket> {
         let uri = format!("wss://localhost/socket{token}{}", self.socket_query).parse().unwrap();
         let request = ClientRequestBuilder::new(uri).with_header("Cookie", self.cookie.as_str());
         Some(tungstenite::client(request, self.connect()).ok()?.0)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sim::apic::{ApiError, Options, SimApic, Variants};
 use sim::net::{Fault, Trouble};
+use sim::pki::{Pair, user_certificate};
 
 use crate::client::{Client, EPG, LIMIT, apic, ends, epg, next, token_in};
 
@@ -220,4 +221,99 @@ fn trouble_comes_on_demand() {
     assert!(ends(socket));
     apic.expire_tokens();
     assert_eq!(client.get("/api/mo/uni.json").status, 403);
+}
+
+/// The header `Cookie` of a signed request, as aci-containers and cisco.aci make it.
+fn signed(dn: &str, user: &Pair, text: &str, websocket: &str) -> String {
+    let mut signer = openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &user.key).unwrap();
+    let signature = openssl::base64::encode_block(&signer.sign_oneshot_to_vec(text.as_bytes()).unwrap());
+    let session = if websocket.is_empty() { String::new() } else { format!("; APIC-WebSocket-Session={websocket}") };
+    format!(
+        "APIC-Request-Signature={signature}; APIC-Certificate-Algorithm=v1.0; APIC-Certificate-DN={dn}; \
+         APIC-Certificate-Fingerprint=fingerprint{session}"
+    )
+}
+
+#[test]
+fn signed_requests_need_the_right_key_and_form() {
+    for as_sent in [false, true] {
+        let apic = apic(|it| it.signs_as_sent = as_sent);
+        let user = user_certificate("bot", 30);
+        let dn = apic.add_certificate("bot", "one", &user);
+        let mut client = Client::new(&apic, 0);
+        let filter = "/api/class/fvTenant.json?query-target-filter=eq(fvTenant.name,%22T%22)";
+        let decoded = filter.replace("%22", "\"");
+        for (target, text, is_good) in [
+            ("/api/mo/uni.json", "GET/api/mo/uni.json".to_owned(), true),
+            ("/api/mo/uni.json", "GET /api/mo/uni.json".to_owned(), false),
+            ("/api/mo/uni.json", "POST/api/mo/uni.json".to_owned(), false),
+            (filter, format!("GET{filter}"), as_sent),
+            (filter, format!("GET{decoded}"), !as_sent),
+        ] {
+            client.cookie = signed(&dn, &user, &text, "");
+            let answer = client.get(target);
+            let bad = (403, "403".to_owned(), "bad signature".to_owned());
+            assert!(if is_good { answer.status == 200 } else { answer.error() == bad }, "{text}: {}", answer.body);
+        }
+        client.cookie = signed(&dn, &user_certificate("bot", 30), "GET/api/mo/uni.json", "");
+        assert_eq!(client.get("/api/mo/uni.json").error().2, "bad signature");
+        client.cookie = signed("uni/userext/user-bot/usercert-two", &user, "GET/api/mo/uni.json", "");
+        assert!(client.get("/api/mo/uni.json").error().2.starts_with("Need a valid webtoken cookie"));
+        let body = json!({"fvTenant": {"attributes": {"name": "N"}}});
+        client.cookie = signed(&dn, &user, &format!("POST/api/mo/uni.json{body}"), "");
+        assert_eq!(client.post("/api/mo/uni.json", &body).status, 200);
+        client.cookie = signed(&dn, &user, "POST/api/mo/uni.json", "");
+        assert_eq!(client.post("/api/mo/uni.json", &body).error().2, "bad signature", "the body is signed, too");
+    }
+}
+
+#[test]
+fn a_certificate_is_valid_by_the_clock_of_the_controllers() {
+    for (days, ahead, flaw) in [
+        (30, 0, None),
+        (-1, 0, Some("certificate has expired")),
+        (30, 40 * 86_400, Some("certificate has expired")),
+        (30, -2 * 86_400, Some("certificate is not yet valid")),
+    ] {
+        let apic = apic(|it| it.certificate_flaws_named = true);
+        apic.show_date(ahead);
+        let user = user_certificate("bot", days);
+        let dn = apic.add_certificate("bot", "one", &user);
+        let mut client = Client::new(&apic, 0);
+        client.cookie = signed(&dn, &user, "GET/api/mo/uni.json", "");
+        let answer = client.get("/api/mo/uni.json");
+        match flaw {
+            None => assert_eq!(answer.status, 200, "{}", answer.body),
+            Some(flaw) => assert_eq!(answer.error().2, flaw),
+        }
+    }
+}
+
+/// A `webtokenSession` ties subscriptions to its websocket, which a signed request opens.
+#[test]
+fn signed_subscriptions_belong_to_a_webtoken_session() {
+    for names_socket in [true, false] {
+        let apic = apic(|it| it.signed_subscriptions_name_socket = names_socket);
+        let user = user_certificate("bot", 30);
+        let dn = apic.add_certificate("bot", "one", &user);
+        let mut client = Client::new(&apic, 0);
+        let target = "/api/mo/uni/tn-T.json?subscription=yes";
+        let subscribe = |client: &mut Client, websocket: &str| {
+            client.cookie = signed(&dn, &user, &format!("GET{target}"), websocket);
+            client.get(target).status
+        };
+        client.cookie = signed(&dn, &user, "GET/api/webtokenSession.json", "");
+        let answer = client.get("/api/webtokenSession.json");
+        let token = answer.json()["imdata"][0]["webtokenSession"]["attributes"]["token"].as_str().unwrap().to_owned();
+        assert_eq!(subscribe(&mut client, &token), 405, "there is no websocket yet");
+        client.cookie = signed(&dn, &user, "GET/socket", "");
+        assert!(client.socket_at(&token).is_none(), "its path is signed, too");
+        client.cookie = signed(&dn, &user, &format!("GET/socket{token}"), "");
+        let socket = client.socket_at(&token).unwrap();
+        assert!(apic.wait_until(LIMIT, |apic| apic.websockets() == 1));
+        assert_eq!(subscribe(&mut client, &token), 200);
+        assert_eq!(subscribe(&mut client, ""), if names_socket { 405 } else { 200 });
+        drop(socket);
+        assert!(apic.wait_until(LIMIT, |apic| apic.sessions() == 0), "it ends with its websocket");
+    }
 }

@@ -1,12 +1,9 @@
-//! Logging in with user and password: the bodies that are sent, and the token that comes back.
+//! The token in the answer to a login or a refresh, and how long it lives. Both are checked.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::decode::Answer;
-use super::error::Error;
-use super::settings::Settings;
+use crate::apic::decode::Answer;
+use crate::apic::error::Error;
 use crate::secret::Secret;
 
 /// The longest life of a token or a session that is believed, in seconds; an APIC grants a day.
@@ -19,6 +16,9 @@ const DEFAULT_SESSION_LIFE: u64 = 86_400;
 /// The longest token that is believed, in bytes; it goes into every request's head. An APIC's has about a hundred.
 const MAX_TOKEN: usize = 8192;
 
+/// Longer than any process lives.
+const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
+
 /// How long a token and its session live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -28,15 +28,9 @@ pub struct Lifetimes {
     pub session: Duration,
 }
 
-/// What a login sends.
-pub(super) fn login_body(settings: &Settings) -> Value {
-    let attributes = json!({"name": settings.username, "pwd": settings.password.get().expose()});
-    json!({"aaaUser": {"attributes": attributes}})
-}
-
-/// What a logout sends.
-pub(super) fn logout_body(settings: &Settings) -> Value {
-    json!({"aaaUser": {"attributes": {"name": settings.username}}})
+impl Lifetimes {
+    /// Those of a session that needs no refresh.
+    pub(in crate::apic) const ENDLESS: Lifetimes = Lifetimes { token: TEN_YEARS, session: TEN_YEARS };
 }
 
 /// The token of a login or a refresh, with its life.
@@ -62,6 +56,8 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::apic::decode;
 
