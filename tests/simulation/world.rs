@@ -11,7 +11,6 @@ use aci_sync::model::dn::L3outDn;
 use aci_sync::model::finding::Code;
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::owner::OwnerIdentity;
-use aci_sync::model::plan::Change;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Rules};
 use aci_sync::reconcile::scheduler::{EndedReconcile, NextStep, Scheduler};
@@ -21,7 +20,7 @@ use sim::apic::{InMemoryApic, Variants, WriteAnswer};
 use crate::actors;
 use crate::apic::{Line, PYTHON, Trouble, event_summary, snapshot, summary};
 use crate::cluster::Cluster;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, name_of};
 use crate::explanations;
 use crate::judge::{GRACE, has_moved, moves};
 use crate::oracle::{self, Settings};
@@ -372,18 +371,7 @@ impl World {
         if let Ok(report) = &outcome {
             let mut coverage = self.coverage.borrow_mut();
             for change in report.done.iter().flat_map(|it| &it.changes) {
-                coverage.count(match change {
-                    Change::CreateEpg { .. } => "change: EPG made",
-                    Change::SetEpgOwner { .. } => "change: EPG marked",
-                    Change::DeleteEpg { .. } => "change: EPG deleted",
-                    Change::CreateSubnet { .. } => "change: subnet made",
-                    Change::RepairSubnet { .. } => "change: subnet repaired",
-                    Change::DeleteSubnet { moves_to: Some(_), .. } => "change: subnet moved",
-                    Change::DeleteSubnet { .. } => "change: subnet deleted",
-                    Change::RestoreRelation { .. } => "change: contract restored",
-                    Change::CreateTag => "change: tag written",
-                    Change::DeleteTag { .. } => "change: tag deleted",
-                });
+                coverage.count(name_of(change));
             }
             for finding in it.reconciler.findings() {
                 coverage.count(&format!("finding: {:?}", finding.code));
