@@ -30,6 +30,30 @@ fn deleted_objects_come_back() {
     });
 }
 
+/// R7: with `--restore-contracts` a deleted EPG comes back with its contract relations, which stay people's.
+#[test]
+fn contract_relations_come_back_if_asked() {
+    World::both(|world| {
+        let daemon = world.run(&["--restore-contracts"]);
+        served(world);
+        world.until_read_again();
+        let relations = [("fvRsProv", "tnVzBrCPName", "rsprov-web"), ("fvRsConsIf", "tnVzCPIfName", "rsconsIf-shared")];
+        for (class, attribute, rn) in relations {
+            let name = rn.split_once('-').unwrap().1;
+            world.apic.admin_post(DN_E, &json!({class: {"attributes": {attribute: name}}})).unwrap();
+        }
+        world.settle();
+        world.apic.admin_delete(DN_E).unwrap();
+        world.until_holds("E", &["10.0.0.1", "10.0.0.2"]);
+        for (.., rn) in relations {
+            let relation = format!("{DN_E}/{rn}");
+            world.until(rn, |world| world.apic.get(&relation).is_some());
+            assert_eq!(world.apic.get(&relation).unwrap()["annotation"], "");
+        }
+        assert_eq!(daemon.count("restored without its contract relations"), 0);
+    });
+}
+
 /// R2: name, required scope and owner mark are put back; added flags, descriptions and contracts stay.
 #[test]
 fn managed_attributes_are_repaired() {
