@@ -34,7 +34,7 @@ const SIGNALS: &[(&str, &str)] = &[
     ),
     ("SIGHUP", "Read the APIC password or private key and the Kubernetes credentials again."),
     ("SIGUSR1", "Log the full status."),
-    ("SIGUSR2", "Approve the deletions that the deletion guard (`--max-deletes`) blocks."),
+    ("SIGUSR2", "Approve the deletions and moves that the deletion guard (`--max-deletes`) blocks."),
 ];
 
 const FILES: &[(&str, &str)] = &[
@@ -49,13 +49,14 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 const DESCRIPTION: &[&str] = &[
-    "A Deployment with the annotation `aci.haystacknetworks.com/l3o`, or with `--workloads` a StatefulSet or DaemonSet, gets an external EPG (l3extInstP) below an existing \
-     tenant and L3Out, with one subnet (l3extSubnet) for each address of its Pods and of its LoadBalancer Services. \
+    "A Deployment with the annotation `aci.haystacknetworks.com/l3o`, or with `--workloads` a StatefulSet or DaemonSet, \
+     gets an external EPG (l3extInstP) below an existing tenant and L3Out, with one subnet (l3extSubnet) for each address of its Pods and of its LoadBalancer Services. \
      aci-sync keeps these subnets up to date while the workload exists, and deletes what it created after the \
      workload is gone.",
     "What aci-sync creates carries the owner annotation `orchestrator:aci-sync:{cluster id}`. If another writer deletes \
      or changes an owned object (drift), aci-sync restores it, its name, its owner annotation and its scope flags. It \
-     never changes or deletes an object that it does not own, and never writes contracts.",
+     never changes or deletes an object that it does not own, and writes no contracts; with `--restore-contracts` it puts \
+     contract relations back.",
     "The annotation `aci.haystacknetworks.com/pause` with the value `true` pauses a workload: aci-sync adds, removes \
      and repairs nothing for it.",
     "Each flag but `--yes` and `--legacy` is also a variable: `ACI_SYNC_` and the flag's name in capitals, such as \

@@ -1,5 +1,5 @@
-//! The watched kinds, as the Kubernetes API and the watchers know them. A kind needs a row here, a variant of
-//! [`Kind`] in the model, and its fields in `objects`.
+//! The kinds that can be watched, as the Kubernetes API and the watchers know them. A kind needs a row here, a variant of
+//! [`Kind`] in the model, and its fields in `objects`; which of them are watched is a setting (G1).
 
 use crate::model::kubernetes::Kind;
 

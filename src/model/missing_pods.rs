@@ -1,8 +1,8 @@
 //! Managed workloads whose Pods are not found although their status counts some (P1, G2).
 //!
-//! Names say which Deployment owns a Pod. So Pods of an adopted ReplicaSet without `pod-template-hash`, or of one whose
-//! name was cut, have no owner here. For a moment Pods are missing now and then, because the watches of workloads and Pods
-//! are independent.
+//! The name of a ReplicaSet says which Deployment owns a Pod. So Pods of an adopted ReplicaSet without
+//! `pod-template-hash`, or of one whose name was cut, have no owner here. For a moment Pods are missing now and then,
+//! because the watches of workloads and Pods are independent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -101,7 +101,7 @@ impl fmt::Display for State {
 pub struct FabricView {
     /// The L3Outs of interest.
     pub l3outs: Vec<L3outView>,
-    /// The deletions that wait for approval (W4).
+    /// The deletions that wait for approval (W4), those of blocked moves included (J3).
     pub blocked: BTreeSet<ObjectDn>,
     /// What people should know, each since when, in seconds since 1970.
     pub findings: BTreeMap<Finding, u64>,
