@@ -204,7 +204,7 @@ pub const FLAGS: &[Flag] = &[
         "workloads",
         Shape::Many("KINDS"),
         "`deployments`",
-        "The kinds of workloads that the annotation counts on: `deployments`, `statefulsets`, `daemonsets`. Each needs the right to list and watch it.",
+        "The kinds of workloads whose annotation counts: `deployments`, `statefulsets`, `daemonsets`. Each needs the right to list and watch it.",
     ).values(&["deployments", "statefulsets", "daemonsets"]),
     flag(
         "expose",
@@ -230,7 +230,7 @@ pub const FLAGS: &[Flag] = &[
         "restore-contracts",
         Shape::Switch,
         "false",
-        "Give an owned EPG that another writer deleted the contract relations again that it had in that moment.",
+        "Put back the contract relations of an owned EPG that another writer deleted, as they were in that moment.",
     ),
     flag(
         "policy",

@@ -1,6 +1,5 @@
 //! The ways to log in, each in a file of its own: the requests that open, keep and close a session, and the proof of identity
-//! that every request carries. What all have in common is here: who logs in; the token that comes
-//! back is in `token`.
+//! that every request carries. What all have in common is here: who logs in. The token that comes back is in `token`.
 
 mod certificate;
 mod password;

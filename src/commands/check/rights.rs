@@ -1,4 +1,5 @@
-//! The rights that aci-sync needs, one for each line of `scripts/kubernetes-rbac.yaml` and `scripts/kubernetes-rbac-workloads.yaml` (a test compares).
+//! The rights that aci-sync needs, one for each line of `scripts/kubernetes-rbac.yaml` and
+//! `scripts/kubernetes-rbac-workloads.yaml` (a test compares).
 
 use crate::config::Config;
 use crate::kube::Right;
