@@ -361,7 +361,9 @@ impl Code {
             Code::LegacyObject => "Delete it if it is not needed; see migrating from Python.",
             Code::OwnerMarkLost => "Delete it if it is not needed.",
             Code::WriterConflict => "Find the other writer (the audit log of the APIC), and stop it.",
-            Code::DeletionsBlocked => "Check that this is the right, complete cluster, then approve them.",
+            Code::DeletionsBlocked => {
+                "Check that this is the right, complete cluster, and --default-l3out if moves are blocked, then approve them."
+            }
             Code::Rejected => {
                 "Look at the APIC's code and text. The object is tried again after 10 s, doubling to 10 min."
             }
