@@ -284,9 +284,12 @@ pub static FAMILIES: &[Family] = &[
     gauge("aci_sync_open_findings", &[], "Findings that hold something desired back.", |view| {
         count(view.snapshot.fabric.findings.keys().filter(|finding| finding.code.is_open()).count())
     }),
-    gauge("aci_sync_blocked_deletions", &[], "Deletions that wait for approval, those of blocked moves included.", |view| {
-        count(view.snapshot.fabric.blocked.len())
-    }),
+    gauge(
+        "aci_sync_blocked_deletions",
+        &[],
+        "Deletions that wait for approval, those of blocked moves included.",
+        |view| count(view.snapshot.fabric.blocked.len()),
+    ),
     gauge("aci_sync_deferred_objects", &[], "Objects that are left alone for a while after a rejection.", |view| {
         count(view.snapshot.fabric.deferred.len())
     }),
