@@ -49,7 +49,7 @@ fn a_short_annotation() {
         let explained = text(&["explain", "a/web", default[0], default[1]]);
         assert!(explained.contains("valid: uni/tn-T/out-L/instP-E"), "{explained}");
         let checked = text(&["check", default[0], default[1]]);
-        assert!(checked.contains("Deployments name 1 L3Out"), "{checked}");
+        assert!(checked.contains("workloads name 1 L3Out"), "{checked}");
         let planned = world.output(&["plan", default[0], default[1]]);
         assert_eq!(planned.status.code(), Some(0), "{}", String::from_utf8_lossy(&planned.stdout));
         let planned = text(&["plan", default[0], default[1], "--allow", "a=T/M"]);
