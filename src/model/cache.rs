@@ -236,6 +236,13 @@ impl FabricCache {
                     subnet.was_owned = false;
                 }
             }
+            Some(ParsedDn::BelowEpg(epg)) => {
+                let relation = dn.rsplit('/').next().unwrap_or_default();
+                let is_known = |it: &&mut Epg| !it.deleted && it.relations.contains(relation);
+                if let Some(epg) = self.epg_mut(&epg).filter(is_known) {
+                    epg.relation_removed = true;
+                }
+            }
             _ => {}
         }
     }
@@ -285,6 +292,7 @@ impl FabricCache {
                 }
             }
             Change::RestoreRelation { relation } => {
+                self.lost.relation_restored(dn, relation);
                 if let Some(epg) = epgs.get_mut(&dn.name) {
                     epg.relations.insert(relation.clone());
                 }

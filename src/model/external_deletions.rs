@@ -19,8 +19,8 @@ pub struct ExternalDeletions {
 #[derive(Debug)]
 struct LostRelations {
     all: BTreeSet<Box<str>>,
-    /// They were there when the EPG was deleted: every change of the L3Out came as an event, and so did that deletion.
-    /// Otherwise people may have removed one before.
+    /// They were there when the EPG was deleted: every change of the L3Out came as an event, and so did that deletion, before
+    /// any of a relation. Otherwise people may have removed one before.
     may_return: bool,
 }
 
@@ -39,6 +39,16 @@ impl ExternalDeletions {
     pub fn returning(&self, dn: &EpgDn) -> impl Iterator<Item = &str> {
         let lost = self.relations.get(dn).filter(|it| it.may_return);
         lost.into_iter().flat_map(|it| &it.all).map(|it| &**it).filter(|it| contract_of(it).is_some())
+    }
+
+    /// One of them is back: who removes it from now on removes it for good.
+    pub(super) fn relation_restored(&mut self, dn: &EpgDn, relation: &str) {
+        if let Some(lost) = self.relations.get_mut(dn) {
+            lost.all.remove(relation);
+            if lost.all.is_empty() {
+                self.relations.remove(dn);
+            }
+        }
     }
 
     /// The APIC does not take them back.
@@ -73,11 +83,12 @@ impl ExternalDeletions {
             self.objects.insert(ObjectDn::Epg(dn.clone()));
         }
         let was_deleted = now.is_none() || before.deleted;
-        if now.is_some_and(|it| !it.relations.is_empty()) {
+        // Another writer's EPG of that name is another EPG, whatever becomes of it.
+        if now.is_some_and(|it| !it.relations.is_empty() || !it.is_ours()) {
             self.relations.remove(dn);
         } else if was_owned && was_deleted && !before.relations.is_empty() {
             // Only an event takes `was_owned` from an EPG that was owned when it was read.
-            let may_return = is_watched && before.deleted && !before.was_owned;
+            let may_return = is_watched && before.deleted && !before.was_owned && !before.relation_removed;
             let lost = LostRelations { all: before.relations.clone(), may_return };
             self.relations.insert(dn.clone(), lost);
         }

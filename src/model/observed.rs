@@ -113,6 +113,8 @@ pub struct Epg {
     pub may_have_held: bool,
     /// Another writer deleted it since it was read, by an event or by the answer to a write that created it again.
     pub deleted: bool,
+    /// Since it was read an event has said that a contract relation of it is gone, and none that it is gone itself (R7).
+    pub relation_removed: bool,
     /// It was read or created in this reconcile (W7).
     pub fresh: bool,
     /// A plan found nothing to do and nothing to say about it, and neither it nor what is desired there has changed since.
@@ -136,6 +138,7 @@ impl Epg {
             relations: BTreeSet::new(),
             may_have_held: true,
             deleted: false,
+            relation_removed: false,
             fresh: true,
             settled: false,
         }

@@ -127,6 +127,11 @@ impl Reconciler {
                 self.fabric.cache.relations_refused(dn);
                 Ok(Next::Continue)
             }
+            Refusal::Apic(error @ Error::AnswerLost(_)) if transaction.restores_relations() => {
+                // They are there now or never: to try again and again would hold up all else in this EPG (W7).
+                self.fabric.cache.relations_refused(&transaction.epg);
+                self.write_failed(run, &transaction, error).map(|()| Next::DropEpg)
+            }
             Refusal::Apic(error) if self.is_about_content(&transaction.epg, &error) => {
                 Ok(self.content_rejected(run, &transaction, &error))
             }

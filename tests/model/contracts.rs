@@ -110,3 +110,71 @@ fn refused_relations_are_not_tried_again() {
         assert_eq!(session.writes.take().len(), 0);
     }
 }
+
+/// R7: a relation that people remove right after it has come back stays away, although the EPG has none then.
+#[test]
+fn relations_come_back_once() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!(relations(&apic), 5);
+    for rn in RELATIONS.iter().map(|it| it.0).chain(["rscons-web"]) {
+        apic.admin.admin_delete(&format!("{DN_E}/{rn}")).unwrap();
+    }
+    assert!(changes(&mut reconciler, &session, now).is_empty());
+    assert_eq!(relations(&apic), 0);
+    assert!(findings(&reconciler, Code::ContractsLost).is_empty());
+}
+
+/// R7: a relation that people remove stays away, also if they delete the EPG before aci-sync has looked. The finding lists the
+/// others, too.
+#[test]
+fn a_relation_removed_before_its_epg_stays_removed() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
+    assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+}
+
+/// R7, O4: an EPG that another writer makes under the same name is another one: what the owned one had does not return when
+/// that one is gone in its turn.
+#[test]
+fn relations_do_not_outlive_another_writers_epg() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    changes(&mut reconciler, &session, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!(findings(&reconciler, Code::ForeignEpgDeleted).len(), 1);
+    apic.admin.admin_delete(TAG).unwrap();
+    let created = changes(&mut reconciler, &session, now);
+    assert!(created[0].starts_with("+ EPG"), "{created:?}");
+    assert_eq!((relations(&apic), findings(&reconciler, Code::ContractsLost).len()), (0, 0));
+}
+
+/// R7, W7: relations whose answer is lost are not tried again and again, which would hold up what else the EPG needs.
+#[test]
+fn relations_without_an_answer_hold_nothing_up() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    session.trouble(|method, _, body| {
+        (method == "POST" && body.contains("fvRsCons")).then(|| Error::AnswerLost("no answer in time".to_owned()))
+    });
+    changes(&mut reconciler, &session, now);
+    assert!(findings(&reconciler, Code::Rejected).is_empty());
+    assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+    hears(&mut reconciler, pod("web", 2, "10.0.0.2"), now);
+    changes(&mut reconciler, &session, now);
+    assert_eq!(apic.admin.subnets(DN_E).len(), 2);
+}
