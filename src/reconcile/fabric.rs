@@ -166,6 +166,15 @@ impl FabricState {
         self.with_annotation.iter().cloned().chain(self.cache.l3outs_with_owned()).collect()
     }
 
+    /// Whether the APIC refuses to give us an L3Out that holds something of ours, or may hold it. A namespace may name any
+    /// L3Out that the user may not read.
+    pub(super) fn may_hide_ours(&self) -> bool {
+        if self.ownership_query_error.is_some() {
+            return self.deferred.findings().next().is_some();
+        }
+        self.with_ours().iter().any(|dn| self.deferred.is_known(dn))
+    }
+
     /// An L3Out is of no interest any more; its subscription.
     pub(super) fn forget(&mut self, dn: &L3outDn) -> Option<SubscriptionId> {
         self.cache.forget(dn);

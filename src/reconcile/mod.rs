@@ -250,7 +250,7 @@ impl Reconciler {
             return Ok(Round::Next);
         }
         let owned = || self.fabric.cache.count_owned();
-        let all_read = self.has_read_everything() && self.fabric.deferred.findings().next().is_none();
+        let all_read = self.has_read_everything() && !self.fabric.may_hide_ours();
         let most = self.rules.max_deletes;
         if self.may_delete(now) && self.guards.deletion.check(&plan, owned, most, all_read) {
             return Ok(Round::Next);

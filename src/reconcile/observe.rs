@@ -305,6 +305,7 @@ impl Reconciler {
             None => self.fabric.subscriptions.read_without_websocket(dn),
         }
         self.fabric.subscriptions.was_read(dn, run.now);
+        let was_read = self.fabric.cache.l3out(dn).is_some();
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
         let reverted = self.fabric.cache.put_l3out(dn, &mos, is_watched);
         self.reverted(reverted);
@@ -318,6 +319,9 @@ impl Reconciler {
         if self.fabric.deferred.is_known(dn) {
             self.fabric.deferred.release(dn);
             self.guards.deletion.check_next();
+            if !was_read && self.fabric.cache.l3outs_with_owned().contains(dn) {
+                self.guards.deletion.count_moves();
+            }
         }
     }
 

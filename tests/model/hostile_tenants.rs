@@ -12,7 +12,7 @@ use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::{Key, Kind, Object};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::Policy;
-use aci_sync::model::rules::{Allow, Rules};
+use aci_sync::model::rules::{Allow, MaxDeletes, Rules};
 use aci_sync::reconcile::ReconcileContext;
 use serde_json::json;
 use sim::apic::{InMemoryApic, Variants};
@@ -445,4 +445,52 @@ fn later_creations_do_not_postpone_the_read() {
         session.deliver_events(&mut reconciler);
     }
     assert!(reads.get() > 0, "not once in 30 s");
+}
+
+/// J3, W4: moves are counted at the start. A namespace that names an L3Out which the user may not read does not make every
+/// later list a start for all others.
+#[test]
+fn a_forbidden_l3out_does_not_prolong_the_start() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    session.trouble(|_, target, _| target.contains("tn-SECRET").then(|| Error::Forbidden("no access".to_owned())));
+    let rules = Rules { max_deletes: MaxDeletes::Number(1), ..Rules::default() };
+    let deployments = vec![deployment("web", "E", &[]), naming("evil", "web", "SECRET/L/E")];
+    let mut reconciler = reconciler(rules, Policy::Sync, deployments, pods(2), now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), findings(&reconciler, Code::Rejected).len()), (2, 1));
+    hears(&mut reconciler, deployment("web", "F", &[]), now);
+    reconciler.cluster_changed(Event::Listed { kind: Kind::Pod, objects: pods(2) }, now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(
+        (findings(&reconciler, Code::DeletionsBlocked), epgs(&apic)),
+        (Vec::new(), vec!["E".into(), "F".into()])
+    );
+    assert_eq!((apic.admin.subnets(DN_E).len(), apic.admin.subnets("uni/tn-T/out-L/instP-F").len()), (0, 2));
+}
+
+/// J3: what the user may read only later, and holds something of ours, is counted with its moves when it is read.
+#[test]
+fn moves_from_an_l3out_that_is_read_late_are_counted() {
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.setup_tenant("T", "V", &["M"]).unwrap();
+    let session = Session::at(&apic);
+    session.trouble(|_, target, _| target.contains("out-M").then(|| Error::Forbidden("no access".to_owned())));
+    let rules = Rules { max_deletes: MaxDeletes::Number(1), ..Rules::default() };
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![naming("a", "other", "T/M/X")], Vec::new(), now);
+    reconcile(&mut reconciler, &session, now);
+    apic.admin.set("uni/tn-T/out-M/instP-OLD", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    for n in 1..=2 {
+        let (dn, name) = (format!("uni/tn-T/out-M/instP-OLD/extsubnet-[10.0.0.{n}/32]"), format!("a::web-{n}"));
+        apic.admin.set(&dn, "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
+    }
+    session.trouble(|_, _, _| None);
+    hears(&mut reconciler, deployment("web", "E", &[]), now);
+    for pod in pods(2) {
+        hears(&mut reconciler, pod, now);
+    }
+    reconcile(&mut reconciler, &session, now + 10 * SECOND);
+    let found = findings(&reconciler, Code::DeletionsBlocked);
+    assert!(found.len() == 1 && found[0].starts_with("2 moves blocked"), "{found:?}");
+    assert_eq!(apic.admin.subnets("uni/tn-T/out-M/instP-OLD").len(), 2);
 }

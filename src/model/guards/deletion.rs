@@ -49,6 +49,11 @@ impl DeletionGuard {
         self.check_next = true;
     }
 
+    /// Something of ours is read that could not be read at the start: moves are counted once more (J3).
+    pub fn count_moves(&mut self) {
+        self.counts_moves = true;
+    }
+
     /// Counts a plan if that is due, before anything of it is sent. True if the plan has to be made again, because deletions or
     /// moves are blocked now, or moves need not wait any more. `objects` counts the owned ones; `all_read` says whether the plan
     /// was made on all that is ours.
