@@ -26,6 +26,9 @@ pub const MAX_NODES: usize = 10_000;
 /// The most pairs of a node and an L3Out that are kept.
 const MAX_MATCHES: usize = 100_000;
 
+/// The most comparisons of a node with an object that covers it: ten objects cover a node of a usual fabric.
+const MAX_COMPARISONS: usize = 2_000_000;
+
 /// The attribute of a class that has the address.
 pub fn address_of(class: &str) -> Option<&'static str> {
     match class {
@@ -81,6 +84,7 @@ pub struct Discovery {
     vrfs: BTreeMap<L3outDn, Box<str>>,
     by_node: BTreeMap<IpAddr, BTreeMap<L3outDn, Evidence>>,
     matches: usize,
+    comparisons: usize,
     objects: usize,
     is_cut: bool,
 }
@@ -103,7 +107,7 @@ impl Discovery {
         self.objects
     }
 
-    /// More pairs of a node and an L3Out match than are kept, so an answer is not possible.
+    /// More pairs of a node and an L3Out match than are kept or compared, so an answer is not possible.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
@@ -142,6 +146,11 @@ impl Discovery {
         let evidence = Evidence { strength, prefix, dn: mo.dn.as_str().into() };
         let (first, last) = Cidr::around(prefix).ends();
         for node in self.nodes.range(first..=last) {
+            self.comparisons += 1;
+            if self.comparisons > MAX_COMPARISONS {
+                self.is_cut = true;
+                return;
+            }
             // An interface's own address is the leaf's.
             if strength == Strength::Interface && *node == prefix.address {
                 continue;

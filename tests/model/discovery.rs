@@ -199,3 +199,19 @@ fn what_is_kept_has_an_end() {
     assert!(large.is_cut() && large.answer().outcome == Outcome::Ambiguous);
     assert_eq!(large.answer().candidates.len(), 50);
 }
+
+/// J1, X3: objects that each cover all nodes cost no more than so many comparisons; 60,000 of them would take minutes.
+#[test]
+fn what_is_compared_has_an_end() {
+    let nodes = (0..10_000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1).parse().unwrap());
+    let mut discovery = Discovery::new(nodes);
+    let object = |n: usize| Mo {
+        class: "l3extIp".to_owned(),
+        dn: format!("uni/tn-T/out-L/lnodep-N/lifp-I/addr-{n}"),
+        attributes: Attributes { address: Some("10.0.0.1/8".into()), ..Attributes::default() },
+    };
+    (0..200).for_each(|n| discovery.add(&object(n)));
+    assert!(!discovery.is_cut() && discovery.answer().outcome == Outcome::Unique);
+    (200..60_000).for_each(|n| discovery.add(&object(n)));
+    assert!(discovery.is_cut() && discovery.answer().outcome == Outcome::Ambiguous);
+}
