@@ -156,6 +156,10 @@ impl Epg {
 
     /// The EPG was deleted: another writer created what has this DN from now on, and what is in it.
     pub(super) fn deleted(&mut self) {
+        // If its subnets were announced as gone, too, all of that fell with it.
+        let mut owned = self.subnets.values().filter(|it| it.ownership == Ownership::Owned).peekable();
+        let fell_whole = owned.peek().is_some() && owned.all(|it| !it.was_owned);
+        self.relation_removed &= !fell_whole;
         (self.was_owned, self.deleted) = (false, true);
         self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }
