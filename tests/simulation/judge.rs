@@ -101,7 +101,9 @@ fn deleted(
         return Err(format!("I4: {dn} was deleted on an incomplete view"));
     }
     inner.deleted.insert(dn.to_owned());
-    inner.contracts.remove(dn);
+    if !inner.wrong_plan {
+        inner.contracts.remove(dn);
+    }
     if inner.wrong_plan || interfered {
         return Ok(());
     }
