@@ -222,9 +222,14 @@ fn printable(text: &str, secrets: &[Secret]) -> String {
     hide(&start, secrets).chars().take(400).collect()
 }
 
-/// Removes secrets from a text, as they are and as JSON writes them.
+/// Removes secrets from a text, as they are and as JSON writes them, and signatures: a signed request can be sent again.
 pub(super) fn hide(text: &str, secrets: &[Secret]) -> String {
-    let mut text = text.to_owned();
+    let mut parts = text.split(SIGNATURE);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|it: char| it.is_ascii_alphanumeric() || "+/=\\".contains(it));
+        text = text + SIGNATURE + "[secret]" + rest;
+    }
     for secret in secrets.iter().map(Secret::expose).filter(|it| !it.is_empty()) {
         let json = serde_json::Value::from(secret).to_string();
         for form in [secret, json.trim_matches('"')] {
@@ -235,6 +240,9 @@ pub(super) fn hide(text: &str, secrets: &[Secret]) -> String {
     }
     text
 }
+
+/// The cookie with the signature of a request (A5).
+const SIGNATURE: &str = "APIC-Request-Signature=";
 
 /// The start of the text of an error that the APIC did not explain.
 const UNEXPLAINED: &str = "HTTP";

@@ -120,7 +120,7 @@ impl Http {
                 self.read_answer(self.send(&self.agent, &request, REQUEST_TIMEOUT)?, decode)
             });
             if !matches!(answer, Err(Error::Unauthorized(_) | Error::Forbidden(_))) {
-                if at > 0 {
+                if at > 0 && answer.is_ok() {
                     self.settings.credentials.prefer(form);
                 }
                 break;

@@ -291,6 +291,13 @@ fn secrets_are_not_repeated() {
     for (body, shown) in [
         (body("cookie eyJ0-token of pass\"word\\1, eyJ0-token"), "cookie [secret] of [secret], [secret]".to_owned()),
         (body("Token was invalid: eyJ0-token"), "Token was invalid: [secret]".to_owned()),
+        (
+            body(
+                "no signed request with APIC-Request-Signature: APIC-Request-Signature=aB/+9==; APIC-Certificate-DN=d",
+            ),
+            "no signed request with APIC-Request-Signature: APIC-Request-Signature=[secret]; APIC-Certificate-DN=d"
+                .to_owned(),
+        ),
         (body(&long), format!("{}[secr", "x".repeat(395))),
         (broken.to_owned(), "an \"x\" [secret] [secret]".to_owned()),
     ] {
