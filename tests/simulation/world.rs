@@ -103,7 +103,7 @@ impl World {
                 expose: (true, random.percent(85)),
                 only_a: random.percent(15),
                 keep_contracted: random.percent(20),
-                restore_contracts: random.percent(40),
+                restore_contracts: random.percent(80),
                 few_addresses: random.percent(10),
                 max_epgs: if random.percent(20) { 1 + random.below(4) as usize } else { 100 },
                 default: "L",
