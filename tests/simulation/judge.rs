@@ -272,8 +272,8 @@ pub fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
     !rn.is_empty() && created.iter().any(|it| it.ends_with(rn))
 }
 
-/// J3: how many subnets of ours went from one EPG and came into another one for the same Pod or Service.
-pub fn moves(own: &str, before: &Snapshot, after: &Snapshot) -> usize {
+/// J3: how many subnets of ours this process deleted in one EPG while they came into another one for the same Pod or Service.
+pub fn moves(own: &str, before: &Snapshot, after: &Snapshot, deleted: &BTreeSet<String>) -> usize {
     let subnets = |all: &Snapshot| -> BTreeSet<(String, String, String)> {
         let ours = all.iter().filter(|(_, (class, it))| class == "l3extSubnet" && annotation(it) == own);
         let place = |dn: &String, it: &Attributes| {
@@ -285,7 +285,8 @@ pub fn moves(own: &str, before: &Snapshot, after: &Snapshot) -> usize {
     let (before, after) = (subnets(before), subnets(after));
     let came =
         |(rn, name, _): &(String, String, String)| after.difference(&before).any(|(it, of, _)| (it, of) == (rn, name));
-    before.difference(&after).filter(|it| came(it)).count()
+    let left = |(rn, _, epg): &(String, String, String)| deleted.iter().any(|dn| split(dn) == (epg, rn));
+    before.difference(&after).filter(|it| left(it) && came(it)).count()
 }
 
 /// L and M are in one VRF, N is in another one; X is never there, and in none.

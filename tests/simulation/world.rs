@@ -391,7 +391,7 @@ impl World {
                 return Err(format!("I5: one reconcile deleted {gone} of {owned}: {:?}", inner.deleted));
             }
         }
-        let moved = before.map_or(0, |it| moves(&own, &it, &snapshot(&self.apic.admin)));
+        let moved = before.map_or(0, |it| moves(&own, &it, &snapshot(&self.apic.admin), &inner.deleted));
         if it.rules.max_deletes.is_exceeded(moved, owned) && !it.released && outcome.is_ok() {
             return Err(format!("J3: the first reconcile moved {moved} of {owned}: {:?}", inner.deleted));
         }
