@@ -163,7 +163,7 @@ fn smaller_page(kind: Kind, limit: usize, why: &str, progress: &Progress, last: 
 }
 
 /// The path of a page.
-fn path_of_page(kind: Kind, limit: usize, next: &str) -> String {
+pub(super) fn path_of_page(kind: Kind, limit: usize, next: &str) -> String {
     let path = format!("{}?limit={limit}", path_of(kind));
     if next.is_empty() { path } else { format!("{path}&continue={}", percent_encoded(next)) }
 }

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
-use super::client::{Client, PAGE_TIMEOUT, path_of, percent_encoded};
+use super::client::{Client, MAX_PAGE, PAGE_TIMEOUT, reject_html};
 use super::error::Error;
+use super::list::path_of_page;
 use crate::metrics::Verb;
 use crate::model::address;
 use crate::model::discovery::MAX_NODES;
 use crate::model::kubernetes::Kind;
 use crate::net::describe_io_error;
 
-/// Pods in a page, and its largest size in bytes.
+/// Pods in a page.
 const PAGE: usize = 200;
-const MAX_PAGE: u64 = 64 << 20;
 
 /// The most pages of a list; how often a list starts over because its continue token expired.
 const MAX_PAGES: usize = 10_000;
@@ -126,14 +126,13 @@ impl Client {
     }
 
     fn page_of_pods(&self, next: &str) -> Result<(BTreeSet<IpAddr>, String), Error> {
-        let mut path = format!("{}?limit={PAGE}", path_of(Kind::Pod));
-        if !next.is_empty() {
-            path += &format!("&continue={}", percent_encoded(next));
-        }
+        let path = path_of_page(Kind::Pod, PAGE, next);
         let response =
             self.get(Verb::List, &path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
         let body = response.into_body().into_with_config().limit(MAX_PAGE).reader();
-        page(BufReader::with_capacity(64 * 1024, body))
+        let mut body = BufReader::with_capacity(64 * 1024, body);
+        reject_html(body.fill_buf().map_err(|error| Error::Unreachable(describe_io_error(&error)))?)?;
+        page(body)
     }
 }
 
