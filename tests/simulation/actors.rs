@@ -70,16 +70,16 @@ pub fn act(world: &mut World) {
         14..=20 => hostile(world, side),
         21..=45 => pod(world, side),
         46..=55 => service(world, side),
-        56..=83 => fabric(world),
-        84 => change_workloads(world, side),
-        85 | 86 => lapse(world, side),
-        87 => world.take_over(side),
-        88..=90 => {
+        56..=82 => fabric(world),
+        83 => change_workloads(world, side),
+        84 | 85 => lapse(world, side),
+        86 => world.take_over(side),
+        87..=89 => {
             world.sides[side].late = !world.sides[side].late;
             world.coverage.borrow_mut().count("fault: late events");
         }
-        91 => world.restart(side),
-        92 => {
+        90 => world.restart(side),
+        91 | 92 => {
             world.change_default(side);
             world.restart(side);
         }

@@ -119,7 +119,10 @@ impl World {
                 keep_contracted: settings.keep_contracted,
                 restore_contracts: settings.restore_contracts,
                 batch: if random.percent(30) { 3 } else { 500 },
-                max_deletes: if random.percent(40) { MaxDeletes::Number(2) } else { MaxDeletes::Percent(30) },
+                max_deletes: match random.below(10) {
+                    few @ 1..=4 => MaxDeletes::Number(few.min(2) as usize),
+                    _ => MaxDeletes::Percent(30),
+                },
                 max_epgs: Some(settings.max_epgs),
                 ..Rules::default()
             };
@@ -432,7 +435,9 @@ impl World {
     /// Another default L3Out, from the next start on (J2, J3).
     pub fn change_default(&mut self, side: usize) {
         self.coverage.borrow_mut().count("actor: another default L3Out");
-        let l3out = actors::L3OUTS[self.random.below(3) as usize];
+        let now = self.sides[side].settings.default;
+        let others: Vec<_> = actors::L3OUTS.into_iter().take(3).filter(|it| *it != now).collect();
+        let l3out = others[self.random.below(others.len() as u64) as usize];
         let it = &mut self.sides[side];
         it.settings.default = l3out;
         it.rules.default_l3out = L3outDn::parse(&format!("T/{l3out}")).ok();
