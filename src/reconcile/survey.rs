@@ -10,7 +10,7 @@ use crate::model::cache::FabricCache;
 use crate::model::desired::{DesiredEpg, DesiredState};
 use crate::model::dn::{EpgDn, ObjectDn};
 use crate::model::inventory::Inventory;
-use crate::model::kubernetes::{Kind, Workload};
+use crate::model::kubernetes::Workload;
 use crate::model::observed::{EPG, Epg, SUBNET};
 use crate::model::owner::Ownership;
 use crate::model::quota::Quota;
@@ -105,7 +105,6 @@ fn view(
         owner: present.map(|epg| epg.ownership),
         workloads: of(false).chain(of(true)).take(EpgView::MAX_WORKLOADS).cloned().collect(),
         workloads_total: workloads.len(),
-        deployments_total: workloads.iter().filter(|it| it.kind == Kind::Deployment).count(),
         desired: desired.map_or(0, |epg| epg.subnets.len()),
         present: 0,
         surplus: 0,
@@ -127,7 +126,7 @@ fn view(
 mod tests {
     use super::*;
     use crate::model::dn::{L3outDn, Name};
-    use crate::model::kubernetes::Key;
+    use crate::model::kubernetes::{Key, Kind};
 
     fn dn(name: &str) -> EpgDn {
         let l3out = L3outDn { tenant: Name::tenant("T").unwrap(), l3out: Name::object("L").unwrap() };

@@ -92,8 +92,6 @@ struct Epg {
     owner: Option<&'static str>,
     workloads_total: usize,
     workloads: Vec<String>,
-    deployments_total: usize,
-    deployments: Vec<String>,
     desired: usize,
     present: usize,
     surplus: usize,
@@ -135,14 +133,11 @@ struct Reconcile {
 }
 
 fn epg(view: &EpgView) -> Epg {
-    let deployments = view.workloads.iter().filter(|it| it.kind == Kind::Deployment);
     Epg {
         dn: view.dn.to_string(),
         owner: view.owner.map(Ownership::name),
         workloads_total: view.workloads_total,
         workloads: view.workloads.iter().map(ToString::to_string).collect(),
-        deployments_total: view.deployments_total,
-        deployments: deployments.map(|it| it.key.to_string()).collect(),
         desired: view.desired,
         present: view.present,
         surplus: view.surplus,
@@ -276,7 +271,6 @@ mod tests {
                 .map(|it| Workload { kind: Kind::Deployment, key: Key::new("shop", &format!("d{it}")) })
                 .collect(),
             workloads_total: 7,
-            deployments_total: 7,
             desired: 0,
             present: 0,
             surplus: 0,
@@ -291,8 +285,8 @@ mod tests {
         let epgs = status["epgs"].as_array().unwrap();
         assert_eq!((&status["epgs_total"], epgs.len()), (&1001.into(), 1000));
         assert_eq!((&status["l3outs_total"], status["l3outs"].as_array().unwrap().len()), (&1001.into(), 1000));
-        let deployments = serde_json::json!(["shop/d0", "shop/d1", "shop/d2"]);
-        assert_eq!((&epgs[0]["deployments_total"], &epgs[0]["deployments"]), (&7.into(), &deployments));
+        let workloads = serde_json::json!(["Deployment shop/d0", "Deployment shop/d1", "Deployment shop/d2"]);
+        assert_eq!((&epgs[0]["workloads_total"], &epgs[0]["workloads"]), (&7.into(), &workloads));
         assert_eq!(
             ["uni/tn-T/out-L/instP-E0000", "uni/tn-T/out-L/instP-E0001"],
             [&epgs[0]["dn"], &epgs[1]["dn"]].map(|it| it.as_str().unwrap())

@@ -163,8 +163,6 @@ pub struct EpgView {
     pub workloads: Vec<Workload>,
     /// How many workloads name it.
     pub workloads_total: usize,
-    /// How many of them are Deployments.
-    pub deployments_total: usize,
     /// How many subnets it should hold.
     pub desired: usize,
     /// How many of these it holds.

@@ -88,7 +88,7 @@ fn a_missing_address_is_explained() {
         let (document, code) = document(world, &[&[DN_E], &words[..]].concat());
         let it = &document["explanations"][0];
         assert_eq!((it["verdict"].as_str(), code), (Some("foreign"), Some(2)));
-        assert_eq!(it["epg"]["deployments"][0], "shop/web");
+        assert_eq!(it["epg"]["workloads"][0], "Deployment shop/web");
         assert_eq!(it["addresses"][0]["holder"], "uni/tn-T/out-M/instP-OLD", "what is wrong comes first");
         assert_eq!(
             (&it["daemon"]["agrees"], it["daemon"]["findings"][0]["code"].as_str()),

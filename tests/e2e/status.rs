@@ -71,8 +71,7 @@ fn a_daemon_reports_its_state() {
     assert_eq!(status["findings"][0]["code"], "L3OutNotFound");
     let epg = |dn: &str, owner: Value, deployment: &str, desired: u64, present: u64| {
         json!({"dn": dn, "owner": owner, "workloads_total": 1, "workloads": [format!("Deployment {deployment}")],
-               "deployments_total": 1, "deployments": [deployment], "desired": desired,
-               "present": present, "surplus": 0, "contracts": 0, "grace_until": null})
+               "desired": desired, "present": present, "surplus": 0, "contracts": 0, "grace_until": null})
     };
     let missing = epg("uni/tn-NONE/out-L/instP-E", Value::Null, "a/waits", 1, 0);
     assert_eq!(status["epgs"], json!([missing, epg(DN_E, "owned".into(), "a/web", 2, 2)]));
@@ -102,7 +101,7 @@ fn a_daemon_reports_its_state() {
     world.until("the grace runs", |_| !status_of(port)["epgs"][0]["grace_until"].is_null());
     let status = status_of(port);
     let of = |name: &str| status["epgs"][0][name].clone();
-    let is_surplus = (of("owner"), of("deployments"), of("desired"), of("surplus"));
+    let is_surplus = (of("owner"), of("workloads"), of("desired"), of("surplus"));
     assert_eq!(is_surplus, ("owned".into(), json!([]), json!(0), json!(0)), "its subnets go at once");
     let whys: Vec<&Value> = status["last_reconciles"].as_array().unwrap().iter().map(|it| &it["why"]).collect();
     assert!(whys.contains(&&json!("cluster_changed")), "{whys:?}");
@@ -441,7 +440,8 @@ fn an_invalid_annotation_is_listed_first() {
             let answer = get(port, "/status.json");
             let status: Value =
                 answer.split_once("\r\n\r\n").and_then(|it| serde_json::from_str(it.1).ok()).unwrap_or_default();
-            status["epgs"][0]["deployments"] == json!(expected) && status["epgs"][0]["deployments_total"] == 5
+            let expected = expected.map(|name| format!("Deployment {name}"));
+            status["epgs"][0]["workloads"] == json!(expected) && status["epgs"][0]["workloads_total"] == 5
         });
     };
     world.until("the daemon listens", |_| TcpStream::connect(("127.0.0.1", port)).is_ok());

@@ -168,7 +168,7 @@ fn commands_name_the_kind() {
     let status = run(&["status", "-o", "json", "--listen", &listen]).0;
     let status: Value = serde_json::from_str(&status).unwrap();
     let epg = &status["epgs"][0];
-    assert_eq!((&epg["workloads"], &epg["deployments_total"]), (&json!(["StatefulSet shop/db"]), &json!(0)));
+    assert_eq!((&epg["workloads"], &epg["workloads_total"]), (&json!(["StatefulSet shop/db"]), &json!(1)));
     let kinds: Vec<&Value> = status["kubernetes"]["kinds"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
     assert_eq!(kinds, ["deployment", "statefulset", "daemonset", "pod", "service"]);
     let metrics = run(&["status", "-o", "prometheus", "--listen", &listen]).0;

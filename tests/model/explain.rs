@@ -191,9 +191,9 @@ fn a_service_of_many_deployments() {
     let synced = synced(&apic, [&deployments, &[], &[service("lb", "LoadBalancer", &all, &["10.5.5.5"])]]);
     let explained = synced.all(Policy::Sync, "service/a/lb");
     assert_eq!((explained.len(), explained[0].verdict), (100, Verdict::Blocked));
-    assert_eq!((explained[0].deployment.as_deref(), explained[99].left_out), (Some("a/z"), 21));
+    assert_eq!((explained[0].workload.as_deref(), explained[99].left_out), (Some("Deployment a/z"), 21));
     let epg = explained[1].epg.as_ref().unwrap();
-    assert_eq!((epg.deployments.len(), epg.deployments_total), (20, 120));
+    assert_eq!((epg.workloads.len(), epg.workloads_total), (20, 120));
 }
 
 /// T7: only a subnet with the scope flag `import-security` classifies traffic.

@@ -337,10 +337,10 @@ fn explanations_name_the_kind() {
         Err("has a kind that is not deployment, statefulset, daemonset, pod or service")
     );
     let of_pod = serde_json::to_value(&explain(&reconciler, "pod/a/web-0")[0]).unwrap();
-    assert_eq!((&of_pod["workload"], &of_pod["deployment"]), (&json!("StatefulSet a/web"), &Value::Null));
+    assert_eq!(of_pod["workload"], "StatefulSet a/web");
     assert_eq!(
-        (&of_pod["epg"]["workloads"], &of_pod["epg"]["deployments_total"]),
-        (&json!(["StatefulSet a/web"]), &json!(0))
+        (&of_pod["epg"]["workloads"], &of_pod["epg"]["workloads_total"]),
+        (&json!(["StatefulSet a/web"]), &json!(1))
     );
     let unknown = &explain(&reconciler, "a/other")[0];
     assert_eq!(

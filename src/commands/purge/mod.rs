@@ -100,7 +100,6 @@ fn purge_of(
     let mut named = Naming::default();
     for it in plan.iter().filter_map(|it| naming.get(&it.epg)) {
         named.workloads += it.workloads;
-        named.deployments += it.deployments;
     }
     report.plan(&fabric.cache, setup.config.policy, &plan, &named)?;
     let tally = Tally::of(plan.iter().flat_map(|it| &it.transactions));

@@ -185,7 +185,6 @@ impl Report {
                 "delete": tally.deleted,
                 "relations": plan.iter().map(|it| it.relations.len()).sum::<usize>(),
                 "workloads": named.workloads,
-                "deployments": named.deployments,
             },
             "changes": changes,
             "findings": findings.collect::<Vec<_>>(),

@@ -12,7 +12,6 @@ use crate::kube::{Client, Pool};
 use crate::model::dn::EpgDn;
 use crate::model::finding::counted;
 use crate::model::inventory::Inventory;
-use crate::model::kubernetes::Kind;
 use crate::model::owner::id_in;
 use crate::model::rules::Rules;
 
@@ -31,8 +30,6 @@ pub(super) struct Who {
 pub(super) struct Naming {
     /// How many.
     pub workloads: usize,
-    /// How many of them are Deployments.
-    pub deployments: usize,
     /// A daemon would restore it: one of them is not paused (D2).
     pub is_restored: bool,
 }
@@ -94,7 +91,6 @@ impl Who {
             let Some(epg) = managed.bound_epg(rules) else { continue };
             let naming = naming.entry(epg.clone()).or_default();
             naming.workloads += 1;
-            naming.deployments += usize::from(managed.workload().kind == Kind::Deployment);
             naming.is_restored |= !managed.record.paused;
         }
         naming

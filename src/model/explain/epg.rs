@@ -9,7 +9,6 @@ use super::{
 use crate::model::desired::{DesiredEpg, DesiredSubnet, Vrf};
 use crate::model::dn::{EpgDn, L3outDn, ObjectDn, Prefix};
 use crate::model::finding::Code;
-use crate::model::kubernetes::Kind;
 use crate::model::observed::{Epg, L3out, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::plan_findings::Holder;
@@ -140,15 +139,12 @@ impl Explainer<'_> {
         };
         let code = self.block(dn).map(|it| it.0);
         let workloads = desired.map_or(&[][..], |it| &it.workloads);
-        let deployments = || workloads.iter().filter(|it| it.kind == Kind::Deployment);
         EpgPart {
             dn: dn.to_string(),
             state,
             owner: epg.map(|it| (if it.was_owned { Ownership::Owned } else { it.ownership }).name()),
             workloads: workloads.iter().take(MAX_NAMED).map(ToString::to_string).collect(),
             workloads_total: workloads.len(),
-            deployments: deployments().take(MAX_NAMED).map(|it| it.key.to_string()).collect(),
-            deployments_total: deployments().count(),
             provided: epg.map_or(0, |it| relations(it, "rsprov-")),
             consumed: epg.map_or(0, |it| relations(it, "rscons-")),
             faults: self.look.faults.map(|it| it.get(dn).copied().unwrap_or_default()),

@@ -186,9 +186,6 @@ pub struct Explanation {
     /// The workload by which a Pod or Service is explained, with its kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
-    /// The same as `NAMESPACE/NAME`, if it is a Deployment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deployment: Option<String>,
     /// The annotation of the workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotation: Option<AnnotationPart>,
@@ -298,7 +295,6 @@ impl Explanation {
             verdict,
             summary: summary.into(),
             workload: None,
-            deployment: None,
             annotation: None,
             allowed_by: None,
             paused_by: Vec::new(),

@@ -88,10 +88,6 @@ pub struct EpgPart {
     pub workloads: Vec<String>,
     /// How many workloads name it.
     pub workloads_total: usize,
-    /// The first of the Deployments that name it.
-    pub deployments: Vec<String>,
-    /// How many Deployments name it.
-    pub deployments_total: usize,
     /// How many contracts it provides.
     pub provided: usize,
     /// How many contracts it consumes.

@@ -124,7 +124,6 @@ impl Explainer<'_> {
         let (key, rules) = (managed.key(), self.input.rules);
         let mut it = Explanation::new(about, Verdict::InSync, "");
         if !matches!(shown, Shown::All) {
-            it.deployment = (managed.workload().kind == Kind::Deployment).then(|| key.to_string());
             it.workload = Some(managed.workload().to_string());
         }
         let exposed = managed.exposed(rules);

@@ -279,7 +279,6 @@ mod tests {
             owner,
             workloads: vec![Workload { kind: Kind::Deployment, key: Key::new("shop", name) }],
             workloads_total: 1,
-            deployments_total: 1,
             desired: 2,
             present,
             surplus: 0,
