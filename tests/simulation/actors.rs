@@ -290,22 +290,22 @@ fn fabric(world: &mut World) {
     let epg = format!("uni/tn-T/out-{l3out}/instP-{}", EPGS[random.below(4) as usize]);
     let marks = ["orchestrator:terraform", "", PYTHON, "orchestrator:terraform"];
     let mark = marks[random.below(4) as usize];
-    let (what, dn) = match random.below(24) {
+    let (what, dn) = match random.below(26) {
         0..=2 => ("actor: delete an EPG", random.one_of(&epgs).cloned()),
         3..=6 => ("actor: delete a subnet", random.one_of(&subnets).cloned()),
         7..=9 => ("actor: change a scope", random.one_of(&subnets).cloned()),
         10 => ("actor: change a name", random.one_of(&subnets).cloned()),
         11 | 12 => ("actor: change a mark", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
         13 => ("actor: describe", random.one_of(&[&epgs[..], &subnets[..]].concat()).cloned()),
-        14 if random.percent(30) => ("actor: remove a contract", random.one_of(&contracts).cloned()),
-        14 => ("actor: contract", random.one_of(&epgs).cloned()),
-        15..=17 => ("actor: make an EPG", Some(epg)),
-        18..=20 => {
+        14..=16 if random.percent(30) => ("actor: remove a contract", random.one_of(&contracts).cloned()),
+        14..=16 => ("actor: contract", random.one_of(&epgs).cloned()),
+        17..=19 => ("actor: make an EPG", Some(epg)),
+        20..=22 => {
             let host = random.below(8);
             ("actor: make a subnet", random.one_of(&epgs).map(|it| format!("{it}/extsubnet-[10.0.0.{host}/32]")))
         }
-        21 => ("actor: delete a tag", random.one_of(&tags).cloned()),
-        22 => ("actor: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
+        23 => ("actor: delete a tag", random.one_of(&tags).cloned()),
+        24 => ("actor: delete an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
         _ => ("actor: make an L3Out", Some(format!("uni/tn-T/out-{l3out}"))),
     };
     let Some(dn) = dn else { return };

@@ -116,6 +116,8 @@ pub struct Inner {
     pub read: BTreeSet<String>,
     /// What an administrator changed in this reconcile after it had been read: the process cannot know of it.
     pub interfered: BTreeSet<String>,
+    /// The EPGs of which an administrator deleted something in this reconcile: that calls for their deletion, not a list (I5).
+    pub emptied: BTreeSet<String>,
     /// What of that the websocket has said since, in order.
     heard: Vec<String>,
     /// What of that it said after the request had been sent that the APIC does now.
@@ -145,6 +147,7 @@ impl Inner {
         self.created.clear();
         self.read.clear();
         self.interfered.clear();
+        self.emptied.clear();
         self.heard.clear();
         self.log.clear();
     }
@@ -243,6 +246,7 @@ impl Line {
             still_own: BTreeSet::new(),
             read: BTreeSet::new(),
             interfered: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             heard: Vec::new(),
             too_late: BTreeSet::new(),
             broken: None,
@@ -297,6 +301,7 @@ impl Line {
             self.covered("actor: delete within a reconcile");
             inner.log.push(format!("      meanwhile {dn} is deleted"));
             inner.interfere(&dn);
+            inner.emptied.insert(judge::epg_of(&dn).to_owned());
             admin.admin_delete(&dn).unwrap();
         } else {
             let (l3out, epg) = (["L", "M", "N"][inner.random.below(3) as usize], inner.random.below(4));

@@ -20,7 +20,7 @@ fn annotation(it: &Attributes) -> &str {
 }
 
 /// The EPG that an object is, or is in.
-fn epg_of(dn: &str) -> &str {
+pub fn epg_of(dn: &str) -> &str {
     dn.split("/extsubnet-").next().unwrap_or(dn)
 }
 
@@ -273,20 +273,22 @@ pub fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
 }
 
 /// J3: how many subnets of ours this process deleted in one EPG while they came into another one for the same Pod or Service.
+/// One that was there already and only got its mark back did not come.
 pub fn moves(own: &str, before: &Snapshot, after: &Snapshot, deleted: &BTreeSet<String>) -> usize {
-    let subnets = |all: &Snapshot| -> BTreeSet<(String, String, String)> {
-        let ours = all.iter().filter(|(_, (class, it))| class == "l3extSubnet" && annotation(it) == own);
+    let subnets = |all: &Snapshot, is_counted: &dyn Fn(&Attributes) -> bool| -> BTreeSet<(String, String, String)> {
+        let counted = all.iter().filter(|(_, (class, it))| class == "l3extSubnet" && is_counted(it));
         let place = |dn: &String, it: &Attributes| {
             let (epg, rn) = split(dn);
             (rn.to_owned(), it.get("name").cloned().unwrap_or_default(), epg.to_owned())
         };
-        ours.map(|(dn, (_, it))| place(dn, it)).collect()
+        counted.map(|(dn, (_, it))| place(dn, it)).collect()
     };
-    let (before, after) = (subnets(before), subnets(after));
+    let is_ours = |it: &Attributes| annotation(it) == own;
+    let (ours, all, after) = (subnets(before, &is_ours), subnets(before, &|_| true), subnets(after, &is_ours));
     let came =
-        |(rn, name, _): &(String, String, String)| after.difference(&before).any(|(it, of, _)| (it, of) == (rn, name));
+        |(rn, name, _): &(String, String, String)| after.difference(&all).any(|(it, of, _)| (it, of) == (rn, name));
     let left = |(rn, _, epg): &(String, String, String)| deleted.iter().any(|dn| split(dn) == (epg, rn));
-    before.difference(&after).filter(|it| left(it) && came(it)).count()
+    ours.difference(&after).filter(|it| left(it) && came(it)).count()
 }
 
 /// L and M are in one VRF, N is in another one; X is never there, and in none.

@@ -389,7 +389,8 @@ impl World {
         // I5: what one counted reconcile deletes of ours; what was released before is done without counting.
         if it.counted && !it.released {
             let moves = |dn: &str| has_moved(&inner.created, dn) || it.cluster.has_address(dn);
-            let gone = inner.deleted.iter().filter(|dn| ours.contains(*dn) && !moves(dn)).count();
+            let is_called_for = |dn: &str| inner.emptied.contains(dn);
+            let gone = inner.deleted.iter().filter(|dn| ours.contains(*dn) && !moves(dn) && !is_called_for(dn)).count();
             if it.rules.max_deletes.is_exceeded(gone, owned) && outcome.is_ok() {
                 return Err(format!("I5: one reconcile deleted {gone} of {owned}: {:?}", inner.deleted));
             }
