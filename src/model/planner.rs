@@ -524,7 +524,12 @@ impl<'a> Planner<'a> {
         if shape != RequestShape::Tag && epg.is_some_and(|it| !it.fresh) {
             self.plan.reads.insert(dn.clone());
         }
-        let at_once = if shape == RequestShape::EpgTree { self.input.rules.batch.max(1) } else { 1 };
+        let at_once = match (shape, changes.first()) {
+            // R7: if only some relations were back, those that are missing could not be told from what people removed.
+            (RequestShape::EpgTree, Some(Change::RestoreRelation { .. })) => changes.len(),
+            (RequestShape::EpgTree, _) => self.input.rules.batch.max(1),
+            (RequestShape::OneSubnet | RequestShape::Tag, _) => 1,
+        };
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let changes = changes.by_ref().take(at_once).collect();

@@ -11,7 +11,7 @@ use sim::apic::InMemoryApic;
 
 /// The EPG is there and consumes the contract `web`; a relation of each other class is there, too.
 fn contracted(session: &Session, apic: &InMemoryApic, now: Instant) -> Reconciler {
-    let rules = Rules { restore_contracts: true, ..Rules::default() };
+    let rules = Rules { restore_contracts: true, batch: 2, ..Rules::default() };
     let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     changes(&mut reconciler, session, now);
     relate(apic, "web");
@@ -87,6 +87,29 @@ fn relations_stay_away_if_events_were_lost() {
     assert!(found.len() == 1 && found[0].contains("rscons-web, rsconsIf-exported"), "{found:?}");
     reconcile(&mut reconciler, &session, now);
     assert_eq!(relations(&apic), 0);
+}
+
+/// R7: the relations of an EPG come back all together, however few objects a request may hold: after a failure the rest would not
+/// be missed.
+#[test]
+fn relations_come_back_together() {
+    for failing in 1..=2 {
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = contracted(&session, &apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        session.deliver_events(&mut reconciler);
+        let mut requests = 0;
+        session.trouble(move |_, _, body| {
+            let is_one = body.contains("fvRs");
+            requests += usize::from(is_one);
+            (is_one && requests == failing).then(|| Error::Busy("simulated".to_owned()))
+        });
+        for second in 0..3 {
+            let _ = reconciler.reconcile(&session, now + second * SECOND, &|| true);
+        }
+        assert_eq!((relations(&apic), findings(&reconciler, Code::ContractsLost).len()), (5, 0), "{failing}");
+    }
 }
 
 /// R7: an APIC that refuses relations is asked once. The EPG and its subnets are right without them.
