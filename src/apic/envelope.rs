@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use super::error::Error;
 use crate::model::discovery;
 use crate::model::mo::{Attributes, Status};
-use crate::model::observed::{FAULT, VRF_RELATION};
+use crate::model::observed::{CONTRACTS, EPG, FAULT, VRF_RELATION};
 use crate::net::wrong_peer;
 use crate::secret::Secret;
 
@@ -298,6 +298,9 @@ impl<'de> Visitor<'de> for AttributesOf<'_> {
                 (_, "name") => node.attributes.name = Some(map.next_value_seed(Text)?.into()),
                 (_, "scope") => node.attributes.scope = Some(map.next_value_seed(Text)?.into()),
                 (_, "tDn") => node.attributes.target_dn = Some(map.next_value_seed(Text)?.into()),
+                (class, "modTs") if class == EPG || CONTRACTS.contains(&class) => {
+                    node.attributes.modified = Some(map.next_value_seed(Text)?.into());
+                }
                 (class, name @ ("addr" | "floatingAddr")) if discovery::address_of(class) == Some(name) => {
                     node.attributes.address = Some(map.next_value_seed(Text)?.into());
                 }

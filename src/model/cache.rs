@@ -6,7 +6,7 @@ use super::desired::Vrf;
 use super::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use super::external_deletions::ExternalDeletions;
 use super::mo::Mo;
-use super::observed::{Epg, L3OUT, L3out, Subnet, compare, prefix_of, read_epgs, read_tags, read_vrf};
+use super::observed::{Epg, L3OUT, L3out, Subnet, compare, prefix_of, read_epgs, read_tags, read_vrf, relation};
 use super::owner::{OwnerIdentity, Ownership};
 use super::plan::{Change, Transaction};
 
@@ -168,13 +168,16 @@ impl FabricCache {
 
     /// R7: the APIC does not take back the contract relations that an EPG had.
     pub fn relations_refused(&mut self, dn: &EpgDn) {
-        self.lost.relations_refused(dn);
+        self.lost.relations_stay_away(dn);
     }
 
     /// The answer to a write shows that the write created what another writer had just deleted.
     pub fn recreated(&mut self, dn: &EpgDn) {
-        if let Some(epg) = self.epg_mut(dn) {
-            epg.deleted = true;
+        let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
+        if let Some(epg) = epgs.get_mut(&dn.name) {
+            self.lost.epg_lost(dn, epg);
+            epg.relations.clear();
+            (epg.may_have_held, epg.settled) = (true, false);
         }
     }
 
@@ -185,8 +188,9 @@ impl FabricCache {
         let this = Some(ParsedDn::L3out(dn.clone()));
         if !mos.iter().any(|mo| mo.class == L3OUT && ParsedDn::parse(&mo.dn) == this) {
             if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
-                epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None, is_watched));
+                epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
             }
+            self.lost.was_read(dn, is_watched);
             return Vec::new();
         }
         let mut epgs = read_epgs(&self.owner, mos, dn);
@@ -196,11 +200,13 @@ impl FabricCache {
             for (name, before) in epgs_before {
                 let epg = dn.epg(name.clone());
                 reverted.extend(compare(&epg, &before, epgs.get_mut(&name)));
-                self.lost.note(&epg, &before, epgs.get(&name), is_watched);
+                self.lost.note(&epg, &before, epgs.get(&name));
             }
             let gone = tags_before.into_keys().filter(|name| !tags.contains_key(name));
             reverted.extend(gone.map(|name| ObjectDn::Tag(dn.epg(name))));
         }
+        epgs.iter().for_each(|(name, now)| self.lost.found(dn, name, now));
+        self.lost.was_read(dn, is_watched);
         self.l3outs.insert(dn.clone(), L3out::Present { vrf: read_vrf(mos, dn), epgs, tags });
         reverted
     }
@@ -213,37 +219,50 @@ impl FabricCache {
         let mut reverted = Vec::new();
         if let Some(before) = epgs.remove(&dn.name) {
             reverted = compare(dn, &before, now.as_mut());
-            self.lost.note(dn, &before, now.as_ref(), is_watched);
+            self.lost.note(dn, &before, now.as_ref());
         }
         if let Some(now) = now {
+            self.lost.found(&dn.l3out, &dn.name, &now);
             epgs.insert(dn.name.clone(), now);
         }
+        self.lost.was_read(&dn.l3out, is_watched);
         reverted
     }
 
-    /// An event says that an object was deleted: whatever has its DN from now on was created by another writer (R2).
-    pub(super) fn deleted(&mut self, dn: &str) {
-        match ParsedDn::parse(dn) {
+    /// An event says that an object was deleted, at this time: whatever has its DN from now on was created by another writer (R2).
+    pub(super) fn deleted(&mut self, mo: &Mo) {
+        let at = mo.attributes.modified.as_deref();
+        match ParsedDn::parse(&mo.dn) {
             Some(ParsedDn::Epg(dn)) => {
+                self.lost.epg_deleted(&dn, at);
                 if let Some(epg) = self.epg_mut(&dn) {
-                    epg.deleted();
+                    epg.deleted(at);
                 }
             }
             Some(ParsedDn::Subnet(epg, _)) => {
-                if let Some(prefix) = prefix_of(dn)
+                if let Some(prefix) = prefix_of(&mo.dn)
                     && let Some(subnet) = self.epg_mut(&epg).and_then(|it| it.subnets.get_mut(&prefix))
                 {
                     subnet.was_owned = false;
                 }
             }
-            Some(ParsedDn::BelowEpg(epg)) => {
-                let relation = dn.rsplit('/').next().unwrap_or_default();
-                let is_known = |it: &&mut Epg| !it.deleted && it.relations.contains(relation);
-                if let Some(epg) = self.epg_mut(&epg).filter(is_known) {
-                    epg.relation_removed = true;
+            Some(ParsedDn::BelowEpg(dn)) => {
+                let relation = relation(mo);
+                self.lost.relation_deleted(&dn, &relation, at);
+                if let Some(epg) = self.epg_mut(&dn).filter(|it| it.relations.contains(&relation)) {
+                    epg.deletion.relation_deleted(at);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// An event says that another writer has made an EPG, or a contract relation of it. If it was deleted before, that was
+    /// another one (R7).
+    pub(super) fn made_by_another(&mut self, dn: &EpgDn) {
+        self.lost.relations_stay_away(dn);
+        if let Some(epg) = self.epg_mut(dn) {
+            epg.deletion.made_since();
         }
     }
 
@@ -292,7 +311,7 @@ impl FabricCache {
                 }
             }
             Change::RestoreRelation { relation } => {
-                self.lost.relation_restored(dn, relation);
+                self.lost.relations_restored(dn);
                 if let Some(epg) = epgs.get_mut(&dn.name) {
                     epg.relations.insert(relation.clone());
                 }

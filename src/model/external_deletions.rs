@@ -3,9 +3,59 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::dn::{EpgDn, ObjectDn};
+use super::dn::{EpgDn, L3outDn, Name, ObjectDn};
 use super::observed::{Epg, contract_of};
 use super::owner::Ownership;
+
+/// How another writer deleted an EPG, as far as events have said (R7).
+///
+/// The order of parents and children is not established. But what falls with its parent has the same time of change as that
+/// (reference: `modTs` in recorded events of a deleted tenant), and what people remove before has an earlier one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// No event has said that the EPG is gone, or a contract relation of it.
+    #[default]
+    Unheard,
+    /// Contract relations are gone: at this time, or, without one, at times that differ or are not known.
+    OfRelations(Option<Box<str>>),
+    /// The EPG is gone, and its contract relations went with it.
+    Whole,
+    /// The EPG is gone, and people may have removed a relation before, or changed something since.
+    InDoubt,
+}
+
+impl Deletion {
+    /// The EPG is gone.
+    pub fn is_heard(&self) -> bool {
+        matches!(self, Deletion::Whole | Deletion::InDoubt)
+    }
+
+    /// An event says that a contract relation is gone.
+    pub(super) fn relation_deleted(&mut self, at: Option<&str>) {
+        *self = match self {
+            Deletion::Unheard => Deletion::OfRelations(at.map(Into::into)),
+            Deletion::OfRelations(before) if before.as_deref() != at => Deletion::OfRelations(None),
+            Deletion::OfRelations(_) | Deletion::Whole | Deletion::InDoubt => return,
+        };
+    }
+
+    /// An event says that the EPG is gone.
+    pub(super) fn epg_deleted(&mut self, at: Option<&str>) {
+        *self = match self {
+            Deletion::Unheard => Deletion::Whole,
+            Deletion::OfRelations(Some(before)) if Some(&**before) == at => Deletion::Whole,
+            Deletion::OfRelations(_) => Deletion::InDoubt,
+            Deletion::Whole | Deletion::InDoubt => return,
+        };
+    }
+
+    /// Another writer has made an EPG of that name, or a relation of it.
+    pub(super) fn made_since(&mut self) {
+        if *self == Deletion::Whole {
+            *self = Deletion::InDoubt;
+        }
+    }
+}
 
 /// What was deleted and is not restored yet, and the contract relations that are still missing.
 #[derive(Debug, Default)]
@@ -13,15 +63,14 @@ pub struct ExternalDeletions {
     /// Owned objects that this process saw, and that another writer deleted.
     objects: BTreeSet<ObjectDn>,
     /// The contract relations that owned EPGs had when another writer deleted them.
-    relations: BTreeMap<EpgDn, LostRelations>,
+    relations: BTreeMap<L3outDn, BTreeMap<Name, LostRelations>>,
 }
 
 #[derive(Debug)]
 struct LostRelations {
     all: BTreeSet<Box<str>>,
-    /// They were there when the EPG was deleted: every change of the L3Out came as an event, and so did that deletion, before
-    /// any of a relation. Otherwise people may have removed one before.
-    may_return: bool,
+    /// A read may show that the EPG is gone before the events do.
+    deletion: Deletion,
 }
 
 impl ExternalDeletions {
@@ -30,38 +79,66 @@ impl ExternalDeletions {
         self.objects.contains(object)
     }
 
+    fn lost(&self, dn: &EpgDn) -> Option<&LostRelations> {
+        self.relations.get(&dn.l3out)?.get(&dn.name)
+    }
+
+    fn lost_mut(&mut self, dn: &EpgDn) -> Option<&mut LostRelations> {
+        self.relations.get_mut(&dn.l3out)?.get_mut(&dn.name)
+    }
+
     /// The contract relations that an owned EPG lost when another writer deleted it.
     pub fn relations(&self, dn: &EpgDn) -> Option<&BTreeSet<Box<str>>> {
-        Some(&self.relations.get(dn)?.all)
+        Some(&self.lost(dn)?.all)
     }
 
     /// Those of them that may be put back.
     pub fn returning(&self, dn: &EpgDn) -> impl Iterator<Item = &str> {
-        let lost = self.relations.get(dn).filter(|it| it.may_return);
+        let lost = self.lost(dn).filter(|it| it.deletion == Deletion::Whole);
         lost.into_iter().flat_map(|it| &it.all).map(|it| &**it).filter(|it| contract_of(it).is_some())
     }
 
-    /// One of them is back: who removes it from now on removes it for good.
-    pub(super) fn relation_restored(&mut self, dn: &EpgDn, relation: &str) {
-        if let Some(lost) = self.relations.get_mut(dn) {
-            lost.all.remove(relation);
-            if lost.all.is_empty() {
-                self.relations.remove(dn);
-            }
+    /// They are back: who removes one from now on removes it for good.
+    pub(super) fn relations_restored(&mut self, dn: &EpgDn) {
+        if let Some(lost) = self.relations.get_mut(&dn.l3out) {
+            lost.remove(&dn.name);
         }
     }
 
-    /// The APIC does not take them back.
-    pub(super) fn relations_refused(&mut self, dn: &EpgDn) {
-        if let Some(lost) = self.relations.get_mut(dn) {
-            lost.may_return = false;
+    /// The APIC does not take them back, or another writer has made something there.
+    pub(super) fn relations_stay_away(&mut self, dn: &EpgDn) {
+        if let Some(lost) = self.lost_mut(dn) {
+            lost.deletion = Deletion::InDoubt;
+        }
+    }
+
+    /// An L3Out was read. Unless every change since the last read came as an event, people may have done anything.
+    pub(super) fn was_read(&mut self, l3out: &L3outDn, is_watched: bool) {
+        let lost = self.relations.get_mut(l3out).into_iter().flat_map(BTreeMap::values_mut);
+        lost.filter(|_| !is_watched).for_each(|it| it.deletion = Deletion::InDoubt);
+    }
+
+    /// An event says that a contract relation is gone.
+    pub(super) fn relation_deleted(&mut self, dn: &EpgDn, relation: &str, at: Option<&str>) {
+        if let Some(lost) = self.lost_mut(dn).filter(|it| it.all.contains(relation)) {
+            lost.deletion.relation_deleted(at);
+        }
+    }
+
+    /// An event says that an EPG is gone.
+    pub(super) fn epg_deleted(&mut self, dn: &EpgDn, at: Option<&str>) {
+        if let Some(lost) = self.lost_mut(dn) {
+            lost.deletion.epg_deleted(at);
         }
     }
 
     /// Forgets what is not desired any more.
     pub(super) fn keep(&mut self, is_desired: impl Fn(&ObjectDn) -> bool) {
         self.objects.retain(&is_desired);
-        self.relations.retain(|dn, _| is_desired(&ObjectDn::Epg(dn.clone())));
+        self.relations.retain(|l3out, lost| {
+            lost.retain(|name, _| is_desired(&ObjectDn::Epg(l3out.epg(name.clone()))));
+            !lost.is_empty()
+        });
     }
 
     /// An object was created.
@@ -69,28 +146,36 @@ impl ExternalDeletions {
         self.objects.remove(object);
     }
 
-    /// Compares an EPG as it is read now with what was known of it. `is_watched` says that every change since then came as an
-    /// event.
-    pub(super) fn note(&mut self, dn: &EpgDn, before: &Epg, now: Option<&Epg>, is_watched: bool) {
+    /// Another writer deleted an EPG, as it was known.
+    pub(super) fn epg_lost(&mut self, dn: &EpgDn, before: &Epg) {
+        if before.ownership == Ownership::Owned && !before.relations.is_empty() {
+            let lost = LostRelations { all: before.relations.clone(), deletion: before.deletion.clone() };
+            self.relations.entry(dn.l3out.clone()).or_default().insert(dn.name.clone(), lost);
+        }
+    }
+
+    /// Compares an EPG as it is read now with what was known of it.
+    pub(super) fn note(&mut self, dn: &EpgDn, before: &Epg, now: Option<&Epg>) {
         let is_gone = |prefix| now.is_none_or(|now| !now.subnets.contains_key(prefix));
         for (prefix, subnet) in &before.subnets {
             if subnet.ownership == Ownership::Owned && is_gone(prefix) {
                 self.objects.insert(ObjectDn::Subnet(dn.clone(), *prefix));
             }
         }
-        let was_owned = before.ownership == Ownership::Owned;
-        if now.is_none() && was_owned {
+        if now.is_none() && before.ownership == Ownership::Owned {
             self.objects.insert(ObjectDn::Epg(dn.clone()));
         }
-        let was_deleted = now.is_none() || before.deleted;
-        // Another writer's EPG of that name is another EPG, whatever becomes of it.
-        if now.is_some_and(|it| !it.relations.is_empty() || !it.is_ours()) {
-            self.relations.remove(dn);
-        } else if was_owned && was_deleted && !before.relations.is_empty() {
-            // Only an event takes `was_owned` from an EPG that was owned when it was read.
-            let may_return = is_watched && before.deleted && !before.was_owned && !before.relation_removed;
-            let lost = LostRelations { all: before.relations.clone(), may_return };
-            self.relations.insert(dn.clone(), lost);
+        if now.is_none() || before.deletion.is_heard() {
+            self.epg_lost(dn, before);
+        }
+    }
+
+    /// An EPG is there, as it was read now. Another writer's EPG of that name is another EPG, whatever becomes of it.
+    pub(super) fn found(&mut self, l3out: &L3outDn, name: &Name, now: &Epg) {
+        if (!now.relations.is_empty() || !now.is_ours())
+            && let Some(lost) = self.relations.get_mut(l3out)
+        {
+            lost.remove(name);
         }
     }
 }

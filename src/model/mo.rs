@@ -22,6 +22,8 @@ pub struct Attributes {
     pub name: Option<Box<str>>,
     /// `scope`: the flags of a subnet.
     pub scope: Option<Box<str>>,
+    /// `modTs`, the time of the last change: of an EPG and of a contract relation.
+    pub modified: Option<Box<str>>,
     /// `tDn`: the target of a relation, such as an L3Out's VRF.
     pub target_dn: Option<Box<str>>,
     /// Whether `state` is `formed`: of an L3Out's relation to its VRF.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dn::{EpgDn, L3outDn, Name, ObjectDn, ParsedDn, Prefix};
+use super::external_deletions::Deletion;
 use super::mo::Mo;
 use super::owner::{OwnerIdentity, Ownership, other_cluster};
 use super::scope::Scope;
@@ -111,10 +112,8 @@ pub struct Epg {
     /// It may have held a subnet. Only an EPG that this process created, and has always seen empty, has certainly held none
     /// (D6).
     pub may_have_held: bool,
-    /// Another writer deleted it since it was read, by an event or by the answer to a write that created it again.
-    pub deleted: bool,
-    /// Since it was read an event has said that a contract relation of it is gone, and none that it is gone itself (R7).
-    pub relation_removed: bool,
+    /// What events have said since it was read.
+    pub deletion: Deletion,
     /// It was read or created in this reconcile (W7).
     pub fresh: bool,
     /// A plan found nothing to do and nothing to say about it, and neither it nor what is desired there has changed since.
@@ -137,8 +136,7 @@ impl Epg {
             other_clusters: other_cluster(annotation, ownership).into_iter().collect(),
             relations: BTreeSet::new(),
             may_have_held: true,
-            deleted: false,
-            relation_removed: false,
+            deletion: Deletion::default(),
             fresh: true,
             settled: false,
         }
@@ -154,13 +152,10 @@ impl Epg {
         self.ownership == Ownership::Owned || self.was_owned
     }
 
-    /// The EPG was deleted: another writer created what has this DN from now on, and what is in it.
-    pub(super) fn deleted(&mut self) {
-        // If its subnets were announced as gone, too, all of that fell with it.
-        let mut owned = self.subnets.values().filter(|it| it.ownership == Ownership::Owned).peekable();
-        let fell_whole = owned.peek().is_some() && owned.all(|it| !it.was_owned);
-        self.relation_removed &= !fell_whole;
-        (self.was_owned, self.deleted) = (false, true);
+    /// An event says that the EPG was deleted: another writer created what has this DN from now on, and what is in it.
+    pub(super) fn deleted(&mut self, at: Option<&str>) {
+        self.deletion.epg_deleted(at);
+        self.was_owned = false;
         self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }
 
@@ -305,7 +300,8 @@ pub(super) fn compare(dn: &EpgDn, before: &Epg, now: Option<&mut Epg>) -> Vec<Ob
         return reverted;
     };
     now.was_owned = still_ours(before.was_owned, now.ownership);
-    now.may_have_held = before.may_have_held || before.deleted || !now.subnets.is_empty() || now.unreadable > 0;
+    now.may_have_held =
+        before.may_have_held || before.deletion.is_heard() || !now.subnets.is_empty() || now.unreadable > 0;
     if before.ownership == Ownership::Owned && now.ownership != Ownership::Owned {
         reverted.push(ObjectDn::Epg(dn.clone()));
     }

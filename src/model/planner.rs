@@ -525,7 +525,7 @@ impl<'a> Planner<'a> {
             self.plan.reads.insert(dn.clone());
         }
         let at_once = match (shape, changes.first()) {
-            // R7: if only some relations were back, those that are missing could not be told from what people removed.
+            // R7: if only some relations came back, the rest would look like what people removed.
             (RequestShape::EpgTree, Some(Change::RestoreRelation { .. })) => changes.len(),
             (RequestShape::EpgTree, _) => self.input.rules.batch.max(1),
             (RequestShape::OneSubnet | RequestShape::Tag, _) => 1,

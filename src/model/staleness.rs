@@ -5,6 +5,7 @@ use super::cache::FabricCache;
 use super::dn::{EpgDn, L3outDn, ObjectDn, ParsedDn};
 use super::mo::{MoChange, Status};
 use super::observed::{CONTRACTS, EPG, L3OUT, L3out, SUBNET, TAG, VRF_RELATION, prefix_of, relation};
+use super::owner::Ownership;
 use super::scope::Scope;
 
 /// What an event means to the cache.
@@ -21,8 +22,12 @@ pub enum Staleness {
 /// Compares an event with the cache. The echo of our own write is in the cache already, and costs no read.
 pub fn apply_event(cache: &mut FabricCache, change: &MoChange) -> Staleness {
     let staleness = staleness(cache, change);
-    if change.status == Status::Deleted {
-        cache.deleted(&change.mo.dn);
+    let annotation = change.mo.attributes.annotation.as_deref().unwrap_or_default();
+    let is_ours = cache.owner().classify(annotation) == Ownership::Owned;
+    match (change.status, &staleness) {
+        (Status::Deleted, _) => cache.deleted(&change.mo),
+        (Status::Created, Staleness::Object(ObjectDn::Epg(dn))) if !is_ours => cache.made_by_another(dn),
+        _ => {}
     }
     staleness
 }

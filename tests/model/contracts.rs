@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use crate::fixtures::*;
 use aci_sync::apic::Error;
+use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
+use aci_sync::model::kubernetes::{Key, Kind};
 use aci_sync::model::rules::{Policy, Rules};
 use aci_sync::reconcile::Reconciler;
-use sim::apic::InMemoryApic;
+use sim::apic::{InMemoryApic, Order};
 
 /// The EPG is there and consumes the contract `web`; a relation of each other class is there, too.
 fn contracted(session: &Session, apic: &InMemoryApic, now: Instant) -> Reconciler {
@@ -134,6 +136,112 @@ fn refused_relations_are_not_tried_again() {
     }
 }
 
+/// How an APIC may announce what falls with an EPG.
+fn orders(test: impl Fn(&InMemoryApic)) {
+    for order in [Order::ParentsFirst, Order::ChildrenFirst, Order::ParentsOnly] {
+        let apic = apic();
+        apic.admin.variants(|it| it.deleted_order = order);
+        test(&apic);
+    }
+}
+
+/// R7: what falls with its EPG comes back, whichever of them is announced first, and also if the EPG held no subnet.
+#[test]
+fn relations_come_back_in_any_order_of_events() {
+    orders(|apic| {
+        let now = Instant::now();
+        let session = Session::at(apic);
+        let mut reconciler = contracted(&session, apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, now);
+        assert_eq!(relations(apic), 5);
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, now);
+        changes(&mut reconciler, &session, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, now);
+        assert_eq!((apic.admin.subnets(DN_E).len(), relations(apic)), (0, 5));
+        assert!(findings(&reconciler, Code::ContractsLost).is_empty());
+    });
+}
+
+/// R7: the same if a read shows that the EPG is gone before the events do, as with an EPG of many subnets.
+#[test]
+fn relations_come_back_if_a_read_overtakes_the_events() {
+    orders(|apic| {
+        let now = Instant::now();
+        let session = Session::at(apic);
+        let mut reconciler = contracted(&session, apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        let events = session.take_events();
+        reconciler.request_full_sync();
+        reconcile(&mut reconciler, &session, now);
+        assert_eq!((relations(apic), findings(&reconciler, Code::ContractsLost).len()), (0, 1));
+        for (ids, changes) in events {
+            reconciler.fabric_changed(&ids, &changes);
+            reconcile(&mut reconciler, &session, now);
+        }
+        assert_eq!((relations(apic), findings(&reconciler, Code::ContractsLost).len()), (5, 0));
+    });
+}
+
+/// R7: a relation that people remove stays away, also if they delete the EPG before aci-sync has looked, or a read overtakes the
+/// events. The finding lists the others, too.
+#[test]
+fn a_relation_removed_before_its_epg_stays_removed() {
+    for overtaken in [false, true] {
+        orders(|apic| {
+            let now = Instant::now();
+            let session = Session::at(apic);
+            let mut reconciler = contracted(&session, apic, now);
+            apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+            apic.admin.admin_delete(DN_E).unwrap();
+            if overtaken {
+                reconciler.request_full_sync();
+                reconcile(&mut reconciler, &session, now);
+            }
+            changes(&mut reconciler, &session, now);
+            assert_eq!((apic.admin.subnets(DN_E).len(), relations(apic)), (1, 0));
+            assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+        });
+    }
+}
+
+/// R7: if an APIC announces children first, and not when they fell, people may have removed them.
+#[test]
+fn relations_stay_away_if_their_time_is_unknown() {
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.variants(|it| (it.deleted_order, it.deletions_have_time) = (Order::ChildrenFirst, false));
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!((relations(&apic), findings(&reconciler, Code::ContractsLost).len()), (0, 1));
+}
+
+/// R7: after the EPG is back, and before its relations are, people may act: what they add and remove again is theirs, and after a
+/// time without events they may have done so unseen.
+#[test]
+fn relations_stay_away_if_people_act_before() {
+    for is_seen in [true, false] {
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = contracted(&session, &apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        session.deliver_events(&mut reconciler);
+        session.trouble(|_, _, body| body.contains("fvRs").then(|| Error::Busy("simulated".to_owned())));
+        reconciler.reconcile(&session, now, &|| true).unwrap_err();
+        session.trouble(|_, _, _| None);
+        relate(&apic, "web");
+        apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+        if !is_seen {
+            session.take_events();
+            reconciler.subscriptions_lost(None);
+        }
+        changes(&mut reconciler, &session, now);
+        assert_eq!((relations(&apic), findings(&reconciler, Code::ContractsLost).len()), (0, 1), "{is_seen}");
+    }
+}
+
 /// R7: a relation that people remove right after it has come back stays away, although the EPG has none then.
 #[test]
 fn relations_come_back_once() {
@@ -151,37 +259,37 @@ fn relations_come_back_once() {
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 }
 
-/// R7: a relation that people remove stays away, also if they delete the EPG before aci-sync has looked. The finding lists the
-/// others, too.
-#[test]
-fn a_relation_removed_before_its_epg_stays_removed() {
-    let (apic, now) = (apic(), Instant::now());
-    let session = Session::at(&apic);
-    let mut reconciler = contracted(&session, &apic, now);
-    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
-    apic.admin.admin_delete(DN_E).unwrap();
-    changes(&mut reconciler, &session, now);
-    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
-    assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
-}
-
 /// R7, O4: an EPG that another writer makes under the same name is another one: what the owned one had does not return when
-/// that one is gone in its turn.
+/// that one is gone in its turn, whenever aci-sync looks.
 #[test]
 fn relations_do_not_outlive_another_writers_epg() {
-    let (apic, now) = (apic(), Instant::now());
-    let session = Session::at(&apic);
-    let mut reconciler = contracted(&session, &apic, now);
-    apic.admin.admin_delete(DN_E).unwrap();
-    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
-    changes(&mut reconciler, &session, now);
-    apic.admin.admin_delete(DN_E).unwrap();
-    changes(&mut reconciler, &session, now);
-    assert_eq!(findings(&reconciler, Code::ForeignEpgDeleted).len(), 1);
-    apic.admin.admin_delete(TAG).unwrap();
-    let created = changes(&mut reconciler, &session, now);
-    assert!(created[0].starts_with("+ EPG"), "{created:?}");
-    assert_eq!((relations(&apic), findings(&reconciler, Code::ContractsLost).len()), (0, 0));
+    for looks in [[false, true], [true, true], [false, false]] {
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = contracted(&session, &apic, now);
+        let mut look = |looks: bool| {
+            if looks {
+                session.deliver_events(&mut reconciler);
+                let _ = reconciler.reconcile(&session, now, &|| true);
+            }
+        };
+        session.trouble(|method, _, _| (method == "POST").then(|| Error::Busy("simulated".to_owned())));
+        apic.admin.admin_delete(DN_E).unwrap();
+        look(looks[0]);
+        session.trouble(|_, _, _| None);
+        apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+        look(looks[1]);
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, now);
+        if looks[1] {
+            assert_eq!(findings(&reconciler, Code::ForeignEpgDeleted).len(), 1, "{looks:?}");
+            apic.admin.admin_delete(TAG).unwrap();
+            changes(&mut reconciler, &session, now);
+        }
+        assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0), "{looks:?}");
+        let lost = usize::from(looks == [false, false]);
+        assert_eq!(findings(&reconciler, Code::ContractsLost).len(), lost, "{looks:?}");
+    }
 }
 
 /// R7, W7: relations whose answer is lost are not tried again and again, which would hold up what else the EPG needs.

@@ -343,6 +343,9 @@ fn fabric(world: &mut World) {
             change_contracts(world, |all| {
                 all.remove(&dn);
             });
+            if world.random.percent(50) {
+                admin.admin_delete(dn.rsplit_once('/').unwrap().0).unwrap();
+            }
         }
         "actor: make an L3Out" => make_l3out(world, &dn),
         _ => {

@@ -1,6 +1,7 @@
 //! The fabric: one tree that all controllers show, what it does by itself, and the way every change goes.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::classes::Class;
@@ -154,12 +155,19 @@ impl Fabric {
     }
 }
 
-/// Now, as `modTs` has it: `2026-11-23T06:34:18.123+00:00`.
+/// When the last transaction was, in milliseconds since 1970.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// Now, as `modTs` has it: `2026-11-23T06:34:18.123+00:00`. A transaction takes an APIC longer than a millisecond, so no two have
+/// the same.
 pub fn timestamp() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now = u64::try_from(now).unwrap_or_default();
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+    let now = now.max(last.unwrap_or_default() + 1);
+    let (days, milli) = (now / 86_400_000, now % 86_400_000);
     let (year, month, day) = civil(days);
-    let (hour, minute, second, milli) = (second / 3600, second / 60 % 60, second % 60, now.subsec_millis());
+    let (hour, minute, second, milli) = (milli / 3_600_000, milli / 60_000 % 60, milli / 1000 % 60, milli % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}+00:00")
 }
 

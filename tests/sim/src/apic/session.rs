@@ -409,7 +409,8 @@ impl Sessions {
             for (id, it) in self.subscriptions.iter().filter(|(_, it)| serves(it) && it.query.watches(dn, mo)) {
                 ids.entry(it.socket).or_default().push(*id);
             }
-            let object = if ids.is_empty() { String::new() } else { json::event_object(change, mo.get("modTs")) };
+            let mod_ts = change.mod_ts(&fabric.variants);
+            let object = if ids.is_empty() { String::new() } else { json::event_object(change, mod_ts) };
             for (socket, ids) in ids {
                 if let Some(socket) = self.sockets.get(&socket) {
                     let _ = socket.outgoing.send(Outgoing::Text(json::event(&ids, &object)));

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::classes::Class;
+use super::variants::Variants;
 
 /// Properties by name.
 pub type Attributes = BTreeMap<&'static str, String>;
@@ -61,6 +62,8 @@ pub enum Change {
         dn: String,
         /// As it was.
         mo: Mo,
+        /// When it went.
+        at: String,
     },
 }
 
@@ -75,6 +78,14 @@ impl Change {
     pub fn mo(&self) -> &Mo {
         let (Change::Created { mo, .. } | Change::Modified { mo, .. } | Change::Deleted { mo, .. }) = self;
         mo
+    }
+
+    /// `modTs` in its event.
+    pub fn mod_ts(&self, variants: &Variants) -> &str {
+        match self {
+            Change::Deleted { at, .. } if variants.deletions_have_time => at,
+            change => change.mo().get("modTs"),
+        }
     }
 }
 
@@ -218,7 +229,7 @@ impl<'a> Transaction<'a> {
             changes.extend(match (before, now) {
                 (None, Some(mo)) => Some(Change::Created { dn, mo }),
                 (Some(_), Some(mo)) => Some(Change::Modified { dn, mo, changed }),
-                (Some(mo), None) => Some(Change::Deleted { dn, mo }),
+                (Some(mo), None) => Some(Change::Deleted { dn, mo, at: mod_ts.to_owned() }),
                 (None, None) => None,
             });
         }

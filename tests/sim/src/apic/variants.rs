@@ -104,6 +104,9 @@ pub struct Variants {
     pub created_order: Order,
     /// Order of the events of what falls with a deleted parent.
     pub deleted_order: Order,
+    /// Whether `modTs` in the event of a deletion is the time of the deletion, the same for all that fell together (in the
+    /// recorded traces a tenant and its child have the same), or that of the object's last change.
+    pub deletions_have_time: bool,
     /// For so long after an object was made, changes below it (of later requests) are not announced; zero: all are.
     pub settle: Duration,
     /// After so long the fabric sets `configSt` and `pcTag` of a new EPG by itself, announced; `None`: never.
@@ -207,6 +210,7 @@ impl Default for Variants {
             tag_events: true,
             created_order: Order::ParentsFirst,
             deleted_order: Order::ParentsFirst,
+            deletions_have_time: true,
             settle: Duration::ZERO,
             late_changes: Some(Duration::from_millis(30)),
             faults_retained: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sim::apic::{HostBits, Order, PostAnswer, TokenStyle, Variants};
 
-use crate::client::{Client, EPG, apic, ends, epg, next, token_in};
+use crate::client::{Client, EPG, apic, ends, epg, next, next_json, token_in};
 
 const L3OUT: &str =
     "/api/mo/uni/tn-T/out-L.json?query-target=subtree&target-subtree-class=l3extInstP,l3extSubnet,tagAnnotation";
@@ -142,6 +142,29 @@ fn order_of_events() {
         apic.admin_post("uni/tn-T/out-L", &epg("F", &[])).unwrap();
         let got: Vec<String> = expected.iter().map(|_| next(&mut socket).1).collect();
         assert_eq!(got, expected, "{order:?}");
+    }
+}
+
+/// What falls together has the same time, and no other deletion has it; or each object has that of its last change.
+#[test]
+fn times_of_deletions() {
+    for (have_time, equal) in [(true, [true, false]), (false, [false, false])] {
+        let apic = apic(|variants| variants.deletions_have_time = have_time);
+        let client = Client::logged_in(&apic);
+        let mut socket = client.socket();
+        apic.admin_post("uni/tn-T/out-L", &epg("E", &[])).unwrap();
+        apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.1/32"])).unwrap();
+        apic.admin_post("uni/tn-T/out-L", &epg("E", &["10.0.0.2/32"])).unwrap();
+        client.subscribe(L3OUT);
+        apic.admin_delete(&format!("{EPG}/extsubnet-[10.0.0.2/32]")).unwrap();
+        apic.admin_delete(EPG).unwrap();
+        let mut time = || {
+            let event = next_json(&mut socket);
+            let object = event["imdata"][0].as_object().unwrap().values().next().unwrap();
+            object["attributes"]["modTs"].clone()
+        };
+        let [before, parent, child] = [time(), time(), time()];
+        assert_eq!([parent == child, parent == before], equal, "{have_time}");
     }
 }
 
