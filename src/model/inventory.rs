@@ -112,6 +112,8 @@ pub struct Inventory {
     pub services: BTreeMap<Key, Service>,
     /// For each workload that Pods belong to (P1, G2) the different sets of labels that they have, and how many have each.
     labels: HashMap<Workload, HashMap<Labels, usize>>,
+    /// How many Services have each label in their selectors, by [`selected_label`].
+    selected_labels: HashMap<String, usize>,
     /// How much is known of each kind that is watched.
     views: BTreeMap<Kind, View>,
     listed: BTreeMap<Kind, bool>,
@@ -138,6 +140,7 @@ impl Inventory {
             pods: Pods::default(),
             services: BTreeMap::new(),
             labels: HashMap::new(),
+            selected_labels: HashMap::new(),
             views: kinds.iter().map(|kind| (*kind, View::Incomplete)).collect(),
             listed: kinds.iter().map(|kind| (*kind, false)).collect(),
         }
@@ -165,6 +168,7 @@ impl Inventory {
             }
             Kind::Service => {
                 self.services.clear();
+                self.selected_labels.clear();
                 BTreeMap::new()
             }
         };
@@ -187,9 +191,7 @@ impl Inventory {
                         self.remove_labels(&twice);
                     }
                 }
-                Object::Service(it) => {
-                    self.services.insert(it.key.clone(), *it);
-                }
+                Object::Service(it) => self.insert_service(*it),
             }
         }
         self.views.insert(kind, View::Closed(now));
@@ -231,7 +233,7 @@ impl Inventory {
             }
             Object::Service(it) => {
                 let is_new = self.services.get(&it.key) != Some(&*it);
-                self.services.insert(it.key.clone(), *it);
+                self.insert_service(*it);
                 Changed::everything_if(is_new)
             }
         }
@@ -249,7 +251,7 @@ impl Inventory {
                 Some(before) => self.pod_changed(Some(&before), None),
                 None => Changed::Nothing,
             },
-            Kind::Service => Changed::everything_if(self.services.remove(key).is_some()),
+            Kind::Service => Changed::everything_if(self.remove_service(key)),
         }
     }
 
@@ -268,13 +270,36 @@ impl Inventory {
     }
 
     /// Whether a Service may select a managed workload for the labels of this Pod, and not for those of its template. Each Pod of
-    /// a StatefulSet has labels of its own, so this decides what one that comes or goes costs.
+    /// a StatefulSet has labels of its own, so this decides what one that comes or goes costs. It looks at labels and not at
+    /// Services, of which a namespace may have as many as Pods (X3).
     fn may_be_selected_by(&self, pod: &Pod) -> bool {
         let Some(managed) = pod.workload().and_then(|it| self.managed.get(&it)) else { return false };
-        let first = Key { namespace: pod.key.namespace.clone(), name: "".into() };
-        let services = self.services.range(first..).map(|it| it.1);
-        let mut services = services.take_while(|it| it.key.namespace == pod.key.namespace);
-        services.any(|it| it.selector.select(&pod.labels) && !it.selector.select(&managed.record.template_labels))
+        let template = &managed.record.template_labels;
+        let mut own = pod.labels.iter().filter(|(label, value)| template.get(label) != Some(value));
+        own.any(|(label, value)| self.selected_labels.contains_key(&selected_label(&pod.key.namespace, label, value)))
+    }
+
+    fn insert_service(&mut self, service: Service) {
+        self.remove_service(&service.key);
+        for (label, value) in service.selector.iter() {
+            *self.selected_labels.entry(selected_label(&service.key.namespace, label, value)).or_default() += 1;
+        }
+        self.services.insert(service.key.clone(), service);
+    }
+
+    /// False if it was not known.
+    fn remove_service(&mut self, key: &Key) -> bool {
+        let Some(service) = self.services.remove(key) else { return false };
+        for (label, value) in service.selector.iter() {
+            if let Entry::Occupied(mut count) = self.selected_labels.entry(selected_label(&key.namespace, label, value))
+            {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+        true
     }
 
     /// True if no other Pod of its workload has the same labels.
@@ -400,6 +425,13 @@ impl Inventory {
     }
 }
 
+/// A label of a Service's selector. If two were the same in this form, a Pod would only cost more than it has to.
+fn selected_label(namespace: &str, label: &str, value: &str) -> String {
+    #[cfg(test)]
+    super::kubernetes::steps::count();
+    format!("{namespace}/{label}={value}")
+}
+
 fn is_proven(opened: Instant, now: Instant) -> bool {
     now.saturating_duration_since(opened) >= WATCH_PROVEN
 }
@@ -414,4 +446,82 @@ fn managed(
     let before = before.filter(|it| it.record.uid == record.uid).and_then(|it| it.binding.clone());
     let binding = annotation.clone().ok().or(before);
     ManagedWorkload { record, annotation, binding }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::binding::UnknownKeys;
+    use crate::model::kubernetes::{Birth, steps};
+
+    fn labels(all: &[(&str, &str)]) -> Labels {
+        all.iter().map(|(label, value)| ((*label).into(), (*value).into())).collect::<BTreeMap<_, _>>().into()
+    }
+
+    fn service(n: usize) -> Object {
+        Object::Service(Box::new(Service {
+            key: Key::new("a", &format!("s{n}")),
+            uid: "".into(),
+            selector: labels(&[("app", "web"), ("n", &n.to_string()), ("revision", "old")]),
+            addresses: Vec::new(),
+            unreadable: None,
+            hostname_only: false,
+            load_balancer: true,
+        }))
+    }
+
+    fn stateful_set() -> Workload {
+        Workload { key: Key::new("a", "web"), kind: Kind::StatefulSet }
+    }
+
+    fn pod(n: usize) -> Object {
+        Object::Pod(Box::new(Pod {
+            key: Key::new("a", &format!("web-{n}")),
+            birth: Birth::new("", ""),
+            owner: Some(stateful_set().key.name),
+            owner_kind: Kind::StatefulSet,
+            labels: labels(&[("app", "web"), ("pod", &format!("web-{n}")), ("revision", "new")]),
+            addresses: vec![[10, 0, 0, n as u8].into()].into(),
+            unreadable: None,
+            host_network: false,
+            terminating: false,
+            terminal: false,
+        }))
+    }
+
+    /// S1, X3, R6: what a Pod of a StatefulSet costs that comes or goes does not depend on how many Services its namespace has,
+    /// whatever they select.
+    #[test]
+    fn a_pod_with_labels_of_its_own_is_not_compared_with_all_services() {
+        let mut inventory = Inventory::watching(&Kind::ALL);
+        inventory.upsert(Object::Workload(Box::new(WorkloadRecord {
+            id: stateful_set(),
+            uid: "".into(),
+            created: "".into(),
+            annotation: Some("{}".into()),
+            paused: false,
+            invalid_pause: None,
+            unknown_keys: UnknownKeys::default(),
+            template_labels: labels(&[("app", "web")]),
+            has_replicas: true,
+        })));
+        let size = 200;
+        for n in 0..size {
+            inventory.upsert(service(n));
+        }
+        steps::take();
+        for n in 0..size {
+            assert!(matches!(inventory.upsert(pod(n)), Changed::Addresses(_)), "{n}");
+        }
+        for n in 0..size {
+            let key = Key::new("a", &format!("web-{n}"));
+            assert!(matches!(inventory.gone(Kind::Pod, &key), Changed::Addresses(_)), "{n}");
+        }
+        let steps = steps::take();
+        assert!((1..=6 * size).contains(&steps), "{steps} steps for {size} Pods and Services");
+        for n in 0..size {
+            inventory.gone(Kind::Service, &Key::new("a", &format!("s{n}")));
+        }
+        assert_eq!(inventory.selected_labels.len(), 0);
+    }
 }

@@ -90,7 +90,7 @@ impl World {
         let mut variants = if random.percent(50) { Variants::default() } else { Variants::opposite() };
         let shapes = [WriteAnswer::Nested, WriteAnswer::Flat, WriteAnswer::Partial, WriteAnswer::Empty];
         variants.write_answer = shapes[(seed % 4) as usize];
-        variants.deletions_have_time = seed % 8 > 0;
+        variants.deletions_have_time = !seed.is_multiple_of(8);
         let apic = Rc::new(InMemoryApic::new(variants));
         apic.admin.setup_tenant("T", "V", &["L", "M"]).unwrap();
         apic.admin.setup_tenant("T", "W", &["N"]).unwrap();
