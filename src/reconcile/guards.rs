@@ -90,7 +90,8 @@ impl Guards {
             let is_deferred = self.deferrals.is_deferred(&ObjectDn::Epg(epg.clone()), now);
             is_paused || is_deferred || cache.l3out(&epg.l3out).is_none()
         };
-        self.deletion.keep(plan, |object| !deletes || is_out_of_reach(object.epg()));
+        let is_undesired = |object: &ObjectDn| !is_desired(desired, object) && is_present(cache, object);
+        self.deletion.keep(plan, |object| !deletes || is_out_of_reach(object.epg()), is_undesired);
     }
 
     /// The EPGs of ours that count towards a namespace's quota although no workload names them any more: all that are left
@@ -129,6 +130,7 @@ pub(super) fn is_desired(desired: &DesiredState, object: &ObjectDn) -> bool {
 fn is_present(cache: &FabricCache, object: &ObjectDn) -> bool {
     match object {
         ObjectDn::Tag(epg) => cache.is_tagged(epg),
-        object => cache.epg(object.epg()).is_some(),
+        ObjectDn::Epg(epg) => cache.epg(epg).is_some(),
+        ObjectDn::Subnet(epg, prefix) => cache.epg(epg).is_some_and(|it| it.subnets.contains_key(prefix)),
     }
 }

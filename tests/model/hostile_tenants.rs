@@ -13,7 +13,7 @@ use aci_sync::model::kubernetes::{Key, Kind, Object};
 use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Allow, MaxDeletes, Rules};
-use aci_sync::reconcile::ReconcileContext;
+use aci_sync::reconcile::{ReconcileContext, Reconciler};
 use serde_json::json;
 use sim::apic::{InMemoryApic, Variants};
 
@@ -493,4 +493,35 @@ fn moves_from_an_l3out_that_is_read_late_are_counted() {
     let found = findings(&reconciler, Code::DeletionsBlocked);
     assert!(found.len() == 1 && found[0].starts_with("2 moves blocked"), "{found:?}");
     assert_eq!(apic.admin.subnets("uni/tn-T/out-M/instP-OLD").len(), 2);
+}
+
+/// J3, W4: moves to another VRF that were approved before their EPG could be used are not counted again once it can, although they
+/// are deletions for their VRF.
+#[test]
+fn approved_moves_are_not_counted_again() {
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.setup_tenant("T", "W", &["N"]).unwrap();
+    let old = "uni/tn-T/out-N/instP-OLD";
+    apic.admin.set(old, "l3extInstP", &[("annotation", MARK)]).unwrap();
+    for n in 1..=3 {
+        let (dn, name) = (format!("{old}/extsubnet-[10.0.0.{n}/32]"), format!("a::web-{n}"));
+        apic.admin.set(&dn, "l3extSubnet", &[("annotation", MARK), ("name", &name)]).unwrap();
+    }
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&apic);
+    session.trouble(|_, target, _| target.contains("out-L").then(|| Error::Forbidden("no access".to_owned())));
+    let rules = Rules { max_deletes: MaxDeletes::Number(1), ..Rules::default() };
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E", &[])], pods(3), now);
+    let full_sync = |reconciler: &mut Reconciler, seconds: u32| {
+        session.deliver_events(reconciler);
+        reconciler.request_full_sync();
+        reconcile(reconciler, &session, now + seconds * SECOND);
+        (findings(reconciler, Code::DeletionsBlocked).len(), apic.admin.subnets(old).len())
+    };
+    assert_eq!(full_sync(&mut reconciler, 0), (1, 3), "blocked");
+    assert!(reconciler.approve_deletions());
+    assert_eq!([1, 2].map(|it| full_sync(&mut reconciler, it)), [(0, 3); 2], "their L3Out cannot be read");
+    session.trouble(|_, _, _| None);
+    assert_eq!(full_sync(&mut reconciler, 60), (0, 0));
+    assert_eq!(apic.admin.subnets(DN_E).len(), 3);
 }

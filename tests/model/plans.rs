@@ -311,7 +311,7 @@ impl World {
             }
             fabric.settle(&plan.settled);
             if plan.transactions.is_empty() {
-                deletion_guard.keep(&plan, |_| false);
+                deletion_guard.keep(&plan, |_| false, |_| false);
                 break desired.findings.into_iter().chain(plan.findings).chain(deletion_guard.finding()).collect();
             }
             assert!(rounds.len() < 10, "no end: {rounds:?}");

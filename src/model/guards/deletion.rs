@@ -98,12 +98,19 @@ impl DeletionGuard {
     }
 
     /// What is desired again, moves, or is gone is no longer blocked. `is_unknown` says which objects the plan left out.
-    pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool) {
+    /// An approval holds until it is used, also while the plan has no use for it, as for a subnet whose EPG in another VRF cannot
+    /// be used yet: `is_undesired` says what is still there and not desired there.
+    pub fn keep(
+        &mut self,
+        plan: &Plan,
+        is_unknown: impl Fn(&ObjectDn) -> bool,
+        is_undesired: impl Fn(&ObjectDn) -> bool,
+    ) {
         for blocked in [&mut self.blocked, &mut self.blocked_moves] {
             blocked.retain(|object| plan.blocked.contains(object) || is_unknown(object));
         }
         let is_planned = |object: &ObjectDn| plan.deletions.contains(object) || plan.moves.contains(object);
-        self.approved.retain(|object| is_planned(object) || is_unknown(object));
+        self.approved.retain(|object| is_planned(object) || is_unknown(object) || is_undesired(object));
     }
 
     /// An operator approves all blocked deletions and moves. Their number is returned.
@@ -150,10 +157,10 @@ mod tests {
         let mut deletion_guard = DeletionGuard::default();
         assert!(deletion_guard.check(&plan, || 9, most, true) && deletion_guard.blocked().len() == 2);
         assert_eq!(deletion_guard.approve(), 2);
-        deletion_guard.keep(&plan, |_| false);
+        deletion_guard.keep(&plan, |_| false, |_| false);
         deletion_guard.check_next();
         assert!(!deletion_guard.check(&plan, || 9, most, true) && deletion_guard.blocked().is_empty());
-        deletion_guard.keep(&Plan::default(), |_| false);
+        deletion_guard.keep(&Plan::default(), |_| false, |_| false);
         assert!(!deletion_guard.check(&plan, || 9, most, true), "an event alone is not counted");
         deletion_guard.check_next();
         assert!(deletion_guard.check(&plan, || 9, most, true));
@@ -192,13 +199,13 @@ mod tests {
         assert_eq!((state(&guard), guard.blocked().len(), guard.all_blocked().len()), ("2 blocked".to_owned(), 0, 2));
         let text = guard.finding().unwrap().text;
         assert!(text.starts_with("2 moves blocked: full sync exceeds --max-deletes"), "{text}");
-        guard.keep(&Plan { blocked: BTreeSet::from([object("A")]), ..plan(&["A"], &[]) }, |_| false);
+        guard.keep(&Plan { blocked: BTreeSet::from([object("A")]), ..plan(&["A"], &[]) }, |_| false, |_| false);
         assert_eq!((state(&guard), guard.approve()), ("1 blocked".to_owned(), 1));
         assert_eq!((state(&guard), guard.finding()), ("free".to_owned(), None));
 
         let mut guard = DeletionGuard::default();
         assert!(guard.check(&plan(&["A", "B"], &[]), || 9, most, false) && guard.approve() == 2);
-        guard.keep(&plan(&["A", "B"], &[]), |_| false);
+        guard.keep(&plan(&["A", "B"], &[]), |_| false, |_| false);
         guard.check_next();
         assert!(!guard.check(&plan(&["A", "B"], &[]), || 9, most, true), "approved");
         assert_eq!(state(&guard), "free");
