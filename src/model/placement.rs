@@ -43,10 +43,8 @@ pub(super) struct Placement<'a> {
     /// The Pod and the Services that have an address now, for the addresses that a pause or the deletion guard would retain
     /// (P5).
     sources: HashMap<IpAddr, Vec<Source>>,
-    /// Unless moves are free (J3): the EPGs where an address is desired that is also where it is not desired, all such
-    /// addresses, and the subnets whose moves wait.
+    /// Unless moves are free (J3): the EPGs where an address is desired, and the subnets whose moves wait.
     homes: HashMap<Prefix, Vec<(&'a EpgDn, &'a DesiredSubnet)>>,
-    surplus: HashSet<Prefix>,
     waiting: HashMap<Prefix, Vec<(EpgDn, &'a Subnet)>>,
 }
 
@@ -62,13 +60,9 @@ impl<'a> Placement<'a> {
             claims: HashMap::new(),
             sources: HashMap::new(),
             homes: HashMap::new(),
-            surplus: HashSet::new(),
             waiting: HashMap::new(),
         };
         placement.sources = sources_of(input.inventory, placement.with_sources());
-        if !matches!(input.moves, Moves::Free) {
-            placement.surplus = placement.surplus_addresses();
-        }
         for (prefix, unplaced) in placement.those_in_question(&input.desired.unplaced) {
             for it in unplaced {
                 let reason = if it.paused { Reason::Paused } else { Reason::Unknown };
@@ -82,17 +76,6 @@ impl<'a> Placement<'a> {
             placement.waiting = placement.waiting_moves();
         }
         placement
-    }
-
-    fn surplus_addresses(&self) -> HashSet<Prefix> {
-        let mut surplus = HashSet::new();
-        for (dn, epg) in self.input.fabric.epgs() {
-            let desired = self.input.desired.epgs.get(&dn);
-            let is_surplus = |prefix: &Prefix| desired.is_none_or(|it| !it.subnets.contains_key(prefix));
-            let subnets = self.those_in_question(&epg.subnets).into_iter().map(|(prefix, _)| *prefix);
-            surplus.extend(subnets.filter(is_surplus));
-        }
-        surplus
     }
 
     fn waiting_moves(&self) -> HashMap<Prefix, Vec<(EpgDn, &'a Subnet)>> {
@@ -191,7 +174,7 @@ impl<'a> Placement<'a> {
             None => None,
         };
         for (prefix, subnet) in subnets.into_iter().filter(|(_, it)| !it.paused) {
-            if self.surplus.contains(prefix) {
+            if !matches!(self.input.moves, Moves::Free) {
                 self.homes.entry(*prefix).or_default().push((dn, subnet));
             }
             if block_reason.is_none() {
