@@ -171,12 +171,15 @@ impl FabricCache {
         self.lost.relations_stay_away(dn);
     }
 
-    /// The answer to a write shows that the write created what another writer had just deleted.
-    pub fn recreated(&mut self, dn: &EpgDn) {
+    /// The answer to a write shows that the write created what another writer had just deleted. `with_relations`: what relations
+    /// there are were in that write.
+    pub fn recreated(&mut self, dn: &EpgDn, with_relations: bool) {
         let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn.l3out) else { return };
         if let Some(epg) = epgs.get_mut(&dn.name) {
-            self.lost.epg_lost(dn, epg);
-            epg.relations.clear();
+            if !with_relations {
+                self.lost.epg_lost(dn, epg, epg.deletion.clone());
+                epg.relations.clear();
+            }
             (epg.may_have_held, epg.settled) = (true, false);
         }
     }
@@ -257,12 +260,12 @@ impl FabricCache {
         }
     }
 
-    /// An event says that another writer has made an EPG, or a contract relation of it. If it was deleted before, that was
-    /// another one (R7).
-    pub(super) fn made_by_another(&mut self, dn: &EpgDn) {
+    /// R7: another writer has made an EPG or a contract relation of it, or an event was late. What was heard of a deletion may be
+    /// about another EPG.
+    pub fn relations_in_doubt(&mut self, dn: &EpgDn) {
         self.lost.relations_stay_away(dn);
         if let Some(epg) = self.epg_mut(dn) {
-            epg.deletion.made_since();
+            epg.deletion.in_doubt();
         }
     }
 

@@ -49,8 +49,8 @@ impl Deletion {
         };
     }
 
-    /// Another writer has made an EPG of that name, or a relation of it.
-    pub(super) fn made_since(&mut self) {
+    /// What was heard may be about another EPG.
+    pub(super) fn in_doubt(&mut self) {
         if *self == Deletion::Whole {
             *self = Deletion::InDoubt;
         }
@@ -147,9 +147,9 @@ impl ExternalDeletions {
     }
 
     /// Another writer deleted an EPG, as it was known.
-    pub(super) fn epg_lost(&mut self, dn: &EpgDn, before: &Epg) {
+    pub(super) fn epg_lost(&mut self, dn: &EpgDn, before: &Epg, deletion: Deletion) {
         if before.ownership == Ownership::Owned && !before.relations.is_empty() {
-            let lost = LostRelations { all: before.relations.clone(), deletion: before.deletion.clone() };
+            let lost = LostRelations { all: before.relations.clone(), deletion };
             self.relations.entry(dn.l3out.clone()).or_default().insert(dn.name.clone(), lost);
         }
     }
@@ -165,8 +165,11 @@ impl ExternalDeletions {
         if now.is_none() && before.ownership == Ownership::Owned {
             self.objects.insert(ObjectDn::Epg(dn.clone()));
         }
-        if now.is_none() || before.deletion.is_heard() {
-            self.epg_lost(dn, before);
+        match now {
+            None => self.epg_lost(dn, before, before.deletion.clone()),
+            // The event may be a late one about an EPG before this one, of which people have removed relations since.
+            Some(_) if before.deletion.is_heard() => self.epg_lost(dn, before, Deletion::InDoubt),
+            Some(_) => {}
         }
     }
 

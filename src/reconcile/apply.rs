@@ -163,7 +163,7 @@ impl Reconciler {
         self.fabric.cache.apply(&transaction);
         if confirmation == Confirmation::Recreated {
             info!(epg:% = dn; "another writer had just deleted what was written to; reading the EPG again");
-            self.fabric.cache.recreated(&dn);
+            self.fabric.cache.recreated(&dn, transaction.restores_relations());
         }
         if confirmation != Confirmation::Complete {
             self.fabric.stale_epgs.insert(dn.clone());

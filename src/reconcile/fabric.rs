@@ -110,7 +110,8 @@ impl FabricState {
             let dn = &change.mo.dn;
             match &staleness {
                 Staleness::Fresh => continue,
-                _ if is_late => {}
+                Staleness::Object(object) if is_late => self.cache.relations_in_doubt(object.epg()),
+                Staleness::L3out(_) if is_late => {}
                 Staleness::Object(object) => {
                     debug!(dn:%, status:? = change.status; "event: the EPG is read again");
                     self.stale_epgs.insert(object.epg().clone());

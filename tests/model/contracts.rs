@@ -206,6 +206,51 @@ fn a_relation_removed_before_its_epg_stays_removed() {
     }
 }
 
+/// R7: a late event about an EPG that is back, and has other relations by now, says nothing about those.
+#[test]
+fn a_late_event_brings_back_no_removed_relation() {
+    orders(|apic| {
+        let now = Instant::now();
+        let session = Session::at(apic);
+        let mut reconciler = contracted(&session, apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        let late = session.take_events();
+        let full_sync = |reconciler: &mut Reconciler| {
+            reconciler.request_full_sync();
+            reconcile(reconciler, &session, now);
+        };
+        full_sync(&mut reconciler);
+        relate(apic, "web");
+        full_sync(&mut reconciler);
+        apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+        for (ids, changes) in late {
+            reconciler.fabric_changed(&ids, &changes);
+            reconcile(&mut reconciler, &session, now);
+        }
+        changes(&mut reconciler, &session, now);
+        assert_eq!(relations(apic), 0);
+    });
+}
+
+/// R7, R3: the same for an event of a subscription that was given up, which causes no read.
+#[test]
+fn an_event_of_a_former_subscription_brings_back_no_removed_relation() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    let former = session.take_events();
+    reconciler.subscriptions_lost(None);
+    reconcile(&mut reconciler, &session, now);
+    relate(&apic, "web");
+    assert!(changes(&mut reconciler, &session, now).is_empty());
+    former.iter().for_each(|(ids, changes)| assert!(!reconciler.fabric_changed(ids, changes)));
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
+}
+
 /// R7: if an APIC announces children first, and not when they fell, people may have removed them.
 #[test]
 fn relations_stay_away_if_their_time_is_unknown() {

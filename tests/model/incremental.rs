@@ -216,7 +216,7 @@ fn settled_epgs_are_left_out() {
     changed.iter().for_each(|dn| fabric.unsettle(dn));
     assert_eq!(settled(&world, &desired, &mut fabric), (1, String::new()));
     assert_eq!(settled(&world, &desired, &mut fabric), (0, "E".to_owned()));
-    fabric.recreated(&epg("F"));
+    fabric.recreated(&epg("F"), false);
     assert_eq!(settled(&world, &desired, &mut fabric), (0, "F".to_owned()));
 }
 
