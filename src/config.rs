@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use crate::exit::ExitError;
 use crate::files;
 use crate::kube::kinds;
 use crate::logging;
+use crate::metrics;
 use crate::model::dn::L3outDn;
 use crate::model::kubernetes::{Kind, is_dns_name};
 use crate::model::owner::OwnerIdentity;
@@ -22,6 +24,7 @@ use crate::model::rules::{Allow, Cidr, Exposed, MaxDeletes, Policy, Rules};
 use crate::model::scope::{IMPORT_SECURITY, Scope};
 use crate::net::{self, Peer, Roots, TlsSettings, Verify};
 use crate::secret::Secret;
+use crate::service_settings;
 use crate::status::listen::ListenAddress;
 
 /// The longest duration accepted.
@@ -404,7 +407,7 @@ const KEY: &str = "apic-private-key-file";
 /// Where a password comes from, if there is one.
 fn password_origin(invocation: &Invocation, environment: &BTreeMap<String, String>) -> Option<String> {
     let file = invocation.get("password-file").map(|it| it.origin.clone());
-    let is_credential = password_credential(environment).is_some_and(|it| it.try_exists().unwrap_or(true));
+    let is_credential = password_credential(environment).is_some_and(|it| is_given(&it));
     let variable = environment.get("ACI_PASSWORD").is_some_and(|it| !it.is_empty());
     let credential = || is_credential.then(|| "the credential apic-password".to_owned());
     file.or_else(credential).or_else(|| variable.then(|| "ACI_PASSWORD".to_owned()))
@@ -413,6 +416,14 @@ fn password_origin(invocation: &Invocation, environment: &BTreeMap<String, Strin
 /// The file of systemd's credential, if systemd gives any.
 fn password_credential(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     environment.get("CREDENTIALS_DIRECTORY").map(|folder| Path::new(folder).join("apic-password"))
+}
+
+/// Whether a credential is there, readable or not. The unit gives an empty line if there is no file.
+fn is_given(credential: &Path) -> bool {
+    match files::read(credential, MAX_PASSWORD) {
+        Ok(bytes) => bytes.iter().any(|it| !matches!(it, b'\n' | b'\r')),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
 }
 
 /// The file that the password or the private key is read from, if a flag or a variable names one.
@@ -439,15 +450,16 @@ pub fn secret(invocation: &Invocation, environment: &BTreeMap<String, String>) -
 fn password(environment: &BTreeMap<String, String>) -> Result<Secret, ExitError> {
     let credential = password_credential(environment);
     if let Some(file) = &credential {
-        // A credential that exists but cannot be read is an error, not a reason to use the environment.
-        if file.try_exists().unwrap_or(true) {
+        // A credential that is there but cannot be read is an error, not a reason to use the environment.
+        if is_given(file) {
             return password_in(file, "the credential apic-password");
         }
     }
     match environment.get("ACI_PASSWORD").filter(|it| !it.is_empty()) {
         Some(password) => Ok(Secret::new(password)),
         None => {
-            let file = credential.map_or(String::new(), |file| format!("write it into {}, or ", file.display()));
+            let file = credential.map(|file| service_settings::original(&file));
+            let file = file.map_or(String::new(), |file| format!("write it into {}, or ", file.display()));
             Err(ExitError::config(format!("missing APIC password; {file}set --password-file or ACI_PASSWORD")))
         }
     }
@@ -474,9 +486,12 @@ fn text_in(file: &Path, origin: &str, limit: u64) -> Result<String, ExitError> {
 }
 
 fn private_key_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {
-    let key = Secret::new(text_in(file, origin, MAX_KEY)?);
-    apic::private_key(&key).map_err(|why| ExitError::config(format!("{origin}: {file:?} {why}")))?;
-    Ok(key)
+    let failed = |why| ExitError::config(format!("{origin}: {file:?} {why}"));
+    let pem = Secret::new(text_in(file, origin, MAX_KEY)?);
+    let key = apic::private_key(&pem).map_err(failed)?;
+    let end = apic::end_of_certificate(&pem, &key).map_err(failed)?;
+    metrics::credential_ends(metrics::Credential::ApicUserCertificate, end);
+    Ok(pem)
 }
 
 fn password_in(file: &Path, origin: &str) -> Result<Secret, ExitError> {

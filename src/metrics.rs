@@ -53,8 +53,9 @@ pub const HTTP_PATHS: [&str; 7] = ["/", "/healthz", "/livez", "/metrics", "/read
 pub const HTTP_CODES: [&str; 9] = ["200", "400", "404", "405", "414", "421", "431", "503", "other"];
 
 /// The credentials whose ends are known.
-pub const CREDENTIALS: [&str; 5] = [
+pub const CREDENTIALS: [&str; 6] = [
     "apic_certificate",
+    "apic_user_certificate",
     "kubernetes_ca",
     "kubernetes_server_certificate",
     "kubernetes_client_certificate",
@@ -162,6 +163,8 @@ pub enum Queue {
 pub enum Credential {
     /// The certificate of the controller.
     ApicCertificate,
+    /// Our certificate for the APIC.
+    ApicUserCertificate,
     /// Of the certificates that the API server's was verified with, the one that ends first.
     KubernetesCa,
     /// The certificate of the API server.

@@ -87,6 +87,11 @@ fn in_folder(path: &str, folder: &Path) -> String {
     path.strip_prefix(CREDENTIALS).map_or_else(|| path.to_owned(), |name| folder.join(name).display().to_string())
 }
 
+/// The file that systemd copies a credential from; what is no credential of the service is its own original.
+pub fn original(path: &Path) -> PathBuf {
+    path.strip_prefix(CREDENTIALS).map_or_else(|_| path.to_owned(), |name| Path::new(FOLDER).join(name))
+}
+
 /// The settings with their lines, read as systemd reads an `EnvironmentFile`. More complicated syntax is refused, as by
 /// `scripts/install`. An error does not show the line, which could be a password.
 fn parse(text: &str) -> Result<BTreeMap<String, (usize, String)>, (usize, String)> {

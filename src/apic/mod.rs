@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-pub use auth::{Credentials, Identity, Lifetimes, is_certificate_dn, private_key, token_in};
+pub use auth::{Credentials, Identity, Lifetimes, end_of_certificate, is_certificate_dn, private_key, token_in};
 pub use client::Client;
 pub use controller::Controller;
 pub use error::Error;

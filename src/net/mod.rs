@@ -14,4 +14,4 @@ pub use describe::{describe_error, describe_io_error};
 pub use dial::{Look, dial, look};
 pub use settings::{ClientIdentity, Peer, Roots, TlsError, TlsSettings, Verify};
 pub use tls::{ConnectError, Tls, TlsStream};
-pub use trust::{Bundle, OwnCertificate, TlsRejection, bundle, identity};
+pub use trust::{Bundle, OwnCertificate, TlsRejection, bundle, end_of, identity};

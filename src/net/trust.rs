@@ -141,7 +141,7 @@ pub(super) fn fingerprint(certificate: &X509) -> Option<[u8; 32]> {
 }
 
 /// When a certificate ends, in seconds since 1970, at least 1; nothing if it never does.
-pub(super) fn end_of(certificate: &X509Ref) -> Option<u64> {
+pub fn end_of(certificate: &X509Ref) -> Option<u64> {
     let left = Asn1Time::from_unix(0).ok()?.diff(certificate.not_after()).ok()?;
     let seconds = i64::from(left.days) * 86_400 + i64::from(left.secs);
     time::valid_end(seconds.max(0).unsigned_abs())

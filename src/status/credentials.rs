@@ -67,8 +67,8 @@ mod tests {
     fn a_standby_has_no_certificate_of_the_apic() {
         crate::metrics::credential_ends(Credential::ApicCertificate, Some(7));
         crate::metrics::credential_ends(Credential::KubernetesCa, Some(8));
-        let known = |is_leader| CredentialEnds::now(is_leader).iter().take(2).map(|it| it.1).collect::<Vec<_>>();
-        assert_eq!((known(true), known(false)), (vec![Some(7), Some(8)], vec![None, Some(8)]));
+        let known = |is_leader| CredentialEnds::now(is_leader).iter().take(3).map(|it| it.1).collect::<Vec<_>>();
+        assert_eq!((known(true), known(false)), (vec![Some(7), None, Some(8)], vec![None, None, Some(8)]));
     }
 
     /// T10: an end within 30 days is logged at once and then once a day, until the credential is renewed.
@@ -77,12 +77,12 @@ mod tests {
         const DAY: u64 = 86_400;
         let now = 20_000 * DAY + 100;
         let mut warnings = EndWarnings::default();
-        let mut due = |ends: [u64; 5], now| warnings.due(&CredentialEnds(ends), now);
+        let mut due = |ends: [u64; CREDENTIALS.len()], now| warnings.due(&CredentialEnds(ends), now);
         let [near, past, far] = [now + 29 * DAY, now - 5 * DAY, now + 31 * DAY];
-        assert_eq!(due([near, 0, far, 0, past], now), [("apic_certificate", near), ("kubernetes_token", past)]);
-        assert_eq!(due([near, 0, far, 0, past], now + 5), []);
-        assert_eq!(due([near, 0, 0, 0, far], now + DAY), [("apic_certificate", near)]);
-        assert_eq!(due([far + DAY, 0, 0, 0, 0], now + DAY), []);
+        assert_eq!(due([near, 0, 0, far, 0, past], now), [("apic_certificate", near), ("kubernetes_token", past)]);
+        assert_eq!(due([near, 0, 0, far, 0, past], now + 5), []);
+        assert_eq!(due([near, 0, 0, 0, 0, far], now + DAY), [("apic_certificate", near)]);
+        assert_eq!(due([far + DAY, 0, 0, 0, 0, 0], now + DAY), []);
     }
 
     /// T10: ends that alternate are logged once a day, and once more for one that is nearer by days.
@@ -92,13 +92,13 @@ mod tests {
         let now = 20_000 * DAY + 100;
         let mut warnings = EndWarnings::default();
         let mut logged = |days: &[u64], now| -> Vec<u64> {
-            let due = days.iter().flat_map(|day| warnings.due(&CredentialEnds([now + day * DAY, 0, 0, 0, 0]), now));
+            let due = days.iter().flat_map(|day| warnings.due(&CredentialEnds([now + day * DAY, 0, 0, 0, 0, 0]), now));
             due.map(|(_, end)| (end - now) / DAY).collect()
         };
         assert_eq!(logged(&[20, 25, 20, 25], now), [20]);
         assert_eq!(logged(&[25, 20, 25, 5, 20, 5], now + 5), [5]);
         assert_eq!(logged(&[25, 20, 25, 20, 25], now + DAY), [25, 20]);
-        let mut past = |end| warnings.due(&CredentialEnds([end, 0, 0, 0, 0]), now + 2 * DAY).len();
+        let mut past = |end| warnings.due(&CredentialEnds([end, 0, 0, 0, 0, 0]), now + 2 * DAY).len();
         assert_eq!(
             [now - DAY, now - 2 * DAY, now - 3 * DAY].map(&mut past),
             [1, 0, 0],

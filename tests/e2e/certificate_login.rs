@@ -417,6 +417,42 @@ fn check_looks_at_the_key() {
     check(78, "skip  apic.login      secrets failed");
 }
 
+/// A5, T10, F35: a certificate beside the key ends, which the log, `status` and `check` say, and a new one is read with its
+/// key; one of another key leaves both in use.
+#[test]
+fn the_end_of_a_certificate_beside_its_key() {
+    let signed = Signed::with(Variants::default(), 20);
+    let world = &signed.world;
+    let listen = format!("unix:{}", world.folder.path().join("socket").display());
+    let both = |key: &Pair, other: &Pair| {
+        world.folder.file("key.pem", &(key.key_pem(KeyForm::Pkcs8) + &other.certificate_pem()));
+    };
+    both(&signed.user, &signed.user);
+    let done = output(signed.command(&["check"]));
+    let text = String::from_utf8(done.stdout).unwrap();
+    let line = "warn  secrets         apic_user_certificate: ends ";
+    assert!(done.status.code() == Some(0) && text.contains(line), "{text}");
+    let mut daemon = signed.run(&["--listen", &listen]);
+    daemon.until_logged("credential ends soon credential=apic_user_certificate ends=");
+    daemon.until_logged("APIC session established");
+    let ends_in = |days: &str| {
+        let text = String::from_utf8(world.output(&["status", "--listen", &listen]).stdout).unwrap();
+        text.contains(&format!("apic_user_certificate in {days} days"))
+    };
+    world.until("status shows its end", |_| ends_in("19"));
+
+    let new = user_certificate("aci-sync", 365);
+    both(&new, &signed.user);
+    daemon.signal("HUP");
+    daemon.until_logged("has a certificate that does not belong to its private key");
+    assert!(ends_in("19"));
+    world.apic.add_certificate("aci-sync", "one", &new);
+    both(&new, &new);
+    daemon.signal("HUP");
+    world.until("status shows the new end", |_| ends_in("364"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
 /// A5, A4, I12: neither the key nor a token nor a signature is printed, whatever goes wrong and however much is logged; also
 /// if the APIC repeats them.
 #[test]

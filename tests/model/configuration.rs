@@ -13,7 +13,7 @@ use aci_sync::model::rules::Policy;
 use aci_sync::model::rules::{Exposed, MaxDeletes};
 use aci_sync::net::Verify;
 use sim::folder::Folder;
-use sim::pki::Authority;
+use sim::pki::{Authority, KeyForm, user_certificate};
 
 fn load(words: &str, environment: &[(&str, &str)]) -> Result<Config, (u8, String)> {
     let mut all: BTreeMap<String, String> =
@@ -199,10 +199,25 @@ fn passwords() {
         let (code, why) = load(&format!("--password-file {}", file.display()), &[]).unwrap_err();
         assert!(code == 78 && why.contains(complaint) && !why.contains("secret-word"), "{why}");
     }
-    folder.file("apic-password", "\n");
+    folder.file("apic-password", "one\ntwo\n");
     assert!(
-        load("", &[credentials]).unwrap_err().1.contains("is empty"),
+        load("", &[credentials]).unwrap_err().1.contains("more than one line"),
         "a bad credential is no reason to look elsewhere"
+    );
+    for nothing in ["\n", ""] {
+        folder.file("apic-password", nothing);
+        assert_eq!(password("", &[credentials]), "secret-word", "an empty line is what the unit gives for no file");
+    }
+    let certificate = format!(
+        "--apic-certificate-dn uni/userext/user-a/usercert-b --apic-private-key-file {}",
+        folder.file("key.pem", &user_certificate("a", 30).key_pem(KeyForm::Pkcs8)).display()
+    );
+    let (nothing, service) = (("ACI_PASSWORD", ""), ("CREDENTIALS_DIRECTORY", "/run/credentials/aci-sync.service"));
+    assert!(load(&certificate, &[nothing, credentials]).is_ok());
+    let (code, why) = load("", &[nothing, service]).unwrap_err();
+    assert!(
+        code == 78 && why.contains("missing APIC password; write it into /etc/aci-sync/apic-password, or"),
+        "{why}"
     );
     assert!(!format!("{:?}", load("", &[]).unwrap()).contains("secret-word"));
 }

@@ -8,10 +8,12 @@ use openssl::base64::encode_block;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::sign::Signer;
+use openssl::x509::X509;
 
 use super::{Credentials, Identity, Request, TargetForm};
 use crate::apic::error::Error;
 use crate::metrics::Method;
+use crate::net::end_of;
 use crate::secret::{Renewable, Secret};
 use crate::time::{CLOCK_TOLERANCE, clock_difference};
 
@@ -163,6 +165,20 @@ pub fn private_key(pem: &Secret) -> Result<PKey<Private>, &'static str> {
     }
 }
 
+/// When the certificate ends that is in the file of its private key; nothing if there is none. The error completes a sentence
+/// about the file.
+pub fn end_of_certificate(pem: &Secret, key: &PKey<Private>) -> Result<Option<u64>, &'static str> {
+    let text = pem.expose();
+    if !text.contains("CERTIFICATE-----") {
+        return Ok(None);
+    }
+    let certificate = X509::from_pem(text.as_bytes()).map_err(|_| "has a certificate that cannot be read")?;
+    match certificate.public_key() {
+        Ok(public) if public.public_eq(key) => Ok(end_of(&certificate)),
+        _ => Err("has a certificate that does not belong to its private key"),
+    }
+}
+
 /// Whether a text is the DN of a user's certificate. It goes into a header, so nothing that could break out of it is accepted.
 pub fn is_certificate_dn(text: &str) -> bool {
     let is_name =
@@ -175,8 +191,10 @@ pub fn is_certificate_dn(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use openssl::asn1::Asn1Time;
     use openssl::ec::{EcGroup, EcKey};
     use openssl::nid::Nid;
+    use openssl::rsa::Rsa;
     use openssl::symm::Cipher;
 
     use super::*;
@@ -284,6 +302,32 @@ gRCAov3vjyia4I8=\n\
             let error = private_key(&secret).map(drop).unwrap_err();
             assert!(error.contains(why), "{error}: {why}");
         }
+    }
+
+    /// A5, T10: the file of the key may hold its certificate; another one, or one that cannot be read, is refused.
+    #[test]
+    fn certificates_beside_their_keys() {
+        let key = private_key(&Secret::new(KEY)).unwrap();
+        let certificate = |key: &PKey<Private>| {
+            let mut builder = X509::builder().unwrap();
+            builder.set_pubkey(key).unwrap();
+            builder.set_not_before(&Asn1Time::from_unix(0).unwrap()).unwrap();
+            builder.set_not_after(&Asn1Time::from_unix(2_000_000_000).unwrap()).unwrap();
+            builder.sign(key, MessageDigest::sha256()).unwrap();
+            String::from_utf8(builder.build().to_pem().unwrap()).unwrap()
+        };
+        let (own, other) = (certificate(&key), certificate(&PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()));
+        let end = |text: &str| {
+            let pem = Secret::new(text);
+            end_of_certificate(&pem, &private_key(&pem).unwrap())
+        };
+        assert_eq!(end(KEY), Ok(None));
+        for both in [format!("{KEY}{own}"), format!("{own}{KEY}"), format!("{KEY}{own}{other}")] {
+            assert_eq!(end(&both), Ok(Some(2_000_000_000)), "{both}");
+        }
+        assert_eq!(end(&format!("{KEY}{other}")), Err("has a certificate that does not belong to its private key"));
+        let broken = own.replacen("MII", "MIJ", 1);
+        assert_eq!(end(&format!("{KEY}{broken}")), Err("has a certificate that cannot be read"));
     }
 
     /// A5, I14: a DN goes into a header, so only that of a certificate is accepted.

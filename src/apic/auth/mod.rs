@@ -13,7 +13,7 @@ use super::error::Error;
 use crate::metrics::Method;
 use crate::secret::{Renewable, Secret};
 
-pub use certificate::{is_certificate_dn, private_key};
+pub use certificate::{end_of_certificate, is_certificate_dn, private_key};
 pub use token::{Lifetimes, token_in};
 
 /// Who logs in, and how (A1, A5).

@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use super::World;
+use super::judge_end;
 use super::report::Outcome;
 use crate::cli::Given;
 use crate::commands::cluster;
 use crate::config::{self, Config};
 use crate::net::Verify;
+use crate::status::CredentialEnds;
 
 /// The subjects of `secrets`.
 pub(super) const PASSWORD: &str = "password";
 pub(super) const PRIVATE_KEY: &str = "private_key";
+const USER_CERTIFICATE: &str = "apic_user_certificate";
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 
 const CHMOD: &str = "run chmod 600 on it";
@@ -48,7 +51,7 @@ fn useless_rules(config: &Config, given: Option<&Given>) -> Vec<Outcome> {
     rules.map(|(_, text)| warn(text)).collect()
 }
 
-/// The password or the private key, and the kubeconfig.
+/// The password or the private key, the end of a certificate beside the key, and the kubeconfig.
 pub(super) fn secrets(world: &mut World<'_>) -> Vec<Outcome> {
     let subject = if world.invocation.get("apic-private-key-file").is_some() { PRIVATE_KEY } else { PASSWORD };
     let apic = match config::secret(world.invocation, world.environment) {
@@ -71,7 +74,13 @@ pub(super) fn secrets(world: &mut World<'_>) -> Vec<Outcome> {
             readable(KUBECONFIG, files.iter().map(PathBuf::as_path))
         }
     };
-    vec![apic, kubeconfig]
+    let mut outcomes = vec![apic];
+    let fix = "renew it; see \"Login by certificate\" in docs/credentials-and-permissions.md";
+    let ends = CredentialEnds::now(false);
+    let end = ends.iter().find(|(name, _)| *name == USER_CERTIFICATE).and_then(|(_, end)| end);
+    outcomes.extend(end.map(|end| judge_end(USER_CERTIFICATE, "", end, fix, Outcome::warn)));
+    outcomes.push(kubeconfig);
+    outcomes
 }
 
 fn readable<'a>(subject: &str, mut files: impl Iterator<Item = &'a Path>) -> Outcome {

@@ -298,7 +298,7 @@ mod tests {
         let publisher = publisher(State::InSync(0), FabricView::default());
         assert!(get(&publisher, "").1.contains("<dt>Credentials</dt><dd>none that ends</dd>"));
         let now = time::unix_now();
-        let credentials = CredentialEnds([now + 40 * 86_400 + 60, 0, 0, now + 11 * 86_400 + 60, now - 2 * 86_400]);
+        let credentials = CredentialEnds([now + 40 * 86_400 + 60, 0, 0, 0, now + 11 * 86_400 + 60, now - 2 * 86_400]);
         publisher.publish(Snapshot { credentials, ..Snapshot::empty() });
         let (_, text) = get(&publisher, "");
         let lines: Vec<&str> = text.split("<span class='line'>").skip(1).collect();
