@@ -58,9 +58,8 @@ report_missing() {
         has ACI_SYNC_APIC_PRIVATE_KEY_FILE || missing+=("ACI_SYNC_APIC_PRIVATE_KEY_FILE, the private key of the certificate")
         [ -s "$root$etc/apic-private-key.pem" ] || missing+=("the private key of the certificate:
       install -m 600 KEY.pem $root$etc/apic-private-key.pem")
-        grep --quiet --no-messages --recursive ^LoadCredential=apic-private-key "$root/etc/systemd/system/aci-sync.service.d" ||
-            missing+=("the private key in place of the password among the credentials of the unit, by systemctl edit aci-sync;
-      credentials-and-permissions.md has the lines")
+        [ ! -s "$root$etc/apic-password" ] || missing+=("a choice between the certificate and the password:
+      rm $root$etc/apic-password")
     else
         [ -s "$root$etc/apic-password" ] || missing+=("the APIC's password:
       systemd-ask-password 'APIC password:' | install -m 600 /dev/stdin $root$etc/apic-password")
