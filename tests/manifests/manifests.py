@@ -143,12 +143,15 @@ def has_probes_and_limits(objects):
 
 
 def secret_is_a_file(objects):
-    """The password is no variable, and its folder, no single file, is mounted: kubelet never changes a subPath."""
+    """Password or private key are no variables, and their folder, no single file, is mounted: kubelet never changes a subPath."""
     (volume,) = [it for it in pod(objects)["volumes"] if "secret" in it]
     assert volume["secret"] == {"secretName": "aci-sync-apic", "defaultMode": 0o440}
     assert pod(objects)["securityContext"]["fsGroup"] == 65532
     (mount,) = [it for it in container(objects)["volumeMounts"] if it["name"] == volume["name"]]
-    assert variables(objects)["ACI_SYNC_PASSWORD_FILE"] == f"{mount['mountPath']}/password"
+    found = variables(objects)
+    secret = [found[it] for it in ("ACI_SYNC_PASSWORD_FILE", "ACI_SYNC_APIC_PRIVATE_KEY_FILE") if it in found]
+    by_certificate = "ACI_SYNC_APIC_CERTIFICATE_DN" in settings(objects)
+    assert secret == [f"{mount['mountPath']}/{'private-key.pem' if by_certificate else 'password'}"]
     assert not any("subPath" in it or not it["readOnly"] for it in container(objects)["volumeMounts"])
     assert not any("secret" in str(it).lower() for it in container(objects)["env"] + container(objects)["envFrom"])
 
@@ -258,6 +261,9 @@ def mutants():
         ("has_probes_and_limits", of_container(lambda it: it["ports"][0].update(containerPort=9848))),
         ("secret_is_a_file", of_container(subpath)),
         ("secret_is_a_file", lambda it: pod(it)["volumes"][0]["secret"].update(defaultMode=0o444)),
+        # A5: half of a login by certificate, and both ways to log in.
+        ("secret_is_a_file", lambda it: settings(it).update(ACI_SYNC_APIC_CERTIFICATE_DN="x")),
+        ("secret_is_a_file", of_container(lambda it: it["env"].append({"name": "ACI_SYNC_APIC_PRIVATE_KEY_FILE", "value": "x"}))),
         ("knows_its_settings", remove([], "enableServiceLinks")),
         ("knows_its_settings", lambda it: settings(it).update(ACI_SYNC_POLICY="sync")),
         ("knows_its_settings", lambda it: settings(it).update(ACI_SYNC_POLICI="observe")),
@@ -289,6 +295,27 @@ def variant(kubectl, folder, number, components=(), egress=False, edit=None):
     return build(kubectl, site)
 
 
+def edits_for_certificate():
+    """Which lines of the overlay become which others, from the table of the document; that of the component aside."""
+    text = (ROOT / "docs/credentials-and-permissions.md").read_text()
+    section = text.split("\n### In Pods\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `\w+` \| `(.*?)` \| `(.*?)`", section, re.MULTILINE)
+    component = ("#  - ../../components/certificate", "  - ../../components/certificate")
+    assert len(rows) == 3 and component in rows, rows
+    return [it for it in rows if it != component]
+
+
+def with_certificate(folder):
+    site = folder / SITE
+    (site / "password").rename(site / "private-key.pem")
+    file = site / "kustomization.yaml"
+    lines = file.read_text().split("\n")
+    for old, new in edits_for_certificate():
+        (at,) = [at for at, line in enumerate(lines) if line.strip() == old]
+        lines[at] = lines[at].replace(old, new)
+    file.write_text("\n".join(lines))
+
+
 def compare(expected, found, what):
     if expected != found:
         fail(f"{what}: expected {expected}, found {found}")
@@ -317,12 +344,14 @@ def main(kubectl, old, folder):
     monitored = make(2, ["prometheus-operator"], egress=True)
     on_host = make(3, ["host-network"])
     every_workload = make(5, ["workloads"])
+    by_certificate = make(6, ["certificate"], edit=with_certificate)
     variants = {
         "deploy/base": base,
         SITE: site,
         "with prometheus-operator and egress": monitored,
         "with host-network": on_host,
         "with workloads": every_workload,
+        "with certificate": by_certificate,
     }
     newest = releases()
     for name, objects in variants.items():
@@ -355,6 +384,10 @@ def main(kubectl, old, folder):
     compare(added, but_settings(every_workload) - but_settings(site), "what the component workloads adds")
     workloads = {"ACI_SYNC_WORKLOADS": "deployments,statefulsets,daemonsets"}
     compare({**settings(site), **workloads}, settings(every_workload), "the settings with workloads")
+    # A5: the same objects and no password, neither in the settings nor in the Secret.
+    compare(but_settings(site), but_settings(by_certificate), "the objects with certificate")
+    compare({"private-key.pem"}, only(by_certificate, "Secret", "aci-sync-apic")["data"].keys(), "the Secret with certificate")
+    assert "ACI_USERNAME" not in settings(by_certificate)
     compare(names(site), names(on_host), "the objects with host-network")
     assert pod(on_host)["hostNetwork"] and variables(on_host)["ACI_SYNC_LISTEN"] == "127.0.0.1:9847"
     for probe in ("livenessProbe", "readinessProbe"):

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use sim::pki::{KeyForm, user_certificate};
 
 use crate::site::{Site, name};
 
@@ -262,6 +263,52 @@ fn the_password_is_rotated() {
     world.until("a new login", || world.apic.logins() > logins);
     world.until_follows("E", "web", 3, &[]);
     assert_eq!(site.ready().iter().map(|it| site.kubelet.id(it)).collect::<Vec<_>>(), processes);
+}
+
+/// A5, A4: with the component `certificate` and the lines and commands of docs/credentials-and-permissions.md the Pods log in
+/// with the private key of the Secret. There is no password, and the key is a file of their group alone.
+#[test]
+fn login_by_certificate() {
+    let site = Site::new();
+    let world = &site.world;
+    site.prepare();
+    let user = user_certificate("aci-sync", 365);
+    world.apic.add_certificate("aci-sync", "aci-sync", &user);
+    std::fs::write(site.file("apic-private-key.pem"), user.key_pem(KeyForm::Pkcs8)).unwrap();
+    std::fs::write(site.file("aci-sync.crt"), user.certificate_pem()).unwrap();
+
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/credentials-and-permissions.md");
+    let text = std::fs::read_to_string(document).unwrap();
+    let section = text.split("\n### In Pods\n").nth(1).and_then(|it| it.split("\n## ").next()).unwrap();
+    site.shell(section.split("```sh\n").nth(1).and_then(|it| it.split("```").next()).unwrap());
+    site.edit(&format!("- ACI_USERNAME={}", world.apic.username()), "- ACI_USERNAME=aci-sync");
+    let mut count = 0;
+    for row in section.lines().filter(|it| it.starts_with("| `")) {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        site.edit(&format!("{}\n", quoted[1]), &format!("{}\n", quoted[2]));
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    site.edit("#components:", "components:");
+    site.edit(OBSERVE, SYNC);
+
+    world.deploy("web", Some("E"), 2);
+    site.apply();
+    site.until_ready(2);
+    site.until_led();
+    world.until_follows("E", "web", 2, &[]);
+    written_once(&site, "E");
+    assert_eq!(world.apic.logins(), 0);
+    let in_pod = |words: &str| {
+        let output = site.try_shell(&format!("kubectl --namespace kube-system exec deployment/aci-sync -- {words}"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let file = in_pod("/usr/bin/stat --dereference --format=%a,%u,%g /etc/aci-sync/apic/private-key.pem");
+    assert_eq!(file.trim(), "440,0,65532");
+    let status = in_pod("/aci-sync status");
+    assert!(status.contains("apic_user_certificate in 364 days"), "{status}");
+    let check = in_pod("/aci-sync check");
+    assert!(check.contains("ok    secrets         private_key: can be used"), "{check}");
 }
 
 /// K4: a daemon on a master and the Pods have the same Lease. It leads, and the Pods are ready as standbys; it stops, and
