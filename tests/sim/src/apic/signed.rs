@@ -51,6 +51,13 @@ impl Certificates {
     }
 }
 
+/// What a POST of `aaaUserCert` gives a user; nothing if it is about another object, because users are not simulated.
+pub fn posted(dn: &str, body: &[u8]) -> Option<X509> {
+    let certificate = dn.strip_prefix("uni/userext/user-").is_some_and(|it| it.contains("/usercert-"));
+    let body: serde_json::Value = serde_json::from_slice(body).ok().filter(|_| certificate)?;
+    X509::from_pem(body["aaaUserCert"]["attributes"]["data"].as_str()?.as_bytes()).ok()
+}
+
 fn refuse_if_not_valid(certificate: &X509, variants: &Variants, ahead: i64) -> Result<(), ApiError> {
     let ours = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
     let now = Asn1Time::from_unix(ours + ahead).unwrap();

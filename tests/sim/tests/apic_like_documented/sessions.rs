@@ -267,6 +267,22 @@ fn signed_requests_need_the_right_key_and_form() {
     }
 }
 
+/// A user gets a certificate by REST, as cisco.aci's `aci_aaa_user_certificate` sends it.
+#[test]
+fn certificates_are_posted() {
+    let apic = apic(|_| {});
+    let (user, dn) = (user_certificate("bot", 30), "uni/userext/user-bot/usercert-one");
+    let mut client = Client::new(&apic, 0);
+    client.login(apic.username(), apic.password());
+    let body = json!({"aaaUserCert": {"attributes": {"name": "one", "data": user.certificate_pem()}}});
+    assert_eq!(client.post(&format!("/api/mo/{dn}.json"), &body).status, 200);
+    client.cookie = signed(dn, &user, "GET/api/mo/uni.json", "");
+    assert_eq!(client.get("/api/mo/uni.json").status, 200);
+    let nonsense = json!({"aaaUserCert": {"attributes": {"name": "two", "data": "x"}}});
+    client.login(apic.username(), apic.password());
+    assert_eq!(client.post("/api/mo/uni/userext/user-bot/usercert-two.json", &nonsense).status, 400);
+}
+
 #[test]
 fn a_certificate_is_valid_by_the_clock_of_the_controllers() {
     for (days, ahead, flaw) in [
