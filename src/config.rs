@@ -221,8 +221,8 @@ fn l3out(given: &Given) -> Result<L3outDn, ExitError> {
 }
 
 fn expose(given: &Given) -> Result<Exposed, ExitError> {
-    let exports = Exposed::of(given.values.iter().map(String::as_str));
-    exports.map_err(|bad| given.invalid(format!("{bad:?} is neither pods nor services")))
+    let exposed = Exposed::of(given.values.iter().map(String::as_str));
+    exposed.map_err(|bad| given.invalid(format!("{bad:?} is neither pods nor services")))
 }
 
 fn addresses(given: &Given) -> Result<Vec<Cidr>, ExitError> {

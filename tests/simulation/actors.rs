@@ -53,11 +53,11 @@ fn annotation(random: &mut Random) -> Annotation {
         0 => Annotation::None,
         1 => Annotation::Broken,
         _ => {
-            let exports = random.percent(30).then(|| (random.percent(70), random.percent(70)));
+            let exposes = random.percent(30).then(|| (random.percent(70), random.percent(70)));
             // X is never there.
             let l3out = if random.percent(6) { "X" } else { L3OUTS[random.below(3) as usize] };
             let l3out = if random.percent(30) { "" } else { l3out };
-            Annotation::Names(l3out, EPGS[random.below(4) as usize], exports)
+            Annotation::Names(l3out, EPGS[random.below(4) as usize], exposes)
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum Annotation {
     None,
     /// Something that cannot be used.
     Broken,
-    /// L3Out (empty: the default one), EPG, and what it exports if it says so (Pods, Services).
+    /// L3Out (empty: the default one), EPG, and what it exposes if it says so (Pods, Services).
     Names(&'static str, &'static str, Option<(bool, bool)>),
 }
 
@@ -321,12 +321,12 @@ fn wire(name: &Name, record: &Record) -> Option<Value> {
                 Annotation::Broken => {
                     metadata["annotations"]["aci.haystacknetworks.com/l3o"] = json!("{\"tenant\":\"T/x\"}");
                 }
-                Annotation::Names(l3out, epg, exports) => {
+                Annotation::Names(l3out, epg, exposes) => {
                     let mut value = match *l3out {
                         "" => json!({"epg": epg}),
                         l3out => json!({"tenant": "T", "l3out": l3out, "epg": epg}),
                     };
-                    if let Some((pods, services)) = exports {
+                    if let Some((pods, services)) = exposes {
                         let words = [(*pods, "pods"), (*services, "services")];
                         value["expose"] = words.iter().filter(|it| it.0).map(|it| it.1).collect();
                     }

@@ -63,9 +63,9 @@ fn is_exposed(settings: &Settings, ip: &IpAddr) -> bool {
     host.is_some_and(|it| it < if settings.few_addresses { 4 } else { 8 })
 }
 
-fn exports(settings: &Settings, it: &Workload) -> (bool, bool) {
+fn exposes(settings: &Settings, it: &Workload) -> (bool, bool) {
     match &it.annotation {
-        Annotation::Names(_, _, Some(exports)) => *exports,
+        Annotation::Names(_, _, Some(exposes)) => *exposes,
         // Whatever it may have exported (D3).
         Annotation::Broken => (true, true),
         _ => settings.expose,
@@ -219,7 +219,7 @@ pub fn called_for(
         let (key, pod) = candidates.max_by_key(|(_, it)| (!it.terminating, it.created, it.uid)).unwrap();
         called_for.sources.entry(ip).or_default().insert(format!("{}::{}", key.0, key.1));
         if let Some((owner, workload)) = owner(cluster, key, pod)
-            && exports(settings, workload).0
+            && exposes(settings, workload).0
         {
             claims.extend(claim(ip, &owner, true, key));
         }
@@ -233,7 +233,7 @@ pub fn called_for(
             let of_a_pod = cluster.pods.iter().any(|(pod_key, pod)| {
                 !pod.ended && pod.app == app && owner(cluster, pod_key, pod).is_some_and(|it| it.0 == *id)
             });
-            if (workload.app == app || of_a_pod) && exports(settings, workload).1 {
+            if (workload.app == app || of_a_pod) && exposes(settings, workload).1 {
                 claims.extend(service.ips.iter().filter_map(|ip| claim(*ip, id, false, key)));
             }
         }
