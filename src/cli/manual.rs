@@ -17,13 +17,13 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("1", "failure; purge was refused or left something"),
     (
         "2",
-        "plan found changes; purge had no consent; status found the daemon neither in sync nor a standby; check --discover found not one L3Out",
+        "plan found changes; purge had no consent; explain found something not as it should be; status found the daemon neither in sync nor a standby; check --discover found not one L3Out",
     ),
     ("3", "plan found nothing that can be changed, although something desired is missing"),
     ("64", "invalid command line"),
     (
         "78",
-        "a missing or invalid value elsewhere; with plan and --once also credentials or rights that a peer refuses; with check also wrong flag values",
+        "a missing or invalid value elsewhere; with plan, purge and --once also credentials or rights that a peer refuses; with check also wrong flag values",
     ),
 ];
 

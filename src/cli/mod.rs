@@ -225,7 +225,7 @@ pub const FLAGS: &[Flag] = &[
         "`60s`",
         "How long an owned EPG stays after its last workload is gone.",
     ),
-    flag("keep-contracted", Shape::Switch, "false", "Keep an owned EPG that has contracts, without its subnets."),
+    flag("keep-contracted", Shape::Switch, "false", "Keep an owned EPG that has contract relations, without its subnets."),
     flag(
         "restore-contracts",
         Shape::Switch,
@@ -340,7 +340,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("ACI_USERNAME", "The APIC user; with a login domain: `apic:DOMAIN\\user`. Not needed with a certificate."),
     ("ACI_PASSWORD", "The APIC password. A file or a systemd credential is safer."),
     ("ACI_APIC", "The same as `ACI_SYNC_APIC`."),
-    ("KUBECONFIG", "kubeconfig files, separated by colons."),
+    ("KUBECONFIG", "The kubeconfig files, separated by colons."),
     ("RUST_LOG", "The log level: `error`, `warn` (default of `plan`), `info` (default of `run`) or `debug`."),
 ];
 
