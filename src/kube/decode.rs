@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::BufRead;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::election::Lease;
 use super::error::Error;
-use super::objects::{self, OfKind};
+use super::objects;
 use super::status::Status;
 use crate::model::kubernetes::{Key, Kind, Object};
 use crate::net::describe_io_error;
@@ -20,11 +21,20 @@ use crate::net::describe_io_error;
 /// as long on the wire if each byte becomes an escape such as `\u003c`.
 pub const MAX_LINE: usize = 16 << 20;
 
+/// What an object of a list is decoded into.
+pub trait Item: Sized {
+    /// Decodes an object of this kind.
+    fn decode<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Self, D::Error>;
+
+    /// Its namespace and name.
+    fn key(&self) -> Key;
+}
+
 /// One page of a list.
 #[derive(Debug)]
-pub struct Page {
+pub struct Page<T> {
     /// Its objects, also those that no rule needs.
-    pub objects: Vec<Object>,
+    pub objects: Vec<T>,
     /// Where to watch from; the same on all pages of a list.
     pub resource_version: String,
     /// The token for the next page; empty on the last one.
@@ -85,13 +95,13 @@ pub struct Progress {
 }
 
 /// Decodes a list page that is in memory.
-pub fn page(kind: Kind, body: &[u8]) -> Result<Page, Error> {
+pub fn page<T: Item>(kind: Kind, body: &[u8]) -> Result<Page<T>, Error> {
     let malformed = |error| Error::malformed("list", &error);
     decode_page(kind, serde_json::Deserializer::from_slice(body), &mut Progress::default()).map_err(malformed)?
 }
 
 /// Decodes a list page while it comes in, object by object, so its size on the wire costs no memory (X3).
-pub fn read_page(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Result<Page, Error> {
+pub fn read_page<T: Item>(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Result<Page<T>, Error> {
     let failed = |error: serde_json::Error| {
         if error.is_io() {
             return Error::Unreachable(describe_io_error(&error.into()));
@@ -103,12 +113,12 @@ pub fn read_page(kind: Kind, body: impl BufRead, progress: &mut Progress) -> Res
 
 /// Accepts only a list of that kind with its items: another answer with 200, such as a proxy's, must never pass for an
 /// empty cluster (W1).
-fn decode_page<'de, R: serde_json::de::Read<'de>>(
+fn decode_page<'de, T: Item, R: serde_json::de::Read<'de>>(
     kind: Kind,
     mut json: serde_json::Deserializer<R>,
     progress: &mut Progress,
-) -> Result<Result<Page, Error>, serde_json::Error> {
-    let list = json.deserialize_map(ListVisitor { kind, progress })?;
+) -> Result<Result<Page<T>, Error>, serde_json::Error> {
+    let list: List<T> = json.deserialize_map(ListVisitor(Items { kind, progress, item: PhantomData }))?;
     json.end()?;
     if list.kind != format!("{kind}List") {
         return Ok(Err(Error::Malformed(format!("not a {kind}List"))));
@@ -118,34 +128,29 @@ fn decode_page<'de, R: serde_json::de::Read<'de>>(
     Ok(list.metadata.version("list").map(page))
 }
 
-struct List {
+struct List<T> {
     kind: String,
     metadata: ListMeta,
-    objects: Vec<Object>,
+    objects: Vec<T>,
 }
 
-struct ListVisitor<'a> {
-    kind: Kind,
-    progress: &'a mut Progress,
-}
+struct ListVisitor<'a, T>(Items<'a, T>);
 
-impl<'de> Visitor<'de> for ListVisitor<'_> {
-    type Value = List;
+impl<'de, T: Item> Visitor<'de> for ListVisitor<'_, T> {
+    type Value = List<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<List<T>, A::Error> {
         let (mut kind, mut metadata, mut objects) = (String::new(), None, None);
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "kind" => kind = map.next_value()?,
                 "metadata" => metadata = Some(map.next_value()?),
                 "items" if objects.is_some() => return Err(A::Error::custom("duplicate field items")),
-                "items" => {
-                    objects = Some(map.next_value_seed(Items { kind: self.kind, progress: &mut *self.progress })?);
-                }
+                "items" => objects = Some(map.next_value_seed(&mut self.0)?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -156,44 +161,56 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
 }
 
 /// The items of a list. `null` is how Go writes an empty one.
-struct Items<'a> {
+struct Items<'a, T> {
     kind: Kind,
     progress: &'a mut Progress,
+    item: PhantomData<T>,
 }
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
-    type Value = Vec<Object>;
+impl<'de, T: Item> DeserializeSeed<'de> for &mut Items<'_, T> {
+    type Value = Vec<T>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Object>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
-    type Value = Vec<Object>;
+impl<'de, T: Item> Visitor<'de> for &mut Items<'_, T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of objects")
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Vec<Object>, E> {
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<T>, E> {
         Ok(Vec::new())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Object>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
         let mut objects = Vec::new();
         let mut begin = self.progress.bytes.get();
-        while let Some(object) = items.next_element_seed(OfKind(self.kind))? {
+        while let Some(object) = items.next_element_seed(OfKind::<T>(self.kind, PhantomData))? {
             self.progress.items += 1;
-            self.progress.last = Some(object.key().clone());
+            self.progress.last = Some(object.key());
             let end = self.progress.bytes.get();
             let size = end - std::mem::replace(&mut begin, end);
             if self.progress.largest.as_ref().is_none_or(|(largest, _)| *largest < size) {
-                self.progress.largest = Some((size, object.key().clone()));
+                self.progress.largest = Some((size, object.key()));
             }
             objects.push(object);
         }
         Ok(objects)
+    }
+}
+
+/// One object of a list.
+struct OfKind<T>(Kind, PhantomData<T>);
+
+impl<'de, T: Item> DeserializeSeed<'de> for OfKind<T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        T::decode(self.0, deserializer)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::warn;
 
 use super::client::{Client, PAGE_TIMEOUT, path_of, percent_encoded, reject_html};
-use super::decode::{self, Page, Progress};
+use super::decode::{self, Item, Page, Progress};
 use super::error::Error;
 use super::kinds::{self, KindInfo};
 use super::pool::Pool;
@@ -45,17 +45,29 @@ impl Client {
     }
 
     fn list_where(&self, kind: Kind, pool: &mut Pool, keeps: Keeps) -> Result<(Vec<Object>, String), Error> {
-        for _ in 1..LIST_TRIES {
-            match self.list_once(kind, pool, keeps) {
-                Err(Error::Expired) => {}
-                done => return done,
-            }
-        }
-        self.list_once(kind, pool, keeps)
+        let listed = in_tries(|| {
+            let mut listed = Vec::new();
+            let version = self.pages(kind, &mut |mut objects: Vec<Object>| {
+                objects.retain_mut(|it| {
+                    it.forget_unwatched_owner(&self.kinds);
+                    keeps(it)
+                });
+                objects.iter_mut().for_each(|it| pool.share(it));
+                listed.extend(objects);
+                Ok(())
+            })?;
+            Ok((listed, version))
+        })?;
+        metrics::listed(kind as usize);
+        Ok(listed)
     }
 
-    fn list_once(&self, kind: Kind, pool: &mut Pool, keeps: Keeps) -> Result<(Vec<Object>, String), Error> {
-        let mut listed = Vec::new();
+    /// Reads the pages of a list, and gives the objects of each to `take`, which may end it. Returns the list's version.
+    pub(super) fn pages<T: Item>(
+        &self,
+        kind: Kind,
+        take: &mut dyn FnMut(Vec<T>) -> Result<(), Error>,
+    ) -> Result<String, Error> {
         let mut version: Option<String> = None;
         let mut last: Option<Key> = None;
         let (mut next, mut limit, mut requested) = (String::new(), PAGE, 0);
@@ -63,31 +75,23 @@ impl Client {
         while requested < MAX_OBJECTS {
             requested += limit;
             let mut progress = Progress::default();
-            let mut page = match self.page(&path_of_page(kind, limit, &next), kind, &mut buffer, &mut progress) {
+            let page = match self.page(&path_of_page(kind, limit, &next), kind, &mut buffer, &mut progress) {
                 Err(Error::TooLarge(why)) => {
                     limit = smaller_page(kind, limit, &why, &progress, last.as_ref())?;
                     continue;
                 }
                 page => page?,
             };
-            last = page.objects.last().map(|it| it.key().clone()).or(last);
+            last = page.objects.last().map(T::key).or(last);
             let is_empty = page.objects.is_empty();
-            page.objects.retain_mut(|it| {
-                it.forget_unwatched_owner(&self.kinds);
-                keeps(it)
-            });
             if version.as_ref().is_some_and(|it| *it != page.resource_version) {
                 return Err(Error::Expired);
             }
-            for object in &mut page.objects {
-                pool.share(object);
-            }
-            listed.extend(page.objects);
-            version = Some(page.resource_version);
+            take(page.objects)?;
             if page.next.is_empty() {
-                metrics::listed(kind as usize);
-                return Ok((listed, version.unwrap_or_default()));
+                return Ok(page.resource_version);
             }
+            version = Some(page.resource_version);
             if page.next == next || is_empty {
                 return Err(Error::Malformed("list: a page without progress".to_owned()));
             }
@@ -101,7 +105,7 @@ impl Client {
     /// The newest version of a kind. It costs the server one consistent read and the network one object.
     pub fn newest_version(&self, kind: Kind) -> Result<String, Error> {
         let path = path_of_page(kind, 1, "");
-        Ok(self.page(&path, kind, &mut Vec::new(), &mut Progress::default())?.resource_version)
+        Ok(self.page::<Object>(&path, kind, &mut Vec::new(), &mut Progress::default())?.resource_version)
     }
 
     /// One object as it is now, by the right to list; `None` if it does not exist or no rule needs it.
@@ -109,13 +113,19 @@ impl Client {
         let KindInfo { api_path, plural, .. } = kinds::info(kind);
         let (namespace, name) = (percent_encoded(&key.namespace), percent_encoded(&key.name));
         let path = format!("{api_path}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
-        let mut page = self.page(&path, kind, &mut Vec::new(), &mut Progress::default())?;
+        let mut page = self.page::<Object>(&path, kind, &mut Vec::new(), &mut Progress::default())?;
         page.objects.iter_mut().for_each(|it| it.forget_unwatched_owner(&self.kinds));
         Ok(page.objects.into_iter().find(|it| it.key() == key && it.is_kept()))
     }
 
     /// Reads one page. The buffer is for its bytes; all pages of a list use the same one.
-    fn page(&self, path: &str, kind: Kind, buffer: &mut Vec<u8>, progress: &mut Progress) -> Result<Page, Error> {
+    fn page<T: Item>(
+        &self,
+        path: &str,
+        kind: Kind,
+        buffer: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Result<Page<T>, Error> {
         let begun = Instant::now();
         let response =
             self.get(Verb::List, path, |request| request.config().timeout_global(Some(PAGE_TIMEOUT)).build())?;
@@ -146,6 +156,17 @@ impl Client {
     }
 }
 
+/// Makes a list again whose continue token expired, a few times.
+pub(super) fn in_tries<T>(mut list: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..LIST_TRIES {
+        match list() {
+            Err(Error::Expired) => {}
+            done => return done,
+        }
+    }
+    list()
+}
+
 /// The size of the next page after one that was too large; an error if smaller pages would not help.
 fn smaller_page(kind: Kind, limit: usize, why: &str, progress: &Progress, last: Option<&Key>) -> Result<usize, Error> {
     // Not even one object came in whole.
@@ -163,7 +184,7 @@ fn smaller_page(kind: Kind, limit: usize, why: &str, progress: &Progress, last: 
 }
 
 /// The path of a page.
-pub(super) fn path_of_page(kind: Kind, limit: usize, next: &str) -> String {
+fn path_of_page(kind: Kind, limit: usize, next: &str) -> String {
     let path = format!("{}?limit={limit}", path_of(kind));
     if next.is_empty() { path } else { format!("{path}&continue={}", percent_encoded(next)) }
 }

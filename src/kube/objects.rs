@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::decode::Item;
 use crate::model::address;
 use crate::model::binding::UnknownKeys;
 use crate::model::kubernetes::{
@@ -22,25 +23,24 @@ const MAX_QUOTE: usize = 64;
 /// Decodes one object of a kind.
 pub fn decode(kind: Kind, json: &[u8]) -> Result<Object, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let object = OfKind(kind).deserialize(&mut deserializer)?;
+    let object = Object::decode(kind, &mut deserializer)?;
     deserializer.end()?;
     Ok(object)
 }
 
-/// The same as a serde seed, for an object within a larger document.
-pub(super) struct OfKind(pub Kind);
-
-impl<'de> DeserializeSeed<'de> for OfKind {
-    type Value = Object;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Object, D::Error> {
-        Ok(match self.0 {
+impl Item for Object {
+    fn decode<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Object, D::Error> {
+        Ok(match kind {
             kind @ (Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet) => {
                 Object::Workload(Box::new(WorkloadJson::deserialize(deserializer)?.record(kind)))
             }
             Kind::Pod => Object::Pod(Box::new(PodJson::deserialize(deserializer)?.into())),
             Kind::Service => Object::Service(Box::new(ServiceJson::deserialize(deserializer)?.into())),
         })
+    }
+
+    fn key(&self) -> Key {
+        self.key().clone()
     }
 }
 
@@ -65,7 +65,7 @@ type TextMap = BTreeMap<Box<str>, Box<str>>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ObjectMetadata {
+pub(super) struct ObjectMetadata {
     #[serde(deserialize_with = "object_name")]
     name: Box<str>,
     #[serde(default, deserialize_with = "namespace_name")]
@@ -83,7 +83,7 @@ struct ObjectMetadata {
 }
 
 impl ObjectMetadata {
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         Key::new(&self.namespace, &self.name)
     }
 }

@@ -10,7 +10,7 @@ use aci_sync::apic;
 use aci_sync::kube;
 use aci_sync::kube::Token;
 use aci_sync::kube::{Client, ClusterConfig, Error, Pool};
-use aci_sync::model::kubernetes::Kind;
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::net::{Roots, TlsSettings};
 use aci_sync::secret::Secret;
 use serde_json::{Value, json};
@@ -214,7 +214,7 @@ fn a_truncated_answer_is_not_taken_for_the_whole() {
     let imdata = imdata.to_string();
     type Decodes = fn(&[u8]) -> bool;
     let decoders: [(&str, Decodes); 4] = [
-        (&pods, |it| kube::decode::page(Kind::Pod, it).is_ok()),
+        (&pods, |it| kube::decode::page::<Object>(Kind::Pod, it).is_ok()),
         (&event, |it| kube::decode::line(Kind::Deployment, it).is_ok()),
         (&imdata, |it| apic::decode::answer(it).is_ok()),
         (&imdata, |it| apic::decode::message(it).is_ok()),

@@ -108,6 +108,19 @@ fn pages_shrink_and_grow() {
     assert_eq!(error, Error::TooLarge("one Deployment after b/web-09: larger than 1 MiB".to_owned()));
 }
 
+/// K1, J1: the list of Pods that names the nodes asks for smaller pages, too.
+#[test]
+fn a_large_pod_hides_no_node() {
+    let kube = SimKube::start(Options::default());
+    for n in 0..100 {
+        let metadata = json!({"namespace": "a", "name": format!("web-{n:02}"),
+            "annotations": {"example.com/large": "<".repeat(12_000)}});
+        kube.apply("pods", json!({"metadata": metadata, "status": {"hostIP": format!("10.1.1.{n}")}}));
+    }
+    let addresses = client(&kube).with_largest_page(1 << 20).node_addresses(|| true).unwrap();
+    assert_eq!(addresses.len(), 100);
+}
+
 /// X3: what the beginning of a watch line says, however it goes on.
 #[test]
 fn an_object_is_identified_by_the_beginning_of_its_line() {
@@ -142,12 +155,12 @@ fn a_page_is_read_one_object_at_a_time() {
     let page =
         format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"7"}},"items":[{},{}]}}"#, item(1), item(2));
     let mut progress = decode::Progress::default();
-    let whole = decode::read_page(Kind::Pod, page.as_bytes(), &mut progress).unwrap();
+    let whole = decode::read_page::<Object>(Kind::Pod, page.as_bytes(), &mut progress).unwrap();
     assert_eq!((whole.objects.len(), progress.items, progress.last), (2, 2, Some(Key::new("a", "w2"))));
     assert_eq!(whole.objects.iter().map(Object::key).collect::<Vec<_>>(), [&Key::new("a", "w1"), &Key::new("a", "w2")]);
     for length in 0..page.len() {
         let mut progress = decode::Progress::default();
-        let error = decode::read_page(Kind::Pod, &page.as_bytes()[..length], &mut progress).unwrap_err();
+        let error = decode::read_page::<Object>(Kind::Pod, &page.as_bytes()[..length], &mut progress).unwrap_err();
         assert!(matches!(error, Error::Malformed(_)), "{length}: {error}");
         assert!(progress.items <= 2);
     }

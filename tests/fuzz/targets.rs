@@ -133,7 +133,7 @@ pub fn watch_stream(input: &[u8]) {
 }
 
 pub fn takes_list_page(input: &[u8]) -> bool {
-    Kind::ALL.iter().any(|kind| decode::page(*kind, input).is_ok())
+    Kind::ALL.iter().any(|kind| decode::page::<Object>(*kind, input).is_ok())
 }
 
 /// A page holds what its list holds, and nothing but a list of that kind is one (W1).
@@ -143,7 +143,7 @@ pub fn list_page(input: &[u8]) {
         let page = decode::page(kind, input);
         let mut progress = decode::Progress::default();
         let streamed = decode::read_page(kind, BufReader::with_capacity(7, input), &mut progress);
-        let content = |page: &decode::Page| (page.objects.clone(), page.next.clone());
+        let content = |page: &decode::Page<Object>| (page.objects.clone(), page.next.clone());
         assert_eq!(page.as_ref().ok().map(content), streamed.as_ref().ok().map(content), "another page by the piece");
         let page = match page {
             Ok(page) => page,
@@ -193,7 +193,7 @@ pub fn takes_node_addresses(input: &[u8]) -> bool {
 /// The addresses of nodes are addresses that stand in a list of Pods (J1).
 pub fn node_addresses(input: &[u8]) {
     match kube::node_addresses::page(input) {
-        Ok((addresses, _)) => assert!(addresses.len() <= input.len() / 3),
+        Ok(addresses) => assert!(addresses.len() <= input.len() / 3),
         Err(error) => check_text(&error.to_string(), 200),
     }
 }

@@ -11,7 +11,7 @@ use aci_sync::kube::{Error, Status};
 use aci_sync::model::desired::{Vrf, desired_state};
 use aci_sync::model::dn::L3outDn;
 use aci_sync::model::inventory::{Changed, Inventory};
-use aci_sync::model::kubernetes::Kind;
+use aci_sync::model::kubernetes::{Kind, Object};
 use aci_sync::model::rules::Rules;
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ fn nothing_panics() {
             status.code = *code;
             let _ = Error::of_status(&status, None).to_string();
             for kind in Kind::ALL {
-                let _ = decode::page(kind, &http.body);
+                let _ = decode::page::<Object>(kind, &http.body);
                 for line in &lines {
                     let _ = decode::line(kind, line);
                     let _ = decode::line(kind, &line[..line.len() / 2]);
@@ -138,7 +138,7 @@ fn nothing_panics() {
             let mut broken = bytes.clone();
             broken[at] ^= 0x20;
             let body = &broken[broken.windows(4).position(|it| it == b"\r\n\r\n").map_or(0, |it| it + 4)..];
-            let _ = decode::page(Kind::Pod, body);
+            let _ = decode::page::<Object>(Kind::Pod, body);
             let _ = decode::line(Kind::Pod, body);
             let _ = Status::parse(body);
         }
@@ -158,10 +158,10 @@ fn lists_are_decoded_fully() {
                 continue;
             }
             if value["kind"] != format!("{kind}List") {
-                assert!(decode::page(kind, &http.body).is_err(), "{} has no addresses in it", file.display());
+                assert!(decode::page::<Object>(kind, &http.body).is_err(), "{} has no addresses in it", file.display());
                 continue;
             }
-            let page = decode::page(kind, &http.body).unwrap();
+            let page = decode::page::<Object>(kind, &http.body).unwrap();
             assert_eq!(page.objects.len(), value["items"].as_array().unwrap().len(), "{}", file.display());
             assert_eq!(json!(page.resource_version), value["metadata"]["resourceVersion"]);
             assert_eq!(page.next, value["metadata"]["continue"].as_str().unwrap_or_default());
@@ -218,12 +218,12 @@ fn watches_are_decoded_fully() {
 fn invalid_input_is_refused() {
     let list = |items: &str| format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"7"}}{items}}}"#);
     for empty in [r#","items":[]"#, r#","items":null"#] {
-        assert_eq!(decode::page(Kind::Pod, list(empty).as_bytes()).unwrap().objects.len(), 0);
+        assert_eq!(decode::page::<Object>(Kind::Pod, list(empty).as_bytes()).unwrap().objects.len(), 0);
     }
     for body in
         [&list(""), &list(r#","items":{}"#), r#"{"kind":"Status","metadata":{"resourceVersion":"7"},"items":[]}"#]
     {
-        assert!(decode::page(Kind::Pod, body.as_bytes()).is_err(), "{body}");
+        assert!(decode::page::<Object>(Kind::Pod, body.as_bytes()).is_err(), "{body}");
     }
     for word in ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"] {
         let event = |kind: &str| {
