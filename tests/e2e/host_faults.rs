@@ -116,6 +116,8 @@ fn deadlines_ignore_clock_jumps() {
                 folders.push(path);
             } else if !["time.rs", "plugin.rs", "dial.rs", "trust.rs"].iter().any(|it| path.ends_with(it)) {
                 let text = std::fs::read_to_string(&path).unwrap();
+                // Unit tests may make certificates.
+                let text = text.split("#[cfg(test)]").next().unwrap();
                 for word in ["SystemTime", "UNIX_EPOCH", "Asn1Time"] {
                     assert!(!text.contains(word), "{} uses {word}", path.display());
                 }
