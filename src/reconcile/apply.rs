@@ -170,7 +170,7 @@ impl Reconciler {
         }
         let creates_epg = transaction.changes.iter().any(|change| matches!(change, Change::CreateEpg { .. }));
         if creates_epg || confirmation == Confirmation::Recreated {
-            self.fabric.schedule_reread(&dn.l3out, run.now);
+            self.fabric.created(&dn, run.now);
         }
         if transaction.shape != RequestShape::Tag {
             self.fabric.subscriptions.written(&dn.l3out, run.now);

@@ -11,7 +11,7 @@ use super::subscriptions::Subscriptions;
 use crate::apic::SubscriptionId;
 use crate::metrics::FullSyncCause;
 use crate::model::cache::FabricCache;
-use crate::model::dn::{EpgDn, L3outDn};
+use crate::model::dn::{EpgDn, L3outDn, Name};
 use crate::model::mo::{MoChange, Status};
 use crate::model::observed::L3out;
 use crate::model::owner::OwnerIdentity;
@@ -46,6 +46,8 @@ pub struct FabricState {
     pub(super) unread: BTreeSet<L3outDn>,
     /// L3Outs that are read again at a later time.
     rereads: BTreeMap<L3outDn, Reread>,
+    /// When this process created EPGs, until they were read that much later.
+    new_epgs: BTreeMap<L3outDn, BTreeMap<Name, Instant>>,
     /// L3Outs that the APIC refuses to give us.
     pub(super) deferred: Deferrals<L3outDn>,
 }
@@ -94,6 +96,7 @@ impl FabricState {
             stale_epgs: BTreeSet::new(),
             unread: BTreeSet::new(),
             rereads: BTreeMap::new(),
+            new_epgs: BTreeMap::new(),
             deferred: Deferrals::default(),
         }
     }
@@ -130,6 +133,41 @@ impl FabricState {
     pub(super) fn schedule_reread(&mut self, dn: &L3outDn, now: Instant) {
         let at = now + REREAD_AFTER;
         self.rereads.entry(dn.clone()).or_insert_with(|| Reread::new(at)).postpone(at);
+    }
+
+    /// This process created an EPG.
+    pub(super) fn created(&mut self, dn: &EpgDn, now: Instant) {
+        self.new_epgs.entry(dn.l3out.clone()).or_default().insert(dn.name.clone(), now);
+        self.schedule_reread(&dn.l3out, now);
+    }
+
+    /// An L3Out was read as a whole: what is below its older EPGs is known from now on.
+    pub(super) fn l3out_was_read(&mut self, dn: &L3outDn, now: Instant) {
+        let mut new = self.new_epgs.remove(dn).unwrap_or_default();
+        new.retain(|name, created| !self.new_epg_is_gone(&dn.epg(name.clone())) && now < *created + REREAD_AFTER);
+        if !new.is_empty() {
+            self.new_epgs.insert(dn.clone(), new);
+        }
+    }
+
+    /// An EPG was read.
+    pub(super) fn epg_was_read(&mut self, dn: &EpgDn) {
+        let is_new = self.new_epgs.get(&dn.l3out).is_some_and(|it| it.contains_key(&dn.name));
+        if is_new
+            && self.new_epg_is_gone(dn)
+            && let Some(new) = self.new_epgs.get_mut(&dn.l3out)
+        {
+            new.remove(&dn.name);
+        }
+    }
+
+    /// R7: if another writer deletes an EPG that was new, people may have removed relations before without an event.
+    fn new_epg_is_gone(&mut self, dn: &EpgDn) -> bool {
+        let is_gone = self.cache.epg(dn).is_none();
+        if is_gone {
+            self.cache.relations_in_doubt(dn);
+        }
+        is_gone
     }
 
     /// Rereads that are due make their L3Outs stale.
@@ -180,6 +218,7 @@ impl FabricState {
     pub(super) fn forget(&mut self, dn: &L3outDn) -> Option<SubscriptionId> {
         self.cache.forget(dn);
         self.rereads.remove(dn);
+        self.new_epgs.remove(dn);
         self.subscriptions.remove(dn)
     }
 

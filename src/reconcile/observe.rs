@@ -308,6 +308,7 @@ impl Reconciler {
         let was_read = self.fabric.cache.l3out(dn).is_some();
         let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
         let reverted = self.fabric.cache.put_l3out(dn, &mos, is_watched);
+        self.fabric.l3out_was_read(dn, run.now);
         self.reverted(reverted);
         if was_missing && self.fabric.cache.l3out(dn) != Some(&L3out::Missing) {
             info!(l3out:% = dn; "L3Out found");
@@ -356,6 +357,7 @@ impl Reconciler {
             let failed = self.read_until_failure(run, &mut rest, read, |reconciler, _, dn, (_, mos)| {
                 let is_watched = reconciler.fabric.subscriptions.is_subscribed(&dn.l3out);
                 let reverted = reconciler.fabric.cache.put_epg(dn, &mos, is_watched);
+                reconciler.fabric.epg_was_read(dn);
                 reconciler.reverted(reverted);
                 reconciler.fabric.stale_epgs.remove(dn);
             });

@@ -13,6 +13,7 @@ use sim::apic::{InMemoryApic, Order};
 
 /// The EPG is there and consumes the contract `web`; a relation of each other class is there, too.
 fn contracted(session: &Session, apic: &InMemoryApic, now: Instant) -> Reconciler {
+    with_subnets(apic, 1);
     let rules = Rules { restore_contracts: true, batch: 2, ..Rules::default() };
     let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
     changes(&mut reconciler, session, now);
@@ -67,10 +68,11 @@ fn relations_come_back_with_their_epg() {
     assert_eq!(relations(&apic), 5);
     assert!(findings(&reconciler, Code::ContractsLost).is_empty());
 
+    let later = now + 5 * SECOND;
     apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
-    assert!(changes(&mut reconciler, &session, now).is_empty());
+    assert!(changes(&mut reconciler, &session, later).is_empty());
     apic.admin.admin_delete(DN_E).unwrap();
-    changes(&mut reconciler, &session, now);
+    changes(&mut reconciler, &session, later);
     assert_eq!((relations(&apic), apic.admin.class("fvRsCons").len()), (4, 0), "what people removed stays removed");
 }
 
@@ -155,10 +157,11 @@ fn relations_come_back_in_any_order_of_events() {
         apic.admin.admin_delete(DN_E).unwrap();
         changes(&mut reconciler, &session, now);
         assert_eq!(relations(apic), 5);
-        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, now);
-        changes(&mut reconciler, &session, now);
+        let later = now + 5 * SECOND;
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Pod, key: Key::new("a", "web-1") }, later);
+        changes(&mut reconciler, &session, later);
         apic.admin.admin_delete(DN_E).unwrap();
-        changes(&mut reconciler, &session, now);
+        changes(&mut reconciler, &session, later);
         assert_eq!((apic.admin.subnets(DN_E).len(), relations(apic)), (0, 5));
         assert!(findings(&reconciler, Code::ContractsLost).is_empty());
     });
@@ -249,6 +252,26 @@ fn an_event_of_a_former_subscription_brings_back_no_removed_relation() {
     apic.admin.admin_delete(DN_E).unwrap();
     changes(&mut reconciler, &session, now);
     assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
+}
+
+/// R7, R3: of what is below a new EPG events may be lost, so nothing is put back until it was read 5 s later.
+#[test]
+fn relations_of_a_new_epg_stay_away() {
+    for (seconds, returning) in [(4, 0), (5, 4)] {
+        let (apic, now) = (apic(), Instant::now());
+        let session = Session::at(&apic);
+        let mut reconciler = contracted(&session, &apic, now);
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, now);
+        assert_eq!(relations(&apic), 5);
+        session.take_events();
+        apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+        session.take_events();
+        reconcile(&mut reconciler, &session, now + seconds * SECOND);
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, now + seconds * SECOND);
+        assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, returning), "{seconds}");
+    }
 }
 
 /// R7: if an APIC announces children first, and not when they fell, people may have removed them.
