@@ -342,7 +342,7 @@ impl Code {
             Code::PodsNotFound => {
                 "Of a Deployment: kubectl rollout restart makes a ReplicaSet with the label pod-template-hash."
             }
-            Code::AddressConflict => "Let the Service select one workload, or name one EPG in both.",
+            Code::AddressConflict => "Let the Service select one workload, or name the same EPG in both annotations.",
             Code::AddressClaimed => "Nothing if the Pod terminates; else look at the CNI.",
             Code::AddressNotExposed => "Nothing, or extend --addresses.",
             Code::ForeignSubnet => "Remove that subnet, or leave it: aci-sync leaves it alone.",

@@ -141,33 +141,30 @@ impl FabricState {
         self.schedule_reread(&dn.l3out, now);
     }
 
-    /// An L3Out was read as a whole: what is below its older EPGs is known from now on.
+    /// An L3Out was read as a whole: what is below its older EPGs is known from now on. R7: if another writer has deleted one
+    /// that was new, people may have removed relations before without an event.
     pub(super) fn l3out_was_read(&mut self, dn: &L3outDn, now: Instant) {
-        let mut new = self.new_epgs.remove(dn).unwrap_or_default();
-        new.retain(|name, created| !self.new_epg_is_gone(&dn.epg(name.clone())) && now < *created + REREAD_AFTER);
+        let Some(mut new) = self.new_epgs.remove(dn) else { return };
+        new.retain(|name, created| {
+            let epg = dn.epg(name.clone());
+            let is_there = self.cache.epg(&epg).is_some();
+            if !is_there {
+                self.cache.relations_in_doubt(&epg);
+            }
+            is_there && now < *created + REREAD_AFTER
+        });
         if !new.is_empty() {
             self.new_epgs.insert(dn.clone(), new);
         }
     }
 
-    /// An EPG was read.
+    /// An EPG was read: the same for it alone.
     pub(super) fn epg_was_read(&mut self, dn: &EpgDn) {
-        let is_new = self.new_epgs.get(&dn.l3out).is_some_and(|it| it.contains_key(&dn.name));
-        if is_new
-            && self.new_epg_is_gone(dn)
-            && let Some(new) = self.new_epgs.get_mut(&dn.l3out)
+        if self.cache.epg(dn).is_none()
+            && self.new_epgs.get_mut(&dn.l3out).is_some_and(|it| it.remove(&dn.name).is_some())
         {
-            new.remove(&dn.name);
-        }
-    }
-
-    /// R7: if another writer deletes an EPG that was new, people may have removed relations before without an event.
-    fn new_epg_is_gone(&mut self, dn: &EpgDn) -> bool {
-        let is_gone = self.cache.epg(dn).is_none();
-        if is_gone {
             self.cache.relations_in_doubt(dn);
         }
-        is_gone
     }
 
     /// Rereads that are due make their L3Outs stale.

@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use super::World;
-use super::judge_end;
 use super::report::Outcome;
+use super::{World, judge_end};
 use crate::cli::Given;
 use crate::commands::cluster;
 use crate::config::{self, Config};
+use crate::metrics::{CREDENTIALS, Credential};
 use crate::net::Verify;
 use crate::status::CredentialEnds;
 
 /// The subjects of `secrets`.
 pub(super) const PASSWORD: &str = "password";
 pub(super) const PRIVATE_KEY: &str = "private_key";
-const USER_CERTIFICATE: &str = "apic_user_certificate";
+const USER_CERTIFICATE: &str = CREDENTIALS[Credential::ApicUserCertificate as usize];
 pub(super) const KUBECONFIG: &str = "kubeconfig";
 
 const CHMOD: &str = "run chmod 600 on it";
