@@ -193,7 +193,7 @@ impl Http {
                 Err(failure) => failure,
             };
             match &failure.error {
-                _ if failure.is_throttled() => pacer.refused(),
+                _ if failure.is_throttled() => pacer.refused(sent),
                 Error::Unreachable(_) | Error::AnswerLost(_) => pacer.unanswered(),
                 _ => pacer.answered(),
             }

@@ -75,10 +75,11 @@ impl RequestPacer {
         if self.limit.is_limited() { self.wait(AFTER_LOGIN, &|| true) } else { Ok(()) }
     }
 
-    /// A request was refused with 503 or 429.
-    pub(super) fn refused(&self) {
-        self.parallel.not_served(Instant::now());
-        if let Some(rate) = self.limit.refused(Instant::now()) {
+    /// A request that was sent then was refused with 503 or 429.
+    pub(super) fn refused(&self, sent: Instant) {
+        let now = Instant::now();
+        self.parallel.not_served(now);
+        if let Some(rate) = self.limit.refused(sent, now) {
             info!(rate:% = format_args!("{rate:.1}/s"); "requests throttled by the APIC (503 or 429); sending fewer, without bursts");
         }
     }

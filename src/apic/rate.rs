@@ -45,10 +45,21 @@ struct Bucket {
     counted: Instant,
     /// Requests a second at present.
     rate: f64,
-    /// The last refusal and the rate right after it, until the rate has recovered.
-    refused: Option<(Instant, f64)>,
+    /// What follows from refusals, until the rate has recovered.
+    calm: Option<Calm>,
     /// Whether each of the last requests was refused.
     recent: VecDeque<bool>,
+}
+
+/// No bursts and no rising rate.
+#[derive(Debug, Clone, Copy)]
+struct Calm {
+    /// When the first refusal ended bursts.
+    begun: Instant,
+    /// The last refusal.
+    refused: Instant,
+    /// The rate right after it.
+    rate: f64,
 }
 
 impl RateLimit {
@@ -59,7 +70,7 @@ impl RateLimit {
             tokens: BURST,
             counted: now,
             rate: configured.unwrap_or(f64::INFINITY),
-            refused: None,
+            calm: None,
             recent: VecDeque::with_capacity(REMEMBERED),
         };
         RateLimit { configured, bucket: Mutex::new(bucket) }
@@ -88,19 +99,24 @@ impl RateLimit {
         bucket.tokens_at(now) + time.as_secs_f64() * bucket.rate >= 1.0
     }
 
-    /// A request was refused with 503 or 429. Returns the new rate if that, or the end of bursts, is new.
-    pub fn refused(&self, now: Instant) -> Option<f64> {
+    /// A request that was sent at `sent` was refused with 503 or 429. Returns the new rate if that, or the end of bursts,
+    /// is new.
+    pub fn refused(&self, sent: Instant, now: Instant) -> Option<f64> {
         let configured = self.configured?;
         let bucket = &mut *self.bucket();
         bucket.recover(configured, now);
-        bucket.remember(true);
+        // Of several requests in flight, the others that a burst sent may be refused too: that says nothing about the rate.
+        if bucket.calm.is_some_and(|calm| calm.begun < sent) {
+            bucket.remember(true);
+        }
         if bucket.recent.iter().filter(|refused| **refused).count() >= TOO_MANY {
             bucket.rate = (bucket.rate * CUT).max(SLOWEST.min(configured));
             bucket.recent.clear();
         }
         bucket.tokens = bucket.tokens.min(0.0);
-        let before = bucket.refused.replace((now, bucket.rate));
-        (before.is_none_or(|(_, rate)| rate > bucket.rate)).then_some(bucket.rate)
+        let begun = bucket.calm.map_or(now, |calm| calm.begun);
+        let before = bucket.calm.replace(Calm { begun, refused: now, rate: bucket.rate });
+        (before.is_none_or(|calm| calm.rate > bucket.rate)).then_some(bucket.rate)
     }
 
     /// A request was answered, whatever the answer says.
@@ -115,18 +131,18 @@ impl RateLimit {
 
 impl Bucket {
     fn tokens_at(&self, now: Instant) -> f64 {
-        let capacity = if self.refused.is_some() { 1.0 } else { BURST };
+        let capacity = if self.calm.is_some() { 1.0 } else { BURST };
         let gained = now.saturating_duration_since(self.counted).as_secs_f64() * self.rate;
         (self.tokens + gained).min(capacity)
     }
 
     fn recover(&mut self, configured: f64, now: Instant) {
-        let Some((at, rate)) = self.refused else { return };
-        let Some(calm) = now.checked_duration_since(at + CALM) else { return };
-        let steps = calm.as_secs() / RISE.as_secs();
+        let Some(Calm { refused, rate, .. }) = self.calm else { return };
+        let Some(over) = now.checked_duration_since(refused + CALM) else { return };
+        let steps = over.as_secs() / RISE.as_secs();
         self.rate = (rate + configured / 10.0 * steps as f64).min(configured);
         if self.rate >= configured {
-            self.refused = None;
+            self.calm = None;
         }
     }
 
@@ -166,7 +182,7 @@ mod tests {
         let idle = start + ms(60_000);
         assert_eq!(send(&limit, 21, idle) - idle, ms(50));
         let none = RateLimit::new(None, start);
-        assert_eq!(none.refused(start), None);
+        assert_eq!(none.refused(start, start), None);
         assert_eq!(send(&none, 10_000, start), start);
     }
 
@@ -185,13 +201,26 @@ mod tests {
     fn a_refusal_ends_bursts() {
         let start = Instant::now();
         let limit = RateLimit::new(Some(20), start);
-        assert_eq!(limit.refused(start), Some(20.0));
-        assert_eq!(limit.refused(start), None, "nothing new");
+        assert_eq!(limit.refused(start, start), Some(20.0));
+        assert_eq!(limit.refused(start, start), None, "nothing new");
         assert_eq!(send(&limit, 20, start) - start, ms(1000));
         let later = start + ms(59_000);
         assert_eq!(send(&limit, 3, later) - later, ms(100));
         let recovered = start + ms(61_000);
         assert_eq!(send(&limit, 20, recovered), recovered);
+    }
+
+    /// W8: the other requests of the refused burst do not lower the rate, however many were in flight. Later ones do.
+    #[test]
+    fn a_refused_burst_keeps_the_rate() {
+        let start = Instant::now();
+        let limit = RateLimit::new(Some(20), start);
+        assert_eq!(limit.refused(start, start + ms(20)), Some(20.0));
+        for _ in 0..7 {
+            assert_eq!(limit.refused(start + ms(19), start + ms(40)), None);
+        }
+        let refusals: Vec<Option<f64>> = (0..4).map(|_| limit.refused(start + ms(50), start + ms(70))).collect();
+        assert_eq!(refusals, [None, None, None, Some(9.6)]);
     }
 
     /// W8: a refusal now and then, as every seventh request, does not slow requests down; four of ten do, again and again.
@@ -202,20 +231,20 @@ mod tests {
         let gap = |now: Instant| limit.next_turn(now).as_secs_f64();
         let mut now = start;
         for _ in 0..20 {
-            limit.refused(now);
+            limit.refused(now, now);
             now = send(&limit, 6, now);
         }
         assert!((gap(now) - 1.0 / 20.0).abs() < 1e-6);
         for (rate, _) in [(9.6, ()), (4.608, ()), (2.212, ())] {
             for _ in 0..4 {
-                limit.refused(now);
+                limit.refused(now, now);
             }
             now += ms(10_000);
             limit.next_turn(now);
             assert!((gap(now) - 1.0 / rate).abs() < 1e-3, "{rate}");
         }
         for _ in 0..100 {
-            limit.refused(now);
+            limit.refused(now, now);
         }
         now += ms(10_000);
         limit.next_turn(now);
@@ -227,8 +256,9 @@ mod tests {
     fn the_rate_comes_back_slowly() {
         let start = Instant::now();
         let limit = RateLimit::new(Some(10), start);
+        limit.refused(start - ms(1), start - ms(1));
         for _ in 0..4 {
-            limit.refused(start);
+            limit.refused(start, start);
         }
         for (seconds, rate) in [(59, 4.8), (60, 4.8), (70, 5.8), (89, 6.8), (110, 9.8)] {
             let now = start + Duration::from_secs(seconds);
@@ -238,6 +268,6 @@ mod tests {
         }
         let now = start + Duration::from_secs(121);
         assert_eq!(send(&limit, 1, now), now);
-        assert!(limit.bucket().refused.is_none());
+        assert!(limit.bucket().calm.is_none());
     }
 }

@@ -291,12 +291,13 @@ impl SessionManager {
         let mut attempt = 1;
         loop {
             pacer.wait_for_turn(&|| true)?;
+            let sent = Instant::now();
             let opened = client.open_websocket(&|stream| {
                 self.handle.set_socket(stream);
                 self.check_may_continue(term)
             });
             match opened {
-                Err(Error::Busy(_)) => pacer.refused(),
+                Err(Error::Busy(_)) => pacer.refused(sent),
                 Ok(_) | Err(_) => pacer.answered(),
             }
             match opened {
