@@ -1,9 +1,10 @@
-//! Completions for shells, made from the table of commands and flags. Which command takes a flag is asked of the parser.
+//! Completions for shells, made from the table of commands and flags.
 
 use std::collections::BTreeMap;
 
 use super::manual::plain;
-use super::{COMMANDS, Command, FLAGS, Flag, Shape, parse};
+use super::table::listed_commands;
+use super::{Command, CommandInfo, FLAGS, Flag, Shape};
 
 /// A shell, with what makes its completions.
 pub type Shell = (&'static str, fn() -> String);
@@ -27,18 +28,8 @@ enum Value {
 
 const SWITCH: &str = "true false";
 
-/// The commands that people type, each with its help.
-fn commands() -> impl Iterator<Item = (&'static str, Command, &'static str)> {
-    COMMANDS.iter().copied().filter(|(.., help)| !help.is_empty())
-}
-
-/// Whether a command takes a word.
-fn takes(name: &str, word: &str) -> bool {
-    parse([name, word].map(Into::into), &BTreeMap::new()).is_ok()
-}
-
 /// The flags that a command takes, each with what follows it.
-fn flags(name: &str, command: Command) -> impl Iterator<Item = (&'static Flag, Value)> {
+fn flags(command: Command) -> impl Iterator<Item = (&'static Flag, Value)> {
     let value = move |flag: &Flag| match flag.shape {
         Shape::Switch => Value::Switch,
         Shape::One("FILE") => Value::File,
@@ -46,8 +37,7 @@ fn flags(name: &str, command: Command) -> impl Iterator<Item = (&'static Flag, V
         Shape::One(_) => Value::Word(flag.values_with(command).collect::<Vec<_>>().join(" ")),
         Shape::Many(_) => Value::List(flag.values_with(command).collect::<Vec<_>>().join(" ")),
     };
-    let flags = FLAGS.iter().filter(move |flag| takes(name, &format!("--{}=true", flag.name)));
-    flags.map(move |flag| (flag, value(flag)))
+    FLAGS.iter().filter(move |flag| flag.commands.contains(&command)).map(move |flag| (flag, value(flag)))
 }
 
 /// The short form of a flag, if it has one.
@@ -57,7 +47,11 @@ fn short(flag: &Flag) -> Option<&'static str> {
 
 /// The words after a command, separated by spaces, if they are known.
 fn arguments(command: Command) -> String {
-    if command == Command::Completions { SHELLS.map(|it| it.0).join(" ") } else { String::new() }
+    match command {
+        Command::Completions => SHELLS.map(|it| it.0).join(" "),
+        Command::Help => listed_commands().map(|it| it.name).collect::<Vec<_>>().join(" "),
+        _ => String::new(),
+    }
 }
 
 /// The beginning of a help text, for a line in a menu.
@@ -81,9 +75,9 @@ fn bash() -> String {
     // What follows a flag, with the patterns of that flag and its commands; and what follows a command.
     let (mut values, mut cases): (BTreeMap<String, Vec<String>>, String) = Default::default();
     let mut names = Vec::new();
-    for (name, command, _) in commands() {
+    for &CommandInfo { name, command, .. } in listed_commands() {
         let mut words = vec![arguments(command)];
-        for (flag, value) in flags(name, command) {
+        for (flag, value) in flags(command) {
             let forms = [Some(format!("--{}", flag.name)), short(flag).map(|it| format!("-{it}"))];
             let sets = match value {
                 Value::Word(words) => Some(format!("words='{words}'")),
@@ -141,10 +135,10 @@ complete -F _aci_sync aci-sync
 
 fn zsh() -> String {
     let (mut menu, mut cases) = (String::new(), String::new());
-    for (name, command, help) in commands() {
+    for &CommandInfo { name, command, help, arguments: takes, .. } in listed_commands() {
         menu += &format!("    {}\n", quoted(&format!("{name}:{}", summary(help)), "'\\''"));
         let mut specs = Vec::new();
-        for (flag, value) in flags(name, command) {
+        for (flag, value) in flags(command) {
             let (several, meta) = match flag.shape {
                 Shape::Switch => ("", "value"),
                 Shape::One(meta) => ("", meta),
@@ -167,7 +161,7 @@ fn zsh() -> String {
         }
         match arguments(command) {
             words if !words.is_empty() => specs.push(format!("'1:argument:({words})'")),
-            _ if takes(name, "x") => specs.push("'*:argument: '".to_owned()),
+            _ if !takes.is_empty() => specs.push("'*:argument: '".to_owned()),
             _ if specs.is_empty() => continue,
             _ => {}
         }
@@ -202,7 +196,7 @@ fn fish() -> String {
     let mut page = "# Completions of aci-sync for fish, printed by `aci-sync completions fish`.\n\
                     complete -c aci-sync -f\n"
         .to_owned();
-    for (name, command, help) in commands() {
+    for &CommandInfo { name, command, help, .. } in listed_commands() {
         let described = |text: &str| quoted(text, "\\'");
         page += &format!("complete -c aci-sync -n __fish_use_subcommand -a {name} -d {}\n", described(&summary(help)));
         let line = format!("complete -c aci-sync -n '__fish_seen_subcommand_from {name}'");
@@ -210,7 +204,7 @@ fn fish() -> String {
         if !words.is_empty() {
             page += &format!("{line} -a '{words}'\n");
         }
-        for (flag, value) in flags(name, command) {
+        for (flag, value) in flags(command) {
             let short = short(flag).map(|it| format!(" -s {it}")).unwrap_or_default();
             let takes = match value {
                 Value::Word(words) => format!(" -x -a '{words}'"),

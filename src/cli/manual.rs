@@ -1,6 +1,7 @@
 //! The texts made from the table of commands and flags: help, man page, and the tables in `docs/configuration.md`.
 
-use crate::cli::{COMMANDS, FLAGS, Shape, VARIABLES, variable};
+use super::table::{CommandInfo, FLAGS, Flag, Shape, VARIABLES, WITH_SETTINGS, listed_commands};
+use super::{Command, variable};
 
 const ABOUT: &str = "keeps a Cisco ACI fabric in sync with the annotated workloads of a Kubernetes cluster";
 
@@ -14,12 +15,8 @@ const EXAMPLE_NOTES: [&str; 2] = [
 
 const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "success"),
-    ("1", "failure; purge was refused or left something"),
-    (
-        "2",
-        "plan found changes; purge had no consent; explain found something not as it should be; status found the daemon neither in sync nor a standby; check --discover found not one L3Out",
-    ),
-    ("3", "plan found nothing that can be changed, although something desired is missing"),
+    ("1", "failure"),
+    ("2, 3", "what the command says of them"),
     ("64", "invalid command line"),
     (
         "78",
@@ -82,31 +79,78 @@ fn example_manifest() -> String {
 /// The help text.
 pub fn help() -> String {
     let mut text = format!("aci-sync {ABOUT}.\n\nUsage: aci-sync COMMAND [FLAGS]\n\nCommands:\n");
-    for (name, _, help) in COMMANDS.iter().filter(|(.., help)| !help.is_empty()) {
-        text += &format!("  {name:<11}  {help}\n");
+    for it in listed_commands() {
+        text += &format!("  {}\n{}", synopsis(it), wrapped(&sentence(&with_exit_codes(it)), 6));
     }
     text += "\nExample: an external EPG for a Deployment\n";
     for line in example_command() {
         text += &format!("  {line}\n");
     }
     for note in EXAMPLE_NOTES {
-        text += &format!("  {}\n", plain(note));
+        text += &wrapped(&plain(note), 2);
     }
     text += "\nFlags (each but --yes and --legacy is also a variable, such as ACI_SYNC_CLUSTER_ID for --cluster-id):\n";
-    for flag in FLAGS {
-        let left = match flag.shape {
-            Shape::Switch => format!("--{}", flag.name),
-            Shape::One(value) => format!("--{} {value}", flag.name),
-            Shape::Many(value) => format!("--{} {value},...", flag.name),
-        };
-        text += &format!("  {left}\n      {} [{}]\n", plain(flag.help), plain(flag.default));
-    }
+    text.extend(FLAGS.iter().map(help_of_flag));
     text += "\nVariables:\n";
     for (name, help) in VARIABLES {
-        text += &format!("  {name:<13} {}\n", plain(help));
+        text += &format!("  {name}\n{}", wrapped(&plain(help), 6));
     }
-    let codes: Vec<String> = EXIT_CODES.iter().map(|(code, what)| format!("{code} {what}")).collect();
-    text + &format!("\nExit codes: {}.\n", codes.join("; "))
+    text += "\nExit codes:\n";
+    for (code, what) in EXIT_CODES {
+        text += &wrapped(&format!("{code}: {what}"), 2);
+    }
+    text + "\naci-sync help COMMAND prints the help of one command.\n"
+}
+
+/// The help text of one command.
+pub fn help_of(it: &CommandInfo) -> String {
+    let has_settings = it.command != Command::Run && WITH_SETTINGS.contains(&it.command);
+    let takes = |flag: &&Flag| flag.commands.contains(&it.command);
+    let is_setting = |flag: &&Flag| has_settings && flag.commands.contains(&Command::Run);
+    let flags: String = FLAGS.iter().filter(|it| takes(it) && !is_setting(it)).map(help_of_flag).collect();
+    let usage = format!("{}{}", synopsis(it), if flags.is_empty() { "" } else { " [FLAGS]" });
+    let mut text = format!("Usage: aci-sync {usage}\n\n{}", wrapped(&sentence(&with_exit_codes(it)), 0));
+    if !flags.is_empty() {
+        text += &format!("\nFlags:\n{flags}");
+    }
+    if has_settings {
+        text += "\nThe settings of run count as well, as flags or variables: aci-sync help run\n";
+    }
+    text
+}
+
+fn help_of_flag(flag: &Flag) -> String {
+    format!("  {}\n{}", flag.form(), wrapped(&format!("{} [{}]", plain(flag.help), plain(flag.default)), 6))
+}
+
+/// A command with its arguments.
+fn synopsis(it: &CommandInfo) -> String {
+    format!("{} {}", it.name, it.arguments).trim_end().to_owned()
+}
+
+fn with_exit_codes(it: &CommandInfo) -> String {
+    match it.exit_codes {
+        "" => it.help.to_owned(),
+        codes => format!("{} (exit code {codes})", it.help),
+    }
+}
+
+/// Text in lines of at most 80 characters, indented by so many spaces.
+fn wrapped(text: &str, indent: usize) -> String {
+    let (mut lines, mut length) = (String::new(), 80);
+    for word in text.split(' ') {
+        if length + 1 + word.chars().count() > 80 {
+            lines += if lines.is_empty() { "" } else { "\n" };
+            lines += &" ".repeat(indent);
+            length = indent;
+        } else {
+            lines.push(' ');
+            length += 1;
+        }
+        lines += word;
+        length += word.chars().count();
+    }
+    lines + "\n"
 }
 
 /// Text without the marks of code.
@@ -118,12 +162,7 @@ pub(super) fn plain(text: &str) -> String {
 pub fn markdown() -> String {
     let mut text = "| flag | default | what |\n| --- | --- | --- |\n".to_owned();
     for flag in FLAGS {
-        let value = match flag.shape {
-            Shape::Switch => String::new(),
-            Shape::One(value) => format!(" {value}"),
-            Shape::Many(value) => format!(" {value},..."),
-        };
-        text += &format!("| `--{}{value}` | {} | {} |\n", flag.name, flag.default, flag.help);
+        text += &format!("| `{}` | {} | {} |\n", flag.form(), flag.default, flag.help);
     }
     text += "\n| variable | what |\n| --- | --- |\n";
     for (name, help) in VARIABLES {
@@ -144,8 +183,9 @@ pub fn man() -> String {
         page += &format!("{}{}\n", if n == 0 { "" } else { ".PP\n" }, roff(paragraph));
     }
     section(&mut page, "COMMANDS");
-    for (name, _, help) in COMMANDS.iter().filter(|(.., help)| !help.is_empty()) {
-        entry(&mut page, &bold(name), &sentence(help));
+    for it in listed_commands() {
+        let arguments = if it.arguments.is_empty() { String::new() } else { format!(" {}", italic(it.arguments)) };
+        entry(&mut page, &format!("{}{arguments}", bold(it.name)), &sentence(&with_exit_codes(it)));
     }
     section(&mut page, "OPTIONS");
     for flag in FLAGS {

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod explain;
+pub mod help;
 mod one_shot;
 pub mod plan;
 pub mod purge;
@@ -45,7 +46,7 @@ pub fn dispatch(mut invocation: Invocation, mut environment: Environment) -> Res
         Command::Explain => return explain::run(&set_up(&invocation, environment)?, &invocation),
         Command::Check => return check::run(&invocation, &environment),
         Command::Status => return status::run(&invocation, &environment),
-        Command::Help => manual::help(),
+        Command::Help => help::text(&invocation)?,
         Command::Man => manual::man(),
         Command::Completions => completions::text(&invocation)?,
         Command::Version => version::text(),

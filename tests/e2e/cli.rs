@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::world::{Daemon, E, World, bare_command, output};
-use aci_sync::cli::manual;
+use aci_sync::cli::{COMMANDS, manual};
 use sim::net::{Fault, Trouble};
 
 /// Exit code, stdout, stderr.
@@ -35,11 +35,13 @@ impl Drop for KilledAtEnd {
 #[test]
 fn help_and_version() {
     let version = format!("aci-sync {}\n", env!("CARGO_PKG_VERSION"));
+    let help_of = |name: &str| manual::help_of(COMMANDS.iter().find(|it| it.name == name).unwrap());
     for (words, expected) in [
         (&["help"][..], &manual::help()),
         (&["--help"], &manual::help()),
-        (&["run", "-h"], &manual::help()),
-        (&["plan", "--help", "--colour", "x"], &manual::help()),
+        (&["run", "-h"], &help_of("run")),
+        (&["help", "purge"], &help_of("purge")),
+        (&["plan", "--help", "--colour", "x"], &help_of("plan")),
         (&["man"], &manual::man()),
         (&["--version"], &version),
         (&["-V"], &version),

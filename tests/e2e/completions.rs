@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use crate::world::{World, bare_command, output};
-use aci_sync::cli::{self, COMMANDS, FLAGS};
+use aci_sync::cli::{self, COMMANDS, CommandInfo, FLAGS};
 use sim::folder::Folder;
 
 /// A bash that has read the completions.
@@ -48,7 +48,7 @@ fn flags(command: &str) -> BTreeSet<String> {
 #[test]
 fn bash_offers_every_command_and_its_flags() {
     let bash = Bash::new();
-    let commands: Vec<&str> = COMMANDS.iter().filter(|(.., help)| !help.is_empty()).map(|it| it.0).collect();
+    let commands: Vec<&str> = COMMANDS.iter().filter(|it| !it.help.is_empty()).map(|it| it.name).collect();
     assert_eq!(bash.offers(&[""]), commands);
     for command in commands {
         let offered: BTreeSet<String> = bash.offers(&[command, "--"]).into_iter().collect();
@@ -81,6 +81,7 @@ fn bash_offers_values() {
         (&["run", "--batch", ""], &[]),
         (&["explain", "sh"], &[]),
         (&["completions", ""], &["bash", "zsh", "fish"]),
+        (&["help", "ch"], &["check"]),
         (&["version", ""], &[]),
     ] {
         let mut offered = bash.offers(words);
@@ -107,7 +108,7 @@ fn other_shells_are_refused() {
 fn the_formats_are_those_of_the_commands() {
     let world = World::new();
     let output = FLAGS.iter().find(|it| it.name == "output").unwrap();
-    for (name, command, _) in COMMANDS.iter().filter(|it| flags(it.0).contains("--output")) {
+    for CommandInfo { name, command, .. } in COMMANDS.iter().filter(|it| flags(it.name).contains("--output")) {
         let done = world.output(&[name, "-o", "x"]);
         let text = String::from_utf8(done.stderr).unwrap();
         let named: Vec<&str> = output.values_with(*command).collect();

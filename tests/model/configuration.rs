@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use aci_sync::cli::{self, Invocation, manual};
+use aci_sync::cli::{self, CommandInfo, Invocation, manual};
 use aci_sync::config::{self, Config};
 use aci_sync::logging;
 use aci_sync::model::binding;
@@ -261,16 +261,18 @@ fn wrong_command_lines() {
         ("run --apic a,,b", &[], 64, "--apic: empty value"),
         ("plan --once", &[], 64, "--once is valid with run"),
         ("check --once", &[], 64, "--once is valid with run"),
-        ("version --batch 5", &[], 64, "--batch is not valid with this command"),
-        ("help --apic-insecure", &[], 64, "--apic-insecure is not valid with this command"),
+        ("version --batch 5", &[], 64, "--batch is valid with run, plan, explain, check and purge only"),
+        ("help --apic-insecure", &[], 64, "--apic-insecure is valid with run, plan, "),
         ("run", &[("ACI_SYNC_LISTENS", "5")], 64, "unknown variable ACI_SYNC_LISTENS"),
-        ("status --policy sync", &[], 64, "--policy is not valid with status"),
-        ("run -o json", &[], 64, "--output is valid with check, explain, plan, purge and status only"),
+        ("status --policy sync", &[], 64, "--policy is valid with run, plan, explain, check and purge only"),
+        ("run -o json", &[], 64, "--output is valid with plan, explain, check, status and purge only"),
         ("run --yes", &[], 64, "--yes is valid with purge only"),
         ("plan --legacy", &[], 64, "--legacy is valid with purge only"),
         ("status --yes", &[], 64, "--yes is valid with purge only"),
         ("purge", &[("ACI_SYNC_YES", "true")], 64, "unknown variable ACI_SYNC_YES"),
         ("purge", &[("ACI_YES", "true"), ("ACI_SYNC_LEGACY", "true")], 64, "unknown variable ACI_SYNC_LEGACY"),
+        ("plan --discover", &[], 64, "--discover is valid with check only"),
+        ("plan T/L", &[], 64, "unexpected argument \"T/L\""),
         ("plan --wait 5s", &[], 64, "--wait is valid with explain only"),
         ("plan", &[("ACI_SYNC_", "")], 64, "unknown variable ACI_SYNC_"),
         ("run", &[("ACI_POLICY", "observe")], 64, "unknown variable ACI_POLICY; did you mean ACI_SYNC_POLICY?"),
@@ -316,7 +318,7 @@ fn the_man_page_is_complete() {
     for flag in cli::FLAGS {
         assert!(page.contains(&format!("\\-\\-{}\\fR", flag.name.replace('-', "\\-"))), "{}", flag.name);
     }
-    for (name, _, help) in cli::COMMANDS {
+    for CommandInfo { name, help, .. } in cli::COMMANDS {
         assert_eq!(page.contains(&format!(".TP\n\\fB{name}\\fR")), !help.is_empty(), "{name}");
     }
     for (name, _) in cli::VARIABLES {
@@ -360,6 +362,40 @@ fn the_help_has_every_flag_and_an_example() {
     assert!(manual::man().contains(&annotation.replace('\'', "\\(aq")));
 }
 
+/// The help of a command has its arguments, its exit codes and the flags that are its own, in lines that fit a terminal;
+/// the settings of a run are in the help of `run`.
+#[test]
+fn the_help_of_a_command() {
+    let help = |name: &str| manual::help_of(cli::COMMANDS.iter().find(|it| it.name == name).unwrap());
+    let flags = |text: &str| -> Vec<String> {
+        let names = text.lines().filter_map(|line| line.strip_prefix("  --"));
+        names.filter_map(|it| it.split(' ').next()).map(str::to_owned).collect()
+    };
+    for (name, usage, expected) in [
+        ("plan", "plan [FLAGS]", &["output"][..]),
+        ("explain", "explain SUBJECT [FLAGS]", &["output", "wait"]),
+        ("check", "check [TENANT/L3OUT ...] [FLAGS]", &["output", "discover"]),
+        ("status", "status [FLAGS]", &["listen", "output"]),
+        ("purge", "purge [TENANT/L3OUT ...] [FLAGS]", &["output", "yes", "legacy"]),
+        ("version", "version", &[]),
+        ("help", "help [COMMAND]", &[]),
+    ] {
+        let text = help(name);
+        assert_eq!(text.lines().next(), Some(format!("Usage: aci-sync {usage}").as_str()));
+        assert_eq!(flags(&text), expected, "{text}");
+        let has_settings = matches!(name, "plan" | "explain" | "check" | "purge");
+        assert_eq!(text.contains("aci-sync help run"), has_settings, "{text}");
+    }
+    let of_run = cli::FLAGS.iter().filter(|it| it.commands.contains(&cli::Command::Run)).map(|it| it.name);
+    assert_eq!(flags(&help("run")), of_run.collect::<Vec<_>>());
+    assert!(help("plan").replace("\n", " ").contains("(exit code 0: no changes, 2: changes, 3: none, but"));
+    let wide = |line: &&str| line.chars().count() > 80 && line.contains(' ');
+    let texts = cli::COMMANDS.iter().map(manual::help_of);
+    for text in texts {
+        assert_eq!(text.lines().find(wide), None);
+    }
+}
+
 /// Each shell's completions have every command and flag that people type, and no other command.
 #[test]
 fn the_completions_are_complete() {
@@ -371,7 +407,7 @@ fn the_completions_are_complete() {
             assert!(text.contains(&form), "{shell}: {}", flag.name);
             assert!(flag.values.iter().all(|it| words.contains(it)), "{shell}: {:?}", flag.values);
         }
-        for (name, _, help) in cli::COMMANDS {
+        for CommandInfo { name, help, .. } in cli::COMMANDS {
             assert_eq!(words.contains(name), !help.is_empty(), "{shell}: {name}");
         }
     }

@@ -371,7 +371,7 @@ fn every_message_is_documented() {
 fn what_is_built_is_not_called_missing() {
     let text = read("docs/behavior.md");
     let flags = aci_sync::cli::FLAGS.iter().map(|it| format!("--{}", it.name));
-    let commands = aci_sync::cli::COMMANDS.iter().map(|it| it.0.to_owned());
+    let commands = aci_sync::cli::COMMANDS.iter().map(|it| it.name.to_owned());
     let built: HashSet<String> = flags.chain(commands).chain(["-o".to_owned()]).collect();
     for part in text.split("Not built yet:").skip(1) {
         // A status is one line; elsewhere the sentence goes on to the end of its item or paragraph.
