@@ -21,6 +21,7 @@ use serde_json::json;
 
 use crate::apic::PYTHON;
 use crate::cluster::{Annotation, Id, Name, Pod, Service, Workload};
+use crate::judge;
 use crate::random::Random;
 use crate::world::World;
 
@@ -313,6 +314,10 @@ fn fabric(world: &mut World) {
     match what {
         "actor: delete an EPG" | "actor: delete a subnet" | "actor: delete a tag" => {
             admin.admin_delete(&dn).unwrap();
+            let epg = judge::epg_of(&dn);
+            for side in &world.sides {
+                side.line.inner.borrow_mut().emptied.insert(epg.to_owned());
+            }
         }
         "actor: delete an L3Out" => {
             if world.random.percent(60) {

@@ -116,7 +116,8 @@ pub struct Inner {
     pub read: BTreeSet<String>,
     /// What an administrator changed in this reconcile after it had been read: the process cannot know of it.
     pub interfered: BTreeSet<String>,
-    /// The EPGs of which an administrator deleted something in this reconcile: that calls for their deletion, not a list (I5).
+    /// The EPGs of which an administrator deleted something since the last full sync: that calls for their deletion, whenever
+    /// the process learns of it, and not a list (I5).
     pub emptied: BTreeSet<String>,
     /// What of that the websocket has said since, in order.
     heard: Vec<String>,
@@ -147,7 +148,6 @@ impl Inner {
         self.created.clear();
         self.read.clear();
         self.interfered.clear();
-        self.emptied.clear();
         self.heard.clear();
         self.log.clear();
     }

@@ -273,22 +273,19 @@ pub fn has_moved(created: &BTreeSet<String>, dn: &str) -> bool {
 }
 
 /// J3: how many subnets of ours this process deleted in one EPG while they came into another one for the same Pod or Service.
-/// One that was there already and only got its mark back did not come.
+/// One that was there already, without its mark or with another name, did not come.
 pub fn moves(own: &str, before: &Snapshot, after: &Snapshot, deleted: &BTreeSet<String>) -> usize {
-    let subnets = |all: &Snapshot, is_counted: &dyn Fn(&Attributes) -> bool| -> BTreeSet<(String, String, String)> {
-        let counted = all.iter().filter(|(_, (class, it))| class == "l3extSubnet" && is_counted(it));
-        let place = |dn: &String, it: &Attributes| {
-            let (epg, rn) = split(dn);
-            (rn.to_owned(), it.get("name").cloned().unwrap_or_default(), epg.to_owned())
-        };
-        counted.map(|(dn, (_, it))| place(dn, it)).collect()
+    let ours = |all: &Snapshot| -> BTreeSet<(String, String)> {
+        let is_ours = |class: &str, it: &Attributes| class == "l3extSubnet" && annotation(it) == own;
+        let name = |it: &Attributes| it.get("name").cloned().unwrap_or_default();
+        all.iter().filter(|(_, (class, it))| is_ours(class, it)).map(|(dn, (_, it))| (dn.clone(), name(it))).collect()
     };
-    let is_ours = |it: &Attributes| annotation(it) == own;
-    let (ours, all, after) = (subnets(before, &is_ours), subnets(before, &|_| true), subnets(after, &is_ours));
-    let came =
-        |(rn, name, _): &(String, String, String)| after.difference(&all).any(|(it, of, _)| (it, of) == (rn, name));
-    let left = |(rn, _, epg): &(String, String, String)| deleted.iter().any(|dn| split(dn) == (epg, rn));
-    ours.difference(&after).filter(|it| left(it) && came(it)).count()
+    let (ours, after) = (ours(before), ours(after));
+    let came = |(dn, name): &(String, String)| {
+        let is_other = |other: &str| other != dn && split(other).1 == split(dn).1 && !before.contains_key(other);
+        after.iter().any(|(other, of)| of == name && is_other(other))
+    };
+    ours.difference(&after).filter(|it| deleted.contains(&it.0) && came(it)).count()
 }
 
 /// L and M are in one VRF, N is in another one; X is never there, and in none.

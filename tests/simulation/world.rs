@@ -321,6 +321,7 @@ impl World {
         if it.connect_at.is_some_and(|at| at <= now) {
             it.connect_at = None;
             it.line.inner.borrow_mut().session = Some(self.apic.log_in(it.id));
+            it.line.inner.borrow_mut().emptied.clear();
             it.reconciler.subscriptions_lost(None);
             it.counted = true;
             it.scheduler.connected(now);
@@ -330,6 +331,7 @@ impl World {
         if it.full_sync_at <= now {
             it.full_sync_at = now + RESYNC;
             it.counted = true;
+            it.line.inner.borrow_mut().emptied.clear();
         }
         if !it.scheduler.take_due(&mut it.reconciler, has_session, now) {
             return Ok(());
