@@ -90,8 +90,10 @@ impl Guards {
             let is_deferred = self.deferrals.is_deferred(&ObjectDn::Epg(epg.clone()), now);
             is_paused || is_deferred || cache.l3out(&epg.l3out).is_none()
         };
-        let is_undesired = |object: &ObjectDn| !is_desired(desired, object) && is_present(cache, object);
-        self.deletion.keep(plan, |object| !deletes || is_out_of_reach(object.epg()), is_undesired);
+        let is_unknown = |object: &ObjectDn| !deletes || is_out_of_reach(object.epg());
+        let is_left =
+            |object: &ObjectDn| !is_desired(desired, object) && (is_present(cache, object) || is_unknown(object));
+        self.deletion.keep(plan, is_unknown, is_left);
     }
 
     /// The EPGs of ours that count towards a namespace's quota although no workload names them any more: all that are left

@@ -525,3 +525,22 @@ fn approved_moves_are_not_counted_again() {
     assert_eq!(full_sync(&mut reconciler, 60), (0, 0));
     assert_eq!(apic.admin.subnets(DN_E).len(), 3);
 }
+
+/// W4: what was approved and was desired in between is counted again, also if that was while a view was incomplete.
+#[test]
+fn an_approval_ends_when_its_object_is_desired() {
+    let (apic, now) = (apic(), Instant::now());
+    with_subnets(&apic, 40);
+    let session = Session::at(&apic);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(reconciler.blocked_deletions().len(), 40);
+    reconciler.cluster_changed(Event::Relisting { kind: Kind::Service, why: "test".to_owned() }, now);
+    assert!(reconciler.approve_deletions());
+    for (kind, objects) in [(Kind::Pod, pods(40)), (Kind::Pod, Vec::new()), (Kind::Service, Vec::new())] {
+        reconciler.cluster_changed(Event::Listed { kind, objects }, now);
+        reconciler.cluster_changed(Event::Live { kind }, now);
+        reconcile(&mut reconciler, &session, now);
+    }
+    assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions().len()), (40, 40));
+}

@@ -99,18 +99,13 @@ impl DeletionGuard {
 
     /// What is desired again, moves, or is gone is no longer blocked. `is_unknown` says which objects the plan left out.
     /// An approval holds until it is used, also while the plan has no use for it, as for a subnet whose EPG in another VRF cannot
-    /// be used yet: `is_undesired` says what is still there and not desired there.
-    pub fn keep(
-        &mut self,
-        plan: &Plan,
-        is_unknown: impl Fn(&ObjectDn) -> bool,
-        is_undesired: impl Fn(&ObjectDn) -> bool,
-    ) {
+    /// be used yet: `is_left` says what is not desired and is, or may be, still there.
+    pub fn keep(&mut self, plan: &Plan, is_unknown: impl Fn(&ObjectDn) -> bool, is_left: impl Fn(&ObjectDn) -> bool) {
         for blocked in [&mut self.blocked, &mut self.blocked_moves] {
             blocked.retain(|object| plan.blocked.contains(object) || is_unknown(object));
         }
         let is_planned = |object: &ObjectDn| plan.deletions.contains(object) || plan.moves.contains(object);
-        self.approved.retain(|object| is_planned(object) || is_unknown(object) || is_undesired(object));
+        self.approved.retain(|object| is_planned(object) || is_left(object));
     }
 
     /// An operator approves all blocked deletions and moves. Their number is returned.
