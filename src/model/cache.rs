@@ -193,7 +193,8 @@ impl FabricCache {
             if let Some(L3out::Present { epgs, .. }) = self.l3outs.insert(dn.clone(), L3out::Missing) {
                 epgs.iter().for_each(|(name, before)| self.lost.note(&dn.epg(name.clone()), before, None));
             }
-            self.lost.was_read(dn, is_watched);
+            // Once it is back, events about what is made below it may be lost (R3).
+            self.lost.all_in_doubt(dn);
             return Vec::new();
         }
         let mut epgs = read_epgs(&self.owner, mos, dn);
@@ -236,6 +237,12 @@ impl FabricCache {
     pub(super) fn deleted(&mut self, mo: &Mo) {
         let at = mo.attributes.modified.as_deref();
         match ParsedDn::parse(&mo.dn) {
+            Some(ParsedDn::L3out(dn)) => {
+                self.lost.all_in_doubt(&dn);
+                if let Some(L3out::Present { epgs, .. }) = self.l3outs.get_mut(&dn) {
+                    epgs.values_mut().for_each(Epg::deleted_with_l3out);
+                }
+            }
             Some(ParsedDn::Epg(dn)) => {
                 self.lost.epg_deleted(&dn, at);
                 if let Some(epg) = self.epg_mut(&dn) {

@@ -114,8 +114,15 @@ impl ExternalDeletions {
 
     /// An L3Out was read. Unless every change since the last read came as an event, people may have done anything.
     pub(super) fn was_read(&mut self, l3out: &L3outDn, is_watched: bool) {
+        if !is_watched {
+            self.all_in_doubt(l3out);
+        }
+    }
+
+    /// An L3Out is gone, or events about what is below it may be lost.
+    pub(super) fn all_in_doubt(&mut self, l3out: &L3outDn) {
         let lost = self.relations.get_mut(l3out).into_iter().flat_map(BTreeMap::values_mut);
-        lost.filter(|_| !is_watched).for_each(|it| it.deletion = Deletion::InDoubt);
+        lost.for_each(|it| it.deletion = Deletion::InDoubt);
     }
 
     /// An event says that a contract relation is gone.

@@ -159,6 +159,12 @@ impl Epg {
         self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }
 
+    /// The same of its L3Out. Of what is below a new one events may be lost (R3), so this one's relations stay away (R7).
+    pub(super) fn deleted_with_l3out(&mut self) {
+        self.deleted(None);
+        (self.deletion, self.settled) = (Deletion::InDoubt, false);
+    }
+
     /// [Ours](Epg::is_ours), or to be taken over (O3).
     pub fn belongs_to_us(&self) -> bool {
         self.is_ours() || self.ownership == Ownership::Legacy

@@ -445,3 +445,22 @@ fn what_becomes_due_during_a_reconcile_waits() {
         "now they are counted"
     );
 }
+
+/// R2: an EPG that another writer makes below a new L3Out is not ours, also if an APIC announces the L3Out alone.
+#[test]
+fn an_epg_of_a_new_l3out_is_foreign() {
+    for order in [Order::ParentsFirst, Order::ChildrenFirst, Order::ParentsOnly] {
+        let (apic, now) = (apic(), Instant::now());
+        apic.admin.variants(|it| it.deleted_order = order);
+        with_subnets(&apic, 1);
+        let session = Session::at(&apic);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+        reconcile(&mut reconciler, &session, now);
+        apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
+        apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+        apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+        changes(&mut reconciler, &session, now);
+        assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], "");
+        assert_eq!(apic.admin.subnets(DN_E).len(), 1);
+    }
+}

@@ -377,3 +377,32 @@ fn relations_without_an_answer_hold_nothing_up() {
     changes(&mut reconciler, &session, now);
     assert_eq!(apic.admin.subnets(DN_E).len(), 2);
 }
+
+/// R7: the EPG that another writer makes together with its L3Out is another one, too, and of what is below a new L3Out events may be
+/// lost (R3).
+#[test]
+fn relations_do_not_outlive_their_l3out() {
+    for (is_noticed, is_heard) in [(true, true), (true, false), (false, true), (false, false)] {
+        orders(|apic| {
+            let now = Instant::now();
+            let session = Session::at(apic);
+            let mut reconciler = contracted(&session, apic, now);
+            apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
+            session.deliver_events(&mut reconciler);
+            if is_noticed {
+                reconcile(&mut reconciler, &session, now);
+            }
+            apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+            session.deliver_events(&mut reconciler);
+            apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+            apic.admin.admin_delete(DN_E).unwrap();
+            if !is_heard {
+                session.take_events();
+            }
+            changes(&mut reconciler, &session, now);
+            let there = (apic.admin.subnets(DN_E).len(), relations(apic));
+            assert_eq!(there, (1, 0), "noticed {is_noticed}, heard {is_heard}");
+            assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+        });
+    }
+}
