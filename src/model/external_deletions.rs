@@ -18,8 +18,8 @@ pub enum Deletion {
     Unheard,
     /// Contract relations are gone: at this time, or, without one, at times that differ or are not known.
     OfRelations(Option<Box<str>>),
-    /// The EPG is gone, and its contract relations went with it.
-    Whole,
+    /// The EPG is gone, since this time if it is known, and its contract relations went with it.
+    Whole(Option<Box<str>>),
     /// The EPG is gone, and people may have removed a relation before, or changed something since.
     InDoubt,
 }
@@ -27,7 +27,7 @@ pub enum Deletion {
 impl Deletion {
     /// The EPG is gone.
     pub fn is_heard(&self) -> bool {
-        matches!(self, Deletion::Whole | Deletion::InDoubt)
+        matches!(self, Deletion::Whole(_) | Deletion::InDoubt)
     }
 
     /// An event says that a contract relation is gone.
@@ -35,23 +35,25 @@ impl Deletion {
         *self = match self {
             Deletion::Unheard => Deletion::OfRelations(at.map(Into::into)),
             Deletion::OfRelations(before) if before.as_deref() != at => Deletion::OfRelations(None),
-            Deletion::OfRelations(_) | Deletion::Whole | Deletion::InDoubt => return,
+            Deletion::OfRelations(_) | Deletion::Whole(_) | Deletion::InDoubt => return,
         };
     }
 
     /// An event says that the EPG is gone.
     pub(super) fn epg_deleted(&mut self, at: Option<&str>) {
         *self = match self {
-            Deletion::Unheard => Deletion::Whole,
-            Deletion::OfRelations(Some(before)) if Some(&**before) == at => Deletion::Whole,
-            Deletion::OfRelations(_) => Deletion::InDoubt,
-            Deletion::Whole | Deletion::InDoubt => return,
+            Deletion::Unheard => Deletion::Whole(at.map(Into::into)),
+            Deletion::OfRelations(Some(before)) | Deletion::Whole(Some(before)) if Some(&**before) == at => {
+                Deletion::Whole(at.map(Into::into))
+            }
+            // If it was deleted twice, what was heard first is about an EPG before this one.
+            Deletion::OfRelations(_) | Deletion::Whole(_) | Deletion::InDoubt => Deletion::InDoubt,
         };
     }
 
     /// What was heard may be about another EPG.
     pub(super) fn in_doubt(&mut self) {
-        if *self == Deletion::Whole {
+        if self.is_heard() {
             *self = Deletion::InDoubt;
         }
     }
@@ -94,7 +96,7 @@ impl ExternalDeletions {
 
     /// Those of them that may be put back.
     pub fn returning(&self, dn: &EpgDn) -> impl Iterator<Item = &str> {
-        let lost = self.lost(dn).filter(|it| it.deletion == Deletion::Whole);
+        let lost = self.lost(dn).filter(|it| matches!(it.deletion, Deletion::Whole(_)));
         lost.into_iter().flat_map(|it| &it.all).map(|it| &**it).filter(|it| contract_of(it).is_some())
     }
 

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use crate::fixtures::*;
-use aci_sync::apic::Error;
+use aci_sync::apic::{Error, SubscriptionId};
 use aci_sync::kube::Event;
 use aci_sync::model::finding::Code;
 use aci_sync::model::kubernetes::{Key, Kind};
+use aci_sync::model::mo::MoChange;
 use aci_sync::model::rules::{Policy, Rules};
 use aci_sync::reconcile::Reconciler;
 use sim::apic::{InMemoryApic, Order};
@@ -405,4 +406,34 @@ fn relations_do_not_outlive_their_l3out() {
             assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
         });
     }
+}
+
+/// R7: an event about an EPG that is back may be a second one about an EPG before it. What people remove of the present one, before
+/// they delete that, stays away.
+#[test]
+fn an_event_that_comes_twice_brings_back_no_removed_relation() {
+    orders(|apic| {
+        let now = Instant::now();
+        let session = Session::at(apic);
+        let mut reconciler = contracted(&session, apic, now);
+        let receive = |reconciler: &mut Reconciler, events: &[(Vec<SubscriptionId>, Vec<MoChange>)]| {
+            for (ids, changes) in events {
+                reconciler.fabric_changed(ids, changes);
+            }
+        };
+        apic.admin.admin_delete(DN_E).unwrap();
+        let events = session.take_events();
+        receive(&mut reconciler, &events);
+        receive(&mut reconciler, &events);
+        reconcile(&mut reconciler, &session, now);
+        assert_eq!(relations(apic), 5);
+        let later = now + 5 * SECOND;
+        changes(&mut reconciler, &session, later);
+        receive(&mut reconciler, &events);
+        apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+        apic.admin.admin_delete(DN_E).unwrap();
+        changes(&mut reconciler, &session, later);
+        assert_eq!((apic.admin.subnets(DN_E).len(), relations(apic)), (1, 0));
+        assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+    });
 }
