@@ -166,6 +166,11 @@ impl FabricCache {
         self.lost.keep(is_desired);
     }
 
+    /// R7: an L3Out is neither subscribed nor read. People may do anything there without an event.
+    pub fn unwatched(&mut self, dn: &L3outDn) {
+        self.lost.all_in_doubt(dn);
+    }
+
     /// R7: the APIC does not take back the contract relations that an EPG had.
     pub fn relations_refused(&mut self, dn: &EpgDn) {
         self.lost.relations_stay_away(dn);

@@ -278,6 +278,9 @@ impl Reconciler {
                 if !self.fabric.cache.l3outs_with_owned().contains(dn) {
                     self.forget(run, dn);
                 }
+                if subscribe {
+                    self.fabric.cache.unwatched(dn);
+                }
                 self.fabric.read_done(dn);
                 let text = format!("failed to read: {error}; retrying with growing pauses");
                 self.fabric.deferred.defer(dn, run.now, Finding::new(Code::Rejected, dn, text));

@@ -437,3 +437,26 @@ fn an_event_that_comes_twice_brings_back_no_removed_relation() {
         assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
     });
 }
+
+/// R7: once the session is lost, people may do anything unseen, also in an L3Out that the APIC does not let aci-sync read again.
+#[test]
+fn relations_stay_away_if_their_l3out_is_not_read_again() {
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.set("uni/tn-T/out-L/instP-F", "l3extInstP", &[("annotation", MARK)]).unwrap();
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    session.deliver_events(&mut reconciler);
+    reconciler.reconcile(&session, now, &|| false).unwrap();
+    reconciler.subscriptions_lost(None);
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    apic.admin.admin_delete(DN_E).unwrap();
+    session.take_events();
+    session.trouble(|method, target, _| {
+        let is_read = method == "GET" && target.contains("uni/tn-T/out-L.json");
+        is_read.then(|| Error::Rejected { code: 1, text: "simulated".to_owned() })
+    });
+    changes(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
+    assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+}
