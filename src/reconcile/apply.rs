@@ -168,8 +168,7 @@ impl Reconciler {
         if confirmation != Confirmation::Complete {
             self.fabric.stale_epgs.insert(dn.clone());
         }
-        let creates_epg = transaction.changes.iter().any(|change| matches!(change, Change::CreateEpg { .. }));
-        if creates_epg || confirmation == Confirmation::Recreated {
+        if creates_epg(&transaction) || confirmation == Confirmation::Recreated {
             self.fabric.created(&dn, run.now);
         }
         if transaction.shape != RequestShape::Tag {
@@ -246,12 +245,12 @@ impl Reconciler {
             // No answer again and again: this EPG may be the cause, and it must not be tried without pauses.
             Error::AnswerLost(_) if self.guards.deferrals.again(&ObjectDn::Epg(dn.clone())) => {
                 self.guards.defer(ObjectDn::Epg(dn.clone()), &error, run.now);
-                self.read_epg(run, dn)
+                self.look(run, transaction)
             }
             // Something is present that was taken for absent, or it is not known what became of the write: look.
             Error::Rejected { .. } | Error::AnswerLost(_) => {
                 info!(epg:% = dn, error:%; "write not confirmed; reading the EPG again");
-                self.read_epg(run, dn)
+                self.look(run, transaction)
             }
             Error::Forbidden(_) => {
                 self.fabric.stale_epgs.insert(dn.clone());
@@ -263,6 +262,16 @@ impl Reconciler {
                 Err(error)
             }
         }
+    }
+
+    /// Reads what became of a transaction. If it was to create its EPG and that is there, the EPG is new (R3).
+    fn look(&mut self, run: &mut Run<'_>, transaction: &Transaction) -> Result<(), Error> {
+        let dn = &transaction.epg;
+        self.read_epg(run, dn)?;
+        if creates_epg(transaction) && self.fabric.cache.epg(dn).is_some() {
+            self.fabric.created(dn, run.now);
+        }
+        Ok(())
     }
 
     /// A tag that the APIC does not accept stops nothing (O4): what it should have recorded, this process remembers.
@@ -384,6 +393,10 @@ impl Requests<WriteRequest, WriteAnswer> for Window<'_, '_> {
         }
         events.iter().for_each(|(_, subscriptions, change)| self.take_event(subscriptions, change));
     }
+}
+
+fn creates_epg(transaction: &Transaction) -> bool {
+    transaction.changes.iter().any(|change| matches!(change, Change::CreateEpg { .. }))
 }
 
 /// Counts what was written, for the metrics.

@@ -135,7 +135,7 @@ impl FabricState {
         self.rereads.entry(dn.clone()).or_insert_with(|| Reread::new(at)).postpone(at);
     }
 
-    /// This process created an EPG.
+    /// This process created an EPG, or was about to when another writer did.
     pub(super) fn created(&mut self, dn: &EpgDn, now: Instant) {
         self.new_epgs.entry(dn.l3out.clone()).or_default().insert(dn.name.clone(), now);
         self.schedule_reread(&dn.l3out, now);

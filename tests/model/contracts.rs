@@ -1,5 +1,6 @@
 //! R7: with `--restore-contracts` an EPG that another writer deleted gets the contract relations again that it had.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use crate::fixtures::*;
@@ -459,4 +460,29 @@ fn relations_stay_away_if_their_l3out_is_not_read_again() {
     changes(&mut reconciler, &session, now);
     assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
     assert_eq!(findings(&reconciler, Code::ContractsLost).len(), 1);
+}
+
+/// R7, R3: an EPG is new, too, if the APIC did not answer its creation.
+#[test]
+fn relations_of_a_new_epg_without_an_answer_stay_away() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    let (admin, once) = (apic.admin.clone(), Cell::new(true));
+    session.trouble(move |method, _, body| {
+        (method == "POST" && once.take()).then(|| {
+            admin.admin_post("uni/tn-T/out-L", &serde_json::from_str(body).unwrap()).unwrap();
+            Error::AnswerLost("no answer in time".to_owned())
+        })
+    });
+    changes(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 5));
+    assert!(reconciler.next_wake().is_some_and(|it| it <= now + 5 * SECOND), "R3");
+    session.take_events();
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    session.take_events();
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now + SECOND);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
 }
