@@ -14,7 +14,7 @@ use super::observed::Subnet;
 use super::owner::Ownership;
 use super::plan_findings::Holder;
 use super::plan_input::{Moves, PlanInput};
-use super::retained::{Reason, Retained, block_reason};
+use super::retained::{Reason, Retained, why_unusable};
 use super::source::Source;
 
 /// Where an address is desired in a VRF, if that EPG can be used (D5).
@@ -167,9 +167,9 @@ impl<'a> Placement<'a> {
             return;
         }
         let (vrf, is_there) = (self.vrf(dn), self.input.fabric.epg(dn).is_some());
-        let block_reason = block_reason(self.input, dn, epg);
-        let waits_for = match block_reason {
-            Some(reason) => Some(Reason::Blocked(dn, reason)),
+        let why_unusable = why_unusable(self.input, dn, epg);
+        let waits_for = match why_unusable {
+            Some(reason) => Some(Reason::Unusable(dn, reason)),
             None if !is_there => Some(Reason::Moves),
             None => None,
         };
@@ -177,7 +177,7 @@ impl<'a> Placement<'a> {
             if !matches!(self.input.moves, Moves::Free) {
                 self.homes.entry(*prefix).or_default().push((dn, subnet));
             }
-            if block_reason.is_none() {
+            if why_unusable.is_none() {
                 self.targets.insert((vrf, *prefix), Target { dn, is_there });
             }
             if let Some(reason) = waits_for {

@@ -14,7 +14,7 @@ use super::placement::{Placement, common};
 use super::plan::{Change, Plan, RequestShape, Transaction};
 use super::plan_findings::{Holder, PlanFindings};
 use super::plan_input::{Moves, PlanInput, TagFailure};
-use super::retained::{BlockReason, Reason, block_reason};
+use super::retained::{Reason, Unusable, why_unusable};
 use super::scope::IMPORT_SECURITY;
 
 /// Compares and plans.
@@ -151,8 +151,8 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_desired(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg) {
-        if let Some(reason) = block_reason(self.input, dn, desired) {
-            return self.plan_blocked(dn, desired, reason);
+        if let Some(reason) = why_unusable(self.input, dn, desired) {
+            return self.plan_unusable(dn, desired, reason);
         }
         match self.input.fabric.epg(dn) {
             Some(epg) => self.plan_present(dn, epg, desired),
@@ -358,14 +358,14 @@ impl<'a> Planner<'a> {
     }
 
     /// An EPG that cannot be used: nothing is created there, and its addresses stay where they are (D5).
-    fn plan_blocked(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, reason: BlockReason) {
+    fn plan_unusable(&mut self, dn: &'a EpgDn, desired: &'a DesiredEpg, reason: Unusable) {
         let fabric = self.input.fabric;
         match reason {
             // The reconciler has the finding about that, since it knows the error.
-            BlockReason::Unread | BlockReason::LeftAlone => self.may_go_on = true,
-            BlockReason::L3OutNotFound => self.findings.l3out_not_found(&dn.l3out, &desired.workloads),
-            BlockReason::ForeignEpgDeleted => self.findings.foreign_epg_deleted(dn, fabric.tag(dn)),
-            BlockReason::Paused => {
+            Unusable::Unread | Unusable::LeftAlone => self.may_go_on = true,
+            Unusable::L3OutNotFound => self.findings.l3out_not_found(&dn.l3out, &desired.workloads),
+            Unusable::ForeignEpgDeleted => self.findings.foreign_epg_deleted(dn, fabric.tag(dn)),
+            Unusable::Paused => {
                 if let Some(epg) = fabric.epg(dn) {
                     // Only addresses of other Pods and Services leave.
                     let mut changes = self.plan_surplus(dn, epg, Some(desired));
@@ -375,8 +375,8 @@ impl<'a> Planner<'a> {
                     self.send(dn, Some(epg), shape, changes);
                 }
             }
-            BlockReason::Refused | BlockReason::BeyondQuota => {
-                if reason == BlockReason::Refused {
+            Unusable::Refused | Unusable::BeyondQuota => {
+                if reason == Unusable::Refused {
                     self.findings.foreign_epg_refused(dn);
                 } else {
                     self.findings.too_many_epgs(dn, desired, self.input.rules.max_epgs.unwrap_or_default());

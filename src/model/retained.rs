@@ -25,7 +25,7 @@ pub(super) enum Reason<'a> {
     /// No valid annotation of the workload is known (D3).
     Unknown,
     /// The EPG that the workload names cannot be used (D5).
-    Blocked(&'a EpgDn, BlockReason),
+    Unusable(&'a EpgDn, Unusable),
     /// Its move to that EPG waits for an operator's approval (J3).
     MoveBlocked(&'a EpgDn),
     /// That EPG is created in this reconcile, and then the subnet moves; or moves were not counted yet (J3).
@@ -47,22 +47,22 @@ impl fmt::Display for Reason<'_> {
             Reason::Unknown => f.write_str("no valid annotation of the workload is known"),
             Reason::Moves => f.write_str("its new EPG is created first"),
             Reason::MoveBlocked(dn) => write!(f, "the move to {dn} waits for approval"),
-            Reason::Blocked(dn, BlockReason::BeyondQuota) => write!(f, "{dn} exceeds --max-epgs"),
-            Reason::Blocked(dn, BlockReason::Unread) => write!(f, "{} was not read yet", dn.l3out),
-            Reason::Blocked(dn, BlockReason::L3OutNotFound) => write!(f, "L3Out {} not found", dn.l3out),
-            Reason::Blocked(dn, BlockReason::Paused) => write!(f, "{dn} is paused"),
-            Reason::Blocked(dn, BlockReason::LeftAlone) => {
+            Reason::Unusable(dn, Unusable::BeyondQuota) => write!(f, "{dn} exceeds --max-epgs"),
+            Reason::Unusable(dn, Unusable::Unread) => write!(f, "{} was not read yet", dn.l3out),
+            Reason::Unusable(dn, Unusable::L3OutNotFound) => write!(f, "L3Out {} not found", dn.l3out),
+            Reason::Unusable(dn, Unusable::Paused) => write!(f, "{dn} is paused"),
+            Reason::Unusable(dn, Unusable::LeftAlone) => {
                 write!(f, "{dn} is deferred after a rejection or a conflict")
             }
-            Reason::Blocked(dn, BlockReason::Refused) => write!(f, "{dn} is foreign and --foreign-epg is refuse"),
-            Reason::Blocked(dn, BlockReason::ForeignEpgDeleted) => write!(f, "{dn} is foreign and was deleted"),
+            Reason::Unusable(dn, Unusable::Refused) => write!(f, "{dn} is foreign and --foreign-epg is refuse"),
+            Reason::Unusable(dn, Unusable::ForeignEpgDeleted) => write!(f, "{dn} is foreign and was deleted"),
         }
     }
 }
 
 /// Why an EPG that a workload names cannot be used (D5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum BlockReason {
+pub(super) enum Unusable {
     /// It is beyond what its namespaces may have (W6).
     BeyondQuota,
     /// Its L3Out was not read.
@@ -80,24 +80,24 @@ pub(super) enum BlockReason {
 }
 
 /// D5: why an EPG cannot be used. That it has yet to be created is no reason.
-pub(super) fn block_reason(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredEpg) -> Option<BlockReason> {
+pub(super) fn why_unusable(input: &PlanInput<'_>, dn: &EpgDn, desired: &DesiredEpg) -> Option<Unusable> {
     let fabric = input.fabric;
     if desired.beyond_quota {
-        return Some(BlockReason::BeyondQuota);
+        return Some(Unusable::BeyondQuota);
     }
     match fabric.l3out(&dn.l3out) {
-        None => return Some(BlockReason::Unread),
-        Some(L3out::Missing) => return Some(BlockReason::L3OutNotFound),
+        None => return Some(Unusable::Unread),
+        Some(L3out::Missing) => return Some(Unusable::L3OutNotFound),
         Some(L3out::Present { .. }) => {}
     }
     let object = ObjectDn::Epg(dn.clone());
     match fabric.epg(dn) {
-        _ if desired.is_paused() => Some(BlockReason::Paused),
-        Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(BlockReason::Refused),
-        None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(BlockReason::ForeignEpgDeleted),
+        _ if desired.is_paused() => Some(Unusable::Paused),
+        Some(epg) if !epg.belongs_to_us() && !input.rules.use_foreign => Some(Unusable::Refused),
+        None if fabric.is_tagged(dn) || input.tag_failures.contains_key(dn) => Some(Unusable::ForeignEpgDeleted),
         epg => {
             let is_left_alone = (input.is_deferred)(&object) || (epg.is_none() && (input.is_throttled)(&object));
-            is_left_alone.then_some(BlockReason::LeftAlone)
+            is_left_alone.then_some(Unusable::LeftAlone)
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::model::observed::{Epg, L3out, Subnet};
 use crate::model::owner::Ownership;
 use crate::model::plan_findings::Holder;
 use crate::model::planner::may_repair;
-use crate::model::retained::{BlockReason, Reason, block_reason};
+use crate::model::retained::{Reason, Unusable, why_unusable};
 use crate::model::rules::Policy;
 use crate::model::scope::IMPORT_SECURITY;
 use crate::model::source::MAX_NAME;
@@ -156,18 +156,18 @@ impl Explainer<'_> {
     /// What keeps a desired EPG from being used (D5).
     pub(super) fn block(&self, dn: &EpgDn) -> Option<(Code, &'static str)> {
         let desired = self.input.desired.epgs.get(dn)?;
-        block_reason(self.input, dn, desired).map(|it| (self.code_of(dn, it), blocked_by(it)))
+        why_unusable(self.input, dn, desired).map(|it| (self.code_of(dn, it), unusable_because(it)))
     }
 
-    fn code_of(&self, dn: &EpgDn, reason: BlockReason) -> Code {
+    fn code_of(&self, dn: &EpgDn, reason: Unusable) -> Code {
         match reason {
-            BlockReason::BeyondQuota => Code::TooManyEpgs,
-            BlockReason::L3OutNotFound => Code::L3OutNotFound,
-            BlockReason::Paused => Code::Paused,
-            BlockReason::Refused => Code::ForeignEpgRefused,
-            BlockReason::ForeignEpgDeleted => Code::ForeignEpgDeleted,
-            BlockReason::LeftAlone if (self.input.is_throttled)(&ObjectDn::Epg(dn.clone())) => Code::WriterConflict,
-            BlockReason::LeftAlone | BlockReason::Unread => Code::Rejected,
+            Unusable::BeyondQuota => Code::TooManyEpgs,
+            Unusable::L3OutNotFound => Code::L3OutNotFound,
+            Unusable::Paused => Code::Paused,
+            Unusable::Refused => Code::ForeignEpgRefused,
+            Unusable::ForeignEpgDeleted => Code::ForeignEpgDeleted,
+            Unusable::LeftAlone if (self.input.is_throttled)(&ObjectDn::Epg(dn.clone())) => Code::WriterConflict,
+            Unusable::LeftAlone | Unusable::Unread => Code::Rejected,
         }
     }
 
@@ -300,15 +300,15 @@ impl Explainer<'_> {
     }
 }
 
-fn blocked_by(reason: BlockReason) -> &'static str {
+fn unusable_because(reason: Unusable) -> &'static str {
     match reason {
-        BlockReason::BeyondQuota => "its EPG exceeds --max-epgs",
-        BlockReason::Unread => "its L3Out could not be read",
-        BlockReason::L3OutNotFound => "its L3Out is missing",
-        BlockReason::Paused => "all workloads that name its EPG are paused",
-        BlockReason::LeftAlone => "its EPG is deferred after a rejection or a conflict",
-        BlockReason::Refused => "its EPG is foreign, and --foreign-epg is refuse",
-        BlockReason::ForeignEpgDeleted => "its EPG is foreign and was deleted",
+        Unusable::BeyondQuota => "its EPG exceeds --max-epgs",
+        Unusable::Unread => "its L3Out could not be read",
+        Unusable::L3OutNotFound => "its L3Out is missing",
+        Unusable::Paused => "all workloads that name its EPG are paused",
+        Unusable::LeftAlone => "its EPG is deferred after a rejection or a conflict",
+        Unusable::Refused => "its EPG is foreign, and --foreign-epg is refuse",
+        Unusable::ForeignEpgDeleted => "its EPG is foreign and was deleted",
     }
 }
 
