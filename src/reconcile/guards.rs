@@ -81,18 +81,20 @@ impl Guards {
         }
         self.deferrals.keep(|object| is_desired(desired, object) || is_present(cache, object));
         self.drift.keep(now, |object| is_desired(desired, object));
-        self.tag_failures.retain(|epg, _| {
-            let is_foreign = cache.epg(epg).is_none_or(Epg::is_foreign);
-            desired.epgs.contains_key(epg) && is_foreign && !cache.is_tagged(epg)
-        });
+        let may_be_foreign = |epg: &EpgDn| cache.epg(epg).is_none_or(Epg::is_foreign);
+        self.tag_failures
+            .retain(|epg, _| desired.epgs.contains_key(epg) && may_be_foreign(epg) && !cache.is_tagged(epg));
         let is_out_of_reach = |epg: &EpgDn| {
             let is_paused = desired.epgs.get(epg).is_some_and(DesiredEpg::is_paused);
             let is_deferred = self.deferrals.is_deferred(&ObjectDn::Epg(epg.clone()), now);
             is_paused || is_deferred || cache.l3out(&epg.l3out).is_none()
         };
         let is_unknown = |object: &ObjectDn| !deletes || is_out_of_reach(object.epg());
-        let is_left =
-            |object: &ObjectDn| !is_desired(desired, object) && (is_present(cache, object) || is_unknown(object));
+        // No tag is desired about an EPG that is not foreign (O4).
+        let is_needless = |object: &ObjectDn| matches!(object, ObjectDn::Tag(epg) if !may_be_foreign(epg));
+        let is_left = |object: &ObjectDn| {
+            (is_needless(object) || !is_desired(desired, object)) && (is_present(cache, object) || is_unknown(object))
+        };
         self.deletion.keep(plan, is_unknown, is_left);
     }
 

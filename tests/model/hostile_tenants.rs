@@ -544,3 +544,24 @@ fn an_approval_ends_when_its_object_is_desired() {
     }
     assert_eq!((apic.admin.subnets(DN_E).len(), reconciler.blocked_deletions().len()), (40, 40));
 }
+
+/// W4: an approved deletion of a tag outlasts an incomplete view: the EPG that the tag is about is desired, the tag is not.
+#[test]
+fn the_approval_of_a_tag_outlasts_an_incomplete_view() {
+    let (apic, now) = (apic(), Instant::now());
+    with_subnets(&apic, 1);
+    let key = [("key", "aci-sync:me:E"), ("value", "foreign")];
+    apic.admin.set(TAG, "tagAnnotation", &key).unwrap();
+    let session = Session::at(&apic);
+    let rules = Rules { max_deletes: MaxDeletes::Number(0), ..Rules::default() };
+    let mut reconciler = reconciler(rules, Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(reconciler.blocked_deletions().len(), 1);
+    reconciler.cluster_changed(Event::Relisting { kind: Kind::Service, why: "test".to_owned() }, now);
+    assert!(reconciler.approve_deletions());
+    reconcile(&mut reconciler, &session, now);
+    reconciler.cluster_changed(Event::Listed { kind: Kind::Service, objects: Vec::new() }, now);
+    reconciler.cluster_changed(Event::Live { kind: Kind::Service }, now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.get(TAG).is_some(), reconciler.blocked_deletions().len()), (false, 0));
+}
