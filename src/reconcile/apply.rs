@@ -82,6 +82,9 @@ impl Reconciler {
             let epg = transaction.epg.clone();
             if result.is_err() && refusal.needs_a_read() {
                 // The session may have ended: what became of this one is read in the next reconcile.
+                if creates_epg(&transaction) {
+                    self.fabric.created(&epg, run.now);
+                }
                 self.fabric.stale_l3outs.insert(epg.l3out);
                 continue;
             }
@@ -264,14 +267,14 @@ impl Reconciler {
         }
     }
 
-    /// Reads what became of a transaction. If it was to create its EPG and that is there, the EPG is new (R3).
+    /// Reads what became of a transaction. If it was to create its EPG and that is there, or may be, the EPG is new (R3).
     fn look(&mut self, run: &mut Run<'_>, transaction: &Transaction) -> Result<(), Error> {
         let dn = &transaction.epg;
-        self.read_epg(run, dn)?;
-        if creates_epg(transaction) && self.fabric.cache.epg(dn).is_some() {
+        let result = self.read_epg(run, dn);
+        if creates_epg(transaction) && (result.is_err() || self.fabric.cache.epg(dn).is_some()) {
             self.fabric.created(dn, run.now);
         }
-        Ok(())
+        result
     }
 
     /// A tag that the APIC does not accept stops nothing (O4): what it should have recorded, this process remembers.

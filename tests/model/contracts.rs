@@ -486,3 +486,35 @@ fn relations_of_a_new_epg_without_an_answer_stay_away() {
     changes(&mut reconciler, &session, now + SECOND);
     assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
 }
+
+/// R7, R3: the same if the read that follows is not served either: nothing says yet whether the EPG is new.
+#[test]
+fn relations_of_an_epg_that_may_be_new_stay_away() {
+    let (apic, now) = (apic(), Instant::now());
+    let session = Session::at(&apic);
+    let mut reconciler = contracted(&session, &apic, now);
+    apic.admin.admin_delete(DN_E).unwrap();
+    session.deliver_events(&mut reconciler);
+    let (admin, requests) = (apic.admin.clone(), Cell::new(0));
+    session.trouble(move |method, _, body| {
+        requests.set(requests.get() + usize::from(method == "POST" || requests.get() > 0));
+        match requests.get() {
+            1 => {
+                admin.admin_post("uni/tn-T/out-L", &serde_json::from_str(body).unwrap()).unwrap();
+                Some(Error::AnswerLost("no answer in time".to_owned()))
+            }
+            2 => Some(Error::Busy("503".to_owned())),
+            _ => None,
+        }
+    });
+    assert!(reconciler.reconcile(&session, now, &|| true).is_err());
+    changes(&mut reconciler, &session, now);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 5));
+    assert!(reconciler.next_wake().is_some_and(|it| it <= now + 5 * SECOND), "R3");
+    session.take_events();
+    apic.admin.admin_delete(&format!("{DN_E}/rscons-web")).unwrap();
+    session.take_events();
+    apic.admin.admin_delete(DN_E).unwrap();
+    changes(&mut reconciler, &session, now + SECOND);
+    assert_eq!((apic.admin.subnets(DN_E).len(), relations(&apic)), (1, 0));
+}
