@@ -12,9 +12,9 @@ use crate::apic::writer::request::WriteRequest;
 use crate::apic::writer::{Accepted, Confirmation, Refusal};
 use crate::apic::{Error, SubscriptionId};
 use crate::metrics::{self, Action, Class};
-use crate::model::dn::{EpgDn, ObjectDn};
+use crate::model::dn::{EpgDn, ObjectDn, ParsedDn};
 use crate::model::finding::{Code, Few, Finding};
-use crate::model::mo::MoChange;
+use crate::model::mo::{MoChange, Status};
 use crate::model::plan::{Change, RequestShape, Tally, Transaction};
 use crate::model::plan_input::TagFailure;
 use crate::model::staleness::{Staleness, subject};
@@ -320,8 +320,8 @@ struct Window<'w, 'a> {
 
 struct InFlight {
     transaction: Transaction,
-    /// Events about its EPG. The echo of a write may come before the answer: it is compared with the cache when that holds what
-    /// was written.
+    /// Events about its EPG, or that its L3Out is gone. The echo of a write may come before the answer: it is compared with the
+    /// cache when that holds what was written.
     events: Vec<(Staleness, Vec<SubscriptionId>, MoChange)>,
 }
 
@@ -329,11 +329,19 @@ impl Window<'_, '_> {
     /// Takes an event. Beyond a limit those about an EPG with a request in flight wait for nothing; at worst that costs a read.
     fn take_event(&mut self, subscriptions: &[SubscriptionId], change: &MoChange) {
         let fabric = &mut self.reconciler.fabric;
-        if let Some(object) = subject(&fabric.cache, change)
-            && let Some(it) = self.in_flight.values_mut().find(|it| it.transaction.epg == *object.epg())
+        let about = match ParsedDn::parse(&change.mo.dn) {
+            Some(ParsedDn::L3out(dn)) if change.status == Status::Deleted => Staleness::L3out(dn),
+            _ => subject(&fabric.cache, change).map_or(Staleness::Fresh, Staleness::Object),
+        };
+        let concerns = |dn: &EpgDn| match &about {
+            Staleness::Fresh => false,
+            Staleness::L3out(l3out) => dn.l3out == *l3out,
+            Staleness::Object(object) => dn == object.epg(),
+        };
+        if let Some(it) = self.in_flight.values_mut().find(|it| concerns(&it.transaction.epg))
             && it.events.len() < MAX_HELD
         {
-            it.events.push((Staleness::Object(object), subscriptions.to_vec(), change.clone()));
+            it.events.push((about, subscriptions.to_vec(), change.clone()));
         } else {
             self.changed_meanwhile.extend(fabric.receive(subscriptions, std::slice::from_ref(change)).stale);
         }

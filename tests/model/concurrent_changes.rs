@@ -464,3 +464,44 @@ fn an_epg_of_a_new_l3out_is_foreign() {
         assert_eq!(apic.admin.subnets(DN_E).len(), 1);
     }
 }
+
+/// R2, R1: an event about a deleted L3Out that comes late, or again and again, after the L3Out and what is ours are back takes
+/// nothing away: our EPG stays ours, is repaired, and goes in the end.
+#[test]
+fn a_late_event_about_an_l3out_takes_nothing_away() {
+    for order in [Order::ParentsFirst, Order::ChildrenFirst, Order::ParentsOnly] {
+        let (apic, now) = (apic(), Instant::now());
+        apic.admin.variants(|it| it.deleted_order = order);
+        with_subnets(&apic, 2);
+        let session = Session::at(&apic);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(2), now);
+        reconcile(&mut reconciler, &session, now);
+        apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
+        apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+        let late = session.take_events();
+        reconciler.request_full_sync();
+        reconcile(&mut reconciler, &session, now);
+        assert_eq!(apic.admin.subnets(DN_E).len(), 2, "{order:?}");
+        for n in 1..=3 {
+            for (ids, changes) in &late {
+                reconciler.fabric_changed(ids, changes);
+            }
+            session.deliver_events(&mut reconciler);
+            session.writes.borrow_mut().clear();
+            reconcile(&mut reconciler, &session, now + n * 10 * SECOND);
+            assert_eq!(session.writes.borrow().len(), 0, "{order:?}");
+            apic.admin.set(DN_E, "l3extInstP", &[("annotation", "")]).unwrap();
+            apic.admin.set(&subnet(1), "l3extSubnet", &[("annotation", "")]).unwrap();
+            changes(&mut reconciler, &session, now + n * 10 * SECOND + SECOND);
+            assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], MARK, "{order:?}");
+            assert_eq!(apic.admin.get(&subnet(1)).unwrap()["annotation"], MARK, "{order:?}");
+        }
+        let found: Vec<_> = reconciler.findings().iter().map(|it| it.code).collect();
+        assert!(found.is_empty(), "{order:?}: {found:?}");
+        reconciler.cluster_changed(Event::Gone { kind: Kind::Deployment, key: Key::new("a", "web") }, now);
+        for later in [100, 200, 300] {
+            changes(&mut reconciler, &session, now + later * SECOND);
+        }
+        assert!(apic.admin.get(DN_E).is_none(), "{order:?}");
+    }
+}

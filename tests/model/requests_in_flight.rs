@@ -14,6 +14,7 @@ use aci_sync::model::kubernetes::Object;
 use aci_sync::model::mo::{Mo, MoChange};
 use aci_sync::model::rules::Policy;
 use aci_sync::reconcile::{ReconcileContext, Reconciler};
+use sim::apic::Order;
 
 /// A session with two writes in flight. The APIC does each at once; the answers come later, the oldest first.
 struct Together<'a> {
@@ -80,7 +81,7 @@ impl ApicWrite for Together<'_> {
             {
                 let answer = self.write(&request, &|| writes.should_send(number));
                 let body = serde_json::to_value(request.body()).unwrap();
-                let epg = body["l3extInstP"]["attributes"]["name"].as_str().unwrap().to_owned();
+                let epg = body["l3extInstP"]["attributes"]["name"].as_str().unwrap_or("another").to_owned();
                 self.log.borrow_mut().push(format!("write {epg}"));
                 in_flight.push_back((number, epg, answer));
             }
@@ -154,4 +155,27 @@ fn a_refusal_waits_for_those_in_flight() {
     let log = together.log.borrow().join(", ");
     assert!(log.starts_with("write E, write F, answer E, answer F, write E, write G, answer E"), "{log}");
     assert_eq!(apic.admin.class("l3extSubnet").len(), 3);
+}
+
+/// W9, R2: an L3Out goes, comes back and gets an EPG of another writer, all between a write and its answer. That EPG is not ours,
+/// also if an APIC announces the L3Out alone.
+#[test]
+fn an_epg_of_a_new_l3out_is_foreign_while_a_write_is_in_flight() {
+    for order in [Order::ParentsFirst, Order::ChildrenFirst, Order::ParentsOnly] {
+        let (apic, now) = (apic(), Instant::now());
+        apic.admin.variants(|it| it.deleted_order = order);
+        let session = Session::at(&apic);
+        let mut reconciler = cluster("EF", now);
+        let admin = apic.admin.clone();
+        let theirs = move || {
+            admin.admin_delete("uni/tn-T/out-L").unwrap();
+            admin.setup_tenant("T", "V", &["L"]).unwrap();
+            admin.set(DN_E, "l3extInstP", &[]).unwrap();
+        };
+        let together = Together { act: (1, Box::new(theirs)), ..Together::new(&session) };
+        reconciler.reconcile(&together, now, &together).unwrap();
+        changes(&mut reconciler, &session, now + SECOND);
+        assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], "", "{order:?}");
+        assert_eq!(apic.admin.class("l3extSubnet").len(), 2, "{order:?}");
+    }
 }
