@@ -11,7 +11,7 @@ use super::subscriptions::Subscriptions;
 use crate::apic::SubscriptionId;
 use crate::metrics::FullSyncCause;
 use crate::model::cache::FabricCache;
-use crate::model::dn::{EpgDn, L3outDn, Name};
+use crate::model::dn::{EpgDn, L3outDn, Name, ParsedDn};
 use crate::model::mo::{MoChange, Status};
 use crate::model::observed::L3out;
 use crate::model::owner::OwnerIdentity;
@@ -42,6 +42,8 @@ pub struct FabricState {
     /// L3Outs and EPGs that are not what the cache says.
     pub(super) stale_l3outs: BTreeSet<L3outDn>,
     pub(super) stale_epgs: BTreeSet<EpgDn>,
+    /// L3Outs that were announced as deleted and not read since: if they are there, they are new.
+    pub(super) deleted_l3outs: BTreeSet<L3outDn>,
     /// L3Outs that hold nothing of ours and are read in their turn.
     pub(super) unread: BTreeSet<L3outDn>,
     /// L3Outs that are read again at a later time.
@@ -94,6 +96,7 @@ impl FabricState {
             all_read: false,
             stale_l3outs: BTreeSet::new(),
             stale_epgs: BTreeSet::new(),
+            deleted_l3outs: BTreeSet::new(),
             unread: BTreeSet::new(),
             rereads: BTreeMap::new(),
             new_epgs: BTreeMap::new(),
@@ -122,6 +125,9 @@ impl FabricState {
                 Staleness::L3out(l3out) => {
                     debug!(dn:%, status:? = change.status; "event: the L3Out is read again");
                     self.stale_l3outs.insert(l3out.clone());
+                    if matches!(ParsedDn::parse(dn), Some(ParsedDn::L3out(_))) && change.status == Status::Deleted {
+                        self.deleted_l3outs.insert(l3out.clone());
+                    }
                 }
             }
             stale.push(staleness);
@@ -214,6 +220,7 @@ impl FabricState {
     /// An L3Out is of no interest any more; its subscription.
     pub(super) fn forget(&mut self, dn: &L3outDn) -> Option<SubscriptionId> {
         self.cache.forget(dn);
+        self.deleted_l3outs.remove(dn);
         self.rereads.remove(dn);
         self.new_epgs.remove(dn);
         self.subscriptions.remove(dn)

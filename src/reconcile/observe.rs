@@ -309,7 +309,7 @@ impl Reconciler {
         }
         self.fabric.subscriptions.was_read(dn, run.now);
         let was_read = self.fabric.cache.l3out(dn).is_some();
-        let was_missing = self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
+        let was_missing = self.fabric.deleted_l3outs.remove(dn) || self.fabric.cache.l3out(dn) == Some(&L3out::Missing);
         let reverted = self.fabric.cache.put_l3out(dn, &mos, is_watched);
         self.fabric.l3out_was_read(dn, run.now);
         self.reverted(reverted);

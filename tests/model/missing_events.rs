@@ -149,3 +149,26 @@ fn empty_answers_cost_no_reconciles() {
     let report = reconcile(&mut reconciler, &session, start);
     assert_eq!((apic.admin.subnets(DN_E).len(), report.unfinished), (60, false));
 }
+
+/// R3: an L3Out that goes and comes back before it is read has just appeared, too.
+#[test]
+fn a_replaced_l3out_is_read_again() {
+    let (apic, now) = (apic(), Instant::now());
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    let session = Session::at(&apic);
+    let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], Vec::new(), now);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(reconciler.next_wake(), None);
+    apic.admin.admin_delete("uni/tn-T/out-L").unwrap();
+    apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+    apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+    session.deliver_events(&mut reconciler);
+    reconcile(&mut reconciler, &session, now);
+    assert_eq!(reconciler.next_wake(), Some(now + 5 * SECOND));
+    let ids = apic.admin.subscription_ids();
+    for later in [5, 10, 15] {
+        changes(&mut reconciler, &session, now + later * SECOND);
+    }
+    assert_ne!(apic.admin.subscription_ids(), ids, "it was subscribed once more");
+    assert_eq!(reconciler.next_wake(), None);
+}
