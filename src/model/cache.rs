@@ -272,6 +272,14 @@ impl FabricCache {
         }
     }
 
+    /// An event says that another writer created an EPG: ours is gone (R2).
+    pub(super) fn created_by_another(&mut self, dn: &EpgDn) {
+        self.relations_in_doubt(dn);
+        if let Some(epg) = self.epg_mut(dn) {
+            epg.replaced();
+        }
+    }
+
     /// R7: another writer has made an EPG or a contract relation of it, or an event was late. What was heard of a deletion may be
     /// about another EPG.
     pub fn relations_in_doubt(&mut self, dn: &EpgDn) {

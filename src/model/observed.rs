@@ -155,6 +155,11 @@ impl Epg {
     /// An event says that the EPG was deleted: another writer created what has this DN from now on, and what is in it.
     pub(super) fn deleted(&mut self, at: Option<&str>) {
         self.deletion.epg_deleted(at);
+        self.replaced();
+    }
+
+    /// Another writer created what has this DN, and what is in it.
+    pub(super) fn replaced(&mut self) {
         self.was_owned = false;
         self.subnets.values_mut().for_each(|it| it.was_owned = false);
     }

@@ -26,7 +26,7 @@ pub fn apply_event(cache: &mut FabricCache, change: &MoChange) -> Staleness {
     let is_ours = cache.owner().classify(annotation) == Ownership::Owned;
     match (change.status, &staleness) {
         (Status::Deleted, _) => cache.deleted(&change.mo),
-        (Status::Created, Staleness::Object(ObjectDn::Epg(dn))) if !is_ours => cache.relations_in_doubt(dn),
+        (Status::Created, Staleness::Object(ObjectDn::Epg(dn))) if !is_ours => cache.created_by_another(dn),
         _ => {}
     }
     staleness

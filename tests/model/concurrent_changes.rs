@@ -505,3 +505,26 @@ fn a_late_event_about_an_l3out_takes_nothing_away() {
         assert!(apic.admin.get(DN_E).is_none(), "{order:?}");
     }
 }
+
+/// R2: an EPG is not ours if its creation by another writer is announced, also if the deletion of ours is not: it may have gone with
+/// its tenant.
+#[test]
+fn an_epg_that_another_writer_creates_is_foreign() {
+    for gone in ["uni/tn-T", "uni/tn-T/out-L", DN_E] {
+        let (apic, now) = (apic(), Instant::now());
+        apic.admin.variants(|it| it.deleted_order = Order::ParentsOnly);
+        with_subnets(&apic, 1);
+        let session = Session::at(&apic);
+        let mut reconciler = listed(Policy::Sync, vec![deployment("web", "E", &[])], pods(1), now);
+        reconcile(&mut reconciler, &session, now);
+        apic.admin.admin_delete(gone).unwrap();
+        session.take_events();
+        if gone != DN_E {
+            apic.admin.setup_tenant("T", "V", &["L"]).unwrap();
+        }
+        apic.admin.set(DN_E, "l3extInstP", &[]).unwrap();
+        changes(&mut reconciler, &session, now);
+        assert_eq!(apic.admin.get(DN_E).unwrap()["annotation"], "", "{gone}");
+        assert_eq!(apic.admin.subnets(DN_E).len(), 1, "{gone}");
+    }
+}
