@@ -109,7 +109,10 @@ pub fn help_of(it: &CommandInfo) -> String {
     let is_setting = |flag: &&Flag| has_settings && flag.commands.contains(&Command::Run);
     let flags: String = FLAGS.iter().filter(|it| takes(it) && !is_setting(it)).map(help_of_flag).collect();
     let usage = format!("{}{}", synopsis(it), if flags.is_empty() { "" } else { " [FLAGS]" });
-    let mut text = format!("Usage: aci-sync {usage}\n\n{}", wrapped(&sentence(&with_exit_codes(it)), 0));
+    let mut text = format!("Usage: aci-sync {usage}\n");
+    if !it.help.is_empty() {
+        text += &format!("\n{}", wrapped(&sentence(&with_exit_codes(it)), 0));
+    }
     if !flags.is_empty() {
         text += &format!("\nFlags:\n{flags}");
     }
