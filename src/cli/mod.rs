@@ -137,8 +137,8 @@ pub fn parse(
     let Some(command) = command else {
         return Err(ExitError::usage(format!("missing command; {}", known_commands())));
     };
-    let has_none = |flag: &&Flag| values.contains_key(flag.name) && !flag.commands.contains(&command.command);
-    if let Some(flag) = FLAGS.iter().find(has_none) {
+    let is_misplaced = |flag: &&Flag| values.contains_key(flag.name) && !flag.commands.contains(&command.command);
+    if let Some(flag) = FLAGS.iter().find(is_misplaced) {
         return Err(usage(format!("--{} is valid with {} only", flag.name, flag.command_names())));
     }
     let mut invocation = Invocation { arguments: subjects, values, ..Invocation::of(command.command) };
