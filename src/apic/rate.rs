@@ -235,7 +235,7 @@ mod tests {
             now = send(&limit, 6, now);
         }
         assert!((gap(now) - 1.0 / 20.0).abs() < 1e-6);
-        for (rate, _) in [(9.6, ()), (4.608, ()), (2.212, ())] {
+        for rate in [9.6, 4.608, 2.212] {
             for _ in 0..4 {
                 limit.refused(now, now);
             }

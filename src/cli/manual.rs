@@ -89,7 +89,7 @@ pub fn help() -> String {
     for note in EXAMPLE_NOTES {
         text += &wrapped(&plain(note), 2);
     }
-    text += "\nFlags (each but --yes and --legacy is also a variable, such as ACI_SYNC_CLUSTER_ID for --cluster-id):\n";
+    text += "\nFlags (each but --yes and --legacy is also a variable, as ACI_SYNC_LISTEN):\n";
     text.extend(FLAGS.iter().map(help_of_flag));
     text += "\nVariables:\n";
     for (name, help) in VARIABLES {

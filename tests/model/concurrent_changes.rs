@@ -483,9 +483,7 @@ fn a_late_event_about_an_l3out_takes_nothing_away() {
         reconcile(&mut reconciler, &session, now);
         assert_eq!(apic.admin.subnets(DN_E).len(), 2, "{order:?}");
         for n in 1..=3 {
-            for (ids, changes) in &late {
-                reconciler.fabric_changed(ids, changes);
-            }
+            hear(&mut reconciler, &late);
             session.deliver_events(&mut reconciler);
             session.writes.borrow_mut().clear();
             reconcile(&mut reconciler, &session, now + n * 10 * SECOND);

@@ -69,10 +69,17 @@ impl Session {
     }
 
     pub fn deliver_events(&self, reconciler: &mut Reconciler) -> bool {
-        self.take_events().iter().fold(false, |wants_a_reconcile, (ids, changes)| {
-            reconciler.fabric_changed(ids, changes) | wants_a_reconcile
-        })
+        hear(reconciler, &self.take_events())
     }
+}
+
+/// The reconciler hears these messages. True if they say something that it does not know.
+pub fn hear(reconciler: &mut Reconciler, messages: &[(Vec<SubscriptionId>, Vec<MoChange>)]) -> bool {
+    let mut is_new = false;
+    for (ids, changes) in messages {
+        is_new |= reconciler.fabric_changed(ids, changes);
+    }
+    is_new
 }
 
 /// The websocket is heard during a reconcile, too.
